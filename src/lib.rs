@@ -1,0 +1,1 @@
+//! labrun: a reproducible experiment lab for vLLM + LMCache.
