@@ -1,0 +1,3 @@
+//! TOML text to a valid plan, or to all its problems.
+
+pub mod state;

@@ -1,0 +1,45 @@
+//! Cache states and the order that they are reached in.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What is warm when the clock starts. Ordered as one server can reach them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheState {
+    /// Nothing: every prompt is computed.
+    Cold,
+    /// The GPU prefix cache.
+    Gpu,
+    /// Only the tier: the GPU prefix cache was cleared.
+    Tier,
+    /// Only the tier, after the server was restarted.
+    Restart,
+}
+
+impl CacheState {
+    /// Every state, in order.
+    pub const ALL: [CacheState; 4] = [Self::Cold, Self::Gpu, Self::Tier, Self::Restart];
+
+    /// The word used in plans, tables and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Gpu => "gpu",
+            Self::Tier => "tier",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// The state called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+impl fmt::Display for CacheState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,3 @@
+//! The results folder: layout, versions, write, read.
+
+pub mod schema;

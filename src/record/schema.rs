@@ -1,0 +1,222 @@
+//! What a run's files hold. These types are the bridge between measuring and reading: separate
+//! from the live types, versioned, and read by every later labrun.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::Coordinates;
+use crate::plan::state::CacheState;
+
+/// Version of the folder's format. Raised when an older reader would misread a newer folder.
+pub const FORMAT: u32 = 1;
+
+/// Whether a real server or the simulator produced a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A real server on real hardware.
+    Measured,
+    /// The built-in simulator. Said wherever the number is shown.
+    Simulated,
+}
+
+/// How one cell ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum CellOutcome {
+    /// Every pass ran to its end. Requests may still have failed, and the verdict may be invalid.
+    Completed,
+    /// The cell could not be measured to its end.
+    Failed {
+        /// What was being done: `launch`, `ready`, `warm`, `load`, `verify`, `stop`.
+        phase: String,
+        /// What happened, with causes.
+        error: String,
+        /// The last lines of the server's log, oldest first.
+        log_tail: Vec<String>,
+    },
+    /// The run was interrupted while this cell ran.
+    Aborted {
+        /// What ended it.
+        reason: String,
+    },
+}
+
+/// Whether the evidence shows that the declared tier served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictStatus {
+    /// The evidence shows that the declared tier served.
+    Valid,
+    /// The evidence does not settle it.
+    Inconclusive,
+    /// The evidence shows that it did not.
+    Invalid,
+}
+
+impl VerdictStatus {
+    /// The word used in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Inconclusive => "inconclusive",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// A verdict with its reasons in plain words. `valid` has reasons too: what was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The word.
+    pub status: VerdictStatus,
+    /// Why, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// Sent = ok + failed + unfinished, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests that were begun (a connection was tried).
+    pub sent: u64,
+    /// Requests whose whole answer arrived.
+    pub ok: u64,
+    /// Requests that ended with an error.
+    pub failed: u64,
+    /// Requests still in flight when the pass was ended.
+    pub unfinished: u64,
+}
+
+/// One measured pass: the load of one cell in one cache state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassRecord {
+    /// The cache state that the pass was to run in.
+    pub state: CacheState,
+    /// When its clock started, seconds since the run began.
+    pub started_s: f64,
+    /// From its first intended send to its last arrival, seconds.
+    pub duration_s: f64,
+    /// What became of its requests.
+    pub counts: Counts,
+    /// Failed requests by kind of error.
+    pub errors: BTreeMap<String, u64>,
+    /// Whether the declared tier served.
+    pub verdict: Verdict,
+    /// Named figures that the verdict rests on (counter deltas, expected and seen token counts);
+    /// the unit is last in each name.
+    pub evidence: BTreeMap<String, f64>,
+    /// What the client says of itself (`lateness_p99_ms`, `client_cpu_share_percent`, ...).
+    pub client: BTreeMap<String, f64>,
+}
+
+/// What is known of the server of one cell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerRecord {
+    /// `sim`, `process`, `docker` or `external`.
+    pub launcher: String,
+    /// What `/version` answered.
+    pub version: Option<String>,
+    /// `in-process`, `multi-process`, or `none` for tiers without LMCache.
+    pub lmcache: String,
+    /// From the start of its process to its first real token, seconds; absent for external ones
+    /// and for cells that found it running.
+    pub ready_s: Option<f64>,
+    /// How it ended: `exited 0`, `terminated`, `killed after 10 s`; absent while it is shared.
+    pub stopped: Option<String>,
+    /// Whether this cell started it, or found it running from the cell before (`reuse = "server"`).
+    pub reused: bool,
+}
+
+/// `cell.json`: one cell, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// The format that this file was written in.
+    pub format: u32,
+    /// The cell's id, also its folder's name.
+    pub id: String,
+    /// Which cell of the run this was, from 1, in the order that they ran.
+    pub position: u32,
+    /// Where it lies in the matrix.
+    pub coordinates: Coordinates,
+    /// Simulated or measured.
+    pub source: Source,
+    /// The model that was asked for.
+    pub model: String,
+    /// How it ended.
+    pub outcome: CellOutcome,
+    /// Its server.
+    pub server: ServerRecord,
+    /// Its passes, in order.
+    pub passes: Vec<PassRecord>,
+    /// What a reader should know besides.
+    pub warnings: Vec<String>,
+}
+
+/// How one request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestOutcome {
+    /// The whole answer arrived.
+    Ok,
+    /// It ended with an error.
+    Failed,
+    /// It was in flight when the pass was ended.
+    Unfinished,
+}
+
+impl RequestOutcome {
+    /// The word used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// One row of `requests.parquet`: one request of one pass. Times in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestRow {
+    /// The pass that it belongs to.
+    pub state: CacheState,
+    /// Its index in the pass, from 0, in the planned order.
+    pub request: u32,
+    /// When it was to be sent, since the pass began.
+    pub intended_ms: f64,
+    /// When the request was written, since the pass began.
+    pub sent_ms: f64,
+    /// From intended to real send, with connection set-up taken out.
+    pub lateness_ms: f64,
+    /// Connection set-up before the send; absent where a connection was reused.
+    pub connect_ms: Option<f64>,
+    /// From the write of the request to its first token.
+    pub ttft_ms: Option<f64>,
+    /// From the write of the request to its last token.
+    pub e2e_ms: Option<f64>,
+    /// (E2E - TTFT) / (output tokens - 1).
+    pub tpot_ms: Option<f64>,
+    /// Time between the arrivals of successive frames that carried tokens.
+    pub gaps_ms: Vec<f64>,
+    /// The plan's prompt length, tokens.
+    pub prompt_len: u32,
+    /// The plan's generation length, tokens.
+    pub gen_len: u32,
+    /// Prompt tokens as the server counted them.
+    pub prompt_tokens: Option<u32>,
+    /// Prompt tokens that the server says came from a cache.
+    pub cached_tokens: Option<u32>,
+    /// Output tokens as the server counted them.
+    pub output_tokens: Option<u32>,
+    /// Body frames that carried at least one event.
+    pub frames: u32,
+    /// Frames that carried more than one token event; their tokens share one arrival time.
+    pub coalesced_frames: u32,
+    /// How it ended.
+    pub outcome: RequestOutcome,
+    /// The kind of error, kebab-case (`connect`, `http-500`, `timeout-first-token`, `cut-stream`).
+    pub error: Option<String>,
+    /// The HTTP status; absent where no answer came.
+    pub http_status: Option<u16>,
+}

@@ -1,0 +1,106 @@
+//! Numbers with units. No arithmetic that makes no sense, no I/O.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a count that cannot be zero, with the unit in its name.
+macro_rules! count {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(NonZeroU32);
+
+        impl $name {
+            /// The count, or `None` for zero.
+            pub fn new(value: u32) -> Option<Self> {
+                NonZeroU32::new(value).map(Self)
+            }
+
+            /// The count as a plain number, at least 1.
+            pub fn get(self) -> u32 {
+                self.0.get()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+count!(
+    /// Length of a prompt, in tokens.
+    PromptLen
+);
+count!(
+    /// Tokens that each request generates.
+    GenLen
+);
+count!(
+    /// Requests in flight at the same time (closed loop).
+    Concurrency
+);
+count!(
+    /// Which repetition of a cell this is, from 1.
+    Repeat
+);
+count!(
+    /// A number of requests, at least one.
+    RequestCount
+);
+
+/// The root of all that is random. Derived by name, so that adding a cell or a stream changes no
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seed(pub u64);
+
+impl Seed {
+    /// A seed for the stream called `label`: the first 8 bytes of BLAKE3 over this seed and the
+    /// label.
+    #[must_use]
+    pub fn derive(self, label: &str) -> Seed {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0.to_le_bytes());
+        hasher.update(label.as_bytes());
+        let mut first = [0_u8; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Seed(u64::from_le_bytes(first))
+    }
+
+    /// The generator of this seed. ChaCha8, because its stream is fixed across versions of `rand`.
+    pub fn rng(self) -> rand_chacha::ChaCha8Rng {
+        use rand::SeedableRng as _;
+        rand_chacha::ChaCha8Rng::seed_from_u64(self.0)
+    }
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_no_count() {
+        assert!(Concurrency::new(0).is_none());
+        assert_eq!(Concurrency::new(8).map(Concurrency::get), Some(8));
+    }
+
+    #[test]
+    fn seeds_are_derived_by_name() {
+        let seed = Seed(42);
+        assert_eq!(seed.derive("a"), seed.derive("a"));
+        assert_ne!(seed.derive("a"), seed.derive("b"));
+        assert_ne!(seed.derive("a"), Seed(43).derive("a"));
+    }
+}
