@@ -8,4 +8,8 @@ pub mod plan;
 
 pub mod matrix;
 
+pub mod config;
+
+pub mod server;
+
 pub mod record;

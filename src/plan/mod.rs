@@ -1,6 +1,7 @@
 //! TOML text to a valid plan, or to all its problems. No I/O: it takes text and a name.
 
 pub mod axes;
+pub mod load_spec;
 pub mod problem;
 pub mod reader;
 pub mod run;
@@ -23,7 +24,8 @@ use reader::{Problems, TableReader, string};
 use run::RunSpec;
 use server::ServerSpec;
 use tier::TierSpec;
-use workload_spec::WorkloadSpec;
+use load_spec::LoadSpec;
+use workload_spec::{WorkloadKind, WorkloadSpec};
 
 /// All values of a plan for one point of its further axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub struct Resolved {
     pub model: String,
     /// `[run]`.
     pub run: RunSpec,
+    /// `[load]`.
+    pub load: LoadSpec,
     /// `[server]`.
     pub server: ServerSpec,
     /// Every tier, built-in ones included, by name.
@@ -113,6 +117,7 @@ fn read_root(root: &TableReader<'_>) -> Document {
     let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
     let run = root.table("run");
     let run = RunSpec::read(run.as_ref());
+    let load = root.table("load").as_ref().map(LoadSpec::read).unwrap_or_default();
     let server = section(root, "server").as_ref().and_then(ServerSpec::read);
     let tier_table = root.table("tier");
     let tiers = tier::read_all(tier_table.as_ref());
@@ -137,7 +142,7 @@ fn read_root(root: &TableReader<'_>) -> Document {
     }
     let resolved = match (model, server) {
         (Some(model), Some(server)) => {
-            Some(Resolved { model: model.value, run, server, tiers, workloads })
+            Some(Resolved { model: model.value, run, load, server, tiers, workloads })
         }
         _ => None,
     };
@@ -162,7 +167,7 @@ fn read_workloads(
         let Some(reader) = table.table(&key.value) else { continue };
         let Some(workload) = WorkloadSpec::read(&reader) else { continue };
         let shortest = axes.prompt_len.iter().map(|len| len.get()).min();
-        if let (Some(shortest), Some(question_len)) = (shortest, workload.question_len())
+        if let (Some(shortest), Some(question_len)) = (shortest, question_len(&workload))
             && question_len >= shortest
         {
             problems.add(
@@ -177,6 +182,15 @@ fn read_workloads(
         all.insert(key.value, workload);
     }
     all
+}
+
+/// Fresh tokens that the plan asks for by number; the default never exceeds the prompt.
+fn question_len(workload: &WorkloadSpec) -> Option<u32> {
+    match workload.kind {
+        WorkloadKind::SharedPrefix { question_len, .. }
+        | WorkloadKind::EvictLoop { question_len, .. } => question_len,
+        _ => None,
+    }
 }
 
 /// A name that can name a folder: letters, digits, `-`, `_` and `.`, not beginning with a dot.

@@ -45,8 +45,6 @@ pub struct RunSpec {
     pub seed: Seed,
     /// Requests on other text, of the cell's own shape, before anything is measured.
     pub warmup: u32,
-    /// How long requests in flight may go on when the run is interrupted, seconds.
-    pub drain_s: u32,
 }
 
 impl RunSpec {
@@ -81,9 +79,6 @@ impl RunSpec {
         if let Some(found) = table.read("warmup", non_negative) {
             spec.warmup = u32::try_from(found.value).unwrap_or(u32::MAX);
         }
-        if let Some(found) = table.read("drain_s", non_negative) {
-            spec.drain_s = u32::try_from(found.value).unwrap_or(u32::MAX);
-        }
         table.finish();
         spec
     }
@@ -101,7 +96,6 @@ impl Default for RunSpec {
             reuse: Reuse::Cell,
             seed: Seed(42),
             warmup: 2,
-            drain_s: 10,
         }
     }
 }

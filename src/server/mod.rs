@@ -1,0 +1,3 @@
+//! Start, watch and stop a server under test.
+
+pub mod render;
