@@ -92,6 +92,11 @@ impl TierSpec {
             .unwrap_or(DEFAULT_CHUNK_TOKENS)
     }
 
+    /// RAM of the tier where the plan says nothing or something, GiB.
+    pub fn ram_gib(&self) -> f64 {
+        self.settings.get("max_local_cpu_size").and_then(Value::as_f64).unwrap_or(5.0)
+    }
+
     /// Reads `[tier.<name>]`.
     pub fn read(name: &str, table: &TableReader<'_>) -> Option<Self> {
         let built_in = Self::built_in(name);
