@@ -12,4 +12,8 @@ pub mod config;
 
 pub mod server;
 
+pub mod telemetry;
+
+pub mod runner;
+
 pub mod record;

@@ -1,0 +1,3 @@
+//! Takes cells through their phases, in order, cancellably.
+
+pub mod verdict;
