@@ -112,7 +112,10 @@ fn read_states(
             table.problems().add(name.span.clone(), message, suggestion(&name.value, &names));
             continue;
         };
-        if states.contains(&state) {
+        if state == CacheState::Restart {
+            let message = "this version cannot reach the cache state `restart`";
+            table.problems().add(name.span.clone(), message, "remove it");
+        } else if states.contains(&state) {
             let message = format!("cache state `{state}` stands twice in {}", table.title());
             table.problems().add(name.span.clone(), message, "remove one");
         } else {

@@ -1,6 +1,7 @@
 //! `[server]`: what is started for a cell.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,8 @@ pub struct ServerSpec {
     pub lmcache_args: Map<String, Value>,
     /// Environment of the server.
     pub env: BTreeMap<String, String>,
+    /// Token ids that prompts are made of: plain text in the model's vocabulary, nothing special.
+    pub prompt_token_ids: Range<u32>,
     /// How long it may take from its start to its first real token.
     pub ready_timeout: Duration,
     /// How long it may take to stop before it is killed.
@@ -112,6 +115,7 @@ impl ServerSpec {
             args: read_args(table, "args", MANAGED_ARGS),
             lmcache_args: read_args(table, "lmcache_args", &[]),
             env: read_env(table),
+            prompt_token_ids: read_token_ids(table),
             ready_timeout: seconds(table, "ready_timeout_s", 900),
             stop_grace: seconds(table, "stop_grace_s", 30),
             sim: sim.as_ref().map_or_else(|| Some(SimSpec::default()), read_sim)?,
@@ -119,6 +123,13 @@ impl ServerSpec {
         table.finish();
         spec.check(table, &url, lmcache.as_ref(), sim.as_ref());
         launcher.map(|_| spec)
+    }
+
+    /// Whether the engine keeps KV of earlier prompts on the GPU.
+    pub fn gpu_prefix_cache(&self) -> bool {
+        let says = |name: &str| self.args.get(name).and_then(Value::as_bool);
+        says("no-enable-prefix-caching") != Some(true)
+            && says("enable-prefix-caching") != Some(false)
     }
 
     fn check(
@@ -154,6 +165,22 @@ impl ServerSpec {
             && self.launcher != Launcher::Sim
         {
             sim.problem("[server.sim] is only for `launcher = \"sim\"`", "remove it");
+        }
+    }
+}
+
+/// Ids that are plain text in the vocabulary of nearly every model.
+const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
+
+fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
+    let key = "prompt_token_ids";
+    let Some(found) = table.read(key, array(positive)) else { return PROMPT_TOKEN_IDS };
+    match found.value.as_slice() {
+        [first, last] if first.value < last.value => first.value..last.value + 1,
+        _ => {
+            let message = format!("`{key}` must be [FIRST, LAST], the first below the last");
+            table.problems().add(found.span, message, "such as [1000, 30000]");
+            PROMPT_TOKEN_IDS
         }
     }
 }

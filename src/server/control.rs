@@ -96,6 +96,15 @@ impl Control {
         answer["version"].as_str().map(str::to_owned)
     }
 
+    /// How many tokens the server makes of a `/tokenize` body.
+    pub async fn count_tokens(&self, body: bytes::Bytes) -> Result<u32> {
+        let request = self.http.post(self.url("/tokenize"));
+        let request = request.header("content-type", "application/json").body(body);
+        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        let count = answer["count"].as_u64().and_then(|count| u32::try_from(count).ok());
+        count.with_context(|| format!("/tokenize answered {answer}"))
+    }
+
     /// A scrape of `GET /metrics`.
     pub async fn metrics(&self) -> Result<Scrape> {
         self.scrape(&self.url("/metrics")).await

@@ -48,7 +48,7 @@ pub fn launch(
     if cell.tier.kind == TierKind::Native {
         command.args(["--kv-offloading-size", &cell.tier.ram_gib().to_string()]);
     }
-    if cell.resolved.server.args.contains_key("no-enable-prefix-caching") {
+    if !cell.resolved.server.gpu_prefix_cache() {
         command.arg("--no-enable-prefix-caching");
     }
     let log = scope.folder.join(SERVER_LOG);
