@@ -4,6 +4,10 @@
 
 pub mod units;
 
+pub mod metric;
+
+pub mod stats;
+
 pub mod plan;
 
 pub mod matrix;
