@@ -13,3 +13,7 @@ pub mod plan;
 pub mod matrix;
 
 pub mod record;
+
+pub mod aggregate;
+
+pub mod report;

@@ -54,7 +54,10 @@ impl RunData {
         for (at, (record, mut requests)) in cells.into_iter().enumerate() {
             let index = Scalar::from(u32::try_from(at)?);
             requests.with_column(Column::new_scalar("cell".into(), index, requests.height()))?;
-            all.vstack_mut(&requests)
+            // By name: a later labrun may have more columns, or another order.
+            let known = requests.select(all.get_column_names_owned());
+            known
+                .and_then(|known| all.vstack_mut(&known).map(|_| ()))
                 .with_context(|| format!("the requests of cell `{}` do not fit", record.id))?;
             records.push(record);
         }
