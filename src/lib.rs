@@ -4,6 +4,10 @@
 
 pub mod units;
 
+pub mod metric;
+
+pub mod stats;
+
 pub mod plan;
 
 pub mod matrix;
@@ -17,3 +21,7 @@ pub mod telemetry;
 pub mod runner;
 
 pub mod record;
+
+pub mod aggregate;
+
+pub mod report;
