@@ -8,4 +8,8 @@ pub mod plan;
 
 pub mod matrix;
 
+pub mod workload;
+
+pub mod load;
+
 pub mod record;
