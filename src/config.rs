@@ -101,12 +101,18 @@ fn collect_origins(
 ) {
     if let serde_json::Value::Object(table) = value {
         for (name, value) in table {
-            let below = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            let below = if key.is_empty() {
+                name.clone()
+            } else {
+                format!("{key}.{name}")
+            };
             collect_origins(figment, &below, value, origins);
         }
         return;
     }
-    let origin = figment.find_metadata(key).map_or("unknown", |found| found.name.as_ref());
+    let origin = figment
+        .find_metadata(key)
+        .map_or("unknown", |found| found.name.as_ref());
     origins.insert(key.to_owned(), origin.to_owned());
 }
 
@@ -120,7 +126,10 @@ struct TomlLayer {
 impl TomlLayer {
     fn new(name: &str, text: &str) -> Result<Self> {
         let values = toml::from_str(text).with_context(|| format!("reading {name}"))?;
-        Ok(Self { name: name.to_owned(), values })
+        Ok(Self {
+            name: name.to_owned(),
+            values,
+        })
     }
 }
 

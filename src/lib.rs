@@ -14,7 +14,11 @@ pub mod matrix;
 
 pub mod config;
 
+pub mod workload;
+
 pub mod server;
+
+pub mod load;
 
 pub mod telemetry;
 

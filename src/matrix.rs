@@ -45,7 +45,13 @@ impl Coordinates {
             text.push_str(&format!("-{last}={value}"));
         }
         text.push_str(&format!("-r{}", self.repeat));
-        let keep = |c: char| if c.is_ascii_alphanumeric() || "-_.=+".contains(c) { c } else { '_' };
+        let keep = |c: char| {
+            if c.is_ascii_alphanumeric() || "-_.=+".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
         text.chars().map(keep).collect()
     }
 }
@@ -71,7 +77,10 @@ impl Cell {
     /// The seed of this cell's prompts. The tier is not in it: at equal coordinates every tier
     /// is asked the same.
     pub fn seed(&self) -> Seed {
-        let at = Coordinates { tier: String::new(), ..self.coordinates.clone() };
+        let at = Coordinates {
+            tier: String::new(),
+            ..self.coordinates.clone()
+        };
         self.resolved.run.seed.derive(&at.slug())
     }
 }
@@ -92,7 +101,10 @@ impl Matrix {
             place(plan, &plan.axes, index, variant, &mut placed);
         }
         for excluded in &plan.axes.exclude {
-            if !placed.iter().any(|p| matches(excluded, &p.cell.coordinates)) {
+            if !placed
+                .iter()
+                .any(|p| matches(excluded, &p.cell.coordinates))
+            {
                 problems.push(Problem {
                     span: excluded.span.clone(),
                     message: "this `matrix.exclude` takes no cell out".to_owned(),
@@ -100,11 +112,21 @@ impl Matrix {
                 });
             }
         }
-        placed.retain(|p| !plan.axes.exclude.iter().any(|x| matches(x, &p.cell.coordinates)));
+        placed.retain(|p| {
+            !plan
+                .axes
+                .exclude
+                .iter()
+                .any(|x| matches(x, &p.cell.coordinates))
+        });
         for (index, variant) in plan.variants.iter().enumerate() {
             for included in &plan.axes.include {
                 let axes = with_included(&plan.axes, included);
-                if included.extra.iter().all(|(key, value)| variant.extra.get(key) == Some(value)) {
+                if included
+                    .extra
+                    .iter()
+                    .all(|(key, value)| variant.extra.get(key) == Some(value))
+                {
                     place(plan, &axes, index, variant, &mut placed);
                 }
             }
@@ -120,15 +142,25 @@ impl Matrix {
             });
         }
         if problems.is_empty() {
-            return Ok(Self { cells: placed.into_iter().map(|p| p.cell).collect() });
+            return Ok(Self {
+                cells: placed.into_iter().map(|p| p.cell).collect(),
+            });
         }
-        Err(PlanProblems { file: plan.file.clone(), text: plan.text.clone(), problems })
+        Err(PlanProblems {
+            file: plan.file.clone(),
+            text: plan.text.clone(),
+            problems,
+        })
     }
 
     /// How many servers are started for the matrix.
     pub fn server_starts(&self) -> usize {
         let shared = |a: &Cell, b: &Cell| shares_server(a, b);
-        1 + self.cells.windows(2).filter(|pair| !shared(&pair[0], &pair[1])).count()
+        1 + self
+            .cells
+            .windows(2)
+            .filter(|pair| !shared(&pair[0], &pair[1]))
+            .count()
     }
 }
 
@@ -147,7 +179,9 @@ fn place(plan: &Plan, axes: &Axes, index: usize, variant: &Variant, placed: &mut
     let run = &variant.resolved.run;
     for tier in &axes.tier {
         for label in &axes.label {
-            let Some(shared) = Shared::new(variant, &tier.value, &label.value) else { continue };
+            let Some(shared) = Shared::new(variant, &tier.value, &label.value) else {
+                continue;
+            };
             for load in loads(axes) {
                 let at = load.place(&plan.axes, &label.value);
                 for repeat in (1..=run.repeats.get()).filter_map(Repeat::new) {
@@ -185,9 +219,11 @@ struct Load {
 fn loads(axes: &Axes) -> impl Iterator<Item = Load> {
     axes.prompt_len.iter().flat_map(move |&prompt_len| {
         axes.gen_len.iter().flat_map(move |&gen_len| {
-            axes.concurrency
-                .iter()
-                .map(move |&concurrency| Load { prompt_len, gen_len, concurrency })
+            axes.concurrency.iter().map(move |&concurrency| Load {
+                prompt_len,
+                gen_len,
+                concurrency,
+            })
         })
     })
 }
@@ -209,7 +245,9 @@ impl Load {
 
 fn place_on<T: PartialEq>(axis: impl ExactSizeIterator<Item = T>, value: T) -> usize {
     let after_all = axis.len();
-    axis.enumerate().find(|(_, known)| *known == value).map_or(after_all, |(place, _)| place)
+    axis.enumerate()
+        .find(|(_, known)| *known == value)
+        .map_or(after_all, |(place, _)| place)
 }
 
 /// When the tier's turn comes in this round: tiers are rotated by the seed and the round. A tier
@@ -257,7 +295,8 @@ impl Shared {
         let server = (&resolved.model, &resolved.server, tier);
         // `serde_json` of these types cannot fail: no map has a key that is not a string.
         let server = serde_json::to_vec(&server).unwrap_or_default();
-        let load = serde_json::to_vec(&(&resolved.run, &resolved.load, workload)).unwrap_or_default();
+        let load =
+            serde_json::to_vec(&(&resolved.run, &resolved.load, workload)).unwrap_or_default();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&server).update(&load);
         let key = blake3::hash(&server).to_hex();
@@ -273,7 +312,9 @@ impl Shared {
     fn cell(&self, coordinates: Coordinates) -> Cell {
         let slug = coordinates.slug();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.digest.as_bytes()).update(slug.as_bytes());
+        hasher
+            .update(self.digest.as_bytes())
+            .update(slug.as_bytes());
         let hash = hasher.finalize().to_hex();
         Cell {
             id: format!("{slug}-{}", &hash[..10]),
@@ -287,12 +328,23 @@ impl Shared {
 }
 
 fn matches(partial: &PartialCell, at: &Coordinates) -> bool {
-    partial.tier.as_ref().is_none_or(|tier| tier.value == at.tier)
-        && partial.label.as_ref().is_none_or(|label| label.value == at.label)
+    partial
+        .tier
+        .as_ref()
+        .is_none_or(|tier| tier.value == at.tier)
+        && partial
+            .label
+            .as_ref()
+            .is_none_or(|label| label.value == at.label)
         && partial.prompt_len.is_none_or(|len| len == at.prompt_len)
         && partial.gen_len.is_none_or(|len| len == at.gen_len)
-        && partial.concurrency.is_none_or(|count| count == at.concurrency)
-        && partial.extra.iter().all(|(key, value)| at.extra.get(key) == Some(value))
+        && partial
+            .concurrency
+            .is_none_or(|count| count == at.concurrency)
+        && partial
+            .extra
+            .iter()
+            .all(|(key, value)| at.extra.get(key) == Some(value))
 }
 
 /// The axes of an included partial cell: its own value where it names one, else all of the axis.

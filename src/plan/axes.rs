@@ -77,9 +77,17 @@ impl Axes {
             label: axis(table, "label", string),
             ..Self::default()
         };
-        for key in table.keys().into_iter().filter(|key| key.value.contains('.')) {
+        for key in table
+            .keys()
+            .into_iter()
+            .filter(|key| key.value.contains('.'))
+        {
             let values = axis(table, &key.value, json);
-            axes.extra.push(ExtraAxis { key: key.value, span: key.span, values });
+            axes.extra.push(ExtraAxis {
+                key: key.value,
+                span: key.span,
+                values,
+            });
         }
         let further: Vec<String> = axes.extra.iter().map(|axis| axis.key.clone()).collect();
         let partial = |table: &TableReader<'_>| PartialCell::read(table, &further);
@@ -106,7 +114,10 @@ impl PartialCell {
                 .collect(),
         };
         if table.keys().is_empty() {
-            table.problem(format!("{} is empty", table.title()), "name at least one axis");
+            table.problem(
+                format!("{} is empty", table.title()),
+                "name at least one axis",
+            );
         }
         table.finish();
         cell
@@ -122,7 +133,10 @@ pub fn shown(value: &Value) -> String {
 }
 
 fn counts<T>(values: Vec<Located<u32>>, make: impl Fn(u32) -> Option<T>) -> Vec<T> {
-    values.into_iter().filter_map(|found| make(found.value)).collect()
+    values
+        .into_iter()
+        .filter_map(|found| make(found.value))
+        .collect()
 }
 
 /// Reads one axis: an array, not empty, no value twice.
@@ -132,19 +146,35 @@ fn axis<T: PartialEq + std::fmt::Display>(
     read: impl Fn(&DeValue<'_>) -> Result<T, String>,
 ) -> Vec<Located<T>> {
     let Some(found) = table.value(key) else {
-        table.problem(format!("axis `{key}` is missing in [matrix]"), format!("add `{key} = [...]`"));
+        table.problem(
+            format!("axis `{key}` is missing in [matrix]"),
+            format!("add `{key} = [...]`"),
+        );
         return Vec::new();
     };
     if !found.value.is_array() {
         let message = format!("axis `{key}` must be an array");
-        table.problems().add(found.span, message, format!("found {}", describe(found.value)));
+        table.problems().add(
+            found.span,
+            message,
+            format!("found {}", describe(found.value)),
+        );
         return Vec::new();
     }
-    let Some(values) = table.read(key, array(read)) else { return Vec::new() };
+    let Some(values) = table.read(key, array(read)) else {
+        return Vec::new();
+    };
     for (index, value) in values.value.iter().enumerate() {
-        if values.value[..index].iter().any(|earlier| earlier.value == value.value) {
+        if values.value[..index]
+            .iter()
+            .any(|earlier| earlier.value == value.value)
+        {
             let message = format!("`{}` stands twice on axis `{key}`", value.value);
-            table.problems().add(value.span.clone(), message, "remove one; use `repeats` to repeat");
+            table.problems().add(
+                value.span.clone(),
+                message,
+                "remove one; use `repeats` to repeat",
+            );
         }
     }
     values.value
@@ -158,9 +188,16 @@ pub fn check_names(
     what: &str,
     how: &str,
 ) {
-    for name in names.iter().filter(|name| !defined.contains(&name.value.as_str())) {
+    for name in names
+        .iter()
+        .filter(|name| !defined.contains(&name.value.as_str()))
+    {
         let message = format!("{what} `{}` is not defined", name.value);
-        let hint = format!("add [{how}.{}], or: {}", name.value, suggestion(&name.value, defined));
+        let hint = format!(
+            "add [{how}.{}], or: {}",
+            name.value,
+            suggestion(&name.value, defined)
+        );
         table.problems().add(name.span.clone(), message, hint);
     }
 }

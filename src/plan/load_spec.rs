@@ -92,7 +92,11 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect_s: 10.0, first_token_s: 600.0, total_s: 1800.0 }
+        Self {
+            connect_s: 10.0,
+            first_token_s: 600.0,
+            total_s: 1800.0,
+        }
     }
 }
 
@@ -144,7 +148,9 @@ impl LoadSpec {
     pub fn read(table: &TableReader<'_>) -> Self {
         let default = Self::default();
         let seconds = |key: &str, otherwise: f64| {
-            table.read(key, positive_number).map_or(otherwise, |found| found.value)
+            table
+                .read(key, positive_number)
+                .map_or(otherwise, |found| found.value)
         };
         let arrival = match table.choice("arrival", &ARRIVALS).map(|name| name.value) {
             Some(name) => read_arrival(name, table),
@@ -163,20 +169,34 @@ impl LoadSpec {
             .read("drain_s", non_negative_number)
             .map_or(default.drain_s, |found| found.value);
         table.finish();
-        Self { arrival, stop, timeouts, drain_s }
+        Self {
+            arrival,
+            stop,
+            timeouts,
+            drain_s,
+        }
     }
 }
 
 fn read_arrival(name: ArrivalName, table: &TableReader<'_>) -> Arrival {
     // A missing rate is a reported problem; 1 only keeps the reader going to find the others.
-    let rate = |key: &str| table.require(key, positive_number).map_or(1.0, |rate| rate.value);
+    let rate = |key: &str| {
+        table
+            .require(key, positive_number)
+            .map_or(1.0, |rate| rate.value)
+    };
     match name {
         ArrivalName::Closed => Arrival::Closed,
-        ArrivalName::Constant => Arrival::Constant { rate_rps: rate("rate_rps") },
-        ArrivalName::Poisson => Arrival::Poisson { rate_rps: rate("rate_rps") },
-        ArrivalName::Gamma => {
-            Arrival::Gamma { rate_rps: rate("rate_rps"), burstiness: rate("burstiness") }
-        }
+        ArrivalName::Constant => Arrival::Constant {
+            rate_rps: rate("rate_rps"),
+        },
+        ArrivalName::Poisson => Arrival::Poisson {
+            rate_rps: rate("rate_rps"),
+        },
+        ArrivalName::Gamma => Arrival::Gamma {
+            rate_rps: rate("rate_rps"),
+            burstiness: rate("burstiness"),
+        },
         ArrivalName::Ramp => Arrival::Ramp {
             from_rps: rate("from_rps"),
             to_rps: rate("to_rps"),
@@ -198,7 +218,14 @@ mod tests {
         let problems = Problems::default();
         let table = TableReader::new("load", document.get_ref(), document.span(), &problems);
         let spec = LoadSpec::read(&table);
-        (spec, problems.into_sorted().into_iter().map(|p| p.message).collect())
+        (
+            spec,
+            problems
+                .into_sorted()
+                .into_iter()
+                .map(|p| p.message)
+                .collect(),
+        )
     }
 
     #[test]
@@ -212,11 +239,20 @@ mod tests {
     fn open_loops_need_their_rates() {
         let (spec, problems) = read("arrival = \"gamma\"\nrate_rps = 4\nburstiness = 0.5");
         assert_eq!(problems, [""; 0]);
-        assert_eq!(spec.arrival, Arrival::Gamma { rate_rps: 4.0, burstiness: 0.5 });
+        assert_eq!(
+            spec.arrival,
+            Arrival::Gamma {
+                rate_rps: 4.0,
+                burstiness: 0.5
+            }
+        );
         let (_, problems) = read("arrival = \"poisson\"");
         assert_eq!(problems, ["`rate_rps` is missing in [load]"]);
         let (_, problems) = read("rate_rps = 3");
-        assert!(problems[0].contains("unknown key `rate_rps`"), "{problems:?}");
+        assert!(
+            problems[0].contains("unknown key `rate_rps`"),
+            "{problems:?}"
+        );
     }
 
     #[test]

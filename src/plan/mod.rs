@@ -19,12 +19,12 @@ use serde_json::Value;
 use toml::de::DeTable;
 
 use axes::Axes;
+use load_spec::LoadSpec;
 use problem::{PlanProblems, Problem};
 use reader::{Problems, TableReader, string};
 use run::RunSpec;
 use server::ServerSpec;
 use tier::TierSpec;
-use load_spec::LoadSpec;
 use workload_spec::{WorkloadKind, WorkloadSpec};
 
 /// All values of a plan for one point of its further axes.
@@ -85,14 +85,25 @@ impl Plan {
         };
         let problems = Problems::default();
         let document = read_document(text, &problems);
-        let Some(Document { name, axes, resolved: Some(resolved) }) = document else {
+        let Some(Document {
+            name,
+            axes,
+            resolved: Some(resolved),
+        }) = document
+        else {
             return Err(failed(problems.into_sorted()));
         };
         let variants = read_variants(text, &axes, resolved, &problems);
         if !problems.is_empty() {
             return Err(failed(problems.into_sorted()));
         }
-        Ok(Self { name, file: file.to_owned(), text: text.to_owned(), axes, variants })
+        Ok(Self {
+            name,
+            file: file.to_owned(),
+            text: text.to_owned(),
+            axes,
+            variants,
+        })
     }
 }
 
@@ -117,7 +128,11 @@ fn read_root(root: &TableReader<'_>) -> Document {
     let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
     let run = root.table("run");
     let run = RunSpec::read(run.as_ref());
-    let load = root.table("load").as_ref().map(LoadSpec::read).unwrap_or_default();
+    let load = root
+        .table("load")
+        .as_ref()
+        .map(LoadSpec::read)
+        .unwrap_or_default();
     let server = section(root, "server").as_ref().and_then(ServerSpec::read);
     let tier_table = root.table("tier");
     let tiers = tier::read_all(tier_table.as_ref());
@@ -127,10 +142,16 @@ fn read_root(root: &TableReader<'_>) -> Document {
     if let Some(matrix) = &matrix {
         let mut tier_names: Vec<&str> = tiers.keys().map(String::as_str).collect();
         // A tier whose own table is wrong is defined all the same; its problem stands there.
-        let written = tier_table.as_ref().map(TableReader::keys).unwrap_or_default();
+        let written = tier_table
+            .as_ref()
+            .map(TableReader::keys)
+            .unwrap_or_default();
         tier_names.extend(written.iter().map(|key| key.value.as_str()));
         axes::check_names(matrix, &axes.tier, &tier_names, "tier", "tier");
-        let written = workload_table.as_ref().map(TableReader::keys).unwrap_or_default();
+        let written = workload_table
+            .as_ref()
+            .map(TableReader::keys)
+            .unwrap_or_default();
         let labels: Vec<&str> = written.iter().map(|key| key.value.as_str()).collect();
         axes::check_names(matrix, &axes.label, &labels, "workload", "workload");
         for included in &axes.include {
@@ -141,12 +162,21 @@ fn read_root(root: &TableReader<'_>) -> Document {
         }
     }
     let resolved = match (model, server) {
-        (Some(model), Some(server)) => {
-            Some(Resolved { model: model.value, run, load, server, tiers, workloads })
-        }
+        (Some(model), Some(server)) => Some(Resolved {
+            model: model.value,
+            run,
+            load,
+            server,
+            tiers,
+            workloads,
+        }),
         _ => None,
     };
-    Document { name: name.map(|found| found.value).unwrap_or_default(), axes, resolved }
+    Document {
+        name: name.map(|found| found.value).unwrap_or_default(),
+        axes,
+        resolved,
+    }
 }
 
 fn section<'t>(root: &TableReader<'t>, key: &str) -> Option<TableReader<'t>> {
@@ -164,8 +194,12 @@ fn read_workloads(
     let mut all = BTreeMap::new();
     let Some(table) = table else { return all };
     for key in table.keys() {
-        let Some(reader) = table.table(&key.value) else { continue };
-        let Some(workload) = WorkloadSpec::read(&reader) else { continue };
+        let Some(reader) = table.table(&key.value) else {
+            continue;
+        };
+        let Some(workload) = WorkloadSpec::read(&reader) else {
+            continue;
+        };
         let shortest = axes.prompt_len.iter().map(|len| len.get()).min();
         if let (Some(shortest), Some(question_len)) = (shortest, question_len(&workload))
             && question_len >= shortest
@@ -197,19 +231,23 @@ fn question_len(workload: &WorkloadSpec) -> Option<u32> {
 fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let expected = "letters, digits, `-`, `_` and `.`, not beginning with `.`";
     let text = string(value)?;
-    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if fits && !text.starts_with('.') { Ok(text) } else { Err(expected.to_owned()) }
+    let fits = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if fits && !text.starts_with('.') {
+        Ok(text)
+    } else {
+        Err(expected.to_owned())
+    }
 }
 
 /// Reads the plan again for each point of the further axes, with that point's values put in.
-fn read_variants(
-    text: &str,
-    axes: &Axes,
-    resolved: Resolved,
-    problems: &Problems,
-) -> Vec<Variant> {
+fn read_variants(text: &str, axes: &Axes, resolved: Resolved, problems: &Problems) -> Vec<Variant> {
     if axes.extra.is_empty() {
-        return vec![Variant { extra: BTreeMap::new(), resolved: Arc::new(resolved) }];
+        return vec![Variant {
+            extra: BTreeMap::new(),
+            resolved: Arc::new(resolved),
+        }];
     }
     let mut variants = Vec::new();
     let mut points: Vec<Vec<usize>> = vec![Vec::new()];
@@ -222,7 +260,9 @@ fn read_variants(
             .collect();
     }
     for point in points {
-        let Ok(mut document) = toml::from_str::<toml::Table>(text) else { continue };
+        let Ok(mut document) = toml::from_str::<toml::Table>(text) else {
+            continue;
+        };
         let mut extra = BTreeMap::new();
         for (axis, &index) in axes.extra.iter().zip(&point) {
             let value = &axis.values[index].value;
@@ -239,10 +279,17 @@ fn read_variants(
         for problem in found {
             let at = extra.iter().map(|(key, value)| format!("{key} = {value}"));
             let at = at.collect::<Vec<_>>().join(", ");
-            problems.add(span.clone(), format!("at {at}: {}", problem.message), problem.hint);
+            problems.add(
+                span.clone(),
+                format!("at {at}: {}", problem.message),
+                problem.hint,
+            );
         }
         if let Some(resolved) = read {
-            variants.push(Variant { extra, resolved: Arc::new(resolved) });
+            variants.push(Variant {
+                extra,
+                resolved: Arc::new(resolved),
+            });
         }
     }
     variants
@@ -266,7 +313,9 @@ fn put(document: &mut toml::Table, key: &str, value: &Value) -> Result<(), Strin
             .entry(part.to_owned())
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let Some(next) = next.as_table_mut() else {
-            return Err(format!("axis `{key}` goes through `{part}`, which is not a table"));
+            return Err(format!(
+                "axis `{key}` goes through `{part}`, which is not a table"
+            ));
         };
         table = next;
     }

@@ -34,16 +34,21 @@ impl PlanProblems {
         for problem in &self.problems {
             let start = problem.span.start.min(self.text.len());
             let end = problem.span.end.clamp(start, self.text.len());
-            let snippet = Snippet::source(&self.text)
-                .path(&self.file)
-                .annotation(AnnotationKind::Primary.span(start..end).label(&problem.hint));
+            let snippet = Snippet::source(&self.text).path(&self.file).annotation(
+                AnnotationKind::Primary
+                    .span(start..end)
+                    .label(&problem.hint),
+            );
             let title = Level::ERROR.primary_title(&problem.message);
             out.push_str(&renderer.render(&[title.element(snippet)]));
             out.push_str("\n\n");
         }
         let count = self.problems.len();
         let noun = if count == 1 { "problem" } else { "problems" };
-        out.push_str(&format!("{count} {noun} in `{}`; nothing was run", self.file));
+        out.push_str(&format!(
+            "{count} {noun} in `{}`; nothing was run",
+            self.file
+        ));
         out
     }
 }
@@ -85,7 +90,11 @@ pub fn suggestion(word: &str, candidates: &[&str]) -> String {
 
 /// Names in backticks, separated by commas.
 pub fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -114,7 +123,10 @@ mod tests {
             }],
         };
         let shown = problems.to_string();
-        assert!(shown.contains("error: unknown key `tyer` in [matrix]"), "{shown}");
+        assert!(
+            shown.contains("error: unknown key `tyer` in [matrix]"),
+            "{shown}"
+        );
         assert!(shown.contains("plans/x.toml:3:1"), "{shown}");
         assert!(shown.contains("did you mean `tier`?"), "{shown}");
         assert!(shown.contains("1 problem in `plans/x.toml`"), "{shown}");

@@ -27,7 +27,11 @@ pub struct Problems(RefCell<Vec<Problem>>);
 impl Problems {
     /// Adds one.
     pub fn add(&self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        let problem = Problem { span, message: message.into(), hint: hint.into() };
+        let problem = Problem {
+            span,
+            message: message.into(),
+            hint: hint.into(),
+        };
         self.0.borrow_mut().push(problem);
     }
 
@@ -62,7 +66,13 @@ impl<'t> TableReader<'t> {
         span: Range<usize>,
         problems: &'t Problems,
     ) -> Self {
-        Self { name: name.to_owned(), table, span, asked: RefCell::default(), problems }
+        Self {
+            name: name.to_owned(),
+            table,
+            span,
+            asked: RefCell::default(),
+            problems,
+        }
     }
 
     /// Where the problems go.
@@ -77,7 +87,11 @@ impl<'t> TableReader<'t> {
 
     /// What the table is called in messages: `[run]`, or `the plan` for the root.
     pub fn title(&self) -> String {
-        if self.name.is_empty() { "the plan".to_owned() } else { format!("[{}]", self.name) }
+        if self.name.is_empty() {
+            "the plan".to_owned()
+        } else {
+            format!("[{}]", self.name)
+        }
     }
 
     /// Reports a problem at the table itself.
@@ -88,9 +102,10 @@ impl<'t> TableReader<'t> {
     /// The raw value of `key`, if it is there.
     pub fn value(&self, key: &str) -> Option<Located<&'t DeValue<'t>>> {
         self.asked.borrow_mut().push(key.to_owned());
-        self.table
-            .get(key)
-            .map(|spanned| Located { value: spanned.get_ref(), span: spanned.span() })
+        self.table.get(key).map(|spanned| Located {
+            value: spanned.get_ref(),
+            span: spanned.span(),
+        })
     }
 
     /// Reads `key` with `read`, which returns what was expected instead when it cannot.
@@ -101,10 +116,17 @@ impl<'t> TableReader<'t> {
     ) -> Option<Located<T>> {
         let found = self.value(key)?;
         match read(found.value) {
-            Ok(value) => Some(Located { value, span: found.span }),
+            Ok(value) => Some(Located {
+                value,
+                span: found.span,
+            }),
             Err(expected) => {
                 let message = format!("`{key}` in {} must be {expected}", self.title());
-                self.problems.add(found.span, message, format!("found {}", describe(found.value)));
+                self.problems.add(
+                    found.span,
+                    message,
+                    format!("found {}", describe(found.value)),
+                );
                 None
             }
         }
@@ -118,7 +140,10 @@ impl<'t> TableReader<'t> {
     ) -> Option<Located<T>> {
         if self.table.get(key).is_none() {
             self.asked.borrow_mut().push(key.to_owned());
-            self.problem(format!("`{key}` is missing in {}", self.title()), format!("add `{key}`"));
+            self.problem(
+                format!("`{key}` is missing in {}", self.title()),
+                format!("add `{key}`"),
+            );
             return None;
         }
         self.read(key, read)
@@ -128,11 +153,15 @@ impl<'t> TableReader<'t> {
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<Located<T>> {
         let found = self.read(key, string)?;
         match choices.iter().find(|(name, _)| *name == found.value) {
-            Some((_, value)) => Some(Located { value: *value, span: found.span }),
+            Some((_, value)) => Some(Located {
+                value: *value,
+                span: found.span,
+            }),
             None => {
                 let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
                 let message = format!("`{key}` in {} is `{}`", self.title(), found.value);
-                self.problems.add(found.span, message, suggestion(&found.value, &names));
+                self.problems
+                    .add(found.span, message, suggestion(&found.value, &names));
                 None
             }
         }
@@ -146,17 +175,27 @@ impl<'t> TableReader<'t> {
             return Some(TableReader::new(&name, table, found.span, self.problems));
         }
         let message = format!("`{name}` must be a table");
-        self.problems.add(found.span, message, format!("found {}", describe(found.value)));
+        self.problems.add(
+            found.span,
+            message,
+            format!("found {}", describe(found.value)),
+        );
         None
     }
 
     /// Readers of every sub-table of an array of tables (`[[key]]`).
     pub fn tables(&self, key: &str) -> Vec<TableReader<'t>> {
-        let Some(found) = self.value(key) else { return Vec::new() };
+        let Some(found) = self.value(key) else {
+            return Vec::new();
+        };
         let name = self.sub_name(key);
         let DeValue::Array(items) = found.value else {
             let message = format!("`{name}` must be an array of tables, written [[{name}]]");
-            self.problems.add(found.span, message, format!("found {}", describe(found.value)));
+            self.problems.add(
+                found.span,
+                message,
+                format!("found {}", describe(found.value)),
+            );
             return Vec::new();
         };
         let mut readers = Vec::new();
@@ -167,7 +206,8 @@ impl<'t> TableReader<'t> {
                 }
                 other => {
                     let message = format!("each item of `{name}` must be a table");
-                    self.problems.add(item.span(), message, format!("found {}", describe(other)));
+                    self.problems
+                        .add(item.span(), message, format!("found {}", describe(other)));
                 }
             }
         }
@@ -178,7 +218,10 @@ impl<'t> TableReader<'t> {
     pub fn keys(&self) -> Vec<Located<String>> {
         self.table
             .keys()
-            .map(|key| Located { value: key.get_ref().to_string(), span: key.span() })
+            .map(|key| Located {
+                value: key.get_ref().to_string(),
+                span: key.span(),
+            })
             .collect()
     }
 
@@ -189,13 +232,18 @@ impl<'t> TableReader<'t> {
         for key in self.keys() {
             if !valid.contains(&key.value.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.value, self.title());
-                self.problems.add(key.span, message, suggestion(&key.value, &valid));
+                self.problems
+                    .add(key.span, message, suggestion(&key.value, &valid));
             }
         }
     }
 
     fn sub_name(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 }
 
@@ -224,7 +272,9 @@ pub fn string(value: &DeValue<'_>) -> Result<String, String> {
 
 /// `true` or `false`.
 pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| "`true` or `false`".to_owned())
+    value
+        .as_bool()
+        .ok_or_else(|| "`true` or `false`".to_owned())
 }
 
 /// An integer as TOML writes it, in any radix.
@@ -282,7 +332,10 @@ pub fn array<T>(
             .iter()
             .map(|item| {
                 read(item.get_ref())
-                    .map(|value| Located { value, span: item.span() })
+                    .map(|value| Located {
+                        value,
+                        span: item.span(),
+                    })
                     .map_err(|expected| {
                         format!("an array of which each item is {expected}; one is not")
                     })
@@ -303,9 +356,12 @@ pub fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
             .ok_or("a finite number")?,
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(_) => return Err("a string, a number, a flag, a list or a table".into()),
-        DeValue::Array(items) => {
-            Value::Array(items.iter().map(|item| json(item.get_ref())).collect::<Result<_, _>>()?)
-        }
+        DeValue::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| json(item.get_ref()))
+                .collect::<Result<_, _>>()?,
+        ),
         DeValue::Table(table) => Value::Object(
             table
                 .iter()
@@ -325,7 +381,11 @@ mod tests {
         let reader = TableReader::new("", document.get_ref(), document.span(), &problems);
         read(&reader);
         reader.finish();
-        problems.into_sorted().into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect()
+        problems
+            .into_sorted()
+            .into_iter()
+            .map(|p| format!("{} | {}", p.message, p.hint))
+            .collect()
     }
 
     #[test]

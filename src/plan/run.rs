@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::problem::suggestion;
 use super::reader::{Located, TableReader, array, non_negative, positive, string};
 use super::state::CacheState;
-use super::problem::suggestion;
 use crate::units::{Repeat, RequestCount, Seed};
 
 /// In which order cells run. It changes what is measured, so it is the plan's.
@@ -65,11 +65,15 @@ impl RunSpec {
         if let Some(found) = table.read("states", array(string)) {
             spec.states = read_states(table, &found);
         }
-        let orders = [("interleaved", Order::Interleaved), ("grouped", Order::Grouped)];
+        let orders = [
+            ("interleaved", Order::Interleaved),
+            ("grouped", Order::Grouped),
+        ];
         if let Some(found) = table.choice("order", &orders) {
             spec.order = found.value;
         }
-        if let Some(found) = table.choice("reuse", &[("cell", Reuse::Cell), ("server", Reuse::Server)])
+        if let Some(found) =
+            table.choice("reuse", &[("cell", Reuse::Cell), ("server", Reuse::Server)])
         {
             spec.reuse = found.value;
         }
@@ -100,24 +104,27 @@ impl Default for RunSpec {
     }
 }
 
-fn read_states(
-    table: &TableReader<'_>,
-    found: &Located<Vec<Located<String>>>,
-) -> Vec<CacheState> {
+fn read_states(table: &TableReader<'_>, found: &Located<Vec<Located<String>>>) -> Vec<CacheState> {
     let mut states = Vec::new();
     for name in &found.value {
         let Some(state) = CacheState::from_name(&name.value) else {
             let names = CacheState::ALL.map(CacheState::name);
             let message = format!("unknown cache state `{}` in {}", name.value, table.title());
-            table.problems().add(name.span.clone(), message, suggestion(&name.value, &names));
+            table
+                .problems()
+                .add(name.span.clone(), message, suggestion(&name.value, &names));
             continue;
         };
         if state == CacheState::Restart {
             let message = "this version cannot reach the cache state `restart`";
-            table.problems().add(name.span.clone(), message, "remove it");
+            table
+                .problems()
+                .add(name.span.clone(), message, "remove it");
         } else if states.contains(&state) {
             let message = format!("cache state `{state}` stands twice in {}", table.title());
-            table.problems().add(name.span.clone(), message, "remove one");
+            table
+                .problems()
+                .add(name.span.clone(), message, "remove one");
         } else {
             states.push(state);
         }

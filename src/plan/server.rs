@@ -23,8 +23,11 @@ pub enum Launcher {
 }
 
 impl Launcher {
-    const NAMED: [(&'static str, Launcher); 3] =
-        [("sim", Self::Sim), ("process", Self::Process), ("external", Self::External)];
+    const NAMED: [(&'static str, Launcher); 3] = [
+        ("sim", Self::Sim),
+        ("process", Self::Process),
+        ("external", Self::External),
+    ];
 
     /// The name that plans use.
     pub fn name(self) -> &'static str {
@@ -47,8 +50,10 @@ pub enum LmcacheMode {
 }
 
 impl LmcacheMode {
-    const NAMED: [(&'static str, LmcacheMode); 2] =
-        [("in-process", Self::InProcess), ("multi-process", Self::MultiProcess)];
+    const NAMED: [(&'static str, LmcacheMode); 2] = [
+        ("in-process", Self::InProcess),
+        ("multi-process", Self::MultiProcess),
+    ];
 
     /// The name that plans and results use.
     pub fn name(self) -> &'static str {
@@ -90,7 +95,10 @@ const MANAGED_ARGS: &[(&str, &str)] = &[
     ("port", "labrun picks a free port"),
     ("model", "set `model` at the top of the plan"),
     ("served-model-name", "it is the plan's `model`"),
-    ("kv-transfer-config", "it follows from the tier and `lmcache`"),
+    (
+        "kv-transfer-config",
+        "it follows from the tier and `lmcache`",
+    ),
     ("kv-offloading-size", "set `max_local_cpu_size` of the tier"),
     ("kv-offloading-backend", "use the tier `native`"),
 ];
@@ -110,15 +118,21 @@ impl ServerSpec {
         let sim = table.table("sim");
         let spec = Self {
             launcher: launcher.as_ref().map_or(Launcher::Sim, |found| found.value),
-            lmcache: lmcache.as_ref().map_or(LmcacheMode::InProcess, |found| found.value),
-            url: url.as_ref().map_or(String::new(), |found| found.value.clone()),
+            lmcache: lmcache
+                .as_ref()
+                .map_or(LmcacheMode::InProcess, |found| found.value),
+            url: url
+                .as_ref()
+                .map_or(String::new(), |found| found.value.clone()),
             args: read_args(table, "args", MANAGED_ARGS),
             lmcache_args: read_args(table, "lmcache_args", &[]),
             env: read_env(table),
             prompt_token_ids: read_token_ids(table),
             ready_timeout: seconds(table, "ready_timeout_s", 900),
             stop_grace: seconds(table, "stop_grace_s", 30),
-            sim: sim.as_ref().map_or_else(|| Some(SimSpec::default()), read_sim)?,
+            sim: sim
+                .as_ref()
+                .map_or_else(|| Some(SimSpec::default()), read_sim)?,
         };
         table.finish();
         spec.check(table, &url, lmcache.as_ref(), sim.as_ref());
@@ -141,13 +155,18 @@ impl ServerSpec {
     ) {
         match (self.launcher, url) {
             (Launcher::External, None) => {
-                table.problem("an external server needs `url`", "add `url = \"http://HOST:PORT\"`");
+                table.problem(
+                    "an external server needs `url`",
+                    "add `url = \"http://HOST:PORT\"`",
+                );
             }
             (Launcher::External, Some(url))
                 if !(url.value.starts_with("http://") || url.value.starts_with("https://")) =>
             {
                 let message = format!("`url` is `{}`", url.value);
-                table.problems().add(url.span.clone(), message, "write http://HOST:PORT");
+                table
+                    .problems()
+                    .add(url.span.clone(), message, "write http://HOST:PORT");
             }
             (Launcher::Sim | Launcher::Process, Some(url)) => {
                 let message = "`url` is only for `launcher = \"external\"`";
@@ -159,7 +178,9 @@ impl ServerSpec {
             && mode.value == LmcacheMode::MultiProcess
         {
             let message = "the simulator has LMCache in its own process only";
-            table.problems().add(mode.span.clone(), message, "remove it, or use `process`");
+            table
+                .problems()
+                .add(mode.span.clone(), message, "remove it, or use `process`");
         }
         if let Some(sim) = sim
             && self.launcher != Launcher::Sim
@@ -174,29 +195,33 @@ const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
 
 fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
     let key = "prompt_token_ids";
-    let Some(found) = table.read(key, array(positive)) else { return PROMPT_TOKEN_IDS };
+    let Some(found) = table.read(key, array(positive)) else {
+        return PROMPT_TOKEN_IDS;
+    };
     match found.value.as_slice() {
         [first, last] if first.value < last.value => first.value..last.value + 1,
         _ => {
             let message = format!("`{key}` must be [FIRST, LAST], the first below the last");
-            table.problems().add(found.span, message, "such as [1000, 30000]");
+            table
+                .problems()
+                .add(found.span, message, "such as [1000, 30000]");
             PROMPT_TOKEN_IDS
         }
     }
 }
 
 fn seconds(table: &TableReader<'_>, key: &str, default_s: u32) -> Duration {
-    let found = table.read(key, positive).map_or(default_s, |found| found.value);
+    let found = table
+        .read(key, positive)
+        .map_or(default_s, |found| found.value);
     Duration::from_secs(u64::from(found))
 }
 
-fn read_args(
-    table: &TableReader<'_>,
-    key: &str,
-    managed: &[(&str, &str)],
-) -> Map<String, Value> {
+fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Map<String, Value> {
     let mut all = Map::new();
-    let Some(args) = table.table(key) else { return all };
+    let Some(args) = table.table(key) else {
+        return all;
+    };
     for name in args.keys() {
         let normal = name.value.replace('_', "-");
         if let Some((_, why)) = managed.iter().find(|(managed, _)| *managed == normal) {
@@ -205,7 +230,8 @@ fn read_args(
         } else if name.value.starts_with('-') {
             let message = format!("`{}` in {} begins with a dash", name.value, args.title());
             let bare = name.value.trim_start_matches('-');
-            args.problems().add(name.span, message, format!("write `{bare}`"));
+            args.problems()
+                .add(name.span, message, format!("write `{bare}`"));
         } else if let Some(found) = args.read(&name.value, json) {
             all.insert(normal, found.value);
         }
@@ -215,11 +241,14 @@ fn read_args(
 
 fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let Some(env) = table.table("env") else { return all };
+    let Some(env) = table.table("env") else {
+        return all;
+    };
     for name in env.keys() {
         if name.value.starts_with("LMCACHE_") {
             let message = format!("`{}` would override the tier's rendered file", name.value);
-            env.problems().add(name.span, message, "set LMCache's keys in [tier.<name>]");
+            env.problems()
+                .add(name.span, message, "set LMCache's keys in [tier.<name>]");
         } else if let Some(found) = env.read(&name.value, string) {
             all.insert(name.value, found.value);
         }
@@ -246,7 +275,11 @@ fn read_sim(table: &TableReader<'_>) -> Option<SimSpec> {
     };
     for (key, default) in known.iter().filter(|(key, _)| *key != "faults") {
         let found = table.read(key, |value| {
-            if default.is_u64() { positive(value).and(json(value)) } else { json(value) }
+            if default.is_u64() {
+                positive(value).and(json(value))
+            } else {
+                json(value)
+            }
         });
         if let Some(found) = found {
             given.insert(key.clone(), found.value);

@@ -216,7 +216,10 @@ impl SimSpec {
             ("gpu_kv_tokens", self.gpu_kv_tokens),
             ("kv_bytes_per_token", self.kv_bytes_per_token),
             ("block_size", u64::from(self.block_size)),
-            ("max_num_batched_tokens", u64::from(self.max_num_batched_tokens)),
+            (
+                "max_num_batched_tokens",
+                u64::from(self.max_num_batched_tokens),
+            ),
             ("max_num_seqs", u64::from(self.max_num_seqs)),
             ("vocab_size", u64::from(self.vocab_size)),
         ]
@@ -308,7 +311,9 @@ impl FromStr for Fault {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|fault| fault.name() == name);
-        found.ok_or_else(|| UnknownFault { name: name.to_owned() })
+        found.ok_or_else(|| UnknownFault {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -347,7 +352,12 @@ mod tests {
             ..SimSpec::default()
         };
         let problems = spec.problems().join("\n");
-        for name in ["disk_read_gb_per_s", "weights_us", "block_size", "max_num_seqs"] {
+        for name in [
+            "disk_read_gb_per_s",
+            "weights_us",
+            "block_size",
+            "max_num_seqs",
+        ] {
             assert!(problems.contains(name), "{name} is missing in: {problems}");
         }
     }

@@ -29,7 +29,11 @@ launcher = "sim"
 fn cells_of(text: &str) -> Vec<String> {
     let found = Plan::parse(text, "t.toml").and_then(|plan| Matrix::expand(&plan));
     match found {
-        Ok(matrix) => matrix.cells.iter().map(|cell| cell.coordinates.slug()).collect(),
+        Ok(matrix) => matrix
+            .cells
+            .iter()
+            .map(|cell| cell.coordinates.slug())
+            .collect(),
         Err(problems) => problems
             .problems
             .iter()
@@ -56,23 +60,40 @@ fn a_plan_is_the_product_of_its_axes_and_repeats() {
     let cells = cells_of(GOOD);
     assert_eq!(cells.len(), 2 * 2 * 2 * 2);
     let first_repeat = cells.iter().take(8).all(|cell| cell.ends_with("-r1"));
-    assert!(first_repeat, "interleaved runs repeat 1 of all cells first: {cells:?}");
+    assert!(
+        first_repeat,
+        "interleaved runs repeat 1 of all cells first: {cells:?}"
+    );
     // Interleaved: neighbours differ in the tier, at equal load.
-    assert_eq!(cells[0].replace("baseline", "cpu"), cells[1].replace("baseline", "cpu"));
+    assert_eq!(
+        cells[0].replace("baseline", "cpu"),
+        cells[1].replace("baseline", "cpu")
+    );
     assert_ne!(cells[0], cells[1]);
 }
 
 #[test]
 fn the_tier_order_rotates_with_the_repeat() {
     let cells = cells_of(GOOD);
-    assert_ne!(cells[0].contains("baseline"), cells[8].contains("baseline"), "{cells:?}");
+    assert_ne!(
+        cells[0].contains("baseline"),
+        cells[8].contains("baseline"),
+        "{cells:?}"
+    );
 }
 
 #[test]
 fn grouped_keeps_a_server_together_and_reuse_saves_starts() {
-    let text = GOOD.replace("repeats = 2", "repeats = 2\norder = \"grouped\"\nreuse = \"server\"");
+    let text = GOOD.replace(
+        "repeats = 2",
+        "repeats = 2\norder = \"grouped\"\nreuse = \"server\"",
+    );
     let matrix = Matrix::expand(&Plan::parse(&text, "t").unwrap()).unwrap();
-    let tiers: Vec<&str> = matrix.cells.iter().map(|c| c.coordinates.tier.as_str()).collect();
+    let tiers: Vec<&str> = matrix
+        .cells
+        .iter()
+        .map(|c| c.coordinates.tier.as_str())
+        .collect();
     assert!(tiers[..8].iter().all(|tier| *tier == tiers[0]), "{tiers:?}");
     assert_eq!(matrix.server_starts(), 2);
     let one_each = Matrix::expand(&Plan::parse(GOOD, "t").unwrap()).unwrap();
@@ -195,13 +216,22 @@ fn an_included_cell_may_leave_the_axes() {
     let include = "[[matrix.include]]\ntier = \"disk\"\nprompt_len = 4096\n\n[run]";
     let cells = cells_of(&GOOD.replace("[run]", include));
     assert_eq!(cells.len(), 16 + 4);
-    assert_eq!(cells.iter().filter(|cell| cell.contains("disk-p4096")).count(), 4);
+    assert_eq!(
+        cells
+            .iter()
+            .filter(|cell| cell.contains("disk-p4096"))
+            .count(),
+        4
+    );
 }
 
 #[test]
 fn a_further_axis_names_any_key_of_the_plan() {
     let text = GOOD
-        .replace("[run]", "\"server.args.max-num-batched-tokens\" = [2048, 8192]\n\n[run]")
+        .replace(
+            "[run]",
+            "\"server.args.max-num-batched-tokens\" = [2048, 8192]\n\n[run]",
+        )
         .replace("\"sim\"", "\"process\"");
     let plan = Plan::parse(&text, "t").unwrap();
     let values: Vec<_> = plan

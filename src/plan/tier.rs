@@ -79,8 +79,15 @@ pub const DEFAULT_CHUNK_TOKENS: u32 = 256;
 impl TierSpec {
     /// The built-in tier called `name`.
     pub fn built_in(name: &str) -> Option<Self> {
-        let (_, kind) = TierKind::NAMED.into_iter().find(|(known, _)| *known == name)?;
-        Some(Self { name: name.to_owned(), kind, settings: Map::new(), template: None })
+        let (_, kind) = TierKind::NAMED
+            .into_iter()
+            .find(|(known, _)| *known == name)?;
+        Some(Self {
+            name: name.to_owned(),
+            kind,
+            settings: Map::new(),
+            template: None,
+        })
     }
 
     /// Tokens of one chunk: what hits are rounded down to.
@@ -94,7 +101,10 @@ impl TierSpec {
 
     /// RAM of the tier where the plan says nothing or something, GiB.
     pub fn ram_gib(&self) -> f64 {
-        self.settings.get("max_local_cpu_size").and_then(Value::as_f64).unwrap_or(5.0)
+        self.settings
+            .get("max_local_cpu_size")
+            .and_then(Value::as_f64)
+            .unwrap_or(5.0)
     }
 
     /// Reads `[tier.<name>]`.
@@ -140,7 +150,12 @@ impl TierSpec {
             }
         }
         table.finish();
-        Some(Self { name: name.to_owned(), kind, settings, template })
+        Some(Self {
+            name: name.to_owned(),
+            kind,
+            settings,
+            template,
+        })
     }
 }
 
@@ -153,8 +168,9 @@ pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
         .collect();
     let Some(tiers) = tiers else { return all };
     for key in tiers.keys() {
-        if let Some(tier) =
-            tiers.table(&key.value).and_then(|table| TierSpec::read(&key.value, &table))
+        if let Some(tier) = tiers
+            .table(&key.value)
+            .and_then(|table| TierSpec::read(&key.value, &table))
         {
             all.insert(key.value, tier);
         }

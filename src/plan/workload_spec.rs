@@ -162,10 +162,18 @@ impl WorkloadSpec {
     pub fn read(table: &TableReader<'_>) -> Option<Self> {
         let endpoint = table.choice(
             "endpoint",
-            &[("completions", EndpointKind::Completions), ("chat", EndpointKind::Chat)],
+            &[
+                ("completions", EndpointKind::Completions),
+                ("chat", EndpointKind::Chat),
+            ],
         );
-        let prompt = table
-            .choice("prompt", &[("token-ids", PromptForm::TokenIds), ("text", PromptForm::Text)]);
+        let prompt = table.choice(
+            "prompt",
+            &[
+                ("token-ids", PromptForm::TokenIds),
+                ("text", PromptForm::Text),
+            ],
+        );
         let kind = match table.value("kind") {
             Some(_) => table.choice("kind", &KINDS).map(|kind| kind.value),
             None => {
@@ -187,7 +195,11 @@ impl WorkloadSpec {
         if let Some(prompt) = &prompt {
             refuse_ids(table, prompt, endpoint, &kind);
         }
-        Some(Self { kind, endpoint, prompt: prompt.map_or(default, |prompt| prompt.value) })
+        Some(Self {
+            kind,
+            endpoint,
+            prompt: prompt.map_or(default, |prompt| prompt.value),
+        })
     }
 }
 
@@ -208,7 +220,10 @@ fn refuse_ids(
     };
     table.problems().add(
         prompt.span.clone(),
-        format!("`prompt = \"token-ids\"` in {} cannot be: {why}", table.title()),
+        format!(
+            "`prompt = \"token-ids\"` in {} cannot be: {why}",
+            table.title()
+        ),
         "write `prompt = \"text\"`",
     );
 }
@@ -227,7 +242,9 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
                 .read("system_len", non_negative)
                 .map_or(0, |len| u32::try_from(len.value).unwrap_or(u32::MAX)),
             turn_len: count("turn_len").unwrap_or(64),
-            think_s: table.read("think_s", non_negative_number).map_or(0.0, |think| think.value),
+            think_s: table
+                .read("think_s", non_negative_number)
+                .map_or(0.0, |think| think.value),
         },
         KindName::Unique => WorkloadKind::Unique,
         KindName::EvictLoop => WorkloadKind::EvictLoop {
@@ -237,11 +254,13 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
         KindName::Trace => WorkloadKind::Trace {
             path: table.require("path", string)?.value,
             block_len: count("block_len").unwrap_or(512),
-            speed: table.read("speed", positive_number).map_or(1.0, |speed| speed.value),
+            speed: table
+                .read("speed", positive_number)
+                .map_or(1.0, |speed| speed.value),
         },
-        KindName::Dataset => {
-            WorkloadKind::Dataset { path: table.require("path", string)?.value }
-        }
+        KindName::Dataset => WorkloadKind::Dataset {
+            path: table.require("path", string)?.value,
+        },
     })
 }
 
@@ -255,11 +274,16 @@ mod tests {
     fn read(text: &str) -> (Option<WorkloadSpec>, Vec<String>) {
         let document = DeTable::parse(text).unwrap();
         let problems = Problems::default();
-        let table =
-            TableReader::new("workload.w", document.get_ref(), document.span(), &problems);
+        let table = TableReader::new("workload.w", document.get_ref(), document.span(), &problems);
         let spec = WorkloadSpec::read(&table);
         let found = problems.into_sorted();
-        (spec, found.into_iter().map(|p| format!("{} | {}", p.message, p.hint)).collect())
+        (
+            spec,
+            found
+                .into_iter()
+                .map(|p| format!("{} | {}", p.message, p.hint))
+                .collect(),
+        )
     }
 
     #[test]
@@ -271,13 +295,22 @@ mod tests {
         assert_eq!(spec.prompt, PromptForm::Text, "chat takes text");
         assert!(matches!(
             spec.kind,
-            WorkloadKind::SharedPrefix { documents: Some(8), question_len: Some(16), .. }
+            WorkloadKind::SharedPrefix {
+                documents: Some(8),
+                question_len: Some(16),
+                ..
+            }
         ));
         let (spec, problems) = read("kind = \"multi-turn\"\nthink_s = 1.5\nsystem_len = 0");
         assert_eq!(problems, [""; 0]);
         assert!(matches!(
             spec.unwrap().kind,
-            WorkloadKind::MultiTurn { turns: 4, turn_len: 64, system_len: 0, .. }
+            WorkloadKind::MultiTurn {
+                turns: 4,
+                turn_len: 64,
+                system_len: 0,
+                ..
+            }
         ));
         let (spec, problems) = read("kind = \"trace\"\npath = \"t.jsonl\"\nspeed = 2");
         assert_eq!(problems, [""; 0]);
@@ -288,16 +321,21 @@ mod tests {
     fn a_key_of_another_kind_and_a_missing_one_are_problems() {
         let (_, problems) = read("kind = \"unique\"\ndocuments = 3");
         assert_eq!(problems.len(), 1);
-        assert!(problems[0].contains("unknown key `documents`"), "{problems:?}");
+        assert!(
+            problems[0].contains("unknown key `documents`"),
+            "{problems:?}"
+        );
         let (spec, problems) = read("kind = \"evict-loop\"");
         assert!(spec.is_none());
-        assert!(problems[0].contains("`documents` is missing"), "{problems:?}");
+        assert!(
+            problems[0].contains("`documents` is missing"),
+            "{problems:?}"
+        );
     }
 
     #[test]
     fn token_ids_do_not_go_over_chat() {
-        let (_, problems) =
-            read("kind = \"unique\"\nendpoint = \"chat\"\nprompt = \"token-ids\"");
+        let (_, problems) = read("kind = \"unique\"\nendpoint = \"chat\"\nprompt = \"token-ids\"");
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("takes messages"), "{problems:?}");
     }

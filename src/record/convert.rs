@@ -56,14 +56,18 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
 fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
     match outcome {
         runner::CellOutcome::Completed => CellOutcome::Completed,
-        runner::CellOutcome::Failed { phase, error, log_tail } => CellOutcome::Failed {
+        runner::CellOutcome::Failed {
+            phase,
+            error,
+            log_tail,
+        } => CellOutcome::Failed {
             phase: phase.name().to_owned(),
             error: error.clone(),
             log_tail: log_tail.clone(),
         },
-        runner::CellOutcome::Aborted => {
-            CellOutcome::Aborted { reason: "the run was interrupted".to_owned() }
-        }
+        runner::CellOutcome::Aborted => CellOutcome::Aborted {
+            reason: "the run was interrupted".to_owned(),
+        },
     }
 }
 
@@ -98,12 +102,19 @@ fn verdict_record(verdict: &verdict::Verdict) -> Verdict {
         Status::Inconclusive => VerdictStatus::Inconclusive,
         Status::Invalid => VerdictStatus::Invalid,
     };
-    Verdict { status, reasons: verdict.reasons.clone() }
+    Verdict {
+        status,
+        reasons: verdict.reasons.clone(),
+    }
 }
 
 /// The rows of one pass, in planned order.
 pub fn request_rows(pass: &Pass) -> Vec<RequestRow> {
-    pass.load.records.iter().map(|record| request_row(pass, record)).collect()
+    pass.load
+        .records
+        .iter()
+        .map(|record| request_row(pass, record))
+        .collect()
 }
 
 fn request_row(pass: &Pass, record: &RequestRecord) -> RequestRow {
@@ -111,9 +122,10 @@ fn request_row(pass: &Pass, record: &RequestRecord) -> RequestRow {
     let planned = &pass.schedule.requests[record.index as usize];
     let (outcome, error) = match &record.outcome {
         Outcome::Ok => (RequestOutcome::Ok, None),
-        Outcome::Failed(failure) => {
-            (RequestOutcome::Failed, Some(failure.kind.name().into_owned()))
-        }
+        Outcome::Failed(failure) => (
+            RequestOutcome::Failed,
+            Some(failure.kind.name().into_owned()),
+        ),
         Outcome::Unfinished => (RequestOutcome::Unfinished, None),
     };
     RequestRow {
@@ -127,7 +139,10 @@ fn request_row(pass: &Pass, record: &RequestRecord) -> RequestRow {
         e2e_ms: record.e2e().map(ms),
         tpot_ms: record.tpot().map(ms),
         gaps_ms: record.gaps().map(ms).collect(),
-        prompt_len: planned.prompt_tokens.or(record.prompt_tokens()).unwrap_or(0),
+        prompt_len: planned
+            .prompt_tokens
+            .or(record.prompt_tokens())
+            .unwrap_or(0),
         gen_len: planned.gen_len,
         prompt_tokens: record.prompt_tokens(),
         cached_tokens: record.cached_tokens(),

@@ -29,7 +29,10 @@ impl RunFolder {
     /// a folder that cannot be written fails here and not after an hour.
     pub fn create(path: &Path, manifest: &Value, plan: &str) -> Result<Self> {
         if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!("`{}` exists and is not empty; name another folder with --out", path.display());
+            bail!(
+                "`{}` exists and is not empty; name another folder with --out",
+                path.display()
+            );
         }
         let folder = |error| format!("making the run folder `{}`: {error}", path.display());
         fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
@@ -43,7 +46,10 @@ impl RunFolder {
             .append(true)
             .open(&events)
             .with_context(|| format!("opening `{}`", events.display()))?;
-        Ok(Self { path: path.to_owned(), events })
+        Ok(Self {
+            path: path.to_owned(),
+            events,
+        })
     }
 
     /// Where it is.
@@ -53,7 +59,9 @@ impl RunFolder {
 
     /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
     pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
-        let Some(line) = event_line(elapsed_s, event) else { return Ok(()) };
+        let Some(line) = event_line(elapsed_s, event) else {
+            return Ok(());
+        };
         writeln!(self.events, "{line}").context("appending to `events.jsonl`")
     }
 
@@ -107,7 +115,10 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let path = folder.join(part.name);
     let mut copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     if reused {
-        writeln!(copy, "# labrun: this server was started by an earlier cell; its part follows")?;
+        writeln!(
+            copy,
+            "# labrun: this server was started by an earlier cell; its part follows"
+        )?;
     }
     std::io::copy(&mut log.take(part.to - part.from), &mut copy)
         .with_context(|| format!("writing `{}`", path.display()))?;
@@ -127,8 +138,11 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
         Event::LoadStarted { .. } => return None,
         Event::CellFinished { result } => {
             let record = cell_record(result);
-            let verdicts: Vec<&str> =
-                record.passes.iter().map(|pass| pass.verdict.status.name()).collect();
+            let verdicts: Vec<&str> = record
+                .passes
+                .iter()
+                .map(|pass| pass.verdict.status.name())
+                .collect();
             json!({
                 "event": "cell-finished", "cell": record.id, "outcome": record.outcome,
                 "verdicts": verdicts, "elapsed_s": result.elapsed.as_secs_f64(),
@@ -163,5 +177,7 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path)?.sync_all().with_context(|| format!("syncing `{}`", path.display()))
+    File::open(path)?
+        .sync_all()
+        .with_context(|| format!("syncing `{}`", path.display()))
 }

@@ -34,14 +34,31 @@ impl Snapshot {
             Some(url) => session.control.scrape(&format!("{url}/metrics")).await.ok(),
             None => None,
         };
-        let leaders: Vec<u32> = session.server.processes().iter().map(|(_, pid)| *pid).collect();
-        Self { engine, lmcache, io: GroupIo::read(&leaders) }
+        let leaders: Vec<u32> = session
+            .server
+            .processes()
+            .iter()
+            .map(|(_, pid)| *pid)
+            .collect();
+        Self {
+            engine,
+            lmcache,
+            io: GroupIo::read(&leaders),
+        }
     }
 
     /// Sums that grow as long as a tier still stores what earlier requests left.
     pub fn store_progress(&self) -> Vec<Option<f64>> {
-        let engine = |name| self.engine.as_ref().and_then(|scrape| scrape.sum(name, None));
-        let lmcache = |name| self.lmcache.as_ref().and_then(|scrape| scrape.sum(name, None));
+        let engine = |name| {
+            self.engine
+                .as_ref()
+                .and_then(|scrape| scrape.sum(name, None))
+        };
+        let lmcache = |name| {
+            self.lmcache
+                .as_ref()
+                .and_then(|scrape| scrape.sum(name, None))
+        };
         vec![
             engine("lmcache:num_stored_tokens_total"),
             engine("lmcache:local_storage_usage"),
@@ -56,14 +73,18 @@ impl Snapshot {
 
     /// Whether an LMCache server has stored everything that was handed to its second layer.
     pub fn second_layer_stored(&self) -> bool {
-        let Some(scrape) = &self.lmcache else { return true };
+        let Some(scrape) = &self.lmcache else {
+            return true;
+        };
         let sum = |name| scrape.sum(name, None).unwrap_or(0.0);
         sum("lmcache_mp_l2_store_submitted_objects_chunks_total")
             <= sum("lmcache_mp_l2_store_completed_objects_chunks_total")
     }
 
     fn engine_growth(&self, before: &Self, name: &str, label: Option<&str>) -> Option<f64> {
-        self.engine.as_ref()?.growth(before.engine.as_ref()?, name, label)
+        self.engine
+            .as_ref()?
+            .growth(before.engine.as_ref()?, name, label)
     }
 
     fn by_source(&self, before: &Self) -> Option<BySource> {
@@ -143,7 +164,9 @@ impl PassFacts<'_> {
             CacheState::Tier | CacheState::Restart => self.cell.tier.chunk_tokens(),
         };
         let whole = |tokens: u32| f64::from(tokens / unit * unit);
-        self.answered().map(|(planned, _)| whole(planned.shared_tokens)).sum()
+        self.answered()
+            .map(|(planned, _)| whole(planned.shared_tokens))
+            .sum()
     }
 
     fn wrong_prompt_length(&self) -> u64 {
@@ -154,15 +177,15 @@ impl PassFacts<'_> {
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.
-    fn answered(
-        &self,
-    ) -> impl Iterator<Item = (&crate::workload::PlannedRequest, Option<u32>)> {
-        self.load.records.iter().filter(|record| record.outcome == Outcome::Ok).filter_map(
-            |record| {
+    fn answered(&self) -> impl Iterator<Item = (&crate::workload::PlannedRequest, Option<u32>)> {
+        self.load
+            .records
+            .iter()
+            .filter(|record| record.outcome == Outcome::Ok)
+            .filter_map(|record| {
                 let planned = self.schedule.requests.get(record.index as usize)?;
                 Some((planned, record.prompt_tokens()))
-            },
-        )
+            })
     }
 
     fn kv_bytes_per_token(&self) -> Option<f64> {

@@ -15,7 +15,7 @@ use super::{Pass, RunScope};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::load_spec::Arrival;
-use crate::plan::server::{LmcacheMode, Launcher};
+use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::units::Concurrency;
@@ -59,11 +59,24 @@ pub async fn measure(
     kept: &mut Kept<'_>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Failure> {
-    on_event(Event::PhaseStarted { phase: Phase::Warm, state: None });
-    let requests = requests_of(cell, session, scope).await.map_err(Failure::of(Phase::Warm))?;
-    let endpoint = Endpoint::parse(&session.control.endpoint().url)
-        .map_err(|error| Failure { phase: Phase::Warm, error: error.into() })?;
-    let mut measuring = Measuring { cell, session, scope, on_event, endpoint };
+    on_event(Event::PhaseStarted {
+        phase: Phase::Warm,
+        state: None,
+    });
+    let requests = requests_of(cell, session, scope)
+        .await
+        .map_err(Failure::of(Phase::Warm))?;
+    let endpoint = Endpoint::parse(&session.control.endpoint().url).map_err(|error| Failure {
+        phase: Phase::Warm,
+        error: error.into(),
+    })?;
+    let mut measuring = Measuring {
+        cell,
+        session,
+        scope,
+        on_event,
+        endpoint,
+    };
     measuring.all_states(requests, kept).await
 }
 
@@ -78,7 +91,9 @@ impl Measuring<'_> {
             reference = self.ask(requests.canaries.as_ref()).await?;
         }
         for (state, schedule) in requests.passes {
-            self.reach(state, kept).await.map_err(Failure::of(Phase::Warm))?;
+            self.reach(state, kept)
+                .await
+                .map_err(Failure::of(Phase::Warm))?;
             let pass = self.pass(state, &schedule, requests.canaries.as_ref(), &mut reference);
             let (pass, ended) = pass.await?;
             kept.passes.push(pass);
@@ -97,14 +112,26 @@ impl Measuring<'_> {
         reference: &mut Option<Vec<String>>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
         let before = Snapshot::take(self.session).await;
-        (self.on_event)(Event::PhaseStarted { phase: Phase::Load, state: Some(state) });
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Load,
+            state: Some(state),
+        });
         let started = self.scope.epoch.elapsed();
-        let (load, died) = self.drive(schedule).await.map_err(Failure::of(Phase::Load))?;
-        (self.on_event)(Event::PhaseStarted { phase: Phase::Verify, state: Some(state) });
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Verify,
+            state: Some(state),
+        });
         let after = Snapshot::take(self.session).await;
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| {
-            Err(Failure { phase: Phase::Load, error: anyhow!("{how} while requests ran") })
+            Err(Failure {
+                phase: Phase::Load,
+                error: anyhow!("{how} while requests ran"),
+            })
         });
         if ended.is_ok() && !self.scope.stop.requested() {
             match self.ask(canaries).await {
@@ -125,12 +152,25 @@ impl Measuring<'_> {
         .facts();
         let (verdict, evidence) = (judge(&facts), figures(&facts));
         let schedule = Arc::clone(schedule);
-        Ok((Pass { state, started, schedule, load, verdict, evidence }, ended))
+        Ok((
+            Pass {
+                state,
+                started,
+                schedule,
+                load,
+                verdict,
+                evidence,
+            },
+            ended,
+        ))
     }
 
     /// Brings the caches into `state`.
     async fn reach(&mut self, state: CacheState, kept: &mut Kept<'_>) -> Result<()> {
-        (self.on_event)(Event::PhaseStarted { phase: Phase::Warm, state: Some(state) });
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Warm,
+            state: Some(state),
+        });
         match state {
             // Every prompt of the cell is new to the server, and after the cold pass or the fill
             // its documents are in the GPU cache as far as they fit.
@@ -154,7 +194,8 @@ impl Measuring<'_> {
             let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
             if quiet.is_err() {
                 let seconds = QUIET_LIMIT.as_secs();
-                kept.warnings.push(format!("the tier was still storing after {seconds} s"));
+                kept.warnings
+                    .push(format!("the tier was still storing after {seconds} s"));
             }
         }
     }
@@ -197,16 +238,31 @@ impl Measuring<'_> {
         let phase = Phase::Warm;
         let (load, died) = self.drive(schedule).await.map_err(Failure::of(phase))?;
         if let Some(how) = died {
-            return Err(Failure { phase, error: anyhow!("{how} during the {what}") });
+            return Err(Failure {
+                phase,
+                error: anyhow!("{how} during the {what}"),
+            });
         }
         let tally = load.tally();
-        if let Some(first) = load.records.iter().find_map(|record| match &record.outcome {
-            Outcome::Failed(failure) => Some(failure.to_string()),
-            Outcome::Ok | Outcome::Unfinished => None,
-        }) {
-            let said = format!("{} of {} {what} requests failed: {first}", tally.failed, tally.sent);
+        if let Some(first) = load
+            .records
+            .iter()
+            .find_map(|record| match &record.outcome {
+                Outcome::Failed(failure) => {
+                    Some(format!("{}: {}", failure.kind.name(), failure.message))
+                }
+                Outcome::Ok | Outcome::Unfinished => None,
+            })
+        {
+            let said = format!(
+                "{} of {} {what} requests failed: {first}",
+                tally.failed, tally.sent
+            );
             if tally.ok == 0 {
-                return Err(Failure { phase, error: anyhow!(said) });
+                return Err(Failure {
+                    phase,
+                    error: anyhow!(said),
+                });
             }
             kept.warnings.push(said);
         }
@@ -218,17 +274,28 @@ impl Measuring<'_> {
         &mut self,
         canaries: Option<&Arc<Schedule>>,
     ) -> Result<Option<Vec<String>>, Failure> {
-        let Some(canaries) = canaries else { return Ok(None) };
-        let (load, died) = self.drive(canaries).await.map_err(Failure::of(Phase::Verify))?;
+        let Some(canaries) = canaries else {
+            return Ok(None);
+        };
+        let (load, died) = self
+            .drive(canaries)
+            .await
+            .map_err(Failure::of(Phase::Verify))?;
         if let Some(how) = died {
             let error = anyhow!("{how} while the canaries were asked");
-            return Err(Failure { phase: Phase::Verify, error });
+            return Err(Failure {
+                phase: Phase::Verify,
+                error,
+            });
         }
-        let answers = load.records.into_iter().map(|record| match (record.outcome, record.answer) {
-            (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => text,
-            (Outcome::Ok, Answer::Kept { token_ids, .. }) => format!("{token_ids:?}"),
-            (outcome, _) => format!("no answer: {outcome:?}"),
-        });
+        let answers =
+            load.records
+                .into_iter()
+                .map(|record| match (record.outcome, record.answer) {
+                    (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => text,
+                    (Outcome::Ok, Answer::Kept { token_ids, .. }) => format!("{token_ids:?}"),
+                    (outcome, _) => format!("no answer: {outcome:?}"),
+                });
         Ok(Some(answers.collect()))
     }
 
@@ -243,7 +310,13 @@ impl Measuring<'_> {
         options.kill = self.scope.stop.at_once.child_token();
         let kill = options.kill.clone();
         let polite = &self.scope.stop.polite;
-        let load = drive(Arc::clone(schedule), &self.endpoint, &options, polite, &progress);
+        let load = drive(
+            Arc::clone(schedule),
+            &self.endpoint,
+            &options,
+            polite,
+            &progress,
+        );
         tokio::pin!(load);
         let how = tokio::select! {
             outcome = &mut load => return Ok((outcome?, None)),
@@ -262,9 +335,16 @@ fn compare(answers: Option<Vec<String>>, reference: &mut Option<Vec<String>>) ->
         *reference = Some(answers);
         return None;
     };
-    let same = answers.iter().zip(reference.iter()).filter(|(now, then)| now == then).count();
+    let same = answers
+        .iter()
+        .zip(reference.iter())
+        .filter(|(now, then)| now == then)
+        .count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Some(Canaries { asked: count(answers.len()), same: count(same) })
+    Some(Canaries {
+        asked: count(answers.len()),
+        same: count(same),
+    })
 }
 
 async fn requests_of(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Result<Requests> {
@@ -299,7 +379,12 @@ async fn requests_of(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Re
         Some(CacheState::Cold) | None => None,
         Some(_) => Some(schedule(&canary, workload::Pass::Canary(CANARIES), session).await?),
     };
-    Ok(Requests { warmup, fill, passes, canaries })
+    Ok(Requests {
+        warmup,
+        fill,
+        passes,
+        canaries,
+    })
 }
 
 fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> Workload<'a> {
@@ -333,7 +418,12 @@ async fn schedule(
 ) -> Result<Arc<Schedule>> {
     let count = |body: Bytes| {
         let control = session.control.clone();
-        async move { control.count_tokens(body).await.map_err(|error| format!("{error:#}")) }
+        async move {
+            control
+                .count_tokens(body)
+                .await
+                .map_err(|error| format!("{error:#}"))
+        }
     };
     Ok(Arc::new(workload.build_text(pass, count).await?))
 }

@@ -123,13 +123,17 @@ pub async fn run(
     on_event: &mut dyn FnMut(Event<'_>),
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
-    on_event(Event::RunStarted { cells: matrix.cells.len() });
+    on_event(Event::RunStarted {
+        cells: matrix.cells.len(),
+    });
     let mut session = None;
     let kept = run_cells(matrix, scope, &mut session, on_event, on_cell).await;
     if let Some(session) = session {
         session.stop().await;
     }
-    on_event(Event::RunFinished { elapsed: scope.epoch.elapsed() });
+    on_event(Event::RunFinished {
+        elapsed: scope.epoch.elapsed(),
+    });
     kept
 }
 
@@ -169,13 +173,19 @@ async fn run_cell(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> (CellResult, Option<EndedSession>) {
     let began = Instant::now();
-    let mut facts = ServerFacts { reused: slot.is_some(), ..ServerFacts::default() };
+    let mut facts = ServerFacts {
+        reused: slot.is_some(),
+        ..ServerFacts::default()
+    };
     let mut passes = Vec::new();
     let mut warnings = Vec::new();
     let measured = match session::ensure(slot, cell, position, scope, on_event).await {
         Ok(()) => match slot.as_mut() {
             Some(session) => {
-                let mut kept = measure::Kept { passes: &mut passes, warnings: &mut warnings };
+                let mut kept = measure::Kept {
+                    passes: &mut passes,
+                    warnings: &mut warnings,
+                };
                 measure::measure(cell, session, scope, &mut kept, on_event).await
             }
             None => Ok(()),
@@ -193,16 +203,30 @@ async fn run_cell(
         && !scope.stop.requested();
     let mut ended = None;
     if shared {
-        facts.logs = slot.as_mut().map(Session::take_log_parts).unwrap_or_default();
+        facts.logs = slot
+            .as_mut()
+            .map(Session::take_log_parts)
+            .unwrap_or_default();
     } else if let Some(session) = slot.take() {
-        on_event(Event::PhaseStarted { phase: Phase::Stop, state: None });
+        on_event(Event::PhaseStarted {
+            phase: Phase::Stop,
+            state: None,
+        });
         let (stopped, mut left) = session.stop().await;
         facts.stopped = Some(stopped.0);
         facts.logs = left.take_log_parts();
         ended = Some(left);
     }
     let (cell, elapsed) = (cell.clone(), began.elapsed());
-    let result = CellResult { cell, position, elapsed, outcome, server: facts, passes, warnings };
+    let result = CellResult {
+        cell,
+        position,
+        elapsed,
+        outcome,
+        server: facts,
+        passes,
+        warnings,
+    };
     (result, ended)
 }
 

@@ -83,7 +83,12 @@ impl Session {
         let server = server::launch(cell, launch)?;
         let control = Control::new(server.endpoint().clone())?;
         let logs = [SERVER_LOG, LMCACHE_LOG]
-            .map(|name| LogPart { name, path: folder.join(name), from: 0, to: 0 })
+            .map(|name| LogPart {
+                name,
+                path: folder.join(name),
+                from: 0,
+                to: 0,
+            })
             .into();
         Ok(Self {
             control,
@@ -100,7 +105,11 @@ impl Session {
     }
 
     /// Waits until it answers with a real token.
-    pub async fn wait_ready(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), ReadyError> {
+    pub async fn wait_ready(
+        &mut self,
+        cell: &Cell,
+        scope: &RunScope<'_>,
+    ) -> Result<(), ReadyError> {
         let limit = cell.resolved.server.ready_timeout;
         let polite = &scope.stop.polite;
         let waited = ready::wait(self.server.as_mut(), &self.control, limit, polite).await?;
@@ -127,8 +136,14 @@ impl Session {
 
     /// Bytes that its disk tier holds in files.
     pub fn scratch_bytes(&self) -> u64 {
-        let entries = std::fs::read_dir(&self.scratch).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+        let entries = std::fs::read_dir(&self.scratch)
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|found| found.len())
+            .sum()
     }
 
     /// Stops it and removes what its disk tier kept. The logs stay until their last parts were copied.
@@ -136,7 +151,13 @@ impl Session {
         let stopped = self.server.stop(self.grace).await;
         // A tier's chunks are worth nothing without the index that was in the server's memory.
         let _absent = std::fs::remove_dir_all(&self.scratch);
-        (stopped, EndedSession { folder: self.folder, logs: self.logs })
+        (
+            stopped,
+            EndedSession {
+                folder: self.folder,
+                logs: self.logs,
+            },
+        )
     }
 }
 
@@ -162,7 +183,9 @@ impl EndedSession {
 fn take_log_parts(logs: &mut [LogPart]) -> Vec<LogPart> {
     let mut parts = Vec::new();
     for log in logs {
-        let Ok(length) = std::fs::metadata(&log.path).map(|found| found.len()) else { continue };
+        let Ok(length) = std::fs::metadata(&log.path).map(|found| found.len()) else {
+            continue;
+        };
         log.to = length;
         parts.push(log.clone());
         log.from = length;
@@ -200,5 +223,8 @@ pub async fn ensure(
     let phase = Phase::Ready;
     on_event(Event::PhaseStarted { phase, state: None });
     let ready = session.wait_ready(cell, scope).await;
-    ready.map_err(|error| Failure { phase, error: error.into() })
+    ready.map_err(|error| Failure {
+        phase,
+        error: error.into(),
+    })
 }

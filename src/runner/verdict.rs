@@ -120,8 +120,13 @@ pub fn judge(facts: &Facts) -> Verdict {
     }
     findings.extend(canary_finding(facts));
     findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
-    let status = findings.first().map_or(Status::Inconclusive, |(status, _)| *status);
-    Verdict { status, reasons: findings.into_iter().map(|(_, said)| said).collect() }
+    let status = findings
+        .first()
+        .map_or(Status::Inconclusive, |(status, _)| *status);
+    Verdict {
+        status,
+        reasons: findings.into_iter().map(|(_, said)| said).collect(),
+    }
 }
 
 type Findings = Vec<(Status, String)>;
@@ -131,7 +136,10 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
     let stray = |tokens: f64, findings: &mut Findings, what: &str| {
         if tokens / total > STRAY_SHARE {
             let share = 100.0 * tokens / total;
-            findings.push((Status::Invalid, format!("{share:.0} % of the prompt tokens {what}")));
+            findings.push((
+                Status::Invalid,
+                format!("{share:.0} % of the prompt tokens {what}"),
+            ));
         }
         tokens / total > STRAY_SHARE
     };
@@ -143,7 +151,12 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             }
         }
         (CacheState::Gpu, _) => {
-            served(sources.gpu_tokens, facts.expected_hit_tokens, "the GPU cache", findings);
+            served(
+                sources.gpu_tokens,
+                facts.expected_hit_tokens,
+                "the GPU cache",
+                findings,
+            );
         }
         (CacheState::Tier | CacheState::Restart, TierKind::Baseline) => {
             let cached = sources.gpu_tokens + sources.external_tokens;
@@ -154,9 +167,18 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             }
         }
         (CacheState::Tier | CacheState::Restart, _) => {
-            stray(sources.gpu_tokens, findings, "came from the GPU prefix cache, not the tier");
+            stray(
+                sources.gpu_tokens,
+                findings,
+                "came from the GPU prefix cache, not the tier",
+            );
             let from_tier = sources.external_tokens;
-            if served(from_tier, facts.expected_hit_tokens, "the connector", findings) {
+            if served(
+                from_tier,
+                facts.expected_hit_tokens,
+                "the connector",
+                findings,
+            ) {
                 findings.push(tier_finding(facts, sources.external_tokens));
             }
         }
@@ -166,7 +188,11 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
 /// Says whether enough of the expected tokens were served.
 fn served(tokens: f64, expected: f64, by: &str, findings: &mut Findings) -> bool {
     let enough = expected > 0.0 && tokens >= SERVED_SHARE * expected;
-    let status = if enough { Status::Valid } else { Status::Invalid };
+    let status = if enough {
+        Status::Valid
+    } else {
+        Status::Invalid
+    };
     let said = if expected > 0.0 {
         format!("{by} served {tokens:.0} of {expected:.0} expected tokens")
     } else {
@@ -191,8 +217,11 @@ fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
             mib(bytes),
             mib(needed)
         );
-        let status =
-            if bytes >= SERVED_SHARE * needed { Status::Valid } else { Status::Invalid };
+        let status = if bytes >= SERVED_SHARE * needed {
+            Status::Valid
+        } else {
+            Status::Invalid
+        };
         let said = match (status, facts.tier) {
             (Status::Invalid, TierKind::Disk) => format!("{said}: RAM answered for the disk"),
             (Status::Invalid, _) => format!("{said}: the hits were not loaded"),
@@ -202,9 +231,11 @@ fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
     }
     match (facts.tier, facts.account) {
         (TierKind::Cpu, Some(account)) => accounted(account.ram_tokens, loaded_tokens, "RAM"),
-        (TierKind::CpuDisk, Some(account)) => {
-            accounted(account.ram_tokens + account.second_tokens, loaded_tokens, "RAM and disk")
-        }
+        (TierKind::CpuDisk, Some(account)) => accounted(
+            account.ram_tokens + account.second_tokens,
+            loaded_tokens,
+            "RAM and disk",
+        ),
         _ => (
             Status::Inconclusive,
             format!("the bytes that {name} moved are not known, so that the load is not proven"),
@@ -216,7 +247,14 @@ fn accounted(tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
     let said =
         format!("LMCache's own account: {tokens:.0} tokens from {layer} for {loaded_tokens:.0}");
     let enough = tokens >= SERVED_SHARE * loaded_tokens;
-    (if enough { Status::Valid } else { Status::Invalid }, said)
+    (
+        if enough {
+            Status::Valid
+        } else {
+            Status::Invalid
+        },
+        said,
+    )
 }
 
 fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
@@ -229,9 +267,10 @@ fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
                 asked - same
             ),
         )),
-        Some(Canaries { asked: 1.., same }) => {
-            Some((Status::Valid, format!("{same} of {same} canary answers stayed the same")))
-        }
+        Some(Canaries { asked: 1.., same }) => Some((
+            Status::Valid,
+            format!("{same} of {same} canary answers stayed the same"),
+        )),
         _ if served_from_cache => Some((
             Status::Inconclusive,
             "no canary was asked, so that the text is not proven".to_owned(),
@@ -249,7 +288,10 @@ pub fn figures(facts: &Facts) -> BTreeMap<String, f64> {
         ("external_tokens", sources.map(|s| s.external_tokens)),
         ("expected_hit_tokens", Some(facts.expected_hit_tokens)),
         ("lmcache_ram_tokens", facts.account.map(|a| a.ram_tokens)),
-        ("lmcache_second_layer_tokens", facts.account.map(|a| a.second_tokens)),
+        (
+            "lmcache_second_layer_tokens",
+            facts.account.map(|a| a.second_tokens),
+        ),
         ("kv_bytes_per_token", facts.kv_bytes_per_token),
         ("pcie_rx_bytes", facts.pcie_rx_bytes),
         ("disk_read_bytes", facts.disk_read_bytes),
@@ -257,7 +299,10 @@ pub fn figures(facts: &Facts) -> BTreeMap<String, f64> {
         ("canaries_asked", facts.canaries.map(|c| f64::from(c.asked))),
         ("canaries_same", facts.canaries.map(|c| f64::from(c.same))),
     ];
-    named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -303,18 +348,30 @@ mod tests {
 
     #[test]
     fn hits_without_bytes_or_with_other_text_are_invalid() {
-        check(|f| f.pcie_rx_bytes = Some(9.0), Status::Invalid, "not loaded");
+        check(
+            |f| f.pcie_rx_bytes = Some(9.0),
+            Status::Invalid,
+            "not loaded",
+        );
         check(
             |f| f.canaries = Some(Canaries { asked: 2, same: 1 }),
             Status::Invalid,
             "1 of 2 canary answers changed",
         );
-        check(|f| f.tier = TierKind::Disk, Status::Invalid, "RAM answered for the disk");
+        check(
+            |f| f.tier = TierKind::Disk,
+            Status::Invalid,
+            "RAM answered for the disk",
+        );
     }
 
     #[test]
     fn a_missing_witness_is_inconclusive() {
-        check(|f| f.pcie_rx_bytes = None, Status::Inconclusive, "not proven");
+        check(
+            |f| f.pcie_rx_bytes = None,
+            Status::Inconclusive,
+            "not proven",
+        );
         check(|f| f.canaries = None, Status::Inconclusive, "no canary");
         check(|f| f.by_source = None, Status::Inconclusive, "exposes no");
         check(|f| f.tier = TierKind::Redis, Status::Inconclusive, "Redis");
@@ -322,34 +379,63 @@ mod tests {
 
     #[test]
     fn the_tiers_own_account_stands_in_for_bytes_of_ram() {
-        let account = |ram_tokens| Some(TierAccount { ram_tokens, second_tokens: 0.0 });
+        let account = |ram_tokens| {
+            Some(TierAccount {
+                ram_tokens,
+                second_tokens: 0.0,
+            })
+        };
         let without_bytes = |f: &mut Facts, tokens| {
             f.pcie_rx_bytes = None;
             f.account = account(tokens);
         };
         check(|f| without_bytes(f, 10_000.0), Status::Valid, "expected");
-        check(|f| without_bytes(f, 10.0), Status::Invalid, "LMCache's own account");
+        check(
+            |f| without_bytes(f, 10.0),
+            Status::Invalid,
+            "LMCache's own account",
+        );
     }
 
     #[test]
     fn the_wrong_cache_is_invalid() {
         let mix = |gpu_tokens, external_tokens| {
-            Some(BySource { computed_tokens: 320.0, gpu_tokens, external_tokens })
+            Some(BySource {
+                computed_tokens: 320.0,
+                gpu_tokens,
+                external_tokens,
+            })
         };
-        check(|f| f.by_source = mix(5_000.0, 5_000.0), Status::Invalid, "GPU prefix cache");
-        check(|f| f.by_source = mix(0.0, 100.0), Status::Invalid, "served 100 of 10000");
+        check(
+            |f| f.by_source = mix(5_000.0, 5_000.0),
+            Status::Invalid,
+            "GPU prefix cache",
+        );
+        check(
+            |f| f.by_source = mix(0.0, 100.0),
+            Status::Invalid,
+            "served 100 of 10000",
+        );
         let cold = |f: &mut Facts| {
             f.state = CacheState::Cold;
             f.by_source = mix(0.0, 5_000.0);
         };
         check(cold, Status::Invalid, "in a cold pass");
-        check(|f| f.tier = TierKind::Baseline, Status::Invalid, "this tier has none");
+        check(
+            |f| f.tier = TierKind::Baseline,
+            Status::Invalid,
+            "this tier has none",
+        );
     }
 
     #[test]
     fn no_success_and_wrong_lengths_are_invalid() {
         check(|f| f.ok = 0, Status::Invalid, "no request succeeded");
-        check(|f| f.wrong_prompt_length = 3, Status::Invalid, "in 3 of 10 requests");
+        check(
+            |f| f.wrong_prompt_length = 3,
+            Status::Invalid,
+            "in 3 of 10 requests",
+        );
     }
 
     #[test]

@@ -61,10 +61,21 @@ impl Control {
 
     /// The model is among those that `GET /v1/models` lists.
     pub async fn serves_model(&self) -> Result<()> {
-        let answer: Value = self.http.get(self.url("/v1/models")).send().await?.json().await?;
+        let answer: Value = self
+            .http
+            .get(self.url("/v1/models"))
+            .send()
+            .await?
+            .json()
+            .await?;
         let ids: Vec<&str> = answer["data"]
             .as_array()
-            .map(|models| models.iter().filter_map(|model| model["id"].as_str()).collect())
+            .map(|models| {
+                models
+                    .iter()
+                    .filter_map(|model| model["id"].as_str())
+                    .collect()
+            })
             .unwrap_or_default();
         if ids.contains(&self.endpoint.model.as_str()) {
             return Ok(());
@@ -77,7 +88,12 @@ impl Control {
         let body = json!({
             "model": self.endpoint.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0,
         });
-        let answer = self.http.post(self.url("/v1/completions")).json(&body).send().await?;
+        let answer = self
+            .http
+            .post(self.url("/v1/completions"))
+            .json(&body)
+            .send()
+            .await?;
         let status = answer.status().as_u16();
         let text = answer.text().await?;
         let tokens = serde_json::from_str::<Value>(&text)
@@ -85,7 +101,10 @@ impl Control {
             .and_then(|answer| answer["usage"]["completion_tokens"].as_u64());
         match (status, tokens) {
             (200, Some(1..)) => Ok(()),
-            _ => bail!("a request for one token was answered {status}: {}", head(&text)),
+            _ => bail!(
+                "a request for one token was answered {status}: {}",
+                head(&text)
+            ),
         }
     }
 
@@ -99,9 +118,13 @@ impl Control {
     /// How many tokens the server makes of a `/tokenize` body.
     pub async fn count_tokens(&self, body: bytes::Bytes) -> Result<u32> {
         let request = self.http.post(self.url("/tokenize"));
-        let request = request.header("content-type", "application/json").body(body);
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
         let answer: Value = request.send().await?.error_for_status()?.json().await?;
-        let count = answer["count"].as_u64().and_then(|count| u32::try_from(count).ok());
+        let count = answer["count"]
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok());
         count.with_context(|| format!("/tokenize answered {answer}"))
     }
 
@@ -166,6 +189,9 @@ impl Control {
 
 /// The beginning of an answer, for messages.
 fn head(text: &str) -> String {
-    let end = text.char_indices().nth(300).map_or(text.len(), |(at, _)| at);
+    let end = text
+        .char_indices()
+        .nth(300)
+        .map_or(text.len(), |(at, _)| at);
     text[..end].to_owned()
 }

@@ -19,7 +19,12 @@ pub struct External {
 /// The server at the plan's `url`.
 pub fn attach(cell: &Cell) -> External {
     let url = cell.resolved.server.url.trim_end_matches('/').to_owned();
-    External { endpoint: Endpoint { url, model: cell.resolved.model.clone() } }
+    External {
+        endpoint: Endpoint {
+            url,
+            model: cell.resolved.model.clone(),
+        },
+    }
 }
 
 impl Server for External {

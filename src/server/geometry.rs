@@ -21,7 +21,9 @@ struct ModelConfig {
 pub fn kv_bytes_per_token(model_folder: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(model_folder.join("config.json")).ok()?;
     let config: ModelConfig = serde_json::from_str(&text).ok()?;
-    let kv_heads = config.num_key_value_heads.unwrap_or(config.num_attention_heads);
+    let kv_heads = config
+        .num_key_value_heads
+        .unwrap_or(config.num_attention_heads);
     let head_size = config
         .head_dim
         .or_else(|| config.hidden_size.checked_div(config.num_attention_heads))?;

@@ -37,7 +37,11 @@ impl ProcessGroup {
             .append(true)
             .open(log)
             .with_context(|| format!("opening the log `{}`", log.display()))?;
-        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        let program = command
+            .as_std()
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
         let child = command
             .process_group(0)
             .envs(mark.environment())
@@ -182,7 +186,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         // An owner that cannot exist: the highest pid and a start time of another age.
-        let mark = Mark { run: "gone-run".into(), owner: "4194304-1".into() };
+        let mark = Mark {
+            run: "gone-run".into(),
+            owner: "4194304-1".into(),
+        };
         let mut group =
             ProcessGroup::start("test", shell("echo up; sleep 100"), &log, &mark).unwrap();
         first_line(&log).await;

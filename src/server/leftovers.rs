@@ -23,7 +23,10 @@ impl Mark {
     pub fn of_this_process(run: &str) -> Self {
         let pid = std::process::id();
         let started = start_time(pid).unwrap_or(0);
-        Self { run: run.to_owned(), owner: format!("{pid}-{started}") }
+        Self {
+            run: run.to_owned(),
+            owner: format!("{pid}-{started}"),
+        }
     }
 
     /// The environment that carries it.
@@ -48,17 +51,27 @@ pub fn find() -> Result<Vec<Leftover>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("reading /proc")? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         // Processes that end meanwhile, and those of other users, cannot be read: not ours.
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { continue };
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+            continue;
+        };
         let (Some(run), Some(owner)) = (value(&environment, RUN), value(&environment, OWNER))
         else {
             continue;
         };
         if !owner_lives(&owner) {
-            found.push(Leftover { pid, run, command: command_line(pid) });
+            found.push(Leftover {
+                pid,
+                run,
+                command: command_line(pid),
+            });
         }
     }
     found.sort_by_key(|left| left.pid);
@@ -74,8 +87,12 @@ pub fn remove(left: &Leftover) {
 
 /// Whether the labrun that `owner` names is still running.
 pub fn owner_lives(owner: &str) -> bool {
-    let Some((pid, started)) = owner.split_once('-') else { return false };
-    let (Ok(pid), Ok(started)) = (pid.parse(), started.parse::<u64>()) else { return false };
+    let Some((pid, started)) = owner.split_once('-') else {
+        return false;
+    };
+    let (Ok(pid), Ok(started)) = (pid.parse(), started.parse::<u64>()) else {
+        return false;
+    };
     start_time(pid) == Some(started)
 }
 
@@ -90,7 +107,10 @@ fn start_time(pid: u32) -> Option<u64> {
 fn value(environment: &[u8], name: &str) -> Option<String> {
     environment.split(|byte| *byte == 0).find_map(|entry| {
         let entry = std::str::from_utf8(entry).ok()?;
-        entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
+        entry
+            .strip_prefix(name)?
+            .strip_prefix('=')
+            .map(str::to_owned)
     })
 }
 

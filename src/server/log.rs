@@ -10,9 +10,17 @@ const TAIL_BYTES: u64 = 64 * 1024;
 /// The last `count` lines of the log, oldest first, without colour codes. Empty where there is no
 /// log.
 pub fn tail(path: &Path, count: usize) -> Vec<String> {
-    let Ok(text) = read_from_end(path) else { return Vec::new() };
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].iter().map(|line| plain(line)).collect()
+    let Ok(text) = read_from_end(path) else {
+        return Vec::new();
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(count)..]
+        .iter()
+        .map(|line| plain(line))
+        .collect()
 }
 
 fn read_from_end(path: &Path) -> std::io::Result<String> {
@@ -31,7 +39,9 @@ pub fn plain(line: &str) -> String {
     while let Some(at) = rest.find("\u{1b}[") {
         out.push_str(&rest[..at]);
         let code = &rest[at + 2..];
-        let end = code.find(|c: char| c.is_ascii_alphabetic()).map_or(code.len(), |at| at + 1);
+        let end = code
+            .find(|c: char| c.is_ascii_alphabetic())
+            .map_or(code.len(), |at| at + 1);
         rest = &code[end..];
     }
     out.push_str(rest);

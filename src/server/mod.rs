@@ -100,7 +100,10 @@ pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
 /// A port of 127.0.0.1 that is free now.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr().context("looking for a free port")?.port())
+    Ok(listener
+        .local_addr()
+        .context("looking for a free port")?
+        .port())
 }
 
 /// A path that stays right when the server has another working folder.

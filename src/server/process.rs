@@ -64,15 +64,27 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     }
     let port = free_port()?;
     let mut command = command("vllm", cell, scope);
-    command.args(vllm_arguments(cell, &model_path(cell, scope)?, port, transfer.as_ref()));
+    command.args(vllm_arguments(
+        cell,
+        &model_path(cell, scope)?,
+        port,
+        transfer.as_ref(),
+    ));
     if let Some(file) = config_file {
         command.env("LMCACHE_CONFIG_FILE", file);
     }
     let log = scope.folder.join(SERVER_LOG);
     let vllm = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
     let url = format!("http://127.0.0.1:{port}");
-    let endpoint = Endpoint { url, model: cell.resolved.model.clone() };
-    Ok(Vllm { endpoint, vllm, lmcache })
+    let endpoint = Endpoint {
+        url,
+        model: cell.resolved.model.clone(),
+    };
+    Ok(Vllm {
+        endpoint,
+        vllm,
+        lmcache,
+    })
 }
 
 fn start_lmcache(
@@ -86,7 +98,12 @@ fn start_lmcache(
     let mut command = command("lmcache", cell, scope);
     command
         .args(["server", "--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--http-host", "127.0.0.1", "--http-port", &http_port.to_string()])
+        .args([
+            "--http-host",
+            "127.0.0.1",
+            "--http-port",
+            &http_port.to_string(),
+        ])
         .args(["--shm-name", &name])
         .args(rendered.arguments()?)
         .args(arguments(&cell.resolved.server.lmcache_args));
@@ -194,12 +211,18 @@ impl Server for Vllm {
     }
 
     fn lmcache_url(&self) -> Option<&str> {
-        self.lmcache.as_ref().map(|lmcache| lmcache.admin_url.as_str())
+        self.lmcache
+            .as_ref()
+            .map(|lmcache| lmcache.admin_url.as_str())
     }
 
     fn processes(&self) -> Vec<(&'static str, u32)> {
         let vllm = self.vllm.id().map(|id| ("vllm", id));
-        let lmcache = self.lmcache.as_ref().and_then(|l| l.process.id()).map(|id| ("lmcache", id));
+        let lmcache = self
+            .lmcache
+            .as_ref()
+            .and_then(|l| l.process.id())
+            .map(|id| ("lmcache", id));
         vllm.into_iter().chain(lmcache).collect()
     }
 

@@ -14,10 +14,17 @@ impl Scrape {
         let mut series = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             // Label values may hold spaces, so the name ends at the brace where there is one.
-            let at = line.rfind('}').map_or_else(|| line.find(' '), |brace| Some(brace + 1));
-            let Some(at) = at.filter(|at| *at < line.len()) else { continue };
+            let at = line
+                .rfind('}')
+                .map_or_else(|| line.find(' '), |brace| Some(brace + 1));
+            let Some(at) = at.filter(|at| *at < line.len()) else {
+                continue;
+            };
             let (name, rest) = line.split_at(at);
-            let value = rest.split_whitespace().next().and_then(|value| value.parse().ok());
+            let value = rest
+                .split_whitespace()
+                .next()
+                .and_then(|value| value.parse().ok());
             if let Some(value) = value {
                 series.insert(name.to_owned(), value);
             }
@@ -69,15 +76,25 @@ mod tests {
         assert_eq!(scrape.sum("vllm:prompt_tokens_total", None), Some(10.0));
         let by_source = "vllm:prompt_tokens_by_source_total";
         assert_eq!(scrape.sum(by_source, None), Some(10.0));
-        assert_eq!(scrape.sum(by_source, Some("source=\"local_compute\"")), Some(4.0));
+        assert_eq!(
+            scrape.sum(by_source, Some("source=\"local_compute\"")),
+            Some(4.0)
+        );
         assert_eq!(scrape.sum("up", None), Some(1.0));
-        assert_eq!(scrape.sum("vllm:prompt", None), None, "a prefix is not a name");
+        assert_eq!(
+            scrape.sum("vllm:prompt", None),
+            None,
+            "a prefix is not a name"
+        );
     }
 
     #[test]
     fn growth_survives_a_restart_and_a_late_series() {
         let before = Scrape::parse("a 10\n");
-        assert_eq!(Scrape::parse("a 12\n").growth(&before, "a", None), Some(2.0));
+        assert_eq!(
+            Scrape::parse("a 12\n").growth(&before, "a", None),
+            Some(2.0)
+        );
         assert_eq!(Scrape::parse("a 3\n").growth(&before, "a", None), Some(3.0));
         assert_eq!(Scrape::parse("b 3\n").growth(&before, "b", None), Some(3.0));
         assert_eq!(Scrape::parse("b 3\n").growth(&before, "a", None), None);

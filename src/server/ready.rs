@@ -17,7 +17,9 @@ pub enum ReadyError {
     #[error("{0} before it was ready")]
     Exited(String),
     /// It took too long.
-    #[error("it was not ready after {limit_s} s (raise `ready_timeout_s` in [server]); last: {last}")]
+    #[error(
+        "it was not ready after {limit_s} s (raise `ready_timeout_s` in [server]); last: {last}"
+    )]
     TimedOut {
         /// The limit, seconds.
         limit_s: u64,
@@ -74,7 +76,10 @@ where
             Err(_) => "no answer".to_owned(),
         };
         if started.elapsed() + pause >= limit {
-            return Err(ReadyError::TimedOut { limit_s: limit.as_secs(), last });
+            return Err(ReadyError::TimedOut {
+                limit_s: limit.as_secs(),
+                last,
+            });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);

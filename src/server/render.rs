@@ -12,17 +12,38 @@ use crate::plan::tier::{TierKind, TierSpec};
 
 /// The built-in templates, by name. The folder `templates/` is their source.
 const BUILT_IN: [(&str, &str); 8] = [
-    ("lmcache/cpu.yaml.j2", include_str!("../../templates/lmcache/cpu.yaml.j2")),
-    ("lmcache/disk.yaml.j2", include_str!("../../templates/lmcache/disk.yaml.j2")),
-    ("lmcache/cpu+disk.yaml.j2", include_str!("../../templates/lmcache/cpu+disk.yaml.j2")),
-    ("lmcache/redis.yaml.j2", include_str!("../../templates/lmcache/redis.yaml.j2")),
-    ("lmcache-server/cpu.yaml.j2", include_str!("../../templates/lmcache-server/cpu.yaml.j2")),
-    ("lmcache-server/disk.yaml.j2", include_str!("../../templates/lmcache-server/disk.yaml.j2")),
+    (
+        "lmcache/cpu.yaml.j2",
+        include_str!("../../templates/lmcache/cpu.yaml.j2"),
+    ),
+    (
+        "lmcache/disk.yaml.j2",
+        include_str!("../../templates/lmcache/disk.yaml.j2"),
+    ),
+    (
+        "lmcache/cpu+disk.yaml.j2",
+        include_str!("../../templates/lmcache/cpu+disk.yaml.j2"),
+    ),
+    (
+        "lmcache/redis.yaml.j2",
+        include_str!("../../templates/lmcache/redis.yaml.j2"),
+    ),
+    (
+        "lmcache-server/cpu.yaml.j2",
+        include_str!("../../templates/lmcache-server/cpu.yaml.j2"),
+    ),
+    (
+        "lmcache-server/disk.yaml.j2",
+        include_str!("../../templates/lmcache-server/disk.yaml.j2"),
+    ),
     (
         "lmcache-server/cpu+disk.yaml.j2",
         include_str!("../../templates/lmcache-server/cpu+disk.yaml.j2"),
     ),
-    ("lmcache-server/redis.yaml.j2", include_str!("../../templates/lmcache-server/redis.yaml.j2")),
+    (
+        "lmcache-server/redis.yaml.j2",
+        include_str!("../../templates/lmcache-server/redis.yaml.j2"),
+    ),
 ];
 
 /// What templates may name.
@@ -73,7 +94,9 @@ pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Op
     }
     let name = template_name(tier, mode);
     let environment = environment(scope.templates, &name)?;
-    let template = environment.get_template(&name).map_err(|error| explain(&name, &error))?;
+    let template = environment
+        .get_template(&name)
+        .map_err(|error| explain(&name, &error))?;
     let (redis_host, redis_port) = redis_address(tier, scope.redis_url)?;
     let text = template
         .render(context! {
@@ -86,7 +109,10 @@ pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Op
             model => scope.model,
         })
         .map_err(|error| explain(&name, &error))?;
-    let rendered = Rendered { file_name: file_name(mode), text };
+    let rendered = Rendered {
+        file_name: file_name(mode),
+        text,
+    };
     check(&rendered, mode).with_context(|| format!("template `{name}` rendered nonsense"))?;
     Ok(Some(rendered))
 }
@@ -122,9 +148,14 @@ fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
     // A template of the user's own may have any ending; what it makes is YAML.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Json);
     for (name, source) in BUILT_IN {
-        environment.add_template(name, source).map_err(|error| explain(name, &error))?;
+        environment
+            .add_template(name, source)
+            .map_err(|error| explain(name, &error))?;
     }
-    if let Some(path) = own.map(|folder| folder.join(name)).filter(|path| path.exists()) {
+    if let Some(path) = own
+        .map(|folder| folder.join(name))
+        .filter(|path| path.exists())
+    {
         let source = std::fs::read_to_string(&path)
             .with_context(|| format!("reading the template `{}`", path.display()))?;
         environment
@@ -136,8 +167,13 @@ fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
 
 /// minijinja's message, with the line and the reason that its `Display` leaves to the details.
 fn explain(name: &str, error: &minijinja::Error) -> anyhow::Error {
-    let line = error.line().map(|line| format!(":{line}")).unwrap_or_default();
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let line = error
+        .line()
+        .map(|line| format!(":{line}"))
+        .unwrap_or_default();
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_owned);
     let named = error
         .range()
         .and_then(|range| error.template_source()?.get(range))
@@ -205,20 +241,27 @@ mod tests {
     #[test]
     fn the_disk_tier_has_no_ram_layer_that_answers() {
         let mut tier = TierSpec::built_in("disk").unwrap();
-        tier.settings.insert("max_local_disk_size".into(), 7.5.into());
+        tier.settings
+            .insert("max_local_disk_size".into(), 7.5.into());
         tier.settings.insert("cache_policy".into(), "no".into());
         let yaml = yaml(&tier);
         assert_eq!(yaml["local_cpu"], false);
         assert_eq!(yaml["local_disk"], "file:///nvme/kv/");
         assert_eq!(yaml["max_local_disk_size"], 7.5);
         assert_eq!(yaml["extra_config"]["use_odirect"], true);
-        assert_eq!(yaml["cache_policy"], "no", "YAML 1.1 readers must not see a flag");
+        assert_eq!(
+            yaml["cache_policy"], "no",
+            "YAML 1.1 readers must not see a flag"
+        );
     }
 
     #[test]
     fn each_in_process_tier_names_its_backend() {
         let cpu = yaml(&TierSpec::built_in("cpu").unwrap());
-        assert_eq!((&cpu["local_cpu"], cpu.get("local_disk")), (&Value::Bool(true), None));
+        assert_eq!(
+            (&cpu["local_cpu"], cpu.get("local_disk")),
+            (&Value::Bool(true), None)
+        );
         let redis = yaml(&TierSpec::built_in("redis").unwrap());
         assert_eq!(redis["remote_url"], "redis://127.0.0.1:6400");
         assert_eq!(redis["local_cpu"], false);
@@ -227,16 +270,25 @@ mod tests {
     #[test]
     fn multi_process_tiers_become_arguments() {
         let disk = TierSpec::built_in("disk").unwrap();
-        let arguments = rendered(&disk, LmcacheMode::MultiProcess).arguments().unwrap();
+        let arguments = rendered(&disk, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
         let at = arguments.iter().position(|a| a == "--l2-adapter").unwrap();
         let adapter: Value = serde_json::from_str(&arguments[at + 1]).unwrap();
         assert_eq!(adapter["base_path"], "/nvme/kv");
         let redis = TierSpec::built_in("redis").unwrap();
-        let arguments = rendered(&redis, LmcacheMode::MultiProcess).arguments().unwrap();
+        let arguments = rendered(&redis, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
         let adapter: Value = serde_json::from_str(arguments.last().unwrap()).unwrap();
-        assert_eq!((&adapter["type"], &adapter["port"]), (&"resp".into(), &6400.into()));
+        assert_eq!(
+            (&adapter["type"], &adapter["port"]),
+            (&"resp".into(), &6400.into())
+        );
         let cpu = TierSpec::built_in("cpu").unwrap();
-        let arguments = rendered(&cpu, LmcacheMode::MultiProcess).arguments().unwrap();
+        let arguments = rendered(&cpu, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
         assert!(!arguments.contains(&"--l2-adapter".to_owned()));
     }
 
@@ -244,27 +296,43 @@ mod tests {
     fn tiers_without_lmcache_render_nothing() {
         for name in ["baseline", "native"] {
             let tier = TierSpec::built_in(name).unwrap();
-            assert_eq!(render(&tier, LmcacheMode::InProcess, scope(None)).unwrap(), None);
+            assert_eq!(
+                render(&tier, LmcacheMode::InProcess, scope(None)).unwrap(),
+                None
+            );
         }
     }
 
     #[test]
     fn an_undefined_variable_names_template_line_and_what_is_defined() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("own.yaml.j2"), "a: 1\nb: {{ scrach_dir }}\n").unwrap();
+        std::fs::write(
+            dir.path().join("own.yaml.j2"),
+            "a: 1\nb: {{ scrach_dir }}\n",
+        )
+        .unwrap();
         let mut tier = TierSpec::built_in("disk").unwrap();
         tier.template = Some("own.yaml.j2".into());
-        let error =
-            render(&tier, LmcacheMode::InProcess, scope(Some(dir.path()))).unwrap_err().to_string();
+        let error = render(&tier, LmcacheMode::InProcess, scope(Some(dir.path())))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("own.yaml.j2:2"), "{error}");
-        assert!(error.contains("scrach_dir") && error.contains("scratch_dir"), "{error}");
+        assert!(
+            error.contains("scrach_dir") && error.contains("scratch_dir"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_missing_template_and_a_bad_one_are_errors() {
         let mut tier = TierSpec::built_in("disk").unwrap();
         tier.template = Some("nope.yaml.j2".into());
-        let error = render(&tier, LmcacheMode::InProcess, scope(None)).unwrap_err().to_string();
-        assert!(error.contains("nope.yaml.j2") && error.contains("paths.templates"), "{error}");
+        let error = render(&tier, LmcacheMode::InProcess, scope(None))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("nope.yaml.j2") && error.contains("paths.templates"),
+            "{error}"
+        );
     }
 }

@@ -43,7 +43,9 @@ pub fn launch(
         .arg("--exit-with-parent")
         .stdin(Stdio::piped());
     if let Some(rendered) = rendered {
-        command.arg("--lmcache-config").arg(scope.folder.join(rendered.file_name));
+        command
+            .arg("--lmcache-config")
+            .arg(scope.folder.join(rendered.file_name));
     }
     if cell.tier.kind == TierKind::Native {
         command.args(["--kv-offloading-size", &cell.tier.ram_gib().to_string()]);
@@ -54,7 +56,13 @@ pub fn launch(
     let log = scope.folder.join(SERVER_LOG);
     let process = ProcessGroup::start("the simulator", command, &log, scope.mark)?;
     let url = format!("http://127.0.0.1:{port}");
-    Ok(Simulated { endpoint: Endpoint { url, model: cell.resolved.model.clone() }, process })
+    Ok(Simulated {
+        endpoint: Endpoint {
+            url,
+            model: cell.resolved.model.clone(),
+        },
+        process,
+    })
 }
 
 impl Server for Simulated {
@@ -67,7 +75,11 @@ impl Server for Simulated {
     }
 
     fn processes(&self) -> Vec<(&'static str, u32)> {
-        self.process.id().map(|id| ("sim", id)).into_iter().collect()
+        self.process
+            .id()
+            .map(|id| ("sim", id))
+            .into_iter()
+            .collect()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, String> {

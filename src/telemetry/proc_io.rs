@@ -28,7 +28,9 @@ impl GroupIo {
         }
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             if group_of(pid).is_some_and(|group| leaders.contains(&group))
                 && let Some(storage) = storage_of(pid)
             {
@@ -69,9 +71,16 @@ fn group_of(pid: u32) -> Option<u32> {
 fn storage_of(pid: u32) -> Option<Storage> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let field = |name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))?
+            .trim()
+            .parse()
+            .ok()
     };
-    Some(Storage { read_bytes: field("read_bytes:")?, write_bytes: field("write_bytes:")? })
+    Some(Storage {
+        read_bytes: field("read_bytes:")?,
+        write_bytes: field("write_bytes:")?,
+    })
 }
 
 #[cfg(test)]
@@ -92,7 +101,10 @@ mod tests {
         assert!(written.written_since(&before).unwrap() >= 4 << 20);
         assert_eq!(fs::read(&path).unwrap().len(), 4 << 20);
         let cached = GroupIo::read(&[group]).read_since(&written).unwrap();
-        assert!(cached < 1 << 20, "{cached} bytes were fetched for a cached read");
+        assert!(
+            cached < 1 << 20,
+            "{cached} bytes were fetched for a cached read"
+        );
     }
 
     #[test]
