@@ -239,6 +239,15 @@ fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Ma
     all
 }
 
+/// Words that mark a name whose value is a secret.
+const SECRET_NAMES: [&str; 5] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY", "CREDENTIAL"];
+
+/// Whether a value of this name is a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_uppercase();
+    SECRET_NAMES.iter().any(|word| name.contains(word))
+}
+
 fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let Some(env) = table.table("env") else {
@@ -249,6 +258,13 @@ fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
             let message = format!("`{}` would override the tier's rendered file", name.value);
             env.problems()
                 .add(name.span, message, "set LMCache's keys in [tier.<name>]");
+        } else if is_secret_name(&name.value) {
+            let message = format!("`{}` looks like a secret, and plans are kept", name.value);
+            env.problems().add(
+                name.span,
+                message,
+                "set it in the environment or in `.env`; servers inherit it",
+            );
         } else if let Some(found) = env.read(&name.value, string) {
             all.insert(name.value, found.value);
         }

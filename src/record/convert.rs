@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::redact;
 use super::schema::{
     CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
     Source, Verdict, VerdictStatus,
@@ -62,8 +63,8 @@ fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
             log_tail,
         } => CellOutcome::Failed {
             phase: phase.name().to_owned(),
-            error: error.clone(),
-            log_tail: log_tail.clone(),
+            error: redact::urls(error),
+            log_tail: log_tail.iter().map(|line| redact::urls(line)).collect(),
         },
         runner::CellOutcome::Aborted => CellOutcome::Aborted {
             reason: "the run was interrupted".to_owned(),

@@ -5,5 +5,6 @@ pub(crate) mod csv;
 pub mod frame;
 pub mod lab_csv;
 pub mod reader;
+pub mod redact;
 pub mod schema;
 pub mod writer;

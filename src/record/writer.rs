@@ -2,7 +2,7 @@
 //! with its final name is complete, and nothing else marks completion.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::convert::{cell_record, request_rows};
 use super::frame::write_parquet;
 use super::lab_csv::{lab_csv_name, write_lab_csv};
+use super::redact;
 use super::schema::FORMAT;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
@@ -37,6 +38,7 @@ impl RunFolder {
         let folder = |error| format!("making the run folder `{}`: {error}", path.display());
         fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
         let mut manifest = manifest.clone();
+        redact::json(&mut manifest);
         manifest["format"] = json!(FORMAT);
         write_synced(&path.join("manifest.json"), &pretty(&manifest)?)?;
         write_synced(&path.join("plan.toml"), plan.as_bytes())?;
@@ -91,7 +93,7 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
     let record = cell_record(result);
     write(&folder.join("cell.json"), &pretty(&record)?)?;
     if let Some(rendered) = &result.server.rendered {
-        write(&folder.join(rendered.file_name), rendered.text.as_bytes())?;
+        write(&folder.join(rendered.file_name), redact::urls(&rendered.text).as_bytes())?;
     }
     for part in &result.server.logs {
         copy_part(part, folder, result.server.reused)?;
@@ -113,15 +115,22 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
         .with_context(|| format!("opening the log `{}`", part.path.display()))?;
     log.seek(SeekFrom::Start(part.from))?;
     let path = folder.join(part.name);
-    let mut copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
+    let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
+    let mut copy = BufWriter::new(copy);
     if reused {
         writeln!(
             copy,
             "# labrun: this server was started by an earlier cell; its part follows"
         )?;
     }
-    std::io::copy(&mut log.take(part.to - part.from), &mut copy)
-        .with_context(|| format!("writing `{}`", path.display()))?;
+    let mut lines = BufReader::new(log.take(part.to - part.from));
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        copy.write_all(redact::urls(&String::from_utf8_lossy(&line)).as_bytes())
+            .with_context(|| format!("writing `{}`", path.display()))?;
+        line.clear();
+    }
+    copy.flush().with_context(|| format!("writing `{}`", path.display()))?;
     Ok(())
 }
 
