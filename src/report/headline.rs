@@ -89,12 +89,15 @@ fn sentence(place: &Place, rows: &[&ComparisonRow]) -> String {
         .find_map(|row| row.ttft.baseline)
         .map_or("-".to_owned(), duration);
     let tiers: Vec<_> = rows.iter().map(|row| bought(row)).collect();
+    let at_once = match place.concurrency.get() {
+        1 => "one request at a time".to_owned(),
+        many => format!("{many} requests at once"),
+    };
     format!(
-        "{opening} {} prompt tokens with {warm} ({}, {} at once, {} generated tokens{extra}), the \
+        "{opening} {} prompt tokens with {warm} ({}, {at_once}, {} generated tokens{extra}), the \
          median time to first token was {baseline} without a tier; {}.",
         place.prompt_len,
         place.label,
-        place.concurrency,
         place.gen_len,
         tiers.join("; ")
     )

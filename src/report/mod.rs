@@ -3,6 +3,7 @@
 mod axes;
 mod cells;
 mod contrast;
+mod figure;
 mod files;
 mod headline;
 mod notes;
@@ -10,15 +11,18 @@ mod number;
 mod section;
 mod table;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::aggregate::{Comparison, SummaryTable, compare, summarize};
+use crate::aggregate::{Comparison, Pool, SummaryTable, compare, summarize};
 use crate::metric::glossary_markdown;
 use crate::record::reader::RunData;
 use crate::report::axes::banner;
+use crate::report::figure::{Dot, Figure};
 use crate::report::section::push_wrapped;
+use crate::stats::Summary;
 
 /// Everything that is said of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +116,28 @@ impl Report {
         files::comparison_csv(&self.comparison)
     }
 
+    /// `comparison_ttft` and `comparison_e2e`, each as PNG and SVG; none without any pass.
+    pub fn figures(&self) -> Result<Vec<FigureFile>> {
+        let pools = &self.comparison.pools;
+        let models: BTreeSet<_> = self
+            .summary
+            .rows
+            .iter()
+            .map(|row| row.model.clone())
+            .collect();
+        let caption: Vec<_> = models.into_iter().collect();
+        let draw = |name: &str, pick: fn(&Pool) -> &Summary| {
+            let dots: Vec<_> = pools.iter().map(|pool| Dot::of(pool, pick(pool))).collect();
+            twins(name, &Figure::of(&dots, &caption, vec![]))
+        };
+        if pools.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut files = draw("comparison_ttft", |pool| &pool.ttft)?;
+        files.extend(draw("comparison_e2e", |pool| &pool.e2e)?);
+        Ok(files)
+    }
+
     fn remarks(&self) -> Vec<String> {
         let failed = self.summary.failed.iter();
         let failed = failed.map(|cell| format!("cell `{}` {}", cell.cell, cell.what));
@@ -119,10 +145,28 @@ impl Report {
     }
 }
 
+/// A figure as it is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FigureFile {
+    /// The file's name, such as `comparison_ttft.png`.
+    pub name: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+fn twins(name: &str, figure: &Figure) -> Result<Vec<FigureFile>> {
+    let file = |ending: &str, bytes| FigureFile {
+        name: format!("{name}.{ending}"),
+        bytes,
+    };
+    Ok(vec![
+        file("png", figure.png()?),
+        file("svg", figure.svg()?.into_bytes()),
+    ])
+}
+
 /// What each number means, as a Markdown table.
 pub fn glossary() -> String {
     glossary_markdown()
 }
 
-#[cfg(test)]
-mod dump_tests;

@@ -132,8 +132,10 @@ fn drawn(columns: &[&Column], width: u16) -> String {
     table
         .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled);
+    // The preset parts columns by a blank that the cells' own padding already gives.
+    table.remove_style(TableComponent::VerticalLines);
+    table.remove_style(TableComponent::MiddleHeaderIntersections);
     table.set_style(TableComponent::HeaderLines, '─');
-    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
     if columns.iter().map(|column| column.width()).sum::<usize>() > usize::from(width) {
         // Nothing left to drop: let the words wrap.
         table
@@ -193,10 +195,10 @@ mod tests {
     fn numbers_stand_right_under_heads_with_units() {
         assert_eq!(
             table().terminal(80),
-            "         TTFT\n\
-             \x20         p50\n\
+            "        TTFT\n\
+             \x20        p50\n\
              \x20tier     ms   n  cached\n\
-             ────────────────────────\n\
+             ─────────────────────────\n\
              \x20cpu     9.5  24       0\n\
              \x20a|b   120.0   -    1000\n"
         );
@@ -206,10 +208,10 @@ mod tests {
     fn a_narrow_terminal_loses_what_matters_least_and_says_so() {
         assert_eq!(
             table().terminal(18),
-            "         TTFT\n\
-             \x20         p50\n\
+            "        TTFT\n\
+             \x20        p50\n\
              \x20tier     ms   n\n\
-             ────────────────\n\
+             ─────────────────\n\
              \x20cpu     9.5  24\n\
              \x20a|b   120.0   -\n\
              not shown at this width: cached\n"

@@ -1,0 +1,205 @@
+//! Scales and ticks. Pure arithmetic.
+
+/// Up to how many ticks a value axis has.
+const MOST_TICKS: usize = 8;
+
+/// From values to a place on an axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scale {
+    /// Equal steps are equal distances.
+    Linear {
+        /// The value at 0.
+        low: f64,
+        /// The value at 1.
+        high: f64,
+    },
+    /// Equal ratios are equal distances.
+    Log {
+        /// The value at 0, above zero.
+        low: f64,
+        /// The value at 1.
+        high: f64,
+    },
+}
+
+impl Scale {
+    /// A scale for latencies: logarithmic when they span more than a decade, else from zero, so
+    /// that heights compare. `None` for no values.
+    pub fn for_values(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let (low, high) = extent(values)?;
+        // 6 % of air on either side, so that no marker stands on the frame.
+        Some(if high / low > 10.0 {
+            let air = (high / low).powf(0.06);
+            Self::Log {
+                low: low / air,
+                high: high * air,
+            }
+        } else {
+            Self::Linear {
+                low: 0.0,
+                high: high * 1.08,
+            }
+        })
+    }
+
+    /// A scale for prompt lengths: logarithmic from a factor of 8 on, as sweeps by powers of two
+    /// have it. One length alone stands in the middle.
+    pub fn for_lengths(lengths: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let (low, high) = extent(lengths)?;
+        Some(if high / low >= 8.0 {
+            let air = (high / low).powf(0.08);
+            Self::Log {
+                low: low / air,
+                high: high * air,
+            }
+        } else {
+            let air = if high > low {
+                (high - low) * 0.1
+            } else {
+                low * 0.5
+            };
+            Self::Linear {
+                low: low - air,
+                high: high + air,
+            }
+        })
+    }
+
+    /// Where a value lies: 0 at the lower end, 1 at the upper.
+    pub fn position(self, value: f64) -> f64 {
+        match self {
+            Self::Linear { low, high } => (value - low) / (high - low),
+            Self::Log { low, high } => (value / low).ln() / (high / low).ln(),
+        }
+    }
+
+    /// Round values of milliseconds with their labels, ascending.
+    pub fn ticks_ms(self) -> Vec<(f64, String)> {
+        let values = match self {
+            Self::Linear { high, .. } => linear_ticks(high),
+            Self::Log { low, high } => log_ticks(low, high),
+        };
+        values
+            .into_iter()
+            .map(|value| (value, tick_label_ms(value)))
+            .collect()
+    }
+}
+
+fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let usable = values
+        .into_iter()
+        .filter(|value| value.is_finite() && *value > 0.0);
+    usable.fold(None, |extent, value| match extent {
+        None => Some((value, value)),
+        Some((low, high)) => Some((value.min(low), value.max(high))),
+    })
+}
+
+fn linear_ticks(high: f64) -> Vec<f64> {
+    let magnitude = 10_f64.powf((high / 5.0).log10().floor());
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .map(|factor| factor * magnitude)
+        .into_iter()
+        .find(|step| high / step <= 6.0)
+        .unwrap_or(magnitude * 10.0);
+    (0..)
+        .map(|at| f64::from(at) * step)
+        .take_while(|value| *value <= high)
+        .collect()
+}
+
+/// The densest of 1-2-5, 1-3 and whole decades that is not too dense.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let within = |steps: &[f64]| -> Vec<f64> {
+        (first..=last)
+            .flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)))
+            .filter(|value| (low..=high).contains(value))
+            .collect()
+    };
+    let choices: [&[f64]; 3] = [&[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
+    let fitting = choices
+        .iter()
+        .map(|steps| within(steps))
+        .find(|ticks| ticks.len() <= MOST_TICKS);
+    fitting.unwrap_or_else(|| within(&[1.0]))
+}
+
+/// `0`, `0.5 ms`, `200 ms`, `1 s`, `2.5 s`.
+fn tick_label_ms(value_ms: f64) -> String {
+    let (value, unit) = if value_ms >= 1000.0 {
+        (value_ms / 1000.0, "s")
+    } else {
+        (value_ms, "ms")
+    };
+    // Powers of ten are not exact in binary; six digits hide that and lose no tick.
+    let digits = format!("{value:.6}");
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    if value_ms == 0.0 {
+        "0".to_owned()
+    } else {
+        format!("{digits} {unit}")
+    }
+}
+
+/// `512`, `1k` for 1024, `5k` for 5120, `1000` for what is no multiple of 1024.
+pub(super) fn token_label(tokens: u32) -> String {
+    if tokens > 0 && tokens.is_multiple_of(1024) {
+        format!("{}k", tokens / 1024)
+    } else {
+        tokens.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(scale: Scale) -> String {
+        let labels: Vec<_> = scale
+            .ticks_ms()
+            .into_iter()
+            .map(|(_, label)| label)
+            .collect();
+        labels.join(", ")
+    }
+
+    #[test]
+    fn more_than_a_decade_is_logarithmic() {
+        let scale = Scale::for_values([30.0, 9000.0]).unwrap();
+        assert!(matches!(scale, Scale::Log { low, high } if low < 30.0 && high > 9000.0));
+        assert_eq!(
+            labels(scale),
+            "50 ms, 100 ms, 200 ms, 500 ms, 1 s, 2 s, 5 s, 10 s"
+        );
+        let decades = Scale::for_values([0.5, 90_000.0]).unwrap();
+        assert_eq!(labels(decades), "1 ms, 10 ms, 100 ms, 1 s, 10 s, 100 s");
+    }
+
+    #[test]
+    fn less_starts_at_zero() {
+        let scale = Scale::for_values([400.0, 1300.0]).unwrap();
+        assert_eq!(labels(scale), "0, 250 ms, 500 ms, 750 ms, 1 s, 1.25 s");
+        assert!((scale.position(0.0)).abs() < 1e-12);
+        assert_eq!(
+            labels(Scale::for_values([7.0]).unwrap()),
+            "0, 2 ms, 4 ms, 6 ms"
+        );
+    }
+
+    #[test]
+    fn equal_ratios_are_equal_distances() {
+        let scale = Scale::for_lengths([512.0, 16_384.0]).unwrap();
+        let [a, b, c] = [512.0, 1024.0, 2048.0].map(|tokens| scale.position(tokens));
+        assert!(((b - a) - (c - b)).abs() < 1e-12 && a > 0.0);
+        assert!((Scale::for_lengths([1024.0]).unwrap().position(1024.0) - 0.5).abs() < 1e-12);
+        assert_eq!(Scale::for_values([]), None);
+    }
+
+    #[test]
+    fn token_counts_are_short_only_where_exact() {
+        let labels = [512, 1000, 1024, 5120, 16_384].map(token_label);
+        assert_eq!(labels, ["512", "1000", "1k", "5k", "16k"]);
+    }
+}
