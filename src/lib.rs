@@ -4,12 +4,28 @@
 
 pub mod units;
 
+pub mod metric;
+
+pub mod stats;
+
 pub mod plan;
 
 pub mod matrix;
 
+pub mod config;
+
 pub mod workload;
+
+pub mod server;
 
 pub mod load;
 
+pub mod telemetry;
+
+pub mod runner;
+
 pub mod record;
+
+pub mod aggregate;
+
+pub mod report;

@@ -67,10 +67,16 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let wanted = normal(word);
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&wanted, &normal(candidate)), candidate))
+        .map(|candidate| (likeness(&wanted, &normal(candidate)), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// 0 to 1. Jaro-Winkler is blind to swapped letters of short words, so one swap counts as near.
+fn likeness(a: &str, b: &str) -> f64 {
+    let swapped = strsim::damerau_levenshtein(a, b) == 1 && a.len() > 2;
+    strsim::jaro_winkler(a, b).max(if swapped { 0.8 } else { 0.0 })
 }
 
 /// `did you mean ...?` or the list of what is valid.

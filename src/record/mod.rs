@@ -1,3 +1,9 @@
 //! The results folder: layout, versions, write, read.
 
+mod convert;
+pub(crate) mod csv;
+pub mod frame;
+pub mod lab_csv;
+pub mod reader;
 pub mod schema;
+pub mod writer;

@@ -1,0 +1,251 @@
+//! The one table of what is measured. Column names, table heads, figure axes and the glossary are
+//! all read from here, so a number has one name, one unit and one definition everywhere.
+
+use std::fmt::Write as _;
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// Thousandths of a second.
+    Milliseconds,
+    /// Requests per second of the pass.
+    RequestsPerSecond,
+    /// Tokens per second of the pass.
+    TokensPerSecond,
+    /// Tokens, as the server counted them.
+    Tokens,
+    /// Requests.
+    Requests,
+}
+
+impl Unit {
+    /// The sign beside a number.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Milliseconds => "ms",
+            Self::RequestsPerSecond => "req/s",
+            Self::TokensPerSecond => "tok/s",
+            Self::Tokens => "tokens",
+            Self::Requests => "requests",
+        }
+    }
+}
+
+/// Which direction is an improvement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Better {
+    /// Less is better, as with times.
+    Lower,
+    /// More is better, as with throughput.
+    Higher,
+    /// Neither: it describes what was done.
+    Neither,
+}
+
+impl Better {
+    /// The word used in the glossary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lower => "lower",
+            Self::Higher => "higher",
+            Self::Neither => "-",
+        }
+    }
+}
+
+/// Something that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// Time to first token.
+    Ttft,
+    /// Inter-token latency, all gaps.
+    Itl,
+    /// Time per output token, one a request.
+    Tpot,
+    /// End to end.
+    E2e,
+    /// How late the client sent.
+    Lateness,
+    /// Connection set-up.
+    Connect,
+    /// Finished requests a second.
+    RequestThroughput,
+    /// Output tokens a second.
+    OutputThroughput,
+    /// Prompt and output tokens a second.
+    TotalThroughput,
+    /// Prompt tokens of a request.
+    PromptTokens,
+    /// Prompt tokens of a request that came from a cache.
+    CachedTokens,
+    /// Output tokens of a request.
+    OutputTokens,
+    /// Requests that were begun.
+    Sent,
+    /// Requests whose whole answer arrived.
+    Ok,
+    /// Requests that ended with an error.
+    Failed,
+    /// Requests that were cut off by the end of the pass.
+    Unfinished,
+}
+
+/// What is to be known about a metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The column's name in files, unit last.
+    pub column: &'static str,
+    /// The short name in table heads.
+    pub short: &'static str,
+    /// The full name, as on a figure's axis.
+    pub title: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// Which direction is an improvement.
+    pub better: Better,
+    /// Exactly what is measured, in a sentence or two.
+    pub definition: &'static str,
+}
+
+macro_rules! spec {
+    ($column:literal, $short:literal, $title:literal, $unit:ident, $better:ident, $definition:literal) => {
+        &Spec {
+            column: $column,
+            short: $short,
+            title: $title,
+            unit: Unit::$unit,
+            better: Better::$better,
+            definition: $definition,
+        }
+    };
+}
+
+impl Metric {
+    /// Every metric, in the glossary's order.
+    pub const ALL: [Metric; 16] = [
+        Self::Ttft,
+        Self::Itl,
+        Self::Tpot,
+        Self::E2e,
+        Self::Lateness,
+        Self::Connect,
+        Self::RequestThroughput,
+        Self::OutputThroughput,
+        Self::TotalThroughput,
+        Self::PromptTokens,
+        Self::CachedTokens,
+        Self::OutputTokens,
+        Self::Sent,
+        Self::Ok,
+        Self::Failed,
+        Self::Unfinished,
+    ];
+
+    /// Its row of the table.
+    #[rustfmt::skip] // one row a metric
+    pub const fn spec(self) -> &'static Spec {
+        match self {
+            Self::Ttft => spec!("ttft_ms", "TTFT", "Time to first token", Milliseconds, Lower,
+                "From the write of the request to the arrival of its first output token. Connection set-up and lateness are not in it."),
+            Self::Itl => spec!("itl_ms", "ITL", "Inter-token latency", Milliseconds, Lower,
+                "Time between the arrivals of successive frames that carried tokens; every gap of every request is one sample, so a request with many tokens weighs more."),
+            Self::Tpot => spec!("tpot_ms", "TPOT", "Time per output token", Milliseconds, Lower,
+                "(E2E - TTFT) / (output tokens - 1), one value a request; absent for requests of one token. An average within the request: stalls that ITL shows are smoothed away."),
+            Self::E2e => spec!("e2e_ms", "E2E", "End-to-end latency", Milliseconds, Lower,
+                "From the write of the request to the arrival of its last output token."),
+            Self::Lateness => spec!("lateness_ms", "late", "Send lateness", Milliseconds, Lower,
+                "From the intended send time to the real one, connection set-up taken out. A property of the client; never part of TTFT."),
+            Self::Connect => spec!("connect_ms", "connect", "Connection set-up", Milliseconds, Lower,
+                "Connection set-up before the send; absent where a connection was reused. Never part of TTFT."),
+            Self::RequestThroughput => spec!("requests_per_s", "req/s", "Request throughput", RequestsPerSecond, Higher,
+                "Ok requests divided by the pass's duration (first intended send to last arrival)."),
+            Self::OutputThroughput => spec!("output_tokens_per_s", "out tok/s", "Output token throughput", TokensPerSecond, Higher,
+                "Output tokens of ok requests divided by the pass's duration."),
+            Self::TotalThroughput => spec!("total_tokens_per_s", "all tok/s", "Total token throughput", TokensPerSecond, Higher,
+                "Prompt and output tokens of ok requests divided by the pass's duration. Prompt tokens that came from a cache count in full."),
+            Self::PromptTokens => spec!("prompt_tokens", "prompt", "Prompt tokens a request", Tokens, Neither,
+                "Prompt tokens as the server counted them, mean over ok requests."),
+            Self::CachedTokens => spec!("cached_tokens", "cached", "Cached prompt tokens a request", Tokens, Neither,
+                "Prompt tokens that the server says came from a cache (GPU or tier), mean over ok requests. A claim of the server: the verdict says whether it is believed."),
+            Self::OutputTokens => spec!("output_tokens", "output", "Output tokens a request", Tokens, Neither,
+                "Output tokens as the server counted them, mean over ok requests."),
+            Self::Sent => spec!("sent", "sent", "Requests sent", Requests, Neither,
+                "Requests that were begun. Sent = ok + failed + unfinished."),
+            Self::Ok => spec!("ok", "ok", "Requests answered", Requests, Higher,
+                "Requests whose whole answer arrived. Only these enter latencies and throughput."),
+            Self::Failed => spec!("failed", "failed", "Requests failed", Requests, Lower,
+                "Requests that ended with an error."),
+            Self::Unfinished => spec!("unfinished", "unfinished", "Requests unfinished", Requests, Lower,
+                "Requests still in flight when the pass was ended."),
+        }
+    }
+
+    /// The column of one statistic of this metric, unit last: `p50` of `ttft_ms` is `ttft_p50_ms`.
+    pub fn column_of(self, statistic: &str) -> String {
+        let column = self.spec().column;
+        match column.strip_suffix("_ms") {
+            Some(stem) => format!("{stem}_{statistic}_ms"),
+            None => format!("{column}_{statistic}"),
+        }
+    }
+}
+
+/// The glossary as a Markdown table, one row a metric.
+pub fn glossary_markdown() -> String {
+    let mut text =
+        String::from("| metric | column | unit | better | definition |\n|:--|:--|:--|:--|:--|\n");
+    for metric in Metric::ALL {
+        let spec = metric.spec();
+        let _ = writeln!(
+            text,
+            "| {} ({}) | `{}` | {} | {} | {} |",
+            spec.title,
+            spec.short,
+            spec.column,
+            spec.unit.sign(),
+            spec.better.name(),
+            spec.definition
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn statistics_keep_the_unit_last() {
+        assert_eq!(Metric::Ttft.column_of("p50"), "ttft_p50_ms");
+        assert_eq!(Metric::CachedTokens.column_of("mean"), "cached_tokens_mean");
+    }
+
+    #[test]
+    fn every_time_is_in_milliseconds_and_says_so() {
+        for metric in Metric::ALL {
+            let spec = metric.spec();
+            assert_eq!(
+                spec.unit == Unit::Milliseconds,
+                spec.column.ends_with("_ms"),
+                "{metric:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_glossary_has_each_metric_once_with_its_definition() {
+        let columns: BTreeSet<_> = Metric::ALL
+            .iter()
+            .map(|metric| metric.spec().column)
+            .collect();
+        assert_eq!(columns.len(), Metric::ALL.len());
+        let glossary = glossary_markdown();
+        assert_eq!(glossary.lines().count(), 2 + Metric::ALL.len());
+        assert!(glossary.contains(
+            "| Time to first token (TTFT) | `ttft_ms` | ms | lower | From the write of the request \
+             to the arrival of its first output token."
+        ));
+    }
+}

@@ -1,0 +1,302 @@
+//! `requests.parquet`: request rows as a columnar file and back.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use polars::prelude::{
+    Column, DataFrame, DataType, Float64Type, IntoColumn as _, ListBuilderTrait as _, ListChunked,
+    ListPrimitiveChunkedBuilder,
+};
+use polars_io::SerReader as _;
+use polars_io::parquet::read::ParquetReader;
+use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
+
+use crate::plan::state::CacheState;
+use crate::record::schema::{RequestOutcome, RequestRow};
+
+/// Writes `rows` to `path` as Parquet (zstd), in their order.
+pub fn write_parquet(rows: &[RequestRow], path: &Path) -> Result<()> {
+    let mut frame = to_frame(rows).context("cannot put the requests into columns")?;
+    let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
+    ParquetWriter::new(file)
+        .with_compression(ParquetCompression::Zstd(None))
+        .finish(&mut frame)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(())
+}
+
+/// Reads the rows that [`write_parquet`] wrote, in their order.
+pub fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
+    let frame = load_frame(path)?;
+    from_frame(&frame).with_context(|| format!("`{}` is not a request file", path.display()))
+}
+
+/// The file as a frame, for aggregation without a detour over rows.
+pub(crate) fn load_frame(path: &Path) -> Result<DataFrame> {
+    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    ParquetReader::new(file)
+        .finish()
+        .with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+/// Rows to columns, one a field of [`RequestRow`] and of its name.
+pub(crate) fn to_frame(rows: &[RequestRow]) -> Result<DataFrame> {
+    let times = |name: &str, pick: fn(&RequestRow) -> f64| {
+        Column::new(name.into(), rows.iter().map(pick).collect::<Vec<f64>>())
+    };
+    let some_times = |name: &str, pick: fn(&RequestRow) -> Option<f64>| {
+        Column::new(
+            name.into(),
+            rows.iter().map(pick).collect::<Vec<Option<f64>>>(),
+        )
+    };
+    let counts = |name: &str, pick: fn(&RequestRow) -> u32| {
+        Column::new(name.into(), rows.iter().map(pick).collect::<Vec<u32>>())
+    };
+    let some_counts = |name: &str, pick: fn(&RequestRow) -> Option<u32>| {
+        Column::new(
+            name.into(),
+            rows.iter().map(pick).collect::<Vec<Option<u32>>>(),
+        )
+    };
+    let words = |name: &str, pick: fn(&RequestRow) -> Option<&str>| {
+        Column::new(
+            name.into(),
+            rows.iter().map(pick).collect::<Vec<Option<&str>>>(),
+        )
+    };
+    let columns = vec![
+        words("state", |row| Some(row.state.name())),
+        counts("request", |row| row.request),
+        times("intended_ms", |row| row.intended_ms),
+        times("sent_ms", |row| row.sent_ms),
+        times("lateness_ms", |row| row.lateness_ms),
+        some_times("connect_ms", |row| row.connect_ms),
+        some_times("ttft_ms", |row| row.ttft_ms),
+        some_times("e2e_ms", |row| row.e2e_ms),
+        some_times("tpot_ms", |row| row.tpot_ms),
+        gaps_column(rows),
+        counts("prompt_len", |row| row.prompt_len),
+        counts("gen_len", |row| row.gen_len),
+        some_counts("prompt_tokens", |row| row.prompt_tokens),
+        some_counts("cached_tokens", |row| row.cached_tokens),
+        some_counts("output_tokens", |row| row.output_tokens),
+        counts("frames", |row| row.frames),
+        counts("coalesced_frames", |row| row.coalesced_frames),
+        words("outcome", |row| Some(row.outcome.name())),
+        words("error", |row| row.error.as_deref()),
+        some_counts("http_status", |row| row.http_status.map(u32::from)),
+    ];
+    Ok(DataFrame::new(rows.len(), columns)?)
+}
+
+fn gaps_column(rows: &[RequestRow]) -> Column {
+    let values = rows.iter().map(|row| row.gaps_ms.len()).sum();
+    let mut builder = ListPrimitiveChunkedBuilder::<Float64Type>::new(
+        "gaps_ms".into(),
+        rows.len(),
+        values,
+        DataType::Float64,
+    );
+    for row in rows {
+        builder.append_slice(&row.gaps_ms);
+    }
+    builder.finish().into_column()
+}
+
+fn from_frame(frame: &DataFrame) -> Result<Vec<RequestRow>> {
+    let time = |name: &str| -> Result<Vec<Option<f64>>> {
+        Ok(frame.column(name)?.f64()?.iter().collect())
+    };
+    let count = |name: &str| -> Result<Vec<Option<u32>>> {
+        Ok(frame.column(name)?.u32()?.iter().collect())
+    };
+    let word = |name: &str| -> Result<Vec<Option<String>>> {
+        Ok(frame
+            .column(name)?
+            .str()?
+            .iter()
+            .map(|word| word.map(str::to_owned))
+            .collect())
+    };
+    let state = word("state")?;
+    let outcome = word("outcome")?;
+    let error = word("error")?;
+    let times: Vec<_> = [
+        "intended_ms",
+        "sent_ms",
+        "lateness_ms",
+        "connect_ms",
+        "ttft_ms",
+        "e2e_ms",
+        "tpot_ms",
+    ]
+    .into_iter()
+    .map(time)
+    .collect::<Result<_>>()?;
+    let counts: Vec<_> = [
+        "request",
+        "prompt_len",
+        "gen_len",
+        "prompt_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "frames",
+        "coalesced_frames",
+        "http_status",
+    ]
+    .into_iter()
+    .map(count)
+    .collect::<Result<_>>()?;
+    let gaps = frame.column("gaps_ms")?.list()?.clone();
+
+    let row = |at: usize| -> Result<RequestRow> {
+        let lost = |name: &str| format!("row {at} has no usable `{name}`");
+        let time = |column: usize, name: &str| times[column][at].with_context(|| lost(name));
+        let count = |column: usize, name: &str| counts[column][at].with_context(|| lost(name));
+        Ok(RequestRow {
+            state: state[at]
+                .as_deref()
+                .and_then(CacheState::from_name)
+                .with_context(|| lost("state"))?,
+            request: count(0, "request")?,
+            intended_ms: time(0, "intended_ms")?,
+            sent_ms: time(1, "sent_ms")?,
+            lateness_ms: time(2, "lateness_ms")?,
+            connect_ms: times[3][at],
+            ttft_ms: times[4][at],
+            e2e_ms: times[5][at],
+            tpot_ms: times[6][at],
+            gaps_ms: gaps_of(&gaps, at)?,
+            prompt_len: count(1, "prompt_len")?,
+            gen_len: count(2, "gen_len")?,
+            prompt_tokens: counts[3][at],
+            cached_tokens: counts[4][at],
+            output_tokens: counts[5][at],
+            frames: count(6, "frames")?,
+            coalesced_frames: count(7, "coalesced_frames")?,
+            outcome: outcome[at]
+                .as_deref()
+                .and_then(outcome_of)
+                .with_context(|| lost("outcome"))?,
+            error: error[at].clone(),
+            http_status: counts[8][at].map(u16::try_from).transpose()?,
+        })
+    };
+    (0..frame.height()).map(row).collect()
+}
+
+fn gaps_of(gaps: &ListChunked, at: usize) -> Result<Vec<f64>> {
+    let Some(series) = gaps.get_as_series(at) else {
+        return Ok(Vec::new());
+    };
+    let values: Vec<f64> = series.f64()?.iter().flatten().collect();
+    ensure!(
+        values.len() == series.len(),
+        "row {at} has a gap without a value"
+    );
+    Ok(values)
+}
+
+fn outcome_of(name: &str) -> Option<RequestOutcome> {
+    [
+        RequestOutcome::Ok,
+        RequestOutcome::Failed,
+        RequestOutcome::Unfinished,
+    ]
+    .into_iter()
+    .find(|outcome| outcome.name() == name)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A request that went well, for tests to change.
+    pub(crate) fn good_row(request: u32, ttft_ms: f64) -> RequestRow {
+        RequestRow {
+            state: CacheState::Cold,
+            request,
+            intended_ms: 0.0,
+            sent_ms: 0.25,
+            lateness_ms: 0.25,
+            connect_ms: None,
+            ttft_ms: Some(ttft_ms),
+            e2e_ms: Some(ttft_ms + 30.0),
+            tpot_ms: Some(10.0),
+            gaps_ms: vec![5.0, 10.0, 15.0],
+            prompt_len: 1024,
+            gen_len: 4,
+            prompt_tokens: Some(1030),
+            cached_tokens: Some(0),
+            output_tokens: Some(4),
+            frames: 4,
+            coalesced_frames: 0,
+            outcome: RequestOutcome::Ok,
+            error: None,
+            http_status: Some(200),
+        }
+    }
+
+    /// A request that was refused.
+    pub(crate) fn failed_row(request: u32) -> RequestRow {
+        RequestRow {
+            ttft_ms: None,
+            e2e_ms: None,
+            tpot_ms: None,
+            gaps_ms: vec![],
+            prompt_tokens: None,
+            cached_tokens: None,
+            output_tokens: None,
+            frames: 0,
+            outcome: RequestOutcome::Failed,
+            error: Some("http-500".to_owned()),
+            http_status: Some(500),
+            ..good_row(request, 0.0)
+        }
+    }
+
+    #[test]
+    fn rows_survive_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("requests.parquet");
+        let mut late = good_row(2, 12.5);
+        late.state = CacheState::Restart;
+        late.connect_ms = Some(1.5);
+        late.outcome = RequestOutcome::Unfinished;
+        late.http_status = None;
+        let rows = vec![good_row(0, 10.0), failed_row(1), late];
+        write_parquet(&rows, &path).unwrap();
+        assert_eq!(read_parquet(&path).unwrap(), rows);
+        assert_eq!(load_frame(&path).unwrap().width(), 20);
+    }
+
+    #[test]
+    fn no_rows_survive_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("requests.parquet");
+        write_parquet(&[], &path).unwrap();
+        assert_eq!(read_parquet(&path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_foreign_file_is_named_with_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign.parquet");
+        let mut frame = DataFrame::new(1, vec![Column::new("x".into(), [1.0])]).unwrap();
+        ParquetWriter::new(File::create(&path).unwrap())
+            .finish(&mut frame)
+            .unwrap();
+        let error = format!("{:#}", read_parquet(&path).unwrap_err());
+        assert!(
+            error.contains("foreign.parquet") && error.contains("state"),
+            "{error}"
+        );
+        let missing = format!(
+            "{:#}",
+            read_parquet(&folder.path().join("none")).unwrap_err()
+        );
+        assert!(missing.starts_with("cannot open `"), "{missing}");
+    }
+}

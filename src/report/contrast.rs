@@ -1,0 +1,204 @@
+//! The table of each tier against the baseline.
+
+use crate::aggregate::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
+use crate::record::schema::Counts;
+use crate::report::axes::{Axis, Shown, extra_axes, split};
+use crate::report::notes::Notes;
+use crate::report::number::{Scale, times};
+use crate::report::section::Section;
+use crate::report::table::{Column, Keep, Table};
+
+/// Each tier against the baseline, one row a place and tier.
+pub(crate) fn section(comparison: &Comparison) -> Section {
+    let rows = &comparison.rows;
+    let mut notes = Notes::default();
+    let (mut columns, caption) = split(axes(rows));
+    columns.extend(contrast(
+        rows,
+        &["TTFT p50"],
+        |row| &row.ttft,
+        Room {
+            value: Keep::Always,
+            ratio: Keep::Always,
+        },
+    ));
+    columns.extend(contrast(
+        rows,
+        &["E2E p50"],
+        |row| &row.e2e,
+        Room {
+            value: Keep::Droppable(2),
+            ratio: Keep::Always,
+        },
+    ));
+    columns.extend(contrast(
+        rows,
+        &["out tok/s"],
+        |row| &row.output,
+        Room {
+            value: Keep::Droppable(4),
+            ratio: Keep::Droppable(3),
+        },
+    ));
+    columns.push(Column::numbers(
+        &["ok/sent", "base"],
+        Keep::Droppable(1),
+        each(rows, |row| {
+            row.baseline_counts.map_or_else(|| "-".to_owned(), answered)
+        }),
+    ));
+    columns.push(Column::numbers(
+        &["ok/sent", "tier"],
+        Keep::Droppable(1),
+        each(rows, |row| answered(row.tier_counts)),
+    ));
+    let refs: Vec<_> = rows.iter().map(|row| references(row, &mut notes)).collect();
+    if refs.iter().any(|text| !text.is_empty()) {
+        columns.push(Column::words("notes", Keep::Always, refs));
+    }
+    notes.add(
+        "base is `baseline` at equal coordinates, all repeats pooled; speedup above 1 is better: \
+         base / tier for latencies, tier / base for throughput"
+            .to_owned(),
+    );
+    if rows.iter().any(|row| {
+        [&row.ttft, &row.e2e]
+            .iter()
+            .any(|c| c.clarity == Clarity::MayBeNoise)
+    }) {
+        notes.add(
+            "`~` the difference may be noise (Mann-Whitney U over the requests, p >= 0.05)"
+                .to_owned(),
+        );
+    }
+    Section::new(
+        rows.iter().map(|row| row.source),
+        caption,
+        Table { columns },
+        &notes,
+    )
+}
+
+fn each(rows: &[ComparisonRow], text: impl Fn(&ComparisonRow) -> String) -> Vec<String> {
+    rows.iter().map(text).collect()
+}
+
+fn answered(counts: Counts) -> String {
+    format!("{}/{}", counts.ok, counts.sent)
+}
+
+fn axes(rows: &[ComparisonRow]) -> Vec<Axis> {
+    use Shown::{Always, WhereItVaries};
+    let extras: Vec<_> = rows.iter().map(|row| &row.place.extra).collect();
+    let mut axes = vec![
+        Axis::words(
+            "source",
+            WhereItVaries,
+            each(rows, |row| row.source.name().into()),
+        ),
+        Axis::words(
+            "label",
+            WhereItVaries,
+            each(rows, |row| row.place.label.clone()),
+        ),
+        Axis::numbers(
+            "gen_len",
+            &["gen"],
+            WhereItVaries,
+            each(rows, |row| row.place.gen_len.to_string()),
+        ),
+    ];
+    axes.extend(extra_axes(&extras));
+    axes.extend([
+        Axis::words(
+            "state",
+            Always,
+            each(rows, |row| row.place.state.name().into()),
+        ),
+        Axis::numbers(
+            "concurrency",
+            &["conc"],
+            WhereItVaries,
+            each(rows, |row| row.place.concurrency.to_string()),
+        ),
+        Axis::numbers(
+            "prompt_len",
+            &["prompt"],
+            Always,
+            each(rows, |row| row.place.prompt_len.to_string()),
+        ),
+        Axis::words("tier", Always, each(rows, |row| row.tier.clone())),
+    ]);
+    axes
+}
+
+/// What may be left out where room is short; the difference always goes first.
+struct Room {
+    value: Keep,
+    ratio: Keep,
+}
+
+fn contrast(
+    rows: &[ComparisonRow],
+    head: &[&str; 1],
+    pick: impl Fn(&ComparisonRow) -> &Contrast,
+    room: Room,
+) -> [Column; 4] {
+    let unit = rows
+        .first()
+        .map_or(crate::metric::Unit::Milliseconds, |row| {
+            pick(row).metric.spec().unit
+        });
+    let values = rows.iter().map(&pick).flat_map(|c| [c.baseline, c.tier]);
+    let scale = Scale::of(unit, values);
+    let sign = if unit == crate::metric::Unit::Milliseconds {
+        scale.sign
+    } else {
+        ""
+    };
+    let value = |part: &str, keep, text: &dyn Fn(&Contrast) -> String| {
+        Column::numbers(
+            &[head[0], part, sign],
+            keep,
+            each(rows, |row| text(pick(row))),
+        )
+    };
+    [
+        value("base", room.value, &|c| scale.text(c.baseline)),
+        value("tier", room.value, &|c| scale.text(c.tier)),
+        value("diff", Keep::Droppable(9), &|c| scale.signed(c.difference)),
+        Column::numbers(
+            &[head[0], "speedup"],
+            room.ratio,
+            each(rows, |row| speedup(pick(row))),
+        ),
+    ]
+}
+
+/// `5.94x`, with `~` before it where the difference may be noise.
+fn speedup(contrast: &Contrast) -> String {
+    match (contrast.speedup, contrast.clarity) {
+        (None, _) => "-".to_owned(),
+        (Some(ratio), Clarity::MayBeNoise) => format!("~{}", times(ratio)),
+        (Some(ratio), Clarity::Clear | Clarity::Untested) => times(ratio),
+    }
+}
+
+fn references(row: &ComparisonRow, notes: &mut Notes) -> String {
+    let mut refs = Vec::new();
+    if let Standing::Withheld(reason) = &row.standing {
+        refs.push(notes.refer(format!("no ratio: {reason}")));
+    }
+    let short = |counts: &Counts| counts.ok < counts.sent;
+    if short(&row.tier_counts) || row.baseline_counts.as_ref().is_some_and(short) {
+        refs.push(notes.refer(
+            "some requests failed or did not finish; the values are of the ok ones".to_owned(),
+        ));
+    }
+    let few =
+        |contrast: &Contrast| contrast.speedup.is_none() || contrast.clarity == Clarity::Untested;
+    if row.standing == Standing::Compared && few(&row.ttft) {
+        refs.push(notes.refer("too few requests to tell a difference from noise".to_owned()));
+    }
+    refs.join("")
+}

@@ -1,0 +1,128 @@
+//! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
+
+mod axes;
+mod cells;
+mod contrast;
+mod files;
+mod headline;
+mod notes;
+mod number;
+mod section;
+mod table;
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use crate::aggregate::{Comparison, SummaryTable, compare, summarize};
+use crate::metric::glossary_markdown;
+use crate::record::reader::RunData;
+use crate::report::axes::banner;
+use crate::report::section::push_wrapped;
+
+/// Everything that is said of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    title: String,
+    summary: SummaryTable,
+    comparison: Comparison,
+}
+
+impl Report {
+    /// Sums up `run` under `title`.
+    pub fn of(run: &RunData, title: &str) -> Result<Self> {
+        let (summary, comparison) = (summarize(run)?, compare(run)?);
+        Ok(Self {
+            title: title.to_owned(),
+            summary,
+            comparison,
+        })
+    }
+
+    /// One row a cell and cache state.
+    pub fn summary(&self) -> &SummaryTable {
+        &self.summary
+    }
+
+    /// Each tier against the baseline.
+    pub fn comparison(&self) -> &Comparison {
+        &self.comparison
+    }
+
+    /// What each tier bought, in sentences.
+    pub fn headline(&self) -> Vec<String> {
+        headline::headline(&self.comparison)
+    }
+
+    /// All of it for a terminal of `width` columns.
+    pub fn terminal(&self, width: u16) -> String {
+        let mut text = String::new();
+        for sentence in self.headline() {
+            push_wrapped(&mut text, &sentence, width);
+        }
+        if !self.comparison.rows.is_empty() {
+            let _ = write!(text, "\nEach tier against the baseline. ");
+            text.push_str(&contrast::section(&self.comparison).terminal(width));
+        }
+        if !self.summary.rows.is_empty() {
+            let _ = write!(text, "\nEvery cell and cache state. ");
+            text.push_str(&cells::section(&self.summary).terminal(width));
+        }
+        for line in self.remarks() {
+            push_wrapped(&mut text, &line, width);
+        }
+        text
+    }
+
+    /// `summary.md`. Its figures are those of [`Report::figures`] in `figures/`.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# {}\n\n", self.title);
+        if let Some(banner) = banner(self.summary.rows.iter().map(|row| row.source)) {
+            let _ = writeln!(text, "**{banner}**\n");
+        }
+        for sentence in self.headline() {
+            let _ = writeln!(text, "- {sentence}");
+        }
+        if !self.comparison.rows.is_empty() {
+            text.push_str("\n## Each tier against the baseline\n\n");
+            text.push_str(&contrast::section(&self.comparison).markdown());
+        }
+        if !self.summary.rows.is_empty() {
+            text.push_str("\n## Every cell and cache state\n\n");
+            text.push_str(&cells::section(&self.summary).markdown());
+        }
+        let remarks = self.remarks();
+        if !remarks.is_empty() {
+            text.push_str("\n## Notes\n\n");
+        }
+        for line in remarks {
+            let _ = writeln!(text, "- {line}");
+        }
+        let _ = write!(text, "\n## Glossary\n\n{}", glossary());
+        text
+    }
+
+    /// `summary.csv`: one row a cell and cache state.
+    pub fn summary_csv(&self) -> String {
+        files::summary_csv(&self.summary)
+    }
+
+    /// `comparison.csv`: one row a place and tier other than the baseline.
+    pub fn comparison_csv(&self) -> String {
+        files::comparison_csv(&self.comparison)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let failed = self.summary.failed.iter();
+        let failed = failed.map(|cell| format!("cell `{}` {}", cell.cell, cell.what));
+        failed.chain(self.summary.notes.iter().cloned()).collect()
+    }
+}
+
+/// What each number means, as a Markdown table.
+pub fn glossary() -> String {
+    glossary_markdown()
+}
+
+#[cfg(test)]
+mod dump_tests;

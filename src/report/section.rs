@@ -1,0 +1,98 @@
+//! A table with what must stand around it, and its two renderings.
+
+use crate::record::schema::Source;
+use crate::report::axes::banner;
+use crate::report::notes::Notes;
+use crate::report::table::Table;
+
+/// One table of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Section {
+    banner: Option<&'static str>,
+    caption: String,
+    table: Table,
+    notes: Vec<String>,
+}
+
+impl Section {
+    pub fn new(
+        sources: impl IntoIterator<Item = Source>,
+        caption: String,
+        table: Table,
+        notes: &Notes,
+    ) -> Self {
+        Self {
+            banner: banner(sources),
+            caption,
+            table,
+            notes: notes.lines(),
+        }
+    }
+
+    /// For a terminal of `width` columns.
+    pub fn terminal(&self, width: u16) -> String {
+        let mut text = String::new();
+        for line in self.banner.into_iter().chain(self.caption()) {
+            push_wrapped(&mut text, line, width);
+        }
+        text.push('\n');
+        text.push_str(&self.table.terminal(width));
+        for note in &self.notes {
+            push_wrapped(&mut text, note, width);
+        }
+        text
+    }
+
+    /// As Markdown, without a heading.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        if let Some(banner) = self.banner {
+            text.push_str(&format!("**{banner}**\n\n"));
+        }
+        if let Some(caption) = self.caption() {
+            text.push_str(&format!("{caption}\n\n"));
+        }
+        text.push_str(&self.table.markdown());
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        for note in &self.notes {
+            text.push_str(&format!("- {note}\n"));
+        }
+        text
+    }
+
+    fn caption(&self) -> Option<&str> {
+        Some(self.caption.as_str()).filter(|caption| !caption.is_empty())
+    }
+}
+
+/// Breaks `line` between words at `width`; what follows is indented.
+pub(crate) fn push_wrapped(text: &mut String, line: &str, width: u16) {
+    let mut used = 0;
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > usize::from(width) {
+            text.push_str("\n  ");
+            used = 2;
+        } else if used > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text.push_str(word);
+        used += length;
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words() {
+        let mut text = String::new();
+        push_wrapped(&mut text, "one two three four", 9);
+        assert_eq!(text, "one two\n  three\n  four\n");
+    }
+}

@@ -1,0 +1,107 @@
+//! Quantiles by one named definition.
+
+/// The quantile `q` (0 to 1) of values in ascending order; `None` for an empty slice.
+///
+/// Definition 7 of Hyndman & Fan, "Sample Quantiles in Statistical Packages", The American
+/// Statistician 50(4), 1996 (R's default, NumPy's and polars' `linear`): with `h = (n - 1) q`,
+/// the straight line between the values at `floor(h)` and `floor(h) + 1`, counted from 0.
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    debug_assert!(sorted.is_sorted(), "quantile of unsorted values");
+    let last = sorted.len().checked_sub(1)?;
+    let h = last as f64 * q.clamp(0.0, 1.0);
+    let below = h.floor() as usize;
+    let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
+    Some(low + (h - h.floor()) * (high - low))
+}
+
+/// The quantiles that are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Percentile {
+    /// The 10th: the lower edge of a figure's band.
+    P10,
+    /// The median.
+    P50,
+    /// The 90th.
+    P90,
+    /// The 99th.
+    P99,
+}
+
+impl Percentile {
+    /// Every percentile, ascending.
+    pub const ALL: [Percentile; 4] = [Self::P10, Self::P50, Self::P90, Self::P99];
+
+    /// The word used in columns and heads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P10 => "p10",
+            Self::P50 => "p50",
+            Self::P90 => "p90",
+            Self::P99 => "p99",
+        }
+    }
+
+    /// The share of values at or below it.
+    pub fn share(self) -> f64 {
+        match self {
+            Self::P10 => 0.1,
+            Self::P50 => 0.5,
+            Self::P90 => 0.9,
+            Self::P99 => 0.99,
+        }
+    }
+
+    /// How many samples it needs to be shown: `ceil(1 / tail)`, where the tail is `1 - q` (`q`
+    /// below the median). With fewer, no sample is expected beyond it, and the value is little
+    /// more than the extreme of the sample under another name.
+    pub fn need(self) -> usize {
+        match self {
+            Self::P50 => 2,
+            Self::P10 | Self::P90 => 10,
+            Self::P99 => 100,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_r() {
+        // R: quantile(c(1, 2, 4, 7, 11), c(0, .1, .25, .5, .9, 1), type = 7)
+        let values = [1.0, 2.0, 4.0, 7.0, 11.0];
+        for (q, expected) in [
+            (0.0, 1.0),
+            (0.1, 1.4),
+            (0.25, 2.0),
+            (0.5, 4.0),
+            (0.9, 9.4),
+            (1.0, 11.0),
+        ] {
+            let got = quantile(&values, q).unwrap();
+            assert!(
+                (got - expected).abs() < 1e-12,
+                "q {q}: {got} is not {expected}"
+            );
+        }
+        // R: quantile(1:100, .99) is 99.01
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((quantile(&hundred, 0.99).unwrap() - 99.01).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_value_is_every_quantile_and_none_has_none() {
+        assert_eq!(quantile(&[3.0], 0.99), Some(3.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn need_follows_the_tail() {
+        for percentile in Percentile::ALL {
+            let tail = percentile.share().min(1.0 - percentile.share());
+            let need = (1.0 / tail - 1e-9).ceil() as usize;
+            assert_eq!(percentile.need(), need, "{percentile:?}");
+        }
+    }
+}
