@@ -180,8 +180,8 @@ pub(crate) fn audit(
         lateness_max: lateness.longest,
         lag_p99: lag.quantile(0.99),
         lag_max: lag.longest,
-        thread_share: (cpu.1.thread - cpu.0.thread).as_secs_f64() / seconds,
-        process_share: (cpu.1.process - cpu.0.process).as_secs_f64() / seconds / cores,
+        thread_share: cpu.1.thread.saturating_sub(cpu.0.thread).as_secs_f64() / seconds,
+        process_share: cpu.1.process.saturating_sub(cpu.0.process).as_secs_f64() / seconds / cores,
         coalesced_share: coalesced as f64 / with_tokens.max(1) as f64,
         client_bound: None,
     };

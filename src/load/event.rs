@@ -89,7 +89,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 #[derive(Clone, Copy, Debug)]
 struct Count(u32);
 
-impl<'a> Choice<'a> {
+impl Choice<'_> {
     /// Whether the event stands for tokens.
     pub(crate) fn is_token(&self) -> bool {
         if let Some(Count(ids)) = self.token_ids {

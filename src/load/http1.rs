@@ -49,14 +49,8 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> 
         let value = String::from_utf8_lossy(header.value);
         let value = value.trim();
         match header.name {
-            name if name.eq_ignore_ascii_case("transfer-encoding") => {
-                if value
-                    .to_ascii_lowercase()
-                    .split(',')
-                    .any(|coding| coding.trim() == "chunked")
-                {
-                    head.framing = Framing::Chunked;
-                }
+            name if name.eq_ignore_ascii_case("transfer-encoding") && has_chunked(value) => {
+                head.framing = Framing::Chunked;
             }
             name if name.eq_ignore_ascii_case("content-length") => {
                 let length = value
@@ -83,6 +77,12 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> 
         head.framing = Framing::Length(0);
     }
     Ok(Some((head, length)))
+}
+
+fn has_chunked(codings: &str) -> bool {
+    codings
+        .split(',')
+        .any(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
 }
 
 /// Takes the framing off a body.
@@ -207,11 +207,11 @@ impl State {
                     then: AfterData::Chunk,
                 },
             },
-            (State::Size { value, .. }, b'\r' | b';' | b' ' | b'\t') => State::SizeEnd { value },
+            (State::Size { value, .. }, b'\r' | b';' | b' ' | b'\t')
+            | (State::SizeEnd { value }, _) => State::SizeEnd { value },
             (State::Size { .. }, _) => {
                 return Err(format!("byte {byte:#04x} in a chunk's size"));
             }
-            (State::SizeEnd { value }, _) => State::SizeEnd { value },
             (State::DataEnd, b'\n') => State::Size {
                 value: 0,
                 digits: 0,

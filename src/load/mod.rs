@@ -40,6 +40,8 @@ mod reading;
 mod record;
 mod request;
 mod sse;
+#[cfg(test)]
+mod tests;
 
 pub use alarm::Timer;
 pub use audit::Audit;

@@ -10,7 +10,7 @@ use super::{Keep, PlannedRequest, Workload};
 use crate::plan::workload_spec::EndpointKind;
 
 /// The request of a draft whose segments go as token ids.
-pub(crate) fn render_ids(workload: &Workload<'_>, draft: Draft) -> PlannedRequest {
+pub(crate) fn render_ids(workload: &Workload<'_>, draft: &Draft) -> PlannedRequest {
     match &draft.prompt {
         Prompt::Segments(segments) => {
             let tokens: u32 = segments.iter().map(|segment| segment.len).sum();
@@ -27,18 +27,15 @@ pub(crate) fn render_ids(workload: &Workload<'_>, draft: Draft) -> PlannedReques
                 body.pop();
             }
             body.push(b']');
-            close(&mut body, workload, &draft);
+            close(&mut body, workload, draft);
             planned(EndpointKind::Completions, body, Some(tokens), draft)
         }
-        Prompt::Text(text) => {
-            let text = text.clone();
-            render_text(workload, draft, &text, None)
-        }
+        Prompt::Text(text) => render_text(workload, draft, text, None),
         Prompt::Messages(messages) => {
             let mut body = Vec::new();
             open(&mut body, workload.model);
             write_member(&mut body, "messages", messages);
-            close(&mut body, workload, &draft);
+            close(&mut body, workload, draft);
             planned(EndpointKind::Chat, body, None, draft)
         }
     }
@@ -47,7 +44,7 @@ pub(crate) fn render_ids(workload: &Workload<'_>, draft: Draft) -> PlannedReques
 /// The request of a draft whose prompt is `text`, `tokens` long.
 pub(crate) fn render_text(
     workload: &Workload<'_>,
-    draft: Draft,
+    draft: &Draft,
     text: &str,
     tokens: Option<u32>,
 ) -> PlannedRequest {
@@ -56,7 +53,7 @@ pub(crate) fn render_text(
     let endpoint = workload.spec.endpoint;
     let (name, value) = prompt_member(endpoint, text);
     write_member(&mut body, name, &value);
-    close(&mut body, workload, &draft);
+    close(&mut body, workload, draft);
     planned(endpoint, body, tokens, draft)
 }
 
@@ -81,7 +78,7 @@ fn planned(
     endpoint: EndpointKind,
     body: Vec<u8>,
     prompt_tokens: Option<u32>,
-    draft: Draft,
+    draft: &Draft,
 ) -> PlannedRequest {
     PlannedRequest {
         path: endpoint.path(),

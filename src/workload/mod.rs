@@ -239,7 +239,7 @@ impl Workload<'_> {
         let drafts = self.drafts(pass)?;
         let requests = drafts
             .into_iter()
-            .map(|draft| body::render_ids(self, draft))
+            .map(|draft| body::render_ids(self, &draft))
             .collect();
         Ok(Schedule::new(requests, self.concurrency.get()))
     }

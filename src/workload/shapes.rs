@@ -31,28 +31,30 @@ pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, 
 /// The part of document `number` that every request on it begins with: independent of the pass.
 pub(crate) fn document(workload: &Workload<'_>, number: u32) -> Result<Vec<Segment>, BuildError> {
     let prompt_len = workload.prompt_len.get();
-    Ok(match workload.spec.kind {
-        WorkloadKind::MultiTurn {
-            system_len,
-            turn_len,
-            ..
-        } => {
-            let room = prompt_len.checked_sub(system_len + turn_len);
-            let context_len = room.ok_or(BuildError::NoRoom {
-                prompt_len,
-                question_len: system_len + turn_len,
-            })?;
-            let system = Segment::new(stream(workload, "system", 0), system_len);
-            let context = Segment::new(stream(workload, "context", number), context_len);
-            let mut segments = vec![system, context];
-            segments.retain(|segment| segment.len > 0);
-            segments
-        }
-        _ => {
-            let len = prompt_len - question_len(workload)?;
-            vec![Segment::new(stream(workload, "document", number), len)]
-        }
-    })
+    let WorkloadKind::MultiTurn {
+        system_len,
+        turn_len,
+        ..
+    } = workload.spec.kind
+    else {
+        let len = prompt_len - question_len(workload)?;
+        return Ok(vec![Segment::new(
+            stream(workload, "document", number),
+            len,
+        )]);
+    };
+    let fixed_len = system_len + turn_len;
+    let context_len = prompt_len
+        .checked_sub(fixed_len)
+        .ok_or(BuildError::NoRoom {
+            prompt_len,
+            question_len: fixed_len,
+        })?;
+    let system = Segment::new(stream(workload, "system", 0), system_len);
+    let context = Segment::new(stream(workload, "context", number), context_len);
+    let mut segments = vec![system, context];
+    segments.retain(|segment| segment.len > 0);
+    Ok(segments)
 }
 
 /// The seed of a stream that all tiers, states and passes share.

@@ -147,7 +147,7 @@ where
     let mut requests = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let Prompt::Segments(segments) = &draft.prompt else {
-            requests.push(body::render_ids(workload, draft));
+            requests.push(body::render_ids(workload, &draft));
             continue;
         };
         let segments = segments.clone();
@@ -166,7 +166,7 @@ where
                 fitted.insert(chain.to_vec(), text.clone());
             }
         }
-        requests.push(body::render_text(workload, draft, &text, Some(target)));
+        requests.push(body::render_text(workload, &draft, &text, Some(target)));
     }
     Ok(requests)
 }
