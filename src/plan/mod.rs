@@ -1,0 +1,3 @@
+//! The plan: what is measured.
+
+pub mod sim_spec;
