@@ -10,8 +10,10 @@ mod frontend;
 mod hash;
 mod lmcache_config;
 mod offload;
+mod options;
 mod pool;
 mod request;
+mod server;
 mod stats;
 mod store;
 mod tokenizer;
@@ -19,6 +21,8 @@ mod tokenizer;
 pub use engine::{
     Emission, Engine, EngineConfig, EngineEvent, LogEvent, PrefixCaching, SubmitError, TokenEvent,
 };
+pub use options::{ParentWatch, SimOptions};
 pub use request::{EndToken, Sampling, Save, SimRequest};
+pub use server::{LogSink, PromptDetails, SimExit, SimServer, VERSION, serve, termination};
 pub use stats::{FinishReason, PhysicalBytes};
 pub use tokenizer::Vocabulary;

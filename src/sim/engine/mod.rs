@@ -289,6 +289,14 @@ impl Engine {
         !self.spec.has(Fault::ResetRefused) && self.pool.reset().is_ok()
     }
 
+    /// Clears the tiers of a connector that can do it: vLLM's own. LMCache in the engine process
+    /// reports success and clears nothing.
+    pub fn reset_external(&mut self) {
+        if let Some(offload) = &mut self.offload {
+            offload.reset();
+        }
+    }
+
     /// Empties the page cache behind the disk tier, as an operator would between two passes.
     pub fn drop_page_cache(&mut self) {
         if let Some(offload) = &mut self.offload {

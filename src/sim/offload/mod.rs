@@ -348,6 +348,14 @@ impl Offload {
         }
     }
 
+    /// Forgets host memory, if the connector can.
+    pub(crate) fn reset(&mut self) {
+        if self.is_native() {
+            self.cpu.clear();
+            self.refresh_gauges();
+        }
+    }
+
     fn keeps_in_cpu(&self) -> bool {
         self.config.hot_cache == HotCache::On || self.spec.has(Fault::RamAnswersForDisk)
     }
