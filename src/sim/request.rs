@@ -38,7 +38,7 @@ pub enum Save {
 /// One prompt to complete.
 #[derive(Clone, Debug)]
 pub struct SimRequest {
-    /// Chosen by the caller, unique among unfinished requests.
+    /// Chosen by the caller, never used before.
     pub id: u64,
     /// The name in the log.
     pub name: String,

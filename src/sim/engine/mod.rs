@@ -9,6 +9,8 @@
 
 mod launch;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque, btree_map::OccupiedEntry};
 

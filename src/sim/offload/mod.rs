@@ -3,6 +3,8 @@
 //! Lookups and loads block the engine. Writes to disk and Redis do not: they land later, and
 //! until then they occupy their device.
 
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::collections::{BTreeMap, HashSet};
