@@ -169,4 +169,3 @@ fn twins(name: &str, figure: &Figure) -> Result<Vec<FigureFile>> {
 pub fn glossary() -> String {
     glossary_markdown()
 }
-
