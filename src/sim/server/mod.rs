@@ -9,8 +9,10 @@ mod generate;
 mod log;
 mod metrics;
 mod prometheus;
+mod prompt;
 mod protocol;
 mod routes;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -182,7 +184,7 @@ impl SimServer {
             self.log.line(Speaker::EngineCore, text);
             return Some(SimExit::Fault(Fault::ExitWhileLoading));
         }
-        sleep(load - load / 2).await;
+        sleep(load / 2).await;
         self.log_loaded(load);
         None
     }
