@@ -221,7 +221,9 @@ impl SimServer {
             generations: AtomicU64::new(0),
             http: Mutex::default(),
         });
-        let listener = socket.listen(BACKLOG).context("the server cannot listen")?;
+        let listener = socket.listen(BACKLOG).with_context(|| {
+            format!("{address} cannot be listened on; is another server using it?")
+        })?;
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true); // without it tokens only come late
         });
@@ -232,7 +234,6 @@ impl SimServer {
         ] {
             log.line(Speaker::ApiServer, line);
         }
-        debug_assert_ne!(address.port(), 0, "the port is known once bound");
         let service = routes::router(app).into_make_service_with_connect_info::<SocketAddr>();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, service).with_graceful_shutdown(stopped.map(drop));
