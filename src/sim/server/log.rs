@@ -88,6 +88,17 @@ impl Log {
         );
     }
 
+    /// uvicorn's lines when it starts to accept connections.
+    pub(super) fn started(&self) {
+        for line in [
+            "INFO:     Started server process",
+            "INFO:     Waiting for application startup.",
+            "INFO:     Application startup complete.",
+        ] {
+            self.line(Speaker::ApiServer, line);
+        }
+    }
+
     /// What the engine reports.
     pub(super) fn engine(&self, event: &LogEvent) {
         let (level, text, source) = wording(event);

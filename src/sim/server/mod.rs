@@ -227,13 +227,7 @@ impl SimServer {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true); // without it tokens only come late
         });
-        for line in [
-            "INFO:     Started server process",
-            "INFO:     Waiting for application startup.",
-            "INFO:     Application startup complete.",
-        ] {
-            log.line(Speaker::ApiServer, line);
-        }
+        log.started();
         let service = routes::router(app).into_make_service_with_connect_info::<SocketAddr>();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, service).with_graceful_shutdown(stopped.map(drop));
