@@ -80,6 +80,7 @@ impl SimRequest {
 
 /// Times of one request, us of the engine's clock.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
 pub(crate) struct Times {
     pub(crate) arrived_us: u64,
     pub(crate) queued_us: u64,
@@ -153,7 +154,7 @@ impl Context {
         }
         let word = (state % u64::from(words)) as u32;
         // One token in 256 would be the end of the text.
-        let ends = (state >> 40) & 0xff == 0;
+        let ends = (state >> 40).is_multiple_of(256);
         NextToken { word, ends }
     }
 }

@@ -52,8 +52,12 @@ impl Vocabulary {
 
     /// The text of `ids`; special ids have none.
     pub fn decode(self, ids: &[u32]) -> String {
-        let words = ids.iter().filter(|&&id| id < self.words());
-        words.map(|id| format!(" t{id}")).collect()
+        let mut text = String::new();
+        for id in ids.iter().filter(|id| **id < self.words()) {
+            text.push_str(" t");
+            text.push_str(&id.to_string());
+        }
+        text
     }
 
     fn word_id(self, word: &str) -> u32 {

@@ -7,6 +7,8 @@
 //! next one while the GPU runs the current one, and delivers the output of a step only after the
 //! next one was launched. Tier lookups and loads block the engine, so they delay every request.
 
+mod account;
+mod event;
 mod launch;
 mod schedule;
 #[cfg(test)]
@@ -14,6 +16,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque, btree_map::OccupiedEntry};
 
+pub use self::event::{Emission, EngineEvent, LogEvent, SubmitError, TokenEvent};
 use super::{
     frontend::Frontend,
     lmcache_config::OffloadConfig,
@@ -38,94 +41,6 @@ pub enum PrefixCaching {
     Enabled,
     /// `--no-enable-prefix-caching`.
     Disabled,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Emission {
-    /// When, us.
-    pub at_us: u64,
-    /// What.
-    pub event: EngineEvent,
-}
-
-/// What can happen.
-#[derive(Clone, Debug, PartialEq)]
-pub enum EngineEvent {
-    /// A request got a token.
-    Token(TokenEvent),
-    /// A line for the log.
-    Log(LogEvent),
-}
-
-/// A token on its way to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenEvent {
-    /// [`SimRequest::id`].
-    pub request: u64,
-    /// The token.
-    pub token: u32,
-    /// Prompt tokens that were not computed (as far as the counters know).
-    pub cached_tokens: u32,
-    /// Set on the last token.
-    pub finish: Option<FinishReason>,
-}
-
-/// What LMCache logs, without its wording.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the placeholders of the log lines"
-)]
-pub enum LogEvent {
-    /// A tier lookup.
-    Lookup {
-        name: String,
-        total: u64,
-        computed: u64,
-        hit: u64,
-        need: u64,
-    },
-    /// A lookup that took too long, counted as a miss.
-    LookupTimeout,
-    /// KV was loaded.
-    Retrieved {
-        name: String,
-        tokens: u64,
-        size_bytes: u64,
-        cost_us: u64,
-    },
-    /// KV was stored.
-    Stored {
-        name: String,
-        tokens: u64,
-        size_bytes: u64,
-        copy_us: u64,
-        put_us: u64,
-    },
-    /// Host memory was short: only so many chunks were stored.
-    StoreTruncated { chunks: usize },
-    /// LMCache did not start, so nothing is stored.
-    Unhealthy,
-}
-
-/// A request that the engine cannot take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// It could never be scheduled.
-    #[error(
-        "a prompt of {prompt} tokens does not fit the GPU cache of {capacity} tokens; shorten it \
-         or raise `gpu_kv_tokens`"
-    )]
-    TooLong {
-        /// Tokens of the prompt.
-        prompt: usize,
-        /// Tokens of the GPU cache.
-        capacity: usize,
-    },
-    /// There is nothing to attend to.
-    #[error("the prompt is empty; give at least one token")]
-    Empty,
 }
 
 /// How the engine is set up.
@@ -415,69 +330,5 @@ impl Engine {
                 self.finish(id, reason, at_us);
             }
         }
-    }
-
-    fn count_token(&mut self, id: u64, at_us: u64) {
-        let Some(sequence) = self.sequences.get_mut(&id) else {
-            return;
-        };
-        let (times, stats) = (&mut sequence.times, &mut self.stats);
-        stats.generation_tokens += 1;
-        if times.first_token_us.is_some() {
-            stats.itl.observe_us(at_us - times.last_token_us);
-        } else {
-            times.first_token_us = Some(at_us);
-            let prompt = sequence.request.prompt.len() as u64;
-            let sources = sequence.sources;
-            stats.prompt_tokens += prompt;
-            stats.local_cache_hit += sources.local;
-            stats.external_transfer += sources.external;
-            stats.local_compute += prompt - sources.local - sources.external;
-            stats.ttft.observe_us(at_us - times.arrived_us);
-        }
-        times.last_token_us = at_us;
-    }
-
-    fn finish(&mut self, id: u64, reason: FinishReason, at_us: u64) {
-        let Some(sequence) = self.sequences.remove(&id) else {
-            return;
-        };
-        self.running.retain(|other| *other != id);
-        self.release(&sequence.blocks);
-        let stats = &mut self.stats;
-        match reason {
-            FinishReason::Stop => stats.finished_stop += 1,
-            FinishReason::Length => stats.finished_length += 1,
-        }
-        let times = sequence.times;
-        let scheduled_us = times.scheduled_us.unwrap_or(at_us);
-        let first_us = times.first_token_us.unwrap_or(at_us);
-        let prompt = sequence.request.prompt.len() as u64;
-        let sources = sequence.sources;
-        let gaps = sequence.delivered.saturating_sub(1).max(1);
-        let max_tokens = f64::from(sequence.request.max_tokens);
-        stats.request_prompt_tokens.observe(prompt as f64);
-        stats
-            .request_generation_tokens
-            .observe(f64::from(sequence.delivered));
-        stats
-            .max_generation_tokens
-            .observe(f64::from(sequence.delivered));
-        stats.params_n.observe(1.0);
-        stats.params_max_tokens.observe(max_tokens);
-        stats.e2e.observe_us(at_us - times.arrived_us);
-        stats
-            .queue
-            .observe_us(scheduled_us.saturating_sub(times.queued_us));
-        stats.inference.observe_us(at_us - scheduled_us);
-        stats.prefill.observe_us(first_us - scheduled_us);
-        stats.decode.observe_us(at_us - first_us);
-        stats.tpot.observe_us((at_us - first_us) / u64::from(gaps));
-        stats
-            .request_preemptions
-            .observe(sequence.preemptions as f64);
-        stats
-            .prefill_computed
-            .observe((prompt - sources.local - sources.external) as f64);
     }
 }

@@ -77,9 +77,11 @@ impl Offload {
     /// Sends a chunk to every tier that does not have it. `staged_bytes` of the host pool hold
     /// it until the first of them does.
     fn submit(&mut self, at_us: u64, key: u64, chunk: Chunk, mut staged_bytes: u64) {
-        let lag_us = match self.spec.has(Fault::StoreLags) {
-            true => self.spec.store_lag_ms * 1_000,
-            false => 0,
+        let lags = self.spec.has(Fault::StoreLags);
+        let lag_us = if lags {
+            self.spec.store_lag_ms * 1_000
+        } else {
+            0
         };
         if self.keeps_in_cpu() && staged_bytes > 0 {
             // From here on the hot cache holds the buffer; the writers share it.

@@ -237,10 +237,12 @@ impl Choice {
     /// The text since the last chunk, as a chunk.
     fn chunk(&mut self, shape: &Shape, first: bool) -> String {
         let mut chunk = String::with_capacity(self.head.len() + self.text.len() + 192);
-        let prompt_ids = match first {
-            true => id_list(&self.prompt, shape.token_ids),
-            false => Cow::Borrowed("null"),
+        let prompt_wanted = if first {
+            shape.token_ids
+        } else {
+            TokenIds::Omit
         };
+        let prompt_ids = id_list(&self.prompt, prompt_wanted);
         if first && shape.api == Api::Chat {
             let _ = write!(
                 chunk,

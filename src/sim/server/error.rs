@@ -52,15 +52,13 @@ impl ApiError {
     /// A body that is no JSON.
     pub(super) fn bad_json(body: &[u8], error: &serde_json::Error) -> Self {
         let (at, reason) = python_json_error(body, error);
+        // Python quotes with ' unless there is one inside.
+        let quote = if reason.contains('\'') { '"' } else { '\'' };
         let message = format!(
             "1 validation error:\n  {{'type': 'json_invalid', 'loc': 'body.{at}', 'msg': 'JSON \
-             decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': \"{reason}\"}}}}"
+             decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': \
+             {quote}{reason}{quote}}}}}"
         );
-        // Python quotes with ' unless there is one inside.
-        let message = match reason.contains('\'') {
-            true => message,
-            false => message.replace(&format!("\"{reason}\""), &format!("'{reason}'")),
-        };
         let param = Some(format!("body.{at}"));
         Self {
             status: StatusCode::BAD_REQUEST,

@@ -88,6 +88,17 @@ impl Log {
         );
     }
 
+    /// uvicorn's lines when it starts to accept connections.
+    pub(super) fn started(&self) {
+        for line in [
+            "INFO:     Started server process",
+            "INFO:     Waiting for application startup.",
+            "INFO:     Application startup complete.",
+        ] {
+            self.line(Speaker::ApiServer, line);
+        }
+    }
+
     /// What the engine reports.
     pub(super) fn engine(&self, event: &LogEvent) {
         let (level, text, source) = wording(event);
@@ -170,7 +181,7 @@ fn rate(size_bytes: u64, us: u64) -> (f64, f64, f64) {
 
 /// A point in time, UTC.
 struct Stamp {
-    date: (i64, u64, u64),
+    date: (u64, u64, u64),
     of_day: Duration,
 }
 
@@ -185,7 +196,8 @@ impl Stamp {
 
     fn at(since_epoch: Duration) -> Self {
         let seconds = since_epoch.as_secs();
-        let of_day = since_epoch - Duration::from_secs(seconds / 86_400 * 86_400);
+        let whole_days = Duration::from_secs(seconds / 86_400 * 86_400);
+        let of_day = since_epoch.saturating_sub(whole_days);
         Self {
             date: civil(seconds / 86_400),
             of_day,
@@ -199,7 +211,7 @@ impl Stamp {
 }
 
 /// Year, month and day of a day since 1970-01-01, in years that start in March.
-fn civil(days: u64) -> (i64, u64, u64) {
+fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let of_era = days % 146_097;
@@ -212,8 +224,7 @@ fn civil(days: u64) -> (i64, u64, u64) {
     } else {
         shifted - 9
     };
-    let year = (year_of_era + era * 400 + u64::from(month <= 2)) as i64;
-    (year, month, day)
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// A number with thousands commas.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use super::{
     driver::Snapshot,
     prometheus::{Page, number},
+    series::{ENGINE_COUNTERS, ENGINE_HISTOGRAMS, TIER_COUNTERS, TIER_HISTOGRAMS},
 };
 use crate::sim::stats::{EngineStats, PhysicalBytes, TierStats};
 
@@ -89,52 +90,8 @@ impl Page {
     }
 
     fn engine_counters(&mut self, stats: &EngineStats, identity: &Identity) {
-        let cached = stats.local_cache_hit + stats.external_transfer;
-        for (name, help, value) in [
-            (
-                "vllm:prefix_cache_queries",
-                "Prefix cache queries, in terms of number of queried tokens.",
-                stats.prefix_queries,
-            ),
-            (
-                "vllm:prefix_cache_hits",
-                "Prefix cache hits, in terms of number of cached tokens.",
-                stats.prefix_hits,
-            ),
-            (
-                "vllm:external_prefix_cache_queries",
-                "External prefix cache queries from KV connector cross-instance cache sharing, \
-                 in terms of number of queried tokens.",
-                stats.external_queries,
-            ),
-            (
-                "vllm:external_prefix_cache_hits",
-                "External prefix cache hits from KV connector cross-instance cache sharing, in \
-                 terms of number of cached tokens.",
-                stats.external_hits,
-            ),
-            (
-                "vllm:num_preemptions",
-                "Cumulative number of preemption from the engine.",
-                stats.preemptions,
-            ),
-            (
-                "vllm:prompt_tokens",
-                "Number of prefill tokens processed.",
-                stats.prompt_tokens,
-            ),
-            (
-                "vllm:prompt_tokens_cached",
-                "Number of cached prompt tokens (local + external).",
-                cached,
-            ),
-            (
-                "vllm:generation_tokens",
-                "Number of generation tokens processed.",
-                stats.generation_tokens,
-            ),
-        ] {
-            self.counter(name, help, value);
+        for (name, help, value) in ENGINE_COUNTERS {
+            self.counter(name, help, value(stats));
         }
         let sources = [
             ("local_compute", stats.local_compute),
@@ -143,9 +100,12 @@ impl Page {
         ];
         let help = "Number of prompt tokens by source.";
         self.counters("vllm:prompt_tokens_by_source", help, "source", &sources);
-        let loaded = |source| match source == identity.external_source {
-            true => stats.external_transfer,
-            false => 0,
+        let loaded = |source| {
+            if source == identity.external_source {
+                stats.external_transfer
+            } else {
+                0
+            }
         };
         let others = ["host", "p2p", "disk", "external_unspecified"];
         let mut sources = vec![("device", stats.local_cache_hit)];
@@ -169,178 +129,21 @@ impl Page {
     }
 
     fn engine_histograms(&mut self, stats: &EngineStats) {
-        for (name, help, histogram) in [
-            (
-                "request_prompt_tokens",
-                "prefill tokens processed",
-                &stats.request_prompt_tokens,
-            ),
-            (
-                "request_generation_tokens",
-                "generation tokens processed",
-                &stats.request_generation_tokens,
-            ),
-            (
-                "iteration_tokens_total",
-                "number of tokens per engine_step",
-                &stats.iteration_tokens,
-            ),
-            (
-                "request_max_num_generation_tokens",
-                "maximum number of requested generation tokens",
-                &stats.max_generation_tokens,
-            ),
-            (
-                "request_params_n",
-                "the n request parameter",
-                &stats.params_n,
-            ),
-            (
-                "request_params_max_tokens",
-                "the max_tokens request parameter",
-                &stats.params_max_tokens,
-            ),
-            (
-                "time_to_first_token_seconds",
-                "time to first token in seconds",
-                &stats.ttft,
-            ),
-            (
-                "inter_token_latency_seconds",
-                "inter-token latency in seconds",
-                &stats.itl,
-            ),
-            (
-                "request_time_per_output_token_seconds",
-                "time_per_output_token_seconds per request",
-                &stats.tpot,
-            ),
-            (
-                "e2e_request_latency_seconds",
-                "e2e request latency in seconds",
-                &stats.e2e,
-            ),
-            (
-                "request_queue_time_seconds",
-                "time spent in WAITING phase for request",
-                &stats.queue,
-            ),
-            (
-                "request_inference_time_seconds",
-                "time spent in RUNNING phase for request",
-                &stats.inference,
-            ),
-            (
-                "request_prefill_time_seconds",
-                "time spent in PREFILL phase for request",
-                &stats.prefill,
-            ),
-            (
-                "request_decode_time_seconds",
-                "time spent in DECODE phase for request",
-                &stats.decode,
-            ),
-            (
-                "request_num_preemptions",
-                "the number of times a request was preempted",
-                &stats.request_preemptions,
-            ),
-            (
-                "request_prefill_kv_computed_tokens",
-                "new KV tokens computed during prefill (excluding cached tokens)",
-                &stats.prefill_computed,
-            ),
-        ] {
+        for (name, help, histogram) in ENGINE_HISTOGRAMS {
             self.histogram(
                 &format!("vllm:{name}"),
                 &format!("Histogram of {help}."),
-                histogram,
+                histogram(stats),
             );
         }
     }
 
     fn tier_counters(&mut self, stats: &TierStats) {
-        for (name, help, value) in [
-            (
-                "num_retrieve_requests",
-                "retrieve requests",
-                stats.retrieve_requests,
-            ),
-            ("num_store_requests", "store requests", stats.store_requests),
-            (
-                "num_lookup_requests",
-                "lookup requests",
-                stats.lookup_requests,
-            ),
-            (
-                "num_requested_tokens",
-                "tokens requested from lmcache",
-                stats.requested_tokens,
-            ),
-            ("num_hit_tokens", "tokens hit in lmcache", stats.hit_tokens),
-            (
-                "num_stored_tokens",
-                "tokens stored in lmcache",
-                stats.stored_tokens,
-            ),
-            (
-                "num_lookup_tokens",
-                "tokens requested in lookup",
-                stats.lookup_tokens,
-            ),
-            ("num_lookup_hits", "tokens hit in lookup", stats.lookup_hits),
-            (
-                "num_vllm_hit_tokens",
-                "tokens hit in vllm",
-                stats.vllm_hit_tokens,
-            ),
-            ("num_prompt_tokens", "prompt tokens", stats.prompt_tokens),
-            (
-                "num_remote_read_requests",
-                "remote read requests",
-                stats.remote_reads,
-            ),
-            (
-                "num_remote_read_bytes",
-                "bytes read from remote",
-                stats.remote_read_bytes,
-            ),
-            (
-                "num_remote_write_requests",
-                "remote write requests",
-                stats.remote_writes,
-            ),
-            (
-                "num_remote_write_bytes",
-                "bytes written to remote",
-                stats.remote_write_bytes,
-            ),
-            (
-                "local_cpu_evict_count",
-                "local cpu evictions",
-                stats.cpu_evictions,
-            ),
-            (
-                "local_cpu_evict_keys_count",
-                "evicted local cpu keys",
-                stats.cpu_evicted_keys,
-            ),
-            (
-                "local_cpu_evict_failed_count",
-                "failed evictions",
-                stats.cpu_evictions_failed,
-            ),
-            ("forced_unpin_count", "forced unpins", 0),
-            (
-                "lookup_0_hit_requests",
-                "lookups without a hit",
-                stats.lookup_without_hit,
-            ),
-        ] {
+        for (name, help, value) in TIER_COUNTERS {
             self.counter(
                 &format!("lmcache:{name}"),
                 &format!("Total number of {help}"),
-                value,
+                value(stats),
             );
         }
     }
@@ -395,34 +198,8 @@ impl Page {
     }
 
     fn tier_histograms(&mut self, stats: &TierStats) {
-        for (name, help, histogram) in [
-            (
-                "time_to_retrieve",
-                "Time to retrieve from lmcache (seconds)",
-                &stats.time_to_retrieve,
-            ),
-            (
-                "time_to_store",
-                "Time to store to lmcache (seconds)",
-                &stats.time_to_store,
-            ),
-            (
-                "time_to_lookup",
-                "Time to lookup in lmcache (seconds)",
-                &stats.time_to_lookup,
-            ),
-            (
-                "retrieve_speed",
-                "Retrieve speed (tokens/second)",
-                &stats.retrieve_speed,
-            ),
-            (
-                "store_speed",
-                "Store speed (tokens/second)",
-                &stats.store_speed,
-            ),
-        ] {
-            self.histogram(&format!("lmcache:{name}"), help, histogram);
+        for (name, help, histogram) in TIER_HISTOGRAMS {
+            self.histogram(&format!("lmcache:{name}"), help, histogram(stats));
         }
     }
 

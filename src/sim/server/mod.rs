@@ -9,8 +9,10 @@ mod generate;
 mod log;
 mod metrics;
 mod prometheus;
+mod prompt;
 mod protocol;
 mod routes;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -182,7 +184,7 @@ impl SimServer {
             self.log.line(Speaker::EngineCore, text);
             return Some(SimExit::Fault(Fault::ExitWhileLoading));
         }
-        sleep(load - load / 2).await;
+        sleep(load / 2).await;
         self.log_loaded(load);
         None
     }
@@ -219,18 +221,13 @@ impl SimServer {
             generations: AtomicU64::new(0),
             http: Mutex::default(),
         });
-        let listener = socket.listen(BACKLOG).context("the server cannot listen")?;
+        let listener = socket.listen(BACKLOG).with_context(|| {
+            format!("{address} cannot be listened on; is another server using it?")
+        })?;
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true); // without it tokens only come late
         });
-        for line in [
-            "INFO:     Started server process",
-            "INFO:     Waiting for application startup.",
-            "INFO:     Application startup complete.",
-        ] {
-            log.line(Speaker::ApiServer, line);
-        }
-        debug_assert_ne!(address.port(), 0, "the port is known once bound");
+        log.started();
         let service = routes::router(app).into_make_service_with_connect_info::<SocketAddr>();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, service).with_graceful_shutdown(stopped.map(drop));

@@ -40,9 +40,11 @@ impl Page {
         labels.extend(label.map(|(key, of)| format!(r#"{key}="{of}""#)));
         labels.sort(); // the client sorts them by name
         let value = number(value);
-        let _ = match labels.is_empty() {
-            true => writeln!(self.text, "{name} {value}"),
-            false => writeln!(self.text, "{name}{{{}}} {value}", labels.join(",")),
+        let labels = labels.join(",");
+        let _ = if labels.is_empty() {
+            writeln!(self.text, "{name} {value}")
+        } else {
+            writeln!(self.text, "{name}{{{labels}}} {value}")
         };
     }
 
