@@ -45,6 +45,9 @@ pub struct RunSpec {
     pub seed: Seed,
     /// Requests on other text, of the cell's own shape, before anything is measured.
     pub warmup: u32,
+    /// Prompts asked one by one in each state, whose text must not change; 0 asks none, and then
+    /// no tier can be proven.
+    pub canaries: u32,
 }
 
 impl RunSpec {
@@ -80,9 +83,13 @@ impl RunSpec {
         if let Some(found) = table.read("seed", non_negative) {
             spec.seed = Seed(found.value);
         }
-        if let Some(found) = table.read("warmup", non_negative) {
-            spec.warmup = u32::try_from(found.value).unwrap_or(u32::MAX);
-        }
+        let count = |key: &str, into: &mut u32| {
+            if let Some(found) = table.read(key, non_negative) {
+                *into = u32::try_from(found.value).unwrap_or(u32::MAX);
+            }
+        };
+        count("warmup", &mut spec.warmup);
+        count("canaries", &mut spec.canaries);
         table.finish();
         spec
     }
@@ -100,6 +107,7 @@ impl Default for RunSpec {
             reuse: Reuse::Cell,
             seed: Seed(42),
             warmup: 2,
+            canaries: 2,
         }
     }
 }

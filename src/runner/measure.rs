@@ -21,8 +21,6 @@ use crate::plan::tier::TierKind;
 use crate::units::Concurrency;
 use crate::workload::{self, Schedule, Workload};
 
-/// Canaries asked in each state.
-const CANARIES: u32 = 2;
 /// How long a tier may take to store what the fill left, before the cell goes on with a warning.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
@@ -375,9 +373,9 @@ async fn requests_of(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Re
         arrival: Arrival::Closed,
         ..workload.clone()
     };
-    let canaries = match run.states.last() {
-        Some(CacheState::Cold) | None => None,
-        Some(_) => Some(schedule(&canary, workload::Pass::Canary(CANARIES), session).await?),
+    let canaries = match (run.states.last(), run.canaries) {
+        (Some(CacheState::Cold) | None, _) | (_, 0) => None,
+        (Some(_), count) => Some(schedule(&canary, workload::Pass::Canary(count), session).await?),
     };
     Ok(Requests {
         warmup,
