@@ -6,6 +6,7 @@ mod contrast;
 mod figure;
 mod files;
 mod headline;
+pub mod lab;
 mod notes;
 mod number;
 mod section;
