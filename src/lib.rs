@@ -12,6 +12,18 @@ pub mod plan;
 
 pub mod matrix;
 
+pub mod config;
+
+pub mod workload;
+
+pub mod server;
+
+pub mod load;
+
+pub mod telemetry;
+
+pub mod runner;
+
 pub mod record;
 
 pub mod aggregate;

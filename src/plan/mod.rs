@@ -1,3 +1,326 @@
-//! TOML text to a valid plan, or to all its problems.
+//! TOML text to a valid plan, or to all its problems. No I/O: it takes text and a name.
 
+pub mod axes;
+pub mod load_spec;
+pub mod problem;
+pub mod reader;
+pub mod run;
+pub mod server;
+pub mod sim_spec;
 pub mod state;
+pub mod tier;
+pub mod workload_spec;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toml::de::DeTable;
+
+use axes::Axes;
+use load_spec::LoadSpec;
+use problem::{PlanProblems, Problem};
+use reader::{Problems, TableReader, string};
+use run::RunSpec;
+use server::ServerSpec;
+use tier::TierSpec;
+use workload_spec::{WorkloadKind, WorkloadSpec};
+
+/// All values of a plan for one point of its further axes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The model that requests name.
+    pub model: String,
+    /// `[run]`.
+    pub run: RunSpec,
+    /// `[load]`.
+    pub load: LoadSpec,
+    /// `[server]`.
+    pub server: ServerSpec,
+    /// Every tier, built-in ones included, by name.
+    pub tiers: BTreeMap<String, TierSpec>,
+    /// Every workload, by label.
+    pub workloads: BTreeMap<String, WorkloadSpec>,
+}
+
+/// One point of the further axes, with the plan's values there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// The further axes' values, by key, as they are shown.
+    pub extra: BTreeMap<String, String>,
+    /// The values.
+    pub resolved: Arc<Resolved>,
+}
+
+/// A plan that is valid. [`Plan::parse`] is the only way to get one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The plan's name, a slug that names its results folder.
+    pub name: String,
+    /// The file it came from, as the user named it.
+    pub file: String,
+    /// Its text, frozen into the run.
+    pub text: String,
+    /// The axes.
+    pub axes: Axes,
+    /// One variant for each point of the further axes; one in all where there are none.
+    pub variants: Vec<Variant>,
+}
+
+/// A plan's root, read once: the axes and the values.
+struct Document {
+    name: String,
+    axes: Axes,
+    resolved: Option<Resolved>,
+}
+
+impl Plan {
+    /// Reads `text`, which came from `file`.
+    pub fn parse(text: &str, file: &str) -> Result<Self, PlanProblems> {
+        let failed = |problems: Vec<Problem>| PlanProblems {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            problems,
+        };
+        let problems = Problems::default();
+        let document = read_document(text, &problems);
+        let Some(Document {
+            name,
+            axes,
+            resolved: Some(resolved),
+        }) = document
+        else {
+            return Err(failed(problems.into_sorted()));
+        };
+        let variants = read_variants(text, &axes, resolved, &problems);
+        if !problems.is_empty() {
+            return Err(failed(problems.into_sorted()));
+        }
+        Ok(Self {
+            name,
+            file: file.to_owned(),
+            text: text.to_owned(),
+            axes,
+            variants,
+        })
+    }
+}
+
+fn read_document(text: &str, problems: &Problems) -> Option<Document> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        problems.add(span, error.message().to_owned(), "");
+    }
+    if !errors.is_empty() {
+        // What follows a syntax error is guesswork; its problems would mislead.
+        return None;
+    }
+    let root = TableReader::new("", document.get_ref(), 0..0, problems);
+    Some(read_root(&root))
+}
+
+fn read_root(root: &TableReader<'_>) -> Document {
+    let name = root.require("name", slug);
+    let model = root.require("model", string);
+    let matrix = section(root, "matrix");
+    let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
+    let run = root.table("run");
+    let run = RunSpec::read(run.as_ref());
+    let load = root
+        .table("load")
+        .as_ref()
+        .map(LoadSpec::read)
+        .unwrap_or_default();
+    let server = section(root, "server").as_ref().and_then(ServerSpec::read);
+    let tier_table = root.table("tier");
+    let tiers = tier::read_all(tier_table.as_ref());
+    let workload_table = root.table("workload");
+    let workloads = read_workloads(workload_table.as_ref(), &axes, root.problems());
+    root.finish();
+    if let Some(matrix) = &matrix {
+        let mut tier_names: Vec<&str> = tiers.keys().map(String::as_str).collect();
+        // A tier whose own table is wrong is defined all the same; its problem stands there.
+        let written = tier_table
+            .as_ref()
+            .map(TableReader::keys)
+            .unwrap_or_default();
+        tier_names.extend(written.iter().map(|key| key.value.as_str()));
+        axes::check_names(matrix, &axes.tier, &tier_names, "tier", "tier");
+        let written = workload_table
+            .as_ref()
+            .map(TableReader::keys)
+            .unwrap_or_default();
+        let labels: Vec<&str> = written.iter().map(|key| key.value.as_str()).collect();
+        axes::check_names(matrix, &axes.label, &labels, "workload", "workload");
+        for included in &axes.include {
+            let tier = included.tier.as_slice();
+            axes::check_names(matrix, tier, &tier_names, "tier", "tier");
+            let label = included.label.as_slice();
+            axes::check_names(matrix, label, &labels, "workload", "workload");
+        }
+    }
+    let resolved = match (model, server) {
+        (Some(model), Some(server)) => Some(Resolved {
+            model: model.value,
+            run,
+            load,
+            server,
+            tiers,
+            workloads,
+        }),
+        _ => None,
+    };
+    Document {
+        name: name.map(|found| found.value).unwrap_or_default(),
+        axes,
+        resolved,
+    }
+}
+
+fn section<'t>(root: &TableReader<'t>, key: &str) -> Option<TableReader<'t>> {
+    if root.value(key).is_none() {
+        root.problem(format!("[{key}] is missing"), format!("add [{key}]"));
+    }
+    root.table(key)
+}
+
+fn read_workloads(
+    table: Option<&TableReader<'_>>,
+    axes: &Axes,
+    problems: &Problems,
+) -> BTreeMap<String, WorkloadSpec> {
+    let mut all = BTreeMap::new();
+    let Some(table) = table else { return all };
+    for key in table.keys() {
+        let Some(reader) = table.table(&key.value) else {
+            continue;
+        };
+        let Some(workload) = WorkloadSpec::read(&reader) else {
+            continue;
+        };
+        let shortest = axes.prompt_len.iter().map(|len| len.get()).min();
+        if let (Some(shortest), Some(question_len)) = (shortest, question_len(&workload))
+            && question_len >= shortest
+        {
+            problems.add(
+                key.span.clone(),
+                format!(
+                    "workload `{}` asks questions of {question_len} tokens in prompts of {shortest}",
+                    key.value
+                ),
+                "lower `question_len`, or raise `prompt_len`",
+            );
+        }
+        all.insert(key.value, workload);
+    }
+    all
+}
+
+/// Fresh tokens that the plan asks for by number; the default never exceeds the prompt.
+fn question_len(workload: &WorkloadSpec) -> Option<u32> {
+    match workload.kind {
+        WorkloadKind::SharedPrefix { question_len, .. }
+        | WorkloadKind::EvictLoop { question_len, .. } => question_len,
+        _ => None,
+    }
+}
+
+/// A name that can name a folder: letters, digits, `-`, `_` and `.`, not beginning with a dot.
+fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    let expected = "letters, digits, `-`, `_` and `.`, not beginning with `.`";
+    let text = string(value)?;
+    let fits = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if fits && !text.starts_with('.') {
+        Ok(text)
+    } else {
+        Err(expected.to_owned())
+    }
+}
+
+/// Reads the plan again for each point of the further axes, with that point's values put in.
+fn read_variants(text: &str, axes: &Axes, resolved: Resolved, problems: &Problems) -> Vec<Variant> {
+    if axes.extra.is_empty() {
+        return vec![Variant {
+            extra: BTreeMap::new(),
+            resolved: Arc::new(resolved),
+        }];
+    }
+    let mut variants = Vec::new();
+    let mut points: Vec<Vec<usize>> = vec![Vec::new()];
+    for axis in &axes.extra {
+        points = points
+            .iter()
+            .flat_map(|point| {
+                (0..axis.values.len()).map(|index| [point.as_slice(), &[index]].concat())
+            })
+            .collect();
+    }
+    for point in points {
+        let Ok(mut document) = toml::from_str::<toml::Table>(text) else {
+            continue;
+        };
+        let mut extra = BTreeMap::new();
+        for (axis, &index) in axes.extra.iter().zip(&point) {
+            let value = &axis.values[index].value;
+            extra.insert(axis.key.clone(), axes::shown(value));
+            if let Err(message) = put(&mut document, &axis.key, value) {
+                problems.add(axis.span.clone(), message, "name a key of the plan");
+            }
+        }
+        let inner = Problems::default();
+        let changed = toml::to_string(&document).unwrap_or_default();
+        let read = read_document(&changed, &inner).and_then(|document| document.resolved);
+        let found = inner.into_sorted();
+        let span = axes.extra[0].span.clone();
+        for problem in found {
+            let at = extra.iter().map(|(key, value)| format!("{key} = {value}"));
+            let at = at.collect::<Vec<_>>().join(", ");
+            problems.add(
+                span.clone(),
+                format!("at {at}: {}", problem.message),
+                problem.hint,
+            );
+        }
+        if let Some(resolved) = read {
+            variants.push(Variant {
+                extra,
+                resolved: Arc::new(resolved),
+            });
+        }
+    }
+    variants
+}
+
+/// Puts `value` at the dotted `key`, making tables on the way.
+fn put(document: &mut toml::Table, key: &str, value: &Value) -> Result<(), String> {
+    let value: toml::Value =
+        serde_json::from_value(value.clone()).map_err(|_| format!("axis `{key}` holds a null"))?;
+    let mut parts = key.split('.').peekable();
+    let mut table = document;
+    while let Some(part) = parts.next() {
+        if part == "matrix" || part.is_empty() {
+            return Err(format!("axis `{key}` cannot name the matrix itself"));
+        }
+        if parts.peek().is_none() {
+            table.insert(part.to_owned(), value);
+            return Ok(());
+        }
+        let next = table
+            .entry(part.to_owned())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let Some(next) = next.as_table_mut() else {
+            return Err(format!(
+                "axis `{key}` goes through `{part}`, which is not a table"
+            ));
+        };
+        table = next;
+    }
+    Err(format!("axis `{key}` names nothing"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! The results folder: layout, versions, write, read.
 
+mod convert;
 pub(crate) mod csv;
 pub mod frame;
 pub mod lab_csv;
 pub mod reader;
+pub mod redact;
 pub mod schema;
+pub mod writer;

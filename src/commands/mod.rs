@@ -1,0 +1,127 @@
+//! One file a subcommand: wires modules, writes files, chooses the exit status.
+
+mod clean;
+mod manifest;
+mod plan;
+mod plot;
+mod report;
+mod run;
+mod sim;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use annotate_snippets::Renderer;
+use anyhow::{Context as _, Result};
+use console::Term;
+
+use crate::cli::{Cli, Command};
+use crate::matrix::Matrix;
+use crate::plan::Plan;
+use crate::plan::problem::PlanProblems;
+
+/// How labrun ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// All is good.
+    Success,
+    /// A cell failed or is invalid.
+    CellsFailed,
+    /// Wrong usage, or a wrong plan.
+    Usage,
+    /// Interrupted.
+    Interrupted,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(match status {
+            ExitStatus::Success => 0,
+            ExitStatus::CellsFailed => 1,
+            ExitStatus::Usage => 2,
+            ExitStatus::Interrupted => 130,
+        })
+    }
+}
+
+/// Does what the command line says; errors are printed here, once.
+pub fn dispatch(cli: Cli) -> ExitStatus {
+    let done = match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Plan(args)) => plan::plan(&args),
+        Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Plot(args)) => plot::plot(&args),
+        Some(Command::Sim(args)) => sim::sim(&args),
+        Some(Command::Clean(args)) => clean::clean(&args),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&error);
+        ExitStatus::Usage
+    })
+}
+
+/// Prints an error on stderr: a plan's problems with the plan's lines, others with their causes.
+fn complain(error: &anyhow::Error) {
+    let text = match error.downcast_ref::<PlanProblems>() {
+        Some(problems) if Term::stderr().features().colors_supported() => {
+            problems.render(&Renderer::styled())
+        }
+        Some(problems) => problems.to_string(),
+        None => {
+            let mut text = format!("error: {error}");
+            for cause in error.chain().skip(1) {
+                text.push_str(&format!("\n  caused by: {cause}"));
+            }
+            text
+        }
+    };
+    say(&text);
+}
+
+/// A line on stderr. Nothing can be done if nobody listens.
+fn say(text: &str) {
+    drop(Term::stderr().write_line(text));
+}
+
+/// Text on stdout: what a user may pipe.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `labrun plan x.toml | head` is no error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to standard output"),
+    }
+}
+
+/// Columns of the terminal that stdout is, or what reads well in a file.
+fn width() -> u16 {
+    let (_, columns) = Term::stdout().size_checked().unwrap_or((0, 120));
+    columns.clamp(80, 200)
+}
+
+/// Reads and expands a plan.
+fn load_plan(path: &Path) -> Result<(Plan, Matrix)> {
+    let file = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading the plan `{file}`"))?;
+    let plan = Plan::parse(&text, &file)?;
+    let matrix = Matrix::expand(&plan)?;
+    Ok((plan, matrix))
+}
+
+/// Reads `.env` of the working folder into the environment, under what is set already.
+///
+/// Runs before any thread is started, so that nothing reads the environment meanwhile.
+pub fn read_dot_env() -> Result<()> {
+    match dotenvy::dotenv() {
+        Ok(_) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        // The message quotes the line, which may hold a secret.
+        Err(dotenvy::Error::LineParse(_, at)) => {
+            anyhow::bail!("`.env` cannot be read: a line is wrong at its character {at}")
+        }
+        Err(error) => Err(error).context("reading `.env`"),
+    }
+}

@@ -1,0 +1,179 @@
+//! Where and how on this machine: figment layers, with the origin of each value.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider, providers::Env};
+use serde::{Deserialize, Serialize};
+
+/// The built-in defaults: the commented file is their only home.
+pub const DEFAULTS: &str = include_str!("../configs/default.toml");
+
+/// Everything that can be set for a machine. Empty strings mean "not set".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folders.
+    pub paths: Paths,
+    /// How processes are started.
+    pub process: Process,
+    /// The Redis of the redis tier.
+    pub redis: Redis,
+    /// Environment of every server, under the plan's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// `[paths]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paths {
+    /// Where run folders are made.
+    pub results: PathBuf,
+    /// Where disk tiers keep their chunks; empty: in the run folder.
+    pub scratch: PathBuf,
+    /// Folder of local models; empty: none.
+    pub models: PathBuf,
+    /// Folder of templates that win over the built-in ones; empty: none.
+    pub templates: PathBuf,
+}
+
+/// `[process]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Folder that holds `vllm` and `lmcache`; empty: PATH.
+    pub bin_dir: PathBuf,
+}
+
+/// `[redis]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://host:port`.
+    pub url: String,
+}
+
+/// The settings in force and where each came from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The values.
+    pub settings: Settings,
+    /// Origin of each value, by dotted key.
+    pub origins: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Layers defaults, `file` and the environment (which holds `.env` by then).
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        let mut figment = Figment::from(TomlLayer::new("built-in defaults", DEFAULTS)?);
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading the config file `{}`", path.display()))?;
+            figment = figment.merge(TomlLayer::new(&format!("`{}`", path.display()), &text)?);
+        }
+        // Keys are lowercase in TOML and uppercase in the environment.
+        figment = figment.merge(Env::prefixed("LABRUN_").split("__").filter(|key| {
+            // LABRUN_RUN and the like are labrun's own marks on its children, not settings.
+            key.as_str().contains('.')
+        }));
+        let settings: Settings = match figment.extract() {
+            Ok(settings) => settings,
+            Err(error) => {
+                let lines: Vec<String> = error.into_iter().map(|e| e.to_string()).collect();
+                bail!("the configuration is wrong: {}", lines.join("; "));
+            }
+        };
+        let mut origins = BTreeMap::new();
+        let values = serde_json::to_value(&settings)?;
+        collect_origins(&figment, "", &values, &mut origins);
+        Ok(Self { settings, origins })
+    }
+}
+
+fn collect_origins(
+    figment: &Figment,
+    key: &str,
+    value: &serde_json::Value,
+    origins: &mut BTreeMap<String, String>,
+) {
+    if let serde_json::Value::Object(table) = value {
+        for (name, value) in table {
+            let below = if key.is_empty() {
+                name.clone()
+            } else {
+                format!("{key}.{name}")
+            };
+            collect_origins(figment, &below, value, origins);
+        }
+        return;
+    }
+    let origin = figment
+        .find_metadata(key)
+        .map_or("unknown", |found| found.name.as_ref());
+    origins.insert(key.to_owned(), origin.to_owned());
+}
+
+/// One layer of TOML, through the same `toml` that reads plans. (figment's own feature would
+/// compile a second, older `toml`.)
+struct TomlLayer {
+    name: String,
+    values: toml::Table,
+}
+
+impl TomlLayer {
+    fn new(name: &str, text: &str) -> Result<Self> {
+        let values = toml::from_str(text).with_context(|| format!("reading {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            values,
+        })
+    }
+}
+
+impl Provider for TomlLayer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> std::result::Result<Map<Profile, Dict>, figment::Error> {
+        let dict = Value::serialize(&self.values)?
+            .into_dict()
+            .ok_or_else(|| figment::Error::from("not a table".to_owned()))?;
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_file_holds_every_key_and_each_value_has_an_origin() {
+        let config = Config::load(None).unwrap();
+        assert_eq!(config.settings.paths.results, PathBuf::from("results"));
+        assert_eq!(config.origins["paths.results"], "built-in defaults");
+        assert_eq!(config.origins.len(), 6, "{:?}", config.origins);
+    }
+
+    #[test]
+    fn a_file_wins_over_the_defaults_and_an_unknown_key_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("box.toml");
+        std::fs::write(&file, "[redis]\nurl = \"redis://10.0.0.1:6379\"\n").unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        assert_eq!(config.settings.redis.url, "redis://10.0.0.1:6379");
+        assert!(config.origins["redis.url"].contains("box.toml"));
+        std::fs::write(&file, "[redis]\nurll = \"x\"\n").unwrap();
+        let error = Config::load(Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("urll"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let error = Config::load(Some(Path::new("/nonexistent.toml"))).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent.toml"));
+    }
+}

@@ -1,0 +1,324 @@
+//! The load loop: one for every arrival process, on a thread of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::alarm::{Alarm, Timer};
+use super::audit::{Audit, CpuTimes, audit, measure_lag};
+use super::endpoint::{Endpoint, Scheme};
+use super::link::{Dial, Pool};
+use super::pacer::{Next, Pacer};
+use super::progress::Progress;
+use super::record::{Outcome, RequestRecord};
+use super::request::{Sender, Transport};
+use crate::plan::load_spec::{LoadSpec, Timeouts};
+use crate::workload::Schedule;
+
+/// How a load is run.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Limits for each request.
+    pub timeouts: Timeouts,
+    /// No request is begun after this; absent: all of the schedule are.
+    pub stop_after: Option<Duration>,
+    /// How long requests in flight may still take once the load was ended early.
+    pub drain: Duration,
+    /// The clock it waits by.
+    pub timer: Timer,
+    /// Cancelled to end the requests in flight at once (the second Ctrl-C).
+    pub kill: CancellationToken,
+}
+
+impl From<&LoadSpec> for LoadOptions {
+    fn from(spec: &LoadSpec) -> Self {
+        Self {
+            timeouts: spec.timeouts,
+            stop_after: spec.stop.after(),
+            drain: Duration::from_secs_f64(spec.drain_s),
+            ..Self::default()
+        }
+    }
+}
+
+/// What ended a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// Every planned request was sent and ended.
+    Count,
+    /// Its time was over.
+    Time,
+    /// It was cancelled.
+    Cancel,
+}
+
+/// When a load ran.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Its start, which all instants of its records are told from.
+    pub epoch: Instant,
+    /// From its start to the last arrival.
+    pub duration: Duration,
+    /// What ended it.
+    pub ended_by: EndedBy,
+}
+
+/// How many requests ended how. `sent` is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that were begun.
+    pub sent: u64,
+    /// Requests whose whole answer arrived.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Requests that were in flight when the load was ended.
+    pub unfinished: u64,
+}
+
+/// Everything that is known of a load.
+#[derive(Clone, Debug)]
+pub struct LoadOutcome {
+    /// Every request that was begun, in planned order.
+    pub records: Vec<RequestRecord>,
+    /// When it ran.
+    pub window: Window,
+    /// What the client says of itself.
+    pub audit: Audit,
+}
+
+impl LoadOutcome {
+    /// Requests by how they ended.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for record in &self.records {
+            tally.sent += 1;
+            match record.outcome {
+                Outcome::Ok => tally.ok += 1,
+                Outcome::Failed(_) => tally.failed += 1,
+                Outcome::Unfinished => tally.unfinished += 1,
+            }
+        }
+        tally
+    }
+}
+
+/// Why a load could not even begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The server's name leads nowhere.
+    #[error("cannot find `{endpoint}`: {source}")]
+    Resolve {
+        /// Where it should be.
+        endpoint: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The machine refused what the client needs.
+    #[error("the load client cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The HTTP client for TLS could not be made.
+    #[error("the HTTPS client cannot start: {0}")]
+    Https(#[from] reqwest::Error),
+}
+
+/// Sends the schedule's requests to `endpoint` and waits until all have ended.
+///
+/// `cancel` ends it early: nothing more is sent, requests in flight may still end within
+/// `options.drain`, and the rest is recorded as unfinished. Dropping the returned future ends it
+/// too.
+///
+/// The load has a thread and a single-threaded runtime of its own, so that nothing else that
+/// labrun does (sampling, logging, a simulator) can stand between a socket and its stamp.
+pub async fn drive(
+    schedule: Arc<Schedule>,
+    endpoint: &Endpoint,
+    options: &LoadOptions,
+    cancel: &CancellationToken,
+    progress: &Arc<Progress>,
+) -> Result<LoadOutcome, LoadError> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let (endpoint, cancel) = (endpoint.clone(), cancel.clone());
+    let (mut options, progress) = (options.clone(), Arc::clone(progress));
+    options.kill = options.kill.child_token();
+    let abandoned = options.kill.clone().drop_guard();
+    let abandon = cancel.child_token();
+    let abandoned_too = abandon.clone().drop_guard();
+    raise_open_files();
+    std::thread::Builder::new()
+        .name("load".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let outcome = runtime.map_err(LoadError::Start).and_then(|runtime| {
+                runtime.block_on(async {
+                    let patience = Duration::from_secs_f64(options.timeouts.connect_s);
+                    let transport = transport_to(&endpoint, patience).await?;
+                    let sender = Sender::new(schedule, transport, &endpoint, &options);
+                    drive_here(sender, &options, &abandon, &progress).await
+                })
+            });
+            // Nobody waits any more if the caller dropped the future.
+            let _abandoned = send.send(outcome);
+        })?;
+    let outcome = receive.await.unwrap_or_else(|_| {
+        Err(LoadError::Start(io::Error::other(
+            "the load thread panicked",
+        )))
+    });
+    drop((abandoned, abandoned_too));
+    outcome
+}
+
+async fn transport_to(endpoint: &Endpoint, patience: Duration) -> Result<Transport, LoadError> {
+    match endpoint.scheme() {
+        Scheme::Http => {
+            let resolved = endpoint.resolve(patience).await;
+            let address = resolved.map_err(|source| LoadError::Resolve {
+                endpoint: endpoint.to_string(),
+                source,
+            })?;
+            Ok(Transport::Direct(Pool::new(Dial::Tcp(address))))
+        }
+        Scheme::Https => Ok(Transport::https(endpoint, patience)?),
+    }
+}
+
+/// Lets this process open as many connections as the system allows it to.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If it is refused the old limit stays, and a request past it fails by its own name.
+    let _refused = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+/// The loop, on the runtime that it is called on.
+pub(crate) async fn drive_here(
+    sender: Sender,
+    options: &LoadOptions,
+    cancel: &CancellationToken,
+    progress: &Progress,
+) -> Result<LoadOutcome, LoadError> {
+    let mut pacer = Pacer::new(sender.schedule());
+    let alarm = Alarm::new(options.timer)?;
+    let over = CancellationToken::new();
+    let lag = measure_lag(options.timer, over.clone());
+    let cpu_before = CpuTimes::now();
+    let epoch = Instant::now();
+    let sender = Arc::new(sender.start(epoch));
+    let work = async {
+        let mut flight = Flight {
+            epoch,
+            sender,
+            tasks: JoinSet::new(),
+            records: Vec::new(),
+        };
+        let ended_by = flight
+            .run(&mut pacer, &alarm, options, (cancel, progress))
+            .await;
+        over.cancel();
+        (flight.records, ended_by)
+    };
+    let ((mut records, ended_by), lag) = tokio::join!(work, lag);
+    let cpu_after = CpuTimes::now();
+    let busy = epoch.elapsed();
+    records.sort_unstable_by_key(|record| record.index);
+    let duration = records
+        .iter()
+        .map(RequestRecord::last_arrival)
+        .max()
+        .unwrap_or_default();
+    let audit = audit(&records, &lag?, (cpu_before, cpu_after), busy);
+    Ok(LoadOutcome {
+        records,
+        window: Window {
+            epoch,
+            duration,
+            ended_by,
+        },
+        audit,
+    })
+}
+
+struct Flight {
+    epoch: Instant,
+    sender: Arc<Sender>,
+    tasks: JoinSet<RequestRecord>,
+    records: Vec<RequestRecord>,
+}
+
+impl Flight {
+    async fn run(
+        &mut self,
+        pacer: &mut Pacer,
+        alarm: &Alarm,
+        options: &LoadOptions,
+        (cancel, progress): (&CancellationToken, &Progress),
+    ) -> EndedBy {
+        let mut ended_by = EndedBy::Count;
+        // Far enough never to come, near enough to be an instant.
+        let never = self.epoch + Duration::from_secs(10 * 365 * 86_400);
+        let mut stop = std::pin::pin!(sleep_until(
+            options.stop_after.map_or(never, |after| self.epoch + after)
+        ));
+        let mut drained = std::pin::pin!(sleep_until(never));
+        loop {
+            let wake = match pacer.next(self.epoch.elapsed()) {
+                Next::Send { index, intended } => {
+                    progress.began();
+                    self.tasks
+                        .spawn(Arc::clone(&self.sender).send(index, intended));
+                    continue;
+                }
+                Next::WaitUntil(instant) => Some(self.epoch + instant),
+                Next::WaitForEnd => None,
+                Next::Finished => return ended_by,
+            };
+            let running = ended_by == EndedBy::Count;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if running => {
+                    ended_by = EndedBy::Cancel;
+                    pacer.stop();
+                    drained.as_mut().reset(Instant::now() + options.drain);
+                }
+                () = stop.as_mut(), if running => {
+                    ended_by = EndedBy::Time;
+                    pacer.stop();
+                    drained.as_mut().reset(Instant::now() + options.drain);
+                }
+                () = drained.as_mut(), if !options.kill.is_cancelled() => options.kill.cancel(),
+                Some(ended) = self.tasks.join_next() => self.ended(ended, pacer, progress),
+                () = alarm.wait_until(wake.unwrap_or(never)), if wake.is_some() => {}
+            }
+        }
+    }
+
+    fn ended(
+        &mut self,
+        ended: Result<RequestRecord, tokio::task::JoinError>,
+        pacer: &mut Pacer,
+        progress: &Progress,
+    ) {
+        match ended {
+            Ok(record) => {
+                pacer.ended(record.index as usize, record.done);
+                progress.ended(&record);
+                self.records.push(record);
+            }
+            // No task is ever aborted, so this is a bug's panic: it goes on to the caller.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong with one request, each under its own name.
+
+use std::borrow::Cow;
+use std::io;
+
+/// The kind of a failure. Its name is what records, tables and tests use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// The server refused the connection: nothing listens there.
+    ConnectRefused,
+    /// The connection could not be set up for another reason.
+    Connect,
+    /// The connection was not set up in time.
+    TimeoutConnect,
+    /// The first token did not come in time.
+    TimeoutFirstToken,
+    /// The answer did not end in time.
+    TimeoutTotal,
+    /// The server reset the connection.
+    Reset,
+    /// The stream ended before its end mark.
+    CutStream,
+    /// The server reported an error inside a stream that had begun with status 200.
+    StreamError,
+    /// A status other than 200.
+    Http(u16),
+    /// Status 200, but the body is no event stream.
+    NotAStream,
+    /// What came is not HTTP/1.1.
+    BadResponse,
+    /// An event is not the JSON of a completion.
+    BadEvent,
+    /// An event is longer than any completion's.
+    EventTooLarge,
+    /// The stream ended well and held no token.
+    EmptyAnswer,
+}
+
+impl ErrorKind {
+    /// The name, kebab-case.
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::ConnectRefused => "connect-refused",
+            Self::Connect => "connect",
+            Self::TimeoutConnect => "timeout-connect",
+            Self::TimeoutFirstToken => "timeout-first-token",
+            Self::TimeoutTotal => "timeout-total",
+            Self::Reset => "reset",
+            Self::CutStream => "cut-stream",
+            Self::StreamError => "stream-error",
+            Self::Http(status) => return Cow::Owned(format!("http-{status}")),
+            Self::NotAStream => "not-a-stream",
+            Self::BadResponse => "bad-response",
+            Self::BadEvent => "bad-event",
+            Self::EventTooLarge => "event-too-large",
+            Self::EmptyAnswer => "empty-answer",
+        })
+    }
+}
+
+/// A kind and the words that go with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind.
+    pub kind: ErrorKind,
+    /// What was seen: the server's message, or the system's.
+    pub message: String,
+}
+
+/// Bytes of a server's message that are kept.
+pub(crate) const MESSAGE_BYTES: usize = 500;
+
+impl Failure {
+    /// A failure with its words.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// A failure with the first bytes of what the server wrote.
+    pub(crate) fn with_body(kind: ErrorKind, body: &[u8]) -> Self {
+        let kept = &body[..body.len().min(MESSAGE_BYTES)];
+        Self::new(kind, String::from_utf8_lossy(kept).trim().to_owned())
+    }
+
+    /// What an error while connecting means.
+    pub(crate) fn connecting(error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
+            io::ErrorKind::TimedOut => ErrorKind::TimeoutConnect,
+            _ => ErrorKind::Connect,
+        };
+        Self::new(kind, error.to_string())
+    }
+
+    /// What an error on an open connection means.
+    pub(crate) fn transferring(error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted => ErrorKind::Reset,
+            _ => ErrorKind::CutStream,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kebab_case() {
+        assert_eq!(ErrorKind::Http(503).name(), "http-503");
+        assert_eq!(ErrorKind::TimeoutFirstToken.name(), "timeout-first-token");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let failure = Failure::with_body(ErrorKind::Http(500), &[b'x'; 2000]);
+        assert_eq!(failure.message.len(), MESSAGE_BYTES);
+    }
+}

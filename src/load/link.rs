@@ -1,0 +1,196 @@
+//! Connections: made, kept while a server keeps them, and reused.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How long an idle connection is reused. uvicorn closes idle ones after 5 s.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Bytes of one socket read. Large enough that a burst is few reads, small enough for a thousand.
+const READ_BYTES: usize = 32 * 1024;
+
+/// An open byte stream to the server.
+#[derive(Debug)]
+pub(crate) enum Link {
+    Tcp(TcpStream),
+    /// The other end is a test's script.
+    #[cfg(test)]
+    Scripted(tokio::io::DuplexStream),
+}
+
+/// A link and the buffer that its reads go to.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) link: Link,
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Whether the server has left it open and silent, as far as is known without waiting.
+    fn is_open(&self) -> bool {
+        match &self.link {
+            Link::Tcp(stream) => {
+                let mut byte = [0];
+                matches!(stream.try_read(&mut byte),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            #[cfg(test)]
+            Link::Scripted(_) => true,
+        }
+    }
+}
+
+/// Where new connections come from.
+#[derive(Debug)]
+pub(crate) enum Dial {
+    Tcp(SocketAddr),
+    /// Hands the test's script one end of a pipe per connection.
+    #[cfg(test)]
+    Scripted(tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>),
+}
+
+/// The connections of one load.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    dial: Dial,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+/// What the pool had.
+pub(crate) enum Lent {
+    /// One that seems open.
+    Open(Connection),
+    /// Nothing, and nothing was lost.
+    None,
+    /// Nothing any more: one that was kept is closed.
+    Closed,
+}
+
+impl Pool {
+    pub(crate) fn new(dial: Dial) -> Self {
+        Self {
+            dial,
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Makes a connection.
+    pub(crate) async fn connect(&self) -> io::Result<Connection> {
+        match &self.dial {
+            Dial::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::new(Link::Tcp(stream)))
+            }
+            #[cfg(test)]
+            Dial::Scripted(script) => {
+                let (ours, theirs) = tokio::io::duplex(1 << 20);
+                script
+                    .send(theirs)
+                    .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+                Ok(Connection::new(Link::Scripted(ours)))
+            }
+        }
+    }
+
+    /// The connection that was used last, if it can still be used.
+    pub(crate) fn lend(&self) -> Lent {
+        let mut idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some((connection, since)) = idle.pop() else {
+            return Lent::None;
+        };
+        if since.elapsed() >= IDLE {
+            // The others have waited even longer.
+            idle.clear();
+            return Lent::None;
+        }
+        if connection.is_open() {
+            Lent::Open(connection)
+        } else {
+            Lent::Closed
+        }
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(crate) fn give_back(&self, connection: Connection) {
+        let mut idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        idle.push((connection, Instant::now()));
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(test)]
+            Self::Scripted(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(test)]
+            Self::Scripted(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(test)]
+            Self::Scripted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Self::Scripted(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Scripted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Counters of a running load, for whoever shows them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::record::{Outcome, RequestRecord};
+
+/// What has happened so far. Written once a request, never once a token.
+#[derive(Debug, Default)]
+pub struct Progress {
+    sent: AtomicU64,
+    ok: AtomicU64,
+    failed: AtomicU64,
+    unfinished: AtomicU64,
+    output_tokens: AtomicU64,
+}
+
+/// The counters at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Requests begun.
+    pub sent: u64,
+    /// Requests whose whole answer arrived.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Requests that were in flight when the load was ended.
+    pub unfinished: u64,
+    /// Output tokens of the requests that ended, by the server's count.
+    pub output_tokens: u64,
+}
+
+impl Progress {
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            sent: self.sent.load(Relaxed),
+            ok: self.ok.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            unfinished: self.unfinished.load(Relaxed),
+            output_tokens: self.output_tokens.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn began(&self) {
+        self.sent.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn ended(&self, record: &RequestRecord) {
+        let counter = match record.outcome {
+            Outcome::Ok => &self.ok,
+            Outcome::Failed(_) => &self.failed,
+            Outcome::Unfinished => &self.unfinished,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.output_tokens
+            .fetch_add(record.output_tokens().unwrap_or(0).into(), Relaxed);
+    }
+}

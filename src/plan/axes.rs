@@ -1,0 +1,203 @@
+//! `[matrix]`: the axes, and the partial cells that are taken out or put in.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use toml::de::DeValue;
+
+use super::problem::suggestion;
+use super::reader::{Located, TableReader, array, describe, json, positive, string};
+use crate::units::{Concurrency, GenLen, PromptLen};
+
+/// The names of the axes that every plan has.
+pub const AXES: [&str; 5] = ["tier", "prompt_len", "gen_len", "concurrency", "label"];
+
+/// A further axis: any dotted key of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExtraAxis {
+    /// The dotted key, such as `server.args.max-num-batched-tokens`.
+    pub key: String,
+    /// Where it stands.
+    pub span: Range<usize>,
+    /// Its values.
+    pub values: Vec<Located<Value>>,
+}
+
+/// Some coordinates of a cell. An absent one stands for every value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PartialCell {
+    /// Where it stands.
+    pub span: Range<usize>,
+    /// The tier's name.
+    pub tier: Option<Located<String>>,
+    /// The workload's label.
+    pub label: Option<Located<String>>,
+    /// Prompt length, tokens.
+    pub prompt_len: Option<PromptLen>,
+    /// Generated tokens.
+    pub gen_len: Option<GenLen>,
+    /// Requests in flight.
+    pub concurrency: Option<Concurrency>,
+    /// Values of further axes, by key, as they are shown.
+    pub extra: Vec<(String, String)>,
+}
+
+/// `[matrix]`, checked: no axis is empty and no value stands twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Axes {
+    /// Where the table stands.
+    pub span: Range<usize>,
+    /// Tier names.
+    pub tier: Vec<Located<String>>,
+    /// Prompt lengths, tokens.
+    pub prompt_len: Vec<PromptLen>,
+    /// Generated tokens.
+    pub gen_len: Vec<GenLen>,
+    /// Requests in flight.
+    pub concurrency: Vec<Concurrency>,
+    /// Workload labels.
+    pub label: Vec<Located<String>>,
+    /// Further axes, in the plan's order.
+    pub extra: Vec<ExtraAxis>,
+    /// Partial cells taken out.
+    pub exclude: Vec<PartialCell>,
+    /// Partial cells put in.
+    pub include: Vec<PartialCell>,
+}
+
+impl Axes {
+    /// Reads `[matrix]`.
+    pub fn read(table: &TableReader<'_>) -> Self {
+        let mut axes = Self {
+            span: table.span(),
+            tier: axis(table, "tier", string),
+            prompt_len: counts(axis(table, "prompt_len", positive), PromptLen::new),
+            gen_len: counts(axis(table, "gen_len", positive), GenLen::new),
+            concurrency: counts(axis(table, "concurrency", positive), Concurrency::new),
+            label: axis(table, "label", string),
+            ..Self::default()
+        };
+        for key in table
+            .keys()
+            .into_iter()
+            .filter(|key| key.value.contains('.'))
+        {
+            let values = axis(table, &key.value, json);
+            axes.extra.push(ExtraAxis {
+                key: key.value,
+                span: key.span,
+                values,
+            });
+        }
+        let further: Vec<String> = axes.extra.iter().map(|axis| axis.key.clone()).collect();
+        let partial = |table: &TableReader<'_>| PartialCell::read(table, &further);
+        axes.exclude = table.tables("exclude").iter().map(partial).collect();
+        axes.include = table.tables("include").iter().map(partial).collect();
+        table.finish();
+        axes
+    }
+}
+
+impl PartialCell {
+    fn read(table: &TableReader<'_>, further: &[String]) -> Self {
+        let count = |key: &str| table.read(key, positive).map(|found| found.value);
+        let cell = Self {
+            span: table.span(),
+            tier: table.read("tier", string),
+            label: table.read("label", string),
+            prompt_len: count("prompt_len").and_then(PromptLen::new),
+            gen_len: count("gen_len").and_then(GenLen::new),
+            concurrency: count("concurrency").and_then(Concurrency::new),
+            extra: further
+                .iter()
+                .filter_map(|key| Some((key.clone(), shown(&table.read(key, json)?.value))))
+                .collect(),
+        };
+        if table.keys().is_empty() {
+            table.problem(
+                format!("{} is empty", table.title()),
+                "name at least one axis",
+            );
+        }
+        table.finish();
+        cell
+    }
+}
+
+/// A value of a further axis, as coordinates show it.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn counts<T>(values: Vec<Located<u32>>, make: impl Fn(u32) -> Option<T>) -> Vec<T> {
+    values
+        .into_iter()
+        .filter_map(|found| make(found.value))
+        .collect()
+}
+
+/// Reads one axis: an array, not empty, no value twice.
+fn axis<T: PartialEq + std::fmt::Display>(
+    table: &TableReader<'_>,
+    key: &str,
+    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+) -> Vec<Located<T>> {
+    let Some(found) = table.value(key) else {
+        table.problem(
+            format!("axis `{key}` is missing in [matrix]"),
+            format!("add `{key} = [...]`"),
+        );
+        return Vec::new();
+    };
+    if !found.value.is_array() {
+        let message = format!("axis `{key}` must be an array");
+        table.problems().add(
+            found.span,
+            message,
+            format!("found {}", describe(found.value)),
+        );
+        return Vec::new();
+    }
+    let Some(values) = table.read(key, array(read)) else {
+        return Vec::new();
+    };
+    for (index, value) in values.value.iter().enumerate() {
+        if values.value[..index]
+            .iter()
+            .any(|earlier| earlier.value == value.value)
+        {
+            let message = format!("`{}` stands twice on axis `{key}`", value.value);
+            table.problems().add(
+                value.span.clone(),
+                message,
+                "remove one; use `repeats` to repeat",
+            );
+        }
+    }
+    values.value
+}
+
+/// Reports a name on an axis that nothing defines.
+pub fn check_names(
+    table: &TableReader<'_>,
+    names: &[Located<String>],
+    defined: &[&str],
+    what: &str,
+    how: &str,
+) {
+    for name in names
+        .iter()
+        .filter(|name| !defined.contains(&name.value.as_str()))
+    {
+        let message = format!("{what} `{}` is not defined", name.value);
+        let hint = format!(
+            "add [{how}.{}], or: {}",
+            name.value,
+            suggestion(&name.value, defined)
+        );
+        table.problems().add(name.span.clone(), message, hint);
+    }
+}

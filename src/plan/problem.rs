@@ -1,0 +1,134 @@
+//! Problems of a plan: where, what, and what to do. All are reported at once.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// One thing that is wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where in the text, as a byte range.
+    pub span: Range<usize>,
+    /// What is wrong, lowercase, no full stop.
+    pub message: String,
+    /// What to do about it; empty where the message says it.
+    pub hint: String,
+}
+
+/// Every problem of one plan, with the text that they point into.
+#[derive(Clone, Debug)]
+pub struct PlanProblems {
+    /// The file, as the user named it.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// At least one, in the order of the text.
+    pub problems: Vec<Problem>,
+}
+
+impl PlanProblems {
+    /// The problems as a person reads them: file, line, column, the line itself and a hint.
+    pub fn render(&self, renderer: &Renderer) -> String {
+        let mut out = String::new();
+        for problem in &self.problems {
+            let start = problem.span.start.min(self.text.len());
+            let end = problem.span.end.clamp(start, self.text.len());
+            let snippet = Snippet::source(&self.text).path(&self.file).annotation(
+                AnnotationKind::Primary
+                    .span(start..end)
+                    .label(&problem.hint),
+            );
+            let title = Level::ERROR.primary_title(&problem.message);
+            out.push_str(&renderer.render(&[title.element(snippet)]));
+            out.push_str("\n\n");
+        }
+        let count = self.problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        out.push_str(&format!(
+            "{count} {noun} in `{}`; nothing was run",
+            self.file
+        ));
+        out
+    }
+}
+
+impl fmt::Display for PlanProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(&Renderer::plain()))
+    }
+}
+
+impl std::error::Error for PlanProblems {}
+
+/// The candidate nearest to `word`, if one is near enough to be what was meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let normal = |s: &str| s.to_lowercase().replace(['-', '_'], "");
+    let wanted = normal(word);
+    candidates
+        .into_iter()
+        .map(|candidate| (likeness(&wanted, &normal(candidate)), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// 0 to 1. Jaro-Winkler is blind to swapped letters of short words, so one swap counts as near.
+fn likeness(a: &str, b: &str) -> f64 {
+    let swapped = strsim::damerau_levenshtein(a, b) == 1 && a.len() > 2;
+    strsim::jaro_winkler(a, b).max(if swapped { 0.8 } else { 0.0 })
+}
+
+/// `did you mean ...?` or the list of what is valid.
+pub fn suggestion(word: &str, candidates: &[&str]) -> String {
+    match nearest(word, candidates.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if candidates.is_empty() => "nothing is valid here".to_owned(),
+        None => format!("valid: {}", list(candidates)),
+    }
+}
+
+/// Names in backticks, separated by commas.
+pub fn list(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_ignores_case_and_separators_and_refuses_the_far() {
+        let keys = ["prompt_len", "gen_len", "tier"];
+        assert_eq!(nearest("promt_len", keys), Some("prompt_len"));
+        assert_eq!(nearest("Gen-Len", keys), Some("gen_len"));
+        assert_eq!(nearest("zzz", keys), None);
+    }
+
+    #[test]
+    fn a_problem_shows_file_line_column_and_hint() {
+        let text = "name = \"x\"\n[matrix]\ntyer = []\n";
+        let at = text.find("tyer").unwrap();
+        let problems = PlanProblems {
+            file: "plans/x.toml".into(),
+            text: text.into(),
+            problems: vec![Problem {
+                span: at..at + 4,
+                message: "unknown key `tyer` in [matrix]".into(),
+                hint: "did you mean `tier`?".into(),
+            }],
+        };
+        let shown = problems.to_string();
+        assert!(
+            shown.contains("error: unknown key `tyer` in [matrix]"),
+            "{shown}"
+        );
+        assert!(shown.contains("plans/x.toml:3:1"), "{shown}");
+        assert!(shown.contains("did you mean `tier`?"), "{shown}");
+        assert!(shown.contains("1 problem in `plans/x.toml`"), "{shown}");
+    }
+}

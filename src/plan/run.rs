@@ -1,0 +1,135 @@
+//! `[run]`: how many requests, in which cache states, in which order.
+
+use serde::{Deserialize, Serialize};
+
+use super::problem::suggestion;
+use super::reader::{Located, TableReader, array, non_negative, positive, string};
+use super::state::CacheState;
+use crate::units::{Repeat, RequestCount, Seed};
+
+/// In which order cells run. It changes what is measured, so it is the plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Repeat 1 of all cells, then 2; tiers rotated in each repeat, so that drift of the machine
+    /// meets every tier alike.
+    Interleaved,
+    /// All cells of one server together.
+    Grouped,
+}
+
+/// How long a server lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reuse {
+    /// One server a cell.
+    Cell,
+    /// One server for successive cells that differ only in load.
+    Server,
+}
+
+/// `[run]`, checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Measured requests a cell and cache state.
+    pub requests: RequestCount,
+    /// How often the whole matrix runs.
+    pub repeats: Repeat,
+    /// The cache states, in the order that a server reaches them.
+    pub states: Vec<CacheState>,
+    /// The order of cells.
+    pub order: Order,
+    /// How long a server lives.
+    pub reuse: Reuse,
+    /// The root of all that is random.
+    pub seed: Seed,
+    /// Requests on other text, of the cell's own shape, before anything is measured.
+    pub warmup: u32,
+}
+
+impl RunSpec {
+    /// Reads `[run]`; a missing table means the defaults.
+    pub fn read(table: Option<&TableReader<'_>>) -> Self {
+        let mut spec = Self::default();
+        let Some(table) = table else { return spec };
+        if let Some(found) = table.read("requests", positive)
+            && let Some(count) = RequestCount::new(found.value)
+        {
+            spec.requests = count;
+        }
+        if let Some(found) = table.read("repeats", positive)
+            && let Some(count) = Repeat::new(found.value)
+        {
+            spec.repeats = count;
+        }
+        if let Some(found) = table.read("states", array(string)) {
+            spec.states = read_states(table, &found);
+        }
+        let orders = [
+            ("interleaved", Order::Interleaved),
+            ("grouped", Order::Grouped),
+        ];
+        if let Some(found) = table.choice("order", &orders) {
+            spec.order = found.value;
+        }
+        if let Some(found) =
+            table.choice("reuse", &[("cell", Reuse::Cell), ("server", Reuse::Server)])
+        {
+            spec.reuse = found.value;
+        }
+        if let Some(found) = table.read("seed", non_negative) {
+            spec.seed = Seed(found.value);
+        }
+        if let Some(found) = table.read("warmup", non_negative) {
+            spec.warmup = u32::try_from(found.value).unwrap_or(u32::MAX);
+        }
+        table.finish();
+        spec
+    }
+}
+
+impl Default for RunSpec {
+    /// What a plan without `[run]` means.
+    fn default() -> Self {
+        let one = |count: Option<RequestCount>| count.unwrap_or_else(|| unreachable!("not zero"));
+        Self {
+            requests: one(RequestCount::new(24)),
+            repeats: Repeat::new(1).unwrap_or_else(|| unreachable!("not zero")),
+            states: vec![CacheState::Cold, CacheState::Tier],
+            order: Order::Interleaved,
+            reuse: Reuse::Cell,
+            seed: Seed(42),
+            warmup: 2,
+        }
+    }
+}
+
+fn read_states(table: &TableReader<'_>, found: &Located<Vec<Located<String>>>) -> Vec<CacheState> {
+    let mut states = Vec::new();
+    for name in &found.value {
+        let Some(state) = CacheState::from_name(&name.value) else {
+            let names = CacheState::ALL.map(CacheState::name);
+            let message = format!("unknown cache state `{}` in {}", name.value, table.title());
+            table
+                .problems()
+                .add(name.span.clone(), message, suggestion(&name.value, &names));
+            continue;
+        };
+        if state == CacheState::Restart {
+            let message = "this version cannot reach the cache state `restart`";
+            table
+                .problems()
+                .add(name.span.clone(), message, "remove it");
+        } else if states.contains(&state) {
+            let message = format!("cache state `{state}` stands twice in {}", table.title());
+            table
+                .problems()
+                .add(name.span.clone(), message, "remove one");
+        } else {
+            states.push(state);
+        }
+    }
+    // One server reaches them in this order only: `gpu` needs what `cold` left behind.
+    states.sort_unstable();
+    states
+}

@@ -1,0 +1,318 @@
+//! `[server]`: what is started for a cell.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::reader::{Located, TableReader, array, json, positive, string};
+use super::sim_spec::SimSpec;
+
+/// How the server of a cell is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Launcher {
+    /// The built-in simulator, in a process of its own.
+    Sim,
+    /// `vllm serve` as a process of this machine.
+    Process,
+    /// A server that runs already; labrun neither starts nor stops it.
+    External,
+}
+
+impl Launcher {
+    const NAMED: [(&'static str, Launcher); 3] = [
+        ("sim", Self::Sim),
+        ("process", Self::Process),
+        ("external", Self::External),
+    ];
+
+    /// The name that plans use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sim => "sim",
+            Self::Process => "process",
+            Self::External => "external",
+        }
+    }
+}
+
+/// Where LMCache lives. Results name it: the two are not the same system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LmcacheMode {
+    /// Inside the engine's process, configured by a YAML file.
+    InProcess,
+    /// In an `lmcache server` beside vLLM, configured by its arguments.
+    MultiProcess,
+}
+
+impl LmcacheMode {
+    const NAMED: [(&'static str, LmcacheMode); 2] = [
+        ("in-process", Self::InProcess),
+        ("multi-process", Self::MultiProcess),
+    ];
+
+    /// The name that plans and results use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::MultiProcess => "multi-process",
+        }
+    }
+}
+
+/// `[server]`, checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerSpec {
+    /// How it is started.
+    pub launcher: Launcher,
+    /// Where LMCache lives.
+    pub lmcache: LmcacheMode,
+    /// `http://host:port` of an external server; empty for the others.
+    pub url: String,
+    /// Arguments of `vllm serve`, without the leading dashes.
+    pub args: Map<String, Value>,
+    /// Arguments of `lmcache server` (multi-process mode), without the leading dashes.
+    pub lmcache_args: Map<String, Value>,
+    /// Environment of the server.
+    pub env: BTreeMap<String, String>,
+    /// Token ids that prompts are made of: plain text in the model's vocabulary, nothing special.
+    pub prompt_token_ids: Range<u32>,
+    /// How long it may take from its start to its first real token.
+    pub ready_timeout: Duration,
+    /// How long it may take to stop before it is killed.
+    pub stop_grace: Duration,
+    /// What the simulator pretends to be.
+    pub sim: SimSpec,
+}
+
+/// Arguments that labrun sets itself, and from what.
+const MANAGED_ARGS: &[(&str, &str)] = &[
+    ("host", "labrun binds servers to 127.0.0.1"),
+    ("port", "labrun picks a free port"),
+    ("model", "set `model` at the top of the plan"),
+    ("served-model-name", "it is the plan's `model`"),
+    (
+        "kv-transfer-config",
+        "it follows from the tier and `lmcache`",
+    ),
+    ("kv-offloading-size", "set `max_local_cpu_size` of the tier"),
+    ("kv-offloading-backend", "use the tier `native`"),
+];
+
+impl ServerSpec {
+    /// Reads `[server]`; a missing table is a problem at the plan's root.
+    pub fn read(table: &TableReader<'_>) -> Option<Self> {
+        let launcher = match table.value("launcher") {
+            Some(_) => table.choice("launcher", &Launcher::NAMED),
+            None => {
+                table.problem("`launcher` is missing in [server]", "add `launcher`");
+                None
+            }
+        };
+        let lmcache = table.choice("lmcache", &LmcacheMode::NAMED);
+        let url = table.read("url", string);
+        let sim = table.table("sim");
+        let spec = Self {
+            launcher: launcher.as_ref().map_or(Launcher::Sim, |found| found.value),
+            lmcache: lmcache
+                .as_ref()
+                .map_or(LmcacheMode::InProcess, |found| found.value),
+            url: url
+                .as_ref()
+                .map_or(String::new(), |found| found.value.clone()),
+            args: read_args(table, "args", MANAGED_ARGS),
+            lmcache_args: read_args(table, "lmcache_args", &[]),
+            env: read_env(table),
+            prompt_token_ids: read_token_ids(table),
+            ready_timeout: seconds(table, "ready_timeout_s", 900),
+            stop_grace: seconds(table, "stop_grace_s", 30),
+            sim: sim
+                .as_ref()
+                .map_or_else(|| Some(SimSpec::default()), read_sim)?,
+        };
+        table.finish();
+        spec.check(table, &url, lmcache.as_ref(), sim.as_ref());
+        launcher.map(|_| spec)
+    }
+
+    /// Whether the engine keeps KV of earlier prompts on the GPU.
+    pub fn gpu_prefix_cache(&self) -> bool {
+        let says = |name: &str| self.args.get(name).and_then(Value::as_bool);
+        says("no-enable-prefix-caching") != Some(true)
+            && says("enable-prefix-caching") != Some(false)
+    }
+
+    fn check(
+        &self,
+        table: &TableReader<'_>,
+        url: &Option<Located<String>>,
+        lmcache: Option<&Located<LmcacheMode>>,
+        sim: Option<&TableReader<'_>>,
+    ) {
+        match (self.launcher, url) {
+            (Launcher::External, None) => {
+                table.problem(
+                    "an external server needs `url`",
+                    "add `url = \"http://HOST:PORT\"`",
+                );
+            }
+            (Launcher::External, Some(url))
+                if !(url.value.starts_with("http://") || url.value.starts_with("https://")) =>
+            {
+                let message = format!("`url` is `{}`", url.value);
+                table
+                    .problems()
+                    .add(url.span.clone(), message, "write http://HOST:PORT");
+            }
+            (Launcher::Sim | Launcher::Process, Some(url)) => {
+                let message = "`url` is only for `launcher = \"external\"`";
+                table.problems().add(url.span.clone(), message, "remove it");
+            }
+            _ => {}
+        }
+        if let (Launcher::Sim, Some(mode)) = (self.launcher, lmcache)
+            && mode.value == LmcacheMode::MultiProcess
+        {
+            let message = "the simulator has LMCache in its own process only";
+            table
+                .problems()
+                .add(mode.span.clone(), message, "remove it, or use `process`");
+        }
+        if let Some(sim) = sim
+            && self.launcher != Launcher::Sim
+        {
+            sim.problem("[server.sim] is only for `launcher = \"sim\"`", "remove it");
+        }
+    }
+}
+
+/// Ids that are plain text in the vocabulary of nearly every model.
+const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
+
+fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
+    let key = "prompt_token_ids";
+    let Some(found) = table.read(key, array(positive)) else {
+        return PROMPT_TOKEN_IDS;
+    };
+    match found.value.as_slice() {
+        [first, last] if first.value < last.value => first.value..last.value + 1,
+        _ => {
+            let message = format!("`{key}` must be [FIRST, LAST], the first below the last");
+            table
+                .problems()
+                .add(found.span, message, "such as [1000, 30000]");
+            PROMPT_TOKEN_IDS
+        }
+    }
+}
+
+fn seconds(table: &TableReader<'_>, key: &str, default_s: u32) -> Duration {
+    let found = table
+        .read(key, positive)
+        .map_or(default_s, |found| found.value);
+    Duration::from_secs(u64::from(found))
+}
+
+fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Map<String, Value> {
+    let mut all = Map::new();
+    let Some(args) = table.table(key) else {
+        return all;
+    };
+    for name in args.keys() {
+        let normal = name.value.replace('_', "-");
+        if let Some((_, why)) = managed.iter().find(|(managed, _)| *managed == normal) {
+            let message = format!("`{}` in {} is labrun's to set", name.value, args.title());
+            args.problems().add(name.span, message, *why);
+        } else if name.value.starts_with('-') {
+            let message = format!("`{}` in {} begins with a dash", name.value, args.title());
+            let bare = name.value.trim_start_matches('-');
+            args.problems()
+                .add(name.span, message, format!("write `{bare}`"));
+        } else if let Some(found) = args.read(&name.value, json) {
+            all.insert(normal, found.value);
+        }
+    }
+    all
+}
+
+/// Words that mark a name whose value is a secret.
+const SECRET_NAMES: [&str; 5] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY", "CREDENTIAL"];
+
+/// Whether a value of this name is a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_uppercase();
+    SECRET_NAMES.iter().any(|word| name.contains(word))
+}
+
+fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let Some(env) = table.table("env") else {
+        return all;
+    };
+    for name in env.keys() {
+        if name.value.starts_with("LMCACHE_") {
+            let message = format!("`{}` would override the tier's rendered file", name.value);
+            env.problems()
+                .add(name.span, message, "set LMCache's keys in [tier.<name>]");
+        } else if is_secret_name(&name.value) {
+            let message = format!("`{}` looks like a secret, and plans are kept", name.value);
+            env.problems().add(
+                name.span,
+                message,
+                "set it in the environment or in `.env`; servers inherit it",
+            );
+        } else if let Some(found) = env.read(&name.value, string) {
+            all.insert(name.value, found.value);
+        }
+    }
+    all
+}
+
+/// Reads `[server.sim]` through serde, which knows the fields, and then checks the values.
+fn read_sim(table: &TableReader<'_>) -> Option<SimSpec> {
+    let mut given = Map::new();
+    if let Some(faults) = table.read("faults", array(string)) {
+        let mut names = Vec::new();
+        for fault in faults.value {
+            match fault.value.parse::<super::sim_spec::Fault>() {
+                Ok(_) => names.push(Value::String(fault.value)),
+                Err(error) => table.problems().add(fault.span, error.to_string(), ""),
+            }
+        }
+        given.insert("faults".to_owned(), Value::Array(names));
+    }
+    let known = match serde_json::to_value(SimSpec::default()) {
+        Ok(Value::Object(known)) => known,
+        _ => Map::new(),
+    };
+    for (key, default) in known.iter().filter(|(key, _)| *key != "faults") {
+        let found = table.read(key, |value| {
+            if default.is_u64() {
+                positive(value).and(json(value))
+            } else {
+                json(value)
+            }
+        });
+        if let Some(found) = found {
+            given.insert(key.clone(), found.value);
+        }
+    }
+    table.finish();
+    let spec = serde_json::from_value::<SimSpec>(Value::Object(given));
+    match spec {
+        Ok(spec) => {
+            for problem in spec.problems() {
+                table.problem(problem, "");
+            }
+            Some(spec)
+        }
+        Err(error) => {
+            table.problem(format!("[server.sim]: {error}"), "");
+            None
+        }
+    }
+}

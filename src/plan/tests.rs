@@ -1,0 +1,279 @@
+use super::*;
+use crate::matrix::Matrix;
+
+/// A valid plan; each test changes one thing.
+const GOOD: &str = r#"
+name = "t"
+model = "m"
+
+[matrix]
+tier = ["baseline", "cpu"]
+prompt_len = [512, 1024]
+gen_len = [8]
+concurrency = [1, 4]
+label = ["rag"]
+
+[run]
+repeats = 2
+
+[workload.rag]
+kind = "shared-prefix"
+question_len = 32
+
+[server]
+launcher = "sim"
+"#;
+
+/// The plan's cells, or its problems: `LINE:COLUMN message | hint`.
+#[track_caller]
+fn cells_of(text: &str) -> Vec<String> {
+    let found = Plan::parse(text, "t.toml").and_then(|plan| Matrix::expand(&plan));
+    match found {
+        Ok(matrix) => matrix
+            .cells
+            .iter()
+            .map(|cell| cell.coordinates.slug())
+            .collect(),
+        Err(problems) => problems
+            .problems
+            .iter()
+            .map(|p| {
+                let before = &problems.text[..p.span.start];
+                let line = before.matches('\n').count() + 1;
+                let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+                format!("{line}:{column} {} | {}", p.message, p.hint)
+            })
+            .collect(),
+    }
+}
+
+#[track_caller]
+fn problem_of(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the plan has no `{from}`");
+    let mut found = cells_of(&GOOD.replace(from, to));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn a_plan_is_the_product_of_its_axes_and_repeats() {
+    let cells = cells_of(GOOD);
+    assert_eq!(cells.len(), 2 * 2 * 2 * 2);
+    let first_repeat = cells.iter().take(8).all(|cell| cell.ends_with("-r1"));
+    assert!(
+        first_repeat,
+        "interleaved runs repeat 1 of all cells first: {cells:?}"
+    );
+    // Interleaved: neighbours differ in the tier, at equal load.
+    assert_eq!(
+        cells[0].replace("baseline", "cpu"),
+        cells[1].replace("baseline", "cpu")
+    );
+    assert_ne!(cells[0], cells[1]);
+}
+
+#[test]
+fn the_tier_order_rotates_with_the_repeat() {
+    let cells = cells_of(GOOD);
+    assert_ne!(
+        cells[0].contains("baseline"),
+        cells[8].contains("baseline"),
+        "{cells:?}"
+    );
+}
+
+#[test]
+fn grouped_keeps_a_server_together_and_reuse_saves_starts() {
+    let text = GOOD.replace(
+        "repeats = 2",
+        "repeats = 2\norder = \"grouped\"\nreuse = \"server\"",
+    );
+    let matrix = Matrix::expand(&Plan::parse(&text, "t").unwrap()).unwrap();
+    let tiers: Vec<&str> = matrix
+        .cells
+        .iter()
+        .map(|c| c.coordinates.tier.as_str())
+        .collect();
+    assert!(tiers[..8].iter().all(|tier| *tier == tiers[0]), "{tiers:?}");
+    assert_eq!(matrix.server_starts(), 2);
+    let one_each = Matrix::expand(&Plan::parse(GOOD, "t").unwrap()).unwrap();
+    assert_eq!(one_each.server_starts(), 16);
+}
+
+#[test]
+fn every_problem_is_reported_at_its_place() {
+    let text = GOOD
+        .replace("name = \"t\"", "nam = \"t\"")
+        .replace("[8]", "[8, 8]")
+        .replace("[1, 4]", "[0]")
+        .replace("repeats", "repeets");
+    assert_eq!(
+        cells_of(&text),
+        [
+            "1:1 `name` is missing in the plan | add `name`",
+            "2:1 unknown key `nam` in the plan | did you mean `name`?",
+            "8:15 `8` stands twice on axis `gen_len` | remove one; use `repeats` to repeat",
+            "9:15 `concurrency` in [matrix] must be an array of which each item is an integer \
+             from 1 to 4294967295; one is not | found an array",
+            "13:1 unknown key `repeets` in [run] | did you mean `repeats`?",
+        ]
+    );
+}
+
+#[test]
+fn bad_values_name_the_key_and_what_to_do() {
+    for (from, to, expected) in [
+        (
+            "[\"baseline\", \"cpu\"]",
+            "[\"baseline\", \"gpu\"]",
+            "6:21 tier `gpu` is not defined | add [tier.gpu], or: did you mean `cpu`?",
+        ),
+        (
+            "label = [\"rag\"]",
+            "label = [\"rga\"]",
+            "10:10 workload `rga` is not defined | add [workload.rga], or: did you mean `rag`?",
+        ),
+        (
+            "prompt_len = [512, 1024]",
+            "prompt_len = []",
+            "7:14 `prompt_len` in [matrix] must be an array that is not empty | \
+             found an empty array",
+        ),
+        (
+            "gen_len = [8]",
+            "gen_len = 8",
+            "8:11 axis `gen_len` must be an array | found the integer 8",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"simm\"",
+            "20:12 `launcher` in [server] is `simm` | did you mean `sim`?",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"external\"",
+            "19:1 an external server needs `url` | add `url = \"http://HOST:PORT\"`",
+        ),
+        (
+            "question_len = 32",
+            "question_len = 512",
+            "15:11 workload `rag` asks questions of 512 tokens in prompts of 512 | \
+             lower `question_len`, or raise `prompt_len`",
+        ),
+        (
+            "repeats = 2",
+            "states = [\"cold\", \"warm\"]",
+            "13:19 unknown cache state `warm` in [run] | \
+             valid: `cold`, `gpu`, `tier`, `restart`",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"process\"\nargs.port = 8000",
+            "21:6 `port` in [server.args] is labrun's to set | labrun picks a free port",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_sise = 3",
+            "22:1 unknown key `max_local_cpu_sise` in [tier.cpu] | \
+             did you mean `max_local_cpu_size`?",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = 0",
+            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number above 0 | \
+             found the integer 0",
+        ),
+    ] {
+        assert_eq!(problem_of(from, to), expected);
+    }
+}
+
+#[test]
+fn a_syntax_error_is_the_only_problem() {
+    let found = cells_of("name = \"t\nmodel = 1");
+    assert!(found[0].starts_with("1:"), "{found:?}");
+}
+
+#[test]
+fn excluding_everything_or_nothing_is_a_problem() {
+    let exclude = |what: &str| format!("[[matrix.exclude]]\n{what}\n\n[run]");
+    let all = GOOD.replace("[run]", &exclude("label = \"rag\""));
+    assert_eq!(
+        cells_of(&all),
+        ["5:1 the matrix has no cell | `matrix.exclude` takes every one out"]
+    );
+    let none = problem_of("[run]", &exclude("concurrency = 3"));
+    assert_eq!(
+        none,
+        "12:1 this `matrix.exclude` takes no cell out | each value must stand on its axis"
+    );
+    let some = cells_of(&GOOD.replace("[run]", &exclude("tier = \"cpu\"\nprompt_len = 512")));
+    assert_eq!(some.len(), 12);
+}
+
+#[test]
+fn an_included_cell_may_leave_the_axes() {
+    let include = "[[matrix.include]]\ntier = \"disk\"\nprompt_len = 4096\n\n[run]";
+    let cells = cells_of(&GOOD.replace("[run]", include));
+    assert_eq!(cells.len(), 16 + 4);
+    assert_eq!(
+        cells
+            .iter()
+            .filter(|cell| cell.contains("disk-p4096"))
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn a_further_axis_names_any_key_of_the_plan() {
+    let text = GOOD
+        .replace(
+            "[run]",
+            "\"server.args.max-num-batched-tokens\" = [2048, 8192]\n\n[run]",
+        )
+        .replace("\"sim\"", "\"process\"");
+    let plan = Plan::parse(&text, "t").unwrap();
+    let values: Vec<_> = plan
+        .variants
+        .iter()
+        .map(|v| v.resolved.server.args["max-num-batched-tokens"].clone())
+        .collect();
+    assert_eq!(values, [2048, 8192]);
+    assert_eq!(Matrix::expand(&plan).unwrap().cells.len(), 32);
+    let wrong = GOOD.replace("[run]", "\"run.sead\" = [1]\n\n[run]");
+    let found = cells_of(&wrong);
+    assert_eq!(
+        found,
+        ["12:1 at run.sead = 1: unknown key `sead` in [run] | did you mean `seed`?"]
+    );
+}
+
+#[test]
+fn an_id_changes_with_what_decides_the_result_and_with_nothing_else() {
+    let ids = |text: &str| {
+        let matrix = Matrix::expand(&Plan::parse(text, "t").unwrap()).unwrap();
+        let mut ids: Vec<String> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    let base = ids(GOOD);
+    let commented = ids(&GOOD.replace("name = \"t\"", "name = \"other\" # only a name"));
+    assert_eq!(base, commented);
+    let unused_tier = ids(&format!("{GOOD}[tier.disk]\nmax_local_disk_size = 9\n"));
+    assert_eq!(base, unused_tier);
+    let seeded = ids(&GOOD.replace("repeats = 2", "repeats = 2\nseed = 7"));
+    assert!(base.iter().all(|id| !seeded.contains(id)));
+    let bigger = ids(&format!("{GOOD}[tier.cpu]\nmax_local_cpu_size = 9\n"));
+    let changed = base.iter().filter(|id| !bigger.contains(id)).count();
+    assert_eq!(changed, 8, "only the cpu cells change");
+}
+
+#[test]
+fn prompts_are_seeded_by_coordinates_without_the_tier() {
+    let matrix = Matrix::expand(&Plan::parse(GOOD, "t").unwrap()).unwrap();
+    let mut seeds: Vec<u64> = matrix.cells.iter().map(|cell| cell.seed().0).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert_eq!(seeds.len(), 8, "two tiers share each seed");
+}

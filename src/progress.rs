@@ -1,0 +1,277 @@
+//! Events to lines on stderr: a live line on a terminal, plain lines elsewhere.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::load::Progress as LoadProgress;
+use crate::runner::event::Event;
+use crate::runner::evidence::counts_line;
+use crate::runner::verdict::Status;
+use crate::runner::{CellOutcome, CellResult};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// A live line while a cell runs, and a line for each that ended.
+    Live,
+    /// A line for each cell that ended.
+    Lines,
+    /// Nothing.
+    Quiet,
+}
+
+impl Verbosity {
+    /// What fits where stderr goes.
+    pub fn of_stderr(quiet: bool) -> Self {
+        match (quiet, Term::stderr().is_term()) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Live,
+            (false, false) => Self::Lines,
+        }
+    }
+}
+
+/// What the live line shows.
+#[derive(Debug, Default)]
+struct Live {
+    cells: usize,
+    position: u32,
+    cell: String,
+    doing: String,
+    load: Option<(Arc<LoadProgress>, usize)>,
+    cell_began: Option<Instant>,
+}
+
+/// Shows a run.
+#[derive(Debug)]
+pub struct Progress {
+    verbosity: Verbosity,
+    live: Arc<Mutex<Live>>,
+    bar: ProgressBar,
+    ticker: Option<JoinHandle<()>>,
+    run_began: Instant,
+    cells_ended: u32,
+}
+
+/// Distance of redraws of the live line.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Progress {
+    /// A display for a run that begins now.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let bar = ProgressBar::new_spinner();
+        if verbosity != Verbosity::Live {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self {
+            verbosity,
+            live: Arc::default(),
+            bar,
+            ticker: None,
+            run_began: Instant::now(),
+            cells_ended: 0,
+        }
+    }
+
+    /// Takes in one event.
+    pub fn on_event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::RunStarted { cells } => {
+                self.lock().cells = *cells;
+                self.start_ticker();
+            }
+            Event::CellStarted { cell, position } => {
+                let mut live = self.lock();
+                live.position = *position;
+                live.cell = cell.coordinates.slug();
+                live.doing.clear();
+                live.cell_began = Some(Instant::now());
+            }
+            Event::PhaseStarted { phase, state } => {
+                let mut live = self.lock();
+                live.doing = match state {
+                    Some(state) => format!("{} {}", state.name(), phase.name()),
+                    None => phase.name().to_owned(),
+                };
+                live.load = None;
+            }
+            Event::LoadStarted { progress, requests } => {
+                self.lock().load = Some((Arc::clone(progress), *requests));
+            }
+            Event::CellFinished { result } => {
+                self.cells_ended += 1;
+                let line = self.cell_line(result);
+                self.say(&line);
+            }
+            Event::Stopping { reason } => {
+                self.say(&format!("{reason}: stopping; once more to stop at once"));
+            }
+            Event::RunFinished { .. } => self.finish(),
+        }
+    }
+
+    /// Says a line of its own, above the live one.
+    pub fn say(&self, line: &str) {
+        match self.verbosity {
+            Verbosity::Live => self.bar.println(line),
+            Verbosity::Lines => drop(Term::stderr().write_line(line)),
+            Verbosity::Quiet => {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_ticker(&mut self) {
+        if self.verbosity != Verbosity::Live {
+            return;
+        }
+        let (live, bar, began) = (Arc::clone(&self.live), self.bar.clone(), self.run_began);
+        self.ticker = Some(std::thread::spawn(move || {
+            while !bar.is_finished() {
+                let line = {
+                    let live = live.lock().unwrap_or_else(PoisonError::into_inner);
+                    live_line(&live, began.elapsed())
+                };
+                bar.set_message(line);
+                bar.tick();
+                std::thread::sleep(TICK);
+            }
+        }));
+    }
+
+    fn finish(&mut self) {
+        self.bar.finish_and_clear();
+        if let Some(ticker) = self.ticker.take() {
+            // The thread only draws; if it panicked the run is none the worse.
+            let _panicked = ticker.join();
+        }
+    }
+
+    /// `[ 3/24] rag-cpu-p512-g16-c4-r1  1.2 s  cold 8 ok, valid; tier 8 ok, valid  (0:07 left)`.
+    fn cell_line(&self, result: &CellResult) -> String {
+        let cells = self.lock().cells;
+        let width = cells.to_string().len();
+        let mut line = format!(
+            "[{:>width$}/{cells}] {}  {:.1} s  ",
+            result.position,
+            result.cell.coordinates.slug(),
+            result.elapsed.as_secs_f64(),
+        );
+        line.push_str(&outcome_text(result));
+        if let Some(left) = remaining(self.run_began.elapsed(), self.cells_ended, cells) {
+            let _ = write!(line, "  ({} left)", clock(left));
+        }
+        line
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn outcome_text(result: &CellResult) -> String {
+    let mut parts: Vec<String> = result
+        .passes
+        .iter()
+        .map(|pass| {
+            let verdict = match pass.verdict.status {
+                Status::Valid => "valid".to_owned(),
+                Status::Inconclusive => format!("inconclusive: {}", first(&pass.verdict.reasons)),
+                Status::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
+            };
+            format!("{} {}, {verdict}", pass.state.name(), counts_line(pass))
+        })
+        .collect();
+    match &result.outcome {
+        CellOutcome::Completed => {}
+        CellOutcome::Failed { phase, error, .. } => {
+            parts.push(format!("FAILED in {}: {error}", phase.name()));
+        }
+        CellOutcome::Aborted => parts.push("interrupted, not kept".to_owned()),
+    }
+    parts.join("; ")
+}
+
+fn first(reasons: &[String]) -> &str {
+    reasons.first().map_or("", String::as_str)
+}
+
+fn live_line(live: &Live, elapsed: Duration) -> String {
+    let mut line = format!("[{}/{}] {}  {}", live.position, live.cells, live.cell, live.doing);
+    if let Some((progress, requests)) = &live.load {
+        let seen = progress.snapshot();
+        let _ = write!(line, "  {}/{requests}", seen.ok + seen.failed + seen.unfinished);
+        if seen.failed > 0 {
+            let _ = write!(line, " ({} failed)", seen.failed);
+        }
+    }
+    if let Some(began) = live.cell_began {
+        let _ = write!(line, "  {}", clock(began.elapsed()));
+    }
+    let ended = live.position.saturating_sub(1);
+    if let Some(left) = remaining(elapsed, ended, live.cells) {
+        let _ = write!(line, "  about {} left", clock(left));
+    }
+    line
+}
+
+/// The time that the rest takes if its cells take as long as those that ended.
+fn remaining(elapsed: Duration, ended: u32, cells: usize) -> Option<Duration> {
+    let left = u32::try_from(cells).ok()?.checked_sub(ended).filter(|left| *left > 0)?;
+    elapsed.checked_div(ended).map(|each| each * left)
+}
+
+/// `1:02:03` or `2:03`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_clocks() {
+        assert_eq!(clock(Duration::from_secs(7)), "0:07");
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
+    }
+
+    #[test]
+    fn the_rest_is_as_slow_as_what_was() {
+        let elapsed = Duration::from_secs(30);
+        assert_eq!(remaining(elapsed, 3, 5), Some(Duration::from_secs(20)));
+        assert_eq!(remaining(elapsed, 0, 5), None, "nothing is known yet");
+        assert_eq!(remaining(elapsed, 5, 5), None, "nothing is left");
+    }
+
+    #[test]
+    fn the_live_line_shows_phase_requests_and_time() {
+        let live = Live {
+            cells: 24,
+            position: 3,
+            cell: "rag-cpu".into(),
+            doing: "tier load".into(),
+            load: Some((Arc::default(), 12)),
+            cell_began: Some(Instant::now()),
+        };
+        let line = live_line(&live, Duration::from_secs(10));
+        assert_eq!(line, "[3/24] rag-cpu  tier load  0/12  0:00  about 1:50 left");
+    }
+}

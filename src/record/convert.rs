@@ -1,0 +1,157 @@
+//! Live results to what is kept of them. The only place that knows both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::redact;
+use super::schema::{
+    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
+    Source, Verdict, VerdictStatus,
+};
+use crate::load::{Outcome, RequestRecord};
+use crate::matrix::Cell;
+use crate::plan::server::Launcher;
+use crate::runner::verdict::{self, Status};
+use crate::runner::{self, CellResult, Pass};
+
+/// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
+/// answers to `/version`.
+pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
+    let says_so = version.is_some_and(|version| version.contains("labrun-sim"));
+    match cell.resolved.server.launcher {
+        Launcher::Sim => Source::Simulated,
+        Launcher::Process | Launcher::External if says_so => Source::Simulated,
+        Launcher::Process | Launcher::External => Source::Measured,
+    }
+}
+
+/// `cell.json` of a result.
+pub fn cell_record(result: &CellResult) -> CellRecord {
+    let cell = &result.cell;
+    let version = result.server.version.as_deref();
+    CellRecord {
+        format: FORMAT,
+        id: cell.id.clone(),
+        position: result.position,
+        coordinates: cell.coordinates.clone(),
+        source: source_of(cell, version),
+        model: cell.resolved.model.clone(),
+        outcome: outcome(&result.outcome),
+        server: ServerRecord {
+            launcher: cell.resolved.server.launcher.name().to_owned(),
+            version: result.server.version.clone(),
+            lmcache: if cell.tier.kind.uses_lmcache() {
+                cell.resolved.server.lmcache.name().to_owned()
+            } else {
+                "none".to_owned()
+            },
+            ready_s: result.server.ready.map(|ready| ready.as_secs_f64()),
+            stopped: result.server.stopped.clone(),
+            reused: result.server.reused,
+        },
+        passes: result.passes.iter().map(pass_record).collect(),
+        warnings: result.warnings.clone(),
+    }
+}
+
+fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
+    match outcome {
+        runner::CellOutcome::Completed => CellOutcome::Completed,
+        runner::CellOutcome::Failed {
+            phase,
+            error,
+            log_tail,
+        } => CellOutcome::Failed {
+            phase: phase.name().to_owned(),
+            error: redact::urls(error),
+            log_tail: log_tail.iter().map(|line| redact::urls(line)).collect(),
+        },
+        runner::CellOutcome::Aborted => CellOutcome::Aborted {
+            reason: "the run was interrupted".to_owned(),
+        },
+    }
+}
+
+fn pass_record(pass: &Pass) -> PassRecord {
+    let tally = pass.load.tally();
+    let mut errors = BTreeMap::new();
+    for record in &pass.load.records {
+        if let Outcome::Failed(failure) = &record.outcome {
+            *errors.entry(failure.kind.name().into_owned()).or_default() += 1;
+        }
+    }
+    PassRecord {
+        state: pass.state,
+        started_s: pass.started.as_secs_f64(),
+        duration_s: pass.load.window.duration.as_secs_f64(),
+        counts: Counts {
+            sent: tally.sent,
+            ok: tally.ok,
+            failed: tally.failed,
+            unfinished: tally.unfinished,
+        },
+        errors,
+        verdict: verdict_record(&pass.verdict),
+        evidence: pass.evidence.clone(),
+        client: pass.load.audit.figures(),
+    }
+}
+
+fn verdict_record(verdict: &verdict::Verdict) -> Verdict {
+    let status = match verdict.status {
+        Status::Valid => VerdictStatus::Valid,
+        Status::Inconclusive => VerdictStatus::Inconclusive,
+        Status::Invalid => VerdictStatus::Invalid,
+    };
+    Verdict {
+        status,
+        reasons: verdict.reasons.clone(),
+    }
+}
+
+/// The rows of one pass, in planned order.
+pub fn request_rows(pass: &Pass) -> Vec<RequestRow> {
+    pass.load
+        .records
+        .iter()
+        .map(|record| request_row(pass, record))
+        .collect()
+}
+
+fn request_row(pass: &Pass, record: &RequestRecord) -> RequestRow {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let planned = &pass.schedule.requests[record.index as usize];
+    let (outcome, error) = match &record.outcome {
+        Outcome::Ok => (RequestOutcome::Ok, None),
+        Outcome::Failed(failure) => (
+            RequestOutcome::Failed,
+            Some(failure.kind.name().into_owned()),
+        ),
+        Outcome::Unfinished => (RequestOutcome::Unfinished, None),
+    };
+    RequestRow {
+        state: pass.state,
+        request: record.index,
+        intended_ms: ms(record.intended),
+        sent_ms: ms(record.sent.unwrap_or(record.began)),
+        lateness_ms: record.lateness().map_or(0.0, ms),
+        connect_ms: record.connect.map(ms),
+        ttft_ms: record.ttft().map(ms),
+        e2e_ms: record.e2e().map(ms),
+        tpot_ms: record.tpot().map(ms),
+        gaps_ms: record.gaps().map(ms).collect(),
+        prompt_len: planned
+            .prompt_tokens
+            .or(record.prompt_tokens())
+            .unwrap_or(0),
+        gen_len: planned.gen_len,
+        prompt_tokens: record.prompt_tokens(),
+        cached_tokens: record.cached_tokens(),
+        output_tokens: record.output_tokens(),
+        frames: record.frames,
+        coalesced_frames: record.coalesced_frames,
+        outcome,
+        error,
+        http_status: record.http_status,
+    }
+}

@@ -1,0 +1,192 @@
+//! Writes a run's folder. A cell is written aside, synced and renamed: a folder under `cells/`
+//! with its final name is complete, and nothing else marks completion.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::convert::{cell_record, request_rows};
+use super::frame::write_parquet;
+use super::lab_csv::{lab_csv_name, write_lab_csv};
+use super::redact;
+use super::schema::FORMAT;
+use crate::runner::CellResult;
+use crate::runner::event::Event;
+use crate::runner::session::LogPart;
+
+/// A run's folder, open for writing.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    events: File,
+}
+
+impl RunFolder {
+    /// Makes the folder, with the manifest and the plan's text in it, before anything is started:
+    /// a folder that cannot be written fails here and not after an hour.
+    pub fn create(path: &Path, manifest: &Value, plan: &str) -> Result<Self> {
+        if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!(
+                "`{}` exists and is not empty; name another folder with --out",
+                path.display()
+            );
+        }
+        let folder = |error| format!("making the run folder `{}`: {error}", path.display());
+        fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
+        let mut manifest = manifest.clone();
+        redact::json(&mut manifest);
+        manifest["format"] = json!(FORMAT);
+        write_synced(&path.join("manifest.json"), &pretty(&manifest)?)?;
+        write_synced(&path.join("plan.toml"), plan.as_bytes())?;
+        let events = path.join("events.jsonl");
+        let events = File::options()
+            .create(true)
+            .append(true)
+            .open(&events)
+            .with_context(|| format!("opening `{}`", events.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            events,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
+    pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
+        let Some(line) = event_line(elapsed_s, event) else {
+            return Ok(());
+        };
+        writeln!(self.events, "{line}").context("appending to `events.jsonl`")
+    }
+
+    /// Writes a cell, whole.
+    pub fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
+        let id = &result.cell.id;
+        let cells = self.path.join("cells");
+        let (aside, whole) = (cells.join(format!(".tmp-{id}")), cells.join(id));
+        if aside.exists() {
+            fs::remove_dir_all(&aside)
+                .with_context(|| format!("removing the torn cell `{}`", aside.display()))?;
+        }
+        fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
+        write_into(&aside, result).with_context(|| format!("writing the cell `{id}`"))?;
+        for entry in fs::read_dir(&aside)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        sync_folder(&aside)?;
+        fs::rename(&aside, &whole)
+            .with_context(|| format!("renaming `{}` to `{}`", aside.display(), whole.display()))?;
+        sync_folder(&cells)?;
+        Ok(whole)
+    }
+}
+
+fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
+    let record = cell_record(result);
+    write(&folder.join("cell.json"), &pretty(&record)?)?;
+    if let Some(rendered) = &result.server.rendered {
+        write(&folder.join(rendered.file_name), redact::urls(&rendered.text).as_bytes())?;
+    }
+    for part in &result.server.logs {
+        copy_part(part, folder, result.server.reused)?;
+    }
+    let mut rows = Vec::new();
+    for pass in &result.passes {
+        let of_pass = request_rows(pass);
+        let at = &result.cell.coordinates;
+        let csv = folder.join(lab_csv_name(at, pass.state));
+        write_lab_csv(&of_pass, at, record.source, &csv)?;
+        rows.extend(of_pass);
+    }
+    write_parquet(&rows, &folder.join("requests.parquet"))
+}
+
+/// Copies the part of a log that belongs to this cell.
+fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
+    let mut log = File::open(&part.path)
+        .with_context(|| format!("opening the log `{}`", part.path.display()))?;
+    log.seek(SeekFrom::Start(part.from))?;
+    let path = folder.join(part.name);
+    let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
+    let mut copy = BufWriter::new(copy);
+    if reused {
+        writeln!(
+            copy,
+            "# labrun: this server was started by an earlier cell; its part follows"
+        )?;
+    }
+    let mut lines = BufReader::new(log.take(part.to - part.from));
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        copy.write_all(redact::urls(&String::from_utf8_lossy(&line)).as_bytes())
+            .with_context(|| format!("writing `{}`", path.display()))?;
+        line.clear();
+    }
+    copy.flush().with_context(|| format!("writing `{}`", path.display()))?;
+    Ok(())
+}
+
+fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
+    let mut line = match event {
+        Event::RunStarted { cells } => json!({"event": "run-started", "cells": cells}),
+        Event::CellStarted { cell, position } => {
+            json!({"event": "cell-started", "cell": cell.id, "position": position})
+        }
+        Event::PhaseStarted { phase, state } => {
+            json!({"event": "phase-started", "phase": phase.name(), "state": state})
+        }
+        // Progress is for the terminal.
+        Event::LoadStarted { .. } => return None,
+        Event::CellFinished { result } => {
+            let record = cell_record(result);
+            let verdicts: Vec<&str> = record
+                .passes
+                .iter()
+                .map(|pass| pass.verdict.status.name())
+                .collect();
+            json!({
+                "event": "cell-finished", "cell": record.id, "outcome": record.outcome,
+                "verdicts": verdicts, "elapsed_s": result.elapsed.as_secs_f64(),
+            })
+        }
+        Event::Stopping { reason } => json!({"event": "stopping", "reason": reason}),
+        Event::RunFinished { elapsed } => {
+            json!({"event": "run-finished", "elapsed_s": elapsed.as_secs_f64()})
+        }
+    };
+    line["at_s"] = json!((elapsed_s * 1e6).round() / 1e6);
+    Some(line)
+}
+
+fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("writing `{}`", path.display()))
+}
+
+/// Writes a file of the run's root aside, syncs it and puts it in place.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!(".tmp-{name}"));
+    write(&aside, bytes)?;
+    File::open(&aside)?.sync_all()?;
+    fs::rename(&aside, path).with_context(|| format!("writing `{}`", path.display()))
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)?
+        .sync_all()
+        .with_context(|| format!("syncing `{}`", path.display()))
+}

@@ -1,0 +1,87 @@
+//! What happens in a run, in one order. Every consumer sees the same sequence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::load::Progress;
+use crate::matrix::Cell;
+use crate::plan::state::CacheState;
+
+use super::CellResult;
+
+/// What a cell is doing. A failure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Rendering files and starting processes.
+    Launch,
+    /// Waiting for the first real token.
+    Ready,
+    /// Unmeasured requests: warm-up, fill, waiting for stores, clearing caches.
+    Warm,
+    /// Measured requests.
+    Load,
+    /// Reading counters and asking canaries.
+    Verify,
+    /// Stopping the server.
+    Stop,
+}
+
+impl Phase {
+    /// The word in messages and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::Ready => "ready",
+            Self::Warm => "warm",
+            Self::Load => "load",
+            Self::Verify => "verify",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The run begins.
+    RunStarted {
+        /// How many cells it has.
+        cells: usize,
+    },
+    /// A cell begins.
+    CellStarted {
+        /// The cell.
+        cell: &'a Cell,
+        /// Its place in the order, from 1.
+        position: u32,
+    },
+    /// A cell enters a phase.
+    PhaseStarted {
+        /// The phase.
+        phase: Phase,
+        /// The cache state that it serves, where there is one.
+        state: Option<CacheState>,
+    },
+    /// Measured or unmeasured requests begin to be sent.
+    LoadStarted {
+        /// Counters of the load, for whoever shows them.
+        progress: Arc<Progress>,
+        /// How many requests are planned.
+        requests: usize,
+    },
+    /// A cell has ended; what it measured is still to be written.
+    CellFinished {
+        /// All that is known of it.
+        result: &'a CellResult,
+    },
+    /// The run was told to stop.
+    Stopping {
+        /// Who or what told it.
+        reason: &'static str,
+    },
+    /// The run has ended.
+    RunFinished {
+        /// How long it took.
+        elapsed: Duration,
+    },
+}

@@ -1,0 +1,212 @@
+//! What is read before and after a pass, and the facts that follow from the difference.
+
+use std::path::Path;
+
+use super::Pass;
+use super::session::Session;
+use super::verdict::{BySource, Canaries, Facts, TierAccount};
+use crate::config::Settings;
+use crate::load::{LoadOutcome, Outcome};
+use crate::matrix::Cell;
+use crate::plan::server::Launcher;
+use crate::plan::state::CacheState;
+use crate::server::geometry::kv_bytes_per_token;
+use crate::server::prom::Scrape;
+use crate::telemetry::proc_io::GroupIo;
+use crate::workload::Schedule;
+
+/// Largest block of a GPU prefix cache; hits there are counted in whole blocks.
+const GPU_BLOCK_TOKENS: u32 = 128;
+
+/// Counters at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    engine: Option<Scrape>,
+    lmcache: Option<Scrape>,
+    io: GroupIo,
+}
+
+impl Snapshot {
+    /// Reads every counter that the session has. One that does not answer is not known.
+    pub async fn take(session: &Session) -> Self {
+        let engine = session.control.metrics().await.ok();
+        let lmcache = match session.server.lmcache_url() {
+            Some(url) => session.control.scrape(&format!("{url}/metrics")).await.ok(),
+            None => None,
+        };
+        let leaders: Vec<u32> = session
+            .server
+            .processes()
+            .iter()
+            .map(|(_, pid)| *pid)
+            .collect();
+        Self {
+            engine,
+            lmcache,
+            io: GroupIo::read(&leaders),
+        }
+    }
+
+    /// Sums that grow as long as a tier still stores what earlier requests left.
+    pub fn store_progress(&self) -> Vec<Option<f64>> {
+        let engine = |name| {
+            self.engine
+                .as_ref()
+                .and_then(|scrape| scrape.sum(name, None))
+        };
+        let lmcache = |name| {
+            self.lmcache
+                .as_ref()
+                .and_then(|scrape| scrape.sum(name, None))
+        };
+        vec![
+            engine("lmcache:num_stored_tokens_total"),
+            engine("lmcache:local_storage_usage"),
+            engine("lmcache:remote_cache_usage"),
+            engine("labrun_sim_disk_write_bytes_total"),
+            engine("labrun_sim_redis_write_bytes_total"),
+            lmcache("lmcache_mp_l1_write_chunks_total"),
+            lmcache("lmcache_mp_l2_store_submitted_objects_chunks_total"),
+            lmcache("lmcache_mp_l2_store_completed_objects_chunks_total"),
+        ]
+    }
+
+    /// Whether an LMCache server has stored everything that was handed to its second layer.
+    pub fn second_layer_stored(&self) -> bool {
+        let Some(scrape) = &self.lmcache else {
+            return true;
+        };
+        let sum = |name| scrape.sum(name, None).unwrap_or(0.0);
+        sum("lmcache_mp_l2_store_submitted_objects_chunks_total")
+            <= sum("lmcache_mp_l2_store_completed_objects_chunks_total")
+    }
+
+    fn engine_growth(&self, before: &Self, name: &str, label: Option<&str>) -> Option<f64> {
+        self.engine
+            .as_ref()?
+            .growth(before.engine.as_ref()?, name, label)
+    }
+
+    fn by_source(&self, before: &Self) -> Option<BySource> {
+        let of = |source: &str| {
+            let label = format!("source=\"{source}\"");
+            self.engine_growth(before, "vllm:prompt_tokens_by_source_total", Some(&label))
+        };
+        Some(BySource {
+            computed_tokens: of("local_compute")?,
+            gpu_tokens: of("local_cache_hit").unwrap_or(0.0),
+            external_tokens: of("external_kv_transfer").unwrap_or(0.0),
+        })
+    }
+
+    fn account(&self, before: &Self) -> Option<TierAccount> {
+        let now = self.lmcache.as_ref()?;
+        let of = |name| now.growth(before.lmcache.as_ref()?, name, None);
+        Some(TierAccount {
+            ram_tokens: of("lmcache_mp_lookup_hit_l1_tokens_total")?,
+            second_tokens: of("lmcache_mp_lookup_hit_l2_tokens_total").unwrap_or(0.0),
+        })
+    }
+}
+
+/// The facts of one pass.
+pub struct PassFacts<'a> {
+    /// The cell.
+    pub cell: &'a Cell,
+    /// The machine's settings.
+    pub settings: &'a Settings,
+    /// The cache state.
+    pub state: CacheState,
+    /// What was sent.
+    pub schedule: &'a Schedule,
+    /// What came back.
+    pub load: &'a LoadOutcome,
+    /// Counters before.
+    pub before: &'a Snapshot,
+    /// Counters after.
+    pub after: &'a Snapshot,
+    /// Canaries asked in this state.
+    pub canaries: Option<Canaries>,
+}
+
+impl PassFacts<'_> {
+    /// Everything that the verdict rests on.
+    pub fn facts(&self) -> Facts {
+        let (before, after) = (self.before, self.after);
+        let simulated = |name| after.engine_growth(before, name, None);
+        let is_sim = self.cell.resolved.server.launcher == Launcher::Sim;
+        Facts {
+            state: self.state,
+            tier: self.cell.tier.kind,
+            ok: self.load.tally().ok,
+            by_source: after.by_source(before),
+            expected_hit_tokens: self.expected_hit_tokens(),
+            wrong_prompt_length: self.wrong_prompt_length(),
+            account: after.account(before),
+            kv_bytes_per_token: self.kv_bytes_per_token(),
+            pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
+            disk_read_bytes: if is_sim {
+                simulated("labrun_sim_disk_read_bytes_total")
+            } else {
+                after.io.read_since(&before.io).map(|bytes| bytes as f64)
+            },
+            redis_read_bytes: simulated("labrun_sim_redis_read_bytes_total"),
+            canaries: self.canaries,
+        }
+    }
+
+    /// Tokens that a cache should have held, over all requests that succeeded: the shared front of
+    /// each prompt, rounded down to what the cache holds whole.
+    fn expected_hit_tokens(&self) -> f64 {
+        let unit = match self.state {
+            CacheState::Cold => return 0.0,
+            CacheState::Gpu => GPU_BLOCK_TOKENS,
+            CacheState::Tier | CacheState::Restart => self.cell.tier.chunk_tokens(),
+        };
+        let whole = |tokens: u32| f64::from(tokens / unit * unit);
+        self.answered()
+            .map(|(planned, _)| whole(planned.shared_tokens))
+            .sum()
+    }
+
+    fn wrong_prompt_length(&self) -> u64 {
+        let wrong = self.answered().filter(|(planned, counted)| {
+            matches!((planned.prompt_tokens, counted), (Some(p), Some(c)) if p != *c)
+        });
+        wrong.count() as u64
+    }
+
+    /// Planned requests that succeeded, with the server's count of prompt tokens.
+    fn answered(&self) -> impl Iterator<Item = (&crate::workload::PlannedRequest, Option<u32>)> {
+        self.load
+            .records
+            .iter()
+            .filter(|record| record.outcome == Outcome::Ok)
+            .filter_map(|record| {
+                let planned = self.schedule.requests.get(record.index as usize)?;
+                Some((planned, record.prompt_tokens()))
+            })
+    }
+
+    fn kv_bytes_per_token(&self) -> Option<f64> {
+        let server = &self.cell.resolved.server;
+        if server.launcher == Launcher::Sim {
+            return Some(server.sim.kv_bytes_per_token as f64);
+        }
+        let models: &Path = &self.settings.paths.models;
+        kv_bytes_per_token(&models.join(&self.cell.resolved.model)).map(|bytes| bytes as f64)
+    }
+}
+
+/// What a summary line says of a pass: `state: 24 ok`, with failures where there are any.
+pub fn counts_line(pass: &Pass) -> String {
+    let tally = pass.load.tally();
+    let mut line = format!("{} ok", tally.ok);
+    if tally.failed > 0 {
+        line.push_str(&format!(", {} failed", tally.failed));
+    }
+    if tally.unfinished > 0 {
+        line.push_str(&format!(", {} unfinished", tally.unfinished));
+    }
+    line
+}

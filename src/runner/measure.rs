@@ -1,0 +1,429 @@
+//! One cell on a ready server: warm-up, then each cache state, reached and measured.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+
+use super::event::{Event, Phase};
+use super::evidence::{PassFacts, Snapshot};
+use super::session::{Failure, Session};
+use super::verdict::{Canaries, figures, judge};
+use super::{Pass, RunScope};
+use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
+use crate::matrix::Cell;
+use crate::plan::load_spec::Arrival;
+use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::units::Concurrency;
+use crate::workload::{self, Schedule, Workload};
+
+/// Canaries asked in each state.
+const CANARIES: u32 = 2;
+/// How long a tier may take to store what the fill left, before the cell goes on with a warning.
+const QUIET_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where a cell's results are kept as they come, so that a failure loses none of them.
+pub struct Kept<'a> {
+    /// Passes that ended.
+    pub passes: &'a mut Vec<Pass>,
+    /// What a reader should know.
+    pub warnings: &'a mut Vec<String>,
+}
+
+/// All requests of a cell, made before any clock starts.
+struct Requests {
+    warmup: Option<Arc<Schedule>>,
+    fill: Option<Arc<Schedule>>,
+    passes: Vec<(CacheState, Arc<Schedule>)>,
+    canaries: Option<Arc<Schedule>>,
+}
+
+/// What one cell's steps share.
+struct Measuring<'a> {
+    cell: &'a Cell,
+    session: &'a mut Session,
+    scope: &'a RunScope<'a>,
+    on_event: &'a mut dyn FnMut(Event<'_>),
+    endpoint: Endpoint,
+}
+
+/// Measures `cell` in each of its states.
+pub async fn measure(
+    cell: &Cell,
+    session: &mut Session,
+    scope: &RunScope<'_>,
+    kept: &mut Kept<'_>,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<(), Failure> {
+    on_event(Event::PhaseStarted {
+        phase: Phase::Warm,
+        state: None,
+    });
+    let requests = requests_of(cell, session, scope)
+        .await
+        .map_err(Failure::of(Phase::Warm))?;
+    let endpoint = Endpoint::parse(&session.control.endpoint().url).map_err(|error| Failure {
+        phase: Phase::Warm,
+        error: error.into(),
+    })?;
+    let mut measuring = Measuring {
+        cell,
+        session,
+        scope,
+        on_event,
+        endpoint,
+    };
+    measuring.all_states(requests, kept).await
+}
+
+impl Measuring<'_> {
+    async fn all_states(&mut self, requests: Requests, kept: &mut Kept<'_>) -> Result<(), Failure> {
+        if let Some(warmup) = requests.warmup {
+            self.unmeasured(&warmup, "warm-up", kept).await?;
+        }
+        let mut reference = None;
+        if let Some(fill) = requests.fill {
+            self.unmeasured(&fill, "fill", kept).await?;
+            reference = self.ask(requests.canaries.as_ref()).await?;
+        }
+        for (state, schedule) in requests.passes {
+            self.reach(state, kept)
+                .await
+                .map_err(Failure::of(Phase::Warm))?;
+            let pass = self.pass(state, &schedule, requests.canaries.as_ref(), &mut reference);
+            let (pass, ended) = pass.await?;
+            kept.passes.push(pass);
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// Measures one pass in a state that was reached. The pass is returned also when the server
+    /// ended meanwhile.
+    async fn pass(
+        &mut self,
+        state: CacheState,
+        schedule: &Arc<Schedule>,
+        canaries: Option<&Arc<Schedule>>,
+        reference: &mut Option<Vec<String>>,
+    ) -> Result<(Pass, Result<(), Failure>), Failure> {
+        let before = Snapshot::take(self.session).await;
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Load,
+            state: Some(state),
+        });
+        let started = self.scope.epoch.elapsed();
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Verify,
+            state: Some(state),
+        });
+        let after = Snapshot::take(self.session).await;
+        let mut asked = None;
+        let mut ended = died.map_or(Ok(()), |how| {
+            Err(Failure {
+                phase: Phase::Load,
+                error: anyhow!("{how} while requests ran"),
+            })
+        });
+        if ended.is_ok() && !self.scope.stop.requested() {
+            match self.ask(canaries).await {
+                Ok(answers) => asked = compare(answers, reference),
+                Err(failure) => ended = Err(failure),
+            }
+        }
+        let facts = PassFacts {
+            cell: self.cell,
+            settings: self.scope.settings,
+            state,
+            schedule,
+            load: &load,
+            before: &before,
+            after: &after,
+            canaries: asked,
+        }
+        .facts();
+        let (verdict, evidence) = (judge(&facts), figures(&facts));
+        let schedule = Arc::clone(schedule);
+        Ok((
+            Pass {
+                state,
+                started,
+                schedule,
+                load,
+                verdict,
+                evidence,
+            },
+            ended,
+        ))
+    }
+
+    /// Brings the caches into `state`.
+    async fn reach(&mut self, state: CacheState, kept: &mut Kept<'_>) -> Result<()> {
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Warm,
+            state: Some(state),
+        });
+        match state {
+            // Every prompt of the cell is new to the server, and after the cold pass or the fill
+            // its documents are in the GPU cache as far as they fit.
+            CacheState::Cold | CacheState::Gpu => Ok(()),
+            CacheState::Tier => {
+                self.wait_until_stored(kept).await;
+                self.clear_all_but_the_tier().await
+            }
+            CacheState::Restart => bail!("this version cannot restart a server within a cell"),
+        }
+    }
+
+    /// Waits until nothing that tells of stores moves any more.
+    async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
+        if !matches!(self.cell.tier.kind, TierKind::Baseline) {
+            // LMCache publishes its in-process counters every 10 s; files tell sooner.
+            let pause = match self.cell.resolved.server.launcher {
+                Launcher::Sim => Duration::from_millis(25),
+                Launcher::Process | Launcher::External => Duration::from_millis(250),
+            };
+            let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
+            if quiet.is_err() {
+                let seconds = QUIET_LIMIT.as_secs();
+                kept.warnings
+                    .push(format!("the tier was still storing after {seconds} s"));
+            }
+        }
+    }
+
+    async fn quiet(&self, pause: Duration) {
+        let mut last = None;
+        let mut equal = 0;
+        while equal < 3 {
+            let snapshot = Snapshot::take(self.session).await;
+            let now = (snapshot.store_progress(), self.session.scratch_bytes());
+            let same = last.as_ref() == Some(&now) && snapshot.second_layer_stored();
+            equal = if same { equal + 1 } else { 0 };
+            last = Some(now);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn clear_all_but_the_tier(&self) -> Result<()> {
+        let server = &self.cell.resolved.server;
+        if server.gpu_prefix_cache() {
+            self.session.control.reset_prefix_cache().await?;
+        }
+        let pure_second_layer = matches!(self.cell.tier.kind, TierKind::Disk | TierKind::Redis);
+        if let Some(url) = self.session.server.lmcache_url()
+            && server.lmcache == LmcacheMode::MultiProcess
+            && pure_second_layer
+        {
+            self.session.control.clear_lmcache_l1(url).await?;
+        }
+        Ok(())
+    }
+
+    /// Requests that are sent for what they leave behind.
+    async fn unmeasured(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        what: &str,
+        kept: &mut Kept<'_>,
+    ) -> Result<(), Failure> {
+        let phase = Phase::Warm;
+        let (load, died) = self.drive(schedule).await.map_err(Failure::of(phase))?;
+        if let Some(how) = died {
+            return Err(Failure {
+                phase,
+                error: anyhow!("{how} during the {what}"),
+            });
+        }
+        let tally = load.tally();
+        if let Some(first) = load
+            .records
+            .iter()
+            .find_map(|record| match &record.outcome {
+                Outcome::Failed(failure) => {
+                    Some(format!("{}: {}", failure.kind.name(), failure.message))
+                }
+                Outcome::Ok | Outcome::Unfinished => None,
+            })
+        {
+            let said = format!(
+                "{} of {} {what} requests failed: {first}",
+                tally.failed, tally.sent
+            );
+            if tally.ok == 0 {
+                return Err(Failure {
+                    phase,
+                    error: anyhow!(said),
+                });
+            }
+            kept.warnings.push(said);
+        }
+        Ok(())
+    }
+
+    /// Asks the canaries one by one; `None` where there are none.
+    async fn ask(
+        &mut self,
+        canaries: Option<&Arc<Schedule>>,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        let Some(canaries) = canaries else {
+            return Ok(None);
+        };
+        let (load, died) = self
+            .drive(canaries)
+            .await
+            .map_err(Failure::of(Phase::Verify))?;
+        if let Some(how) = died {
+            let error = anyhow!("{how} while the canaries were asked");
+            return Err(Failure {
+                phase: Phase::Verify,
+                error,
+            });
+        }
+        let answers =
+            load.records
+                .into_iter()
+                .map(|record| match (record.outcome, record.answer) {
+                    (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => text,
+                    (Outcome::Ok, Answer::Kept { token_ids, .. }) => format!("{token_ids:?}"),
+                    (outcome, _) => format!("no answer: {outcome:?}"),
+                });
+        Ok(Some(answers.collect()))
+    }
+
+    /// Sends `schedule`; says how the server ended if it did so meanwhile.
+    async fn drive(&mut self, schedule: &Arc<Schedule>) -> Result<(LoadOutcome, Option<String>)> {
+        let progress = Arc::new(Progress::default());
+        (self.on_event)(Event::LoadStarted {
+            progress: Arc::clone(&progress),
+            requests: schedule.requests.len(),
+        });
+        let mut options = LoadOptions::from(&self.cell.resolved.load);
+        options.kill = self.scope.stop.at_once.child_token();
+        let kill = options.kill.clone();
+        let polite = &self.scope.stop.polite;
+        let load = drive(
+            Arc::clone(schedule),
+            &self.endpoint,
+            &options,
+            polite,
+            &progress,
+        );
+        tokio::pin!(load);
+        let how = tokio::select! {
+            outcome = &mut load => return Ok((outcome?, None)),
+            how = self.session.server.exited() => how,
+        };
+        // Its answers will never come.
+        kill.cancel();
+        Ok((load.await?, Some(how)))
+    }
+}
+
+/// The canaries' count, or, the first time, the reference itself.
+fn compare(answers: Option<Vec<String>>, reference: &mut Option<Vec<String>>) -> Option<Canaries> {
+    let answers = answers?;
+    let Some(reference) = reference else {
+        *reference = Some(answers);
+        return None;
+    };
+    let same = answers
+        .iter()
+        .zip(reference.iter())
+        .filter(|(now, then)| now == then)
+        .count();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Some(Canaries {
+        asked: count(answers.len()),
+        same: count(same),
+    })
+}
+
+async fn requests_of(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Result<Requests> {
+    let run = &cell.resolved.run;
+    let file = match cell.workload.kind.path() {
+        Some(path) => Some(read_file(scope.plan_folder, path)?),
+        None => None,
+    };
+    let load = &cell.resolved.load;
+    let workload = workload_of(cell, file.as_deref(), load.arrival);
+    let build = |pass| schedule(&workload, pass, session);
+    let mut passes = Vec::new();
+    for &state in &run.states {
+        passes.push((state, build(workload::Pass::State(state)).await?));
+    }
+    let warmup = match run.warmup {
+        0 => None,
+        count => Some(build(workload::Pass::Warmup(count)).await?),
+    };
+    let fill = match run.states.first() {
+        Some(CacheState::Cold) | None => None,
+        Some(_) => Some(build(workload::Pass::Fill).await?),
+    };
+    // Documents of their own: the first time they are asked about, nothing can hold them.
+    let canary = Workload {
+        seed: cell.seed().derive("canary"),
+        concurrency: Concurrency::new(1).unwrap_or(workload.concurrency),
+        arrival: Arrival::Closed,
+        ..workload.clone()
+    };
+    let canaries = match run.states.last() {
+        Some(CacheState::Cold) | None => None,
+        Some(_) => Some(schedule(&canary, workload::Pass::Canary(CANARIES), session).await?),
+    };
+    Ok(Requests {
+        warmup,
+        fill,
+        passes,
+        canaries,
+    })
+}
+
+fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> Workload<'a> {
+    let at = &cell.coordinates;
+    Workload {
+        spec: &cell.workload,
+        label: &at.label,
+        model: &cell.resolved.model,
+        prompt_len: at.prompt_len,
+        gen_len: at.gen_len,
+        concurrency: at.concurrency,
+        requests: cell.resolved.run.requests,
+        arrival,
+        seed: cell.seed(),
+        vocab: cell.resolved.server.prompt_token_ids.clone(),
+        chunk_tokens: cell.tier.chunk_tokens(),
+        file,
+    }
+}
+
+fn read_file(folder: &Path, path: &str) -> Result<String> {
+    let path = folder.join(path);
+    std::fs::read_to_string(&path)
+        .with_context(|| format!("reading the workload's file `{}`", path.display()))
+}
+
+async fn schedule(
+    workload: &Workload<'_>,
+    pass: workload::Pass,
+    session: &Session,
+) -> Result<Arc<Schedule>> {
+    let count = |body: Bytes| {
+        let control = session.control.clone();
+        async move {
+            control
+                .count_tokens(body)
+                .await
+                .map_err(|error| format!("{error:#}"))
+        }
+    };
+    Ok(Arc::new(workload.build_text(pass, count).await?))
+}

@@ -1,0 +1,248 @@
+//! Takes cells through their phases, in order, cancellably. A failed cell is data, not an error.
+
+pub mod event;
+pub mod evidence;
+mod measure;
+pub mod session;
+pub mod stop;
+pub mod verdict;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use crate::config::Settings;
+use crate::load::LoadOutcome;
+use crate::matrix::{Cell, Matrix, shares_server};
+use crate::plan::state::CacheState;
+use crate::server::leftovers::Mark;
+use crate::server::render::Rendered;
+use crate::workload::Schedule;
+use event::{Event, Phase};
+use session::{EndedSession, Failure, LogPart, Session};
+use stop::Stop;
+use verdict::Verdict;
+
+/// What a run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RunScope<'a> {
+    /// The machine's settings.
+    pub settings: &'a Settings,
+    /// The mark that started processes carry.
+    pub mark: &'a Mark,
+    /// The run's folder; servers keep their logs under it while they live.
+    pub folder: &'a Path,
+    /// The plan's folder; files that it names are looked up there.
+    pub plan_folder: &'a Path,
+    /// How the run is told to stop.
+    pub stop: &'a Stop,
+    /// When the run began, which all offsets are told from.
+    pub epoch: Instant,
+}
+
+/// How a cell ended.
+#[derive(Debug)]
+pub enum CellOutcome {
+    /// Every pass ran to its end.
+    Completed,
+    /// It could not be measured to its end.
+    Failed {
+        /// In which phase.
+        phase: Phase,
+        /// What happened, with causes.
+        error: String,
+        /// The last lines of the server's logs.
+        log_tail: Vec<String>,
+    },
+    /// The run was told to stop while it ran.
+    Aborted,
+}
+
+/// One measured pass.
+#[derive(Debug)]
+pub struct Pass {
+    /// The cache state that it ran in.
+    pub state: CacheState,
+    /// When it began, from the run's epoch.
+    pub started: Duration,
+    /// What was sent.
+    pub schedule: Arc<Schedule>,
+    /// What came back.
+    pub load: LoadOutcome,
+    /// Whether the declared tier served.
+    pub verdict: Verdict,
+    /// The figures that the verdict rests on, by name.
+    pub evidence: BTreeMap<String, f64>,
+}
+
+/// What is known of a cell's server.
+#[derive(Debug, Default)]
+pub struct ServerFacts {
+    /// What `/version` answered.
+    pub version: Option<String>,
+    /// From its start to its first real token.
+    pub ready: Option<Duration>,
+    /// How it ended; absent while the next cell shares it.
+    pub stopped: Option<String>,
+    /// Whether the cell found it running.
+    pub reused: bool,
+    /// Its rendered LMCache configuration.
+    pub rendered: Option<Rendered>,
+    /// Its logs' parts of this cell.
+    pub logs: Vec<LogPart>,
+}
+
+/// All that is known of one cell.
+#[derive(Debug)]
+pub struct CellResult {
+    /// The cell.
+    pub cell: Cell,
+    /// Its place in the order, from 1.
+    pub position: u32,
+    /// From its start to its end.
+    pub elapsed: Duration,
+    /// How it ended.
+    pub outcome: CellOutcome,
+    /// Its server.
+    pub server: ServerFacts,
+    /// Its passes, in order.
+    pub passes: Vec<Pass>,
+    /// What a reader should know besides.
+    pub warnings: Vec<String>,
+}
+
+/// Runs every cell, or all that come before the run is told to stop. `on_cell` keeps what was
+/// measured; if it cannot, the run ends, since measuring what cannot be kept is waste.
+pub async fn run(
+    matrix: &Matrix,
+    scope: &RunScope<'_>,
+    on_event: &mut dyn FnMut(Event<'_>),
+    on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
+) -> Result<()> {
+    on_event(Event::RunStarted {
+        cells: matrix.cells.len(),
+    });
+    let mut session = None;
+    let kept = run_cells(matrix, scope, &mut session, on_event, on_cell).await;
+    if let Some(session) = session {
+        session.stop().await;
+    }
+    on_event(Event::RunFinished {
+        elapsed: scope.epoch.elapsed(),
+    });
+    kept
+}
+
+async fn run_cells(
+    matrix: &Matrix,
+    scope: &RunScope<'_>,
+    session: &mut Option<Session>,
+    on_event: &mut dyn FnMut(Event<'_>),
+    on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
+) -> Result<()> {
+    for (index, cell) in matrix.cells.iter().enumerate() {
+        if scope.stop.requested() {
+            return Ok(());
+        }
+        let position = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let next = matrix.cells.get(index + 1);
+        on_event(Event::CellStarted { cell, position });
+        let (result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
+        on_event(Event::CellFinished { result: &result });
+        on_cell(&result)?;
+        if let Some(ended) = ended {
+            // Its logs are in the cells' folders by now.
+            let _absent = std::fs::remove_dir_all(ended.folder());
+        }
+    }
+    Ok(())
+}
+
+/// Runs one cell. Always returns: a failure is an outcome, and a server that the next cell does not
+/// share is stopped on every path.
+async fn run_cell(
+    cell: &Cell,
+    next: Option<&Cell>,
+    position: u32,
+    scope: &RunScope<'_>,
+    slot: &mut Option<Session>,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> (CellResult, Option<EndedSession>) {
+    let began = Instant::now();
+    let mut facts = ServerFacts {
+        reused: slot.is_some(),
+        ..ServerFacts::default()
+    };
+    let mut passes = Vec::new();
+    let mut warnings = Vec::new();
+    let measured = match session::ensure(slot, cell, position, scope, on_event).await {
+        Ok(()) => match slot.as_mut() {
+            Some(session) => {
+                let mut kept = measure::Kept {
+                    passes: &mut passes,
+                    warnings: &mut warnings,
+                };
+                measure::measure(cell, session, scope, &mut kept, on_event).await
+            }
+            None => Ok(()),
+        },
+        Err(failure) => Err(failure),
+    };
+    let outcome = outcome_of(measured, slot.as_ref(), scope);
+    if let Some(session) = slot.as_ref() {
+        facts.version.clone_from(&session.version);
+        facts.ready = session.ready.filter(|_| !facts.reused);
+        facts.rendered.clone_from(&session.rendered);
+    }
+    let shared = matches!(outcome, CellOutcome::Completed)
+        && next.is_some_and(|next| shares_server(cell, next))
+        && !scope.stop.requested();
+    let mut ended = None;
+    if shared {
+        facts.logs = slot
+            .as_mut()
+            .map(Session::take_log_parts)
+            .unwrap_or_default();
+    } else if let Some(session) = slot.take() {
+        on_event(Event::PhaseStarted {
+            phase: Phase::Stop,
+            state: None,
+        });
+        let (stopped, mut left) = session.stop().await;
+        facts.stopped = Some(stopped.0);
+        facts.logs = left.take_log_parts();
+        ended = Some(left);
+    }
+    let (cell, elapsed) = (cell.clone(), began.elapsed());
+    let result = CellResult {
+        cell,
+        position,
+        elapsed,
+        outcome,
+        server: facts,
+        passes,
+        warnings,
+    };
+    (result, ended)
+}
+
+fn outcome_of(
+    measured: Result<(), Failure>,
+    session: Option<&Session>,
+    scope: &RunScope<'_>,
+) -> CellOutcome {
+    match measured {
+        // Whatever broke after the run was told to stop broke because of that.
+        _ if scope.stop.requested() => CellOutcome::Aborted,
+        Ok(()) => CellOutcome::Completed,
+        Err(Failure { phase, error }) => CellOutcome::Failed {
+            phase,
+            error: format!("{error:#}"),
+            log_tail: session.map(Session::log_tail).unwrap_or_default(),
+        },
+    }
+}

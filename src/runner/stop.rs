@@ -1,0 +1,60 @@
+//! Two-step stopping: the first signal drains and stops, the second stops at once.
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The two steps. Only ever goes forward.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Cancelled by the first signal: nothing new is begun, requests in flight may end.
+    pub polite: CancellationToken,
+    /// Cancelled by the second: requests in flight are given up.
+    pub at_once: CancellationToken,
+}
+
+impl Stop {
+    /// Whether the run was told to stop.
+    pub fn requested(&self) -> bool {
+        self.polite.is_cancelled()
+    }
+
+    /// One step further.
+    pub fn escalate(&self) {
+        if self.polite.is_cancelled() {
+            self.at_once.cancel();
+        }
+        self.polite.cancel();
+    }
+
+    /// Escalates on SIGINT and SIGTERM from now on, until the handle is aborted.
+    pub fn on_signals(&self) -> Result<JoinHandle<()>> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let stop = self.clone();
+        Ok(tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => stop.escalate(),
+                    _ = terminate.recv() => stop.escalate(),
+                }
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_is_polite_and_the_second_is_not() {
+        let stop = Stop::default();
+        assert!(!stop.requested());
+        stop.escalate();
+        assert!(stop.requested() && !stop.at_once.is_cancelled());
+        stop.escalate();
+        assert!(stop.at_once.is_cancelled());
+    }
+}

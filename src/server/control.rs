@@ -1,0 +1,197 @@
+//! The server's control routes: health, models, version, metrics, cache resets. Never on the
+//! measuring path.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::prom::Scrape;
+
+/// Where requests go, and the model that they name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `http://host:port`, without a slash at the end.
+    pub url: String,
+    /// The model's served name.
+    pub model: String,
+}
+
+/// A client of the control routes.
+#[derive(Clone, Debug)]
+pub struct Control {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+}
+
+/// Longest wait for one control answer. A reset of a large cache takes seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+impl Control {
+    /// A client of `endpoint`.
+    pub fn new(endpoint: Endpoint) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            // uvicorn closes idle connections after 5 s; an older one would fail its next request.
+            .pool_idle_timeout(Duration::from_secs(2))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(ANSWER_LIMIT)
+            .build()
+            .context("building the HTTP client")?;
+        Ok(Self { http, endpoint })
+    }
+
+    /// What it talks to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.endpoint.url)
+    }
+
+    /// `GET /health` answered 200.
+    pub async fn health(&self) -> Result<()> {
+        let answer = self.http.get(self.url("/health")).send().await?;
+        match answer.status().as_u16() {
+            200 => Ok(()),
+            status => bail!("/health answered {status}"),
+        }
+    }
+
+    /// The model is among those that `GET /v1/models` lists.
+    pub async fn serves_model(&self) -> Result<()> {
+        let answer: Value = self
+            .http
+            .get(self.url("/v1/models"))
+            .send()
+            .await?
+            .json()
+            .await?;
+        let ids: Vec<&str> = answer["data"]
+            .as_array()
+            .map(|models| {
+                models
+                    .iter()
+                    .filter_map(|model| model["id"].as_str())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if ids.contains(&self.endpoint.model.as_str()) {
+            return Ok(());
+        }
+        bail!("it serves {ids:?}, not `{}`", self.endpoint.model)
+    }
+
+    /// One real token: the proof that the engine answers, not only the HTTP front.
+    pub async fn one_token(&self) -> Result<()> {
+        let body = json!({
+            "model": self.endpoint.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0,
+        });
+        let answer = self
+            .http
+            .post(self.url("/v1/completions"))
+            .json(&body)
+            .send()
+            .await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        let tokens = serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|answer| answer["usage"]["completion_tokens"].as_u64());
+        match (status, tokens) {
+            (200, Some(1..)) => Ok(()),
+            _ => bail!(
+                "a request for one token was answered {status}: {}",
+                head(&text)
+            ),
+        }
+    }
+
+    /// What `GET /version` answers, if it is there.
+    pub async fn version(&self) -> Option<String> {
+        let answer = self.http.get(self.url("/version")).send().await.ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        answer["version"].as_str().map(str::to_owned)
+    }
+
+    /// How many tokens the server makes of a `/tokenize` body.
+    pub async fn count_tokens(&self, body: bytes::Bytes) -> Result<u32> {
+        let request = self.http.post(self.url("/tokenize"));
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        let count = answer["count"]
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok());
+        count.with_context(|| format!("/tokenize answered {answer}"))
+    }
+
+    /// A scrape of `GET /metrics`.
+    pub async fn metrics(&self) -> Result<Scrape> {
+        self.scrape(&self.url("/metrics")).await
+    }
+
+    /// A scrape of another exposition, such as the LMCache server's.
+    pub async fn scrape(&self, url: &str) -> Result<Scrape> {
+        let answer = self.http.get(url).send().await?.error_for_status()?;
+        Ok(Scrape::parse(&answer.text().await?))
+    }
+
+    /// Empties the GPU prefix cache and leaves every tier as it is. Retried while requests that
+    /// have just ended still hold blocks.
+    pub async fn reset_prefix_cache(&self) -> Result<()> {
+        let url = self.url("/reset_prefix_cache");
+        for _ in 0..20 {
+            let answer = self.http.post(&url).send().await?;
+            let status = answer.status().as_u16();
+            let text = answer.text().await?;
+            match (status, serde_json::from_str::<Value>(&text)) {
+                // Before 0.32 vLLM answers an empty body whether it cleared anything or not; the
+                // measured pass's own counters tell.
+                (200, Err(_)) => return Ok(()),
+                (200, Ok(answer)) if answer["success"] == Value::Bool(true) => return Ok(()),
+                (200, Ok(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                (404 | 405, _) => bail!(
+                    "the server has no /reset_prefix_cache; start it with VLLM_SERVER_DEV_MODE=1"
+                ),
+                _ => bail!("/reset_prefix_cache answered {status}: {}", head(&text)),
+            }
+        }
+        bail!("/reset_prefix_cache was refused for 2 s: some request still holds its blocks")
+    }
+
+    /// Empties the RAM layer of an LMCache server and leaves its second layer as it is.
+    pub async fn clear_lmcache_l1(&self, lmcache_url: &str) -> Result<()> {
+        let url = format!("{lmcache_url}/cache/clear");
+        let body = json!({"tier": "l1", "force": false});
+        let answer = self.http.post(&url).json(&body).send().await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        if status == 200 && answer["status"] == "ok" {
+            return Ok(());
+        }
+        bail!("LMCache's /cache/clear answered {status}: {}", head(&text))
+    }
+
+    /// An LMCache server says that it is healthy.
+    pub async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
+        let url = format!("{lmcache_url}/healthcheck");
+        let answer = self.http.get(&url).send().await?;
+        match answer.status().as_u16() {
+            200 => Ok(()),
+            status => bail!("LMCache's /healthcheck answered {status}"),
+        }
+    }
+}
+
+/// The beginning of an answer, for messages.
+fn head(text: &str) -> String {
+    let end = text
+        .char_indices()
+        .nth(300)
+        .map_or(text.len(), |(at, _)| at);
+    text[..end].to_owned()
+}

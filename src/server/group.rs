@@ -1,0 +1,213 @@
+//! A process group that labrun started and therefore stops, on every path.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+
+use super::leftovers::Mark;
+
+/// How a server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped(pub String);
+
+/// A child that leads a process group of its own, with its output in a log file.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    name: &'static str,
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl ProcessGroup {
+    /// Starts `command`, both its outputs appended to `log`. The child and all that it starts carry
+    /// `mark` in their environment, so that they are found again if labrun is killed.
+    pub fn start(
+        name: &'static str,
+        mut command: Command,
+        log: &Path,
+        mark: &Mark,
+    ) -> Result<Self> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("opening the log `{}`", log.display()))?;
+        let program = command
+            .as_std()
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
+        let child = command
+            .process_group(0)
+            .envs(mark.environment())
+            .stdout(Stdio::from(file.try_clone()?))
+            .stderr(Stdio::from(file))
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}: `{program}`"))?;
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok(Self { name, child, group })
+    }
+
+    /// Its process id, which is its group's too.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Resolves when the leader ends by itself.
+    pub async fn exited(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => format!("{} {}", self.name, said(status)),
+            Err(error) => format!("{} could not be waited for: {error}", self.name),
+        }
+    }
+
+    /// Stops the whole group: polite, then forced after `grace`.
+    pub async fn stop(mut self, grace: Duration) -> Stopped {
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(grace, self.child.wait()).await;
+        let said = match ended {
+            Ok(Ok(status)) => said(status),
+            Ok(Err(error)) => format!("could not be waited for: {error}"),
+            Err(_) => {
+                self.signal(Signal::KILL);
+                match self.child.wait().await {
+                    Ok(_) => format!("killed after {} s", grace.as_secs()),
+                    Err(error) => format!("could not be waited for: {error}"),
+                }
+            }
+        };
+        // What the leader left behind in its group (vLLM's engine, its workers) goes too.
+        self.signal(Signal::KILL);
+        self.group = None;
+        Stopped(said)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // Fails only when no process of the group is left, which is what is wanted.
+            let _gone = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    /// The backstop for a panic or a cancelled task: nothing of the group survives.
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+fn said(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(15)) => "terminated".to_owned(),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::leftovers;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        command
+    }
+
+    fn alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    async fn first_line(path: &Path) -> String {
+        for _ in 0..200 {
+            if let Ok(text) = std::fs::read_to_string(path)
+                && text.ends_with('\n')
+            {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing was written to {}", path.display());
+    }
+
+    #[tokio::test]
+    async fn a_group_that_ignores_the_polite_signal_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let script = "trap '' TERM; sleep 100 & echo $!; wait; wait";
+        let group =
+            ProcessGroup::start("test", shell(script), &log, &Mark::of_this_process("t")).unwrap();
+        let child = first_line(&log).await;
+        assert!(alive(&child));
+        let stopped = group.stop(Duration::from_millis(200)).await;
+        assert!(stopped.0.starts_with("killed"), "{stopped:?}");
+        assert!(!alive(&child), "the child of the group survived");
+    }
+
+    #[tokio::test]
+    async fn an_early_exit_says_its_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mark = Mark::of_this_process("t");
+        let mut group = ProcessGroup::start("test", shell("exit 3"), &log, &mark).unwrap();
+        assert_eq!(group.exited().await, "test exited with code 3");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_group_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mark = Mark::of_this_process("t");
+        let group = ProcessGroup::start("test", shell("echo $$; sleep 100"), &log, &mark).unwrap();
+        let pid = first_line(&log).await;
+        drop(group);
+        for _ in 0..100 {
+            if !alive(&pid) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it survived");
+    }
+
+    #[tokio::test]
+    async fn marked_processes_of_a_dead_owner_are_found_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        // An owner that cannot exist: the highest pid and a start time of another age.
+        let mark = Mark {
+            run: "gone-run".into(),
+            owner: "4194304-1".into(),
+        };
+        let mut group =
+            ProcessGroup::start("test", shell("echo up; sleep 100"), &log, &mark).unwrap();
+        first_line(&log).await;
+        let found = leftovers::find().unwrap();
+        let ours: Vec<_> = found.iter().filter(|left| left.run == "gone-run").collect();
+        assert!(!ours.is_empty(), "{found:?}");
+        for left in ours {
+            leftovers::remove(left);
+        }
+        assert!(group.exited().await.contains("signal 9"));
+    }
+
+    #[test]
+    fn processes_of_a_living_owner_are_left_alone() {
+        let mark = Mark::of_this_process("run");
+        let environment: Vec<_> = mark.environment().into();
+        assert_eq!(environment[0], ("LABRUN_RUN", "run".to_owned()));
+        assert!(leftovers::owner_lives(&mark.owner));
+        assert!(!leftovers::owner_lives("4194304-1"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Start, watch and stop a server under test.
+//!
+//! [`launch`] returns as soon as there is something to stop; waiting until it answers is
+//! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
+
+pub mod control;
+pub mod external;
+pub mod geometry;
+pub mod group;
+pub mod leftovers;
+pub mod log;
+pub mod process;
+pub mod prom;
+pub mod ready;
+pub mod render;
+pub mod simulated;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+
+use crate::config::Settings;
+use crate::matrix::Cell;
+use crate::plan::server::Launcher;
+use control::Endpoint;
+use group::Stopped;
+use leftovers::Mark;
+use render::{Rendered, Scope};
+
+/// A server under test that has been started and therefore must be stopped.
+pub trait Server: Send {
+    /// Where requests go, and the model to put in them.
+    fn endpoint(&self) -> &Endpoint;
+
+    /// The admin address of the LMCache server beside it, in multi-process mode.
+    fn lmcache_url(&self) -> Option<&str>;
+
+    /// The processes that serve, by what they are; empty for an external one.
+    fn processes(&self) -> Vec<(&'static str, u32)>;
+
+    /// Resolves when any part of it ends by itself; pending forever for an external one.
+    fn exited(&mut self) -> BoxFuture<'_, String>;
+
+    /// Stops it: polite, then forced after `grace`. Resolves once nothing of it is left.
+    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped>;
+}
+
+/// What a launch may use.
+#[derive(Clone, Copy, Debug)]
+pub struct LaunchScope<'a> {
+    /// The machine's settings.
+    pub settings: &'a Settings,
+    /// The mark that started processes carry.
+    pub mark: &'a Mark,
+    /// The folder of this server: rendered files and logs.
+    pub folder: &'a Path,
+    /// Where a disk tier of this server keeps its chunks.
+    pub scratch: &'a Path,
+}
+
+/// Name of the server's log in its folder.
+pub const SERVER_LOG: &str = "server.log";
+/// Name of the LMCache server's log in its folder.
+pub const LMCACHE_LOG: &str = "lmcache_server.log";
+
+/// The LMCache configuration of a cell's tier, if LMCache serves it.
+pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Option<Rendered>> {
+    let templates = Some(settings.paths.templates.as_path());
+    let scope = Scope {
+        templates: templates.filter(|folder| !folder.as_os_str().is_empty()),
+        scratch_dir: scratch,
+        redis_url: &settings.redis.url,
+        model: &cell.resolved.model,
+    };
+    render::render(&cell.tier, cell.resolved.server.lmcache, scope)
+}
+
+/// Starts the server that `cell` asks for. Adding a kind: a variant, a file, an arm.
+pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
+    let rendered = rendered(cell, scope.settings, scope.scratch)?;
+    if let Some(rendered) = &rendered {
+        let path = scope.folder.join(rendered.file_name);
+        std::fs::write(&path, &rendered.text)
+            .with_context(|| format!("writing `{}`", path.display()))?;
+    }
+    if cell.tier.kind.uses_disk() {
+        std::fs::create_dir_all(scope.scratch)
+            .with_context(|| format!("making the folder `{}`", scope.scratch.display()))?;
+    }
+    Ok(match cell.resolved.server.launcher {
+        Launcher::Sim => Box::new(simulated::launch(cell, rendered.as_ref(), scope)?),
+        Launcher::Process => Box::new(process::launch(cell, rendered.as_ref(), scope)?),
+        Launcher::External => Box::new(external::attach(cell)),
+    })
+}
+
+/// A port of 127.0.0.1 that is free now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
+    Ok(listener
+        .local_addr()
+        .context("looking for a free port")?
+        .port())
+}
+
+/// A path that stays right when the server has another working folder.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("resolving `{}`", path.display()))
+}

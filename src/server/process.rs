@@ -1,0 +1,281 @@
+//! `vllm serve` as a process of this machine, with an `lmcache server` beside it where the plan
+//! says so. Stopped in the other order than started.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use tokio::process::Command;
+
+use super::control::Endpoint;
+use super::group::{ProcessGroup, Stopped};
+use super::render::Rendered;
+use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port};
+use crate::matrix::Cell;
+use crate::plan::server::LmcacheMode;
+use crate::plan::tier::TierKind;
+
+/// A running vLLM, perhaps with its LMCache server.
+#[derive(Debug)]
+pub struct Vllm {
+    endpoint: Endpoint,
+    vllm: ProcessGroup,
+    lmcache: Option<Sidecar>,
+}
+
+/// The LMCache server of multi-process mode.
+#[derive(Debug)]
+struct Sidecar {
+    process: ProcessGroup,
+    admin_url: String,
+    /// The shared memory that it makes, removed after it.
+    shared_memory: PathBuf,
+}
+
+/// Starts the processes of `cell`.
+pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) -> Result<Vllm> {
+    let server = &cell.resolved.server;
+    let mut transfer = None;
+    let mut lmcache = None;
+    let mut config_file = None;
+    match (rendered, server.lmcache) {
+        (Some(rendered), LmcacheMode::InProcess) => {
+            transfer = Some(json!({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}));
+            config_file = Some(absolute(&scope.folder.join(rendered.file_name))?);
+        }
+        (Some(rendered), LmcacheMode::MultiProcess) => {
+            let port = free_port()?;
+            lmcache = Some(start_lmcache(cell, rendered, port, scope)?);
+            transfer = Some(json!({
+                "kv_connector": "LMCacheMPConnector",
+                "kv_role": "kv_both",
+                "kv_connector_extra_config": {
+                    "lmcache.mp.host": "tcp://127.0.0.1",
+                    "lmcache.mp.port": port,
+                },
+            }));
+        }
+        (None, _) => {}
+    }
+    let port = free_port()?;
+    let mut command = command("vllm", cell, scope);
+    command.args(vllm_arguments(
+        cell,
+        &model_path(cell, scope)?,
+        port,
+        transfer.as_ref(),
+    ));
+    if let Some(file) = config_file {
+        command.env("LMCACHE_CONFIG_FILE", file);
+    }
+    let log = scope.folder.join(SERVER_LOG);
+    let vllm = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
+    let url = format!("http://127.0.0.1:{port}");
+    let endpoint = Endpoint {
+        url,
+        model: cell.resolved.model.clone(),
+    };
+    Ok(Vllm {
+        endpoint,
+        vllm,
+        lmcache,
+    })
+}
+
+fn start_lmcache(
+    cell: &Cell,
+    rendered: &Rendered,
+    port: u16,
+    scope: LaunchScope<'_>,
+) -> Result<Sidecar> {
+    let http_port = free_port()?;
+    let name = format!("labrun_{}_{port}", std::process::id());
+    let mut command = command("lmcache", cell, scope);
+    command
+        .args(["server", "--host", "127.0.0.1", "--port", &port.to_string()])
+        .args([
+            "--http-host",
+            "127.0.0.1",
+            "--http-port",
+            &http_port.to_string(),
+        ])
+        .args(["--shm-name", &name])
+        .args(rendered.arguments()?)
+        .args(arguments(&cell.resolved.server.lmcache_args));
+    let log = scope.folder.join(LMCACHE_LOG);
+    let process = ProcessGroup::start("the LMCache server", command, &log, scope.mark)?;
+    Ok(Sidecar {
+        process,
+        admin_url: format!("http://127.0.0.1:{http_port}"),
+        shared_memory: Path::new("/dev/shm").join(name),
+    })
+}
+
+/// A command of the serving stack: what is inherited from LMCache's environment is taken out, since
+/// it would silently override the rendered file.
+fn command(program: &str, cell: &Cell, scope: LaunchScope<'_>) -> Command {
+    let mut command = Command::new(scope.settings.process.bin_dir.join(program));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LMCACHE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        // Needed for /reset_prefix_cache.
+        .env("VLLM_SERVER_DEV_MODE", "1")
+        // Without it chunk keys differ between processes and restarts.
+        .env("PYTHONHASHSEED", "0")
+        .env("VLLM_NO_USAGE_STATS", "1")
+        .env("DO_NOT_TRACK", "1")
+        .env("LMCACHE_TRACK_USAGE", "false")
+        .envs(&scope.settings.env)
+        .envs(&cell.resolved.server.env)
+        .stdin(Stdio::null());
+    command
+}
+
+/// The local folder of the model where there is one, else its name.
+fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
+    let models = &scope.settings.paths.models;
+    let local = models.join(&cell.resolved.model);
+    if !models.as_os_str().is_empty() && local.is_dir() {
+        return Ok(absolute(&local)?.into_os_string());
+    }
+    Ok(OsString::from(&cell.resolved.model))
+}
+
+fn vllm_arguments(
+    cell: &Cell,
+    model: &OsString,
+    port: u16,
+    transfer: Option<&Value>,
+) -> Vec<OsString> {
+    let mut all: Vec<OsString> = vec!["serve".into(), model.clone()];
+    let mut add = |text: &str| all.push(text.into());
+    add("--served-model-name");
+    add(&cell.resolved.model);
+    add("--host");
+    add("127.0.0.1");
+    add("--port");
+    add(&port.to_string());
+    add("--enable-prompt-tokens-details");
+    for argument in arguments(&cell.resolved.server.args) {
+        add(&argument);
+    }
+    if let Some(transfer) = transfer {
+        add("--kv-transfer-config");
+        add(&transfer.to_string());
+    }
+    if cell.tier.kind == TierKind::Native {
+        add("--kv-offloading-size");
+        add(&cell.tier.ram_gib().to_string());
+        add("--kv-offloading-backend");
+        add("native");
+    }
+    all
+}
+
+/// Plan values as command line arguments: `true` is the flag alone, `false` its `--no-` form, a
+/// table is JSON, a list repeats its items after the flag.
+pub fn arguments(values: &Map<String, Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in values {
+        match value {
+            Value::Bool(true) => all.push(format!("--{name}")),
+            Value::Bool(false) => all.push(format!("--no-{name}")),
+            Value::Array(items) => {
+                all.push(format!("--{name}"));
+                all.extend(items.iter().map(text));
+            }
+            other => all.extend([format!("--{name}"), text(other)]),
+        }
+    }
+    all
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl Server for Vllm {
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn lmcache_url(&self) -> Option<&str> {
+        self.lmcache
+            .as_ref()
+            .map(|lmcache| lmcache.admin_url.as_str())
+    }
+
+    fn processes(&self) -> Vec<(&'static str, u32)> {
+        let vllm = self.vllm.id().map(|id| ("vllm", id));
+        let lmcache = self
+            .lmcache
+            .as_ref()
+            .and_then(|l| l.process.id())
+            .map(|id| ("lmcache", id));
+        vllm.into_iter().chain(lmcache).collect()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, String> {
+        async {
+            match &mut self.lmcache {
+                None => self.vllm.exited().await,
+                Some(lmcache) => tokio::select! {
+                    how = self.vllm.exited() => how,
+                    how = lmcache.process.exited() => how,
+                },
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped> {
+        async move {
+            let stopped = self.vllm.stop(grace).await;
+            if let Some(lmcache) = self.lmcache {
+                lmcache.process.stop(grace).await;
+                // A killed LMCache server leaves its pool in memory; a polite one has removed it.
+                let _gone = std::fs::remove_file(lmcache.shared_memory);
+            }
+            stopped
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plan_values_become_arguments() {
+        let values = json!({
+            "enforce-eager": true, "enable-prefix-caching": false, "max-model-len": 8192,
+            "middleware": ["a", "b"], "profiler-config": {"profiler": "torch"},
+        });
+        assert_eq!(
+            arguments(values.as_object().unwrap()),
+            [
+                "--enforce-eager",
+                "--no-enable-prefix-caching",
+                "--max-model-len",
+                "8192",
+                "--middleware",
+                "a",
+                "b",
+                "--profiler-config",
+                "{\"profiler\":\"torch\"}",
+            ]
+        );
+    }
+}

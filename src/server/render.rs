@@ -1,0 +1,338 @@
+//! Renders the LMCache configuration of a tier. Undefined names are errors.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior, context};
+use serde_json::Value;
+
+use crate::plan::server::LmcacheMode;
+use crate::plan::tier::{TierKind, TierSpec};
+
+/// The built-in templates, by name. The folder `templates/` is their source.
+const BUILT_IN: [(&str, &str); 8] = [
+    (
+        "lmcache/cpu.yaml.j2",
+        include_str!("../../templates/lmcache/cpu.yaml.j2"),
+    ),
+    (
+        "lmcache/disk.yaml.j2",
+        include_str!("../../templates/lmcache/disk.yaml.j2"),
+    ),
+    (
+        "lmcache/cpu+disk.yaml.j2",
+        include_str!("../../templates/lmcache/cpu+disk.yaml.j2"),
+    ),
+    (
+        "lmcache/redis.yaml.j2",
+        include_str!("../../templates/lmcache/redis.yaml.j2"),
+    ),
+    (
+        "lmcache-server/cpu.yaml.j2",
+        include_str!("../../templates/lmcache-server/cpu.yaml.j2"),
+    ),
+    (
+        "lmcache-server/disk.yaml.j2",
+        include_str!("../../templates/lmcache-server/disk.yaml.j2"),
+    ),
+    (
+        "lmcache-server/cpu+disk.yaml.j2",
+        include_str!("../../templates/lmcache-server/cpu+disk.yaml.j2"),
+    ),
+    (
+        "lmcache-server/redis.yaml.j2",
+        include_str!("../../templates/lmcache-server/redis.yaml.j2"),
+    ),
+];
+
+/// What templates may name.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Folder of the user's own templates, if there is one.
+    pub templates: Option<&'a Path>,
+    /// Where a disk tier keeps its chunks: `scratch_dir`.
+    pub scratch_dir: &'a Path,
+    /// The Redis of the redis tier: `redis_url`, `redis_host`, `redis_port`.
+    pub redis_url: &'a str,
+    /// The model that requests name: `model`.
+    pub model: &'a str,
+}
+
+/// A rendered configuration: `lmcache.yaml`, or `lmcache_server.yaml` in multi-process mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The file's name in the cell's folder.
+    pub file_name: &'static str,
+    /// Its text.
+    pub text: String,
+}
+
+impl Rendered {
+    /// The arguments that a multi-process file lists.
+    pub fn arguments(&self) -> Result<Vec<String>> {
+        let values: Vec<Value> = serde_yaml_ng::from_str(&self.text)
+            .with_context(|| format!("`{}` must be a YAML list of arguments", self.file_name))?;
+        values
+            .into_iter()
+            .map(|value| match value {
+                Value::String(text) => Ok(text),
+                // An adapter is written as a mapping and handed over as JSON.
+                number_or_adapter @ (Value::Number(_) | Value::Object(_)) => {
+                    Ok(number_or_adapter.to_string())
+                }
+                other => bail!("`{}` lists {other}, which is no argument", self.file_name),
+            })
+            .collect()
+    }
+}
+
+/// Renders the configuration of `tier`; `None` for tiers that LMCache does not serve.
+pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Option<Rendered>> {
+    if !tier.kind.uses_lmcache() {
+        return Ok(None);
+    }
+    let name = template_name(tier, mode);
+    let environment = environment(scope.templates, &name)?;
+    let template = environment
+        .get_template(&name)
+        .map_err(|error| explain(&name, &error))?;
+    let (redis_host, redis_port) = redis_address(tier, scope.redis_url)?;
+    let text = template
+        .render(context! {
+            tier => context! { name => tier.name.as_str(), kind => tier.kind.name() },
+            set => minijinja::Value::from(minijinja::value::Serde(&tier.settings)),
+            scratch_dir => scope.scratch_dir.to_string_lossy(),
+            redis_url => scope.redis_url,
+            redis_host => redis_host,
+            redis_port => redis_port,
+            model => scope.model,
+        })
+        .map_err(|error| explain(&name, &error))?;
+    let rendered = Rendered {
+        file_name: file_name(mode),
+        text,
+    };
+    check(&rendered, mode).with_context(|| format!("template `{name}` rendered nonsense"))?;
+    Ok(Some(rendered))
+}
+
+fn file_name(mode: LmcacheMode) -> &'static str {
+    match mode {
+        LmcacheMode::InProcess => "lmcache.yaml",
+        LmcacheMode::MultiProcess => "lmcache_server.yaml",
+    }
+}
+
+fn template_name(tier: &TierSpec, mode: LmcacheMode) -> String {
+    let folder = match mode {
+        LmcacheMode::InProcess => "lmcache",
+        LmcacheMode::MultiProcess => "lmcache-server",
+    };
+    match &tier.template {
+        Some(own) => own.clone(),
+        None => format!("{folder}/{}.yaml.j2", tier.kind.name()),
+    }
+}
+
+fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()?,
+    );
+    // A template of the user's own may have any ending; what it makes is YAML.
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Json);
+    for (name, source) in BUILT_IN {
+        environment
+            .add_template(name, source)
+            .map_err(|error| explain(name, &error))?;
+    }
+    if let Some(path) = own
+        .map(|folder| folder.join(name))
+        .filter(|path| path.exists())
+    {
+        let source = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading the template `{}`", path.display()))?;
+        environment
+            .add_template_owned(name.to_owned(), source)
+            .map_err(|error| explain(name, &error))?;
+    }
+    Ok(environment)
+}
+
+/// minijinja's message, with the line and the reason that its `Display` leaves to the details.
+fn explain(name: &str, error: &minijinja::Error) -> anyhow::Error {
+    let line = error
+        .line()
+        .map(|line| format!(":{line}"))
+        .unwrap_or_default();
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    let named = error
+        .range()
+        .and_then(|range| error.template_source()?.get(range))
+        .map(|source| format!(" at `{source}`"))
+        .unwrap_or_default();
+    let hint = match error.kind() {
+        minijinja::ErrorKind::UndefinedError => {
+            "; defined are tier, set, scratch_dir, redis_url, redis_host, redis_port, model"
+        }
+        minijinja::ErrorKind::TemplateNotFound => "; set `paths.templates` to its folder",
+        _ => "",
+    };
+    anyhow!("template `{name}{line}`: {what}{named}{hint}")
+}
+
+fn check(rendered: &Rendered, mode: LmcacheMode) -> Result<()> {
+    match mode {
+        LmcacheMode::MultiProcess => rendered.arguments().map(drop),
+        LmcacheMode::InProcess => {
+            let value: Value = serde_yaml_ng::from_str(&rendered.text)?;
+            if !value.is_object() {
+                bail!("it must be a YAML mapping of LMCache's keys");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Host and port of a `redis://` URL, for the adapter that takes them apart.
+fn redis_address(tier: &TierSpec, url: &str) -> Result<(String, u16)> {
+    if tier.kind != TierKind::Redis {
+        return Ok((String::new(), 0));
+    }
+    let rest = url.strip_prefix("redis://").unwrap_or(url);
+    let address = rest.rsplit('@').next().unwrap_or(rest);
+    let address = address.split('/').next().unwrap_or(address);
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+    let port = port
+        .parse()
+        .map_err(|_| anyhow!("`redis.url` has the port `{port}`; write redis://HOST:PORT"))?;
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(templates: Option<&Path>) -> Scope<'_> {
+        Scope {
+            templates,
+            scratch_dir: Path::new("/nvme/kv"),
+            redis_url: "redis://127.0.0.1:6400",
+            model: "m",
+        }
+    }
+
+    fn rendered(tier: &TierSpec, mode: LmcacheMode) -> Rendered {
+        render(tier, mode, scope(None)).unwrap().unwrap()
+    }
+
+    fn yaml(tier: &TierSpec) -> Value {
+        serde_yaml_ng::from_str(&rendered(tier, LmcacheMode::InProcess).text).unwrap()
+    }
+
+    #[test]
+    fn the_disk_tier_has_no_ram_layer_that_answers() {
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        tier.settings
+            .insert("max_local_disk_size".into(), 7.5.into());
+        tier.settings.insert("cache_policy".into(), "no".into());
+        let yaml = yaml(&tier);
+        assert_eq!(yaml["local_cpu"], false);
+        assert_eq!(yaml["local_disk"], "file:///nvme/kv/");
+        assert_eq!(yaml["max_local_disk_size"], 7.5);
+        assert_eq!(yaml["extra_config"]["use_odirect"], true);
+        assert_eq!(
+            yaml["cache_policy"], "no",
+            "YAML 1.1 readers must not see a flag"
+        );
+    }
+
+    #[test]
+    fn each_in_process_tier_names_its_backend() {
+        let cpu = yaml(&TierSpec::built_in("cpu").unwrap());
+        assert_eq!(
+            (&cpu["local_cpu"], cpu.get("local_disk")),
+            (&Value::Bool(true), None)
+        );
+        let redis = yaml(&TierSpec::built_in("redis").unwrap());
+        assert_eq!(redis["remote_url"], "redis://127.0.0.1:6400");
+        assert_eq!(redis["local_cpu"], false);
+    }
+
+    #[test]
+    fn multi_process_tiers_become_arguments() {
+        let disk = TierSpec::built_in("disk").unwrap();
+        let arguments = rendered(&disk, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
+        let at = arguments.iter().position(|a| a == "--l2-adapter").unwrap();
+        let adapter: Value = serde_json::from_str(&arguments[at + 1]).unwrap();
+        assert_eq!(adapter["base_path"], "/nvme/kv");
+        let redis = TierSpec::built_in("redis").unwrap();
+        let arguments = rendered(&redis, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
+        let adapter: Value = serde_json::from_str(arguments.last().unwrap()).unwrap();
+        assert_eq!(
+            (&adapter["type"], &adapter["port"]),
+            (&"resp".into(), &6400.into())
+        );
+        let cpu = TierSpec::built_in("cpu").unwrap();
+        let arguments = rendered(&cpu, LmcacheMode::MultiProcess)
+            .arguments()
+            .unwrap();
+        assert!(!arguments.contains(&"--l2-adapter".to_owned()));
+    }
+
+    #[test]
+    fn tiers_without_lmcache_render_nothing() {
+        for name in ["baseline", "native"] {
+            let tier = TierSpec::built_in(name).unwrap();
+            assert_eq!(
+                render(&tier, LmcacheMode::InProcess, scope(None)).unwrap(),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn an_undefined_variable_names_template_line_and_what_is_defined() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("own.yaml.j2"),
+            "a: 1\nb: {{ scrach_dir }}\n",
+        )
+        .unwrap();
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        tier.template = Some("own.yaml.j2".into());
+        let error = render(&tier, LmcacheMode::InProcess, scope(Some(dir.path())))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("own.yaml.j2:2"), "{error}");
+        assert!(
+            error.contains("scrach_dir") && error.contains("scratch_dir"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_template_and_a_bad_one_are_errors() {
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        tier.template = Some("nope.yaml.j2".into());
+        let error = render(&tier, LmcacheMode::InProcess, scope(None))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("nope.yaml.j2") && error.contains("paths.templates"),
+            "{error}"
+        );
+    }
+}

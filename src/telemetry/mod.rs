@@ -1,0 +1,3 @@
+//! What the machine did beside the load.
+
+pub mod proc_io;

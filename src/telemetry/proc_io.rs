@@ -1,0 +1,114 @@
+//! Bytes that a process group moved to and from storage, from `/proc/<pid>/io` (proc(5)).
+//!
+//! `read_bytes` counts what was fetched from the storage layer: a read that the page cache answers
+//! adds nothing to it. That is how a disk tier is told from RAM.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// Storage counters of one process, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Storage {
+    read_bytes: u64,
+    write_bytes: u64,
+}
+
+/// Counters of every process of some groups at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct GroupIo {
+    processes: BTreeMap<u32, Storage>,
+}
+
+impl GroupIo {
+    /// Reads the counters of all processes whose group leader is among `leaders`.
+    pub fn read(leaders: &[u32]) -> Self {
+        let mut processes = BTreeMap::new();
+        if leaders.is_empty() {
+            return Self { processes };
+        }
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if group_of(pid).is_some_and(|group| leaders.contains(&group))
+                && let Some(storage) = storage_of(pid)
+            {
+                processes.insert(pid, storage);
+            }
+        }
+        Self { processes }
+    }
+
+    /// Bytes fetched from storage since `before`; `None` when nothing could be read.
+    pub fn read_since(&self, before: &Self) -> Option<u64> {
+        self.since(before, |storage| storage.read_bytes)
+    }
+
+    /// Bytes sent to storage since `before`; `None` when nothing could be read.
+    pub fn written_since(&self, before: &Self) -> Option<u64> {
+        self.since(before, |storage| storage.write_bytes)
+    }
+
+    fn since(&self, before: &Self, counter: impl Fn(&Storage) -> u64) -> Option<u64> {
+        if self.processes.is_empty() {
+            return None;
+        }
+        let grown = self.processes.iter().map(|(pid, now)| {
+            let then = before.processes.get(pid).map_or(0, &counter);
+            counter(now).saturating_sub(then)
+        });
+        Some(grown.sum())
+    }
+}
+
+/// Process group: field 5 of `/proc/<pid>/stat`, the third after the name.
+fn group_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 2..].split(' ').nth(2)?.parse().ok()
+}
+
+fn storage_of(pid: u32) -> Option<Storage> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))?
+            .trim()
+            .parse()
+            .ok()
+    };
+    Some(Storage {
+        read_bytes: field("read_bytes:")?,
+        write_bytes: field("write_bytes:")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_synced_write_is_seen_and_a_cached_read_is_not() {
+        let group = group_of(std::process::id()).unwrap();
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let path = dir.path().join("data");
+        let before = GroupIo::read(&[group]);
+        let mut file = fs::File::create(&path).unwrap();
+        file.write_all(&vec![7; 4 << 20]).unwrap();
+        file.sync_all().unwrap();
+        let written = GroupIo::read(&[group]);
+        assert!(written.written_since(&before).unwrap() >= 4 << 20);
+        assert_eq!(fs::read(&path).unwrap().len(), 4 << 20);
+        let cached = GroupIo::read(&[group]).read_since(&written).unwrap();
+        assert!(
+            cached < 1 << 20,
+            "{cached} bytes were fetched for a cached read"
+        );
+    }
+
+    #[test]
+    fn no_group_is_not_zero_bytes() {
+        assert_eq!(GroupIo::read(&[]).read_since(&GroupIo::default()), None);
+    }
+}

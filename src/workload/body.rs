@@ -1,0 +1,158 @@
+//! Request bodies as JSON, written straight into bytes.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::prompt::{Draft, Prompt};
+use super::{Keep, PlannedRequest, Workload};
+use crate::plan::workload_spec::EndpointKind;
+
+/// The request of a draft whose segments go as token ids.
+pub(crate) fn render_ids(workload: &Workload<'_>, draft: &Draft) -> PlannedRequest {
+    match &draft.prompt {
+        Prompt::Segments(segments) => {
+            let tokens: u32 = segments.iter().map(|segment| segment.len).sum();
+            let mut body = Vec::with_capacity(tokens as usize * 7 + 256);
+            open(&mut body, workload.model);
+            body.extend_from_slice(b"\"prompt\":[");
+            for segment in segments {
+                segment.for_each_id(&workload.vocab, |id| {
+                    write_number(&mut body, id);
+                    body.push(b',');
+                });
+            }
+            if body.last() == Some(&b',') {
+                body.pop();
+            }
+            body.push(b']');
+            close(&mut body, workload, draft);
+            planned(EndpointKind::Completions, body, Some(tokens), draft)
+        }
+        Prompt::Text(text) => render_text(workload, draft, text, None),
+        Prompt::Messages(messages) => {
+            let mut body = Vec::new();
+            open(&mut body, workload.model);
+            write_member(&mut body, "messages", messages);
+            close(&mut body, workload, draft);
+            planned(EndpointKind::Chat, body, None, draft)
+        }
+    }
+}
+
+/// The request of a draft whose prompt is `text`, `tokens` long.
+pub(crate) fn render_text(
+    workload: &Workload<'_>,
+    draft: &Draft,
+    text: &str,
+    tokens: Option<u32>,
+) -> PlannedRequest {
+    let mut body = Vec::with_capacity(text.len() + 256);
+    open(&mut body, workload.model);
+    let endpoint = workload.spec.endpoint;
+    let (name, value) = prompt_member(endpoint, text);
+    write_member(&mut body, name, &value);
+    close(&mut body, workload, draft);
+    planned(endpoint, body, tokens, draft)
+}
+
+/// The body that asks `/tokenize` how long a prompt of `text` is, with all that the server adds.
+pub fn tokenize_body(model: &str, endpoint: EndpointKind, text: &str) -> Bytes {
+    let mut body = Vec::with_capacity(text.len() + 128);
+    open(&mut body, model);
+    let (name, value) = prompt_member(endpoint, text);
+    write_member(&mut body, name, &value);
+    body.push(b'}');
+    Bytes::from(body)
+}
+
+fn prompt_member(endpoint: EndpointKind, text: &str) -> (&'static str, Value) {
+    match endpoint {
+        EndpointKind::Completions => ("prompt", Value::from(text)),
+        EndpointKind::Chat => ("messages", json!([{"role": "user", "content": text}])),
+    }
+}
+
+fn planned(
+    endpoint: EndpointKind,
+    body: Vec<u8>,
+    prompt_tokens: Option<u32>,
+    draft: &Draft,
+) -> PlannedRequest {
+    PlannedRequest {
+        path: endpoint.path(),
+        body: Bytes::from(body),
+        prompt_tokens,
+        shared_tokens: draft.shared_tokens,
+        gen_len: draft.gen_len,
+        start: draft.start,
+        keep: draft.keep,
+        document: draft.document,
+    }
+}
+
+fn open(body: &mut Vec<u8>, model: &str) {
+    body.push(b'{');
+    write_member(body, "model", &Value::from(model));
+    body.push(b',');
+}
+
+/// Greedy, of exact length, streamed, with the server's own count of tokens at the end.
+fn close(body: &mut Vec<u8>, workload: &Workload<'_>, draft: &Draft) {
+    // 53 bits: JSON readers that take numbers for doubles keep it.
+    let seed = workload.seed.derive("sampling").0 >> 11;
+    let gen_len = draft.gen_len;
+    // Writing to a vector cannot fail.
+    let _infallible = write!(
+        body,
+        ",\"max_tokens\":{gen_len},\"temperature\":0,\"ignore_eos\":true,\"stream\":true,\
+         \"stream_options\":{{\"include_usage\":true}},\"seed\":{seed}"
+    );
+    if draft.keep == Keep::Text {
+        body.extend_from_slice(b",\"return_token_ids\":true");
+    }
+    body.push(b'}');
+}
+
+fn write_member(body: &mut Vec<u8>, name: &str, value: &Value) {
+    // Names are ours and need no escapes; writing a value to a vector cannot fail.
+    let _infallible = write!(body, "\"{name}\":{value}");
+}
+
+/// Decimal digits, without the formatting machinery: prompts are millions of them.
+fn write_number(body: &mut Vec<u8>, mut number: u32) {
+    let mut digits = [0_u8; 10];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    body.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in [0, 7, 10, 99, 100, 4_294_967_295] {
+            let mut body = Vec::new();
+            write_number(&mut body, number);
+            assert_eq!(String::from_utf8(body).unwrap(), number.to_string());
+        }
+    }
+
+    #[test]
+    fn text_is_escaped_and_chat_is_a_message() {
+        let body = tokenize_body("m\"", EndpointKind::Chat, "a\n\"b\"");
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["model"], "m\"");
+        assert_eq!(value["messages"][0]["content"], "a\n\"b\"");
+    }
+}

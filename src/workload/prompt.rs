@@ -1,0 +1,78 @@
+//! Prompts before they are written: segments of seeded tokens.
+
+use std::ops::Range;
+
+use rand::RngExt as _;
+
+use super::{Keep, Start};
+use crate::units::Seed;
+
+/// A run of tokens that is the same wherever the same seed and length stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Segment {
+    pub(crate) seed: Seed,
+    pub(crate) len: u32,
+    /// The place in the vocabulary of its first token, where that must differ from others'.
+    pub(crate) first: Option<u32>,
+}
+
+impl Segment {
+    pub(crate) fn new(seed: Seed, len: u32) -> Self {
+        Self {
+            seed,
+            len,
+            first: None,
+        }
+    }
+
+    /// Hands out its token ids.
+    pub(crate) fn for_each_id(&self, vocab: &Range<u32>, mut take: impl FnMut(u32)) {
+        let mut rng = self.seed.rng();
+        let size = vocab.end - vocab.start;
+        for place in 0..self.len {
+            let drawn = rng.random_range(vocab.clone());
+            match (place, self.first) {
+                (0, Some(first)) => take(vocab.start + first % size),
+                _ => take(drawn),
+            }
+        }
+    }
+}
+
+/// What a prompt is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Prompt {
+    /// Seeded tokens.
+    Segments(Vec<Segment>),
+    /// Text as it stands in a dataset.
+    Text(String),
+    /// A conversation as it stands in a dataset: a JSON array.
+    Messages(serde_json::Value),
+}
+
+/// A request before it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) prompt: Prompt,
+    /// Tokens at its front that earlier requests may have left in a cache.
+    pub(crate) shared_tokens: u32,
+    pub(crate) gen_len: u32,
+    pub(crate) start: Start,
+    pub(crate) keep: Keep,
+    pub(crate) document: u32,
+}
+
+impl Draft {
+    /// A request of segments, of which all but the last may be cached.
+    pub(crate) fn of_segments(segments: Vec<Segment>, gen_len: u32, document: u32) -> Self {
+        let shared = segments.len().saturating_sub(1);
+        Self {
+            shared_tokens: segments[..shared].iter().map(|segment| segment.len).sum(),
+            prompt: Prompt::Segments(segments),
+            gen_len,
+            start: Start::Slot,
+            keep: Keep::Hash,
+            document,
+        }
+    }
+}
