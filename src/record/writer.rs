@@ -93,7 +93,10 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
     let record = cell_record(result);
     write(&folder.join("cell.json"), &pretty(&record)?)?;
     if let Some(rendered) = &result.server.rendered {
-        write(&folder.join(rendered.file_name), redact::urls(&rendered.text).as_bytes())?;
+        write(
+            &folder.join(rendered.file_name),
+            redact::urls(&rendered.text).as_bytes(),
+        )?;
     }
     for part in &result.server.logs {
         copy_part(part, folder, result.server.reused)?;
@@ -130,7 +133,8 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
             .with_context(|| format!("writing `{}`", path.display()))?;
         line.clear();
     }
-    copy.flush().with_context(|| format!("writing `{}`", path.display()))?;
+    copy.flush()
+        .with_context(|| format!("writing `{}`", path.display()))?;
     Ok(())
 }
 

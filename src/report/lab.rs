@@ -35,12 +35,13 @@ struct Values {
     e2e_ms: Vec<f64>,
 }
 
-/// Draws `<prefix>_ttft` and `<prefix>_e2e` from the requests in `paths`, each as PNG and SVG.
+/// Draws TTFT and E2E from the requests in `paths`, each as PNG and SVG: the ends of file names
+/// (`ttft.png`) and what the files hold.
 ///
 /// Files need the columns `ttft` and `e2e` (seconds), `prompt_len`, `gen_len`, `tier` and
 /// `label`. `state`, `concurrency`, `source`, `outcome` and further axes are used where they are
 /// there. A request without both times, or whose outcome is not `ok`, is left out.
-pub fn plot_lab_csvs(paths: &[PathBuf], prefix: &str) -> Result<Vec<FigureFile>> {
+pub fn plot_lab_csvs(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
     let distinct: BTreeSet<&PathBuf> = paths.iter().collect();
     ensure!(!distinct.is_empty(), "no files to plot");
     let mut groups = BTreeMap::new();
@@ -58,14 +59,14 @@ pub fn plot_lab_csvs(paths: &[PathBuf], prefix: &str) -> Result<Vec<FigureFile>>
             .iter()
             .map(|(key, v)| dot(key, metric, pick(v)))
             .collect();
-        twins(
-            &format!("{prefix}_{what}"),
-            &Figure::of(&dots, &[], notes.clone()),
-        )
+        twins(what, &Figure::of(&dots, &[], notes.clone()))
     };
     let mut files = draw("ttft", Metric::Ttft, |values| &values.ttft_ms)?;
     files.extend(draw("e2e", Metric::E2e, |values| &values.e2e_ms)?);
-    Ok(files)
+    Ok(files
+        .into_iter()
+        .map(|FigureFile { name, bytes }| (name, bytes))
+        .collect())
 }
 
 fn counted(count: usize, noun: &str) -> String {
@@ -231,3 +232,6 @@ impl Table {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

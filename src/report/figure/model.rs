@@ -257,7 +257,7 @@ fn notes_on(dots: &[Dot]) -> Vec<String> {
             format!("{fewest} to {most}")
         };
         notes.push(format!(
-            "median (line) and p10 to p90 (band) of {range} ok requests a point"
+            "median, and p10 to p90 as a band or whisker, of {range} ok requests a point"
         ));
     }
     if counts().any(|n| n < 10) {
