@@ -27,7 +27,7 @@ pub(crate) struct Dot {
 
 impl Dot {
     /// One summary of a pool.
-    pub fn of(pool: &Pool, summary: &Summary) -> Self {
+    pub fn of(pool: &Pool, summary: Summary) -> Self {
         let place = &pool.place;
         let mut facts = vec![
             ("label".to_owned(), place.label.clone()),
@@ -45,7 +45,7 @@ impl Dot {
             concurrency: Some(place.concurrency.get()),
             prompt_len: place.prompt_len.get(),
             tier: pool.tier.clone(),
-            summary: summary.clone(),
+            summary,
             verdict: Some(pool.verdict),
             source: Some(pool.source),
         }

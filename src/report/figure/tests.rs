@@ -8,7 +8,7 @@ fn ttft_of(comparison: &Comparison) -> Figure {
     let dots: Vec<_> = comparison
         .pools
         .iter()
-        .map(|pool| Dot::of(pool, &pool.ttft))
+        .map(|pool| Dot::of(pool, pool.ttft.clone()))
         .collect();
     Figure::of(&dots, &["sim-8b".to_owned()], vec![])
 }
