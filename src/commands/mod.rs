@@ -3,7 +3,7 @@
 mod clean;
 mod manifest;
 mod plan;
-// mod plot;
+mod plot;
 mod report;
 mod run;
 mod sim;
@@ -68,7 +68,7 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
-        Some(Command::Plot(_)) => Ok(ExitStatus::Usage),
+        Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
     }

@@ -49,15 +49,18 @@ const COLUMNS: [&str; 29] = [
 /// Writes the requests of one pass. Failed requests are rows too, with their times empty.
 ///
 /// `avg_itl` is the mean of the request's gaps between token arrivals. The ITL columns are over
-/// the gaps of the one request, by [`quantile`].
+/// the gaps of the one request, by [`quantile`]. Further axes are columns at the end, named by
+/// their dotted plan key.
 pub fn write_lab_csv(
     rows: &[RequestRow],
     coordinates: &Coordinates,
     source: Source,
     path: &Path,
 ) -> Result<()> {
-    let mut text = COLUMNS.join(",");
-    text.push('\n');
+    let mut head = COLUMNS.map(str::to_owned).to_vec();
+    head.extend(coordinates.extra.keys().cloned());
+    let mut text = String::new();
+    csv::push_row(&mut text, &head);
     for row in rows {
         csv::push_row(&mut text, &fields(row, coordinates, source));
     }
@@ -68,7 +71,7 @@ fn fields(row: &RequestRow, at: &Coordinates, source: Source) -> Vec<String> {
     let mut gaps = row.gaps_ms.clone();
     gaps.sort_by(f64::total_cmp);
     let mean_gap = (!gaps.is_empty()).then(|| gaps.iter().sum::<f64>() / gaps.len() as f64);
-    vec![
+    let mut fields = vec![
         seconds(row.ttft_ms),
         seconds(mean_gap),
         seconds(row.e2e_ms),
@@ -98,7 +101,9 @@ fn fields(row: &RequestRow, at: &Coordinates, source: Source) -> Vec<String> {
         row.outcome.name().to_owned(),
         row.error.clone().unwrap_or_default(),
         count(row.http_status.map(u32::from)),
-    ]
+    ];
+    fields.extend(at.extra.values().cloned());
+    fields
 }
 
 /// Microsecond resolution, as in milliseconds below.

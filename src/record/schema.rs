@@ -29,6 +29,13 @@ impl Source {
             Self::Simulated => "simulated",
         }
     }
+
+    /// The source called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Measured, Self::Simulated]
+            .into_iter()
+            .find(|source| source.name() == name)
+    }
 }
 
 /// How one cell ended.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::aggregate::{Clarity, Comparison, ComparisonRow, Place, Standing};
+use crate::aggregate::{BASELINE, Clarity, Comparison, ComparisonRow, Place, Standing};
 use crate::plan::state::CacheState;
-use crate::record::schema::Source;
+use crate::record::schema::{Counts, Source};
 use crate::report::number::{duration, times};
 
 /// A headline names at most this many places; the table has them all.
@@ -105,18 +105,33 @@ fn sentence(place: &Place, rows: &[&ComparisonRow]) -> String {
 
 fn bought(row: &ComparisonRow) -> String {
     let tier = row.ttft.tier.map_or("-".to_owned(), duration);
-    let ttft = match (row.ttft.speedup, row.ttft.clarity) {
+    let mut said = vec![match (row.ttft.speedup, row.ttft.clarity) {
         (_, Clarity::MayBeNoise) => "no clear difference".to_owned(),
         (Some(ratio), _) if ratio < 1.0 => format!("slower, speedup {}", times(ratio)),
         (Some(ratio), _) => format!("speedup {}", times(ratio)),
         (None, _) => "no ratio".to_owned(),
-    };
-    let e2e = match (row.e2e.speedup, row.e2e.clarity) {
-        (Some(_), Clarity::MayBeNoise) => ", end to end no clear difference".to_owned(),
-        (Some(ratio), _) => format!(", end to end {}", times(ratio)),
-        (None, _) => String::new(),
-    };
-    format!("{} {tier} ({ttft}{e2e})", row.tier)
+    }];
+    match (row.e2e.speedup, row.e2e.clarity) {
+        (Some(_), Clarity::MayBeNoise) => said.push("end to end no clear difference".to_owned()),
+        (Some(ratio), _) => said.push(format!("end to end {}", times(ratio))),
+        (None, _) => {}
+    }
+    if row.ttft.clarity == Clarity::Untested {
+        said.push("too few requests to exclude chance".to_owned());
+    }
+    // Latencies of the answered ones flatter a side that lost its slowest.
+    for (name, counts) in [
+        (BASELINE, row.baseline_counts),
+        (&row.tier, Some(row.tier_counts)),
+    ] {
+        if let Some(Counts { sent, ok, .. }) = counts.filter(|counts| counts.ok < counts.sent) {
+            said.push(format!(
+                "{} of {sent} requests of {name} not answered",
+                sent - ok
+            ));
+        }
+    }
+    format!("{} {tier} ({})", row.tier, said.join(", "))
 }
 
 /// Rows that may not be compared, by reason.
@@ -134,4 +149,118 @@ fn left_out(comparison: &Comparison) -> Option<String> {
         .collect();
     let total = comparison.rows.len();
     (count > 0).then(|| format!("Left out, {count} of {total} rows: {}.", each.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::compare;
+    use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::record::schema::VerdictStatus;
+
+    const SLOW: [f64; 4] = [100.0, 110.0, 120.0, 130.0];
+    const FAST: [f64; 4] = [20.0, 22.0, 28.0, 30.0];
+
+    #[track_caller]
+    fn said(bench: &Bench, expected: &[&str]) {
+        assert_eq!(headline(&compare(&bench.run()).unwrap()), expected);
+    }
+
+    #[test]
+    fn the_largest_prompt_and_the_warm_tier_make_the_headline() {
+        let mut bench = Bench::new();
+        for (tier, ttft) in [("baseline", SLOW), ("cpu", FAST)] {
+            for prompt_len in [1024, 5120] {
+                bench
+                    .cell(tier, prompt_len, 1, 1)
+                    .source(Source::Measured)
+                    .pass(CacheState::Cold, &rows_of(&SLOW, 0))
+                    .pass(CacheState::Tier, &rows_of(&ttft, 0));
+            }
+        }
+        said(
+            &bench,
+            &[
+                "At 5120 prompt tokens with only the tier warm (long_context, one request at a time, \
+               4 generated tokens), the median time to first token was 115 ms without a tier; cpu \
+               25.0 ms (speedup 4.60x, end to end 2.64x).",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_valid_is_left_out_even_when_it_is_the_largest() {
+        let mut bench = Bench::new();
+        for prompt_len in [1024, 5120] {
+            bench
+                .cell("baseline", prompt_len, 8, 1)
+                .pass(CacheState::Tier, &rows_of(&SLOW, 0));
+            let cell = bench
+                .cell("cpu", prompt_len, 8, 1)
+                .pass(CacheState::Tier, &rows_of(&FAST, 0));
+            if prompt_len == 5120 {
+                cell.verdict(VerdictStatus::Inconclusive, "no counters");
+            }
+        }
+        said(
+            &bench,
+            &[
+                "Simulated: at 1024 prompt tokens with only the tier warm (long_context, 8 requests \
+                 at once, 4 generated tokens), the median time to first token was 115 ms without a \
+                 tier; cpu 25.0 ms (speedup 4.60x, end to end 2.64x).",
+                "Left out, 1 of 2 rows: cpu is inconclusive: no counters (1).",
+            ],
+        );
+    }
+
+    #[test]
+    fn doubts_are_said_beside_the_number() {
+        let mut bench = Bench::new();
+        let cold = CacheState::Cold;
+        bench
+            .cell("baseline", 1024, 1, 1)
+            .pass(cold, &rows_of(&FAST, 0));
+        bench
+            .cell("cpu", 1024, 1, 1)
+            .pass(cold, &rows_of(&[21.0, 23.0, 27.0, 31.0], 0));
+        bench
+            .cell("disk", 1024, 1, 1)
+            .pass(cold, &rows_of(&[40.0, 50.0, 50.0, 60.0], 2));
+        bench
+            .cell("redis", 1024, 1, 1)
+            .pass(cold, &rows_of(&[10.0, 15.0], 0));
+        said(
+            &bench,
+            &[
+                "Simulated: at 1024 prompt tokens with nothing warm (long_context, one request at a \
+               time, 4 generated tokens), the median time to first token was 25.0 ms without a tier; \
+               cpu 25.0 ms (no clear difference, end to end no clear difference); disk 50.0 ms \
+               (slower, speedup 0.50x, end to end 0.69x, 2 of 6 requests of disk not answered); redis \
+               12.5 ms (speedup 2.00x, end to end 1.29x, too few requests to exclude chance).",
+            ],
+        );
+    }
+
+    #[test]
+    fn nothing_to_compare_is_said() {
+        let mut bench = Bench::new();
+        bench
+            .cell("baseline", 1024, 1, 1)
+            .pass(CacheState::Cold, &rows_of(&FAST, 0));
+        said(
+            &bench,
+            &["No tier besides the baseline was run, so there is nothing to compare."],
+        );
+        let mut bench = Bench::new();
+        bench
+            .cell("cpu", 1024, 1, 1)
+            .pass(CacheState::Cold, &rows_of(&FAST, 0));
+        said(
+            &bench,
+            &[
+                "No tier can be compared with the baseline: no row is valid on both sides.",
+                "Left out, 1 of 1 rows: no `baseline` at these coordinates (1).",
+            ],
+        );
+    }
 }

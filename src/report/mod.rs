@@ -6,10 +6,12 @@ mod contrast;
 mod figure;
 mod files;
 mod headline;
+pub mod lab;
 mod notes;
 mod number;
 mod section;
 mod table;
+mod wrap;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,12 +19,17 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use crate::aggregate::{Comparison, Pool, SummaryTable, compare, summarize};
-use crate::metric::glossary_markdown;
+use crate::metric::{Metric, glossary_markdown};
 use crate::record::reader::RunData;
 use crate::report::axes::banner;
 use crate::report::figure::{Dot, Figure};
-use crate::report::section::push_wrapped;
-use crate::stats::Summary;
+use crate::report::wrap::push_wrapped;
+
+/// The figures of a run.
+const FIGURES: [(Metric, &str); 2] = [
+    (Metric::Ttft, "comparison_ttft"),
+    (Metric::E2e, "comparison_e2e"),
+];
 
 /// Everything that is said of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +62,21 @@ impl Report {
 
     /// What each tier bought, in sentences.
     pub fn headline(&self) -> Vec<String> {
-        headline::headline(&self.comparison)
+        let mut sentences = headline::headline(&self.comparison);
+        let failed: Vec<_> = self
+            .summary
+            .failed
+            .iter()
+            .map(|cell| cell.cell.as_str())
+            .collect();
+        if !failed.is_empty() {
+            let cells = if failed.len() == 1 { "cell" } else { "cells" };
+            let (count, names) = (failed.len(), failed.join(", "));
+            sentences.push(format!(
+                "Not measured to the end, {count} {cells}: {names}."
+            ));
+        }
+        sentences
     }
 
     /// All of it for a terminal of `width` columns.
@@ -65,11 +86,11 @@ impl Report {
             push_wrapped(&mut text, &sentence, width);
         }
         if !self.comparison.rows.is_empty() {
-            let _ = write!(text, "\nEach tier against the baseline. ");
+            text.push_str("\nEach tier against the baseline\n");
             text.push_str(&contrast::section(&self.comparison).terminal(width));
         }
         if !self.summary.rows.is_empty() {
-            let _ = write!(text, "\nEvery cell and cache state. ");
+            text.push_str("\nEvery cell and cache state\n");
             text.push_str(&cells::section(&self.summary).terminal(width));
         }
         for line in self.remarks() {
@@ -90,6 +111,13 @@ impl Report {
         if !self.comparison.rows.is_empty() {
             text.push_str("\n## Each tier against the baseline\n\n");
             text.push_str(&contrast::section(&self.comparison).markdown());
+        }
+        if !self.comparison.pools.is_empty() {
+            text.push_str("\n## Figures\n\n");
+            for (metric, name) in FIGURES {
+                let _ = writeln!(text, "![{}](figures/{name}.png)\n", metric.spec().title);
+            }
+            text.pop();
         }
         if !self.summary.rows.is_empty() {
             text.push_str("\n## Every cell and cache state\n\n");
@@ -126,15 +154,18 @@ impl Report {
             .map(|row| row.model.clone())
             .collect();
         let caption: Vec<_> = models.into_iter().collect();
-        let draw = |name: &str, pick: fn(&Pool) -> &Summary| {
-            let dots: Vec<_> = pools.iter().map(|pool| Dot::of(pool, pick(pool))).collect();
-            twins(name, &Figure::of(&dots, &caption, vec![]))
-        };
-        if pools.is_empty() {
-            return Ok(vec![]);
+        let mut files = Vec::new();
+        for (metric, name) in FIGURES.into_iter().filter(|_| !pools.is_empty()) {
+            let summary = |pool: &Pool| match metric {
+                Metric::E2e => pool.e2e.clone(),
+                _ => pool.ttft.clone(),
+            };
+            let dots: Vec<_> = pools
+                .iter()
+                .map(|pool| Dot::of(pool, summary(pool)))
+                .collect();
+            files.extend(twins(name, &Figure::of(&dots, &caption, vec![]))?);
         }
-        let mut files = draw("comparison_ttft", |pool| &pool.ttft)?;
-        files.extend(draw("comparison_e2e", |pool| &pool.e2e)?);
         Ok(files)
     }
 
@@ -169,3 +200,6 @@ fn twins(name: &str, figure: &Figure) -> Result<Vec<FigureFile>> {
 pub fn glossary() -> String {
     glossary_markdown()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, TableComponent, presets};
 
+use crate::report::wrap::push_wrapped;
+
 /// Where a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -94,7 +96,11 @@ impl Table {
         if !left_out.is_empty() {
             left_out.reverse();
             let names = left_out.join(", ");
-            text.push_str(&format!("not shown at this width: {names}\n"));
+            push_wrapped(
+                &mut text,
+                &format!("not shown at this width: {names}"),
+                width,
+            );
         }
         text
     }
@@ -214,7 +220,8 @@ mod tests {
              ─────────────────\n\
              \x20cpu     9.5  24\n\
              \x20a|b   120.0   -\n\
-             not shown at this width: cached\n"
+             not shown at this\n\
+             \x20 width: cached\n"
         );
     }
 

@@ -162,7 +162,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
             Fill::Solid => (WHITE, colour),
             Fill::Hollow | Fill::Crossed => (colour, WHITE),
         };
-        self.blot(shape, at, radius + 2.5, outer)?;
+        self.blot(shape, at, radius * 1.35, outer)?;
         self.blot(shape, at, radius, inner)?;
         if fill == Fill::Crossed {
             let r = radius * 1.5;

@@ -82,3 +82,6 @@ fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     writer.finish().context("cannot end a PNG")?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

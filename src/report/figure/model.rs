@@ -27,7 +27,7 @@ pub(crate) struct Dot {
 
 impl Dot {
     /// One summary of a pool.
-    pub fn of(pool: &Pool, summary: &Summary) -> Self {
+    pub fn of(pool: &Pool, summary: Summary) -> Self {
         let place = &pool.place;
         let mut facts = vec![
             ("label".to_owned(), place.label.clone()),
@@ -45,7 +45,7 @@ impl Dot {
             concurrency: Some(place.concurrency.get()),
             prompt_len: place.prompt_len.get(),
             tier: pool.tier.clone(),
-            summary: summary.clone(),
+            summary,
             verdict: Some(pool.verdict),
             source: Some(pool.source),
         }
@@ -257,7 +257,7 @@ fn notes_on(dots: &[Dot]) -> Vec<String> {
             format!("{fewest} to {most}")
         };
         notes.push(format!(
-            "median (line) and p10 to p90 (band) of {range} ok requests a point"
+            "median, and p10 to p90 as a band or whisker, of {range} ok requests a point"
         ));
     }
     if counts().any(|n| n < 10) {

@@ -11,7 +11,7 @@ use crate::report::figure::axis::Scale;
 use crate::report::figure::canvas::{Canvas, Fill, Pen, Stroke, Weight, text_width};
 use crate::report::figure::look::{GREY, INK, Look, MARK, Shape, look};
 use crate::report::figure::model::{Figure, Panel};
-use crate::report::figure::panel::{self, Axes, Frame, Labels, MARKER, Side};
+use crate::report::figure::panel::{self, Axes, Frame, Labels, Side};
 
 /// Width of every page.
 pub(super) const WIDTH: u32 = 1600;
@@ -31,6 +31,8 @@ const PROMPT_AXIS: f64 = 86.0;
 const BETWEEN: f64 = 30.0;
 /// Height of a line of the notes.
 const NOTE: f64 = 30.0;
+/// Radius of the legend's markers.
+const MARKER: f64 = 7.0;
 
 const PLAIN: Pen = Pen {
     size: 23.0,
@@ -51,6 +53,8 @@ pub(super) struct Layout {
     /// Where the panels begin.
     top: f64,
     rows: usize,
+    /// Room above a panel's frame: for its title, where it has one.
+    heading: f64,
     panel_height: f64,
     /// The page's height.
     pub height: u32,
@@ -73,13 +77,16 @@ impl Layout {
             3 => 360.0,
             _ => 310.0,
         };
-        let grid = rows as f64 * (panel_height + HEADING);
+        let untitled = figure.panels.iter().all(|panel| panel.title.is_empty());
+        let heading = if untitled { 20.0 } else { HEADING };
+        let grid = rows as f64 * (panel_height + heading);
         let notes = figure.notes.len() as f64 * NOTE;
         let height = (top + grid + PROMPT_AXIS + notes + MARGIN) as u32;
         Ok(Self {
             legend,
             top,
             rows,
+            heading,
             panel_height,
             height,
         })
@@ -114,6 +121,7 @@ pub(super) fn draw<DB: DrawingBackend>(
                 x,
                 y,
                 tiers: &figure.tiers,
+                marker: marker(figure),
             };
             panels(canvas, figure, layout, &axes)?;
         }
@@ -131,6 +139,15 @@ pub(super) fn draw<DB: DrawingBackend>(
         canvas.text(note, (MARGIN, first + at as f64 * NOTE), SMALL)?;
     }
     Ok(())
+}
+
+/// Small panels have small markers, so that lines close together stay apart.
+fn marker(figure: &Figure) -> f64 {
+    match figure.columns {
+        1 | 2 => MARKER,
+        3 => 6.0,
+        _ => 5.0,
+    }
 }
 
 fn title<DB: DrawingBackend>(canvas: &Canvas<DB>, figure: &Figure) -> Result<()> {
@@ -246,7 +263,8 @@ fn panels<DB: DrawingBackend>(
     let width = (f64::from(WIDTH) - left - MARGIN - BETWEEN * (columns - 1.0)) / columns;
     for panel in &figure.panels {
         let frame_left = left + panel.column as f64 * (width + BETWEEN);
-        let frame_top = top + panel.row as f64 * (layout.panel_height + HEADING) + HEADING - 8.0;
+        let frame_top =
+            top + panel.row as f64 * (layout.panel_height + layout.heading) + layout.heading - 8.0;
         let frame = Frame {
             left: frame_left,
             top: frame_top,
@@ -256,7 +274,7 @@ fn panels<DB: DrawingBackend>(
         };
         panel::draw(canvas, panel, frame, axes)?;
     }
-    let bottom = top + layout.rows as f64 * (layout.panel_height + HEADING) - 8.0;
+    let bottom = top + layout.rows as f64 * (layout.panel_height + layout.heading) - 8.0;
     let middle = left + (f64::from(WIDTH) - MARGIN - left) / 2.0;
     let centred = Pen {
         across: HPos::Center,

@@ -11,8 +11,6 @@ use crate::report::figure::canvas::{Canvas, Fill, Pen, Stroke, Weight, text_widt
 use crate::report::figure::look::{FAINT, GREY, INK, Look, look};
 use crate::report::figure::model::{Panel, Point};
 
-/// Radius of markers.
-pub(super) const MARKER: f64 = 7.0;
 const TICK: Pen = Pen {
     size: 21.0,
     colour: INK,
@@ -29,6 +27,8 @@ pub(super) struct Axes<'a> {
     pub x: Scale,
     pub y: Scale,
     pub tiers: &'a [String],
+    /// Radius of markers.
+    pub marker: f64,
 }
 
 /// Where a panel's frame lies, and which of its sides carry labels.
@@ -105,7 +105,7 @@ pub(super) fn draw<DB: DrawingBackend>(
             canvas.marker(
                 look.shape,
                 point.at,
-                MARKER,
+                axes.marker,
                 look.colour,
                 fill(point.verdict),
             )?;
@@ -143,15 +143,13 @@ fn grid<DB: DrawingBackend>(canvas: &Canvas<DB>, frame: Frame, axes: &Axes<'_>) 
             canvas.text(&label, (left - 12.0, y), pen)?;
         }
     }
-    let mut free_from = f64::NEG_INFINITY;
     for length in axes.lengths {
-        let (x, label) = (frame.x(axes, *length), token_label(*length));
+        let x = frame.x(axes, *length);
         canvas.line(&[(x, top), (x, bottom)], &FAINT, 1.5, Stroke::Solid)?;
-        // Lengths that lie close keep their grid line and lose their label.
-        let half = text_width(&label, TICK)? / 2.0;
-        if labels.bottom == Side::Labelled && x - half > free_from {
+    }
+    if labels.bottom == Side::Labelled {
+        for (x, label) in labelled(frame, axes)? {
             canvas.text(&label, (x, bottom + 10.0), TICK)?;
-            free_from = x + half + 14.0;
         }
     }
     let around = [
@@ -162,6 +160,28 @@ fn grid<DB: DrawingBackend>(canvas: &Canvas<DB>, frame: Frame, axes: &Axes<'_>) 
         (left, top),
     ];
     canvas.line(&around, &GREY, 1.5, Stroke::Solid)
+}
+
+/// Every length's label, or every second, third and so on, so that none touches the next.
+fn labelled(frame: Frame, axes: &Axes<'_>) -> Result<Vec<(f64, String)>> {
+    let mut all = Vec::new();
+    for length in axes.lengths {
+        let label = token_label(*length);
+        let half = text_width(&label, TICK)? / 2.0 + 7.0;
+        all.push((frame.x(axes, *length), half, label));
+    }
+    let fits = |step: &usize| {
+        let shown: Vec<_> = all.iter().step_by(*step).collect();
+        shown
+            .windows(2)
+            .all(|pair| pair[0].0 + pair[0].1 <= pair[1].0 - pair[1].1)
+    };
+    let step = (1..=all.len()).find(fits).unwrap_or(1);
+    Ok(all
+        .into_iter()
+        .step_by(step)
+        .map(|(x, _, label)| (x, label))
+        .collect())
 }
 
 /// A point on the page.
