@@ -40,6 +40,8 @@ pub struct Audit {
     pub thread_share: f64,
     /// CPU of this process over the window and all cores; a simulator in this process counts.
     pub process_share: f64,
+    /// The time that the shares are of: from the load's start to the end of its last request.
+    pub busy: Duration,
     /// Frames that carried several token events, of all that carried any.
     pub coalesced_share: f64,
     /// Set when the client may have shaped the numbers: what passed its limit, and what to do.
@@ -79,6 +81,10 @@ pub(crate) struct CpuTimes {
 }
 
 impl CpuTimes {
+    pub(crate) fn thread(self) -> Duration {
+        self.thread
+    }
+
     pub(crate) fn now() -> Self {
         Self {
             thread: cpu_clock(ClockId::ThreadCPUTime),
@@ -182,6 +188,7 @@ pub(crate) fn audit(
         lag_max: lag.longest,
         thread_share: cpu.1.thread.saturating_sub(cpu.0.thread).as_secs_f64() / seconds,
         process_share: cpu.1.process.saturating_sub(cpu.0.process).as_secs_f64() / seconds / cores,
+        busy: window,
         coalesced_share: coalesced as f64 / with_tokens.max(1) as f64,
         client_bound: None,
     };
@@ -232,6 +239,7 @@ mod tests {
             lag_max: Duration::from_millis(50),
             thread_share: 0.3,
             process_share: 0.9,
+            busy: Duration::from_secs(1),
             coalesced_share: 0.5,
             client_bound: None,
         }

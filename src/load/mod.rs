@@ -26,6 +26,7 @@
 
 mod alarm;
 mod audit;
+pub mod bench;
 mod drive;
 mod endpoint;
 mod error;

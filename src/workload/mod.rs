@@ -91,7 +91,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    fn new(requests: Vec<PlannedRequest>, slots: u32) -> Self {
+    /// A schedule of requests that were built elsewhere.
+    pub fn from_requests(requests: Vec<PlannedRequest>, slots: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         for request in &requests {
             hasher.update(request.path.as_bytes());
@@ -241,7 +242,7 @@ impl Workload<'_> {
             .into_iter()
             .map(|draft| body::render_ids(self, &draft))
             .collect();
-        Ok(Schedule::new(requests, self.concurrency.get()))
+        Ok(Schedule::from_requests(requests, self.concurrency.get()))
     }
 
     /// The requests of `pass` as text of exact length. `count` asks the server's `/tokenize` with
@@ -256,7 +257,7 @@ impl Workload<'_> {
         }
         let drafts = self.drafts(pass)?;
         let requests = text::render_text(self, drafts, count).await?;
-        Ok(Schedule::new(requests, self.concurrency.get()))
+        Ok(Schedule::from_requests(requests, self.concurrency.get()))
     }
 
     fn chat_with_ids(&self) -> bool {

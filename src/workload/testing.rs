@@ -25,7 +25,7 @@ pub(crate) fn schedule(slots: u32, starts: impl IntoIterator<Item = Start>) -> S
         keep: Keep::Hash,
         document: 0,
     };
-    Schedule::new(starts.into_iter().map(request).collect(), slots)
+    Schedule::from_requests(starts.into_iter().map(request).collect(), slots)
 }
 
 /// A workload that owns its parts: 600 tokens in, 10 out, 6 requests, 2 slots.
