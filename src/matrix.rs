@@ -243,7 +243,7 @@ impl Load {
     }
 }
 
-fn place_on<T: PartialEq>(axis: impl ExactSizeIterator<Item = T>, value: T) -> usize {
+fn place_on<T: PartialEq + Copy>(axis: impl ExactSizeIterator<Item = T>, value: T) -> usize {
     let after_all = axis.len();
     axis.enumerate()
         .find(|(_, known)| *known == value)

@@ -135,7 +135,7 @@ impl ServerSpec {
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,
         };
         table.finish();
-        spec.check(table, &url, lmcache.as_ref(), sim.as_ref());
+        spec.check(table, url.as_ref(), lmcache.as_ref(), sim.as_ref());
         launcher.map(|_| spec)
     }
 
@@ -149,7 +149,7 @@ impl ServerSpec {
     fn check(
         &self,
         table: &TableReader<'_>,
-        url: &Option<Located<String>>,
+        url: Option<&Located<String>>,
         lmcache: Option<&Located<LmcacheMode>>,
         sim: Option<&TableReader<'_>>,
     ) {

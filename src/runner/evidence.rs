@@ -193,8 +193,13 @@ impl PassFacts<'_> {
         if server.launcher == Launcher::Sim {
             return Some(server.sim.kv_bytes_per_token as f64);
         }
+        let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
+        let dtype = says("kv-cache-dtype")
+            .filter(|dtype| *dtype != "auto")
+            .or(says("dtype"));
         let models: &Path = &self.settings.paths.models;
-        kv_bytes_per_token(&models.join(&self.cell.resolved.model)).map(|bytes| bytes as f64)
+        let bytes = kv_bytes_per_token(&models.join(&self.cell.resolved.model), dtype);
+        bytes.map(|bytes| bytes as f64)
     }
 }
 

@@ -17,8 +17,9 @@ struct ModelConfig {
 }
 
 /// Bytes of KV that one token takes, all layers, all ranks: 2 (K and V) x layers x KV heads x head
-/// size x bytes a value. `None` where the folder has no `config.json` that says it.
-pub fn kv_bytes_per_token(model_folder: &Path) -> Option<u64> {
+/// size x bytes a value. `None` where the folder has no `config.json` that says it. `dtype` is what
+/// the server was told, over the model's own.
+pub fn kv_bytes_per_token(model_folder: &Path, dtype: Option<&str>) -> Option<u64> {
     let text = std::fs::read_to_string(model_folder.join("config.json")).ok()?;
     let config: ModelConfig = serde_json::from_str(&text).ok()?;
     let kv_heads = config
@@ -27,9 +28,11 @@ pub fn kv_bytes_per_token(model_folder: &Path) -> Option<u64> {
     let head_size = config
         .head_dim
         .or_else(|| config.hidden_size.checked_div(config.num_attention_heads))?;
-    let value_bytes = match config.torch_dtype.as_deref() {
-        Some("float32") => 4,
-        Some("bfloat16" | "float16") | None => 2,
+    let told = dtype.filter(|dtype| *dtype != "auto");
+    let value_bytes = match told.or(config.torch_dtype.as_deref()) {
+        Some("float32" | "float") => 4,
+        Some("bfloat16" | "float16" | "half") | None => 2,
+        Some("fp8" | "fp8_e4m3" | "fp8_e5m2") => 1,
         Some(_) => return None,
     };
     Some(2 * config.num_hidden_layers * kv_heads * head_size * value_bytes)
@@ -45,7 +48,13 @@ mod tests {
         let config = r#"{"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096,
             "num_key_value_heads": 8, "torch_dtype": "bfloat16"}"#;
         std::fs::write(dir.path().join("config.json"), config).unwrap();
-        assert_eq!(kv_bytes_per_token(dir.path()), Some(131_072));
-        assert_eq!(kv_bytes_per_token(Path::new("/nonexistent")), None);
+        assert_eq!(kv_bytes_per_token(dir.path(), None), Some(131_072));
+        assert_eq!(
+            kv_bytes_per_token(dir.path(), Some("float32")),
+            Some(262_144)
+        );
+        assert_eq!(kv_bytes_per_token(dir.path(), Some("fp8")), Some(65_536));
+        assert_eq!(kv_bytes_per_token(dir.path(), Some("odd")), None);
+        assert_eq!(kv_bytes_per_token(Path::new("/nonexistent"), None), None);
     }
 }

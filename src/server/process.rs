@@ -25,7 +25,7 @@ use crate::plan::tier::TierKind;
 #[derive(Debug)]
 pub struct Vllm {
     endpoint: Endpoint,
-    vllm: ProcessGroup,
+    engine: ProcessGroup,
     lmcache: Option<Sidecar>,
 }
 
@@ -75,7 +75,7 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
         command.env("LMCACHE_CONFIG_FILE", file);
     }
     let log = scope.folder.join(SERVER_LOG);
-    let vllm = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
+    let engine = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
     let url = format!("http://127.0.0.1:{port}");
     let endpoint = Endpoint {
         url,
@@ -83,7 +83,7 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     };
     Ok(Vllm {
         endpoint,
-        vllm,
+        engine,
         lmcache,
     })
 }
@@ -267,7 +267,7 @@ impl Server for Vllm {
     }
 
     fn processes(&self) -> Vec<(&'static str, u32)> {
-        let vllm = self.vllm.id().map(|id| ("vllm", id));
+        let vllm = self.engine.id().map(|id| ("vllm", id));
         let lmcache = self
             .lmcache
             .as_ref()
@@ -279,9 +279,9 @@ impl Server for Vllm {
     fn exited(&mut self) -> BoxFuture<'_, String> {
         async {
             match &mut self.lmcache {
-                None => self.vllm.exited().await,
+                None => self.engine.exited().await,
                 Some(lmcache) => tokio::select! {
-                    how = self.vllm.exited() => how,
+                    how = self.engine.exited() => how,
                     how = lmcache.process.exited() => how,
                 },
             }
@@ -291,7 +291,7 @@ impl Server for Vllm {
 
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped> {
         async move {
-            let stopped = self.vllm.stop(grace).await;
+            let stopped = self.engine.stop(grace).await;
             if let Some(lmcache) = self.lmcache {
                 lmcache.process.stop(grace).await;
                 // A killed LMCache server leaves its pool in memory; a polite one has removed it.
