@@ -70,6 +70,7 @@ impl LastCell<'_> {
             state,
             started_s: 0.0,
             duration_s: 2.0,
+            corpus: String::new(),
             counts: Counts {
                 sent: rows.len() as u64,
                 ok: count(RequestOutcome::Ok),

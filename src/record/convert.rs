@@ -84,6 +84,7 @@ fn pass_record(pass: &Pass) -> PassRecord {
         state: pass.state,
         started_s: pass.started.as_secs_f64(),
         duration_s: pass.load.window.duration.as_secs_f64(),
+        corpus: pass.schedule.corpus.to_hex().to_string(),
         counts: Counts {
             sent: tally.sent,
             ok: tally.ok,

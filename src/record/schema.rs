@@ -114,6 +114,9 @@ pub struct PassRecord {
     pub started_s: f64,
     /// From its first intended send to its last arrival, seconds.
     pub duration_s: f64,
+    /// BLAKE3 over its requests: the same hash, the same prompts in the same order.
+    #[serde(default)]
+    pub corpus: String,
     /// What became of its requests.
     pub counts: Counts,
     /// Failed requests by kind of error.

@@ -1,0 +1,144 @@
+use super::*;
+
+/// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
+fn proven() -> Facts {
+    Facts {
+        state: CacheState::Tier,
+        tier: TierKind::Cpu,
+        ok: 10,
+        by_source: Some(BySource {
+            computed_tokens: 320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 10_000.0,
+        }),
+        expected_hit_tokens: 10_000.0,
+        wrong_prompt_length: 0,
+        account: None,
+        kv_bytes_per_token: Some(100.0),
+        pcie_rx_bytes: Some(1_050_000.0),
+        disk_read_bytes: Some(0.0),
+        redis_read_bytes: None,
+        canaries: Some(Canaries { asked: 2, same: 2 }),
+    }
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut Facts), status: Status, reason: &str) {
+    let mut facts = proven();
+    change(&mut facts);
+    let verdict = judge(&facts);
+    assert_eq!(verdict.status, status, "{verdict:?}");
+    assert!(verdict.reasons[0].contains(reason), "{verdict:?}");
+}
+
+#[test]
+fn three_witnesses_that_agree_are_valid() {
+    check(|_| {}, Status::Valid, "expected tokens");
+    assert_eq!(judge(&proven()).reasons.len(), 3);
+}
+
+#[test]
+fn hits_without_bytes_or_with_other_text_are_invalid() {
+    check(
+        |f| f.pcie_rx_bytes = Some(9.0),
+        Status::Invalid,
+        "not loaded",
+    );
+    check(
+        |f| f.canaries = Some(Canaries { asked: 2, same: 1 }),
+        Status::Invalid,
+        "1 of 2 canary answers changed",
+    );
+    check(
+        |f| f.tier = TierKind::Disk,
+        Status::Invalid,
+        "RAM answered for the disk",
+    );
+}
+
+#[test]
+fn a_missing_witness_is_inconclusive() {
+    check(
+        |f| f.pcie_rx_bytes = None,
+        Status::Inconclusive,
+        "not proven",
+    );
+    check(|f| f.canaries = None, Status::Inconclusive, "no canary");
+    check(|f| f.by_source = None, Status::Inconclusive, "exposes no");
+    check(|f| f.tier = TierKind::Redis, Status::Inconclusive, "Redis");
+}
+
+#[test]
+fn the_tiers_own_account_stands_in_for_bytes_of_ram() {
+    let account = |ram_tokens| {
+        Some(TierAccount {
+            ram_tokens,
+            second_tokens: 0.0,
+        })
+    };
+    let without_bytes = |f: &mut Facts, tokens| {
+        f.pcie_rx_bytes = None;
+        f.account = account(tokens);
+    };
+    check(|f| without_bytes(f, 10_000.0), Status::Valid, "expected");
+    check(
+        |f| without_bytes(f, 10.0),
+        Status::Invalid,
+        "LMCache's own account",
+    );
+}
+
+#[test]
+fn the_wrong_cache_is_invalid() {
+    let mix = |gpu_tokens, external_tokens| {
+        Some(BySource {
+            computed_tokens: 320.0,
+            gpu_tokens,
+            external_tokens,
+        })
+    };
+    check(
+        |f| f.by_source = mix(5_000.0, 5_000.0),
+        Status::Invalid,
+        "GPU prefix cache",
+    );
+    check(
+        |f| f.by_source = mix(0.0, 100.0),
+        Status::Invalid,
+        "served 100 of 10000",
+    );
+    let cold = |f: &mut Facts| {
+        f.state = CacheState::Cold;
+        f.by_source = mix(0.0, 5_000.0);
+    };
+    check(cold, Status::Invalid, "in a cold pass");
+    check(
+        |f| f.tier = TierKind::Baseline,
+        Status::Invalid,
+        "this tier has none",
+    );
+}
+
+#[test]
+fn no_success_and_wrong_lengths_are_invalid() {
+    check(|f| f.ok = 0, Status::Invalid, "no request succeeded");
+    check(
+        |f| f.wrong_prompt_length = 3,
+        Status::Invalid,
+        "in 3 of 10 requests",
+    );
+}
+
+#[test]
+fn states_without_a_tier_need_no_canary() {
+    let cold = |f: &mut Facts| {
+        f.state = CacheState::Cold;
+        f.canaries = None;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+    };
+    check(cold, Status::Valid, "every prompt was computed");
+}

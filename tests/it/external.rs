@@ -1,0 +1,78 @@
+//! A server that runs already: measured, and left running.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::{Kill, Lab, wait_until};
+
+const PLAN: &str = r#"
+name = "ext"
+model = "m"
+[matrix]
+tier = ["baseline"]
+prompt_len = [512]
+gen_len = [4]
+concurrency = [2]
+label = ["rag"]
+[run]
+requests = 4
+states = ["cold", "gpu", "tier"]
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "external"
+url = "http://127.0.0.1:@PORT@"
+"#;
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn an_external_server_is_measured_and_left_running() {
+    let lab = Lab::new();
+    let port = free_port();
+    let arguments = ["sim", "--model", "m", "--port", &port.to_string()];
+    let mut server = lab.command(&arguments);
+    let mut server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!(wait_until(Duration::from_secs(20), listens));
+    lab.write("plan.toml", &PLAN.replace("@PORT@", &port.to_string()));
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let (_, cell) = &lab.cells()[0];
+    assert_eq!(
+        cell["source"], "simulated",
+        "a simulator is recognised wherever it runs"
+    );
+    assert_eq!(cell["server"]["stopped"], "left running");
+    let statuses: Vec<_> = cell["passes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["verdict"]["status"].clone())
+        .collect();
+    assert_eq!(statuses, ["valid", "valid", "valid"]);
+    assert!(
+        server.0.try_wait().unwrap().is_none(),
+        "it was not labrun's to stop"
+    );
+}
+
+#[test]
+fn nobody_at_the_address_is_said_plainly() {
+    let lab = Lab::new();
+    let plan = PLAN.replace("@PORT@", &free_port().to_string());
+    lab.write("plan.toml", &(plan + "ready_timeout_s = 1\n"));
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(1);
+    let error = lab.cells()[0].1["outcome"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(error.contains("not ready after 1 s"), "{error}");
+    assert!(error.to_lowercase().contains("refused"), "{error}");
+}

@@ -1,0 +1,212 @@
+//! A plan in, tables and figures out, on the simulator.
+
+use std::collections::BTreeMap;
+
+use crate::support::{Lab, SimPlan};
+
+#[test]
+fn a_run_leaves_every_file_and_says_that_it_is_simulated() {
+    let lab = Lab::new();
+    let tiers = r#"["baseline", "cpu", "disk"]"#;
+    let plan = SimPlan {
+        tiers,
+        requests: 4,
+        ..SimPlan::default()
+    };
+    let ended = lab.run_sim(&plan).expect_code(0);
+    assert!(ended.stdout.contains("Simulated"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("[3/3]"), "{}", ended.stderr);
+    for file in [
+        "manifest.json",
+        "plan.toml",
+        "events.jsonl",
+        "summary.csv",
+        "summary.md",
+        "comparison.csv",
+        "figures/comparison_ttft.png",
+        "figures/comparison_ttft.svg",
+        "figures/comparison_e2e.png",
+        "figures/comparison_e2e.svg",
+    ] {
+        assert!(lab.path("out").join(file).is_file(), "no {file}");
+    }
+    assert!(
+        !lab.path("out/servers").exists(),
+        "server folders are removed"
+    );
+    assert_eq!(lab.read("out/plan.toml"), plan.text());
+    for text in [
+        "summary.md",
+        "summary.csv",
+        "comparison.csv",
+        "figures/comparison_ttft.svg",
+    ] {
+        let text = lab.read(&format!("out/{text}")).to_lowercase();
+        assert!(text.contains("simulated"), "{text}");
+    }
+    let cells = lab.cells();
+    assert_eq!(cells.len(), 3);
+    for (path, cell) in &cells {
+        check_cell(path, cell);
+    }
+    assert_eq!(lab.read("out/summary.csv").lines().count(), 1 + 3 * 2);
+    lab.assert_no_server_is_left();
+}
+
+fn check_cell(path: &std::path::Path, cell: &serde_json::Value) {
+    assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
+    assert_eq!(cell["source"], "simulated");
+    let tier = cell["coordinates"]["tier"].as_str().unwrap();
+    assert_eq!(path.join("lmcache.yaml").is_file(), tier != "baseline");
+    let log = std::fs::read_to_string(path.join("server.log")).unwrap();
+    assert!(log.contains("Application startup complete."), "{log}");
+    assert!(path.join("requests.parquet").is_file());
+    for (pass, state) in cell["passes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(["cold", "tier"])
+    {
+        assert_eq!(pass["state"], state);
+        assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
+        let count = |name: &str| pass["counts"][name].as_u64().unwrap();
+        assert_eq!(count("sent"), 4);
+        assert_eq!(
+            count("sent"),
+            count("ok") + count("failed") + count("unfinished")
+        );
+        let csv = format!("metrics_rag_{tier}_p1024_g4_c1_r1_{state}.csv");
+        let rows = std::fs::read_to_string(path.join(csv)).unwrap();
+        check_csv(&rows, tier, state);
+    }
+}
+
+/// The earlier lab's columns first, one row a request, cached tokens only from a tier.
+fn check_csv(text: &str, tier: &str, state: &str) {
+    let mut lines = text.lines();
+    let head = lines.next().unwrap();
+    assert!(
+        head.starts_with("ttft,avg_itl,e2e,prompt_len,gen_len,tier,label,"),
+        "{head}"
+    );
+    let names: Vec<&str> = head.split(',').collect();
+    let rows: Vec<BTreeMap<&str, &str>> = lines
+        .map(|line| names.iter().copied().zip(line.split(',')).collect())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        assert_eq!(
+            (row["tier"], row["prompt_len"], row["gen_len"]),
+            (tier, "1024", "4")
+        );
+        let ttft: f64 = row["ttft"].parse().unwrap();
+        let e2e: f64 = row["e2e"].parse().unwrap();
+        assert!(0.0 < ttft && ttft < e2e, "{row:?}");
+        assert_eq!((row["prompt_tokens"], row["output_tokens"]), ("1024", "4"));
+        // 992 shared tokens are three whole chunks.
+        let cached = if state == "tier" && tier != "baseline" {
+            "768"
+        } else {
+            "0"
+        };
+        assert_eq!(row["cached_tokens"], cached, "{row:?}");
+    }
+}
+
+#[test]
+fn a_report_of_the_files_alone_is_the_same_to_the_byte() {
+    let lab = Lab::new();
+    lab.run_sim(&SimPlan::default()).expect_code(0);
+    let before = lab.files("out");
+    std::fs::remove_dir_all(lab.path("out/figures")).unwrap();
+    std::fs::rename(lab.path("out"), lab.path("moved")).unwrap();
+    let ended = lab.labrun(&["report", "moved"]).expect_code(0);
+    assert!(ended.stdout.contains("Simulated"), "{}", ended.stdout);
+    std::fs::rename(lab.path("moved"), lab.path("out")).unwrap();
+    for (path, bytes) in before {
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{}", path.display());
+    }
+    let ended = lab.labrun(&["report", "."]).expect_code(2);
+    assert!(ended.stderr.contains("no run folder"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_same_plan_sends_the_same_prompts() {
+    let prompt_files = |lab: &Lab| {
+        let log = lab
+            .files("out/cells")
+            .into_iter()
+            .find(|(path, _)| path.ends_with("cell.json"));
+        let cell: serde_json::Value = serde_json::from_slice(&log.unwrap().1).unwrap();
+        let corpora = cell["passes"].as_array().unwrap().iter();
+        corpora
+            .map(|pass| pass["corpus"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (Lab::new(), Lab::new());
+    first.run_sim(&SimPlan::default()).expect_code(0);
+    second.run_sim(&SimPlan::default()).expect_code(0);
+    assert_eq!(prompt_files(&first), prompt_files(&second));
+    assert_eq!(prompt_files(&first).len(), 2);
+}
+
+#[test]
+fn cells_that_differ_only_in_load_can_share_a_server() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        concurrency: "1, 2",
+        ..SimPlan::default()
+    };
+    let text = plan.text().replace(
+        "warmup = 1",
+        "warmup = 1\nreuse = \"server\"\norder = \"grouped\"",
+    );
+    lab.write("plan.toml", &text);
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let cells = lab.cells();
+    assert_eq!(cells.len(), 4);
+    let reused = cells
+        .iter()
+        .filter(|(_, cell)| cell["server"]["reused"] == true)
+        .count();
+    assert_eq!(reused, 2, "two servers, two cells each");
+    for (path, cell) in &cells {
+        for pass in cell["passes"].as_array().unwrap() {
+            assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
+        }
+        let log = std::fs::read_to_string(path.join("server.log")).unwrap();
+        let says_so = log.starts_with("# labrun: this server was started by an earlier cell");
+        assert_eq!(says_so, cell["server"]["reused"] == true);
+    }
+}
+
+#[test]
+fn plot_draws_the_metrics_files_of_a_run() {
+    let lab = Lab::new();
+    lab.run_sim(&SimPlan::default()).expect_code(0);
+    let pattern = "out/cells/*/metrics_*_tier.csv";
+    lab.labrun(&["plot", "--input", pattern, "--output-prefix", "old"])
+        .expect_code(0);
+    for file in ["old_ttft.png", "old_e2e.png", "old_ttft.svg", "old_e2e.svg"] {
+        assert!(lab.path(file).is_file(), "no {file}");
+    }
+    let ended = lab
+        .labrun(&["plot", "--input", "nothing_*.csv"])
+        .expect_code(2);
+    assert!(
+        ended.stderr.contains("no file matches `nothing_*.csv`"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn quiet_says_nothing_and_writes_everything() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    let ended = lab
+        .labrun(&["plan.toml", "--quiet", "--out", "out"])
+        .expect_code(0);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
+    assert_eq!(lab.cells().len(), 2);
+}

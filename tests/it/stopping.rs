@@ -1,0 +1,121 @@
+//! Ctrl-C, SIGTERM and SIGKILL: finished cells are kept, and no server survives.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Ended, Kill, Lab, SimPlan, wait_until};
+
+/// A run long enough to be interrupted: six cells.
+fn long_run(lab: &Lab) -> std::process::Child {
+    let tiers = r#"["baseline", "cpu", "disk"]"#;
+    let plan = SimPlan {
+        tiers,
+        concurrency: "1, 2",
+        requests: 12,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn the_first_signal_stops_the_servers_and_keeps_finished_cells() {
+    for name in ["INT", "TERM"] {
+        let lab = Lab::new();
+        let run = long_run(&lab);
+        assert!(wait_until(Duration::from_secs(60), || !lab
+            .cells()
+            .is_empty()));
+        signal(run.id(), name);
+        let ended = Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
+        assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
+        let kept = lab.cells();
+        assert!(!kept.is_empty() && kept.len() < 6, "{} cells", kept.len());
+        assert!(
+            kept.iter()
+                .all(|(_, cell)| cell["outcome"]["kind"] == "completed")
+        );
+        let leftover = lab
+            .files("out/cells")
+            .iter()
+            .any(|(path, _)| path.to_string_lossy().contains(".tmp-"));
+        assert!(!leftover, "a torn cell is left");
+        assert!(
+            lab.path("out/summary.csv").is_file(),
+            "what was measured is summed up"
+        );
+        assert!(lab.servers().is_empty(), "left behind: {:?}", lab.servers());
+    }
+}
+
+#[test]
+fn two_signals_stop_at_once() {
+    let lab = Lab::new();
+    let run = long_run(&lab);
+    assert!(wait_until(Duration::from_secs(60), || !lab
+        .servers()
+        .is_empty()));
+    signal(run.id(), "INT");
+    signal(run.id(), "INT");
+    Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
+    assert!(lab.servers().is_empty(), "left behind: {:?}", lab.servers());
+}
+
+#[test]
+fn a_killed_labrun_leaves_no_simulator_behind() {
+    let lab = Lab::new();
+    let mut run = Kill(long_run(&lab));
+    assert!(wait_until(Duration::from_secs(60), || !lab
+        .servers()
+        .is_empty()));
+    run.0.kill().unwrap();
+    run.0.wait().unwrap();
+    lab.assert_no_server_is_left();
+    let complete = lab.cells();
+    assert!(complete.iter().all(|(_, cell)| cell["outcome"].is_object()));
+    assert!(!lab.path("out/summary.csv").exists());
+}
+
+#[test]
+fn clean_removes_a_marked_process_whose_labrun_is_gone() {
+    let lab = Lab::new();
+    let orphan = Command::new("sleep")
+        .arg("300")
+        .env("LABRUN_RUN", "test-of-clean")
+        // No process has this pid: it is above the kernel's highest.
+        .env("LABRUN_OWNER", "4194304-1")
+        .spawn()
+        .unwrap();
+    let mut orphan = Kill(orphan);
+    let listed = lab.labrun(&["clean", "--dry-run"]).expect_code(0);
+    let line = format!(
+        "would remove process {} of run `test-of-clean`",
+        orphan.0.id()
+    );
+    assert!(listed.stdout.contains(&line), "{}", listed.stdout);
+    assert!(
+        orphan.0.try_wait().unwrap().is_none(),
+        "a dry run removes nothing"
+    );
+    let removed = lab.labrun(&["clean"]).expect_code(0);
+    assert!(
+        removed.stdout.contains("test-of-clean"),
+        "{}",
+        removed.stdout
+    );
+    assert!(wait_until(Duration::from_secs(5), || orphan
+        .0
+        .try_wait()
+        .unwrap()
+        .is_some()));
+}

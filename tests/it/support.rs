@@ -1,0 +1,234 @@
+//! A scratch folder and labrun in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A folder of its own for one test.
+pub struct Lab {
+    folder: TempDir,
+}
+
+/// A plan for the simulator that runs in a second or two; `@AXES@` and `@MORE@` are filled in.
+const SIM_PLAN: &str = r#"
+name = "t"
+model = "m"
+[matrix]
+tier = @TIERS@
+prompt_len = [1024]
+gen_len = [4]
+concurrency = [@CONCURRENCY@]
+label = ["rag"]
+[run]
+requests = @REQUESTS@
+warmup = 1
+canaries = 1
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "sim"
+@SERVER@
+[server.sim]
+start_ms = 1
+@SIM@
+"#;
+
+/// What a simulator plan of a test differs in.
+pub struct SimPlan<'a> {
+    pub tiers: &'a str,
+    pub concurrency: &'a str,
+    pub requests: u32,
+    pub server: &'a str,
+    pub sim: &'a str,
+}
+
+impl Default for SimPlan<'_> {
+    fn default() -> Self {
+        Self {
+            tiers: r#"["baseline", "cpu"]"#,
+            concurrency: "1",
+            requests: 3,
+            server: "",
+            sim: "",
+        }
+    }
+}
+
+impl SimPlan<'_> {
+    pub fn text(&self) -> String {
+        SIM_PLAN
+            .replace("@TIERS@", self.tiers)
+            .replace("@CONCURRENCY@", self.concurrency)
+            .replace("@REQUESTS@", &self.requests.to_string())
+            .replace("@SERVER@", self.server)
+            .replace("@SIM@", self.sim)
+    }
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// labrun in this folder, with none of the caller's settings.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_labrun"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LABRUN_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn labrun(&self, arguments: &[&str]) -> Ended {
+        Ended::of(&self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a simulator plan into the folder `out`.
+    pub fn run_sim(&self, plan: &SimPlan<'_>) -> Ended {
+        self.write("plan.toml", &plan.text());
+        self.labrun(&["plan.toml", "--out", "out"])
+    }
+
+    /// Every complete cell's `cell.json`, by folder name.
+    pub fn cells(&self) -> Vec<(PathBuf, serde_json::Value)> {
+        let Ok(entries) = std::fs::read_dir(self.path("out/cells")) else {
+            return Vec::new();
+        };
+        let mut cells: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'))
+            .map(|path| {
+                let text = std::fs::read(path.join("cell.json")).unwrap();
+                (path, serde_json::from_slice(&text).unwrap())
+            })
+            .collect();
+        cells.sort_by_key(|(path, _)| path.clone());
+        cells
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        let path = self.path(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Every file below `name`, with its bytes.
+    pub fn files(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        collect(&self.path(name), &mut found);
+        found
+    }
+
+    /// Processes whose command line names this lab's folder: its servers.
+    pub fn servers(&self) -> Vec<String> {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                std::fs::read(entry.path().join("environ"))
+                    .ok()
+                    .map(|e| (entry, e))
+            })
+            .filter(|(entry, environment)| {
+                let link = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+                let marked = environment.windows(10).any(|part| part == b"LABRUN_RUN");
+                marked && link.to_string_lossy().starts_with(&folder)
+            })
+            .map(|(entry, _)| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Waits until no server of this lab is left.
+    #[track_caller]
+    pub fn assert_no_server_is_left(&self) {
+        let gone = wait_until(Duration::from_secs(10), || self.servers().is_empty());
+        assert!(gone, "left behind: {:?}", self.servers());
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+}
+
+/// How a program ended, with what it said.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+/// Asks again and again; `false` when the limit is over first.
+pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    holds()
+}
+
+/// Ends a child when the test ends, however it ends.
+pub struct Kill(pub Child);
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
