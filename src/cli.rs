@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand};
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
 #[command(name = "labrun", version, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Exit codes: 0 good, 1 a cell failed or is invalid, 2 usage or plan error, \
-                        130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 good, 1 a cell failed or is invalid, 2 usage or plan error, \
+                        130 interrupted."
+)]
 pub struct Cli {
     /// What to do; without it, the plan is run.
     #[command(subcommand)]

@@ -16,6 +16,8 @@ pub mod config;
 
 pub mod workload;
 
+pub mod sim;
+
 pub mod server;
 
 pub mod load;
@@ -29,3 +31,19 @@ pub mod record;
 pub mod aggregate;
 
 pub mod report;
+
+pub mod progress;
+
+pub mod cli;
+
+pub mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Runs labrun with the arguments of this process.
+pub fn run() -> ExitCode {
+    let cli = cli::Cli::parse();
+    commands::main(cli).into()
+}

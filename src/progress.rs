@@ -209,10 +209,17 @@ fn first(reasons: &[String]) -> &str {
 }
 
 fn live_line(live: &Live, elapsed: Duration) -> String {
-    let mut line = format!("[{}/{}] {}  {}", live.position, live.cells, live.cell, live.doing);
+    let mut line = format!(
+        "[{}/{}] {}  {}",
+        live.position, live.cells, live.cell, live.doing
+    );
     if let Some((progress, requests)) = &live.load {
         let seen = progress.snapshot();
-        let _ = write!(line, "  {}/{requests}", seen.ok + seen.failed + seen.unfinished);
+        let _ = write!(
+            line,
+            "  {}/{requests}",
+            seen.ok + seen.failed + seen.unfinished
+        );
         if seen.failed > 0 {
             let _ = write!(line, " ({} failed)", seen.failed);
         }
@@ -229,7 +236,10 @@ fn live_line(live: &Live, elapsed: Duration) -> String {
 
 /// The time that the rest takes if its cells take as long as those that ended.
 fn remaining(elapsed: Duration, ended: u32, cells: usize) -> Option<Duration> {
-    let left = u32::try_from(cells).ok()?.checked_sub(ended).filter(|left| *left > 0)?;
+    let left = u32::try_from(cells)
+        .ok()?
+        .checked_sub(ended)
+        .filter(|left| *left > 0)?;
     elapsed.checked_div(ended).map(|each| each * left)
 }
 
@@ -272,6 +282,9 @@ mod tests {
             cell_began: Some(Instant::now()),
         };
         let line = live_line(&live, Duration::from_secs(10));
-        assert_eq!(line, "[3/24] rag-cpu  tier load  0/12  0:00  about 1:50 left");
+        assert_eq!(
+            line,
+            "[3/24] rag-cpu  tier load  0/12  0:00  about 1:50 left"
+        );
     }
 }

@@ -24,5 +24,8 @@ pub fn clean(args: &CleanArgs) -> Result<ExitStatus> {
 
 fn line(left: &Leftover, dry_run: bool) -> String {
     let did = if dry_run { "would remove" } else { "removed" };
-    format!("{did} process {} of run `{}`: {}", left.pid, left.run, left.command)
+    format!(
+        "{did} process {} of run `{}`: {}",
+        left.pid, left.run, left.command
+    )
 }

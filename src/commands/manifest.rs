@@ -36,7 +36,9 @@ impl WallClock {
     }
 
     fn since_epoch_nanos(self) -> u128 {
-        self.0.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+        self.0
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos())
     }
 }
 
@@ -57,7 +59,10 @@ pub fn manifest(
     started: WallClock,
 ) -> Result<Value> {
     let cells: Vec<&str> = matrix.cells.iter().map(|cell| cell.id.as_str()).collect();
-    let launcher = matrix.cells.first().map(|cell| cell.resolved.server.launcher.name());
+    let launcher = matrix
+        .cells
+        .first()
+        .map(|cell| cell.resolved.server.launcher.name());
     Ok(json!({
         "run": run,
         "started_at": started.rfc3339(),
@@ -80,15 +85,26 @@ pub fn manifest(
 fn commit_of_working_folder() -> Option<String> {
     let git = |args: &[&str]| -> Option<String> {
         let output = Command::new("git").args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
     let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
+    Some(if changes.is_empty() {
+        commit
+    } else {
+        format!("{commit}-dirty")
+    })
 }
 
 fn host() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .ok()
+    };
     let cpu = read("/proc/cpuinfo").and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())

@@ -3,7 +3,7 @@
 mod clean;
 mod manifest;
 mod plan;
-mod plot;
+// mod plot;
 mod report;
 mod run;
 mod sim;
@@ -46,20 +46,32 @@ impl From<ExitStatus> for ExitCode {
 }
 
 /// Does what the command line says; errors are printed here, once.
-pub fn dispatch(cli: Cli) -> ExitStatus {
-    let done = match cli.command {
-        None => run::run(&cli.run),
-        Some(Command::Run(args)) => run::run(&args),
-        Some(Command::Plan(args)) => plan::plan(&args),
-        Some(Command::Report(args)) => report::report(&args),
-        Some(Command::Plot(args)) => plot::plot(&args),
-        Some(Command::Sim(args)) => sim::sim(&args),
-        Some(Command::Clean(args)) => clean::clean(&args),
-    };
+pub fn main(cli: Cli) -> ExitStatus {
+    let done = prepare().and_then(|()| dispatch(cli));
     done.unwrap_or_else(|error| {
         complain(&error);
         ExitStatus::Usage
     })
+}
+
+/// What every command needs, before any thread is started.
+fn prepare() -> Result<()> {
+    read_dot_env()?;
+    // Fails only when one is installed already, which serves as well.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Ok(())
+}
+
+fn dispatch(cli: Cli) -> Result<ExitStatus> {
+    match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Plan(args)) => plan::plan(&args),
+        Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Plot(_)) => Ok(ExitStatus::Usage),
+        Some(Command::Sim(args)) => sim::sim(&args),
+        Some(Command::Clean(args)) => clean::clean(&args),
+    }
 }
 
 /// Prints an error on stderr: a plan's problems with the plan's lines, others with their causes.
@@ -112,9 +124,7 @@ fn load_plan(path: &Path) -> Result<(Plan, Matrix)> {
 }
 
 /// Reads `.env` of the working folder into the environment, under what is set already.
-///
-/// Runs before any thread is started, so that nothing reads the environment meanwhile.
-pub fn read_dot_env() -> Result<()> {
+fn read_dot_env() -> Result<()> {
     match dotenvy::dotenv() {
         Ok(_) => Ok(()),
         Err(error) if error.not_found() => Ok(()),

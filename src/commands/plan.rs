@@ -46,7 +46,10 @@ pub fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
 /// One cell of each distinct server, in their order.
 pub fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = &Cell> {
     let mut seen = BTreeSet::new();
-    matrix.cells.iter().filter(move |cell| seen.insert(cell.server_key.clone()))
+    matrix
+        .cells
+        .iter()
+        .filter(move |cell| seen.insert(cell.server_key.clone()))
 }
 
 fn push_matrix(text: &mut String, matrix: &Matrix) {
@@ -63,7 +66,13 @@ fn push_matrix(text: &mut String, matrix: &Matrix) {
 
 fn push_server(text: &mut String, cell: &Cell, settings: &Settings) -> Result<()> {
     let spec = &cell.resolved.server;
-    let states: Vec<&str> = cell.resolved.run.states.iter().map(|state| state.name()).collect();
+    let states: Vec<&str> = cell
+        .resolved
+        .run
+        .states
+        .iter()
+        .map(|state| state.name())
+        .collect();
     let _ = writeln!(
         text,
         "\nserver of tier `{}` ({}), states {}, {} requests each",

@@ -13,7 +13,10 @@ use crate::report::Report;
 /// Writes a run's tables and figures again and shows the tables.
 pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
     if !args.run.join("cells").is_dir() {
-        bail!("`{}` is no run folder: it has no `cells`", args.run.display());
+        bail!(
+            "`{}` is no run folder: it has no `cells`",
+            args.run.display()
+        );
     }
     let report = write_report(&args.run)?;
     print(&report.terminal(width()))?;
@@ -26,7 +29,10 @@ pub fn write_report(folder: &Path) -> Result<Report> {
     let run = read_run(folder)?;
     let report = Report::of(&run, &title(folder))?;
     write_synced(&folder.join("summary.csv"), report.summary_csv().as_bytes())?;
-    write_synced(&folder.join("comparison.csv"), report.comparison_csv().as_bytes())?;
+    write_synced(
+        &folder.join("comparison.csv"),
+        report.comparison_csv().as_bytes(),
+    )?;
     write_synced(&folder.join("summary.md"), report.markdown().as_bytes())?;
     let figures = report.figures()?;
     if !figures.is_empty() {

@@ -48,7 +48,12 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         .build()
         .context("starting the runtime")?;
     let progress = Progress::new(Verbosity::of_stderr(args.quiet));
-    let mut watched = Watched { folder, progress, ends: Ends::default(), torn: None };
+    let mut watched = Watched {
+        folder,
+        progress,
+        ends: Ends::default(),
+        torn: None,
+    };
     let interrupted = runtime.block_on(run_matrix(&plan, &matrix, &config, &id, &mut watched))?;
     finish(args, &watched, interrupted)
 }
@@ -120,7 +125,9 @@ async fn run_matrix(
     let signals = stop.on_signals()?;
     let mark = Mark::of_this_process(id);
     let path: PathBuf = watched.folder.path().to_owned();
-    let plan_folder = Path::new(&plan.file).parent().unwrap_or_else(|| Path::new("."));
+    let plan_folder = Path::new(&plan.file)
+        .parent()
+        .unwrap_or_else(|| Path::new("."));
     let scope = RunScope {
         settings: &config.settings,
         mark: &mark,

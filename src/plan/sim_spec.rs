@@ -53,9 +53,9 @@ pub struct SimSpec {
     pub decode_us_per_seq: f64,
     /// Latency of a request outside the engine (HTTP, tokenizer, IPC); does not occupy it, us.
     pub request_latency_us: f64,
-    /// API server work for a request, one at a time, us.
+    /// API server work for a request; requests in hand share the API server, us.
     pub frontend_us_per_request: f64,
-    /// API server work for a prompt token, one request at a time, us.
+    /// API server work for a prompt token, shared likewise, us.
     pub frontend_us_per_token: f64,
 
     /// Tier lookup: fixed part, blocks the scheduler, us.
@@ -120,12 +120,12 @@ impl Default for SimSpec {
             decode_us_per_seq: 150.0,
             request_latency_us: 8_500.0,
             frontend_us_per_request: 1_000.0,
-            frontend_us_per_token: 2.0,
-            lookup_us: 4_000.0,
+            frontend_us_per_token: 1.8,
+            lookup_us: 1_500.0,
             lookup_us_per_token: 0.2,
-            store_us: 4_000.0,
-            store_submit_us_per_token: 0.8,
-            store_submit_us: 6_000.0,
+            store_us: 4_500.0,
+            store_submit_us_per_token: 1.1,
+            store_submit_us: 3_000.0,
             load_us: 300.0,
             pcie_load_gb_per_s: 45.0,
             pcie_store_gb_per_s: 40.0,

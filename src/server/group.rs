@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::leftovers::Mark;
 
@@ -21,6 +21,9 @@ pub struct ProcessGroup {
     name: &'static str,
     child: Child,
     group: Option<Pid>,
+    /// Held open where it is piped: a child that watches it ends when labrun does. (Waiting for
+    /// a child would close it.)
+    _stdin: Option<ChildStdin>,
 }
 
 impl ProcessGroup {
@@ -42,7 +45,7 @@ impl ProcessGroup {
             .get_program()
             .to_string_lossy()
             .into_owned();
-        let child = command
+        let mut child = command
             .process_group(0)
             .envs(mark.environment())
             .stdout(Stdio::from(file.try_clone()?))
@@ -51,7 +54,12 @@ impl ProcessGroup {
             .spawn()
             .with_context(|| format!("starting {name}: `{program}`"))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Ok(Self { name, child, group })
+        Ok(Self {
+            name,
+            _stdin: child.stdin.take(),
+            child,
+            group,
+        })
     }
 
     /// Its process id, which is its group's too.

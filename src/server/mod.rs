@@ -97,6 +97,23 @@ pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
     })
 }
 
+/// What would be started for `cell`, as a person reads it.
+pub fn describe(cell: &Cell, settings: &Settings) -> String {
+    match cell.resolved.server.launcher {
+        Launcher::Sim => "labrun sim".to_owned(),
+        Launcher::Process => process::describe(cell, settings),
+        Launcher::External => format!("runs already: {}", cell.resolved.server.url),
+    }
+}
+
+/// Checks that what `cell` starts is there, before anything is written.
+pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
+    match cell.resolved.server.launcher {
+        Launcher::Sim | Launcher::External => Ok(()),
+        Launcher::Process => process::check_programs(cell, settings),
+    }
+}
+
 /// A port of 127.0.0.1 that is free now.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
 use super::render::Rendered;
 use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port};
+use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::TierKind;
@@ -114,6 +115,55 @@ fn start_lmcache(
         admin_url: format!("http://127.0.0.1:{http_port}"),
         shared_memory: Path::new("/dev/shm").join(name),
     })
+}
+
+/// The command lines that a launch would run, without ports.
+pub fn describe(cell: &Cell, settings: &Settings) -> String {
+    let vllm = settings.process.bin_dir.join("vllm");
+    let mut text = format!("{} serve {}", vllm.display(), cell.resolved.model);
+    for argument in arguments(&cell.resolved.server.args) {
+        text.push(' ');
+        text.push_str(&argument);
+    }
+    if needs_lmcache_server(cell) {
+        let lmcache = settings.process.bin_dir.join("lmcache");
+        let own = arguments(&cell.resolved.server.lmcache_args).join(" ");
+        text = format!("{} server {own}\n  {text}", lmcache.display());
+    }
+    text
+}
+
+/// Checks that the programs of `cell` can be found.
+pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
+    find_program("vllm", &settings.process.bin_dir)?;
+    if needs_lmcache_server(cell) {
+        find_program("lmcache", &settings.process.bin_dir)?;
+    }
+    Ok(())
+}
+
+fn needs_lmcache_server(cell: &Cell) -> bool {
+    cell.tier.kind.uses_lmcache() && cell.resolved.server.lmcache == LmcacheMode::MultiProcess
+}
+
+fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
+    let is_there = if bin_dir.as_os_str().is_empty() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    } else {
+        bin_dir.join(name).is_file()
+    };
+    let place = if bin_dir.as_os_str().is_empty() {
+        "PATH".to_owned()
+    } else {
+        format!("`{}`", bin_dir.display())
+    };
+    ensure!(
+        is_there,
+        "`{name}` is not in {place}; set `process.bin_dir` to its folder \
+         (LABRUN_PROCESS__BIN_DIR=...)"
+    );
+    Ok(())
 }
 
 /// A command of the serving stack: what is inherited from LMCache's environment is taken out, since

@@ -1,0 +1,63 @@
+//! `labrun sim`: serves the simulator.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::ExitStatus;
+use crate::cli::SimArgs;
+use crate::plan::sim_spec::SimSpec;
+use crate::sim::{ParentWatch, PrefixCaching, SimExit, SimOptions, serve, termination};
+
+/// Longest prompt and answer together where the plan's pool allows it, tokens.
+const MODEL_LEN: u64 = 131_072;
+
+/// Serves until told to stop.
+pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
+    let mut spec = match &args.spec {
+        Some(path) => read_spec(path)?,
+        None => SimSpec::default(),
+    };
+    for name in &args.fault {
+        spec.faults.push(name.parse()?);
+    }
+    let max_model_len = u32::try_from(spec.gpu_kv_tokens.min(MODEL_LEN)).unwrap_or(u32::MAX);
+    let options = SimOptions {
+        host: args.host.to_string(),
+        port: args.port,
+        spec,
+        lmcache_config: args.lmcache_config.clone(),
+        native_offload_gib: args.kv_offloading_size,
+        prefix_caching: if args.no_enable_prefix_caching {
+            PrefixCaching::Disabled
+        } else {
+            PrefixCaching::Enabled
+        },
+        max_model_len,
+        parent: if args.exit_with_parent {
+            ParentWatch::ExitWithParent
+        } else {
+            ParentWatch::Ignore
+        },
+        ..SimOptions::for_model(&args.model)
+    };
+    options.check()?;
+    // One thread: the simulator shares the machine with the client that measures it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let exit = runtime.block_on(serve(options, termination()))?;
+    // Standard input is read by a blocking thread that nothing can wake.
+    runtime.shutdown_background();
+    Ok(match exit {
+        SimExit::Stopped | SimExit::ParentGone => ExitStatus::Success,
+        SimExit::Fault(_) => ExitStatus::CellsFailed,
+    })
+}
+
+fn read_spec(path: &Path) -> Result<SimSpec> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading the spec `{}`", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("`{}` is no spec", path.display()))
+}

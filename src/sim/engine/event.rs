@@ -1,0 +1,91 @@
+//! What the engine tells.
+
+use crate::sim::stats::FinishReason;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Emission {
+    /// When, us.
+    pub at_us: u64,
+    /// What.
+    pub event: EngineEvent,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EngineEvent {
+    /// A request got a token.
+    Token(TokenEvent),
+    /// A line for the log.
+    Log(LogEvent),
+}
+
+/// A token on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// [`crate::sim::SimRequest::id`].
+    pub request: u64,
+    /// The token.
+    pub token: u32,
+    /// Prompt tokens that were not computed (as far as the counters know).
+    pub cached_tokens: u32,
+    /// Set on the last token.
+    pub finish: Option<FinishReason>,
+}
+
+/// What LMCache logs, without its wording.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    missing_docs,
+    reason = "the fields are the placeholders of the log lines"
+)]
+pub enum LogEvent {
+    /// A tier lookup.
+    Lookup {
+        name: String,
+        total: u64,
+        computed: u64,
+        hit: u64,
+        need: u64,
+    },
+    /// A lookup that took too long, counted as a miss.
+    LookupTimeout,
+    /// KV was loaded.
+    Retrieved {
+        name: String,
+        tokens: u64,
+        size_bytes: u64,
+        cost_us: u64,
+    },
+    /// KV was stored.
+    Stored {
+        name: String,
+        tokens: u64,
+        size_bytes: u64,
+        copy_us: u64,
+        put_us: u64,
+    },
+    /// Host memory was short: only so many chunks were stored.
+    StoreTruncated { chunks: usize },
+    /// LMCache did not start, so nothing is stored.
+    Unhealthy,
+}
+
+/// A request that the engine cannot take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It could never be scheduled.
+    #[error(
+        "a prompt of {prompt} tokens does not fit the GPU cache of {capacity} tokens; shorten it \
+         or raise `gpu_kv_tokens`"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the GPU cache.
+        capacity: usize,
+    },
+    /// There is nothing to attend to.
+    #[error("the prompt is empty; give at least one token")]
+    Empty,
+}

@@ -1,0 +1,28 @@
+//! The simulator: a vLLM server with LMCache that needs no GPU.
+//!
+//! [`Engine`] models scheduling, caches and tiers in virtual time; the HTTP server around it
+//! drives it in real time and speaks vLLM's API.
+
+pub mod calibration;
+mod cost;
+mod engine;
+mod frontend;
+mod hash;
+mod lmcache_config;
+mod offload;
+mod options;
+mod pool;
+mod request;
+mod server;
+mod stats;
+mod store;
+mod tokenizer;
+
+pub use engine::{
+    Emission, Engine, EngineConfig, EngineEvent, LogEvent, PrefixCaching, SubmitError, TokenEvent,
+};
+pub use options::{ParentWatch, SimOptions};
+pub use request::{EndToken, Sampling, Save, SimRequest};
+pub use server::{LogSink, PromptDetails, SimExit, SimServer, VERSION, serve, termination};
+pub use stats::{FinishReason, PhysicalBytes};
+pub use tokenizer::Vocabulary;

@@ -1,0 +1,190 @@
+//! What a simulator process is told.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+
+use super::{
+    engine::{EngineConfig, PrefixCaching},
+    lmcache_config::{LoadedConfig, OffloadConfig},
+    server::{LogSink, PromptDetails},
+};
+use crate::plan::sim_spec::SimSpec;
+
+/// Whether the process watches its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentWatch {
+    /// It lives until it is told to stop.
+    Ignore,
+    /// It ends when its standard input does (`--exit-with-parent`).
+    ExitWithParent,
+}
+
+/// Everything that `labrun sim` takes. Start from [`SimOptions::for_model`].
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 for any free one.
+    pub port: u16,
+    /// Model path or name, as given to vLLM.
+    pub model: String,
+    /// Name that requests use.
+    pub served_model_name: String,
+    /// The machine, the model and the faults.
+    pub spec: SimSpec,
+    /// LMCache YAML: offloading through LMCache.
+    pub lmcache_config: Option<PathBuf>,
+    /// Host memory for vLLM's own offloading, GiB.
+    pub native_offload_gib: Option<f64>,
+    /// The GPU prefix cache.
+    pub prefix_caching: PrefixCaching,
+    /// Longest prompt and answer together, tokens.
+    pub max_model_len: u32,
+    /// Whether usage tells the cached tokens.
+    pub prompt_details: PromptDetails,
+    /// Whether to end with the parent process.
+    pub parent: ParentWatch,
+    /// Where the log goes.
+    pub log: LogSink,
+}
+
+impl SimOptions {
+    /// The defaults for a model: port 8000 of the loopback interface, the calibrated machine, no
+    /// offloading.
+    pub fn for_model(model: &str) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8_000,
+            model: model.to_owned(),
+            served_model_name: model.to_owned(),
+            spec: SimSpec::default(),
+            lmcache_config: None,
+            native_offload_gib: None,
+            prefix_caching: PrefixCaching::Enabled,
+            max_model_len: 32_768,
+            prompt_details: PromptDetails::Show,
+            parent: ParentWatch::Ignore,
+            log: LogSink::Stderr,
+        }
+    }
+
+    /// Checks the options without starting anything.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.setup().map(drop)
+    }
+
+    /// Checks the options and reads the LMCache YAML.
+    pub(crate) fn setup(&self) -> anyhow::Result<Setup> {
+        let spec = &self.spec;
+        let problems = spec.problems();
+        ensure!(
+            problems.is_empty(),
+            "the simulator's spec is unsound: {}",
+            problems.join("; ")
+        );
+        ensure!(!self.model.is_empty(), "the model has no name; give one");
+        ensure!(
+            u64::from(self.max_model_len) <= spec.gpu_kv_tokens,
+            "one request of `max_model_len` {} tokens needs more KV than `gpu_kv_tokens` {}; \
+             lower the first or raise the second",
+            self.max_model_len,
+            spec.gpu_kv_tokens
+        );
+        ensure!(
+            self.lmcache_config.is_none() || self.native_offload_gib.is_none(),
+            "both an LMCache configuration and native offloading are given; choose one"
+        );
+        let lmcache = self.load_lmcache()?;
+        let offload = match (&lmcache, self.native_offload_gib) {
+            (Some(loaded), _) => Some(loaded.offload.clone()),
+            (None, Some(gib)) => {
+                ensure!(
+                    gib.is_finite() && gib > 0.0,
+                    "native offloading gets {gib} GiB; give a finite number above 0"
+                );
+                Some(OffloadConfig::native(gib, spec.block_size))
+            }
+            (None, None) => None,
+        };
+        let prefix_caching = self.prefix_caching;
+        let engine = EngineConfig {
+            spec: spec.clone(),
+            prefix_caching,
+            offload,
+        };
+        Ok(Setup { engine, lmcache })
+    }
+
+    fn load_lmcache(&self) -> anyhow::Result<Option<LoadedConfig>> {
+        let Some(path) = &self.lmcache_config else {
+            return Ok(None);
+        };
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the LMCache configuration {shown} cannot be read"))?;
+        let loaded = OffloadConfig::from_yaml(&text)
+            .with_context(|| format!("the LMCache configuration {shown} cannot be used"))?;
+        let (chunk, block) = (loaded.offload.chunk_tokens, self.spec.block_size);
+        ensure!(
+            chunk.is_multiple_of(block),
+            "`chunk_size` {chunk} in {shown} is no multiple of the GPU block of {block} tokens; \
+             make it one"
+        );
+        Ok(Some(loaded))
+    }
+}
+
+/// Checked options.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) engine: EngineConfig,
+    pub(crate) lmcache: Option<LoadedConfig>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(change: impl FnOnce(&mut SimOptions)) -> String {
+        let mut options = SimOptions::for_model("m");
+        change(&mut options);
+        format!("{:#}", options.check().unwrap_err())
+    }
+
+    #[test]
+    fn the_defaults_are_sound() {
+        SimOptions::for_model("m").check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_advice() {
+        assert!(error(|o| o.spec.block_size = 0).contains("`block_size` is 0"));
+        assert!(error(|o| o.max_model_len = 300_000).contains("more KV than"));
+        assert!(error(|o| o.native_offload_gib = Some(-1.0)).contains("above 0"));
+        assert!(error(|o| o.lmcache_config = Some("/nowhere/l.yaml".into())).contains("/nowhere"));
+        let both = |o: &mut SimOptions| {
+            o.lmcache_config = Some("l.yaml".into());
+            o.native_offload_gib = Some(1.0);
+        };
+        assert!(error(both).contains("choose one"));
+    }
+
+    #[test]
+    fn the_yaml_is_read_and_checked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let with = |yaml: &str| {
+            std::fs::write(file.path(), yaml).unwrap();
+            let mut options = SimOptions::for_model("m");
+            options.lmcache_config = Some(file.path().to_owned());
+            options.setup()
+        };
+        assert!(with("chunk_size: 256").unwrap().engine.offload.is_some());
+        assert!(format!("{:#}", with("chunk_size: 100").unwrap_err()).contains("no multiple"));
+        let error = format!("{:#}", with("remote_url: s3://b").unwrap_err());
+        assert!(
+            error.contains("cannot be used") && error.contains("s3"),
+            "{error}"
+        );
+    }
+}
