@@ -106,85 +106,63 @@ fn gaps_column(rows: &[RequestRow]) -> Column {
 }
 
 fn from_frame(frame: &DataFrame) -> Result<Vec<RequestRow>> {
-    let time = |name: &str| -> Result<Vec<Option<f64>>> {
-        Ok(frame.column(name)?.f64()?.iter().collect())
-    };
-    let count = |name: &str| -> Result<Vec<Option<u32>>> {
-        Ok(frame.column(name)?.u32()?.iter().collect())
-    };
-    let word = |name: &str| -> Result<Vec<Option<String>>> {
-        Ok(frame
-            .column(name)?
-            .str()?
-            .iter()
-            .map(|word| word.map(str::to_owned))
-            .collect())
-    };
-    let state = word("state")?;
-    let outcome = word("outcome")?;
-    let error = word("error")?;
-    let times: Vec<_> = [
-        "intended_ms",
-        "sent_ms",
-        "lateness_ms",
-        "connect_ms",
-        "ttft_ms",
-        "e2e_ms",
-        "tpot_ms",
-    ]
-    .into_iter()
-    .map(time)
-    .collect::<Result<_>>()?;
-    let counts: Vec<_> = [
-        "request",
-        "prompt_len",
-        "gen_len",
-        "prompt_tokens",
-        "cached_tokens",
-        "output_tokens",
-        "frames",
-        "coalesced_frames",
-        "http_status",
-    ]
-    .into_iter()
-    .map(count)
-    .collect::<Result<_>>()?;
-    let gaps = frame.column("gaps_ms")?.list()?.clone();
+    (0..frame.height())
+        .map(|at| row_at(&Row { frame, at }))
+        .collect()
+}
 
-    let row = |at: usize| -> Result<RequestRow> {
-        let lost = |name: &str| format!("row {at} has no usable `{name}`");
-        let time = |column: usize, name: &str| times[column][at].with_context(|| lost(name));
-        let count = |column: usize, name: &str| counts[column][at].with_context(|| lost(name));
-        Ok(RequestRow {
-            state: state[at]
-                .as_deref()
-                .and_then(CacheState::from_name)
-                .with_context(|| lost("state"))?,
-            request: count(0, "request")?,
-            intended_ms: time(0, "intended_ms")?,
-            sent_ms: time(1, "sent_ms")?,
-            lateness_ms: time(2, "lateness_ms")?,
-            connect_ms: times[3][at],
-            ttft_ms: times[4][at],
-            e2e_ms: times[5][at],
-            tpot_ms: times[6][at],
-            gaps_ms: gaps_of(&gaps, at)?,
-            prompt_len: count(1, "prompt_len")?,
-            gen_len: count(2, "gen_len")?,
-            prompt_tokens: counts[3][at],
-            cached_tokens: counts[4][at],
-            output_tokens: counts[5][at],
-            frames: count(6, "frames")?,
-            coalesced_frames: count(7, "coalesced_frames")?,
-            outcome: outcome[at]
-                .as_deref()
-                .and_then(outcome_of)
-                .with_context(|| lost("outcome"))?,
-            error: error[at].clone(),
-            http_status: counts[8][at].map(u16::try_from).transpose()?,
-        })
-    };
-    (0..frame.height()).map(row).collect()
+/// One row of a frame, its fields by column name.
+struct Row<'a> {
+    frame: &'a DataFrame,
+    at: usize,
+}
+
+impl Row<'_> {
+    fn time(&self, name: &str) -> Result<Option<f64>> {
+        Ok(self.frame.column(name)?.f64()?.get(self.at))
+    }
+
+    fn count(&self, name: &str) -> Result<Option<u32>> {
+        Ok(self.frame.column(name)?.u32()?.get(self.at))
+    }
+
+    fn word(&self, name: &str) -> Result<Option<&str>> {
+        Ok(self.frame.column(name)?.str()?.get(self.at))
+    }
+
+    /// A value that every row has.
+    fn needed<T>(&self, name: &str, value: Option<T>) -> Result<T> {
+        value.with_context(|| format!("row {} has no usable `{name}`", self.at))
+    }
+}
+
+fn row_at(row: &Row<'_>) -> Result<RequestRow> {
+    let time = |name| row.needed(name, row.time(name)?);
+    let count = |name| row.needed(name, row.count(name)?);
+    let state = row.word("state")?.and_then(CacheState::from_name);
+    let outcome = row.word("outcome")?.and_then(outcome_of);
+    Ok(RequestRow {
+        state: row.needed("state", state)?,
+        request: count("request")?,
+        intended_ms: time("intended_ms")?,
+        sent_ms: time("sent_ms")?,
+        lateness_ms: time("lateness_ms")?,
+        connect_ms: row.time("connect_ms")?,
+        ttft_ms: row.time("ttft_ms")?,
+        e2e_ms: row.time("e2e_ms")?,
+        tpot_ms: row.time("tpot_ms")?,
+        gaps_ms: gaps_of(row.frame.column("gaps_ms")?.list()?, row.at)?,
+        prompt_len: count("prompt_len")?,
+        gen_len: count("gen_len")?,
+        prompt_tokens: row.count("prompt_tokens")?,
+        cached_tokens: row.count("cached_tokens")?,
+        output_tokens: row.count("output_tokens")?,
+        frames: count("frames")?,
+        coalesced_frames: count("coalesced_frames")?,
+        outcome: row.needed("outcome", outcome)?,
+        error: row.word("error")?.map(str::to_owned),
+        http_status: row.count("http_status")?.map(u16::try_from).transpose()?,
+    })
 }
 
 fn gaps_of(gaps: &ListChunked, at: usize) -> Result<Vec<f64>> {

@@ -1,6 +1,7 @@
 //! The table of each tier against the baseline.
 
 use crate::aggregate::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
+use crate::metric::Unit;
 use crate::record::schema::Counts;
 use crate::report::axes::{Axis, Shown, extra_axes, split};
 use crate::report::notes::Notes;
@@ -15,7 +16,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     let (mut columns, caption) = split(axes(rows));
     columns.extend(contrast(
         rows,
-        &["TTFT p50"],
+        "TTFT p50",
         |row| &row.ttft,
         Room {
             value: Keep::Always,
@@ -24,7 +25,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     ));
     columns.extend(contrast(
         rows,
-        &["E2E p50"],
+        "E2E p50",
         |row| &row.e2e,
         Room {
             value: Keep::Droppable(2),
@@ -33,7 +34,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     ));
     columns.extend(contrast(
         rows,
-        &["out tok/s"],
+        "out tok/s",
         |row| &row.output,
         Room {
             value: Keep::Droppable(4),
@@ -133,6 +134,7 @@ fn axes(rows: &[ComparisonRow]) -> Vec<Axis> {
 }
 
 /// What may be left out where room is short; the difference always goes first.
+#[derive(Clone, Copy)]
 struct Room {
     value: Keep,
     ratio: Keep,
@@ -140,35 +142,29 @@ struct Room {
 
 fn contrast(
     rows: &[ComparisonRow],
-    head: &[&str; 1],
+    head: &str,
     pick: impl Fn(&ComparisonRow) -> &Contrast,
     room: Room,
 ) -> [Column; 4] {
     let unit = rows
         .first()
-        .map_or(crate::metric::Unit::Milliseconds, |row| {
-            pick(row).metric.spec().unit
-        });
+        .map_or(Unit::Milliseconds, |row| pick(row).metric.spec().unit);
     let values = rows.iter().map(&pick).flat_map(|c| [c.baseline, c.tier]);
     let scale = Scale::of(unit, values);
-    let sign = if unit == crate::metric::Unit::Milliseconds {
+    let sign = if unit == Unit::Milliseconds {
         scale.sign
     } else {
         ""
     };
     let value = |part: &str, keep, text: &dyn Fn(&Contrast) -> String| {
-        Column::numbers(
-            &[head[0], part, sign],
-            keep,
-            each(rows, |row| text(pick(row))),
-        )
+        Column::numbers(&[head, part, sign], keep, each(rows, |row| text(pick(row))))
     };
     [
         value("base", room.value, &|c| scale.text(c.baseline)),
         value("tier", room.value, &|c| scale.text(c.tier)),
         value("diff", Keep::Droppable(9), &|c| scale.signed(c.difference)),
         Column::numbers(
-            &[head[0], "speedup"],
+            &[head, "speedup"],
             room.ratio,
             each(rows, |row| speedup(pick(row))),
         ),

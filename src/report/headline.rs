@@ -1,6 +1,7 @@
 //! What each tier bought, in plain words, from valid rows only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use crate::aggregate::{BASELINE, Clarity, Comparison, ComparisonRow, Place, Standing};
 use crate::plan::state::CacheState;
@@ -79,11 +80,10 @@ fn sentence(place: &Place, rows: &[&ComparisonRow]) -> String {
         CacheState::Tier => "only the tier warm",
         CacheState::Restart => "only the tier warm after a restart",
     };
-    let extra: String = place
-        .extra
-        .iter()
-        .map(|(key, value)| format!(", {key} {value}"))
-        .collect();
+    let mut extra = String::new();
+    for (key, value) in &place.extra {
+        let _ = write!(extra, ", {key} {value}");
+    }
     let baseline = rows
         .iter()
         .find_map(|row| row.ttft.baseline)

@@ -1,5 +1,7 @@
 //! A table with what must stand around it, and its two renderings.
 
+use std::fmt::Write as _;
+
 use crate::record::schema::Source;
 use crate::report::axes::banner;
 use crate::report::notes::Notes;
@@ -48,17 +50,17 @@ impl Section {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         if let Some(banner) = self.banner {
-            text.push_str(&format!("**{banner}**\n\n"));
+            let _ = writeln!(text, "**{banner}**\n");
         }
         if let Some(caption) = self.caption() {
-            text.push_str(&format!("{caption}\n\n"));
+            let _ = writeln!(text, "{caption}\n");
         }
         text.push_str(&self.table.markdown());
         if !self.notes.is_empty() {
             text.push('\n');
         }
         for note in &self.notes {
-            text.push_str(&format!("- {note}\n"));
+            let _ = writeln!(text, "- {note}");
         }
         text
     }

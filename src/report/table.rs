@@ -1,5 +1,7 @@
 //! A table as columns of text, and its two renderings.
 
+use std::fmt::Write as _;
+
 use comfy_table::{Cell, CellAlignment, ContentArrangement, TableComponent, presets};
 
 use crate::report::wrap::push_wrapped;
@@ -119,7 +121,7 @@ impl Table {
             Side::Left => ":--",
             Side::Right => "--:",
         });
-        text.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
+        let _ = writeln!(text, "|{}|", rules.collect::<Vec<_>>().join("|"));
         let height = self.columns.first().map_or(0, |column| column.cells.len());
         for row in 0..height {
             text.push_str(&line(

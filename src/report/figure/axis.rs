@@ -103,10 +103,8 @@ fn linear_ticks(high: f64) -> Vec<f64> {
         .into_iter()
         .find(|step| high / step <= 6.0)
         .unwrap_or(magnitude * 10.0);
-    (0..)
-        .map(|at| f64::from(at) * step)
-        .take_while(|value| *value <= high)
-        .collect()
+    let count = (high / step).floor() as u32;
+    (0..=count).map(|at| f64::from(at) * step).collect()
 }
 
 /// The densest of 1-2-5, 1-3 and whole decades that is not too dense.

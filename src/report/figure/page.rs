@@ -114,25 +114,22 @@ pub(super) fn draw<DB: DrawingBackend>(
         [low, point.p50, high]
     });
     let x = Scale::for_lengths(lengths.iter().copied().map(f64::from));
-    match x.zip(Scale::for_values(values)) {
-        Some((x, y)) => {
-            let axes = Axes {
-                lengths: &lengths,
-                x,
-                y,
-                tiers: &figure.tiers,
-                marker: marker(figure),
-            };
-            panels(canvas, figure, layout, &axes)?;
-        }
-        None => {
-            let middle = (f64::from(WIDTH) / 2.0, layout.top + 200.0);
-            let pen = Pen {
-                across: HPos::Center,
-                ..PLAIN
-            };
-            canvas.text("no point has enough ok requests to be drawn", middle, pen)?;
-        }
+    if let Some((x, y)) = x.zip(Scale::for_values(values)) {
+        let axes = Axes {
+            lengths: &lengths,
+            x,
+            y,
+            tiers: &figure.tiers,
+            marker: marker(figure),
+        };
+        panels(canvas, figure, layout, &axes)?;
+    } else {
+        let middle = (f64::from(WIDTH) / 2.0, layout.top + 200.0);
+        let pen = Pen {
+            across: HPos::Center,
+            ..PLAIN
+        };
+        canvas.text("no point has enough ok requests to be drawn", middle, pen)?;
     }
     let first = f64::from(layout.height) - MARGIN - figure.notes.len() as f64 * NOTE + 20.0;
     for (at, note) in figure.notes.iter().enumerate() {
