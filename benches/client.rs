@@ -269,7 +269,7 @@ fn client_side(case: &Case, address: SocketAddr) -> io::Result<(Vec<Seen>, Strin
     let tally = outcome.tally();
     let coalesced = outcome.audit.coalesced_share * 100.0;
     let text = format!(
-        "sent {} = ok {} + failed {} + unfinished {}; lateness p99 {:.0} us, lag p99 {:.0} us, \
+        "sent {} = ok {} + failed {} + unfinished {}; lateness p99 {:.0} us, lag p99 {:.0} us (max {:.0} us), \
          coalesced {coalesced:.1} %",
         tally.sent,
         tally.ok,
@@ -277,6 +277,7 @@ fn client_side(case: &Case, address: SocketAddr) -> io::Result<(Vec<Seen>, Strin
         tally.unfinished,
         outcome.audit.lateness_p99.as_secs_f64() * 1e6,
         outcome.audit.lag_p99.as_secs_f64() * 1e6,
+        outcome.audit.lag_max.as_secs_f64() * 1e6,
     );
     Ok((seen, text))
 }

@@ -103,6 +103,7 @@ fn ask(
     next: &mut u32,
     tokens: u32,
 ) -> io::Result<()> {
+    (stream.events, stream.half) = (0, false);
     let Some(request) = requests.pop() else {
         return Ok(());
     };
@@ -112,7 +113,6 @@ fn ask(
         sent_ns: monotonic_ns(),
         arrivals_ns,
     };
-    (stream.events, stream.half) = (0, false);
     *next += 1;
     // Requests of the cases fit a socket's buffer.
     stream.socket.write_all(&request)
