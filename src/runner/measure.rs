@@ -23,7 +23,8 @@ use crate::workload::{self, Schedule, Workload};
 
 /// How long a tier may take to store what the fill left, before the cell goes on with a warning.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
-/// How long a process may take from its last broken connection to its end.
+/// How long a process may take from its last broken connection to its end: connections break a
+/// little before it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where a cell's results are kept as they come, so that a failure loses none of them.
@@ -299,17 +300,6 @@ impl Measuring<'_> {
         Ok(Some(answers.collect()))
     }
 
-    /// How the server ended, where failed requests were its last words: connections break a little
-    /// before the process is gone.
-    async fn died_of(&mut self, outcome: &LoadOutcome) -> Option<String> {
-        if outcome.tally().failed == 0 {
-            return None;
-        }
-        tokio::time::timeout(LAST_WORDS, self.session.server.exited())
-            .await
-            .ok()
-    }
-
     /// Sends `schedule`; says how the server ended if it did so meanwhile.
     async fn drive(&mut self, schedule: &Arc<Schedule>) -> Result<(LoadOutcome, Option<String>)> {
         let progress = Arc::new(Progress::default());
@@ -329,17 +319,21 @@ impl Measuring<'_> {
             &progress,
         );
         tokio::pin!(load);
-        let how = tokio::select! {
-            outcome = &mut load => {
-                let outcome = outcome?;
-                let died = self.died_of(&outcome).await;
-                return Ok((outcome, died));
+        let (outcome, died) = tokio::select! {
+            outcome = &mut load => (outcome?, None),
+            how = self.session.server.exited() => {
+                // Its answers will never come.
+                kill.cancel();
+                (load.await?, Some(how))
             }
-            how = self.session.server.exited() => how,
         };
-        // Its answers will never come.
-        kill.cancel();
-        Ok((load.await?, Some(how)))
+        match died {
+            None if outcome.tally().failed > 0 => {
+                let died = tokio::time::timeout(LAST_WORDS, self.session.server.exited()).await;
+                Ok((outcome, died.ok()))
+            }
+            died => Ok((outcome, died)),
+        }
     }
 }
 

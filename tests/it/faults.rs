@@ -45,7 +45,10 @@ fn a_server_that_exits_while_loading_ends_the_cell_with_its_last_words() {
 #[test]
 fn a_server_that_is_not_ready_in_time_ends_the_cell() {
     let lab = Lab::new();
-    let plan = with_fault("faults = [\"slow-start\"]", "ready_timeout_s = 1");
+    let plan = SimPlan {
+        start_ms: 2_000,
+        ..with_fault("faults = [\"slow-start\"]", "ready_timeout_s = 1")
+    };
     lab.run_sim(&plan).expect_code(1);
     for (_, cell) in lab.cells() {
         let error = cell["outcome"]["error"].as_str().unwrap();

@@ -31,7 +31,7 @@ kind = "shared-prefix"
 launcher = "sim"
 @SERVER@
 [server.sim]
-start_ms = 1
+start_ms = @START_MS@
 @SIM@
 "#;
 
@@ -41,6 +41,7 @@ pub struct SimPlan<'a> {
     pub concurrency: &'a str,
     pub requests: u32,
     pub server: &'a str,
+    pub start_ms: u32,
     pub sim: &'a str,
 }
 
@@ -51,6 +52,7 @@ impl Default for SimPlan<'_> {
             concurrency: "1",
             requests: 3,
             server: "",
+            start_ms: 1,
             sim: "",
         }
     }
@@ -63,6 +65,7 @@ impl SimPlan<'_> {
             .replace("@CONCURRENCY@", self.concurrency)
             .replace("@REQUESTS@", &self.requests.to_string())
             .replace("@SERVER@", self.server)
+            .replace("@START_MS@", &self.start_ms.to_string())
             .replace("@SIM@", self.sim)
     }
 }
