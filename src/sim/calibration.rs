@@ -154,6 +154,41 @@ pub fn page(rows: &[CalibrationRow]) -> String {
     page
 }
 
+/// The TTFT of the rows as a table of one line a tier and state: `ARCHITECTURE.md` holds it.
+pub fn digest(rows: &[CalibrationRow]) -> String {
+    let columns = [(1024, 1), (5120, 1), (16384, 1), (5120, 8)];
+    let mut table = String::from(
+        "| tier, state | 1024 | 5120 | 16384 | 5120, 8 at a time |\n|---|---|---|---|---|\n",
+    );
+    let mut seen = Vec::new();
+    for row in rows {
+        let line = (row.tier, row.state);
+        if seen.contains(&line) {
+            continue;
+        }
+        seen.push(line);
+        let _ = write!(table, "| {} {} |", row.tier, row.state);
+        for column in columns {
+            let cell = rows.iter().find(|other| {
+                (other.tier, other.state) == line && (other.prefix, other.concurrency) == column
+            });
+            let _ = match cell {
+                Some(cell) => write!(
+                    table,
+                    " {:.0} → {:.0} ({:+.0} %){} |",
+                    cell.measured_ms,
+                    cell.simulated_ms,
+                    (cell.error() * 100.0).round() + 0.0, // no "-0"
+                    if cell.is_clean() { "" } else { " *" },
+                ),
+                None => write!(table, " |"),
+            };
+        }
+        table.push('\n');
+    }
+    table
+}
+
 fn simulate(case: &Case, spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> {
     let offload = case.yaml.map(OffloadConfig::from_yaml).transpose()?;
     let mut engine = Engine::new(EngineConfig {
@@ -272,6 +307,17 @@ mod tests {
     use super::*;
 
     /// Rebuild the page with `LABRUN_BLESS=1 cargo test --lib sim::calibration`.
+    #[test]
+    fn the_architecture_page_holds_the_digest() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let table = digest(&rows(&SimSpec::default()).unwrap());
+        assert!(
+            text.contains(&table),
+            "ARCHITECTURE.md should hold:\n{table}"
+        );
+    }
+
     #[test]
     fn the_page_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulator-calibration.md");
