@@ -31,6 +31,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
     Plot(PlotArgs),
+    /// Send one load to a server that runs and print its table.
+    Bench(BenchArgs),
     /// Serve the simulator: an OpenAI-compatible server without a GPU. All it answers is simulated.
     Sim(SimArgs),
     /// List and remove servers that a killed run left behind.
@@ -111,6 +113,70 @@ pub struct SimArgs {
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
+}
+
+/// Arguments of `labrun bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// The server, http://HOST:PORT or https://HOST. OPENAI_API_KEY is sent where it is set.
+    pub url: Option<String>,
+    /// The model, as the server names it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// A word for the table: what the server offloads to.
+    #[arg(long, default_value = "external")]
+    pub tier: String,
+    /// A word for the table: what the load is.
+    #[arg(long, default_value = "bench")]
+    pub label: String,
+    /// Prompt length, tokens.
+    #[arg(long, default_value_t = 512)]
+    pub prompt_len: u32,
+    /// Generated tokens a request.
+    #[arg(long, default_value_t = 64)]
+    pub gen_len: u32,
+    /// Requests in flight (closed loop).
+    #[arg(long, default_value_t = 1)]
+    pub concurrency: u32,
+    /// Requests in all.
+    #[arg(long, default_value_t = 100)]
+    pub num_requests: u32,
+    /// The root of all that is random.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Open loop: Poisson arrivals at this many requests a second, instead of `--concurrency`.
+    #[arg(long, value_name = "PER_S")]
+    pub rate: Option<f64>,
+    /// Send nothing more after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub duration_s: Option<f64>,
+    /// Requests of the same shape on other text, before anything is measured.
+    #[arg(long, default_value_t = 0)]
+    pub warmup: u32,
+    /// Prompts that begin with a document of their own and end in a question, instead of prompts
+    /// that share nothing.
+    #[arg(long)]
+    pub shared_prefix: bool,
+    /// Use /v1/chat/completions, with text.
+    #[arg(long)]
+    pub chat: bool,
+    /// Write prompts as text, its length verified through /tokenize, instead of token ids.
+    #[arg(long)]
+    pub text: bool,
+    /// Token ids that prompts are made of.
+    #[arg(
+        long,
+        value_name = "FIRST,LAST",
+        value_delimiter = ',',
+        default_value = "1000,30000"
+    )]
+    pub prompt_token_ids: Vec<u32>,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Measure what the client can do on this machine, and nothing else.
+    #[arg(long)]
+    pub calibrate: bool,
 }
 
 /// Arguments of `labrun clean`.

@@ -1,5 +1,6 @@
 //! One file a subcommand: wires modules, writes files, chooses the exit status.
 
+mod bench;
 mod clean;
 mod manifest;
 mod plan;
@@ -70,6 +71,7 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
+        Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
     }
 }

@@ -14,14 +14,20 @@ use crate::plan::server::Launcher;
 use crate::runner::verdict::{self, Status};
 use crate::runner::{self, CellResult, Pass};
 
+/// Simulated where the server's version says so.
+pub fn source_of_version(version: Option<&str>) -> Source {
+    match version {
+        Some(version) if version.contains("labrun-sim") => Source::Simulated,
+        _ => Source::Measured,
+    }
+}
+
 /// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
 /// answers to `/version`.
 pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
-    let says_so = version.is_some_and(|version| version.contains("labrun-sim"));
     match cell.resolved.server.launcher {
         Launcher::Sim => Source::Simulated,
-        Launcher::Process | Launcher::External if says_so => Source::Simulated,
-        Launcher::Process | Launcher::External => Source::Measured,
+        Launcher::Process | Launcher::External => source_of_version(version),
     }
 }
 
@@ -72,7 +78,8 @@ fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
     }
 }
 
-fn pass_record(pass: &Pass) -> PassRecord {
+/// What is kept of one pass besides its requests.
+pub fn pass_record(pass: &Pass) -> PassRecord {
     let tally = pass.load.tally();
     let mut errors = BTreeMap::new();
     for record in &pass.load.records {

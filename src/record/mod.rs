@@ -1,6 +1,6 @@
 //! The results folder: layout, versions, write, read.
 
-mod convert;
+pub mod convert;
 pub(crate) mod csv;
 pub mod frame;
 pub mod lab_csv;

@@ -89,6 +89,13 @@ impl Report {
             text.push_str("\nEach tier against the baseline\n");
             text.push_str(&contrast::section(&self.comparison).terminal(width));
         }
+        text.push_str(&self.terminal_cells(width));
+        text
+    }
+
+    /// Only the table of cells, for one load that has nothing to be compared with.
+    pub fn terminal_cells(&self, width: u16) -> String {
+        let mut text = String::new();
         if !self.summary.rows.is_empty() {
             text.push_str("\nEvery cell and cache state\n");
             text.push_str(&cells::section(&self.summary).terminal(width));

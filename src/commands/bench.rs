@@ -1,0 +1,352 @@
+//! `labrun bench`: one load against a server that runs, or this machine's floor.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use console::Term;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{ExitStatus, print, say, width};
+use crate::aggregate::SummaryRow;
+use crate::cli::BenchArgs;
+use crate::load::{Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, bench, drive};
+use crate::matrix::Coordinates;
+use crate::metric::Metric;
+use crate::plan::load_spec::{Arrival, LoadSpec, Stop as LoadStop};
+use crate::plan::state::CacheState;
+use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
+use crate::record::convert::{pass_record, request_rows, source_of_version};
+use crate::record::reader::RunData;
+use crate::record::schema::{CellOutcome, CellRecord, FORMAT, ServerRecord};
+use crate::report::Report;
+use crate::runner::Pass;
+use crate::runner::stop::Stop;
+use crate::runner::verdict::{Status, Verdict};
+use crate::server::control::{self, Control};
+use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
+use crate::workload::{self, Schedule, Workload};
+
+/// Runs one load and prints its table, or its JSON.
+pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    if args.calibrate {
+        let floor = runtime.block_on(bench::calibrate())?;
+        print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
+        return Ok(ExitStatus::Success);
+    }
+    let Some(url) = &args.url else {
+        bail!("no server: name its URL, such as `labrun bench http://127.0.0.1:8000 --model m`");
+    };
+    let Some(model) = &args.model else {
+        bail!("no model: name it with --model, as the server does under /v1/models");
+    };
+    let shape = Shape::of(args)?;
+    let measured = runtime.block_on(measure(args, url, model, &shape))?;
+    show(args, model, &shape, measured)
+}
+
+/// The arguments, checked.
+struct Shape {
+    workload: WorkloadSpec,
+    load: LoadSpec,
+    at: Coordinates,
+    requests: RequestCount,
+    vocabulary: std::ops::Range<u32>,
+}
+
+impl Shape {
+    fn of(args: &BenchArgs) -> Result<Self> {
+        let none = |name: &str| format!("--{name} must be at least 1");
+        let kind = if args.shared_prefix {
+            WorkloadKind::SharedPrefix {
+                documents: None,
+                questions_per_document: None,
+                question_len: None,
+            }
+        } else {
+            WorkloadKind::Unique
+        };
+        let endpoint = if args.chat {
+            EndpointKind::Chat
+        } else {
+            EndpointKind::Completions
+        };
+        let as_text = args.text || args.chat;
+        let arrival = match args.rate {
+            None => Arrival::Closed,
+            Some(rate_rps) if rate_rps.is_finite() && rate_rps > 0.0 => {
+                Arrival::Poisson { rate_rps }
+            }
+            Some(rate) => bail!("--rate is {rate}; give requests a second above 0"),
+        };
+        let stop = match args.duration_s {
+            None => LoadStop::Count,
+            Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
+                LoadStop::CountOrTime { seconds }
+            }
+            Some(seconds) => bail!("--duration-s is {seconds}; give seconds above 0"),
+        };
+        let [first, last] = args.prompt_token_ids[..] else {
+            bail!("--prompt-token-ids takes FIRST,LAST");
+        };
+        Ok(Self {
+            workload: WorkloadSpec {
+                kind,
+                endpoint,
+                prompt: if as_text {
+                    PromptForm::Text
+                } else {
+                    PromptForm::TokenIds
+                },
+            },
+            load: LoadSpec {
+                arrival,
+                stop,
+                ..LoadSpec::default()
+            },
+            at: Coordinates {
+                label: args.label.clone(),
+                tier: args.tier.clone(),
+                prompt_len: PromptLen::new(args.prompt_len).with_context(|| none("prompt-len"))?,
+                gen_len: GenLen::new(args.gen_len).with_context(|| none("gen-len"))?,
+                concurrency: Concurrency::new(args.concurrency)
+                    .with_context(|| none("concurrency"))?,
+                repeat: Repeat::new(1).context("one is not zero")?,
+                extra: BTreeMap::new(),
+            },
+            requests: RequestCount::new(args.num_requests).with_context(|| none("num-requests"))?,
+            vocabulary: first..last.saturating_add(1),
+        })
+    }
+
+    fn workload<'a>(&'a self, args: &'a BenchArgs, model: &'a str) -> Workload<'a> {
+        Workload {
+            spec: &self.workload,
+            label: &self.at.label,
+            model,
+            prompt_len: self.at.prompt_len,
+            gen_len: self.at.gen_len,
+            concurrency: self.at.concurrency,
+            requests: self.requests,
+            arrival: self.load.arrival,
+            seed: Seed(args.seed),
+            vocab: self.vocabulary.clone(),
+            chunk_tokens: crate::plan::tier::DEFAULT_CHUNK_TOKENS,
+            file: None,
+        }
+    }
+}
+
+/// One load, and what is known of the server.
+struct Measured {
+    schedule: Arc<Schedule>,
+    load: LoadOutcome,
+    version: Option<String>,
+    interrupted: bool,
+}
+
+async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Result<Measured> {
+    let mut endpoint = Endpoint::parse(url)?;
+    if let Ok(key) = std::env::var("OPENAI_API_KEY") {
+        endpoint = endpoint.with_api_key(key);
+    }
+    let control = Control::new(control::Endpoint {
+        url: url.trim_end_matches('/').to_owned(),
+        model: model.to_owned(),
+    })?;
+    let version = control.version().await;
+    let workload = shape.workload(args, model);
+    let count = |body: Bytes| {
+        let control = control.clone();
+        async move {
+            control
+                .count_tokens(body)
+                .await
+                .map_err(|error| format!("{error:#}"))
+        }
+    };
+    let pass = workload::Pass::State(CacheState::Cold);
+    let schedule = Arc::new(workload.build_text(pass, count).await?);
+    let stop = Stop::default();
+    let signals = stop.on_signals()?;
+    let mut options = LoadOptions::from(&shape.load);
+    options.kill = stop.at_once.clone();
+    if args.warmup > 0 {
+        let warmup = workload
+            .build_text(workload::Pass::Warmup(args.warmup), count)
+            .await?;
+        send(&Arc::new(warmup), &endpoint, &options, &stop.polite).await?;
+    }
+    let load = send(&schedule, &endpoint, &options, &stop.polite).await?;
+    signals.abort();
+    Ok(Measured {
+        schedule,
+        load,
+        version,
+        interrupted: stop.requested(),
+    })
+}
+
+async fn send(
+    schedule: &Arc<Schedule>,
+    endpoint: &Endpoint,
+    options: &LoadOptions,
+    polite: &CancellationToken,
+) -> Result<LoadOutcome> {
+    let progress = Arc::new(Progress::default());
+    let shown = Arc::clone(&progress);
+    let total = schedule.requests.len();
+    let load = drive(Arc::clone(schedule), endpoint, options, polite, &progress);
+    tokio::pin!(load);
+    let terminal = Term::stderr();
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            outcome = &mut load => {
+                if terminal.is_term() {
+                    drop(terminal.clear_line());
+                }
+                return Ok(outcome?);
+            }
+            _ = tick.tick() => if terminal.is_term() {
+                let seen = shown.snapshot();
+                let ended = seen.ok + seen.failed + seen.unfinished;
+                drop(terminal.clear_line());
+                drop(terminal.write_str(&format!("{ended}/{total} ({} failed)", seen.failed)));
+            },
+        }
+    }
+}
+
+fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Result<ExitStatus> {
+    let Measured {
+        schedule,
+        load,
+        version,
+        interrupted,
+    } = measured;
+    let tally = load.tally();
+    let client_bound = load.audit.client_bound.clone();
+    let first_failure = load
+        .records
+        .iter()
+        .find_map(|record| match &record.outcome {
+            Outcome::Failed(failure) => {
+                Some(format!("{}: {}", failure.kind.name(), failure.message))
+            }
+            Outcome::Ok | Outcome::Unfinished => None,
+        });
+    let pass = Pass {
+        state: CacheState::Cold,
+        started: std::time::Duration::ZERO,
+        schedule,
+        load,
+        verdict: Verdict {
+            status: Status::Inconclusive,
+            reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
+        },
+        evidence: BTreeMap::new(),
+    };
+    let record = cell_record(model, shape, &pass, version);
+    let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;
+    let report = Report::of(&run, "bench")?;
+    if args.json {
+        let row = report
+            .summary()
+            .rows
+            .first()
+            .context("a load has one row")?;
+        print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&as_json(&record, row))?
+        ))?;
+    } else {
+        print(report.terminal_cells(width()).trim_start())?;
+        say(&format!(
+            "sent {} = ok {} + failed {} + unfinished {}",
+            tally.sent, tally.ok, tally.failed, tally.unfinished
+        ));
+    }
+    if let Some(advice) = client_bound {
+        say(&format!(
+            "warning: the client may have shaped these numbers: {advice}"
+        ));
+    }
+    if interrupted {
+        return Ok(ExitStatus::Interrupted);
+    }
+    if let Some(failure) = first_failure {
+        say(&format!(
+            "error: {} of {} requests failed; first: {failure}",
+            tally.failed, tally.sent
+        ));
+        return Ok(ExitStatus::CellsFailed);
+    }
+    Ok(ExitStatus::Success)
+}
+
+fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>) -> CellRecord {
+    CellRecord {
+        format: FORMAT,
+        id: shape.at.slug(),
+        position: 1,
+        coordinates: shape.at.clone(),
+        source: source_of_version(version.as_deref()),
+        model: model.to_owned(),
+        outcome: CellOutcome::Completed,
+        server: ServerRecord {
+            launcher: "external".to_owned(),
+            version,
+            ..ServerRecord::default()
+        },
+        passes: vec![pass_record(pass)],
+        warnings: Vec::new(),
+    }
+}
+
+/// One load as JSON: the columns of `summary.csv`, and what the client says of itself.
+fn as_json(record: &CellRecord, row: &SummaryRow) -> Value {
+    let pass = &record.passes[0];
+    let mut latencies = serde_json::Map::new();
+    for metric in [
+        Metric::Ttft,
+        Metric::Itl,
+        Metric::Tpot,
+        Metric::E2e,
+        Metric::Lateness,
+    ] {
+        if let Some(summary) = row.latency(metric) {
+            latencies.insert(
+                metric.spec().column.to_owned(),
+                json!({
+                    "n": summary.n, "mean": summary.mean, "p50": summary.p50,
+                    "p90": summary.p90, "p99": summary.p99,
+                }),
+            );
+        }
+    }
+    json!({
+        "source": record.source,
+        "model": record.model,
+        "server_version": record.server.version,
+        "coordinates": record.coordinates,
+        "corpus": pass.corpus,
+        "duration_s": pass.duration_s,
+        "counts": pass.counts,
+        "errors": pass.errors,
+        "latencies": latencies,
+        "requests_per_s": row.requests_per_s,
+        "output_tokens_per_s": row.output_tokens_per_s,
+        "total_tokens_per_s": row.total_tokens_per_s,
+        "prompt_tokens_mean": row.prompt_tokens_mean,
+        "cached_tokens_mean": row.cached_tokens_mean,
+        "client": pass.client,
+    })
+}
