@@ -116,6 +116,7 @@ fn bare(case: Case) -> io::Result<Bare> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::RequestRecord;
 
     /// A case small enough for a test; nothing of its timing is asserted.
     const SMALL: Case = Case {
@@ -134,7 +135,7 @@ mod tests {
         let tokens: u32 = outcome
             .records
             .iter()
-            .filter_map(|r| r.output_tokens())
+            .filter_map(RequestRecord::output_tokens)
             .sum();
         let events: u32 = outcome.records.iter().map(|r| r.token_events).sum();
         assert_eq!((tokens, events), (200, 200));

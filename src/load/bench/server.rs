@@ -217,7 +217,7 @@ impl Loop {
             return Ok(());
         }
         let connection = &mut self.connections[place];
-        let mut bytes = [0; 65_536];
+        let mut bytes = [0; 16_384];
         loop {
             match connection.stream.read(&mut bytes) {
                 Ok(0) => return Ok(()),
