@@ -139,6 +139,7 @@ impl PassFacts<'_> {
             state: self.state,
             tier: self.cell.tier.kind,
             ok: self.load.tally().ok,
+            first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             expected_hit_tokens: self.expected_hit_tokens(),
             wrong_prompt_length: self.wrong_prompt_length(),
@@ -201,6 +202,18 @@ impl PassFacts<'_> {
         let bytes = kv_bytes_per_token(&models.join(&self.cell.resolved.model), dtype);
         bytes.map(|bytes| bytes as f64)
     }
+}
+
+/// The first request that failed: its kind and the words that go with it.
+pub fn first_failure(load: &LoadOutcome) -> Option<String> {
+    load.records
+        .iter()
+        .find_map(|record| match &record.outcome {
+            Outcome::Failed(failure) => {
+                Some(format!("{}: {}", failure.kind.name(), failure.message))
+            }
+            Outcome::Ok | Outcome::Unfinished => None,
+        })
 }
 
 /// What a summary line says of a pass: `state: 24 ok`, with failures where there are any.
