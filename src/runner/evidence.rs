@@ -1,12 +1,13 @@
 //! What is read before and after a pass, and the facts that follow from the difference.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Pass;
 use super::session::Session;
 use super::verdict::{BySource, Canaries, Facts, TierAccount};
 use crate::config::Settings;
-use crate::load::{LoadOutcome, Outcome};
+use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
@@ -154,6 +155,29 @@ impl PassFacts<'_> {
             redis_read_bytes: simulated("labrun_sim_redis_read_bytes_total"),
             canaries: self.canaries,
         }
+    }
+
+    /// Tokens of the pass as the server's counters tell them and as the answers' usage does, by
+    /// name. They are equal where every request was answered in full and nobody else asked.
+    pub fn token_counts(&self) -> BTreeMap<String, f64> {
+        let server = |name| self.after.engine_growth(self.before, name, None);
+        let answers = |count: fn(&RequestRecord) -> Option<u32>| {
+            let tokens = self.load.records.iter().filter_map(count).map(f64::from);
+            Some(tokens.sum())
+        };
+        let counts = [
+            ("server_prompt_tokens", server("vllm:prompt_tokens_total")),
+            (
+                "server_output_tokens",
+                server("vllm:generation_tokens_total"),
+            ),
+            ("usage_prompt_tokens", answers(RequestRecord::prompt_tokens)),
+            ("usage_output_tokens", answers(RequestRecord::output_tokens)),
+        ];
+        let known = counts
+            .into_iter()
+            .filter_map(|(name, count)| Some((name.to_owned(), count?)));
+        known.collect()
     }
 
     /// Tokens that a cache should have held, over all requests that succeeded: the shared front of

@@ -134,7 +134,7 @@ impl Measuring<'_> {
                 Err(failure) => ended = Err(failure),
             }
         }
-        let facts = PassFacts {
+        let pass = PassFacts {
             cell: self.cell,
             settings: self.scope.settings,
             state,
@@ -143,9 +143,11 @@ impl Measuring<'_> {
             before: &before,
             after: &after,
             canaries: asked,
-        }
-        .facts();
-        let (verdict, evidence) = (judge(&facts), figures(&facts));
+        };
+        let facts = pass.facts();
+        let verdict = judge(&facts);
+        let mut evidence = figures(&facts);
+        evidence.extend(pass.token_counts());
         let schedule = Arc::clone(schedule);
         Ok((
             Pass {
