@@ -30,7 +30,7 @@ const CASE_E: Case = Case {
 const CASES: [Case; 5] = [CASE_B, CASE_C, CASE_D, CASE_E, CASE_J];
 
 /// Runs of each side of a case; the medians are compared, and the lowest.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args()
@@ -100,6 +100,9 @@ fn lowest(sides: &[Side], value: impl Fn(&Side) -> f64) -> f64 {
     sides.iter().map(value).fold(f64::INFINITY, f64::min)
 }
 
+/// A row's name and its figure of one side.
+type Row<'a> = (&'a str, &'a dyn Fn(&Side) -> f64);
+
 fn median(sides: &[Side], value: impl Fn(&Side) -> f64) -> f64 {
     let mut values: Vec<f64> = sides.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
@@ -128,7 +131,7 @@ fn write_case(
         "", "bare", "client", "ratio", "lowest"
     )?;
     let us = |duration: Duration| duration.as_secs_f64() * 1e6;
-    let rows: [(&str, &dyn Fn(&Side) -> f64); 9] = [
+    let rows: [Row<'_>; 9] = [
         ("CPU for 1000 chunks, ms", &Side::cpu_per_1000_ms),
         ("chunks a second, thousands", &|side| {
             side.chunks_per_s() / 1e3
@@ -242,7 +245,7 @@ fn side_main(side: &str, case: &str, address: &str, spawned_ns: &str) -> io::Res
         .unwrap_or_default();
     let wall = seen
         .iter()
-        .flat_map(|seen| seen.arrivals_ns.last())
+        .filter_map(|seen| seen.arrivals_ns.last())
         .max()
         .copied();
     let wall = Duration::from_nanos(wall.unwrap_or_default().saturating_sub(first_ns));

@@ -161,6 +161,15 @@ impl BodyDecoder {
                     sink(&input[at..])?;
                     at = input.len();
                 }
+                // The usual end of a chunk, and the next one's size, at once: byte by byte they
+                // would cost as much as the chunk.
+                State::DataEnd if input[at..].starts_with(b"\r\n") => {
+                    self.0 = State::Size {
+                        value: 0,
+                        digits: 0,
+                    };
+                    at += 2;
+                }
                 State::Data { left, then } => {
                     let available = input.len() - at;
                     let taken = usize::try_from(left).map_or(available, |left| left.min(available));
@@ -173,9 +182,13 @@ impl BodyDecoder {
                         AfterData::End => State::Done,
                     };
                 }
-                _ => {
-                    self.0 = self.0.step(input[at])?;
-                    at += 1;
+                state => {
+                    let (next, length) = match whole_size(state, &input[at..]) {
+                        Some((next, length)) => (next, length),
+                        None => (state.step(input[at])?, 1),
+                    };
+                    self.0 = next;
+                    at += length;
                 }
             }
         }
@@ -183,7 +196,37 @@ impl BodyDecoder {
     }
 }
 
+/// What follows a size line of up to six digits without extension, if it stands here whole, and
+/// the line's length. Anything else is read byte by byte.
+fn whole_size(state: State, input: &[u8]) -> Option<(State, usize)> {
+    if !matches!(state, State::Size { digits: 0, .. }) {
+        return None;
+    }
+    let mut value = 0;
+    for (at, byte) in input.iter().take(7).enumerate() {
+        match (char::from(*byte).to_digit(16), at) {
+            (Some(digit), 0..6) => value = value << 4 | u64::from(digit),
+            (None, 1..) if input[at..].starts_with(b"\r\n") => {
+                return Some((State::after_size(value), at + 2));
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
 impl State {
+    /// What a chunk of this size begins with.
+    fn after_size(value: u64) -> State {
+        match value {
+            0 => State::Trailer { length: 0 },
+            left => State::Data {
+                left,
+                then: AfterData::Chunk,
+            },
+        }
+    }
+
     /// The state after one byte of chunk framing.
     fn step(self, byte: u8) -> Result<State, String> {
         Ok(match (self, byte) {
@@ -200,13 +243,9 @@ impl State {
             (State::Size { digits: 0, .. }, _) => {
                 return Err(format!("a chunk begins with byte {byte:#04x}"));
             }
-            (State::Size { value, .. } | State::SizeEnd { value }, b'\n') => match value {
-                0 => State::Trailer { length: 0 },
-                left => State::Data {
-                    left,
-                    then: AfterData::Chunk,
-                },
-            },
+            (State::Size { value, .. } | State::SizeEnd { value }, b'\n') => {
+                State::after_size(value)
+            }
             (State::Size { value, .. }, b'\r' | b';' | b' ' | b'\t')
             | (State::SizeEnd { value }, _) => State::SizeEnd { value },
             (State::Size { .. }, _) => {

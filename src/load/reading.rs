@@ -14,6 +14,9 @@ const EVENT_BYTES: usize = 16 << 20;
 /// Arrivals that a record reserves room for before the first; more are taken as they come.
 const RESERVED_ARRIVALS: u32 = 1 << 16;
 
+/// Bytes of text that are hashed at once.
+const HASH_PIECE: usize = 512;
+
 /// The answer of one request while it arrives.
 #[derive(Debug)]
 pub(crate) struct Reading {
@@ -27,8 +30,15 @@ pub(crate) struct Reading {
 
 #[derive(Debug)]
 enum TextSink {
-    Hash(Box<blake3::Hasher>),
-    Keep { text: String, token_ids: Vec<u32> },
+    /// Text goes to the hash in pieces of [`HASH_PIECE`]: a hash of every word costs more.
+    Hash {
+        hasher: Box<blake3::Hasher>,
+        pending: Vec<u8>,
+    },
+    Keep {
+        text: String,
+        token_ids: Vec<u32>,
+    },
 }
 
 impl Reading {
@@ -39,7 +49,10 @@ impl Reading {
         Self {
             splitter: Splitter::new(EVENT_BYTES),
             text: match keep {
-                Keep::Hash => TextSink::Hash(Box::new(blake3::Hasher::new())),
+                Keep::Hash => TextSink::Hash {
+                    hasher: Box::new(blake3::Hasher::new()),
+                    pending: Vec::with_capacity(HASH_PIECE),
+                },
                 Keep::Text => TextSink::Keep {
                     text: String::new(),
                     token_ids: Vec::new(),
@@ -119,7 +132,13 @@ impl Reading {
     /// The outcome of an answer of which no more will come, because `cut` (absent: its end).
     pub(crate) fn finish(self, cut: Option<Failure>, record: &mut RequestRecord) -> Outcome {
         record.answer = match self.text {
-            TextSink::Hash(hasher) => Answer::Hash(hasher.finalize()),
+            TextSink::Hash {
+                mut hasher,
+                pending,
+            } => {
+                hasher.update(&pending);
+                Answer::Hash(hasher.finalize())
+            }
             TextSink::Keep { text, token_ids } => Answer::Kept { text, token_ids },
         };
         if let Some(failure) = self.failure {
@@ -186,8 +205,16 @@ fn take_event(
     }
     for piece in choice.texts() {
         match text {
-            TextSink::Hash(hasher) => {
-                hasher.update(piece.as_bytes());
+            TextSink::Hash { hasher, pending } => {
+                if pending.len() + piece.len() > HASH_PIECE {
+                    hasher.update(pending);
+                    pending.clear();
+                }
+                if piece.len() > HASH_PIECE {
+                    hasher.update(piece.as_bytes());
+                } else {
+                    pending.extend_from_slice(piece.as_bytes());
+                }
             }
             TextSink::Keep { text, .. } => text.push_str(piece),
         }
@@ -276,6 +303,16 @@ mod tests {
             "ok",
             "after the end"
         );
+    }
+
+    #[test]
+    fn the_hash_is_of_the_whole_text() {
+        let piece = "x".repeat(300);
+        let small = format!("data: {{\"choices\":[{{\"text\":\"{piece}\"}}]}}\n\n");
+        let large = format!("data: {{\"choices\":[{{\"text\":\"{piece}{piece}\"}}]}}\n\n");
+        let (_, record) = read(Keep::Hash, &[&small, &small, &large, &small, DONE]);
+        let whole = blake3::hash(piece.repeat(5).as_bytes());
+        assert_eq!(record.answer, Answer::Hash(whole));
     }
 
     #[test]
