@@ -14,7 +14,7 @@ use crate::plan::state::CacheState;
 use crate::server::geometry::kv_bytes_per_token;
 use crate::server::prom::Scrape;
 use crate::telemetry::proc_io::GroupIo;
-use crate::workload::Schedule;
+use crate::workload::{PlannedRequest, Schedule};
 
 /// Largest block of a GPU prefix cache; hits there are counted in whole blocks.
 const GPU_BLOCK_TOKENS: u32 = 128;
@@ -143,6 +143,8 @@ impl PassFacts<'_> {
             first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             expected_hit_tokens: self.expected_hit_tokens(),
+            shared_tokens: self.sum_of(|planned| planned.shared_tokens),
+            repeated_tokens: self.sum_of(|planned| planned.repeated_tokens),
             wrong_prompt_length: self.wrong_prompt_length(),
             account: after.account(before),
             kv_bytes_per_token: self.kv_bytes_per_token(),
@@ -180,17 +182,25 @@ impl PassFacts<'_> {
         known.collect()
     }
 
-    /// Tokens that a cache should have held, over all requests that succeeded: the shared front of
-    /// each prompt, rounded down to what the cache holds whole.
+    /// Tokens that a cache should have held before the pass, over all requests that succeeded: the
+    /// shared front of each prompt, less what the pass repeats itself, rounded down to what the
+    /// cache holds whole.
     fn expected_hit_tokens(&self) -> f64 {
         let unit = match self.state {
             CacheState::Cold => return 0.0,
             CacheState::Gpu => GPU_BLOCK_TOKENS,
             CacheState::Tier | CacheState::Restart => self.cell.tier.chunk_tokens(),
         };
-        let whole = |tokens: u32| f64::from(tokens / unit * unit);
+        let expected = self.answered().map(|(planned, _)| {
+            let whole = planned.shared_tokens / unit * unit;
+            f64::from(whole.saturating_sub(planned.repeated_tokens))
+        });
+        expected.sum()
+    }
+
+    fn sum_of(&self, tokens: impl Fn(&PlannedRequest) -> u32) -> f64 {
         self.answered()
-            .map(|(planned, _)| whole(planned.shared_tokens))
+            .map(|(planned, _)| f64::from(tokens(planned)))
             .sum()
     }
 
@@ -202,7 +212,7 @@ impl PassFacts<'_> {
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.
-    fn answered(&self) -> impl Iterator<Item = (&crate::workload::PlannedRequest, Option<u32>)> {
+    fn answered(&self) -> impl Iterator<Item = (&PlannedRequest, Option<u32>)> {
         self.load
             .records
             .iter()

@@ -81,8 +81,12 @@ pub struct Facts {
     pub first_failure: Option<String>,
     /// Prompt tokens by the engine's counters.
     pub by_source: Option<BySource>,
-    /// Tokens that a cache should have held, chunk rounding counted in.
+    /// Tokens that a cache should have held before the pass, chunk rounding counted in.
     pub expected_hit_tokens: f64,
+    /// Tokens at the front of prompts that earlier requests, of this pass too, may have left.
+    pub shared_tokens: f64,
+    /// Of these, tokens that the pass repeats itself: the GPU cache may serve them in any state.
+    pub repeated_tokens: f64,
     /// Requests whose prompt the server counted otherwise than planned.
     pub wrong_prompt_length: u64,
     /// The tier's own account.
@@ -143,37 +147,33 @@ type Findings = Vec<(Status, String)>;
 
 fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
     let total = sources.total().max(1.0);
+    // What a pass repeats itself may come from the GPU cache in any state.
     let stray = |tokens: f64, findings: &mut Findings, what: &str| {
-        if tokens / total > STRAY_SHARE {
+        let is_stray = (tokens - facts.repeated_tokens) / total > STRAY_SHARE;
+        if is_stray {
             let share = 100.0 * tokens / total;
             findings.push((
                 Status::Invalid,
                 format!("{share:.0} % of the prompt tokens {what}"),
             ));
         }
-        tokens / total > STRAY_SHARE
+        is_stray
     };
+    let cached = sources.gpu_tokens + sources.external_tokens;
     match (facts.state, facts.tier) {
         (CacheState::Cold, _) => {
-            let cached = sources.gpu_tokens + sources.external_tokens;
             if !stray(cached, findings, "came from a cache in a cold pass") {
-                findings.push((Status::Valid, "every prompt was computed".to_owned()));
+                findings.push((Status::Valid, computed(facts, "every prompt was computed")));
             }
         }
         (CacheState::Gpu, _) => {
-            served(
-                sources.gpu_tokens,
-                facts.expected_hit_tokens,
-                "the GPU cache",
-                findings,
-            );
+            served(facts, sources.gpu_tokens, "the GPU cache", findings);
         }
         (CacheState::Tier | CacheState::Restart, TierKind::Baseline) => {
-            let cached = sources.gpu_tokens + sources.external_tokens;
             let what = "came from a cache, though this tier has none";
             if !stray(cached, findings, what) {
                 let said = "every prompt was computed again, as without a tier it must be";
-                findings.push((Status::Valid, said.to_owned()));
+                findings.push((Status::Valid, computed(facts, said)));
             }
         }
         (CacheState::Tier | CacheState::Restart, _) => {
@@ -183,33 +183,54 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
                 "came from the GPU prefix cache, not the tier",
             );
             let from_tier = sources.external_tokens;
-            if served(
-                from_tier,
-                facts.expected_hit_tokens,
-                "the connector",
-                findings,
-            ) {
-                findings.push(tier_finding(facts, sources.external_tokens));
+            if served(facts, from_tier, "the connector", findings) == Served::Enough {
+                findings.push(tier_finding(facts, from_tier));
             }
         }
     }
 }
 
-/// Says whether enough of the expected tokens were served.
-fn served(tokens: f64, expected: f64, by: &str, findings: &mut Findings) -> bool {
-    let enough = expected > 0.0 && tokens >= SERVED_SHARE * expected;
-    let status = if enough {
-        Status::Valid
+/// The sentence, with what the pass itself repeats taken out.
+fn computed(facts: &Facts, said: &str) -> String {
+    if facts.repeated_tokens > 0.0 {
+        let repeated = facts.repeated_tokens;
+        return format!("{said}, but for {repeated:.0} tokens that the pass repeats itself");
+    }
+    said.to_owned()
+}
+
+/// Whether a cache served what it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// Enough of it.
+    Enough,
+    /// Too little.
+    TooLittle,
+    /// The workload shares nothing: there was nothing to serve.
+    NothingShared,
+}
+
+fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Served {
+    let expected = facts.expected_hit_tokens;
+    let (served, status, said) = if expected > 0.0 {
+        let said = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
+        if tokens >= SERVED_SHARE * expected {
+            (Served::Enough, Status::Valid, said)
+        } else {
+            (Served::TooLittle, Status::Invalid, said)
+        }
+    } else if facts.shared_tokens > facts.repeated_tokens {
+        let said = "no prompt is long enough to fill one chunk, so that nothing can be served";
+        (Served::TooLittle, Status::Invalid, said.to_owned())
+    } else if tokens > facts.repeated_tokens + 1.0 {
+        let said = format!("{by} served {tokens:.0} tokens of prompts that are said to share none");
+        (Served::NothingShared, Status::Inconclusive, said)
     } else {
-        Status::Invalid
-    };
-    let said = if expected > 0.0 {
-        format!("{by} served {tokens:.0} of {expected:.0} expected tokens")
-    } else {
-        "no prompt is long enough to fill one chunk, so that nothing can be served".to_owned()
+        let said = "the workload shares nothing between passes, and nothing was served";
+        (Served::NothingShared, Status::Valid, said.to_owned())
     };
     findings.push((status, said));
-    enough
+    served
 }
 
 /// The second witness: bytes that moved, or else the tier's own account.
@@ -268,7 +289,10 @@ fn accounted(tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
 }
 
 fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
-    let needed = facts.state != CacheState::Cold && facts.tier != TierKind::Baseline;
+    // Where nothing is to be served, there is no loaded text to prove.
+    let needed = facts.state != CacheState::Cold
+        && facts.tier != TierKind::Baseline
+        && facts.expected_hit_tokens > 0.0;
     let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
         let said = "no canary was asked, so that the text is not proven";
         return needed.then(|| (Status::Inconclusive, said.to_owned()));
@@ -311,6 +335,8 @@ pub fn figures(facts: &Facts) -> BTreeMap<String, f64> {
         ("gpu_cache_tokens", sources.map(|s| s.gpu_tokens)),
         ("external_tokens", sources.map(|s| s.external_tokens)),
         ("expected_hit_tokens", Some(facts.expected_hit_tokens)),
+        ("shared_tokens", Some(facts.shared_tokens)),
+        ("repeated_tokens", Some(facts.repeated_tokens)),
         ("lmcache_ram_tokens", facts.account.map(|a| a.ram_tokens)),
         (
             "lmcache_second_layer_tokens",

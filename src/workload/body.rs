@@ -85,6 +85,7 @@ fn planned(
         body: Bytes::from(body),
         prompt_tokens,
         shared_tokens: draft.shared_tokens,
+        repeated_tokens: draft.repeated_tokens,
         gen_len: draft.gen_len,
         start: draft.start,
         keep: draft.keep,

@@ -56,6 +56,7 @@ fn draft(prompt: Prompt, gen_len: u32, document: u32) -> Draft {
     Draft {
         prompt,
         shared_tokens: 0,
+        repeated_tokens: 0,
         gen_len,
         start: Start::Slot,
         keep: Keep::Hash,

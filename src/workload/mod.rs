@@ -69,6 +69,8 @@ pub struct PlannedRequest {
     pub prompt_tokens: Option<u32>,
     /// Of these, the tokens at the front that earlier requests may have left in a cache.
     pub shared_tokens: u32,
+    /// Of these, the tokens that an earlier request of the same pass begins with too.
+    pub repeated_tokens: u32,
     /// Tokens that it generates.
     pub gen_len: u32,
     /// When it is to be sent.
@@ -271,6 +273,7 @@ impl Workload<'_> {
             return Err(BuildError::SmallVocabulary(vocabulary));
         }
         let mut drafts = shapes::drafts(self, pass)?;
+        prompt::note_repeats(&mut drafts);
         if matches!(pass, Pass::State(_)) {
             arrivals::set_starts(&mut drafts, self.arrival, self.seed)?;
         }

@@ -1,5 +1,6 @@
 //! Prompts before they are written: segments of seeded tokens.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rand::RngExt as _;
@@ -56,6 +57,8 @@ pub(crate) struct Draft {
     pub(crate) prompt: Prompt,
     /// Tokens at its front that earlier requests may have left in a cache.
     pub(crate) shared_tokens: u32,
+    /// Of these, the tokens that an earlier request of the same pass begins with.
+    pub(crate) repeated_tokens: u32,
     pub(crate) gen_len: u32,
     pub(crate) start: Start,
     pub(crate) keep: Keep,
@@ -68,11 +71,57 @@ impl Draft {
         let shared = segments.len().saturating_sub(1);
         Self {
             shared_tokens: segments[..shared].iter().map(|segment| segment.len).sum(),
+            repeated_tokens: 0,
             prompt: Prompt::Segments(segments),
             gen_len,
             start: Start::Slot,
             keep: Keep::Hash,
             document,
         }
+    }
+}
+
+/// Notes on each draft how much of its front an earlier one begins with: what a pass shares with
+/// itself, whatever was cached before it.
+pub(crate) fn note_repeats(drafts: &mut [Draft]) {
+    // A trie: a node is a front, an edge the segment that makes it longer.
+    let mut edges: HashMap<(usize, Segment), usize> = HashMap::new();
+    for draft in drafts {
+        let Prompt::Segments(segments) = &draft.prompt else {
+            continue;
+        };
+        let (mut node, mut repeated, mut is_known) = (0, 0, true);
+        for segment in segments {
+            let next = edges.len() + 1;
+            let found = *edges.entry((node, *segment)).or_insert(next);
+            is_known &= found != next;
+            repeated += if is_known { segment.len } else { 0 };
+            node = found;
+        }
+        draft.repeated_tokens = repeated;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_is_repeated_from_its_second_time_on() {
+        let part = |seed| Segment::new(Seed(seed), 10);
+        let of = |seeds: &[u64]| {
+            let segments = seeds.iter().map(|seed| part(*seed)).collect();
+            Draft::of_segments(segments, 1, 0)
+        };
+        let mut drafts = [
+            of(&[1, 2]),
+            of(&[1, 3]),
+            of(&[1, 3, 4]),
+            of(&[2, 1]),
+            of(&[1, 2]),
+        ];
+        note_repeats(&mut drafts);
+        let repeated = drafts.each_ref().map(|draft| draft.repeated_tokens);
+        assert_eq!(repeated, [0, 10, 20, 0, 20]);
     }
 }

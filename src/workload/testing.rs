@@ -20,6 +20,7 @@ pub(crate) fn schedule(slots: u32, starts: impl IntoIterator<Item = Start>) -> S
         body: Bytes::from_static(b"{}"),
         prompt_tokens: Some(1),
         shared_tokens: 0,
+        repeated_tokens: 0,
         gen_len: 4,
         start,
         keep: Keep::Hash,

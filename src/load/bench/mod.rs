@@ -112,6 +112,7 @@ pub fn schedule_of(case: &Case) -> Schedule {
             body: body_of(number, case.body_bytes),
             prompt_tokens: None,
             shared_tokens: 0,
+            repeated_tokens: 0,
             gen_len: case.tokens,
             start: Start::Slot,
             keep: Keep::Hash,

@@ -13,6 +13,8 @@ fn proven() -> Facts {
             external_tokens: 10_000.0,
         }),
         expected_hit_tokens: 10_000.0,
+        shared_tokens: 10_100.0,
+        repeated_tokens: 0.0,
         wrong_prompt_length: 0,
         account: None,
         kv_bytes_per_token: Some(100.0),
@@ -199,4 +201,51 @@ fn no_success_says_what_failed_first() {
         Status::Invalid,
         "no request succeeded; first: http-400: too long",
     );
+}
+
+#[test]
+fn what_a_pass_repeats_itself_is_no_stray_hit() {
+    let turns = |f: &mut Facts, state, repeated_tokens| {
+        f.state = state;
+        f.repeated_tokens = repeated_tokens;
+        f.by_source = Some(BySource {
+            computed_tokens: 320.0,
+            gpu_tokens: 5_000.0,
+            external_tokens: 0.0,
+        });
+    };
+    check(
+        |f| turns(f, CacheState::Cold, 5_000.0),
+        Status::Valid,
+        "but for 5000 tokens that the pass repeats itself",
+    );
+    check(
+        |f| turns(f, CacheState::Cold, 1_000.0),
+        Status::Invalid,
+        "in a cold pass",
+    );
+}
+
+#[test]
+fn a_workload_that_shares_nothing_is_a_control() {
+    let control = |f: &mut Facts, external_tokens| {
+        f.expected_hit_tokens = 0.0;
+        f.shared_tokens = 0.0;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_000.0,
+            gpu_tokens: 0.0,
+            external_tokens,
+        });
+    };
+    check(|f| control(f, 0.0), Status::Valid, "shares nothing");
+    check(
+        |f| control(f, 512.0),
+        Status::Inconclusive,
+        "said to share none",
+    );
+    let too_short = |f: &mut Facts| {
+        control(f, 0.0);
+        f.shared_tokens = 1_000.0;
+    };
+    check(too_short, Status::Invalid, "fill one chunk");
 }
