@@ -117,6 +117,10 @@ pub struct SimArgs {
 
 /// Arguments of `labrun bench`.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct BenchArgs {
     /// The server, http://HOST:PORT or https://HOST. OPENAI_API_KEY is sent where it is set.
     pub url: Option<String>,
@@ -185,6 +189,9 @@ pub struct CleanArgs {
     /// List only.
     #[arg(long)]
     pub dry_run: bool,
+    /// Settings of this machine, over the built-in defaults; they name the scratch folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub struct Coordinates {
 }
 
 impl Coordinates {
-    /// The readable part of the cell's id and of its file names.
+    /// The readable part of the cell's id and of its file names. Two cells may share it: it is cut
+    /// to what a file's name can hold, and odd characters become `_`.
     pub fn slug(&self) -> String {
         let mut text = format!(
             "{}-{}-p{}-g{}-c{}",
@@ -44,7 +45,6 @@ impl Coordinates {
             let last = key.rsplit('.').next().unwrap_or(key);
             text.push_str(&format!("-{last}={value}"));
         }
-        text.push_str(&format!("-r{}", self.repeat));
         let keep = |c: char| {
             if c.is_ascii_alphanumeric() || "-_.=+".contains(c) {
                 c
@@ -52,9 +52,19 @@ impl Coordinates {
                 '_'
             }
         };
-        text.chars().map(keep).collect()
+        let text: String = text.chars().map(keep).take(SLUG_BYTES).collect();
+        format!("{text}-r{}", self.repeat)
+    }
+
+    /// The coordinates as bytes that no others have.
+    fn bytes(&self) -> Vec<u8> {
+        // Maps have string keys only, so that this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
+
+/// Longest slug; a file's name can have 255 bytes, of which the hash and endings take some.
+const SLUG_BYTES: usize = 150;
 
 /// One point of the matrix, complete: it can be run, hashed and stored without its plan.
 #[derive(Clone, Debug)]
@@ -81,7 +91,8 @@ impl Cell {
             tier: String::new(),
             ..self.coordinates.clone()
         };
-        self.resolved.run.seed.derive(&at.slug())
+        let at = String::from_utf8_lossy(&at.bytes()).into_owned();
+        self.resolved.run.seed.derive(&at)
     }
 }
 
@@ -166,7 +177,10 @@ impl Matrix {
 
 /// Whether `next`, run right after `earlier`, uses the same server.
 pub fn shares_server(earlier: &Cell, next: &Cell) -> bool {
-    next.resolved.run.reuse == Reuse::Server && earlier.server_key == next.server_key
+    [earlier, next]
+        .iter()
+        .all(|cell| cell.resolved.run.reuse == Reuse::Server)
+        && earlier.server_key == next.server_key
 }
 
 /// A cell and its place in the order.
@@ -314,7 +328,7 @@ impl Shared {
         let mut hasher = blake3::Hasher::new();
         hasher
             .update(self.digest.as_bytes())
-            .update(slug.as_bytes());
+            .update(&coordinates.bytes());
         let hash = hasher.finalize().to_hex();
         Cell {
             id: format!("{slug}-{}", &hash[..10]),
@@ -366,4 +380,35 @@ fn with_included(axes: &Axes, partial: &PartialCell) -> Axes {
         own.concurrency = vec![count];
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(label: &str, extra: &str) -> Coordinates {
+        Coordinates {
+            label: label.to_owned(),
+            tier: "cpu".to_owned(),
+            prompt_len: PromptLen::new(1).unwrap(),
+            gen_len: GenLen::new(1).unwrap(),
+            concurrency: Concurrency::new(1).unwrap(),
+            repeat: Repeat::new(1).unwrap(),
+            extra: BTreeMap::from([("server.args.x".to_owned(), extra.to_owned())]),
+        }
+    }
+
+    #[test]
+    fn coordinates_that_share_a_slug_differ_in_bytes() {
+        let (a, b) = (at("a b", "1"), at("a/b", "1"));
+        assert_eq!(a.slug(), b.slug());
+        assert_ne!(a.bytes(), b.bytes());
+    }
+
+    #[test]
+    fn a_slug_fits_a_file_name_and_keeps_its_repeat() {
+        let slug = at("l", &"v".repeat(4000)).slug();
+        assert!(slug.len() < 180, "{}", slug.len());
+        assert!(slug.ends_with("-r1"), "{slug}");
+    }
 }

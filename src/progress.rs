@@ -111,20 +111,20 @@ impl Progress {
                 let line = self.cell_line(result);
                 self.say(&line);
             }
-            Event::Stopping { reason } => {
-                self.say(&format!("{reason}: stopping; once more to stop at once"));
-            }
+            Event::Stopped => {}
             Event::RunFinished { .. } => self.finish(),
         }
     }
 
     /// Says a line of its own, above the live one.
     pub fn say(&self, line: &str) {
-        match self.verbosity {
-            Verbosity::Live => self.bar.println(line),
-            Verbosity::Lines => drop(Term::stderr().write_line(line)),
-            Verbosity::Quiet => {}
-        }
+        say(self.verbosity, &self.bar, line);
+    }
+
+    /// Says lines from elsewhere, such as a signal's handler, above the live one.
+    pub fn speaker(&self) -> impl Fn(&str) + Send + use<> {
+        let (verbosity, bar) = (self.verbosity, self.bar.clone());
+        move |line| say(verbosity, &bar, line)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
@@ -172,6 +172,14 @@ impl Progress {
             let _ = write!(line, "  ({} left)", clock(left));
         }
         line
+    }
+}
+
+fn say(verbosity: Verbosity, bar: &ProgressBar, line: &str) {
+    match verbosity {
+        Verbosity::Live => bar.println(line),
+        Verbosity::Lines => drop(Term::stderr().write_line(line)),
+        Verbosity::Quiet => {}
     }
 }
 

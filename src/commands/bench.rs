@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ExitStatus, print, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
-use crate::load::{Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, bench, drive};
+use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, bench, drive};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::load_spec::{Arrival, LoadSpec, Stop as LoadStop};
@@ -23,6 +23,7 @@ use crate::record::reader::RunData;
 use crate::record::schema::{CellOutcome, CellRecord, FORMAT, ServerRecord};
 use crate::report::Report;
 use crate::runner::Pass;
+use crate::runner::evidence::first_failure;
 use crate::runner::stop::Stop;
 use crate::runner::verdict::{Status, Verdict};
 use crate::server::control::{self, Control};
@@ -153,14 +154,11 @@ struct Measured {
 }
 
 async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Result<Measured> {
+    let control = Control::new(control::Endpoint::new(url, model)?)?;
     let mut endpoint = Endpoint::parse(url)?;
     if let Ok(key) = std::env::var("OPENAI_API_KEY") {
         endpoint = endpoint.with_api_key(key);
     }
-    let control = Control::new(control::Endpoint {
-        url: url.trim_end_matches('/').to_owned(),
-        model: model.to_owned(),
-    })?;
     let version = control.version().await;
     let workload = shape.workload(args, model);
     let count = |body: Bytes| {
@@ -175,7 +173,7 @@ async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Res
     let pass = workload::Pass::State(CacheState::Cold);
     let schedule = Arc::new(workload.build_text(pass, count).await?);
     let stop = Stop::default();
-    let signals = stop.on_signals()?;
+    let signals = stop.on_signals(say)?;
     let mut options = LoadOptions::from(&shape.load);
     options.kill = stop.at_once.clone();
     if args.warmup > 0 {
@@ -234,15 +232,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     } = measured;
     let tally = load.tally();
     let client_bound = load.audit.client_bound.clone();
-    let first_failure = load
-        .records
-        .iter()
-        .find_map(|record| match &record.outcome {
-            Outcome::Failed(failure) => {
-                Some(format!("{}: {}", failure.kind.name(), failure.message))
-            }
-            Outcome::Ok | Outcome::Unfinished => None,
-        });
+    let first_failure = first_failure(&load);
     let pass = Pass {
         state: CacheState::Cold,
         started: std::time::Duration::ZERO,
@@ -274,12 +264,26 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
             tally.sent, tally.ok, tally.failed, tally.unfinished
         ));
     }
-    if let Some(advice) = client_bound {
+    if let Some(advice) = client_bound.filter(|_| tally.ok > 0) {
         say(&format!(
             "warning: the client may have shaped these numbers: {advice}"
         ));
     }
+    let cached: u64 = pass
+        .load
+        .records
+        .iter()
+        .filter_map(RequestRecord::cached_tokens)
+        .map(u64::from)
+        .sum();
+    if cached > 0 && !args.shared_prefix {
+        say(&format!(
+            "warning: the server answered {cached} prompt tokens from a cache, though no two prompts \
+             share anything: it has seen this seed before; use another --seed"
+        ));
+    }
     if interrupted {
+        say("interrupted");
         return Ok(ExitStatus::Interrupted);
     }
     if let Some(failure) = first_failure {

@@ -4,28 +4,27 @@ use anyhow::Result;
 
 use super::{ExitStatus, print};
 use crate::cli::CleanArgs;
-use crate::server::leftovers::{self, Leftover};
+use crate::config::Config;
+use crate::server::leftovers;
 
 /// Lists and removes leftovers.
 pub fn clean(args: &CleanArgs) -> Result<ExitStatus> {
-    let found = leftovers::find()?;
+    let config = Config::load(args.config.as_deref())?;
+    let found = leftovers::find(&config.settings.paths.scratch)?;
     if found.is_empty() {
         print("nothing was left behind\n")?;
         return Ok(ExitStatus::Success);
     }
+    if !args.dry_run {
+        leftovers::remove(&found);
+    }
+    let did = if args.dry_run {
+        "would remove"
+    } else {
+        "removed"
+    };
     for left in &found {
-        if !args.dry_run {
-            leftovers::remove(left);
-        }
-        print(&format!("{}\n", line(left, args.dry_run)))?;
+        print(&format!("{did} {left}\n"))?;
     }
     Ok(ExitStatus::Success)
-}
-
-fn line(left: &Leftover, dry_run: bool) -> String {
-    let did = if dry_run { "would remove" } else { "removed" };
-    format!(
-        "{did} process {} of run `{}`: {}",
-        left.pid, left.run, left.command
-    )
 }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::manifest::{WallClock, manifest, short_hash};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
-use super::{ExitStatus, load_plan, print, say, width};
+use super::{ExitStatus, complain, load_plan, print, say, width};
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::progress::{Progress, Verbosity};
@@ -33,7 +33,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     for cell in distinct_servers(&matrix) {
         server::check_programs(cell, &config.settings)?;
     }
-    remove_leftovers()?;
+    remove_leftovers(&config.settings)?;
     let started = WallClock::now();
     let id = format!("{}-{}", started.compact(), short_hash(&plan, started));
     let folder = match &args.out {
@@ -54,18 +54,28 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         ends: Ends::default(),
         torn: None,
     };
-    let interrupted = runtime.block_on(run_matrix(&plan, &matrix, &config, &id, &mut watched))?;
-    finish(args, &watched, interrupted)
+    let ran = runtime.block_on(run_matrix(&plan, &matrix, &config, &id, &mut watched));
+    let (interrupted, broken) = match ran {
+        Ok(interrupted) => (interrupted, None),
+        Err(error) => (false, Some(error)),
+    };
+    // Whatever was kept is summed up, also when the run broke.
+    let status = finish(args, &watched, interrupted)?;
+    match broken {
+        None => Ok(status),
+        Some(error) => {
+            complain(&error.context("the run ended early; finished cells are kept"));
+            Ok(ExitStatus::CellsFailed)
+        }
+    }
 }
 
 /// Servers of killed runs would take the GPU, the ports and the caches of this one.
-fn remove_leftovers() -> Result<()> {
-    for left in leftovers::find()? {
-        leftovers::remove(&left);
-        say(&format!(
-            "removed process {} that the killed run `{}` left behind: {}",
-            left.pid, left.run, left.command
-        ));
+fn remove_leftovers(settings: &Settings) -> Result<()> {
+    let found = leftovers::find(&settings.paths.scratch)?;
+    leftovers::remove(&found);
+    for left in &found {
+        say(&format!("removed {left}"));
     }
     Ok(())
 }
@@ -98,9 +108,6 @@ impl Watched {
     }
 
     fn on_cell(&mut self, result: &CellResult) -> Result<()> {
-        if let Some(error) = self.torn.take() {
-            return Err(error);
-        }
         match &result.outcome {
             CellOutcome::Aborted => return Ok(()),
             CellOutcome::Completed => self.ends.completed += 1,
@@ -110,7 +117,9 @@ impl Watched {
         if result.passes.iter().any(invalid) {
             self.ends.invalid += 1;
         }
-        self.folder.write_cell(result).map(drop)
+        // The cell first: what was measured is worth more than the log of it.
+        self.folder.write_cell(result)?;
+        self.torn.take().map_or(Ok(()), Err)
     }
 }
 
@@ -122,7 +131,7 @@ async fn run_matrix(
     watched: &mut Watched,
 ) -> Result<bool> {
     let stop = Stop::default();
-    let signals = stop.on_signals()?;
+    let signals = stop.on_signals(watched.progress.speaker())?;
     let mark = Mark::of_this_process(id);
     let path: PathBuf = watched.folder.path().to_owned();
     let plan_folder = Path::new(&plan.file)

@@ -161,7 +161,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
                 "verdicts": verdicts, "elapsed_s": result.elapsed.as_secs_f64(),
             })
         }
-        Event::Stopping { reason } => json!({"event": "stopping", "reason": reason}),
+        Event::Stopped => json!({"event": "stopped"}),
         Event::RunFinished { elapsed } => {
             json!({"event": "run-finished", "elapsed_s": elapsed.as_secs_f64()})
         }

@@ -74,11 +74,8 @@ pub enum Event<'a> {
         /// All that is known of it.
         result: &'a CellResult,
     },
-    /// The run was told to stop.
-    Stopping {
-        /// Who or what told it.
-        reason: &'static str,
-    },
+    /// The run was told to stop, and has stopped.
+    Stopped,
     /// The run has ended.
     RunFinished {
         /// How long it took.

@@ -1,12 +1,13 @@
 //! What is read before and after a pass, and the facts that follow from the difference.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Pass;
 use super::session::Session;
 use super::verdict::{BySource, Canaries, Facts, TierAccount};
 use crate::config::Settings;
-use crate::load::{LoadOutcome, Outcome};
+use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
@@ -139,6 +140,7 @@ impl PassFacts<'_> {
             state: self.state,
             tier: self.cell.tier.kind,
             ok: self.load.tally().ok,
+            first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             expected_hit_tokens: self.expected_hit_tokens(),
             wrong_prompt_length: self.wrong_prompt_length(),
@@ -153,6 +155,29 @@ impl PassFacts<'_> {
             redis_read_bytes: simulated("labrun_sim_redis_read_bytes_total"),
             canaries: self.canaries,
         }
+    }
+
+    /// Tokens of the pass as the server's counters tell them and as the answers' usage does, by
+    /// name. They are equal where every request was answered in full and nobody else asked.
+    pub fn token_counts(&self) -> BTreeMap<String, f64> {
+        let server = |name| self.after.engine_growth(self.before, name, None);
+        let answers = |count: fn(&RequestRecord) -> Option<u32>| {
+            let tokens = self.load.records.iter().filter_map(count).map(f64::from);
+            Some(tokens.sum())
+        };
+        let counts = [
+            ("server_prompt_tokens", server("vllm:prompt_tokens_total")),
+            (
+                "server_output_tokens",
+                server("vllm:generation_tokens_total"),
+            ),
+            ("usage_prompt_tokens", answers(RequestRecord::prompt_tokens)),
+            ("usage_output_tokens", answers(RequestRecord::output_tokens)),
+        ];
+        let known = counts
+            .into_iter()
+            .filter_map(|(name, count)| Some((name.to_owned(), count?)));
+        known.collect()
     }
 
     /// Tokens that a cache should have held, over all requests that succeeded: the shared front of
@@ -201,6 +226,18 @@ impl PassFacts<'_> {
         let bytes = kv_bytes_per_token(&models.join(&self.cell.resolved.model), dtype);
         bytes.map(|bytes| bytes as f64)
     }
+}
+
+/// The first request that failed: its kind and the words that go with it.
+pub fn first_failure(load: &LoadOutcome) -> Option<String> {
+    load.records
+        .iter()
+        .find_map(|record| match &record.outcome {
+            Outcome::Failed(failure) => {
+                Some(format!("{}: {}", failure.kind.name(), failure.message))
+            }
+            Outcome::Ok | Outcome::Unfinished => None,
+        })
 }
 
 /// What a summary line says of a pass: `state: 24 ok`, with failures where there are any.

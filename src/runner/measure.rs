@@ -1,25 +1,22 @@
 //! One cell on a ready server: warm-up, then each cache state, reached and measured.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use bytes::Bytes;
+use anyhow::{Result, anyhow, bail};
 
 use super::event::{Event, Phase};
-use super::evidence::{PassFacts, Snapshot};
+use super::evidence::{PassFacts, Snapshot, first_failure};
+use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, figures, judge};
 use super::{Pass, RunScope};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
-use crate::plan::load_spec::Arrival;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::units::Concurrency;
-use crate::workload::{self, Schedule, Workload};
+use crate::workload::Schedule;
 
 /// How long a tier may take to store what the fill left, before the cell goes on with a warning.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
@@ -33,14 +30,6 @@ pub struct Kept<'a> {
     pub passes: &'a mut Vec<Pass>,
     /// What a reader should know.
     pub warnings: &'a mut Vec<String>,
-}
-
-/// All requests of a cell, made before any clock starts.
-struct Requests {
-    warmup: Option<Arc<Schedule>>,
-    fill: Option<Arc<Schedule>>,
-    passes: Vec<(CacheState, Arc<Schedule>)>,
-    canaries: Option<Arc<Schedule>>,
 }
 
 /// What one cell's steps share.
@@ -86,15 +75,20 @@ impl Measuring<'_> {
         if let Some(warmup) = requests.warmup {
             self.unmeasured(&warmup, "warm-up", kept).await?;
         }
-        let mut reference = None;
+        let mut reference: Option<Vec<CanaryAnswer>> = None;
         if let Some(fill) = requests.fill {
             self.unmeasured(&fill, "fill", kept).await?;
             reference = self.ask(requests.canaries.as_ref()).await?;
         }
         for (state, schedule) in requests.passes {
-            self.reach(state, kept)
-                .await
-                .map_err(Failure::of(Phase::Warm))?;
+            let stop = self.scope.stop.polite.clone();
+            let reached = tokio::select! {
+                biased;
+                // The cell is given up as a whole; what it measured is not kept.
+                () = stop.cancelled() => return Ok(()),
+                reached = self.reach(state, kept) => reached,
+            };
+            reached.map_err(Failure::of(Phase::Warm))?;
             let pass = self.pass(state, &schedule, requests.canaries.as_ref(), &mut reference);
             let (pass, ended) = pass.await?;
             kept.passes.push(pass);
@@ -110,7 +104,7 @@ impl Measuring<'_> {
         state: CacheState,
         schedule: &Arc<Schedule>,
         canaries: Option<&Arc<Schedule>>,
-        reference: &mut Option<Vec<String>>,
+        reference: &mut Option<Vec<CanaryAnswer>>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
         let before = Snapshot::take(self.session).await;
         (self.on_event)(Event::PhaseStarted {
@@ -140,7 +134,7 @@ impl Measuring<'_> {
                 Err(failure) => ended = Err(failure),
             }
         }
-        let facts = PassFacts {
+        let pass = PassFacts {
             cell: self.cell,
             settings: self.scope.settings,
             state,
@@ -149,9 +143,11 @@ impl Measuring<'_> {
             before: &before,
             after: &after,
             canaries: asked,
-        }
-        .facts();
-        let (verdict, evidence) = (judge(&facts), figures(&facts));
+        };
+        let facts = pass.facts();
+        let verdict = judge(&facts);
+        let mut evidence = figures(&facts);
+        evidence.extend(pass.token_counts());
         let schedule = Arc::clone(schedule);
         Ok((
             Pass {
@@ -245,16 +241,7 @@ impl Measuring<'_> {
             });
         }
         let tally = load.tally();
-        if let Some(first) = load
-            .records
-            .iter()
-            .find_map(|record| match &record.outcome {
-                Outcome::Failed(failure) => {
-                    Some(format!("{}: {}", failure.kind.name(), failure.message))
-                }
-                Outcome::Ok | Outcome::Unfinished => None,
-            })
-        {
+        if let Some(first) = first_failure(&load) {
             let said = format!(
                 "{} of {} {what} requests failed: {first}",
                 tally.failed, tally.sent
@@ -274,7 +261,7 @@ impl Measuring<'_> {
     async fn ask(
         &mut self,
         canaries: Option<&Arc<Schedule>>,
-    ) -> Result<Option<Vec<String>>, Failure> {
+    ) -> Result<Option<Vec<CanaryAnswer>>, Failure> {
         let Some(canaries) = canaries else {
             return Ok(None);
         };
@@ -289,14 +276,16 @@ impl Measuring<'_> {
                 error,
             });
         }
-        let answers =
-            load.records
-                .into_iter()
-                .map(|record| match (record.outcome, record.answer) {
-                    (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => text,
-                    (Outcome::Ok, Answer::Kept { token_ids, .. }) => format!("{token_ids:?}"),
-                    (outcome, _) => format!("no answer: {outcome:?}"),
-                });
+        let answers = load.records.into_iter().map(|record| CanaryAnswer {
+            from_cache: record.cached_tokens().is_some_and(|tokens| tokens > 0),
+            text: match (record.outcome, record.answer) {
+                (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => {
+                    Some(text).filter(|text| !text.is_empty())
+                }
+                (Outcome::Ok, Answer::Kept { token_ids, .. }) => Some(format!("{token_ids:?}")),
+                _ => None,
+            },
+        });
         Ok(Some(answers.collect()))
     }
 
@@ -337,102 +326,32 @@ impl Measuring<'_> {
     }
 }
 
+/// What came back for one canary.
+struct CanaryAnswer {
+    /// The answer; absent where the request failed or had no text.
+    text: Option<String>,
+    /// Whether the server says that a cache served part of the prompt.
+    from_cache: bool,
+}
+
 /// The canaries' count, or, the first time, the reference itself.
-fn compare(answers: Option<Vec<String>>, reference: &mut Option<Vec<String>>) -> Option<Canaries> {
+fn compare(
+    answers: Option<Vec<CanaryAnswer>>,
+    reference: &mut Option<Vec<CanaryAnswer>>,
+) -> Option<Canaries> {
     let answers = answers?;
     let Some(reference) = reference else {
         *reference = Some(answers);
         return None;
     };
-    let same = answers
-        .iter()
-        .zip(reference.iter())
-        .filter(|(now, then)| now == then)
-        .count();
+    let pairs = || answers.iter().zip(reference.iter());
+    let answered = pairs().filter(|(now, then)| now.text.is_some() && then.text.is_some());
+    let same = pairs().filter(|(now, then)| now.text.is_some() && now.text == then.text);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Some(Canaries {
         asked: count(answers.len()),
-        same: count(same),
+        answered: count(answered.count()),
+        same: count(same.count()),
+        from_cache: count(answers.iter().filter(|answer| answer.from_cache).count()),
     })
-}
-
-async fn requests_of(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Result<Requests> {
-    let run = &cell.resolved.run;
-    let file = match cell.workload.kind.path() {
-        Some(path) => Some(read_file(scope.plan_folder, path)?),
-        None => None,
-    };
-    let load = &cell.resolved.load;
-    let workload = workload_of(cell, file.as_deref(), load.arrival);
-    let build = |pass| schedule(&workload, pass, session);
-    let mut passes = Vec::new();
-    for &state in &run.states {
-        passes.push((state, build(workload::Pass::State(state)).await?));
-    }
-    let warmup = match run.warmup {
-        0 => None,
-        count => Some(build(workload::Pass::Warmup(count)).await?),
-    };
-    let fill = match run.states.first() {
-        Some(CacheState::Cold) | None => None,
-        Some(_) => Some(build(workload::Pass::Fill).await?),
-    };
-    // Documents of their own: the first time they are asked about, nothing can hold them.
-    let canary = Workload {
-        seed: cell.seed().derive("canary"),
-        concurrency: Concurrency::new(1).unwrap_or(workload.concurrency),
-        arrival: Arrival::Closed,
-        ..workload.clone()
-    };
-    let canaries = match (run.states.last(), run.canaries) {
-        (Some(CacheState::Cold) | None, _) | (_, 0) => None,
-        (Some(_), count) => Some(schedule(&canary, workload::Pass::Canary(count), session).await?),
-    };
-    Ok(Requests {
-        warmup,
-        fill,
-        passes,
-        canaries,
-    })
-}
-
-fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> Workload<'a> {
-    let at = &cell.coordinates;
-    Workload {
-        spec: &cell.workload,
-        label: &at.label,
-        model: &cell.resolved.model,
-        prompt_len: at.prompt_len,
-        gen_len: at.gen_len,
-        concurrency: at.concurrency,
-        requests: cell.resolved.run.requests,
-        arrival,
-        seed: cell.seed(),
-        vocab: cell.resolved.server.prompt_token_ids.clone(),
-        chunk_tokens: cell.tier.chunk_tokens(),
-        file,
-    }
-}
-
-fn read_file(folder: &Path, path: &str) -> Result<String> {
-    let path = folder.join(path);
-    std::fs::read_to_string(&path)
-        .with_context(|| format!("reading the workload's file `{}`", path.display()))
-}
-
-async fn schedule(
-    workload: &Workload<'_>,
-    pass: workload::Pass,
-    session: &Session,
-) -> Result<Arc<Schedule>> {
-    let count = |body: Bytes| {
-        let control = session.control.clone();
-        async move {
-            control
-                .count_tokens(body)
-                .await
-                .map_err(|error| format!("{error:#}"))
-        }
-    };
-    Ok(Arc::new(workload.build_text(pass, count).await?))
 }

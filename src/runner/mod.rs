@@ -3,6 +3,7 @@
 pub mod event;
 pub mod evidence;
 mod measure;
+mod requests;
 pub mod session;
 pub mod stop;
 pub mod verdict;
@@ -129,7 +130,10 @@ pub async fn run(
     let mut session = None;
     let kept = run_cells(matrix, scope, &mut session, on_event, on_cell).await;
     if let Some(session) = session {
-        session.stop().await;
+        session.stop(scope.stop).await;
+    }
+    if scope.stop.requested() {
+        on_event(Event::Stopped);
     }
     on_event(Event::RunFinished {
         elapsed: scope.epoch.elapsed(),
@@ -212,7 +216,7 @@ async fn run_cell(
             phase: Phase::Stop,
             state: None,
         });
-        let (stopped, mut left) = session.stop().await;
+        let (stopped, mut left) = session.stop(scope.stop).await;
         facts.stopped = Some(stopped.0);
         facts.logs = left.take_log_parts();
         ended = Some(left);

@@ -8,15 +8,20 @@ use anyhow::{Context as _, Result};
 
 use super::RunScope;
 use super::event::{Event, Phase};
+use super::stop::Stop;
 use crate::matrix::Cell;
+use crate::plan::server::Launcher;
 use crate::server::control::Control;
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
 use crate::server::render::Rendered;
-use crate::server::{self, LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, log};
+use crate::server::{self, LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, leftovers, log};
 
 /// Lines of a log that a failure quotes.
 const TAIL_LINES: usize = 20;
+
+/// An external server runs already: it answers soon, or its address is wrong.
+const EXTERNAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server that has been started and must be stopped.
 pub struct Session {
@@ -110,7 +115,10 @@ impl Session {
         cell: &Cell,
         scope: &RunScope<'_>,
     ) -> Result<(), ReadyError> {
-        let limit = cell.resolved.server.ready_timeout;
+        let mut limit = cell.resolved.server.ready_timeout;
+        if cell.resolved.server.launcher == Launcher::External {
+            limit = limit.min(EXTERNAL_LIMIT);
+        }
         let polite = &scope.stop.polite;
         let waited = ready::wait(self.server.as_mut(), &self.control, limit, polite).await?;
         self.version = self.control.version().await;
@@ -147,8 +155,8 @@ impl Session {
     }
 
     /// Stops it and removes what its disk tier kept. The logs stay until their last parts were copied.
-    pub async fn stop(self) -> (Stopped, EndedSession) {
-        let stopped = self.server.stop(self.grace).await;
+    pub async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
+        let stopped = self.server.stop(self.grace, stop.at_once.clone()).await;
         // A tier's chunks are worth nothing without the index that was in the server's memory.
         let _absent = std::fs::remove_dir_all(&self.scratch);
         (
@@ -199,7 +207,7 @@ fn scratch_folder(scope: &RunScope<'_>, folder: &Path, number: u32) -> Result<Pa
     let scratch = if named.as_os_str().is_empty() {
         folder.join("scratch")
     } else {
-        named.join(format!("labrun-{}-{number}", scope.mark.run))
+        named.join(leftovers::scratch_name(scope.mark, number))
     };
     std::path::absolute(&scratch)
         .with_context(|| format!("resolving the scratch folder `{}`", scratch.display()))

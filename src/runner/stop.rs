@@ -28,17 +28,23 @@ impl Stop {
         self.polite.cancel();
     }
 
-    /// Escalates on SIGINT and SIGTERM from now on, until the handle is aborted.
-    pub fn on_signals(&self) -> Result<JoinHandle<()>> {
+    /// Escalates on SIGINT and SIGTERM from now on, and says so, until the handle is aborted.
+    pub fn on_signals(&self, say: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let stop = self.clone();
         Ok(tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    _ = interrupt.recv() => stop.escalate(),
-                    _ = terminate.recv() => stop.escalate(),
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
                 }
+                say(if stop.requested() {
+                    "stopping at once"
+                } else {
+                    "stopping: requests in flight may end; once more stops at once"
+                });
+                stop.escalate();
             }
         }))
     }

@@ -60,8 +60,12 @@ pub struct TierAccount {
 pub struct Canaries {
     /// How many were asked.
     pub asked: u32,
+    /// How many were answered, both times, with text or token ids.
+    pub answered: u32,
     /// How many were answered with the same text as before.
     pub same: u32,
+    /// How many the server says a cache served part of.
+    pub from_cache: u32,
 }
 
 /// Everything a verdict rests on. `None` is "not known", never zero.
@@ -73,6 +77,8 @@ pub struct Facts {
     pub tier: TierKind,
     /// Requests answered in full.
     pub ok: u64,
+    /// The first failure, where there was one.
+    pub first_failure: Option<String>,
     /// Prompt tokens by the engine's counters.
     pub by_source: Option<BySource>,
     /// Tokens that a cache should have held, chunk rounding counted in.
@@ -102,7 +108,11 @@ const SERVED_SHARE: f64 = 0.9;
 pub fn judge(facts: &Facts) -> Verdict {
     let mut findings = Vec::new();
     if facts.ok == 0 {
-        findings.push((Status::Invalid, "no request succeeded".to_owned()));
+        let why = facts.first_failure.as_deref().unwrap_or("none was sent");
+        findings.push((
+            Status::Invalid,
+            format!("no request succeeded; first: {why}"),
+        ));
     }
     if facts.wrong_prompt_length > 0 {
         let said = format!(
@@ -258,25 +268,39 @@ fn accounted(tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
 }
 
 fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
-    let served_from_cache = facts.state != CacheState::Cold && facts.tier != TierKind::Baseline;
-    match facts.canaries {
-        Some(Canaries { asked, same }) if same < asked => Some((
-            Status::Invalid,
-            format!(
-                "{} of {asked} canary answers changed: the loaded cache is not what was stored",
-                asked - same
-            ),
-        )),
-        Some(Canaries { asked: 1.., same }) => Some((
-            Status::Valid,
-            format!("{same} of {same} canary answers stayed the same"),
-        )),
-        _ if served_from_cache => Some((
-            Status::Inconclusive,
-            "no canary was asked, so that the text is not proven".to_owned(),
-        )),
-        _ => None,
-    }
+    let needed = facts.state != CacheState::Cold && facts.tier != TierKind::Baseline;
+    let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
+        let said = "no canary was asked, so that the text is not proven";
+        return needed.then(|| (Status::Inconclusive, said.to_owned()));
+    };
+    let Canaries {
+        asked,
+        answered,
+        same,
+        from_cache,
+    } = canaries;
+    Some(if same < answered {
+        let said = format!(
+            "{} of {asked} canary answers changed: the loaded cache is not what was stored",
+            answered - same
+        );
+        (Status::Invalid, said)
+    } else if answered < asked {
+        let said = format!(
+            "{} of {asked} canaries were not answered, so that the text is not proven",
+            asked - answered
+        );
+        (Status::Inconclusive, said)
+    } else if needed && from_cache < asked {
+        let said = format!(
+            "{} of {asked} canaries were computed again, so that the text is not proven",
+            asked - from_cache
+        );
+        (Status::Inconclusive, said)
+    } else {
+        let said = format!("{same} of {asked} canary answers stayed the same");
+        (Status::Valid, said)
+    })
 }
 
 /// The figures of the facts by name, the unit last, as records keep them.

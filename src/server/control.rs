@@ -17,6 +17,27 @@ pub struct Endpoint {
     pub model: String,
 }
 
+impl Endpoint {
+    /// The server at `url`, which must be no more than scheme, host and port: every route is told
+    /// from there, and one that is missed would be missed silently.
+    pub fn new(url: &str, model: &str) -> Result<Self> {
+        let url = url.trim_end_matches('/');
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        match rest {
+            None => bail!("`{url}` is no server's URL: it must begin with http:// or https://"),
+            Some(rest) if rest.contains(['/', '?', '#']) => {
+                bail!("`{url}` has a path; give only http://HOST:PORT")
+            }
+            Some(_) => Ok(Self {
+                url: url.to_owned(),
+                model: model.to_owned(),
+            }),
+        }
+    }
+}
+
 /// A client of the control routes.
 #[derive(Clone, Debug)]
 pub struct Control {
@@ -59,28 +80,25 @@ impl Control {
         }
     }
 
-    /// The model is among those that `GET /v1/models` lists.
-    pub async fn serves_model(&self) -> Result<()> {
-        let answer: Value = self
-            .http
-            .get(self.url("/v1/models"))
-            .send()
-            .await?
-            .json()
-            .await?;
-        let ids: Vec<&str> = answer["data"]
+    /// The models that `GET /v1/models` lists.
+    pub async fn models(&self) -> Result<Vec<String>> {
+        let answer = self.http.get(self.url("/v1/models")).send().await?;
+        let answer: Value = answer.error_for_status()?.json().await?;
+        let models = answer["data"]
             .as_array()
-            .map(|models| {
-                models
-                    .iter()
-                    .filter_map(|model| model["id"].as_str())
-                    .collect()
-            })
-            .unwrap_or_default();
-        if ids.contains(&self.endpoint.model.as_str()) {
-            return Ok(());
+            .context("/v1/models lists no models")?;
+        let ids = models.iter().filter_map(|model| model["id"].as_str());
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    /// What it serves instead, where the model is not among `models`.
+    pub fn not_among(&self, models: &[String]) -> Option<String> {
+        let wanted = &self.endpoint.model;
+        if models.contains(wanted) {
+            return None;
         }
-        bail!("it serves {ids:?}, not `{}`", self.endpoint.model)
+        let served: Vec<String> = models.iter().map(|model| format!("`{model}`")).collect();
+        Some(format!("it serves {}, not `{wanted}`", served.join(", ")))
     }
 
     /// One real token: the proof that the engine answers, not only the HTTP front.
@@ -194,4 +212,23 @@ fn head(text: &str) -> String {
         .nth(300)
         .map_or(text.len(), |(at, _)| at);
     text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_scheme_host_and_port() {
+        let endpoint = Endpoint::new("http://127.0.0.1:8000/", "m").unwrap();
+        assert_eq!(endpoint.url, "http://127.0.0.1:8000");
+        for wrong in [
+            "http://127.0.0.1:8000/v1",
+            "127.0.0.1:8000",
+            "ftp://x",
+            "http://x?y",
+        ] {
+            assert!(Endpoint::new(wrong, "m").is_err(), "{wrong}");
+        }
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready};
+use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::control::Endpoint;
@@ -17,14 +19,9 @@ pub struct External {
 }
 
 /// The server at the plan's `url`.
-pub fn attach(cell: &Cell) -> External {
-    let url = cell.resolved.server.url.trim_end_matches('/').to_owned();
-    External {
-        endpoint: Endpoint {
-            url,
-            model: cell.resolved.model.clone(),
-        },
-    }
+pub fn attach(cell: &Cell) -> Result<External> {
+    let endpoint = Endpoint::new(&cell.resolved.server.url, &cell.resolved.model)?;
+    Ok(External { endpoint })
 }
 
 impl Server for External {
@@ -44,7 +41,11 @@ impl Server for External {
         pending().boxed()
     }
 
-    fn stop(self: Box<Self>, _grace: Duration) -> BoxFuture<'static, Stopped> {
+    fn stop(
+        self: Box<Self>,
+        _grace: Duration,
+        _at_once: CancellationToken,
+    ) -> BoxFuture<'static, Stopped> {
         ready(Stopped("left running".to_owned())).boxed()
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::leftovers::Mark;
 
@@ -75,17 +77,22 @@ impl ProcessGroup {
         }
     }
 
-    /// Stops the whole group: polite, then forced after `grace`.
-    pub async fn stop(mut self, grace: Duration) -> Stopped {
+    /// Stops the whole group: polite, then forced after `grace` or when `at_once` is cancelled.
+    pub async fn stop(mut self, grace: Duration, at_once: CancellationToken) -> Stopped {
         self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(grace, self.child.wait()).await;
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = self.child.wait() => Some(ended),
+            () = tokio::time::sleep(grace) => None,
+            () = at_once.cancelled() => None,
+        };
         let said = match ended {
-            Ok(Ok(status)) => said(status),
-            Ok(Err(error)) => format!("could not be waited for: {error}"),
-            Err(_) => {
+            Some(Ok(status)) => said(status),
+            Some(Err(error)) => format!("could not be waited for: {error}"),
+            None => {
                 self.signal(Signal::KILL);
                 match self.child.wait().await {
-                    Ok(_) => format!("killed after {} s", grace.as_secs()),
+                    Ok(_) => format!("killed after {:.1} s", began.elapsed().as_secs_f64()),
                     Err(error) => format!("could not be waited for: {error}"),
                 }
             }
@@ -158,9 +165,25 @@ mod tests {
             ProcessGroup::start("test", shell(script), &log, &Mark::of_this_process("t")).unwrap();
         let child = first_line(&log).await;
         assert!(alive(&child));
-        let stopped = group.stop(Duration::from_millis(200)).await;
+        let stopped = group
+            .stop(Duration::from_millis(200), CancellationToken::new())
+            .await;
         assert!(stopped.0.starts_with("killed"), "{stopped:?}");
         assert!(!alive(&child), "the child of the group survived");
+    }
+
+    #[tokio::test]
+    async fn a_second_wish_does_not_wait_for_the_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let script = "trap '' TERM; echo up; while :; do sleep 1; done";
+        let mark = Mark::of_this_process("t");
+        let group = ProcessGroup::start("test", shell(script), &log, &mark).unwrap();
+        first_line(&log).await;
+        let at_once = CancellationToken::new();
+        at_once.cancel();
+        let stopped = group.stop(Duration::from_secs(3600), at_once).await;
+        assert!(stopped.0.starts_with("killed"), "{stopped:?}");
     }
 
     #[tokio::test]
@@ -193,29 +216,21 @@ mod tests {
     async fn marked_processes_of_a_dead_owner_are_found_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        // An owner that cannot exist: the highest pid and a start time of another age.
+        // An owner that cannot exist: a pid above the kernel's highest, in this namespace.
+        let living = Mark::of_this_process("gone-run");
+        let namespace = living.owner.rsplit('-').next().unwrap();
         let mark = Mark {
             run: "gone-run".into(),
-            owner: "4194304-1".into(),
+            owner: format!("4194304-1-{namespace}"),
         };
-        let mut group =
-            ProcessGroup::start("test", shell("echo up; sleep 100"), &log, &mark).unwrap();
+        let script = "trap '' TERM; echo up; while :; do sleep 1; done";
+        let mut group = ProcessGroup::start("test", shell(script), &log, &mark).unwrap();
         first_line(&log).await;
-        let found = leftovers::find().unwrap();
-        let ours: Vec<_> = found.iter().filter(|left| left.run == "gone-run").collect();
-        assert!(!ours.is_empty(), "{found:?}");
-        for left in ours {
-            leftovers::remove(left);
-        }
+        let mut ours = leftovers::find(Path::new("")).unwrap();
+        ours.retain(|left| left.to_string().contains("gone-run"));
+        assert!(!ours.is_empty());
+        let removed = tokio::task::spawn_blocking(move || leftovers::remove(&ours));
         assert!(group.exited().await.contains("signal 9"));
-    }
-
-    #[test]
-    fn processes_of_a_living_owner_are_left_alone() {
-        let mark = Mark::of_this_process("run");
-        let environment: Vec<_> = mark.environment().into();
-        assert_eq!(environment[0], ("LABRUN_RUN", "run".to_owned()));
-        assert!(leftovers::owner_lives(&mark.owner));
-        assert!(!leftovers::owner_lives("4194304-1"));
+        removed.await.unwrap();
     }
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -44,8 +45,12 @@ pub trait Server: Send {
     /// Resolves when any part of it ends by itself; pending forever for an external one.
     fn exited(&mut self) -> BoxFuture<'_, String>;
 
-    /// Stops it: polite, then forced after `grace`. Resolves once nothing of it is left.
-    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped>;
+    /// Stops it: polite, then forced after `grace` or when `at_once` is cancelled. Resolves once nothing of it is left.
+    fn stop(
+        self: Box<Self>,
+        grace: Duration,
+        at_once: CancellationToken,
+    ) -> BoxFuture<'static, Stopped>;
 }
 
 /// What a launch may use.
@@ -93,7 +98,7 @@ pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
     Ok(match cell.resolved.server.launcher {
         Launcher::Sim => Box::new(simulated::launch(cell, rendered.as_ref(), scope)?),
         Launcher::Process => Box::new(process::launch(cell, rendered.as_ref(), scope)?),
-        Launcher::External => Box::new(external::attach(cell)),
+        Launcher::External => Box::new(external::attach(cell)?),
     })
 }
 
@@ -109,7 +114,8 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
 /// Checks that what `cell` starts is there, before anything is written.
 pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
-        Launcher::Sim | Launcher::External => Ok(()),
+        Launcher::Sim => Ok(()),
+        Launcher::External => external::attach(cell).map(drop),
         Launcher::Process => process::check_programs(cell, settings),
     }
 }

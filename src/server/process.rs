@@ -11,9 +11,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
+use super::leftovers;
 use super::render::Rendered;
 use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port};
 use crate::config::Settings;
@@ -95,7 +97,7 @@ fn start_lmcache(
     scope: LaunchScope<'_>,
 ) -> Result<Sidecar> {
     let http_port = free_port()?;
-    let name = format!("labrun_{}_{port}", std::process::id());
+    let name = leftovers::shared_memory_name(scope.mark, port);
     let mut command = command("lmcache", cell, scope);
     command
         .args(["server", "--host", "127.0.0.1", "--port", &port.to_string()])
@@ -289,11 +291,15 @@ impl Server for Vllm {
         .boxed()
     }
 
-    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped> {
+    fn stop(
+        self: Box<Self>,
+        grace: Duration,
+        at_once: CancellationToken,
+    ) -> BoxFuture<'static, Stopped> {
         async move {
-            let stopped = self.engine.stop(grace).await;
+            let stopped = self.engine.stop(grace, at_once.clone()).await;
             if let Some(lmcache) = self.lmcache {
-                lmcache.process.stop(grace).await;
+                lmcache.process.stop(grace, at_once).await;
                 // A killed LMCache server leaves its pool in memory; a polite one has removed it.
                 let _gone = std::fs::remove_file(lmcache.shared_memory);
             }

@@ -26,6 +26,9 @@ pub enum ReadyError {
         /// What the last try met.
         last: String,
     },
+    /// It answers, and serves something else.
+    #[error("it answers, but {0}")]
+    WrongModel(String),
     /// The run was interrupted.
     #[error("the run was interrupted while the server started")]
     Cancelled,
@@ -48,7 +51,10 @@ pub async fn wait(
             until(limit, started, || control.lmcache_health(url)).await?;
         }
         until(limit, started, || control.health()).await?;
-        until(limit, started, || control.serves_model()).await?;
+        let models = until(limit, started, || control.models()).await?;
+        if let Some(other) = control.not_among(&models) {
+            return Err(ReadyError::WrongModel(other));
+        }
         until(limit, started, || control.one_token()).await
     };
     tokio::select! {
@@ -59,19 +65,19 @@ pub async fn wait(
     }
 }
 
-async fn until<F>(
+async fn until<T, F>(
     limit: Duration,
     started: Instant,
     mut attempt: impl FnMut() -> F,
-) -> Result<(), ReadyError>
+) -> Result<T, ReadyError>
 where
-    F: Future<Output = Result<()>>,
+    F: Future<Output = Result<T>>,
 {
     let (mut pause, longest) = PAUSES;
     loop {
         let left = limit.saturating_sub(started.elapsed());
         let last = match tokio::time::timeout(left, attempt()).await {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "no answer".to_owned(),
         };

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
@@ -86,7 +87,11 @@ impl Server for Simulated {
         self.process.exited().boxed()
     }
 
-    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Stopped> {
-        self.process.stop(grace).boxed()
+    fn stop(
+        self: Box<Self>,
+        grace: Duration,
+        at_once: CancellationToken,
+    ) -> BoxFuture<'static, Stopped> {
+        self.process.stop(grace, at_once).boxed()
     }
 }

@@ -76,3 +76,77 @@ fn nobody_at_the_address_is_said_plainly() {
     assert!(error.contains("not ready after 1 s"), "{error}");
     assert!(error.to_lowercase().contains("refused"), "{error}");
 }
+
+#[test]
+fn another_model_and_a_path_in_the_url_are_refused_at_once() {
+    let lab = Lab::new();
+    let port = free_port();
+    let arguments = ["sim", "--model", "other", "--port", &port.to_string()];
+    let mut server = lab.command(&arguments);
+    let _server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!(wait_until(Duration::from_secs(20), listens));
+    let plan = PLAN.replace("@PORT@", &port.to_string());
+    lab.write("plan.toml", &plan);
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(1);
+    let error = lab.cells()[0].1["outcome"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(error.contains("it serves `other`, not `m`"), "{error}");
+    let url = format!("http://127.0.0.1:{port}");
+    lab.write("plan.toml", &plan.replace(&url, &format!("{url}/v1")));
+    let ended = lab.labrun(&["plan.toml", "--out", "out2"]).expect_code(2);
+    assert!(ended.stderr.contains("has a path"), "{}", ended.stderr);
+    assert!(!lab.path("out2").exists());
+    let url = format!("{url}/v1");
+    let ended = lab
+        .labrun(&["bench", &url, "--model", "other"])
+        .expect_code(2);
+    assert!(ended.stderr.contains("has a path"), "{}", ended.stderr);
+}
+
+#[test]
+fn bench_prints_one_load_as_a_table_and_as_json() {
+    let lab = Lab::new();
+    let port = free_port();
+    let arguments = ["sim", "--model", "m", "--port", &port.to_string()];
+    let mut server = lab.command(&arguments);
+    let _server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!(wait_until(Duration::from_secs(20), listens));
+    let url = format!("http://127.0.0.1:{port}");
+    let load = [
+        "bench",
+        &url,
+        "--model",
+        "m",
+        "--num-requests",
+        "12",
+        "--concurrency",
+        "4",
+        "--prompt-len",
+        "300",
+        "--gen-len",
+        "5",
+    ];
+    let table = lab.labrun(&load).expect_code(0);
+    assert!(table.stdout.contains("12/12"), "{}", table.stdout);
+    assert!(table.stdout.contains("Simulated"), "{}", table.stdout);
+    let sent = "sent 12 = ok 12 + failed 0 + unfinished 0";
+    assert!(table.stderr.contains(sent), "{}", table.stderr);
+    let again = lab
+        .labrun(&[&load[..], &["--json", "--chat"]].concat())
+        .expect_code(0);
+    let json: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(json["source"], "simulated");
+    assert_eq!(json["counts"]["ok"], 12);
+    assert_eq!(
+        json["prompt_tokens_mean"], 300.0,
+        "chat prompts have the exact length too"
+    );
+    let refused = lab
+        .labrun(&[&load[..3], &["nope"], &load[4..]].concat())
+        .expect_code(1);
+    assert!(refused.stderr.contains("http-404"), "{}", refused.stderr);
+}

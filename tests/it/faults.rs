@@ -6,8 +6,8 @@ use crate::support::{Lab, SimPlan};
 
 fn with_fault<'a>(sim: &'a str, server: &'a str) -> SimPlan<'a> {
     SimPlan {
-        sim,
         server,
+        sim,
         ..SimPlan::default()
     }
 }

@@ -1,5 +1,10 @@
 //! End-to-end tests: the program, run as a user runs it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 mod external;
 mod faults;
 mod layering;

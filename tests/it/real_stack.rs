@@ -60,6 +60,16 @@ fn check_passes(cell: &serde_json::Value) {
             (evidence("external_tokens") - expected).abs() < 1.0,
             "{tier}: {pass}"
         );
+        // Every token that the server counted was counted here, and none besides.
+        for side in ["prompt_tokens", "output_tokens"] {
+            let (server, usage) = (
+                evidence(&format!("server_{side}")),
+                evidence(&format!("usage_{side}")),
+            );
+            assert!((server - usage).abs() < 0.5, "{side}: {server} and {usage}");
+        }
+        assert!((evidence("usage_prompt_tokens") - prompt_len as f64 * 10.0).abs() < 0.5);
+        assert!((evidence("usage_output_tokens") - 160.0).abs() < 0.5);
         if warm && tier == "disk" {
             let needed = evidence("external_tokens") * evidence("kv_bytes_per_token");
             let read = evidence("disk_read_bytes");

@@ -75,6 +75,14 @@ fn check_cell(path: &std::path::Path, cell: &serde_json::Value) {
             count("sent"),
             count("ok") + count("failed") + count("unfinished")
         );
+        let evidence = |name: &str| pass["evidence"][name].as_f64().unwrap();
+        for side in ["prompt_tokens", "output_tokens"] {
+            let server = evidence(&format!("server_{side}"));
+            assert!(
+                (server - evidence(&format!("usage_{side}"))).abs() < 0.5,
+                "{pass}"
+            );
+        }
         let csv = format!("metrics_rag_{tier}_p1024_g4_c1_r1_{state}.csv");
         let rows = std::fs::read_to_string(path.join(csv)).unwrap();
         check_csv(&rows, tier, state);

@@ -86,14 +86,20 @@ fn a_killed_labrun_leaves_no_simulator_behind() {
     assert!(!lab.path("out/summary.csv").exists());
 }
 
+/// The third part of a mark; the pid before it is above the kernel's highest.
+fn pid_namespace() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect();
+    digits(&link.to_string_lossy())
+}
+
 #[test]
 fn clean_removes_a_marked_process_whose_labrun_is_gone() {
     let lab = Lab::new();
     let orphan = Command::new("sleep")
         .arg("300")
         .env("LABRUN_RUN", "test-of-clean")
-        // No process has this pid: it is above the kernel's highest.
-        .env("LABRUN_OWNER", "4194304-1")
+        .env("LABRUN_OWNER", format!("4194304-1-{}", pid_namespace()))
         .spawn()
         .unwrap();
     let mut orphan = Kill(orphan);
@@ -118,4 +124,40 @@ fn clean_removes_a_marked_process_whose_labrun_is_gone() {
         .try_wait()
         .unwrap()
         .is_some()));
+}
+
+#[test]
+fn a_signal_ends_the_cell_and_does_not_begin_its_next_pass() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["cpu"]"#,
+        requests: 400,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = command.spawn().unwrap();
+    let measures = || {
+        let events = std::fs::read_to_string(lab.path("out/events.jsonl")).unwrap_or_default();
+        events.contains(r#""phase":"load","state":"cold""#)
+    };
+    assert!(wait_until(Duration::from_secs(60), measures));
+    signal(run.id(), "INT");
+    let ended = Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
+    assert!(
+        ended.stderr.contains("stopping: requests in flight"),
+        "{}",
+        ended.stderr
+    );
+    let events = lab.read("out/events.jsonl");
+    assert!(
+        !events.contains(r#""phase":"load","state":"tier""#),
+        "{events}"
+    );
+    assert!(events.contains(r#""event":"stopped""#), "{events}");
+    assert!(
+        lab.cells().is_empty(),
+        "a cell that was cut short is not kept"
+    );
 }

@@ -6,6 +6,7 @@ fn proven() -> Facts {
         state: CacheState::Tier,
         tier: TierKind::Cpu,
         ok: 10,
+        first_failure: None,
         by_source: Some(BySource {
             computed_tokens: 320.0,
             gpu_tokens: 0.0,
@@ -18,7 +19,12 @@ fn proven() -> Facts {
         pcie_rx_bytes: Some(1_050_000.0),
         disk_read_bytes: Some(0.0),
         redis_read_bytes: None,
-        canaries: Some(Canaries { asked: 2, same: 2 }),
+        canaries: Some(Canaries {
+            asked: 2,
+            answered: 2,
+            same: 2,
+            from_cache: 2,
+        }),
     }
 }
 
@@ -45,7 +51,14 @@ fn hits_without_bytes_or_with_other_text_are_invalid() {
         "not loaded",
     );
     check(
-        |f| f.canaries = Some(Canaries { asked: 2, same: 1 }),
+        |f| {
+            f.canaries = Some(Canaries {
+                asked: 2,
+                answered: 2,
+                same: 1,
+                from_cache: 2,
+            });
+        },
         Status::Invalid,
         "1 of 2 canary answers changed",
     );
@@ -141,4 +154,49 @@ fn states_without_a_tier_need_no_canary() {
         });
     };
     check(cold, Status::Valid, "every prompt was computed");
+}
+
+#[test]
+fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
+    let canaries = |answered, from_cache| {
+        Some(Canaries {
+            asked: 2,
+            answered,
+            same: answered,
+            from_cache,
+        })
+    };
+    check(
+        |f| f.canaries = canaries(0, 0),
+        Status::Inconclusive,
+        "2 of 2 canaries were not answered",
+    );
+    check(
+        |f| f.canaries = canaries(2, 1),
+        Status::Inconclusive,
+        "1 of 2 canaries were computed again",
+    );
+    let baseline = |f: &mut Facts| {
+        f.tier = TierKind::Baseline;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+        f.canaries = canaries(2, 0);
+    };
+    check(baseline, Status::Valid, "computed again");
+}
+
+#[test]
+fn no_success_says_what_failed_first() {
+    let failed = |f: &mut Facts| {
+        f.ok = 0;
+        f.first_failure = Some("http-400: too long".into());
+    };
+    check(
+        failed,
+        Status::Invalid,
+        "no request succeeded; first: http-400: too long",
+    );
 }

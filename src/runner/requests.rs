@@ -1,0 +1,109 @@
+//! All requests of a cell, made before any clock starts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+
+use super::RunScope;
+use super::session::Session;
+use crate::matrix::Cell;
+use crate::plan::load_spec::Arrival;
+use crate::plan::state::CacheState;
+use crate::units::Concurrency;
+use crate::workload::{self, Schedule, Workload};
+
+/// All requests of a cell, made before any clock starts.
+pub(super) struct Requests {
+    pub(super) warmup: Option<Arc<Schedule>>,
+    pub(super) fill: Option<Arc<Schedule>>,
+    pub(super) passes: Vec<(CacheState, Arc<Schedule>)>,
+    pub(super) canaries: Option<Arc<Schedule>>,
+}
+
+/// Builds every request of `cell`.
+pub(super) async fn requests_of(
+    cell: &Cell,
+    session: &Session,
+    scope: &RunScope<'_>,
+) -> Result<Requests> {
+    let run = &cell.resolved.run;
+    let file = match cell.workload.kind.path() {
+        Some(path) => Some(read_file(scope.plan_folder, path)?),
+        None => None,
+    };
+    let load = &cell.resolved.load;
+    let workload = workload_of(cell, file.as_deref(), load.arrival);
+    let build = |pass| schedule(&workload, pass, session);
+    let mut passes = Vec::new();
+    for &state in &run.states {
+        passes.push((state, build(workload::Pass::State(state)).await?));
+    }
+    let warmup = match run.warmup {
+        0 => None,
+        count => Some(build(workload::Pass::Warmup(count)).await?),
+    };
+    let fill = match run.states.first() {
+        Some(CacheState::Cold) | None => None,
+        Some(_) => Some(build(workload::Pass::Fill).await?),
+    };
+    // Documents of their own: the first time they are asked about, nothing can hold them.
+    let canary = Workload {
+        seed: cell.seed().derive("canary"),
+        concurrency: Concurrency::new(1).unwrap_or(workload.concurrency),
+        arrival: Arrival::Closed,
+        ..workload.clone()
+    };
+    let canaries = match (run.states.last(), run.canaries) {
+        (Some(CacheState::Cold) | None, _) | (_, 0) => None,
+        (Some(_), count) => Some(schedule(&canary, workload::Pass::Canary(count), session).await?),
+    };
+    Ok(Requests {
+        warmup,
+        fill,
+        passes,
+        canaries,
+    })
+}
+
+fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> Workload<'a> {
+    let at = &cell.coordinates;
+    Workload {
+        spec: &cell.workload,
+        label: &at.label,
+        model: &cell.resolved.model,
+        prompt_len: at.prompt_len,
+        gen_len: at.gen_len,
+        concurrency: at.concurrency,
+        requests: cell.resolved.run.requests,
+        arrival,
+        seed: cell.seed(),
+        vocab: cell.resolved.server.prompt_token_ids.clone(),
+        chunk_tokens: cell.tier.chunk_tokens(),
+        file,
+    }
+}
+
+fn read_file(folder: &Path, path: &str) -> Result<String> {
+    let path = folder.join(path);
+    std::fs::read_to_string(&path)
+        .with_context(|| format!("reading the workload's file `{}`", path.display()))
+}
+
+async fn schedule(
+    workload: &Workload<'_>,
+    pass: workload::Pass,
+    session: &Session,
+) -> Result<Arc<Schedule>> {
+    let count = |body: Bytes| {
+        let control = session.control.clone();
+        async move {
+            control
+                .count_tokens(body)
+                .await
+                .map_err(|error| format!("{error:#}"))
+        }
+    };
+    Ok(Arc::new(workload.build_text(pass, count).await?))
+}
