@@ -273,6 +273,7 @@ impl Flight {
             options.stop_after.map_or(never, |after| self.epoch + after)
         ));
         let mut drained = std::pin::pin!(sleep_until(never));
+        let mut cancelled = std::pin::pin!(cancel.cancelled());
         loop {
             let wake = match pacer.next(self.epoch.elapsed()) {
                 Next::Send { index, intended } => {
@@ -288,7 +289,7 @@ impl Flight {
             let running = ended_by == EndedBy::Count;
             tokio::select! {
                 biased;
-                () = cancel.cancelled(), if running => {
+                () = cancelled.as_mut(), if running => {
                     ended_by = EndedBy::Cancel;
                     pacer.stop();
                     drained.as_mut().reset(Instant::now() + options.drain);
