@@ -14,3 +14,4 @@ mod run_sim;
 mod secrets;
 mod stopping;
 mod support;
+mod workloads;
