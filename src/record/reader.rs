@@ -74,7 +74,15 @@ impl RunData {
 pub fn read_run(folder: &Path) -> Result<RunData> {
     let cells = cell_folders(&folder.join("cells"))?
         .into_iter()
-        .map(|cell| Ok((read_cell(&cell)?, read_requests(&cell)?)))
+        .map(|cell| {
+            let read = read_cell(&cell).and_then(|record| Ok((record, read_requests(&cell)?)));
+            read.with_context(|| {
+                format!(
+                    "the cell `{}` cannot be read; move its folder away to report on the others",
+                    cell.display()
+                )
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     RunData::from_frames(cells)
 }

@@ -35,7 +35,10 @@ impl RunFolder {
                 path.display()
             );
         }
-        let folder = |error| format!("making the run folder `{}`: {error}", path.display());
+        let folder = |error| {
+            let path = path.display();
+            format!("making the run folder `{path}`: {error}; name another with --out")
+        };
         fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
         let mut manifest = manifest.clone();
         redact::json(&mut manifest);

@@ -209,6 +209,21 @@ fn plot_draws_the_metrics_files_of_a_run() {
 }
 
 #[test]
+fn without_out_the_run_has_a_folder_of_its_own_under_results() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    let ended = lab.labrun(&["plan.toml"]).expect_code(0);
+    let runs: Vec<_> = std::fs::read_dir(lab.path("results/t"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(runs.len(), 1);
+    assert!(runs[0].join("summary.md").is_file());
+    let name = runs[0].file_name().unwrap().to_string_lossy().into_owned();
+    assert!(ended.stderr.contains(&name), "{}", ended.stderr);
+}
+
+#[test]
 fn quiet_says_nothing_and_writes_everything() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());
