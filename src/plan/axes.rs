@@ -6,11 +6,18 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use super::problem::suggestion;
-use super::reader::{Located, TableReader, array, describe, json, positive, string};
+use super::reader::{Located, TableReader};
+use super::value::{array, describe, json, string, up_to};
 use crate::units::{Concurrency, GenLen, PromptLen};
 
 /// The names of the axes that every plan has.
 pub const AXES: [&str; 5] = ["tier", "prompt_len", "gen_len", "concurrency", "label"];
+
+/// The longest prompt or answer of a plan, tokens.
+pub const MOST_TOKENS: u32 = 10_000_000;
+
+/// The most requests in flight.
+const MOST_CONCURRENCY: u32 = 100_000;
 
 /// A further axis: any dotted key of the plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,9 +78,15 @@ impl Axes {
         let mut axes = Self {
             span: table.span(),
             tier: axis(table, "tier", string),
-            prompt_len: counts(axis(table, "prompt_len", positive), PromptLen::new),
-            gen_len: counts(axis(table, "gen_len", positive), GenLen::new),
-            concurrency: counts(axis(table, "concurrency", positive), Concurrency::new),
+            prompt_len: counts(
+                axis(table, "prompt_len", up_to(MOST_TOKENS)),
+                PromptLen::new,
+            ),
+            gen_len: counts(axis(table, "gen_len", up_to(MOST_TOKENS)), GenLen::new),
+            concurrency: counts(
+                axis(table, "concurrency", up_to(MOST_CONCURRENCY)),
+                Concurrency::new,
+            ),
             label: axis(table, "label", string),
             ..Self::default()
         };
@@ -89,28 +102,29 @@ impl Axes {
                 values,
             });
         }
-        let further: Vec<String> = axes.extra.iter().map(|axis| axis.key.clone()).collect();
-        let partial = |table: &TableReader<'_>| PartialCell::read(table, &further);
-        axes.exclude = table.tables("exclude").iter().map(partial).collect();
-        axes.include = table.tables("include").iter().map(partial).collect();
+        let partial = |table: &TableReader<'_>| PartialCell::read(table, &axes.extra);
+        let exclude = table.tables("exclude").iter().map(partial).collect();
+        let include = table.tables("include").iter().map(partial).collect();
+        axes.exclude = exclude;
+        axes.include = include;
         table.finish();
         axes
     }
 }
 
 impl PartialCell {
-    fn read(table: &TableReader<'_>, further: &[String]) -> Self {
-        let count = |key: &str| table.read(key, positive).map(|found| found.value);
+    fn read(table: &TableReader<'_>, further: &[ExtraAxis]) -> Self {
+        let count = |key: &str, most| table.read(key, up_to(most)).map(|found| found.value);
         let cell = Self {
             span: table.span(),
             tier: table.read("tier", string),
             label: table.read("label", string),
-            prompt_len: count("prompt_len").and_then(PromptLen::new),
-            gen_len: count("gen_len").and_then(GenLen::new),
-            concurrency: count("concurrency").and_then(Concurrency::new),
+            prompt_len: count("prompt_len", MOST_TOKENS).and_then(PromptLen::new),
+            gen_len: count("gen_len", MOST_TOKENS).and_then(GenLen::new),
+            concurrency: count("concurrency", MOST_CONCURRENCY).and_then(Concurrency::new),
             extra: further
                 .iter()
-                .filter_map(|key| Some((key.clone(), shown(&table.read(key, json)?.value))))
+                .filter_map(|axis| Some((axis.key.clone(), value_of(table, axis)?)))
                 .collect(),
         };
         if table.keys().is_empty() {
@@ -122,6 +136,26 @@ impl PartialCell {
         table.finish();
         cell
     }
+}
+
+/// The value that a partial cell names on a further axis, which must hold it.
+fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
+    let found = table.read(&axis.key, json)?;
+    let value = shown(&found.value);
+    let on_axis: Vec<String> = axis.values.iter().map(|item| shown(&item.value)).collect();
+    if !on_axis.is_empty() && !on_axis.contains(&value) {
+        let names: Vec<&str> = on_axis.iter().map(String::as_str).collect();
+        table.problems().add(
+            found.span,
+            format!(
+                "`{value}` in {} is not on axis `{}`",
+                table.title(),
+                axis.key
+            ),
+            suggestion(&value, &names),
+        );
+    }
+    Some(value)
 }
 
 /// A value of a further axis, as coordinates show it.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reader::{Located, TableReader, non_negative_number, positive_number};
+use super::reader::{Located, TableReader};
+use super::value::{non_negative_number, positive_number};
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,17 +1,22 @@
 //! TOML text to a valid plan, or to all its problems. No I/O: it takes text and a name.
 
 pub mod axes;
+mod check;
 pub mod load_spec;
 pub mod problem;
 pub mod reader;
 pub mod run;
+pub mod secret;
 pub mod server;
+mod shape;
 pub mod sim_spec;
 pub mod state;
 pub mod tier;
+pub mod value;
 pub mod workload_spec;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -21,11 +26,12 @@ use toml::de::DeTable;
 use axes::Axes;
 use load_spec::LoadSpec;
 use problem::{PlanProblems, Problem};
-use reader::{Problems, TableReader, string};
+use reader::{Problems, TableReader};
 use run::RunSpec;
 use server::ServerSpec;
 use tier::TierSpec;
-use workload_spec::{WorkloadKind, WorkloadSpec};
+use value::string;
+use workload_spec::WorkloadSpec;
 
 /// All values of a plan for one point of its further axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +99,10 @@ impl Plan {
         else {
             return Err(failed(problems.into_sorted()));
         };
+        // Too many points would take for ever to read; the problem is reported already.
+        if shape::cells(&axes, resolved.run.repeats.get()) > shape::MOST_CELLS {
+            return Err(failed(problems.into_sorted()));
+        }
         let variants = read_variants(text, &axes, resolved, &problems);
         if !problems.is_empty() {
             return Err(failed(problems.into_sorted()));
@@ -109,10 +119,7 @@ impl Plan {
 
 fn read_document(text: &str, problems: &Problems) -> Option<Document> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        problems.add(span, error.message().to_owned(), "");
-    }
+    add_syntax_problems(text, &errors, problems);
     if !errors.is_empty() {
         // What follows a syntax error is guesswork; its problems would mislead.
         return None;
@@ -121,13 +128,39 @@ fn read_document(text: &str, problems: &Problems) -> Option<Document> {
     Some(read_root(&root))
 }
 
+/// Reports what the TOML parser says, up to the first error that may be the cause of the next.
+fn add_syntax_problems(text: &str, errors: &[toml::de::Error], problems: &Problems) {
+    let mut errors: Vec<(Range<usize>, &str)> = errors
+        .iter()
+        .map(|error| (error.span().unwrap_or(0..0), error.message()))
+        .collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    for (index, (span, message)) in errors.into_iter().enumerate() {
+        let Some(key) = text
+            .get(span.clone())
+            .filter(|_| message == "duplicate key")
+        else {
+            if index == 0 {
+                problems.add(span, message, "");
+            }
+            return;
+        };
+        let is_header = text[..span.start].ends_with(['[', '.']);
+        let hint = "remove one, or put all its keys into one";
+        problems.add(span, format!("`{key}` stands twice in one table"), hint);
+        if is_header {
+            return;
+        }
+    }
+}
+
 fn read_root(root: &TableReader<'_>) -> Document {
     let name = root.require("name", slug);
     let model = root.require("model", string);
     let matrix = section(root, "matrix");
     let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
-    let run = root.table("run");
-    let run = RunSpec::read(run.as_ref());
+    let run_table = root.table("run");
+    let run = RunSpec::read(run_table.as_ref());
     let load = root
         .table("load")
         .as_ref()
@@ -137,30 +170,21 @@ fn read_root(root: &TableReader<'_>) -> Document {
     let tier_table = root.table("tier");
     let tiers = tier::read_all(tier_table.as_ref());
     let workload_table = root.table("workload");
-    let workloads = read_workloads(workload_table.as_ref(), &axes, root.problems());
+    let workloads = read_workloads(workload_table.as_ref());
     root.finish();
-    if let Some(matrix) = &matrix {
-        let mut tier_names: Vec<&str> = tiers.keys().map(String::as_str).collect();
-        // A tier whose own table is wrong is defined all the same; its problem stands there.
-        let written = tier_table
-            .as_ref()
-            .map(TableReader::keys)
-            .unwrap_or_default();
-        tier_names.extend(written.iter().map(|key| key.value.as_str()));
-        axes::check_names(matrix, &axes.tier, &tier_names, "tier", "tier");
-        let written = workload_table
-            .as_ref()
-            .map(TableReader::keys)
-            .unwrap_or_default();
-        let labels: Vec<&str> = written.iter().map(|key| key.value.as_str()).collect();
-        axes::check_names(matrix, &axes.label, &labels, "workload", "workload");
-        for included in &axes.include {
-            let tier = included.tier.as_slice();
-            axes::check_names(matrix, tier, &tier_names, "tier", "tier");
-            let label = included.label.as_slice();
-            axes::check_names(matrix, label, &labels, "workload", "workload");
-        }
+    check::Parts {
+        matrix: matrix.as_ref(),
+        run: run_table.as_ref(),
+        tier: tier_table.as_ref(),
+        workload: workload_table.as_ref(),
+        axes: &axes,
+        run_spec: &run,
+        server_spec: server.as_ref(),
+        tiers: &tiers,
+        workloads: &workloads,
+        problems: root.problems(),
     }
+    .check();
     let resolved = match (model, server) {
         (Some(model), Some(server)) => Some(Resolved {
             model: model.value,
@@ -186,55 +210,30 @@ fn section<'t>(root: &TableReader<'t>, key: &str) -> Option<TableReader<'t>> {
     root.table(key)
 }
 
-fn read_workloads(
-    table: Option<&TableReader<'_>>,
-    axes: &Axes,
-    problems: &Problems,
-) -> BTreeMap<String, WorkloadSpec> {
+fn read_workloads(table: Option<&TableReader<'_>>) -> BTreeMap<String, WorkloadSpec> {
     let mut all = BTreeMap::new();
     let Some(table) = table else { return all };
     for key in table.keys() {
+        check::name(table.problems(), "workload", &key);
         let Some(reader) = table.table(&key.value) else {
             continue;
         };
         let Some(workload) = WorkloadSpec::read(&reader) else {
             continue;
         };
-        let shortest = axes.prompt_len.iter().map(|len| len.get()).min();
-        if let (Some(shortest), Some(question_len)) = (shortest, question_len(&workload))
-            && question_len >= shortest
-        {
-            problems.add(
-                key.span.clone(),
-                format!(
-                    "workload `{}` asks questions of {question_len} tokens in prompts of {shortest}",
-                    key.value
-                ),
-                "lower `question_len`, or raise `prompt_len`",
-            );
-        }
         all.insert(key.value, workload);
     }
     all
 }
 
-/// Fresh tokens that the plan asks for by number; the default never exceeds the prompt.
-fn question_len(workload: &WorkloadSpec) -> Option<u32> {
-    match workload.kind {
-        WorkloadKind::SharedPrefix { question_len, .. }
-        | WorkloadKind::EvictLoop { question_len, .. } => question_len,
-        _ => None,
-    }
-}
-
 /// A name that can name a folder: letters, digits, `-`, `_` and `.`, not beginning with a dot.
 fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
-    let expected = "letters, digits, `-`, `_` and `.`, not beginning with `.`";
+    let expected = "letters, digits, `-`, `_` and `.`, not beginning with `.`, 100 at most";
     let text = string(value)?;
     let fits = text
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if fits && !text.starts_with('.') {
+    if fits && !text.starts_with('.') && text.len() <= 100 {
         Ok(text)
     } else {
         Err(expected.to_owned())
@@ -277,6 +276,10 @@ fn read_variants(text: &str, axes: &Axes, resolved: Resolved, problems: &Problem
         let found = inner.into_sorted();
         let span = axes.extra[0].span.clone();
         for problem in found {
+            // It is there without this point's values too, and has its own place there.
+            if problems.holds(&problem.message) {
+                continue;
+            }
             let at = extra.iter().map(|(key, value)| format!("{key} = {value}"));
             let at = at.collect::<Vec<_>>().join(", ");
             problems.add(

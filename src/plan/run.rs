@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::problem::suggestion;
-use super::reader::{Located, TableReader, array, non_negative, positive, string};
+use super::reader::{Located, TableReader};
 use super::state::CacheState;
+use super::value::{array, non_negative, string, up_to, zero_up_to};
 use crate::units::{Repeat, RequestCount, Seed};
 
 /// In which order cells run. It changes what is measured, so it is the plan's.
@@ -55,12 +56,12 @@ impl RunSpec {
     pub fn read(table: Option<&TableReader<'_>>) -> Self {
         let mut spec = Self::default();
         let Some(table) = table else { return spec };
-        if let Some(found) = table.read("requests", positive)
+        if let Some(found) = table.read("requests", up_to(10_000_000))
             && let Some(count) = RequestCount::new(found.value)
         {
             spec.requests = count;
         }
-        if let Some(found) = table.read("repeats", positive)
+        if let Some(found) = table.read("repeats", up_to(10_000))
             && let Some(count) = Repeat::new(found.value)
         {
             spec.repeats = count;
@@ -84,8 +85,8 @@ impl RunSpec {
             spec.seed = Seed(found.value);
         }
         let count = |key: &str, into: &mut u32| {
-            if let Some(found) = table.read(key, non_negative) {
-                *into = u32::try_from(found.value).unwrap_or(u32::MAX);
+            if let Some(found) = table.read(key, zero_up_to(100_000)) {
+                *into = found.value;
             }
         };
         count("warmup", &mut spec.warmup);

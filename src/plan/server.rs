@@ -7,8 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::reader::{Located, TableReader, array, json, positive, string};
+use super::reader::{Located, TableReader};
+use super::secret;
+pub use super::secret::is_secret_name;
 use super::sim_spec::SimSpec;
+use super::value::{array, json, positive, string};
 
 /// How the server of a cell is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,6 +118,7 @@ impl ServerSpec {
         };
         let lmcache = table.choice("lmcache", &LmcacheMode::NAMED);
         let url = table.read("url", string);
+        secret::refuse_user_info(table, "url", "write http://HOST:PORT alone");
         let sim = table.table("sim");
         let spec = Self {
             launcher: launcher.as_ref().map_or(Launcher::Sim, |found| found.value),
@@ -232,20 +236,21 @@ fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Ma
             let bare = name.value.trim_start_matches('-');
             args.problems()
                 .add(name.span, message, format!("write `{bare}`"));
-        } else if let Some(found) = args.read(&name.value, json) {
+        } else if is_free_of_secrets(&args, &name)
+            && let Some(found) = args.read(&name.value, json)
+        {
             all.insert(normal, found.value);
         }
     }
     all
 }
 
-/// Words that mark a name whose value is a secret.
-const SECRET_NAMES: [&str; 5] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY", "CREDENTIAL"];
-
-/// Whether a value of this name is a secret.
-pub fn is_secret_name(name: &str) -> bool {
-    let name = name.to_uppercase();
-    SECRET_NAMES.iter().any(|word| name.contains(word))
+/// Reports a secret in the value of `name`; the server has other ways to get it.
+fn is_free_of_secrets(table: &TableReader<'_>, name: &Located<String>) -> bool {
+    let instead = "set it in the environment or in `.env`; servers inherit it";
+    table
+        .value(&name.value)
+        .is_none_or(|found| secret::refuse(table, name, found.value, instead))
 }
 
 fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
@@ -258,14 +263,9 @@ fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
             let message = format!("`{}` would override the tier's rendered file", name.value);
             env.problems()
                 .add(name.span, message, "set LMCache's keys in [tier.<name>]");
-        } else if is_secret_name(&name.value) {
-            let message = format!("`{}` looks like a secret, and plans are kept", name.value);
-            env.problems().add(
-                name.span,
-                message,
-                "set it in the environment or in `.env`; servers inherit it",
-            );
-        } else if let Some(found) = env.read(&name.value, string) {
+        } else if is_free_of_secrets(&env, &name)
+            && let Some(found) = env.read(&name.value, string)
+        {
             all.insert(name.value, found.value);
         }
     }

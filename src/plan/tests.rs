@@ -1,6 +1,8 @@
 use super::*;
 use crate::matrix::Matrix;
 
+mod fit;
+
 /// A valid plan; each test changes one thing.
 const GOOD: &str = r#"
 name = "t"
@@ -114,7 +116,7 @@ fn every_problem_is_reported_at_its_place() {
             "2:1 unknown key `nam` in the plan | did you mean `name`?",
             "8:15 `8` stands twice on axis `gen_len` | remove one; use `repeats` to repeat",
             "9:15 `concurrency` in [matrix] must be an array of which each item is an integer \
-             from 1 to 4294967295; one is not | found an array",
+             from 1 to 100000; one is not | found an array",
             "13:1 unknown key `repeets` in [run] | did you mean `repeats`?",
         ]
     );

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::suggestion;
-use super::reader::{TableReader, json, positive_number, string};
+use super::reader::TableReader;
+use super::secret;
+use super::value::{json, positive, positive_number, string};
 
 /// What a tier is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,9 +142,7 @@ impl TierSpec {
                 "max_local_cpu_size" | "max_local_disk_size" => {
                     table.read(key, |value| positive_number(value).and(json(value)))
                 }
-                "chunk_size" => {
-                    table.read(key, |value| super::reader::positive(value).and(json(value)))
-                }
+                "chunk_size" => table.read(key, |value| positive(value).and(json(value))),
                 _ => table.read(key, json),
             };
             if let Some(found) = found {
@@ -150,6 +150,17 @@ impl TierSpec {
             }
         }
         table.finish();
+        for key in table
+            .keys()
+            .iter()
+            .filter(|key| settings.contains_key(&key.value))
+        {
+            let instead = "set it in the environment or in `.env`, or as `redis.url` of the \
+                           machine's config";
+            if let Some(found) = table.value(&key.value) {
+                secret::refuse(table, key, found.value, instead);
+            }
+        }
         Some(Self {
             name: name.to_owned(),
             kind,
@@ -168,6 +179,7 @@ pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
         .collect();
     let Some(tiers) = tiers else { return all };
     for key in tiers.keys() {
+        super::check::name(tiers.problems(), "tier", &key);
         if let Some(tier) = tiers
             .table(&key.value)
             .and_then(|table| TierSpec::read(&key.value, &table))

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reader::{
-    Located, TableReader, non_negative, non_negative_number, positive, positive_number, string,
-};
+use super::axes::MOST_TOKENS;
+use super::reader::{Located, TableReader};
+use super::value::{non_negative_number, positive, positive_number, string, up_to, zero_up_to};
 
 /// Which of the two OpenAI routes the requests use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,6 +110,16 @@ impl WorkloadKind {
             Self::EvictLoop { .. } => "evict-loop",
             Self::Trace { .. } => "trace",
             Self::Dataset { .. } => "dataset",
+        }
+    }
+
+    /// Fresh tokens that the plan asks for by number; the default never exceeds the prompt.
+    pub fn question_len(&self) -> Option<u32> {
+        match self {
+            Self::SharedPrefix { question_len, .. } | Self::EvictLoop { question_len, .. } => {
+                *question_len
+            }
+            _ => None,
         }
     }
 
@@ -236,9 +246,11 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
         KindName::MultiTurn => WorkloadKind::MultiTurn {
             turns: count("turns").unwrap_or(4),
             system_len: table
-                .read("system_len", non_negative)
-                .map_or(0, |len| u32::try_from(len.value).unwrap_or(u32::MAX)),
-            turn_len: count("turn_len").unwrap_or(64),
+                .read("system_len", zero_up_to(MOST_TOKENS))
+                .map_or(0, |len| len.value),
+            turn_len: table
+                .read("turn_len", up_to(MOST_TOKENS))
+                .map_or(64, |len| len.value),
             think_s: table
                 .read("think_s", non_negative_number)
                 .map_or(0.0, |think| think.value),

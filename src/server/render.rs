@@ -276,6 +276,7 @@ mod tests {
         let at = arguments.iter().position(|a| a == "--l2-adapter").unwrap();
         let adapter: Value = serde_json::from_str(&arguments[at + 1]).unwrap();
         assert_eq!(adapter["base_path"], "/nvme/kv");
+        assert_eq!(adapter["use_odirect"], true, "not the page cache");
         let redis = TierSpec::built_in("redis").unwrap();
         let arguments = rendered(&redis, LmcacheMode::MultiProcess)
             .arguments()

@@ -82,6 +82,17 @@ fn zero_cells_duplicates_and_missing_definitions_are_refused() {
         ("start_ms = 1", "start_mz = 1", "did you mean `start_ms`?"),
         ("start_ms = 1", "faults = [\"nope\"]", "nope"),
         (
+            "[run]",
+            "[run]\nrepeats = 10000\n[run]",
+            "`run` stands twice in one table",
+        ),
+        (
+            "concurrency = [1]",
+            "concurrency = [1]\n\"run.seed\" = [1, 2]\n\
+             include = [{ \"run.seed\" = 3 }]",
+            "is not on axis `run.seed`",
+        ),
+        (
             "launcher = \"sim\"",
             "launcher = \"sim\"\nenv = { HF_TOKEN = \"x\" }",
             "`HF_TOKEN` looks like a secret",

@@ -44,3 +44,20 @@ fn tokens_and_passwords_reach_no_file_and_no_output() {
     }
     assert!(lab.read("out/manifest.json").contains("***"));
 }
+
+#[test]
+fn a_plan_that_holds_a_secret_is_refused_before_anything_is_kept() {
+    let lab = Lab::new();
+    let url = format!("redis://user:{PASSWORD}@127.0.0.1:6379/0");
+    let tier = format!("[tier.redis]\nremote_url = \"{url}\"\n");
+    let argument = format!("[server.args]\napi-key = \"{TOKEN}\"\n");
+    for (more, expected) in [
+        (tier, "`remote_url` in [tier.redis] holds a URL"),
+        (argument, "`api-key` in [server.args] looks like a secret"),
+    ] {
+        lab.write("plan.toml", &(SimPlan::default().text() + &more));
+        let ended = lab.labrun(&["plan.toml", "--out", "out"]).expect_code(2);
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        assert!(!lab.path("out").exists());
+    }
+}

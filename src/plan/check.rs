@@ -1,0 +1,335 @@
+//! Checks across the tables of a plan: what each table alone cannot know.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::axes::{Axes, check_names};
+use super::problem::list;
+use super::reader::{Located, Problems, TableReader};
+use super::run::RunSpec;
+use super::server::{Launcher, LmcacheMode, ServerSpec};
+use super::shape::{MOST_CELLS, Shape, cells, shapes};
+use super::sim_spec::MODEL_LEN;
+use super::state::CacheState;
+use super::tier::TierSpec;
+use super::workload_spec::{WorkloadKind, WorkloadSpec};
+
+/// The most prompt tokens of a cell and state.
+const MOST_PROMPT_TOKENS: u64 = 2_000_000_000;
+
+/// The longest name of a tier or a workload, characters.
+const LONGEST_NAME: usize = 60;
+
+/// The keys of a tier that the templates of multi-process mode read.
+const MULTI_PROCESS_KEYS: [&str; 3] = ["cache_policy", "chunk_size", "max_local_cpu_size"];
+
+/// The tables of a plan, and what was read from them.
+pub struct Parts<'a, 't> {
+    /// `[matrix]`.
+    pub matrix: Option<&'a TableReader<'t>>,
+    /// `[run]`.
+    pub run: Option<&'a TableReader<'t>>,
+    /// `[tier]`.
+    pub tier: Option<&'a TableReader<'t>>,
+    /// `[workload]`.
+    pub workload: Option<&'a TableReader<'t>>,
+    /// What `[matrix]` says.
+    pub axes: &'a Axes,
+    /// What `[run]` says.
+    pub run_spec: &'a RunSpec,
+    /// What `[server]` says, if it could be read.
+    pub server_spec: Option<&'a ServerSpec>,
+    /// Every tier.
+    pub tiers: &'a BTreeMap<String, TierSpec>,
+    /// Every workload.
+    pub workloads: &'a BTreeMap<String, WorkloadSpec>,
+    /// Where problems go.
+    pub problems: &'a Problems,
+}
+
+/// Reports a name of a tier or a workload that cannot stand in file names as it is.
+pub fn name(problems: &Problems, what: &str, name: &Located<String>) {
+    let fits = name
+        .value
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
+    if !fits || name.value.is_empty() || name.value.len() > LONGEST_NAME {
+        problems.add(
+            name.span.clone(),
+            format!("`{}` cannot name a {what}", name.value),
+            format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_`, `.` and `+`"),
+        );
+    }
+}
+
+impl Parts<'_, '_> {
+    /// Reports all that does not fit together.
+    pub fn check(&self) {
+        self.names();
+        let count = cells(self.axes, self.run_spec.repeats.get());
+        if count > MOST_CELLS {
+            self.problems.add(
+                self.axes.span.clone(),
+                format!("the matrix has {count} cells; at most {MOST_CELLS} can run"),
+                "shorten an axis, or lower `repeats`",
+            );
+            return;
+        }
+        let shapes = shapes(self.axes);
+        self.question_lens(&shapes);
+        self.prompt_tokens(&shapes);
+        self.gpu_state();
+        if let Some(server) = self.server_spec {
+            self.simulated_lens(&shapes, server);
+            self.chunks(&shapes, server);
+            self.multi_process(&shapes, server);
+        }
+    }
+
+    fn names(&self) {
+        let Some(matrix) = self.matrix else { return };
+        let written = |table: Option<&TableReader<'_>>| -> Vec<String> {
+            let keys = table.map(TableReader::keys).unwrap_or_default();
+            keys.into_iter().map(|key| key.value).collect()
+        };
+        // A tier whose own table is wrong is defined all the same; its problem stands there.
+        let own = written(self.tier);
+        let mut tiers: Vec<&str> = self.tiers.keys().map(String::as_str).collect();
+        tiers.extend(own.iter().map(String::as_str));
+        let own = written(self.workload);
+        let labels: Vec<&str> = own.iter().map(String::as_str).collect();
+        check_names(matrix, &self.axes.tier, &tiers, "tier", "tier");
+        check_names(matrix, &self.axes.label, &labels, "workload", "workload");
+        for part in &self.axes.include {
+            check_names(matrix, part.tier.as_slice(), &tiers, "tier", "tier");
+            let label = part.label.as_slice();
+            check_names(matrix, label, &labels, "workload", "workload");
+        }
+    }
+
+    /// The workload's kind, where its prompts have the length of the matrix.
+    fn sized(&self, shape: &Shape<'_>) -> Option<&WorkloadKind> {
+        let kind = &self.workloads.get(shape.label)?.kind;
+        kind.path().is_none().then_some(kind)
+    }
+
+    /// Where `key` of the matrix stands for `shape`.
+    fn span(&self, shape: &Shape<'_>, key: &str) -> Range<usize> {
+        match (shape.included, self.matrix) {
+            (Some(part), _) => part.span.clone(),
+            (None, Some(matrix)) => span_in(Some(matrix), key),
+            (None, None) => 0..0,
+        }
+    }
+
+    fn question_lens(&self, shapes: &[Shape<'_>]) {
+        let mut told: Vec<Range<usize>> = Vec::new();
+        let mut shortest: Vec<&Shape<'_>> = shapes.iter().collect();
+        shortest.sort_by_key(|shape| shape.prompt_len);
+        for shape in shortest {
+            let Some(question_len) = self.sized(shape).and_then(WorkloadKind::question_len) else {
+                continue;
+            };
+            let span = match shape.included {
+                Some(part) => part.span.clone(),
+                None => key_span(self.workload, shape.label),
+            };
+            if question_len >= shape.prompt_len && !told.contains(&span) {
+                self.problems.add(
+                    span.clone(),
+                    format!(
+                        "workload `{}` asks questions of {question_len} tokens in prompts of {}",
+                        shape.label, shape.prompt_len
+                    ),
+                    "lower `question_len`, or raise `prompt_len`",
+                );
+                told.push(span);
+            }
+        }
+    }
+
+    fn prompt_tokens(&self, shapes: &[Shape<'_>]) {
+        let requests = u64::from(self.run_spec.requests.get());
+        let longest = shapes
+            .iter()
+            .filter(|shape| self.sized(shape).is_some())
+            .max_by_key(|shape| shape.prompt_len);
+        let Some(longest) = longest else { return };
+        let tokens = requests * u64::from(longest.prompt_len);
+        if tokens > MOST_PROMPT_TOKENS {
+            self.problems.add(
+                self.span(longest, "prompt_len"),
+                format!(
+                    "{requests} requests of {} tokens are {tokens} prompt tokens a cell; at most \
+                     {MOST_PROMPT_TOKENS} fit, because prompts are built before the clock starts",
+                    longest.prompt_len
+                ),
+                "lower `requests` or `prompt_len`",
+            );
+        }
+    }
+
+    fn gpu_state(&self) {
+        let off = self
+            .server_spec
+            .is_some_and(|server| !server.gpu_prefix_cache());
+        if off && self.run_spec.states.contains(&CacheState::Gpu) {
+            self.problems.add(
+                span_in(self.run, "states"),
+                "the cache state `gpu` needs the GPU prefix cache, which [server.args] turns off",
+                "remove `gpu`, or turn `enable-prefix-caching` on",
+            );
+        }
+    }
+
+    fn simulated_lens(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
+        if server.launcher != Launcher::Sim {
+            return;
+        }
+        let len = |shape: &Shape<'_>| u64::from(shape.prompt_len) + u64::from(shape.gen_len);
+        let room = server.sim.gpu_kv_tokens.min(MODEL_LEN);
+        let longest = shapes
+            .iter()
+            .filter(|shape| self.sized(shape).is_some())
+            .max_by_key(|shape| len(shape));
+        if let Some(longest) = longest.filter(|longest| len(longest) > room) {
+            let hint = if room == MODEL_LEN {
+                "lower `prompt_len` or `gen_len`"
+            } else {
+                "lower `prompt_len` or `gen_len`, or raise `gpu_kv_tokens` in [server.sim]"
+            };
+            self.problems.add(
+                self.span(longest, "prompt_len"),
+                format!(
+                    "a prompt of {} and an answer of {} tokens are more than the {room} tokens that \
+                     the simulated GPU holds for a request",
+                    longest.prompt_len, longest.gen_len
+                ),
+                hint,
+            );
+        }
+    }
+
+    /// A tier whose chunks are longer than all that prompts share can never answer.
+    fn chunks(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
+        let own_chunk = server.lmcache_args.contains_key("chunk-size");
+        if own_chunk || !self.run_spec.states.contains(&CacheState::Tier) {
+            return;
+        }
+        for tier in self.used_lmcache_tiers(shapes) {
+            let chunk = tier.chunk_tokens();
+            let unfull = tier.settings.get("save_unfull_chunk") == Some(&Value::Bool(true));
+            let shared = |shape: &Shape<'_>| {
+                let question_len = match self.sized(shape)? {
+                    WorkloadKind::SharedPrefix { question_len, .. }
+                    | WorkloadKind::EvictLoop { question_len, .. } => *question_len,
+                    _ => return None,
+                };
+                // As requests are built: the default leaves at least half of a prompt.
+                let question_len = question_len.unwrap_or(32.min(shape.prompt_len / 2).max(1));
+                Some(shape.prompt_len.saturating_sub(question_len))
+            };
+            // What a prompt of another kind shares is not known here; it may be enough.
+            let longest = shapes
+                .iter()
+                .filter(|shape| shape.tier == tier.name)
+                .map(|shape| shared(shape).unwrap_or(u32::MAX))
+                .max();
+            let Some(longest) = longest.filter(|longest| *longest < chunk && !unfull) else {
+                continue;
+            };
+            let own = self.tier.and_then(|tiers| tiers.table(&tier.name));
+            let set = own
+                .as_ref()
+                .filter(|_| tier.settings.contains_key("chunk_size"));
+            let span = set.map_or_else(
+                || span_in(self.matrix, "tier"),
+                |own| span_in(Some(own), "chunk_size"),
+            );
+            self.problems.add(
+                span,
+                format!(
+                    "tier `{}` keeps chunks of {chunk} tokens, and prompts share {longest} at most: \
+                     nothing could be served from it",
+                    tier.name
+                ),
+                "lower its `chunk_size`, raise `prompt_len`, or remove the state `tier`",
+            );
+        }
+    }
+
+    /// Settings that the templates of multi-process mode do not read.
+    fn multi_process(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
+        if server.lmcache != LmcacheMode::MultiProcess {
+            return;
+        }
+        for tier in self.used_lmcache_tiers(shapes) {
+            let Some(own) = self.tier.and_then(|tiers| tiers.table(&tier.name)) else {
+                continue;
+            };
+            let mut valid = MULTI_PROCESS_KEYS.to_vec();
+            if tier.kind.uses_disk() {
+                valid.push("extra_config.use_odirect");
+            }
+            let report = |span: Range<usize>, key: &str| {
+                self.problems.add(
+                    span,
+                    format!(
+                        "`{key}` in [tier.{}] has no effect in multi-process mode",
+                        tier.name
+                    ),
+                    format!(
+                        "remove it, or give the tier a `template`; these have: {}",
+                        list(&valid)
+                    ),
+                );
+            };
+            for key in own.keys() {
+                let name = key.value.as_str();
+                if name == "extra_config" && tier.kind.uses_disk() {
+                    let inner = own.table(name).map(|inner| inner.keys());
+                    for key in inner.unwrap_or_default() {
+                        if key.value != "use_odirect" {
+                            report(key.span, &format!("extra_config.{}", key.value));
+                        }
+                    }
+                } else if tier.settings.contains_key(name) && !MULTI_PROCESS_KEYS.contains(&name) {
+                    report(key.span, name);
+                }
+            }
+        }
+    }
+
+    /// The tiers in use that a built-in template configures.
+    fn used_lmcache_tiers<'a>(
+        &'a self,
+        shapes: &'a [Shape<'a>],
+    ) -> impl Iterator<Item = &'a TierSpec> {
+        self.tiers.values().filter(|tier| {
+            tier.kind.uses_lmcache()
+                && tier.template.is_none()
+                && shapes.iter().any(|shape| shape.tier == tier.name)
+        })
+    }
+}
+
+/// Where the value of `key` stands, or else the table.
+fn span_in(table: Option<&TableReader<'_>>, key: &str) -> Range<usize> {
+    table.map_or(0..0, |table| {
+        table
+            .value(key)
+            .map_or_else(|| table.span(), |found| found.span)
+    })
+}
+
+/// Where the key itself stands, or else the table.
+fn key_span(table: Option<&TableReader<'_>>, key: &str) -> Range<usize> {
+    table.map_or(0..0, |table| {
+        let keys = table.keys();
+        keys.into_iter()
+            .find(|found| found.value == key)
+            .map_or_else(|| table.span(), |found| found.span)
+    })
+}

@@ -1,0 +1,150 @@
+//! What a value of a plan must be. Each reader returns what it expected instead when it cannot read.
+
+use toml::de::DeValue;
+
+use super::reader::Located;
+
+/// A value as it is described to the person who wrote it.
+pub fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.is_empty() => "an empty string".to_owned(),
+        DeValue::String(text) => format!("the string \"{text}\""),
+        DeValue::Integer(number) => format!("the integer {}", number.as_str()),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(flag) => format!("`{flag}`"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(items) if items.is_empty() => "an empty array".to_owned(),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// A string that is not empty.
+pub fn string(value: &DeValue<'_>) -> Result<String, String> {
+    match value.as_str() {
+        Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("a string that is not empty".to_owned()),
+    }
+}
+
+/// `true` or `false`.
+pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value
+        .as_bool()
+        .ok_or_else(|| "`true` or `false`".to_owned())
+}
+
+/// An integer as TOML writes it, in any radix.
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// An integer of at least 1 that fits 32 bits.
+pub fn positive(value: &DeValue<'_>) -> Result<u32, String> {
+    integer(value)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("an integer from 1 to {}", u32::MAX))
+}
+
+/// An integer from 1 to `most`.
+pub fn up_to(most: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+    move |value| {
+        positive(value)
+            .ok()
+            .filter(|number| *number <= most)
+            .ok_or_else(|| format!("an integer from 1 to {most}"))
+    }
+}
+
+/// An integer from 0 to `most`.
+pub fn zero_up_to(most: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+    move |value| {
+        non_negative(value)
+            .ok()
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number <= most)
+            .ok_or_else(|| format!("an integer from 0 to {most}"))
+    }
+}
+
+/// An integer of at least 0.
+pub fn non_negative(value: &DeValue<'_>) -> Result<u64, String> {
+    integer(value)
+        .and_then(|number| u64::try_from(number).ok())
+        .ok_or_else(|| format!("an integer from 0 to {}", i64::MAX))
+}
+
+/// A finite number above 0.
+pub fn positive_number(value: &DeValue<'_>) -> Result<f64, String> {
+    number(value)
+        .filter(|number| number.is_finite() && *number > 0.0)
+        .ok_or_else(|| "a number above 0".to_owned())
+}
+
+/// A finite number of at least 0.
+pub fn non_negative_number(value: &DeValue<'_>) -> Result<f64, String> {
+    number(value)
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| "a number of at least 0".to_owned())
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(float) => float.as_str().parse().ok(),
+        DeValue::Integer(_) => integer(value).map(|number| number as f64),
+        _ => None,
+    }
+}
+
+/// An array that is not empty, each item read by `read`.
+pub fn array<T>(
+    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+) -> impl Fn(&DeValue<'_>) -> Result<Vec<Located<T>>, String> {
+    move |value| {
+        let Some(items) = value.as_array().filter(|items| !items.is_empty()) else {
+            return Err("an array that is not empty".to_owned());
+        };
+        items
+            .iter()
+            .map(|item| {
+                read(item.get_ref())
+                    .map(|value| Located {
+                        value,
+                        span: item.span(),
+                    })
+                    .map_err(|expected| {
+                        format!("an array of which each item is {expected}; one is not")
+                    })
+            })
+            .collect()
+    }
+}
+
+/// Any TOML value but a date, as JSON, for keys that are handed on to a server.
+pub fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
+    use serde_json::Value;
+    Ok(match value {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(_) => integer(value).ok_or("an integer of 64 bits")?.into(),
+        DeValue::Float(_) => number(value)
+            .and_then(serde_json::Number::from_f64)
+            .map(Value::Number)
+            .ok_or("a finite number")?,
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(_) => return Err("a string, a number, a flag, a list or a table".into()),
+        DeValue::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| json(item.get_ref()))
+                .collect::<Result<_, _>>()?,
+        ),
+        DeValue::Table(table) => Value::Object(
+            table
+                .iter()
+                .map(|(key, item)| Ok((key.get_ref().to_string(), json(item.get_ref())?)))
+                .collect::<Result<_, String>>()?,
+        ),
+    })
+}
