@@ -74,9 +74,9 @@ impl Finder<'_, '_> {
                 self.table.problems().add(span, message, self.instead);
                 false
             }
-            DeValue::Array(items) => items.iter().fold(true, |good, item| {
-                self.inside(name, item.span(), item.get_ref()) && good
-            }),
+            DeValue::Array(items) => items
+                .iter()
+                .all(|item| self.inside(name, item.span(), item.get_ref())),
             DeValue::Table(items) => items.iter().fold(true, |good, (key, item)| {
                 self.named(key.get_ref(), key.span(), item.get_ref()) && good
             }),

@@ -95,7 +95,7 @@ fn zero_cells_duplicates_and_missing_definitions_are_refused() {
         (
             "launcher = \"sim\"",
             "launcher = \"sim\"\nenv = { HF_TOKEN = \"x\" }",
-            "`HF_TOKEN` looks like a secret",
+            "`HF_TOKEN` in [server.env] looks like a secret",
         ),
     ] {
         assert!(good.contains(from), "the plan has no `{from}`");
