@@ -6,11 +6,8 @@ use anyhow::{Context as _, Result};
 
 use super::ExitStatus;
 use crate::cli::SimArgs;
-use crate::plan::sim_spec::SimSpec;
+use crate::plan::sim_spec::{MODEL_LEN, SimSpec};
 use crate::sim::{ParentWatch, PrefixCaching, SimExit, SimOptions, serve, termination};
-
-/// Longest prompt and answer together where the plan's pool allows it, tokens.
-const MODEL_LEN: u64 = 131_072;
 
 /// Serves until told to stop.
 pub fn sim(args: &SimArgs) -> Result<ExitStatus> {

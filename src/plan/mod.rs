@@ -280,7 +280,14 @@ fn read_variants(text: &str, axes: &Axes, resolved: Resolved, problems: &Problem
             if problems.holds(&problem.message) {
                 continue;
             }
-            let at = extra.iter().map(|(key, value)| format!("{key} = {value}"));
+            let is_secret = problem.message.contains(secret::PLANS_ARE_KEPT);
+            let at = extra.iter().map(|(key, value)| {
+                if is_secret {
+                    format!("a value of {key}")
+                } else {
+                    format!("{key} = {value}")
+                }
+            });
             let at = at.collect::<Vec<_>>().join(", ");
             problems.add(
                 span.clone(),

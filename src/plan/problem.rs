@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::secret::{PLANS_ARE_KEPT, mask_line};
+
 /// One thing that is wrong with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -28,13 +30,25 @@ pub struct PlanProblems {
 }
 
 impl PlanProblems {
+    /// The text with the lines masked that hold a secret: no problem may show one.
+    fn text_without_secrets(&self) -> String {
+        let secrets = self
+            .problems
+            .iter()
+            .filter(|problem| problem.message.contains(PLANS_ARE_KEPT));
+        secrets.fold(self.text.clone(), |text, problem| {
+            mask_line(&text, problem.span.start)
+        })
+    }
+
     /// The problems as a person reads them: file, line, column, the line itself and a hint.
     pub fn render(&self, renderer: &Renderer) -> String {
         let mut out = String::new();
+        let text = self.text_without_secrets();
         for problem in &self.problems {
-            let start = problem.span.start.min(self.text.len());
-            let end = problem.span.end.clamp(start, self.text.len());
-            let snippet = Snippet::source(&self.text).path(&self.file).annotation(
+            let start = problem.span.start.min(text.len());
+            let end = problem.span.end.clamp(start, text.len());
+            let snippet = Snippet::source(&text).path(&self.file).annotation(
                 AnnotationKind::Primary
                     .span(start..end)
                     .label(&problem.hint),

@@ -12,6 +12,36 @@ const SECRET_WORDS: [&str; 5] = ["PASSWORD", "SECRET", "API_KEY", "APIKEY", "CRE
 /// What follows `TOKEN` in names of what is counted in tokens, or makes them.
 const HARMLESS_AFTER_TOKEN: [&str; 4] = ["S", "IZ", "_ID", "_THRESHOLD"];
 
+/// How messages about secrets end; the lines that they point at are shown masked.
+pub(super) const PLANS_ARE_KEPT: &str = ", and plans are kept";
+
+/// `text` with what its strings say masked in the line at `at`, byte for byte.
+pub(super) fn mask_line(text: &str, at: usize) -> String {
+    let at = at.min(text.len());
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[at..]
+        .find('\n')
+        .map_or(text.len(), |newline| at + newline);
+    let mut masked = text[..start].to_owned();
+    let mut quote = None;
+    for c in text[start..end].chars() {
+        match (quote, c) {
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                masked.push(c);
+            }
+            (Some(open), _) if c == open => {
+                quote = None;
+                masked.push(c);
+            }
+            (Some(_), _) => masked.push_str(&"*".repeat(c.len_utf8())),
+            (None, _) => masked.push(c),
+        }
+    }
+    masked.push_str(&text[end..]);
+    masked
+}
+
 /// Whether a value of this name is a secret.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_uppercase().replace('-', "_");
@@ -55,7 +85,7 @@ impl Finder<'_, '_> {
         // A flag is no secret: `hf-token = true` takes the one that the machine has.
         if is_secret_name(name) && !value.is_bool() {
             let message = format!(
-                "`{name}` in {} looks like a secret, and plans are kept",
+                "`{name}` in {} looks like a secret{PLANS_ARE_KEPT}",
                 self.table.title()
             );
             self.table.problems().add(span, message, self.instead);
@@ -68,7 +98,7 @@ impl Finder<'_, '_> {
         match value {
             DeValue::String(text) if has_user_info(text) => {
                 let message = format!(
-                    "`{name}` in {} holds a URL with a user or a password, and plans are kept",
+                    "`{name}` in {} holds a URL with a user or a password{PLANS_ARE_KEPT}",
                     self.table.title()
                 );
                 self.table.problems().add(span, message, self.instead);
@@ -121,6 +151,17 @@ mod tests {
         ] {
             assert!(!is_secret_name(harmless), "{harmless}");
         }
+    }
+
+    #[test]
+    fn a_masked_line_keeps_its_length_and_its_names() {
+        let text = "a = 1\nb = { k = \"sé\", 'x' = 'y' } # no\nc = \"z\"\n";
+        let masked = mask_line(text, text.find("k =").unwrap());
+        assert_eq!(
+            masked,
+            "a = 1\nb = { k = \"***\", '*' = '*' } # no\nc = \"z\"\n"
+        );
+        assert_eq!(masked.len(), text.len());
     }
 
     #[test]

@@ -11,7 +11,10 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::leftovers::Mark;
+use super::leftovers::{self, Mark};
+
+/// Longest wait for killed processes to be gone; one in an uninterruptible read takes its time.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a server ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +102,19 @@ impl ProcessGroup {
         };
         // What the leader left behind in its group (vLLM's engine, its workers) goes too.
         self.signal(Signal::KILL);
+        self.wait_until_empty().await;
         self.group = None;
         Stopped(said)
+    }
+
+    /// Killed processes take a moment to be gone: until then they hold ports and GPU memory.
+    async fn wait_until_empty(&self) {
+        let Some(group) = self.group else { return };
+        let leader = group.as_raw_nonzero().get().cast_unsigned();
+        let began = Instant::now();
+        while began.elapsed() < GONE_LIMIT && leftovers::group_lives(leader) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -131,7 +145,6 @@ fn said(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::leftovers;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");

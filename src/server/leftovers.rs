@@ -188,6 +188,23 @@ fn pid_namespace() -> String {
     digits(&link.to_string_lossy())
 }
 
+/// Whether any process of the group led by `leader` still runs; one that has ended and was not
+/// waited for yet does not.
+pub fn group_lives(leader: u32) -> bool {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+        .any(|stat| {
+            // State is field 3 and the group field 5, the first and third after the name.
+            let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+            let mut fields = after_name.split_whitespace();
+            let state = fields.next();
+            let group = fields.nth(1).and_then(|group| group.parse::<u32>().ok());
+            group == Some(leader) && !matches!(state, Some("Z" | "X") | None)
+        })
+}
+
 /// Start time of a process since boot, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). A
 /// process that has ended and was not waited for yet has none.
 fn start_time(pid: u32) -> Option<u64> {

@@ -51,6 +51,13 @@ fn a_plan_that_holds_a_secret_is_refused_before_anything_is_kept() {
     let url = format!("redis://user:{PASSWORD}@127.0.0.1:6379/0");
     let tier = format!("[tier.redis]\nremote_url = \"{url}\"\n");
     let argument = format!("[server.args]\napi-key = \"{TOKEN}\"\n");
+    let axis = SimPlan::default().text().replace(
+        "[run]",
+        &format!("\"server.args.api-key\" = [\"{TOKEN}\"]\n[run]"),
+    );
+    lab.write("plan.toml", &axis);
+    let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(2);
+    assert!(!ended.stderr.contains(TOKEN), "{}", ended.stderr);
     for (more, expected) in [
         (tier, "`remote_url` in [tier.redis] holds a URL"),
         (argument, "`api-key` in [server.args] looks like a secret"),
@@ -58,6 +65,9 @@ fn a_plan_that_holds_a_secret_is_refused_before_anything_is_kept() {
         lab.write("plan.toml", &(SimPlan::default().text() + &more));
         let ended = lab.labrun(&["plan.toml", "--out", "out"]).expect_code(2);
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        for secret in [TOKEN, PASSWORD] {
+            assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        }
         assert!(!lab.path("out").exists());
     }
 }

@@ -156,7 +156,8 @@ async fn read(socket: &mut TcpStream) -> Reply {
         .unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let (mut body, mut complete) = (rest.to_owned(), true);
+    // A connection that was cut before the head's end answered nothing.
+    let (mut body, mut complete) = (rest.to_owned(), text.contains("\r\n\r\n"));
     if head.contains("transfer-encoding: chunked") {
         (body, complete) = dechunk(rest);
     }
