@@ -9,6 +9,7 @@ mod external;
 mod faults;
 mod layering;
 mod plan_errors;
+mod process;
 mod real_stack;
 mod run_sim;
 mod secrets;

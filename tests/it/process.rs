@@ -1,0 +1,113 @@
+//! The process launcher with programs of the test's own in the place of vLLM and LMCache.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use crate::support::Lab;
+
+const PLAN: &str = r#"
+name = "p"
+model = "m"
+[matrix]
+tier = ["cpu"]
+prompt_len = [512]
+gen_len = [4]
+concurrency = [1]
+label = ["rag"]
+[run]
+requests = 1
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "process"
+lmcache = "@MODE@"
+ready_timeout_s = 2
+stop_grace_s = 1
+[server.args]
+max-model-len = 8192
+enable-prefix-caching = false
+[server.env]
+OMP_NUM_THREADS = "3"
+"#;
+
+/// A lab with scripts for `vllm` and `lmcache`.
+fn lab_with(vllm: &str, lmcache: &str, mode: &str) -> Lab {
+    let lab = Lab::new();
+    for (name, script) in [("vllm", vllm), ("lmcache", lmcache)] {
+        let path = lab.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
+    lab.write("plan.toml", &PLAN.replace("@MODE@", mode));
+    lab
+}
+
+const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
+
+#[test]
+fn an_early_exit_is_told_with_the_log_and_what_was_started_is_as_planned() {
+    let vllm = r#"echo "args: $*"
+echo "seed $PYTHONHASHSEED threads $OMP_NUM_THREADS stray <$LMCACHE_CHUNK_SIZE>"
+echo "config $(cat "$LMCACHE_CONFIG_FILE")"
+exit 3"#;
+    let lab = lab_with(vllm, "exit 9", "in-process");
+    let mut command = lab.command(&RUN);
+    let ended = command.env("LMCACHE_CHUNK_SIZE", "7").output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let (path, cell) = lab.cells().remove(0);
+    assert_eq!(cell["outcome"]["phase"], "ready");
+    assert_eq!(
+        cell["outcome"]["error"],
+        "vLLM exited with code 3 before it was ready"
+    );
+    let tail = cell["outcome"]["log_tail"].to_string();
+    assert!(tail.contains("seed 0 threads 3 stray <>"), "{tail}");
+    let log = std::fs::read_to_string(path.join("server.log")).unwrap();
+    for expected in [
+        "args: serve m --served-model-name m --host 127.0.0.1 --port ",
+        "--enable-prompt-tokens-details",
+        "--max-model-len 8192 --no-enable-prefix-caching",
+        r#""kv_connector":"LMCacheConnectorV1""#,
+        "chunk_size: 256",
+    ] {
+        assert!(log.contains(expected), "no `{expected}` in:\n{log}");
+    }
+    assert!(path.join("lmcache.yaml").is_file());
+    lab.assert_no_server_is_left();
+}
+
+#[test]
+fn a_server_that_hangs_is_stopped_with_all_that_it_started() {
+    let vllm = "trap '' TERM\nsleep 300 &\necho up\nwhile :; do sleep 1; done";
+    let lmcache = "echo \"args: $*\"\nsleep 300";
+    let lab = lab_with(vllm, lmcache, "multi-process");
+    let began = Instant::now();
+    lab.labrun(&RUN).expect_code(1);
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "it waited without limit"
+    );
+    let (path, cell) = lab.cells().remove(0);
+    let error = cell["outcome"]["error"].as_str().unwrap();
+    assert!(error.contains("not ready after 2 s"), "{error}");
+    let stopped = cell["server"]["stopped"].as_str().unwrap();
+    assert!(stopped.starts_with("killed after"), "{stopped}");
+    let log = std::fs::read_to_string(path.join("lmcache_server.log")).unwrap();
+    assert!(log.contains("args: server --host 127.0.0.1"), "{log}");
+    assert!(log.contains("--l1-size-gb"), "{log}");
+    assert!(lab.servers().is_empty(), "left behind: {:?}", lab.servers());
+}
+
+#[test]
+fn a_missing_program_is_refused_before_anything_is_written() {
+    let lab = lab_with("exit 0", "exit 0", "multi-process");
+    std::fs::remove_file(lab.path("bin/lmcache")).unwrap();
+    let ended = lab.labrun(&RUN).expect_code(2);
+    assert!(
+        ended.stderr.contains("`lmcache` is not in `bin`"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("process.bin_dir"), "{}", ended.stderr);
+    assert!(!lab.path("out").exists());
+}
