@@ -138,6 +138,8 @@ fn template_name(tier: &TierSpec, mode: LmcacheMode) -> String {
 fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // So that an error names the variable in release builds too.
+    environment.set_debug(true);
     environment.set_syntax(
         SyntaxConfig::builder()
             .trim_blocks(true)
