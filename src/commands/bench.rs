@@ -9,7 +9,7 @@ use console::Term;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, print, say, width};
+use super::{ExitStatus, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, bench, drive};
@@ -32,11 +32,7 @@ use crate::workload::{self, Schedule, Workload};
 
 /// Runs one load and prints its table, or its JSON.
 pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     if args.calibrate {
         let floor = runtime.block_on(bench::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use annotate_snippets::Renderer;
 use anyhow::{Context as _, Result};
 use console::Term;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Cli, Command};
 use crate::matrix::Matrix;
@@ -113,6 +114,16 @@ fn print(text: &str) -> Result<()> {
 fn width() -> u16 {
     let (_, columns) = Term::stdout().size_checked().unwrap_or((0, 120));
     columns.clamp(80, 200)
+}
+
+/// The runtime of commands that drive a load. The load itself has a thread of its own; two workers
+/// serve control routes, waiting and signals.
+fn runtime() -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")
 }
 
 /// Reads and expands a plan.

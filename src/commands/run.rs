@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use tokio::time::Instant;
 
 use super::manifest::{WallClock, manifest, short_hash};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
-use super::{ExitStatus, complain, load_plan, print, say, width};
+use super::{ExitStatus, complain, load_plan, print, runtime, say, width};
 use crate::cli::RunArgs;
 use crate::config::{Config, Settings};
 use crate::matrix::Matrix;
@@ -42,11 +42,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     };
     let manifest = manifest(&plan, &matrix, &config, &id, started)?;
     let folder = RunFolder::create(&folder, &manifest, &plan.text)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let progress = Progress::new(Verbosity::of_stderr(args.quiet));
     let mut watched = Watched {
         folder,

@@ -1,7 +1,6 @@
 //! A running server and what cells that share it need: its control client, folder and logs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -29,8 +28,6 @@ pub struct Session {
     pub server: Box<dyn Server>,
     /// A client of its control routes.
     pub control: Control,
-    /// Which cells may share it.
-    pub key: Arc<str>,
     /// The rendered LMCache configuration.
     pub rendered: Option<Rendered>,
     /// What `/version` answered, once it was ready.
@@ -85,7 +82,8 @@ impl Session {
             folder: &folder,
             scratch: &scratch,
         };
-        let server = server::launch(cell, launch)?;
+        let rendered = server::rendered(cell, scope.settings, &scratch)?;
+        let server = server::launch(cell, rendered.as_ref(), launch)?;
         let control = Control::new(server.endpoint().clone())?;
         let logs = [SERVER_LOG, LMCACHE_LOG]
             .map(|name| LogPart {
@@ -98,8 +96,7 @@ impl Session {
         Ok(Self {
             control,
             server,
-            key: Arc::clone(&cell.server_key),
-            rendered: server::rendered(cell, scope.settings, &scratch)?,
+            rendered,
             version: None,
             ready: None,
             folder,

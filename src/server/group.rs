@@ -145,6 +145,7 @@ fn said(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::proc_stat::ProcStat;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -153,8 +154,7 @@ mod tests {
     }
 
     fn alive(pid: &str) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        stat.is_ok_and(|stat| !stat.contains(") Z "))
+        ProcStat::read(pid.trim().parse().unwrap()).is_some_and(|stat| stat.lives)
     }
 
     async fn first_line(path: &Path) -> String {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::proc_stat::ProcStat;
+
 /// What every started process carries in its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -188,33 +190,16 @@ fn pid_namespace() -> String {
     digits(&link.to_string_lossy())
 }
 
-/// Whether any process of the group led by `leader` still runs; one that has ended and was not
-/// waited for yet does not.
+/// Whether any process of the group led by `leader` still runs.
 pub fn group_lives(leader: u32) -> bool {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-        .any(|stat| {
-            // State is field 3 and the group field 5, the first and third after the name.
-            let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-            let mut fields = after_name.split_whitespace();
-            let state = fields.next();
-            let group = fields.nth(1).and_then(|group| group.parse::<u32>().ok());
-            group == Some(leader) && !matches!(state, Some("Z" | "X") | None)
-        })
+    ProcStat::all().any(|(_, stat)| stat.group == leader && stat.lives)
 }
 
-/// Start time of a process since boot, in clock ticks: field 22 of `/proc/<pid>/stat` (proc(5)). A
-/// process that has ended and was not waited for yet has none.
+/// Start time of a process that runs, clock ticks since boot.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name stands in parentheses and may hold spaces; fields count on after it.
-    let after_name = &stat[stat.rfind(')')? + 2..];
-    if after_name.starts_with('Z') {
-        return None;
-    }
-    after_name.split(' ').nth(19)?.parse().ok()
+    ProcStat::read(pid)
+        .filter(|stat| stat.lives)
+        .map(|stat| stat.started)
 }
 
 fn value(environment: &[u8], name: &str) -> Option<String> {

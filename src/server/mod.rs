@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod group;
 pub mod leftovers;
 pub mod log;
+pub mod proc_stat;
 pub mod process;
 pub mod prom;
 pub mod ready;
@@ -83,10 +84,14 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
     render::render(&cell.tier, cell.resolved.server.lmcache, scope)
 }
 
-/// Starts the server that `cell` asks for. Adding a kind: a variant, a file, an arm.
-pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
-    let rendered = rendered(cell, scope.settings, scope.scratch)?;
-    if let Some(rendered) = &rendered {
+/// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
+/// tier. Adding a kind: a variant, a file, an arm.
+pub fn launch(
+    cell: &Cell,
+    rendered: Option<&Rendered>,
+    scope: LaunchScope<'_>,
+) -> Result<Box<dyn Server>> {
+    if let Some(rendered) = rendered {
         let path = scope.folder.join(rendered.file_name);
         std::fs::write(&path, &rendered.text)
             .with_context(|| format!("writing `{}`", path.display()))?;
@@ -96,8 +101,8 @@ pub fn launch(cell: &Cell, scope: LaunchScope<'_>) -> Result<Box<dyn Server>> {
             .with_context(|| format!("making the folder `{}`", scope.scratch.display()))?;
     }
     Ok(match cell.resolved.server.launcher {
-        Launcher::Sim => Box::new(simulated::launch(cell, rendered.as_ref(), scope)?),
-        Launcher::Process => Box::new(process::launch(cell, rendered.as_ref(), scope)?),
+        Launcher::Sim => Box::new(simulated::launch(cell, rendered, scope)?),
+        Launcher::Process => Box::new(process::launch(cell, rendered, scope)?),
         Launcher::External => Box::new(external::attach(cell)?),
     })
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::server::proc_stat::ProcStat;
+
 /// Storage counters of one process, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Storage {
@@ -26,12 +28,8 @@ impl GroupIo {
         if leaders.is_empty() {
             return Self { processes };
         }
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if group_of(pid).is_some_and(|group| leaders.contains(&group))
+        for (pid, stat) in ProcStat::all() {
+            if leaders.contains(&stat.group)
                 && let Some(storage) = storage_of(pid)
             {
                 processes.insert(pid, storage);
@@ -62,12 +60,6 @@ impl GroupIo {
     }
 }
 
-/// Process group: field 5 of `/proc/<pid>/stat`, the third after the name.
-fn group_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat[stat.rfind(')')? + 2..].split(' ').nth(2)?.parse().ok()
-}
-
 fn storage_of(pid: u32) -> Option<Storage> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let field = |name: &str| -> Option<u64> {
@@ -90,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_synced_write_is_seen_and_a_cached_read_is_not() {
-        let group = group_of(std::process::id()).unwrap();
+        let group = ProcStat::read(std::process::id()).unwrap().group;
         let dir = tempfile::tempdir_in(".").unwrap();
         let path = dir.path().join("data");
         let before = GroupIo::read(&[group]);
