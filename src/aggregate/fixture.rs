@@ -45,6 +45,8 @@ impl Bench {
                 repeat: Repeat::new(repeat).unwrap(),
                 extra: BTreeMap::new(),
             },
+            identity: BTreeMap::new(),
+            machine: BTreeMap::new(),
             source: Source::Simulated,
             model: "sim-8b".to_owned(),
             outcome: CellOutcome::Completed,
@@ -84,6 +86,9 @@ impl LastCell<'_> {
             },
             evidence: BTreeMap::new(),
             client: BTreeMap::new(),
+            ledger: Vec::new(),
+            telemetry: Vec::new(),
+            bottleneck: None,
         });
         self.1
             .extend(rows.iter().cloned().map(|row| RequestRow { state, ..row }));

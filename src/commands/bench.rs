@@ -298,6 +298,8 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
         id: shape.at.slug(),
         position: 1,
         coordinates: shape.at.clone(),
+        identity: BTreeMap::new(),
+        machine: BTreeMap::new(),
         source: source_of_version(version.as_deref()),
         model: model.to_owned(),
         outcome: CellOutcome::Completed,

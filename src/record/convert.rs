@@ -40,6 +40,8 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
         id: cell.id.clone(),
         position: result.position,
         coordinates: cell.coordinates.clone(),
+        identity: BTreeMap::new(),
+        machine: BTreeMap::new(),
         source: source_of(cell, version),
         model: cell.resolved.model.clone(),
         outcome: outcome(&result.outcome),
@@ -102,6 +104,9 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
         verdict: verdict_record(&pass.verdict),
         evidence: pass.evidence.clone(),
         client: pass.load.audit.figures(),
+        ledger: Vec::new(),
+        telemetry: Vec::new(),
+        bottleneck: None,
     }
 }
 

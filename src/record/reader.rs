@@ -150,6 +150,8 @@ mod tests {
             id: id.to_owned(),
             position,
             coordinates: serde_json::from_value(coordinates).unwrap(),
+            identity: std::collections::BTreeMap::new(),
+            machine: std::collections::BTreeMap::new(),
             source: Source::Simulated,
             model: "m".to_owned(),
             outcome: CellOutcome::Completed,

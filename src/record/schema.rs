@@ -105,6 +105,54 @@ pub struct Counts {
     pub unfinished: u64,
 }
 
+/// One line of a pass's ledger: bytes that had to move for what was counted, against bytes that
+/// did move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// Which way: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
+    /// `lmcache-ram`, `lmcache-second-layer`.
+    pub path: String,
+    /// Tokens that the counters say went this way.
+    pub tokens: f64,
+    /// Tokens x KV bytes a token; absent where these bytes are not known.
+    pub expected_bytes: Option<f64>,
+    /// Bytes that were seen to move; absent where nothing could see them.
+    pub moved_bytes: Option<f64>,
+    /// What saw them: `gpm`, `nvml-counters`, `proc-io`, `diskstats`, `redis-info`,
+    /// `lmcache-account`, `simulated`.
+    pub method: String,
+}
+
+/// One telemetry metric over one pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricSummary {
+    /// Which sampler: `gpu`, `disk`, `cpu`, `redis`, `engine`, ...
+    pub source: String,
+    /// Which device of it; empty where there is one only.
+    pub device: String,
+    /// What: `pcie_rx`, `power`, `utilization`, ...
+    pub metric: String,
+    /// Its unit: `bytes/s`, `W`, `%`, ...
+    pub unit: String,
+    /// Samples within the pass.
+    pub samples: u64,
+    /// Time-weighted mean.
+    pub mean: Option<f64>,
+    /// Largest sample.
+    pub max: Option<f64>,
+    /// Integral over the pass (bytes of a rate, joules of a power); absent where it means nothing.
+    pub total: Option<f64>,
+}
+
+/// What held a pass back, with the numbers behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bottleneck {
+    /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
+    pub name: String,
+    /// Why, one sentence each, with numbers.
+    pub reasons: Vec<String>,
+}
+
 /// One measured pass: the load of one cell in one cache state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PassRecord {
@@ -128,6 +176,15 @@ pub struct PassRecord {
     pub evidence: BTreeMap<String, f64>,
     /// What the client says of itself (`lateness_p99_ms`, `client_cpu_share_percent`, ...).
     pub client: BTreeMap<String, f64>,
+    /// Bytes that had to move against bytes that did.
+    #[serde(default)]
+    pub ledger: Vec<LedgerRow>,
+    /// Telemetry over the pass, one row a metric and device.
+    #[serde(default)]
+    pub telemetry: Vec<MetricSummary>,
+    /// What held it back.
+    #[serde(default)]
+    pub bottleneck: Option<Bottleneck>,
 }
 
 /// What is known of the server of one cell.
@@ -159,6 +216,13 @@ pub struct CellRecord {
     pub position: u32,
     /// Where it lies in the matrix.
     pub coordinates: Coordinates,
+    /// Everything that decides its result, by name: plan values, rendered files, versions, image
+    /// digest, model revision. Two cells with equal identities may stand for each other.
+    #[serde(default)]
+    pub identity: BTreeMap<String, String>,
+    /// The machine's state when the cell began, the unit last in each name (`gpu0_temperature_c`).
+    #[serde(default)]
+    pub machine: BTreeMap<String, f64>,
     /// Simulated or measured.
     pub source: Source,
     /// The model that was asked for.
