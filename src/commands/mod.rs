@@ -8,6 +8,7 @@ mod plot;
 mod report;
 mod run;
 mod sim;
+mod target;
 
 use std::io::Write as _;
 use std::path::Path;
