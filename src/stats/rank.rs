@@ -1,5 +1,7 @@
 //! Whether two samples differ by more than their own scatter.
 
+use crate::stats::normal;
+
 /// What the rank test found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RankTest {
@@ -43,26 +45,9 @@ pub fn rank_test(first: &[f64], second: &[f64]) -> Option<RankTest> {
     let p = if variance <= 0.0 {
         1.0
     } else {
-        two_sided(distance / variance.sqrt())
+        normal::two_sided(distance / variance.sqrt())
     };
     Some(RankTest { u, p })
-}
-
-/// `P(|Z| >= z)` for a standard normal Z: `erfc(z / sqrt 2)`, with Abramowitz & Stegun,
-/// "Handbook of Mathematical Functions", 1964, formula 7.1.26 (absolute error below 1.5e-7).
-fn two_sided(z: f64) -> f64 {
-    let x = z / std::f64::consts::SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let polynomial = [
-        1.061_405_429,
-        -1.453_152_027,
-        1.421_413_741,
-        -0.284_496_736,
-        0.254_829_592,
-    ]
-    .into_iter()
-    .fold(0.0, |sum, coefficient| (sum + coefficient) * t);
-    (polynomial * (-x * x).exp()).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]
