@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,7 @@ impl Lock {
             match taken {
                 Ok(()) => {}
                 Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-                    refuse(folder, owner.as_ref())?
+                    return Err(refusal(folder, owner.as_ref()));
                 }
                 Err(error) => {
                     return Err(error).with_context(|| format!("locking `{}`", path.display()));
@@ -143,14 +143,14 @@ fn read_owner(file: &mut File) -> Option<Owner> {
     serde_json::from_str(&text).ok()
 }
 
-fn refuse(folder: &Path, owner: Option<&Owner>) -> Result<()> {
+fn refusal(folder: &Path, owner: Option<&Owner>) -> anyhow::Error {
     let who = owner.map_or_else(String::new, |owner| {
         format!(
             ": process {} on {}, since {}",
             owner.pid, owner.host, owner.since
         )
     });
-    bail!(
+    anyhow!(
         "another labrun writes to `{}`{who}; wait for it, or name another folder with --out",
         folder.display()
     )

@@ -69,7 +69,7 @@ fn check_whole(lab: &Lab, expected: &BTreeMap<String, Vec<String>>) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let whole = path.to_string_lossy().into_owned();
         assert!(!whole.contains(".tmp-") && name != ".lock", "left: {whole}");
-        if name.ends_with(".json") {
+        if path.extension().is_some_and(|ending| ending == "json") {
             serde_json::from_slice::<Value>(&bytes).unwrap();
         }
     }
