@@ -7,4 +7,6 @@ pub mod lab_csv;
 pub mod reader;
 pub mod redact;
 pub mod schema;
+pub mod telemetry_csv;
+pub mod telemetry_frame;
 pub mod writer;
