@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ExitStatus, print, runtime, say};
 use crate::cli::TelemetryArgs;
@@ -15,6 +16,7 @@ use crate::record::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use crate::record::telemetry_frame::write_telemetry;
 use crate::telemetry::hub::{Gpus, Recorded, Target, Telemetry};
 use crate::telemetry::nvml::replay::Recorder;
+use crate::telemetry::sample::Unit;
 use crate::telemetry::summary::{Summary, Window, summarize};
 
 /// Watches, then prints what was seen.
@@ -79,9 +81,11 @@ fn watch(
         let from = telemetry.edge();
         let limit = Duration::try_from_secs_f64(args.seconds)
             .context("`--seconds` is longer than any clock")?;
+        let mut asked_to_end = signal(SignalKind::terminate()).context("waiting for signals")?;
         tokio::select! {
             () = tokio::time::sleep(limit) => {}
             interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for signals")?,
+            _ = asked_to_end.recv() => {}
         }
         let to = telemetry.edge();
         telemetry.settle(to).await;
@@ -133,7 +137,7 @@ fn table(summaries: &[Summary]) -> String {
     for summary in summaries {
         let number = |value: Option<f64>| value.map(scaled).unwrap_or_default();
         let total = summary.total.map(|total| match summary.unit {
-            crate::telemetry::sample::Unit::WattsMean => format!("{} J", scaled(total)),
+            Unit::WattsMean => format!("{} J", scaled(total)),
             _ => scaled(total),
         });
         table.add_row([

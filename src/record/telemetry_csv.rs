@@ -18,7 +18,14 @@ const PCIE_COLUMNS: [&str; 7] = [
 /// The head of `disk_io_stats_*.csv`: means over `span_s` up to `time_s`; `tier` marks the disk of
 /// the disk tier.
 const DISK_COLUMNS: [&str; 9] = [
-    "device", "read_mb_s", "write_mb_s", "reads_s", "writes_s", "busy_percent", "time_s", "span_s",
+    "device",
+    "read_mb_s",
+    "write_mb_s",
+    "reads_s",
+    "writes_s",
+    "busy_percent",
+    "time_s",
+    "span_s",
     "tier",
 ];
 

@@ -162,7 +162,10 @@ impl Telemetry {
     pub async fn settle(&self, edge: Duration) {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
-            && !self.threads.iter().all(|thread| thread.has_read_since(edge))
+            && !self
+                .threads
+                .iter()
+                .all(|thread| thread.has_read_since(edge))
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -229,7 +232,10 @@ mod tests {
         let found = telemetry.summaries(Window { from, to });
         let recorded = telemetry.stop();
         let sources: Vec<&str> = found.iter().map(|summary| summary.key.source).collect();
-        assert!(sources.contains(&"cpu") && sources.contains(&"network"), "{sources:?}");
+        assert!(
+            sources.contains(&"cpu") && sources.contains(&"network"),
+            "{sources:?}"
+        );
         assert!(recorded.cpu > Duration::ZERO && recorded.elapsed >= to.saturating_sub(from));
         if let Err(why) = live::gpus() {
             assert_eq!(recorded.warnings, [format!("no telemetry of GPUs: {why}")]);

@@ -199,7 +199,12 @@ impl Batch {
     }
 
     /// Adds a value that is true at one instant.
-    pub fn level(&mut self, series: (&'static str, &Arc<str>, &'static str), unit: Unit, value: f64) {
+    pub fn level(
+        &mut self,
+        series: (&'static str, &Arc<str>, &'static str),
+        unit: Unit,
+        value: f64,
+    ) {
         self.push(series, unit, (self.at, Duration::ZERO), value);
     }
 
@@ -267,7 +272,11 @@ impl Growth {
     /// that fell began anew at zero, as a restarted server's does.
     pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
         let (then, before) = self.last.replace((at, value))?;
-        let grown = if value < before { value } else { value - before };
+        let grown = if value < before {
+            value
+        } else {
+            value - before
+        };
         let span = at.saturating_sub(then);
         (!span.is_zero()).then_some((grown, span))
     }

@@ -149,7 +149,11 @@ mod tests {
         // 100 bytes/s over 0..1 s, 300 over 1..2 s, 500 over 2..3 s; the window is 0.5..2.5 s.
         let all = series(
             Unit::BytesPerSecond,
-            &[(1000, 1000, 100.0), (2000, 1000, 300.0), (3000, 1000, 500.0)],
+            &[
+                (1000, 1000, 100.0),
+                (2000, 1000, 300.0),
+                (3000, 1000, 500.0),
+            ],
         );
         let window = Window {
             from: ms(500),
@@ -191,6 +195,15 @@ mod tests {
         assert_eq!((found.total, found.samples), (None, 2));
         let sampled = series(Unit::SampledBytesPerSecond, &[(5, 5, 200.0)]);
         assert_eq!(summarize(&sampled, window)[0].total, None);
-        assert_eq!(summarize(&levels, Window { from: ms(20), to: ms(30) }), []);
+        assert_eq!(
+            summarize(
+                &levels,
+                Window {
+                    from: ms(20),
+                    to: ms(30)
+                }
+            ),
+            []
+        );
     }
 }

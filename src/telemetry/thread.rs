@@ -174,10 +174,7 @@ fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
 
 /// Waits for the tick at `planned`; `Some(false)` for a reading out of turn, `None` for the end.
 fn wait(shared: &Shared, recording: &Recording, planned: Duration) -> Option<bool> {
-    let mut orders = shared
-        .orders
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut orders = shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if orders.stop {
             return None;
@@ -291,7 +288,10 @@ mod tests {
         assert_eq!(thread.join(Instant::now() + Duration::from_secs(10)), None);
         let all = recording.take();
         let points = &all.values().next().unwrap().points;
-        let gap = points.windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        let gap = points
+            .windows(2)
+            .map(|pair| pair[1].at.abs_diff(pair[0].at))
+            .max();
         assert!(gap.unwrap() >= Duration::from_millis(40), "{points:?}");
         let values: Vec<f64> = points.iter().map(|point| point.value).collect();
         let counted: Vec<f64> = (1..=points.len()).map(|n| n as f64).collect();

@@ -193,9 +193,15 @@ mod tests {
     fn shares_of_a_core_are_told_between_two_readings() {
         let mut sampler = CpuSampler::new(Duration::from_secs(1));
         let mut batch = Batch::new(Duration::from_secs(1), false);
-        sampler.cores("cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 0 1 7 1 0 0 0\nintr 5\n", &mut batch);
+        sampler.cores(
+            "cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 0 1 7 1 0 0 0\nintr 5\n",
+            &mut batch,
+        );
         assert!(batch.points().is_empty());
-        sampler.cores("cpu  150 0 150 780 120 0 0 0 90 0\ncpu0 1 0 1 7 1 0 0 0\n", &mut batch);
+        sampler.cores(
+            "cpu  150 0 150 780 120 0 0 0 90 0\ncpu0 1 0 1 7 1 0 0 0\n",
+            &mut batch,
+        );
         let found: Vec<_> = batch
             .points()
             .iter()

@@ -21,7 +21,10 @@ const SECTOR: f64 = 512.0;
 pub fn disk_of(path: &Path) -> Option<String> {
     // A folder that is still to be made lies where its parent does.
     let found = path.ancestors().find_map(|at| std::fs::metadata(at).ok())?;
-    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let (major, minor) = (
+        rustix::fs::major(found.dev()),
+        rustix::fs::minor(found.dev()),
+    );
     let link = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     let disk = if link.join("partition").exists() {
         link.parent()?
@@ -77,8 +80,16 @@ impl IoSampler {
         });
         let at = batch.at;
         let values = [
-            ("read", Unit::BytesPerSecond, stat.sectors_read as f64 * SECTOR),
-            ("write", Unit::BytesPerSecond, stat.sectors_written as f64 * SECTOR),
+            (
+                "read",
+                Unit::BytesPerSecond,
+                stat.sectors_read as f64 * SECTOR,
+            ),
+            (
+                "write",
+                Unit::BytesPerSecond,
+                stat.sectors_written as f64 * SECTOR,
+            ),
             ("reads", Unit::PerSecond, stat.reads as f64),
             ("writes", Unit::PerSecond, stat.writes as f64),
             // Milliseconds with something in flight: a tenth of them is percent of a second.
@@ -205,7 +216,13 @@ mod tests {
         let write = || {
             let to = format!("of={}", path.display());
             let direct = ["oflag=direct", "conv=fsync"].map(str::to_owned);
-            dd(&["if=/dev/zero".to_owned(), to, count.clone(), direct[0].clone(), direct[1].clone()])
+            dd(&[
+                "if=/dev/zero".to_owned(),
+                to,
+                count.clone(),
+                direct[0].clone(),
+                direct[1].clone(),
+            ])
         };
         let read = || {
             let from = format!("if={}", path.display());
@@ -218,7 +235,10 @@ mod tests {
             ("write", share(&disk, "write", write)),
             ("read", share(&disk, "read", read)),
         ] {
-            assert!((share - 1.0).abs() < 0.02, "{metric}: {share:.4} of the bytes");
+            assert!(
+                (share - 1.0).abs() < 0.02,
+                "{metric}: {share:.4} of the bytes"
+            );
         }
     }
 

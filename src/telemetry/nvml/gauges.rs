@@ -9,12 +9,7 @@ use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
 
 /// Read every time.
-const OFTEN: [Call; 4] = [
-    Call::Utilization,
-    Call::Memory,
-    Call::Power,
-    Call::Energy,
-];
+const OFTEN: [Call; 4] = [Call::Utilization, Call::Memory, Call::Power, Call::Energy];
 /// Read once in [`RARE_EVERY`] times.
 const RARELY: [Call; 6] = [
     Call::Temperature,
@@ -72,7 +67,11 @@ impl GaugeSampler {
                 memory_percent,
             } => {
                 put("utilization", Unit::Percent, f64::from(gpu_percent));
-                put("memory_utilization", Unit::Percent, f64::from(memory_percent));
+                put(
+                    "memory_utilization",
+                    Unit::Percent,
+                    f64::from(memory_percent),
+                );
             }
             Reading::Memory { used, total } => {
                 put("memory_used", Unit::Bytes, used as f64);
@@ -98,7 +97,11 @@ impl GaugeSampler {
             Reading::Throttle { bits } => {
                 let share = |mask| if bits & mask == 0 { 0.0 } else { 100.0 };
                 put("throttle_reasons", Unit::Count, bits as f64);
-                put("throttled_by_power", Unit::Percent, share(THROTTLED_BY_POWER));
+                put(
+                    "throttled_by_power",
+                    Unit::Percent,
+                    share(THROTTLED_BY_POWER),
+                );
                 put("throttled_by_heat", Unit::Percent, share(THROTTLED_BY_HEAT));
             }
             Reading::Link { generation, width } => {
