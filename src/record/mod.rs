@@ -10,4 +10,6 @@ pub mod reader;
 pub mod redact;
 pub mod resume;
 pub mod schema;
+pub mod telemetry_csv;
+pub mod telemetry_frame;
 pub mod writer;
