@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::PcieMethod;
+use crate::matrix::shard::Shard;
 use crate::record::resume::Retry;
 
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
@@ -46,6 +47,10 @@ pub enum Command {
 
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct RunArgs {
     /// The plan, a TOML file; with --resume also a run's folder.
     pub plan: Option<PathBuf>,
@@ -61,6 +66,18 @@ pub struct RunArgs {
         requires = "resume"
     )]
     pub retry: Retry,
+    /// Run only this part of the matrix; `labrun merge` joins the parts.
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub shard: Option<Shard>,
+    /// Stop at the first cell that failed or is invalid.
+    #[arg(long, conflicts_with = "max_failures")]
+    pub fail_fast: bool,
+    /// Stop when more cells than this failed or are invalid.
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<u32>,
+    /// Leave the host's name and the user's paths out of the manifest.
+    #[arg(long)]
+    pub anonymous: bool,
     /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

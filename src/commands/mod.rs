@@ -5,6 +5,7 @@ mod clean;
 mod manifest;
 mod plan;
 mod plot;
+mod provenance;
 mod report;
 mod run;
 mod sim;

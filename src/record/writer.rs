@@ -43,6 +43,11 @@ impl RunFolder {
         &self.path
     }
 
+    /// Which attempt at the run this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number
+    }
+
     /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
     pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
         let Some(mut line) = event_line(elapsed_s, event) else {
@@ -140,9 +145,10 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
 
 fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
     let mut line = match event {
-        Event::RunStarted { cells, todo } => {
-            json!({"event": "run-started", "cells": cells, "todo": todo})
-        }
+        Event::RunStarted { work } => json!({
+            "event": "run-started", "cells": work.matrix.cells.len(), "todo": work.todo.len(),
+        }),
+        Event::CellSkipped { cell } => json!({"event": "cell-skipped", "cell": cell.id}),
         Event::CellStarted { cell, position } => {
             json!({"event": "cell-started", "cell": cell.id, "position": position})
         }

@@ -8,6 +8,7 @@
 mod external;
 mod faults;
 mod layering;
+mod limits;
 mod plan_errors;
 mod process;
 mod real_stack;
