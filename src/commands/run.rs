@@ -73,15 +73,16 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     };
     let ran = runtime.block_on(running.run(&mut watched));
     // Whatever was kept is summed up, also when the run broke.
-    let status = finish(args, &mut watched)?;
-    match ran {
-        Ok(()) => Ok(status),
-        Err(error) => {
-            complain(&error.context("the run ended early; finished cells are kept"));
-            say(&how_to_go_on(watched.folder.path()));
-            Ok(ExitStatus::CellsFailed)
-        }
+    let finished = finish(args, &mut watched, ran.is_err());
+    let Err(error) = ran else {
+        return finished;
+    };
+    complain(&error.context("the run ended early; finished cells are kept"));
+    if let Err(error) = finished {
+        complain(&error.context("and they could not be summed up"));
     }
+    say(&how_to_go_on(watched.folder.path()));
+    Ok(ExitStatus::CellsFailed)
 }
 
 /// Fails where there is no room for a single cell.
@@ -277,20 +278,13 @@ fn time_limit(target: &Target, stop: &Stop) -> Option<JoinHandle<()>> {
     }))
 }
 
-fn finish(args: &RunArgs, watched: &mut Watched) -> Result<ExitStatus> {
+fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitStatus> {
     let folder = watched.folder.path().to_owned();
     let ends = watched.ends;
-    if ends.completed + ends.failed > 0 {
-        let report = write_report(&folder)?;
-        if !args.quiet {
-            print(&report.terminal(width()))?;
-        }
-    }
-    if !args.quiet {
-        say(&format!("\nwritten to {}", folder.display()));
-    }
+    // Before the report, which shows the manifest.
     watched.folder.end(json!({
         "how": match (watched.stop.requested(), watched.stop.why()) {
+            (false, _) if broken => "broken",
             (false, _) => "finished",
             (true, Some(why)) => why,
             (true, None) => "interrupted",
@@ -301,6 +295,15 @@ fn finish(args: &RunArgs, watched: &mut Watched) -> Result<ExitStatus> {
         "invalid": ends.invalid,
         "corpus": blake3::hash(&serde_json::to_vec(&watched.kept)?).to_hex().as_str(),
     }))?;
+    if ends.completed + ends.failed > 0 {
+        let report = write_report(&folder)?;
+        if !args.quiet {
+            print(&report.terminal(width()))?;
+        }
+    }
+    if !args.quiet {
+        say(&format!("\nwritten to {}", folder.display()));
+    }
     if watched.stop.requested() {
         let why = watched.stop.why().unwrap_or("interrupted");
         say(&format!(
