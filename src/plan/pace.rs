@@ -217,7 +217,7 @@ mod tests {
             "[run.auto] needs `repeats = \"auto\"` | set it in [run]"
         );
         let (_, _, problems) = read("repeats = \"lots\"\ntime_limit_s = 0\n");
-        assert!(problems[1].contains("or \"auto\""), "{problems:?}");
-        assert!(problems[0].contains("time_limit_s"), "{problems:?}");
+        assert!(problems[0].contains("or \"auto\""), "{problems:?}");
+        assert!(problems[1].contains("time_limit_s"), "{problems:?}");
     }
 }

@@ -7,6 +7,7 @@
 
 mod external;
 mod faults;
+mod faulty;
 mod layering;
 mod limits;
 mod plan_errors;
@@ -16,6 +17,7 @@ mod redis;
 mod resume;
 mod run_sim;
 mod secrets;
+mod shards;
 mod stopping;
 mod support;
 mod workloads;
