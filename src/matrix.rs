@@ -310,7 +310,8 @@ impl Shared {
         // `serde_json` of these types cannot fail: no map has a key that is not a string.
         let server = serde_json::to_vec(&server).unwrap_or_default();
         let load =
-            serde_json::to_vec(&(&resolved.run, &resolved.load, workload)).unwrap_or_default();
+            serde_json::to_vec(&(&resolved.run, &resolved.load, &resolved.verdict, workload))
+                .unwrap_or_default();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&server).update(&load);
         let key = blake3::hash(&server).to_hex();

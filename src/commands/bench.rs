@@ -239,6 +239,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
         },
         evidence: BTreeMap::new(),
+        ledger: Vec::new(),
     };
     let record = cell_record(model, shape, &pass, version);
     let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;

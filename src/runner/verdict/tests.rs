@@ -3,8 +3,19 @@ use super::*;
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {
     Facts {
+        limits: VerdictSpec::default(),
+        simulated: false,
         state: CacheState::Tier,
         tier: TierKind::Cpu,
+        survives_restart: false,
+        probe: None,
+        logs: LogCounts::default(),
+        page_cache: None,
+        pcie_tx_bytes: None,
+        pcie_method: None,
+        stored_tokens: None,
+        disk_write_bytes: None,
+        redis_write_bytes: None,
         ok: 10,
         first_failure: None,
         by_source: Some(BySource {
