@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::progress::{Progress, Verbosity};
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
+use crate::runner::lint::{self, Severity};
 use crate::runner::stop::Stop;
 use crate::runner::verdict::Status;
 use crate::runner::{CellOutcome, CellResult, RunScope};
@@ -32,6 +33,11 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     check_rendering(&matrix, &config.settings)?;
     for cell in distinct_servers(&matrix) {
         server::check_programs(cell, &config.settings)?;
+    }
+    for one in lint::lint(&matrix, &config.settings) {
+        if one.severity == Severity::Problem {
+            say(&format!("problem: {}", one.said));
+        }
     }
     remove_leftovers(&config.settings)?;
     let started = WallClock::now();

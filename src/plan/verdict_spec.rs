@@ -16,6 +16,8 @@ pub struct VerdictSpec {
     pub served_share: f64,
     /// Least of the bytes of these tokens that must have moved on the tier's own way.
     pub moved_share: f64,
+    /// Most of a pass's requests that may fail: what is left is no fair sample of what was planned.
+    pub failed_share: f64,
 }
 
 impl Default for VerdictSpec {
@@ -24,6 +26,7 @@ impl Default for VerdictSpec {
             stray_share: 0.01,
             served_share: 0.9,
             moved_share: 0.9,
+            failed_share: 0.02,
         }
     }
 }
@@ -37,6 +40,7 @@ impl VerdictSpec {
             ("stray_share", &mut spec.stray_share),
             ("served_share", &mut spec.served_share),
             ("moved_share", &mut spec.moved_share),
+            ("failed_share", &mut spec.failed_share),
         ];
         for (key, value) in named {
             if let Some(found) = table.read(key, share) {

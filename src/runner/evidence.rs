@@ -14,7 +14,7 @@ use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::server::geometry::kv_bytes_per_token;
+use crate::server::geometry;
 use crate::server::prom::Scrape;
 use crate::server::redis::RedisInfo;
 use crate::telemetry::proc_io::GroupIo;
@@ -192,6 +192,7 @@ impl PassFacts<'_> {
             page_cache: self.page_cache,
             stored_tokens: self.stored_tokens(),
             ok: self.load.tally().ok,
+            failed: self.load.tally().failed,
             first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             expected_hit_tokens: self.expected_hit_tokens(),
@@ -200,7 +201,7 @@ impl PassFacts<'_> {
             wrong_prompt_length: self.wrong_prompt_length(),
             account: self.account(&logs),
             logs,
-            kv_bytes_per_token: self.kv_bytes_per_token(),
+            kv_bytes_per_token: kv_bytes_per_token(self.cell, self.settings),
             pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
             pcie_tx_bytes: stored("labrun_sim_pcie_tx_bytes_total"),
             pcie_method: None,
@@ -330,20 +331,6 @@ impl PassFacts<'_> {
                 Some((planned, record.prompt_tokens()))
             })
     }
-
-    fn kv_bytes_per_token(&self) -> Option<f64> {
-        let server = &self.cell.resolved.server;
-        if server.launcher == Launcher::Sim {
-            return Some(server.sim.kv_bytes_per_token as f64);
-        }
-        let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
-        let dtype = says("kv-cache-dtype")
-            .filter(|dtype| *dtype != "auto")
-            .or(says("dtype"));
-        let models: &Path = &self.settings.paths.models;
-        let bytes = kv_bytes_per_token(&models.join(&self.cell.resolved.model), dtype);
-        bytes.map(|bytes| bytes as f64)
-    }
 }
 
 /// Tokens that a cache holds or misses together in `state`.
@@ -359,6 +346,21 @@ pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
 pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
     let whole = planned.shared_tokens / unit * unit;
     whole.saturating_sub(planned.repeated_tokens)
+}
+
+/// KV bytes a token of `cell`'s model, from its `config.json` where that is at hand.
+pub fn kv_bytes_per_token(cell: &Cell, settings: &Settings) -> Option<f64> {
+    let server = &cell.resolved.server;
+    if server.launcher == Launcher::Sim {
+        return Some(server.sim.kv_bytes_per_token as f64);
+    }
+    let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
+    let dtype = says("kv-cache-dtype")
+        .filter(|dtype| *dtype != "auto")
+        .or(says("dtype"));
+    let models: &Path = &settings.paths.models;
+    let bytes = geometry::kv_bytes_per_token(&models.join(&cell.resolved.model), dtype);
+    bytes.map(|bytes| bytes as f64)
 }
 
 /// The first request that failed: its kind and the words that go with it.

@@ -38,6 +38,8 @@ struct Measuring<'a> {
     scope: &'a RunScope<'a>,
     on_event: &'a mut dyn FnMut(Event<'_>),
     endpoint: Endpoint,
+    /// Whether the probe's document was filled; absent before it was asked about.
+    probe_filled: Option<bool>,
 }
 
 /// Measures `cell` in each of its states.
@@ -68,6 +70,7 @@ pub async fn measure(
         scope,
         on_event,
         endpoint,
+        probe_filled: None,
     };
     measuring.all_states(requests, kept).await
 }

@@ -4,6 +4,7 @@ pub mod event;
 pub mod evidence;
 pub mod figures;
 pub mod ledger;
+pub mod lint;
 pub mod log_counts;
 mod measure;
 pub mod page_cache;

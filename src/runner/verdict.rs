@@ -113,6 +113,8 @@ pub struct Facts {
     pub page_cache: Option<PageCache>,
     /// Requests answered in full.
     pub ok: u64,
+    /// Requests that failed or were not answered in time.
+    pub failed: u64,
     /// The first failure, where there was one.
     pub first_failure: Option<String>,
     /// Prompt tokens by the engine's counters.
@@ -180,6 +182,7 @@ pub fn judge(facts: &Facts) -> Verdict {
         Some(sources) => judge_sources(facts, sources, &mut findings),
     }
     findings.extend(canary_finding(facts));
+    findings.extend(findings::failures(facts));
     findings.extend(findings::probe(facts));
     findings.extend(findings::logs(facts));
     findings.extend(findings::page_cache(facts));

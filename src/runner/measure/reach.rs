@@ -154,7 +154,8 @@ impl Measuring<'_> {
         state: CacheState,
         probe: Option<&Arc<Schedule>>,
     ) -> Result<Option<Probe>, Failure> {
-        let Some(schedule) = probe else {
+        // One whose document could not be filled tells nothing of a later state.
+        let Some(schedule) = probe.filter(|_| self.probe_filled != Some(false)) else {
             return Ok(None);
         };
         let before = Snapshot::take(self.session).await;
@@ -169,7 +170,9 @@ impl Measuring<'_> {
                 error,
             });
         }
-        if load.tally().ok == 0 {
+        let answered = load.tally().ok > 0;
+        self.probe_filled.get_or_insert(answered);
+        if !answered {
             // What is wrong with the server shows in the pass.
             return Ok(None);
         }

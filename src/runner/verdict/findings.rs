@@ -4,6 +4,17 @@ use super::{Facts, PageCache, Status, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 
+/// Whether so many requests failed that the others stand for nothing.
+pub(super) fn failures(facts: &Facts) -> Option<(Status, String)> {
+    let all = facts.ok + facts.failed;
+    let too_many = facts.failed as f64 > facts.limits.failed_share * all as f64;
+    (facts.ok > 0 && too_many).then(|| {
+        let first = facts.first_failure.as_deref().unwrap_or("unfinished");
+        let said = format!("{} of {all} requests failed; first: {first}", facts.failed);
+        (Status::Inconclusive, said)
+    })
+}
+
 /// Whether the state was reached, by a prompt of its own that was asked before the clock started.
 pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
     let probe = facts.probe?;
