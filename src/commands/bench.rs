@@ -219,17 +219,9 @@ async fn send(
     }
 }
 
-fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Result<ExitStatus> {
-    let Measured {
-        schedule,
-        load,
-        version,
-        interrupted,
-    } = measured;
-    let tally = load.tally();
-    let client_bound = load.audit.client_bound.clone();
-    let first_failure = first_failure(&load);
-    let pass = Pass {
+/// The pass that one load is: it says nothing of any tier.
+fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
+    Pass {
         state: CacheState::Cold,
         started: std::time::Duration::ZERO,
         schedule,
@@ -240,7 +232,20 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
         },
         evidence: BTreeMap::new(),
         ledger: Vec::new(),
-    };
+    }
+}
+
+fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Result<ExitStatus> {
+    let Measured {
+        schedule,
+        load,
+        version,
+        interrupted,
+    } = measured;
+    let tally = load.tally();
+    let client_bound = load.audit.client_bound.clone();
+    let first_failure = first_failure(&load);
+    let pass = unproven(schedule, load);
     let record = cell_record(model, shape, &pass, version);
     let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;
     let report = Report::of(&run, "bench")?;

@@ -79,8 +79,12 @@ mod tests {
     fn shares_are_read_and_others_refused() {
         let (spec, problems) = read("served_share = 0.95\nstray_share = 0");
         assert_eq!(problems, [""; 0]);
-        assert_eq!((spec.served_share, spec.stray_share), (0.95, 0.0));
-        assert_eq!(spec.moved_share, VerdictSpec::default().moved_share);
+        let expected = VerdictSpec {
+            served_share: 0.95,
+            stray_share: 0.0,
+            ..VerdictSpec::default()
+        };
+        assert_eq!(spec, expected);
         let (_, problems) = read("moved_share = 90\nserverd_share = 1");
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(

@@ -94,7 +94,7 @@ fn start_s(cell: &Cell) -> f64 {
     match server.launcher {
         Launcher::Sim => server.sim.start_ms as f64 / 1e3,
         Launcher::External => 0.0,
-        _ => START.as_secs_f64(),
+        Launcher::Process => START.as_secs_f64(),
     }
 }
 
@@ -303,7 +303,6 @@ fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
         GIB * set.and_then(serde_json::Value::as_f64).unwrap_or(20.0)
     };
     match tier.kind {
-        TierKind::Baseline => None,
         TierKind::Cpu if !in_process => Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram)),
         TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
         TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
@@ -311,7 +310,7 @@ fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
         TierKind::Redis if server.launcher == Launcher::Sim => {
             Some(("`redis_gib`", GIB * server.sim.redis_gib))
         }
-        TierKind::Disk | TierKind::CpuDisk | TierKind::Redis => None,
+        TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::Redis => None,
     }
 }
 

@@ -68,9 +68,10 @@ pub(super) async fn requests_of(
         ..canary.clone()
     };
     let needs_probe = !matches!(run.states.last(), Some(CacheState::Cold) | None);
-    let probe = match needs_probe {
-        true => Some(schedule(&probe, workload::Pass::Canary(1), session).await?),
-        false => None,
+    let probe = if needs_probe {
+        Some(schedule(&probe, workload::Pass::Canary(1), session).await?)
+    } else {
+        None
     };
     let restarted = Workload {
         seed: cell.seed().derive("restart"),

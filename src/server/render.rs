@@ -200,10 +200,10 @@ fn check(rendered: &Rendered, mode: LmcacheMode) -> Result<()> {
                 bail!("it must be a YAML mapping of LMCache's keys");
             };
             // LMCache itself warns of one and goes on with its default.
-            for key in keys.keys().filter(|key| !is_lmcache_key(key)) {
-                bail!("LMCache has no key `{key}`: {}", nearest_lmcache_key(key));
+            match keys.keys().find(|key| !is_lmcache_key(key)) {
+                Some(key) => bail!("LMCache has no key `{key}`: {}", nearest_lmcache_key(key)),
+                None => Ok(()),
             }
-            Ok(())
         }
     }
 }

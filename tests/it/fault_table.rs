@@ -111,7 +111,11 @@ fn every_fault_ends_as_the_table_says() {
             continue;
         };
         let (ends_as, said) = end_of(cell);
-        if ends_as != row.ends_as || !said.contains(&row.said) {
+        let is_true = match row.ends_as.as_str() {
+            "not valid" => ["inconclusive", "invalid"].contains(&ends_as.as_str()),
+            exactly => ends_as == exactly,
+        };
+        if !is_true || !said.contains(&row.said) {
             wrong.push(format!("{row:?}\n  is: {ends_as}\n{said}"));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::{Kept, Measuring};
-use crate::load::Endpoint;
+use crate::load::{Endpoint, RequestRecord};
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -14,7 +14,7 @@ use crate::runner::event::{Event, Phase};
 use crate::runner::evidence::{Snapshot, cache_unit, whole_units};
 use crate::runner::page_cache;
 use crate::runner::session::Failure;
-use crate::runner::verdict::{PageCache, Probe};
+use crate::runner::verdict::{BySource, PageCache, Probe};
 use crate::workload::Schedule;
 
 /// How long a tier may take to store what the fill left, before the cell goes on with a warning.
@@ -78,7 +78,7 @@ impl Measuring<'_> {
             // LMCache publishes its in-process counters every 10 s; files tell sooner.
             let pause = match self.cell.resolved.server.launcher {
                 Launcher::Sim => Duration::from_millis(25),
-                _ => Duration::from_millis(250),
+                Launcher::Process | Launcher::External => Duration::from_millis(250),
             };
             let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
             if quiet.is_err() {
@@ -176,7 +176,7 @@ impl Measuring<'_> {
             // What is wrong with the server shows in the pass.
             return Ok(None);
         }
-        let counted = load.records.iter().filter_map(|r| r.prompt_tokens());
+        let counted = load.records.iter().filter_map(RequestRecord::prompt_tokens);
         let tokens = counted.map(f64::from).sum();
         let Some(sources) = self.counted(&before, tokens).await else {
             return Ok(None);
@@ -195,11 +195,7 @@ impl Measuring<'_> {
     }
 
     /// The engine's counters since `before`, once they tell of `tokens`.
-    async fn counted(
-        &self,
-        before: &Snapshot,
-        tokens: f64,
-    ) -> Option<crate::runner::verdict::BySource> {
+    async fn counted(&self, before: &Snapshot, tokens: f64) -> Option<BySource> {
         let began = tokio::time::Instant::now();
         loop {
             let now = Snapshot::take(self.session).await;

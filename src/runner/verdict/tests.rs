@@ -262,38 +262,38 @@ fn a_workload_that_shares_nothing_is_a_control() {
     check(too_short, Status::Invalid, "fill one chunk");
 }
 
-fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Option<Probe> {
-    Some(Probe {
+fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Probe {
+    Probe {
         expected_tokens,
         sources: BySource {
             computed_tokens: 40.0,
             gpu_tokens,
             external_tokens,
         },
-    })
+    }
 }
 
 #[test]
 fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     let said = "the state `tier` was not reached";
     check(
-        |f| f.probe = probed(768.0, 768.0, 0.0),
+        |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
         Status::Invalid,
         said,
     );
     check(
-        |f| f.probe = probed(768.0, 0.0, 512.0),
+        |f| f.probe = Some(probed(768.0, 0.0, 512.0)),
         Status::Invalid,
         said,
     );
     check(
-        |f| f.probe = probed(768.0, 0.0, 768.0),
+        |f| f.probe = Some(probed(768.0, 0.0, 768.0)),
         Status::Valid,
         "expected",
     );
     let cold = |f: &mut Facts, external_tokens| {
         f.state = CacheState::Cold;
-        f.probe = probed(0.0, 0.0, external_tokens);
+        f.probe = Some(probed(0.0, 0.0, external_tokens));
         f.by_source = Some(BySource {
             computed_tokens: 10_320.0,
             gpu_tokens: 0.0,
@@ -313,7 +313,7 @@ fn a_restart_is_judged_by_what_survives_it() {
     let restart = |f: &mut Facts, survives, external_tokens| {
         f.state = CacheState::Restart;
         f.survives_restart = survives;
-        f.probe = probed(768.0, 0.0, if survives { 768.0 } else { 0.0 });
+        f.probe = Some(probed(768.0, 0.0, if survives { 768.0 } else { 0.0 }));
         f.by_source = Some(BySource {
             computed_tokens: 10_320.0 - external_tokens,
             gpu_tokens: 0.0,
