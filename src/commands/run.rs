@@ -24,6 +24,7 @@ use crate::record::schema::CellRecord;
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::Identities;
+use crate::runner::lint::{self, Severity};
 use crate::runner::machine::too_little_room;
 use crate::runner::repeats::Medians;
 use crate::runner::stop::Stop;
@@ -39,6 +40,11 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     check_rendering(&target.matrix, settings)?;
     for cell in distinct_servers(&target.matrix) {
         server::check_programs(cell, settings)?;
+    }
+    for one in lint::lint(&target.matrix, settings) {
+        if one.severity == Severity::Problem {
+            say(&format!("problem: {}", one.said));
+        }
     }
     let opened = Opened::open(&target.folder, args.resume)?;
     remove_leftovers(settings)?;

@@ -2,10 +2,15 @@
 
 pub mod event;
 pub mod evidence;
+pub mod figures;
 pub mod identity;
+pub mod ledger;
 mod limits;
+pub mod lint;
+pub mod log_counts;
 pub mod machine;
 mod measure;
+pub mod page_cache;
 pub mod repeats;
 mod requests;
 pub mod session;
@@ -88,6 +93,8 @@ pub struct Pass {
     pub verdict: Verdict,
     /// The figures that the verdict rests on, by name.
     pub evidence: BTreeMap<String, f64>,
+    /// Bytes that had to move against bytes that did.
+    pub ledger: Vec<ledger::Row>,
 }
 
 /// What is known of a cell's server.
