@@ -7,7 +7,9 @@ pub(crate) mod fixture;
 mod place;
 mod samples;
 mod summary;
+mod values;
 
 pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Pool, Standing, compare};
 pub use place::{BASELINE, Place, tier_order};
 pub use summary::{FailedCell, SummaryRow, SummaryTable, summarize};
+pub use values::{PassValues, request_values};

@@ -1,17 +1,17 @@
 //! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
 
-mod axes;
+pub(crate) mod axes;
 mod cells;
 mod contrast;
 mod figure;
 mod files;
 mod headline;
 pub mod lab;
-mod notes;
-mod number;
-mod section;
-mod table;
-mod wrap;
+pub(crate) mod notes;
+pub(crate) mod number;
+pub(crate) mod section;
+pub(crate) mod table;
+pub(crate) mod wrap;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -65,7 +65,18 @@ impl Section {
         text
     }
 
-    fn caption(&self) -> Option<&str> {
+    /// Its table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// One line a note.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What does not vary, where there is anything.
+    pub fn caption(&self) -> Option<&str> {
         Some(self.caption.as_str()).filter(|caption| !caption.is_empty())
     }
 }
