@@ -17,3 +17,6 @@ pub use judge::{Basis, Judged, LEVEL, Outcome, REQUESTS_LEVEL};
 pub use measure::Measure;
 pub use provenance::Difference;
 pub use side::{CellKey, Side, Trial};
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ pub(super) struct Pair {
 /// How far repeats of one cell scatter about their mean, on the logarithm: about a share of the
 /// value. Pooled over cells, as 3 repeats of one say little.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Noise {
+struct Noise {
     squares: f64,
     freedom: f64,
 }
@@ -58,8 +58,9 @@ impl Noise {
 /// What repeats say of the noise of one measure, by tier.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Floor {
-    tiers: BTreeMap<String, Noise>,
-    all: Noise,
+    /// With how many deviations 95 of 100 means are within.
+    tiers: BTreeMap<String, (Noise, f64)>,
+    all: (Noise, f64),
 }
 
 /// The noise that one comparison is held against.
@@ -68,19 +69,30 @@ pub(super) struct Yardstick {
     /// Standard deviation of one repeat, on the logarithm.
     deviation: f64,
     freedom: f64,
+    /// Deviations within which 95 of 100 means are.
+    reach: f64,
 }
 
 impl Floor {
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a CellKey, &'a Pair)>) -> Self {
-        let mut floor = Self::default();
+        let mut tiers: BTreeMap<String, Noise> = BTreeMap::new();
         for (key, pair) in pairs {
             // Either side about its own mean: what changed between them is no noise.
             let noise = Noise::of(&pair.a).with(Noise::of(&pair.b));
-            floor.all = floor.all.with(noise);
-            let tier = floor.tiers.entry(key.tier.clone()).or_default();
+            let tier = tiers.entry(key.tier.clone()).or_default();
             *tier = tier.with(noise);
         }
-        floor
+        let all = tiers
+            .values()
+            .fold(Noise::default(), |sum, tier| sum.with(*tier));
+        let with_reach = |noise: Noise| (noise, t_quantile(0.05, noise.freedom.max(1.0)));
+        Self {
+            tiers: tiers
+                .into_iter()
+                .map(|(tier, noise)| (tier, with_reach(noise)))
+                .collect(),
+            all: with_reach(all),
+        }
     }
 
     /// The noise for one cell: that of its tier, or of all where its tier has few repeats; its own
@@ -88,7 +100,7 @@ impl Floor {
     /// they are. None without repeats enough.
     pub fn yardstick(&self, key: &CellKey, pair: &Pair) -> Option<Yardstick> {
         let tier = self.tiers.get(&key.tier).copied().unwrap_or_default();
-        let pooled = if tier.freedom >= OWN_FREEDOM {
+        let (pooled, reach) = if tier.0.freedom >= OWN_FREEDOM {
             tier
         } else {
             self.all
@@ -97,6 +109,7 @@ impl Floor {
         (pooled.freedom >= LEAST_FREEDOM).then(|| Yardstick {
             deviation: pooled.variance().max(own.variance()).sqrt(),
             freedom: pooled.freedom,
+            reach,
         })
     }
 }
@@ -119,18 +132,18 @@ impl Yardstick {
 
     /// The least change, as a share, that noise reaches in fewer than 5 of 100 comparisons.
     pub fn least(&self, repeats: (usize, usize)) -> f64 {
-        (t_quantile(0.05, self.freedom) * self.error(repeats)).exp_m1()
+        (self.reach * self.error(repeats)).exp_m1()
     }
 
     /// By what a mean of this many repeats is uncertain, as a share: half of its 95 % interval.
     pub fn half_width(&self, repeats: usize) -> f64 {
         let error = self.deviation / (repeats as f64).sqrt();
-        (t_quantile(0.05, self.freedom) * error).exp_m1()
+        (self.reach * error).exp_m1()
     }
 
     /// The 95 % interval of a ratio of means.
     pub fn around(&self, log_ratio: f64, repeats: (usize, usize)) -> (f64, f64) {
-        let reach = t_quantile(0.05, self.freedom) * self.error(repeats);
+        let reach = self.reach * self.error(repeats);
         ((log_ratio - reach).exp(), (log_ratio + reach).exp())
     }
 }

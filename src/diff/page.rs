@@ -49,7 +49,7 @@ impl Diff {
             }
         }
         for line in self.closing(fired) {
-            text.push_str(&format!("<p>{}</p>\n", escaped(line.trim_start())));
+            text.push_str(&format!("<p>{}</p>\n", escaped(&line)));
         }
         text + "</body></html>\n"
     }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+/// What a manifest holds besides facts.
+const NO_FACTS: [&str; 3] = ["cells", "settings_from", "format"];
+
 /// Names that differ between any two runs and explain no number.
-const VOLATILE: [&str; 9] = [
+const VOLATILE: [&str; 8] = [
     "run",
+    "attempt",
+    "ended",
     "started_at",
     "finished_at",
     "elapsed_s",
-    "cells",
-    "settings_from",
-    "format",
     "plan.blake3",
     "plan.file",
 ];
@@ -35,15 +37,17 @@ pub struct Difference {
 pub fn facts(manifest: &Value, plan: &Value) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     flatten("", manifest, &mut facts);
-    facts.retain(|name, _| {
-        let within = |volatile: &&str| {
-            let rest = name.strip_prefix(*volatile);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        !VOLATILE.iter().any(|volatile| within(&volatile))
-    });
+    facts.retain(|name, _| !within(name, &NO_FACTS));
     flatten("plan", plan, &mut facts);
     facts
+}
+
+/// Whether `name` is one of these, or a field of one.
+fn within(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|outer| {
+        let rest = name.strip_prefix(outer);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 fn flatten(name: &str, value: &Value, facts: &mut BTreeMap<String, String>) {
@@ -68,17 +72,22 @@ fn flatten(name: &str, value: &Value, facts: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What is not the same on both sides, by name. A name that neither a plan's author nor a machine
-/// gave to one side only, such as one that an older version did not record, is shown too: it is
-/// not known to be the same.
+/// What is not the same on both sides, by name. What only one side has, such as a fact that an
+/// older version did not record, is shown too: it is not known to be the same.
 pub(super) fn differences(
     a: &BTreeMap<String, String>,
     b: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let differs = |name: &str| a.get(name) != b.get(name);
+    // What the plan says, a cell's identity says again.
+    let repeated = |name: &str| {
+        let plan = name.strip_prefix("identity.");
+        plan.is_some_and(|plan| plan.starts_with("plan.") && differs(plan))
+    };
     names
         .into_iter()
-        .filter(|name| a.get(*name) != b.get(*name))
+        .filter(|name| differs(name) && !within(name, &VOLATILE) && !repeated(name))
         .map(|name| Difference {
             name: name.clone(),
             a: a.get(name).map(|value| short(value)),
@@ -116,10 +125,13 @@ mod tests {
                 r#"gpus=[{"name":"H100"}]"#,
                 "host.cpus=2",
                 "labrun.version=0.1.0",
+                "plan.blake3=ff",
                 "plan.commit=abc",
                 "plan.model=m",
                 "plan.name=p",
                 "plan.run.requests=5",
+                "run=x",
+                "started_at=now",
             ]
         );
     }
@@ -130,7 +142,8 @@ mod tests {
             let pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
             pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
         };
-        let told = differences(&side("a=1 b=2 c=3"), &side("a=1 b=4 d=5"));
+        let a = side("a=1 b=2 c=3 run=x identity.plan.x=1 plan.x=1 ended.at=5");
+        let told = differences(&a, &side("a=1 b=4 d=5 run=y identity.plan.x=2 plan.x=2"));
         let told: Vec<_> = told
             .into_iter()
             .map(|d| (d.name, d.a.unwrap_or_default(), d.b.unwrap_or_default()))
@@ -138,7 +151,12 @@ mod tests {
         let row = |n: &str, a: &str, b: &str| (n.to_owned(), a.to_owned(), b.to_owned());
         assert_eq!(
             told,
-            [row("b", "2", "4"), row("c", "3", ""), row("d", "", "5")]
+            [
+                row("b", "2", "4"),
+                row("c", "3", ""),
+                row("d", "", "5"),
+                row("plan.x", "1", "2")
+            ]
         );
         let long = differences(&side(&format!("a={}", "x".repeat(500))), &side("a=1"));
         assert!(

@@ -328,8 +328,8 @@ mod tests {
     #[test]
     fn errors_point_at_the_column() {
         refused(
-            "ttft_p5 > 5%",
-            "--fail-on: no measure `ttft_p5` at column 1\n  | ttft_p5 > 5%\n  | ^^^^^^^ did you mean \
+            "ttf_p50 > 5%",
+            "--fail-on: no measure `ttf_p50` at column 1\n  | ttf_p50 > 5%\n  | ^^^^^^^ did you mean \
              `ttft_p50`?",
         );
         refused(

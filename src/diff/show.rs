@@ -53,7 +53,8 @@ impl Diff {
         }
         text.push('\n');
         for line in self.closing(fired) {
-            text.push_str(&format!("- {}\n", line.trim_start()));
+            let inner = if line.starts_with("- ") { "  " } else { "- " };
+            text.push_str(&format!("{inner}{line}\n"));
         }
         text
     }
@@ -146,7 +147,7 @@ impl Diff {
         let ratio = overall.map(|o| signed(o.b / o.a)).unwrap_or_default();
         add(&["change"], always, &change, ratio);
         let named = overall.map(|o| format!("{} better, {} worse", o.better, o.worse));
-        add(&[""], always, &word, named.unwrap_or_default());
+        add(&["outcome"], always, &word, named.unwrap_or_default());
         let none = String::new;
         add(&["95 % of change"], Keep::Droppable(3), &between, none());
         add(&["p"], always, &|j| probability(j.p), none());
@@ -186,9 +187,9 @@ impl Diff {
                 return;
             }
             lines.push(format!("{what} ({}):", keys.len()));
-            lines.extend(keys.iter().take(MOST).map(|key| format!("  {key}")));
+            lines.extend(keys.iter().take(MOST).map(|key| format!("- {key}")));
             if keys.len() > MOST {
-                lines.push(format!("  and {} more", keys.len() - MOST));
+                lines.push(format!("- and {} more", keys.len() - MOST));
             }
         };
         let keys = |keys: &[crate::diff::CellKey]| keys.iter().map(ToString::to_string).collect();
