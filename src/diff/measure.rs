@@ -21,7 +21,8 @@ const PERCENTILES: [Percentile; 4] = [
     Percentile::P95,
     Percentile::P99,
 ];
-const RATES: [Metric; 3] = [
+const RATES: [Metric; 4] = [
+    Metric::Energy,
     Metric::RequestThroughput,
     Metric::OutputThroughput,
     Metric::TotalThroughput,

@@ -43,8 +43,8 @@ impl Diff {
             if let Some(caption) = part.section.caption() {
                 text.push_str(&format!("<p>{}</p>\n", escaped(caption)));
             }
-            text.push_str(&table(part.section.table()));
-            for note in part.section.notes() {
+            text.push_str(&table(&part.section.table));
+            for note in &part.section.notes {
                 text.push_str(&format!("<p class=\"notes\">{}</p>\n", escaped(note)));
             }
         }

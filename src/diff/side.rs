@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::Result;
 
-use crate::aggregate::{Place, SummaryRow, request_values, summarize};
+use crate::aggregate::{Passes, Place, SummaryRow, summarize_passes};
 use crate::diff::Measure;
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
@@ -120,15 +120,11 @@ impl Side {
         run: &RunData,
         facts: BTreeMap<String, String>,
     ) -> Result<Self> {
-        let table = summarize(run)?;
-        let mut values: BTreeMap<_, _> = request_values(run)?
-            .into_iter()
-            .map(|pass| ((pass.cell, pass.state), pass.latencies))
-            .collect();
-        let records: BTreeMap<&str, &CellRecord> = run
-            .cells
-            .iter()
-            .map(|cell| (cell.id.as_str(), cell))
+        let passes = Passes::gather(run, &[])?;
+        let table = summarize_passes(run, &passes, &[]);
+        let records: BTreeMap<&str, (usize, &CellRecord)> = (0..)
+            .zip(&run.cells)
+            .map(|(at, cell)| (cell.id.as_str(), (at, cell)))
             .collect();
         let mut side = Self {
             name: name.to_owned(),
@@ -137,9 +133,18 @@ impl Side {
             ..Self::default()
         };
         for row in &table.rows {
-            let samples = values.remove(&(row.cell.clone(), row.state));
-            let trial = trial(row, records.get(row.cell.as_str()).copied(), samples);
-            side.add(row.state, trial);
+            let record = records.get(row.cell.as_str()).copied();
+            let samples = record.and_then(|(at, _)| passes.get(at, row.state));
+            // Not the gaps between tokens: those of one request are no independent values.
+            let samples = samples.map(|samples| {
+                let of = [
+                    (Metric::Ttft, samples.ttft.clone()),
+                    (Metric::Tpot, samples.tpot.clone()),
+                    (Metric::E2e, samples.e2e.clone()),
+                ];
+                of.into_iter().collect()
+            });
+            side.add(row.state, trial(row, record.map(|(_, cell)| cell), samples));
         }
         for failed in table.failed {
             side.failed.push((failed.coordinates, failed.what));
@@ -234,6 +239,7 @@ fn trial(
 
 fn rate(row: &SummaryRow, metric: Metric) -> Option<f64> {
     match metric {
+        Metric::Energy => row.energy_j_per_token,
         Metric::RequestThroughput => row.requests_per_s,
         Metric::OutputThroughput => row.output_tokens_per_s,
         Metric::TotalThroughput => row.total_tokens_per_s,

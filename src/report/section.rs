@@ -11,10 +11,10 @@ use crate::report::wrap::push_wrapped;
 /// One table of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Section {
-    banner: Option<&'static str>,
-    caption: String,
-    table: Table,
-    notes: Vec<String>,
+    pub banner: Option<&'static str>,
+    pub caption: String,
+    pub table: Table,
+    pub notes: Vec<String>,
 }
 
 impl Section {
@@ -63,16 +63,6 @@ impl Section {
             let _ = writeln!(text, "- {note}");
         }
         text
-    }
-
-    /// Its table.
-    pub fn table(&self) -> &Table {
-        &self.table
-    }
-
-    /// One line a note.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
     }
 
     /// What does not vary, where there is anything.
