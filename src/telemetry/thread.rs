@@ -11,9 +11,6 @@ use super::sample::{Batch, Recording};
 
 /// One telemetry source. Its calls may block: they run on a thread of their own.
 pub trait Sampler: Send {
-    /// Its name in messages.
-    fn name(&self) -> &'static str;
-
     /// Time between two readings.
     fn interval(&self) -> Duration;
 
@@ -206,10 +203,6 @@ mod tests {
     }
 
     impl Sampler for Counting {
-        fn name(&self) -> &'static str {
-            "counting"
-        }
-
         fn interval(&self) -> Duration {
             Duration::from_millis(5)
         }
