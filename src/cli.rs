@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::PcieMethod;
+use crate::record::resume::Retry;
 
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
@@ -46,8 +47,20 @@ pub enum Command {
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The plan, a TOML file.
+    /// The plan, a TOML file; with --resume also a run's folder.
     pub plan: Option<PathBuf>,
+    /// Continue: what is finished and still what the plan asks for is kept. Without --out or a run's
+    /// folder, the latest run of the plan.
+    #[arg(long)]
+    pub resume: bool,
+    /// Which finished cells --resume measures again.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "failed",
+        requires = "resume"
+    )]
+    pub retry: Retry,
     /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

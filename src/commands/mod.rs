@@ -8,6 +8,7 @@ mod plot;
 mod report;
 mod run;
 mod sim;
+mod target;
 mod telemetry;
 
 use std::io::Write as _;

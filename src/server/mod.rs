@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod external;
+pub mod facts;
 pub mod geometry;
 pub mod group;
 pub mod leftovers;
