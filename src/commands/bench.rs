@@ -26,6 +26,7 @@ use crate::runner::Pass;
 use crate::runner::evidence::first_failure;
 use crate::runner::stop::Stop;
 use crate::runner::verdict::{Status, Verdict};
+use crate::runner::watch::PassTelemetry;
 use crate::server::control::{self, Control};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
 use crate::workload::{self, Schedule, Workload};
@@ -229,17 +230,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     let tally = load.tally();
     let client_bound = load.audit.client_bound.clone();
     let first_failure = first_failure(&load);
-    let pass = Pass {
-        state: CacheState::Cold,
-        started: std::time::Duration::ZERO,
-        schedule,
-        load,
-        verdict: Verdict {
-            status: Status::Inconclusive,
-            reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
-        },
-        evidence: BTreeMap::new(),
-    };
+    let pass = pass_of(schedule, load);
     let record = cell_record(model, shape, &pass, version);
     let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;
     let report = Report::of(&run, "bench")?;
@@ -290,6 +281,22 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
         return Ok(ExitStatus::CellsFailed);
     }
     Ok(ExitStatus::Success)
+}
+
+/// The load as a pass of a cell that claims nothing.
+fn pass_of(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
+    Pass {
+        state: CacheState::Cold,
+        started: std::time::Duration::ZERO,
+        schedule,
+        load,
+        verdict: Verdict {
+            status: Status::Inconclusive,
+            reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
+        },
+        evidence: BTreeMap::new(),
+        telemetry: PassTelemetry::default(),
+    }
 }
 
 fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>) -> CellRecord {

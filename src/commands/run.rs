@@ -23,6 +23,7 @@ use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::Identities;
 use crate::runner::stop::Stop;
+use crate::runner::watch::Said;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
 use crate::{runner, server};
@@ -151,6 +152,7 @@ async fn run_matrix(
     let mark = Mark::of_this_process(&target.id);
     let path: PathBuf = watched.folder.path().to_owned();
     let plan_folder = plan_folder(&target.plan);
+    let said = Said::default();
     let scope = RunScope {
         settings: &target.config.settings,
         mark: &mark,
@@ -159,6 +161,7 @@ async fn run_matrix(
         identities,
         stop: &stop,
         epoch: Instant::now(),
+        said: &said,
     };
     let work = Work {
         matrix: &target.matrix,

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Pass;
 use super::session::Session;
 use super::verdict::{BySource, Canaries, Facts, TierAccount};
+use super::watch::PcieBytes;
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -126,6 +127,8 @@ pub struct PassFacts<'a> {
     pub before: &'a Snapshot,
     /// Counters after.
     pub after: &'a Snapshot,
+    /// Bytes over PCIe, where telemetry knows them for the whole pass.
+    pub pcie: Option<PcieBytes>,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,
 }
@@ -148,7 +151,11 @@ impl PassFacts<'_> {
             wrong_prompt_length: self.wrong_prompt_length(),
             account: after.account(before),
             kv_bytes_per_token: self.kv_bytes_per_token(),
-            pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
+            pcie_rx_bytes: if is_sim {
+                simulated("labrun_sim_pcie_rx_bytes_total")
+            } else {
+                self.pcie.map(|pcie| pcie.rx_bytes)
+            },
             disk_read_bytes: if is_sim {
                 simulated("labrun_sim_disk_read_bytes_total")
             } else {

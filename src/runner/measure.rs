@@ -10,12 +10,14 @@ use super::evidence::{PassFacts, Snapshot, first_failure};
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, figures, judge};
+use super::watch::Watch;
 use super::{Pass, RunScope};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::telemetry::hub::Recorded;
 use crate::workload::Schedule;
 
 /// How long a tier may take to store what the fill left, before the cell goes on with a warning.
@@ -30,6 +32,8 @@ pub struct Kept<'a> {
     pub passes: &'a mut Vec<Pass>,
     /// What a reader should know.
     pub warnings: &'a mut Vec<String>,
+    /// What the machine did.
+    pub telemetry: &'a mut Recorded,
 }
 
 /// What one cell's steps share.
@@ -39,6 +43,7 @@ struct Measuring<'a> {
     scope: &'a RunScope<'a>,
     on_event: &'a mut dyn FnMut(Event<'_>),
     endpoint: Endpoint,
+    watch: Watch,
 }
 
 /// Measures `cell` in each of its states.
@@ -60,14 +65,18 @@ pub async fn measure(
         phase: Phase::Warm,
         error: error.into(),
     })?;
+    let watch = Watch::start(cell, session, scope).await;
     let mut measuring = Measuring {
         cell,
         session,
         scope,
         on_event,
         endpoint,
+        watch,
     };
-    measuring.all_states(requests, kept).await
+    let measured = measuring.all_states(requests, kept).await;
+    *kept.telemetry = measuring.watch.finish(scope.said, kept.warnings).await;
+    measured
 }
 
 impl Measuring<'_> {
@@ -111,6 +120,7 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
+        let edge = self.watch.begin(self.session);
         let started = self.scope.epoch.elapsed();
         let (load, died) = self
             .drive(schedule)
@@ -120,7 +130,8 @@ impl Measuring<'_> {
             phase: Phase::Verify,
             state: Some(state),
         });
-        let after = Snapshot::take(self.session).await;
+        let (after, telemetry) =
+            tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| {
             Err(Failure {
@@ -142,6 +153,7 @@ impl Measuring<'_> {
             load: &load,
             before: &before,
             after: &after,
+            pcie: telemetry.pcie(),
             canaries: asked,
         };
         let facts = pass.facts();
@@ -157,6 +169,7 @@ impl Measuring<'_> {
                 load,
                 verdict,
                 evidence,
+                telemetry,
             },
             ended,
         ))

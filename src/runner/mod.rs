@@ -1,5 +1,6 @@
 //! Takes cells through their phases, in order, cancellably. A failed cell is data, not an error.
 
+pub mod bottleneck;
 pub mod event;
 pub mod evidence;
 pub mod identity;
@@ -8,6 +9,7 @@ mod requests;
 pub mod session;
 pub mod stop;
 pub mod verdict;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,12 +25,14 @@ use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::state::CacheState;
 use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
+use crate::telemetry::hub::Recorded;
 use crate::workload::Schedule;
 use event::{Event, Phase};
 use identity::{Identities, Identity};
 use session::{EndedSession, Failure, LogPart, Session};
 use stop::Stop;
 use verdict::Verdict;
+use watch::PassTelemetry;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,8 @@ pub struct RunScope<'a> {
     pub stop: &'a Stop,
     /// When the run began, which all offsets are told from.
     pub epoch: Instant,
+    /// Warnings of telemetry that were made already.
+    pub said: &'a watch::Said,
 }
 
 /// How a cell ended.
@@ -82,6 +88,8 @@ pub struct Pass {
     pub verdict: Verdict,
     /// The figures that the verdict rests on, by name.
     pub evidence: BTreeMap<String, f64>,
+    /// What the machine did meanwhile.
+    pub telemetry: PassTelemetry,
 }
 
 /// What is known of a cell's server.
@@ -118,6 +126,8 @@ pub struct CellResult {
     pub server: ServerFacts,
     /// Its passes, in order.
     pub passes: Vec<Pass>,
+    /// What the machine did from its ready server to its end.
+    pub telemetry: Recorded,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
 }
@@ -203,6 +213,7 @@ async fn run_cell(
         ..ServerFacts::default()
     };
     let mut passes = Vec::new();
+    let mut telemetry = Recorded::default();
     let mut warnings = Vec::new();
     let measured = match session::ensure(slot, cell, position, scope, on_event).await {
         Ok(()) => match slot.as_mut() {
@@ -210,6 +221,7 @@ async fn run_cell(
                 let mut kept = measure::Kept {
                     passes: &mut passes,
                     warnings: &mut warnings,
+                    telemetry: &mut telemetry,
                 };
                 measure::measure(cell, session, scope, &mut kept, on_event).await
             }
@@ -251,6 +263,7 @@ async fn run_cell(
         outcome,
         server: facts,
         passes,
+        telemetry,
         warnings,
     };
     (result, ended)

@@ -139,6 +139,11 @@ impl Session {
         take_log_parts(&mut self.logs)
     }
 
+    /// The folder of its disk tier.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
     /// Bytes that its disk tier holds in files.
     pub fn scratch_bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.scratch)

@@ -174,8 +174,7 @@ fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
         gpus,
         disk_tier: kind.uses_disk().then(|| session.scratch().to_owned()),
         served: served(session),
-        redis: (kind == TierKind::Redis && !simulated)
-            .then(|| scope.settings.redis.url.clone()),
+        redis: (kind == TierKind::Redis && !simulated).then(|| scope.settings.redis.url.clone()),
         recorder: None,
     }
 }
@@ -207,6 +206,7 @@ mod tests {
             late: 0,
             mean: Some(1.0),
             max: Some(1.0),
+            near_max: 1.0,
             total: Some(total),
             covered,
         }
@@ -235,7 +235,11 @@ mod tests {
             rate("pcie_rx_throughput", "0", 1.0, 1.0),
             rate("pcie_tx_throughput", "0", 1.0, 1.0),
         ]);
-        assert_eq!(sampled.pcie(), None, "a sampled throughput is never relied on");
+        assert_eq!(
+            sampled.pcie(),
+            None,
+            "a sampled throughput is never relied on"
+        );
     }
 
     #[test]

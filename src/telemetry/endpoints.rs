@@ -168,7 +168,8 @@ struct Rows {
 
 impl Rows {
     fn keep(&mut self, source: &'static str, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
-        let device: Arc<str> = "".into();
+        // Where a file names devices only, it still says so.
+        let device: Arc<str> = if source == "simulated" { source } else { "" }.into();
         for &(name, label, metric, shape) in rows {
             let Some(value) = scrape.sum(name, label) else {
                 continue;
@@ -357,6 +358,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_does_not_answer_is_asked_again() {
+        drop(rustls::crypto::ring::default_provider().install_default());
         let endpoint = Endpoint::new("http://127.0.0.1:1", "m").unwrap();
         let mut sampler = EngineSampler::new(endpoint, None, seconds(1)).unwrap();
         for at in 0..2 {

@@ -135,7 +135,9 @@ impl Telemetry {
         let slow = telemetry.slow;
         telemetry.add("cpu", move || Ok(Box::new(CpuSampler::new(slow))));
         if let Some(url) = target.redis.clone() {
-            telemetry.add("redis", move || Ok(Box::new(RedisSampler::new(&url, slow)?)));
+            telemetry.add("redis", move || {
+                Ok(Box::new(RedisSampler::new(&url, slow)?))
+            });
         }
         telemetry.follow(target.served.clone());
         match chosen(&target.gpus, &target.served.leaders) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::sample::{Series, SeriesKey, Unit};
+use super::sample::{Point, Series, SeriesKey, Unit};
 
 /// A stretch of a run: a pass, mostly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,12 @@ pub struct Summary {
     pub samples: u64,
     /// Those of them that came late.
     pub late: u64,
-    /// Mean over time; of levels, over the points.
+    /// Mean over time.
     pub mean: Option<f64>,
     /// Largest point.
     pub max: Option<f64>,
+    /// Share of the time that it was at least half of its largest.
+    pub near_max: f64,
     /// Integral over the window, where that means something.
     pub total: Option<f64>,
     /// Share of the window that points with a span cover; 1 for levels.
@@ -56,34 +58,31 @@ pub fn summarize(series: &BTreeMap<SeriesKey, Series>, window: Window) -> Vec<Su
 }
 
 /// A rate is weighted by the part of its span that lies in the window: what moved in an interval
-/// that reaches over an edge is taken to have moved evenly in it.
+/// that reaches over an edge is taken to have moved evenly in it. A level is weighted by half the
+/// time to the points before and after it.
 fn summary(key: &SeriesKey, series: &Series, window: Window) -> Option<Summary> {
-    let (mut samples, mut late) = (0, 0);
-    let (mut weight, mut sum) = (0.0, 0.0);
-    let mut max = f64::NEG_INFINITY;
-    let mut has_span = false;
-    for point in &series.points {
-        let share = if point.span.is_zero() {
-            if point.at < window.from || point.at > window.to {
-                continue;
-            }
-            1.0
-        } else {
-            has_span = true;
-            window.overlap(point.at, point.span)
-        };
-        if share <= 0.0 {
-            continue;
-        }
-        samples += 1;
-        late += u64::from(point.late);
-        weight += share;
-        sum += share * point.value;
-        max = max.max(point.value);
-    }
-    if samples == 0 {
-        return None;
-    }
+    let has_span = series.points.iter().any(|point| !point.span.is_zero());
+    let weighed: Vec<(f64, &Point)> = if has_span {
+        let overlaps = series.points.iter();
+        overlaps
+            .map(|point| (window.overlap(point.at, point.span), point))
+            .filter(|(weight, _)| *weight > 0.0)
+            .collect()
+    } else {
+        levels(&series.points, window)
+    };
+    let weight: f64 = weighed.iter().map(|(weight, _)| weight).sum();
+    let sum: f64 = weighed
+        .iter()
+        .map(|(weight, point)| weight * point.value)
+        .sum();
+    let values = || weighed.iter().map(|(_, point)| point.value);
+    let max = values().reduce(f64::max)?;
+    let near: f64 = weighed
+        .iter()
+        .filter(|(_, point)| point.value >= max / 2.0)
+        .map(|(weight, _)| weight)
+        .sum();
     let covered = if has_span {
         (weight / window.seconds().max(f64::MIN_POSITIVE)).min(1.0)
     } else {
@@ -92,13 +91,33 @@ fn summary(key: &SeriesKey, series: &Series, window: Window) -> Option<Summary> 
     Some(Summary {
         key: key.clone(),
         unit: series.unit,
-        samples,
-        late,
+        samples: weighed.len() as u64,
+        late: weighed.iter().filter(|(_, point)| point.late).count() as u64,
         mean: (weight > 0.0).then(|| sum / weight),
         max: Some(max),
+        near_max: if weight > 0.0 { near / weight } else { 0.0 },
         total: (has_span && series.unit.integrates()).then_some(sum),
         covered,
     })
+}
+
+/// The points in the window, each with the time that it stands for.
+fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
+    let inside: Vec<&Point> = points
+        .iter()
+        .filter(|point| point.at >= window.from && point.at <= window.to)
+        .collect();
+    let gap = |one: Duration, other: Duration| other.saturating_sub(one).as_secs_f64() / 2.0;
+    let weight = |at: usize| {
+        let before = at.checked_sub(1).and_then(|before| inside.get(before));
+        let before = before.map_or(0.0, |before| gap(before.at, inside[at].at));
+        let after = inside.get(at + 1);
+        before + after.map_or(0.0, |after| gap(inside[at].at, after.at))
+    };
+    match inside.len() {
+        1 => vec![(1.0, inside[0])],
+        count => (0..count).map(|at| (weight(at), inside[at])).collect(),
+    }
 }
 
 /// Sum of the totals of `metric` over the devices of `source`; `None` where a device is covered by
@@ -119,7 +138,6 @@ pub fn total(summaries: &[Summary], source: &str, metric: &str, least: f64) -> O
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Point;
     use super::*;
 
     fn ms(value: u64) -> Duration {
@@ -167,6 +185,24 @@ mod tests {
     }
 
     #[test]
+    fn a_level_counts_by_the_time_that_it_stands_for() {
+        // A reading out of turn right after another must not count twice.
+        let all = series(
+            Unit::Count,
+            &[(0, 0, 0.0), (1000, 0, 8.0), (1001, 0, 8.0), (4000, 0, 2.0)],
+        );
+        let window = Window {
+            from: ms(0),
+            to: ms(4000),
+        };
+        let found = &summarize(&all, window)[0];
+        let expected = (0.5005 * 8.0 + 1.5 * 8.0 + 1.4995 * 2.0) / 4.0;
+        assert!((found.mean.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        let near = (0.5005 + 1.5) / 4.0;
+        assert!((found.near_max - near).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
     fn a_gap_lowers_the_cover_and_then_there_is_no_total_to_rely_on() {
         let all = series(
             Unit::BytesPerSecond,
@@ -193,6 +229,7 @@ mod tests {
         let found = &summarize(&levels, window)[0];
         assert_eq!((found.mean, found.max), (Some(300.0), Some(400.0)));
         assert_eq!((found.total, found.samples), (None, 2));
+        assert!((found.near_max - 1.0).abs() < 1e-9, "200 is half of 400");
         let sampled = series(Unit::SampledBytesPerSecond, &[(5, 5, 200.0)]);
         assert_eq!(summarize(&sampled, window)[0].total, None);
         assert_eq!(
