@@ -89,7 +89,7 @@ fn watch(
             _ = asked_to_end.recv() => {}
         }
         let to = telemetry.edge();
-        telemetry.settle(to).await;
+        let to = telemetry.settle(to).await;
         Ok((telemetry.stop(), Window { from, to }, epoch_s))
     })
 }

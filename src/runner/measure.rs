@@ -120,7 +120,7 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
-        let edge = self.watch.begin(self.session);
+        let edge = self.watch.begin(self.session).await;
         let started = self.scope.epoch.elapsed();
         let (load, died) = self
             .drive(schedule)

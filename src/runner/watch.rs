@@ -97,12 +97,16 @@ impl Watch {
         }
     }
 
-    /// The edge of a pass that begins now. A server that was started again is followed.
-    pub fn begin(&mut self, session: &Session) -> Option<Edge> {
+    /// The edge of a pass that begins when this returns: the samplers have read, so that none of
+    /// them asks the server for anything just as the first requests come. A server that was started
+    /// again is followed.
+    pub async fn begin(&mut self, session: &Session) -> Option<Edge> {
         let telemetry = self.telemetry.as_mut()?;
         telemetry.follow(served(session));
+        let at = telemetry.edge();
+        telemetry.settle(at).await;
         Some(Edge {
-            at: telemetry.edge(),
+            at,
             cpu: telemetry.cpu(),
         })
     }
@@ -112,8 +116,9 @@ impl Watch {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
             return PassTelemetry::default();
         };
-        let to = telemetry.edge();
-        telemetry.settle(to).await;
+        let edge = telemetry.edge();
+        // The readings of the edge come a moment after it, and all up to them is the pass's.
+        let to = telemetry.settle(edge).await;
         let window = Window { from: began.at, to };
         let summaries = telemetry.summaries(window);
         let used = telemetry.cpu().saturating_sub(began.cpu);

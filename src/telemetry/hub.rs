@@ -22,6 +22,8 @@ use crate::server::control::Endpoint;
 
 /// Longest wait for readings at the edge of a phase.
 const EDGE_LIMIT: Duration = Duration::from_millis(500);
+/// Readings of an edge come at most so much after it; what comes later is another time's.
+const EDGE_WIDTH: Duration = Duration::from_millis(50);
 /// Longest wait for samplers to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -235,8 +237,8 @@ impl Telemetry {
     }
 
     /// Waits until every sampler has read since `edge`, for a moment at most: one that blocks
-    /// holds nobody up.
-    pub async fn settle(&self, edge: Duration) {
+    /// holds nobody up. Returns when the readings were there.
+    pub async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
             && !self
@@ -246,6 +248,7 @@ impl Telemetry {
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        self.recording.now().min(edge + EDGE_WIDTH)
     }
 
     /// What the samplers say of `window` by now.

@@ -17,4 +17,5 @@ mod run_sim;
 mod secrets;
 mod stopping;
 mod support;
+mod telemetry;
 mod workloads;

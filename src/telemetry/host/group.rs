@@ -284,7 +284,7 @@ mod tests {
         let of = |batch: &Batch, metric: &str| {
             let points = batch.points().iter();
             let found = points.filter(|(key, _, _)| key.source == "server" && key.metric == metric);
-            found.map(|(_, _, point)| point.value).last()
+            found.map(|(_, _, point)| point.value).next_back()
         };
         assert!(of(&batch, "processes").unwrap() >= 1.0);
         assert!(of(&batch, "resident_memory").unwrap() > 1e6);
