@@ -12,7 +12,7 @@ use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::runner::verdict::{self, Status};
-use crate::runner::watch::PassTelemetry;
+use crate::runner::watch::{LEAST_COVER, PassTelemetry};
 use crate::runner::{self, CellResult, Pass};
 use crate::telemetry::sample::SeriesKey;
 
@@ -152,7 +152,8 @@ fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
             samples: summary.samples,
             mean: summary.mean,
             max: summary.max,
-            total: summary.total,
+            // A sum over a part of the pass is no sum of the pass.
+            total: summary.total.filter(|_| summary.covered >= LEAST_COVER),
         })
         .collect()
 }

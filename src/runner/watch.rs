@@ -14,8 +14,8 @@ use crate::plan::tier::TierKind;
 use crate::telemetry::hub::{Gpus, Recorded, Served, Target, Telemetry};
 use crate::telemetry::summary::{Summary, Window, total};
 
-/// Least share of a pass that PCIe readings must cover for their bytes to be relied on.
-const LEAST_COVER: f64 = 0.95;
+/// Least share of a pass that readings must cover for their sum to be relied on.
+pub const LEAST_COVER: f64 = 0.95;
 
 /// Warnings that a run makes once, however many of its cells have cause to.
 #[derive(Debug, Default)]
@@ -71,7 +71,10 @@ impl PassTelemetry {
 /// The edge at which a pass began.
 #[derive(Clone, Copy, Debug)]
 pub struct Edge {
-    at: Duration,
+    /// When the samplers were asked to read.
+    asked: Duration,
+    /// When they had read.
+    read: Duration,
     cpu: Duration,
 }
 
@@ -103,10 +106,10 @@ impl Watch {
     pub async fn begin(&mut self, session: &Session) -> Option<Edge> {
         let telemetry = self.telemetry.as_mut()?;
         telemetry.follow(served(session));
-        let at = telemetry.edge();
-        telemetry.settle(at).await;
+        let asked = telemetry.edge();
         Some(Edge {
-            at,
+            asked,
+            read: telemetry.settle(asked).await,
             cpu: telemetry.cpu(),
         })
     }
@@ -119,8 +122,15 @@ impl Watch {
         let edge = telemetry.edge();
         // The readings of the edge come a moment after it, and all up to them is the pass's.
         let to = telemetry.settle(edge).await;
-        let window = Window { from: began.at, to };
-        let summaries = telemetry.summaries(window);
+        let window = Window {
+            from: began.asked,
+            to,
+        };
+        let core = Window {
+            from: began.read,
+            to: edge,
+        };
+        let summaries = telemetry.summaries(window, core);
         let used = telemetry.cpu().saturating_sub(began.cpu);
         let client = load.audit.client_bound.as_deref();
         let bottleneck = bottleneck::of_pass(&summaries, client, telemetry.tier_disk());

@@ -15,15 +15,13 @@ use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
 use super::nvml::{NvmlSource, ReadError};
 use super::sample::{Recording, Series, SeriesKey};
-use super::summary::{Summary, Window, summarize};
+use super::summary::{Summary, Window, summarize_around};
 use super::thread::{Ended, Make, Sampler, SamplerThread};
 use crate::config;
 use crate::server::control::Endpoint;
 
-/// Longest wait for readings at the edge of a phase.
-const EDGE_LIMIT: Duration = Duration::from_millis(500);
-/// Readings of an edge come at most so much after it; what comes later is another time's.
-const EDGE_WIDTH: Duration = Duration::from_millis(50);
+/// Longest wait for readings at the edge of a phase, while no load runs.
+const EDGE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for samplers to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -237,7 +235,7 @@ impl Telemetry {
     }
 
     /// Waits until every sampler has read since `edge`, for a moment at most: one that blocks
-    /// holds nobody up. Returns when the readings were there.
+    /// holds nobody up. Returns when the readings were there, or the moment was over.
     pub async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
@@ -248,12 +246,12 @@ impl Telemetry {
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        self.recording.now().min(edge + EDGE_WIDTH)
+        self.recording.now()
     }
 
-    /// What the samplers say of `window` by now.
-    pub fn summaries(&self, window: Window) -> Vec<Summary> {
-        summarize(&self.recording.series(|_| true), window)
+    /// What the samplers say by now of a `window` around a `core` that must be covered.
+    pub fn summaries(&self, window: Window, core: Window) -> Vec<Summary> {
+        summarize_around(&self.recording.series(|_| true), window, core)
     }
 
     /// CPU time of all sampler threads by now.
@@ -309,7 +307,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(150)).await;
         let to = telemetry.edge();
         telemetry.settle(to).await;
-        let found = telemetry.summaries(Window { from, to });
+        let window = Window { from, to };
+        let found = telemetry.summaries(window, window);
         let recorded = telemetry.stop();
         let sources: Vec<&str> = found.iter().map(|summary| summary.key.source).collect();
         assert!(

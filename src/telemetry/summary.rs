@@ -46,21 +46,31 @@ pub struct Summary {
     pub near_max: f64,
     /// Integral over the window, where that means something.
     pub total: Option<f64>,
-    /// Share of the window that points with a span cover; 1 for levels.
+    /// Share of what is to be covered that points with a span cover; 1 for levels.
     pub covered: f64,
 }
 
 /// Sums up every series that says something of `window`.
 pub fn summarize(series: &BTreeMap<SeriesKey, Series>, window: Window) -> Vec<Summary> {
+    summarize_around(series, window, window)
+}
+
+/// The same for a `window` around a `core`: the samplers read a moment before and after the core,
+/// when nothing moves any more, and what they read belongs to it. The core is what must be covered.
+pub fn summarize_around(
+    series: &BTreeMap<SeriesKey, Series>,
+    window: Window,
+    core: Window,
+) -> Vec<Summary> {
     let all = series.iter();
-    all.filter_map(|(key, series)| summary(key, series, window))
+    all.filter_map(|(key, series)| summary(key, series, window, core))
         .collect()
 }
 
 /// A rate is weighted by the part of its span that lies in the window: what moved in an interval
 /// that reaches over an edge is taken to have moved evenly in it. A level is weighted by half the
 /// time to the points before and after it.
-fn summary(key: &SeriesKey, series: &Series, window: Window) -> Option<Summary> {
+fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Option<Summary> {
     let has_span = series.points.iter().any(|point| !point.span.is_zero());
     let weighed: Vec<(f64, &Point)> = if has_span {
         let overlaps = series.points.iter();
@@ -84,7 +94,11 @@ fn summary(key: &SeriesKey, series: &Series, window: Window) -> Option<Summary> 
         .map(|(weight, _)| weight)
         .sum();
     let covered = if has_span {
-        (weight / window.seconds().max(f64::MIN_POSITIVE)).min(1.0)
+        let points = weighed.iter();
+        let inside: f64 = points
+            .map(|(_, point)| core.overlap(point.at, point.span))
+            .sum();
+        (inside / core.seconds().max(f64::MIN_POSITIVE)).min(1.0)
     } else {
         1.0
     };
