@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::redact;
 use super::schema::{
-    Bottleneck, CellOutcome, CellRecord, Counts, FORMAT, MetricSummary, PassRecord, RequestOutcome,
-    RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
+    Bottleneck, CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, MetricSummary, PassRecord,
+    RequestOutcome, RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -121,7 +121,7 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
         verdict: verdict_record(&pass.verdict),
         evidence: pass.evidence.clone(),
         client: client_figures(pass),
-        ledger: Vec::new(),
+        ledger: pass.ledger.iter().map(ledger_row).collect(),
         telemetry: metric_summaries(&pass.telemetry),
         bottleneck: pass.telemetry.bottleneck.as_ref().map(|found| Bottleneck {
             name: found.name.to_owned(),
@@ -156,6 +156,16 @@ fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
             total: summary.total.filter(|_| summary.covered >= LEAST_COVER),
         })
         .collect()
+}
+
+fn ledger_row(row: &runner::ledger::Row) -> LedgerRow {
+    LedgerRow {
+        path: row.path.to_owned(),
+        tokens: row.tokens,
+        expected_bytes: row.expected_bytes,
+        moved_bytes: row.moved_bytes,
+        method: row.method.to_owned(),
+    }
 }
 
 fn verdict_record(verdict: &verdict::Verdict) -> Verdict {

@@ -54,18 +54,22 @@ pub struct PassTelemetry {
 impl PassTelemetry {
     /// Bytes over PCIe, where they are known for the whole pass.
     pub fn pcie(&self) -> Option<PcieBytes> {
-        let methods = [
-            ("gpm", "pcie_rx_gpm", "pcie_tx_gpm"),
-            ("nvml-counters", "pcie_rx_counters", "pcie_tx_counters"),
-        ];
-        methods.into_iter().find_map(|(method, rx, tx)| {
-            Some(PcieBytes {
-                rx_bytes: total(&self.summaries, "gpu", rx, LEAST_COVER)?,
-                tx_bytes: total(&self.summaries, "gpu", tx, LEAST_COVER)?,
-                method,
-            })
-        })
+        pcie_of(&self.summaries)
     }
+}
+
+fn pcie_of(summaries: &[Summary]) -> Option<PcieBytes> {
+    let methods = [
+        ("gpm", "pcie_rx_gpm", "pcie_tx_gpm"),
+        ("nvml-counters", "pcie_rx_counters", "pcie_tx_counters"),
+    ];
+    methods.into_iter().find_map(|(method, rx, tx)| {
+        Some(PcieBytes {
+            rx_bytes: total(summaries, "gpu", rx, LEAST_COVER)?,
+            tx_bytes: total(summaries, "gpu", tx, LEAST_COVER)?,
+            method,
+        })
+    })
 }
 
 /// The edge at which a pass began.
@@ -111,6 +115,32 @@ impl Watch {
             asked,
             read: telemetry.settle(asked).await,
             cpu: telemetry.cpu(),
+        })
+    }
+
+    /// The bytes of a pass, with what was stored out of the GPU between its end and now: a tier
+    /// stores behind the answers.
+    pub async fn with_stores(
+        &self,
+        began: Option<Edge>,
+        pcie: Option<PcieBytes>,
+    ) -> Option<PcieBytes> {
+        let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
+            return pcie;
+        };
+        let edge = telemetry.edge();
+        let window = Window {
+            from: began.asked,
+            to: telemetry.settle(edge).await,
+        };
+        let core = Window {
+            from: began.read,
+            to: edge,
+        };
+        let until_now = pcie_of(&telemetry.summaries(window, core))?;
+        Some(PcieBytes {
+            tx_bytes: until_now.tx_bytes,
+            ..pcie?
         })
     }
 
