@@ -143,7 +143,7 @@ impl Measuring<'_> {
         let (after, telemetry) =
             tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
         let mut asked = None;
-        let mut ended = died.map_or(Ok(()), ended_early);
+        let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
         let mut pcie = telemetry.pcie();
         if ended.is_ok() && !self.scope.stop.requested() {
@@ -296,7 +296,7 @@ impl Measuring<'_> {
 }
 
 /// The server ended while requests ran.
-fn ended_early(how: String) -> Result<(), Failure> {
+fn ended_early(how: &str) -> Result<(), Failure> {
     Err(Failure {
         phase: Phase::Load,
         error: anyhow!("{how} while requests ran"),

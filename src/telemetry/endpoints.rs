@@ -224,12 +224,14 @@ impl Sampler for EngineSampler {
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
         // One that does not answer now is asked again: it may be busy, or going.
         if let Some(scrape) = ask(&self.runtime, self.control.metrics()) {
+            batch.answered();
             self.rows.keep("engine", &ENGINE, &scrape, batch);
             self.rows.keep("simulated", &SIMULATED, &scrape, batch);
         }
         if let Some(url) = &self.lmcache {
             let url = format!("{url}/metrics");
             if let Some(scrape) = ask(&self.runtime, self.control.scrape(&url)) {
+                batch.answered();
                 self.rows.keep("lmcache", &LMCACHE, &scrape, batch);
             }
         }
@@ -272,6 +274,7 @@ impl Sampler for RedisSampler {
         let Some(info) = ask(&self.runtime, self.redis.info()) else {
             return Ok(());
         };
+        batch.answered();
         for (metric, unit, value) in [
             ("read", Unit::BytesPerSecond, info.net_output_bytes),
             ("write", Unit::BytesPerSecond, info.net_input_bytes),

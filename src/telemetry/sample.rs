@@ -184,6 +184,7 @@ pub struct Batch {
     pub late: bool,
     /// Something that a reader should know.
     pub warnings: Vec<String>,
+    made: (Duration, Instant),
     points: Vec<(SeriesKey, Unit, Point)>,
 }
 
@@ -194,8 +195,15 @@ impl Batch {
             at,
             late,
             warnings: Vec::new(),
+            made: (at, Instant::now()),
             points: Vec::new(),
         }
+    }
+
+    /// From here on points have the time of now: an answer that took long tells of its end.
+    pub fn answered(&mut self) {
+        let (at, made) = self.made;
+        self.at = at + made.elapsed();
     }
 
     /// Adds a value that is true at one instant.

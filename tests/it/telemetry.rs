@@ -10,7 +10,8 @@ fn total(pass: &Value, source: &str, metric: &str) -> f64 {
         .iter()
         .find(|row| row["source"] == source && row["metric"] == metric)
         .unwrap_or_else(|| panic!("no {source} {metric} in {pass}"));
-    row["total"].as_f64().unwrap()
+    let total = row["total"].as_f64();
+    total.unwrap_or_else(|| panic!("{source} {metric} has no total: {row} in {pass}"))
 }
 
 #[test]
