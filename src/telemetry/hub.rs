@@ -239,10 +239,7 @@ impl Telemetry {
     pub async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
-            && !self
-                .threads
-                .iter()
-                .all(|thread| thread.has_read_since(edge))
+            && !self.all_threads().all(|thread| thread.has_read_since(edge))
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -73,8 +73,10 @@ pub fn summarize_around(
 fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Option<Summary> {
     let has_span = series.points.iter().any(|point| !point.span.is_zero());
     let weighed: Vec<(f64, &Point)> = if has_span {
-        let overlaps = series.points.iter();
-        overlaps
+        // What was read before the core began is of the time before.
+        let points = series.points.iter();
+        points
+            .filter(|point| point.at > core.from)
             .map(|point| (window.overlap(point.at, point.span), point))
             .filter(|(weight, _)| *weight > 0.0)
             .collect()
@@ -214,6 +216,27 @@ mod tests {
         assert!((found.mean.unwrap() - expected).abs() < 1e-9, "{found:?}");
         let near = (0.5005 + 1.5) / 4.0;
         assert!((found.near_max - near).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_read_at_the_edges_of_a_core_is_told_from_what_was_before() {
+        // Read at 0, 1000 (just before the core), 2000 (just after it) and 3000.
+        let all = series(
+            Unit::BytesPerSecond,
+            &[(1000, 1000, 700.0), (2000, 1000, 50.0), (3000, 1000, 900.0)],
+        );
+        let window = Window {
+            from: ms(990),
+            to: ms(2010),
+        };
+        let core = Window {
+            from: ms(1005),
+            to: ms(1995),
+        };
+        let found = &summarize_around(&all, window, core)[0];
+        let expected = 50.0 + 0.010 * 900.0;
+        assert!((found.total.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        assert!((found.covered - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -163,9 +163,12 @@ fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
             recording.warn(why);
             return;
         }
-        if in_turn {
-            planned = next_tick(planned, interval, recording.now());
-        }
+        planned = if in_turn {
+            next_tick(planned, interval, recording.now())
+        } else {
+            // The edge of a phase begins the grid anew: nothing is read twice for it.
+            began + interval
+        };
     }
 }
 
