@@ -6,10 +6,13 @@
 )]
 
 mod diff;
+mod exchange;
 mod external;
 mod fault_table;
 mod faults;
+mod faulty;
 mod layering;
+mod limits;
 mod plan_errors;
 mod process;
 mod real_stack;
@@ -17,6 +20,7 @@ mod redis;
 mod resume;
 mod run_sim;
 mod secrets;
+mod shards;
 mod stopping;
 mod support;
 mod telemetry;
