@@ -26,6 +26,7 @@ use crate::runner::Pass;
 use crate::runner::evidence::first_failure;
 use crate::runner::stop::Stop;
 use crate::runner::verdict::{Status, Verdict};
+use crate::runner::watch::PassTelemetry;
 use crate::server::control::{self, Control};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
 use crate::workload::{self, Schedule, Workload};
@@ -231,6 +232,7 @@ fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
         },
         evidence: BTreeMap::new(),
+        telemetry: PassTelemetry::default(),
         ledger: Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ use crate::runner::lint::{self, Severity};
 use crate::runner::machine::too_little_room;
 use crate::runner::repeats::Medians;
 use crate::runner::stop::Stop;
+use crate::runner::watch::Said;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
 use crate::{runner, server};
@@ -240,6 +241,7 @@ impl Running<'_> {
         let path: PathBuf = watched.folder.path().to_owned();
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);
+        let said = Said::default();
         let scope = RunScope {
             settings: &target.config.settings,
             mark: &mark,
@@ -248,6 +250,7 @@ impl Running<'_> {
             identities,
             stop: &stop,
             epoch: Instant::now(),
+            said: &said,
         };
         let work = Work {
             matrix: &target.matrix,

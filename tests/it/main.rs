@@ -23,4 +23,5 @@ mod secrets;
 mod shards;
 mod stopping;
 mod support;
+mod telemetry;
 mod workloads;
