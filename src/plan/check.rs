@@ -185,7 +185,7 @@ impl Parts<'_, '_> {
     }
 
     fn simulated_lens(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
-        if server.launcher != Launcher::Sim {
+        if !server.is_simulated() {
             return;
         }
         let len = |shape: &Shape<'_>| u64::from(shape.prompt_len) + u64::from(shape.gen_len);

@@ -10,7 +10,6 @@ use super::schema::{
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
 use crate::runner::verdict::{self, Status};
 use crate::runner::{self, CellResult, Pass};
 
@@ -25,9 +24,10 @@ pub fn source_of_version(version: Option<&str>) -> Source {
 /// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
 /// answers to `/version`.
 pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
-    match cell.resolved.server.launcher {
-        Launcher::Sim => Source::Simulated,
-        Launcher::Process | Launcher::External => source_of_version(version),
+    if cell.resolved.server.is_simulated() {
+        Source::Simulated
+    } else {
+        source_of_version(version)
     }
 }
 

@@ -9,7 +9,6 @@ use super::verdict::{BySource, Canaries, Facts, TierAccount};
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
 use crate::server::geometry::kv_bytes_per_token;
 use crate::server::prom::Scrape;
@@ -135,7 +134,7 @@ impl PassFacts<'_> {
     pub fn facts(&self) -> Facts {
         let (before, after) = (self.before, self.after);
         let simulated = |name| after.engine_growth(before, name, None);
-        let is_sim = self.cell.resolved.server.launcher == Launcher::Sim;
+        let is_sim = self.cell.resolved.server.is_simulated();
         Facts {
             state: self.state,
             tier: self.cell.tier.kind,
@@ -225,7 +224,7 @@ impl PassFacts<'_> {
 
     fn kv_bytes_per_token(&self) -> Option<f64> {
         let server = &self.cell.resolved.server;
-        if server.launcher == Launcher::Sim {
+        if server.is_simulated() {
             return Some(server.sim.kv_bytes_per_token as f64);
         }
         let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());

@@ -13,7 +13,7 @@ use super::verdict::{Canaries, figures, judge};
 use super::{Pass, RunScope};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
-use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::server::LmcacheMode;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::workload::Schedule;
@@ -184,9 +184,10 @@ impl Measuring<'_> {
     async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
         if !matches!(self.cell.tier.kind, TierKind::Baseline) {
             // LMCache publishes its in-process counters every 10 s; files tell sooner.
-            let pause = match self.cell.resolved.server.launcher {
-                Launcher::Sim => Duration::from_millis(25),
-                Launcher::Process | Launcher::External => Duration::from_millis(250),
+            let pause = if self.cell.resolved.server.is_simulated() {
+                Duration::from_millis(25)
+            } else {
+                Duration::from_millis(250)
             };
             let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
             if quiet.is_err() {
