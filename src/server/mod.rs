@@ -13,6 +13,8 @@ pub mod proc_stat;
 pub mod process;
 pub mod prom;
 pub mod ready;
+pub mod redis;
+pub mod redis_local;
 pub mod render;
 pub mod simulated;
 

@@ -11,6 +11,7 @@ mod layering;
 mod plan_errors;
 mod process;
 mod real_stack;
+mod redis;
 mod run_sim;
 mod secrets;
 mod stopping;
