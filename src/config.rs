@@ -21,6 +21,8 @@ pub struct Settings {
     pub process: Process,
     /// The Redis of the redis tier.
     pub redis: Redis,
+    /// Containers.
+    pub docker: Docker,
     /// Environment of every server, under the plan's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -54,6 +56,15 @@ pub struct Process {
 pub struct Redis {
     /// `redis://host:port`.
     pub url: String,
+}
+
+/// `[docker]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docker {
+    /// Folder of Hugging Face's cache that containers get; empty: `HF_HOME` or
+    /// `~/.cache/huggingface`, where it is there.
+    pub hf_cache: PathBuf,
 }
 
 /// The settings in force and where each came from.
@@ -155,7 +166,7 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.settings.paths.results, PathBuf::from("results"));
         assert_eq!(config.origins["paths.results"], "built-in defaults");
-        assert_eq!(config.origins.len(), 6, "{:?}", config.origins);
+        assert_eq!(config.origins.len(), 7, "{:?}", config.origins);
     }
 
     #[test]

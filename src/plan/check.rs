@@ -9,7 +9,7 @@ use super::axes::{Axes, check_names};
 use super::problem::list;
 use super::reader::{Located, Problems, TableReader};
 use super::run::RunSpec;
-use super::server::{Launcher, LmcacheMode, ServerSpec};
+use super::server::{LmcacheMode, ServerSpec};
 use super::shape::{MOST_CELLS, Shape, cells, shapes};
 use super::sim_spec::MODEL_LEN;
 use super::state::CacheState;

@@ -197,12 +197,20 @@ impl DockerSpec {
             );
         }
         if self.network == "none" {
-            add("network", "without a network nothing can be asked", "remove it");
+            add(
+                "network",
+                "without a network nothing can be asked",
+                "remove it",
+            );
         }
         for name in &self.secrets {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 let message = format!("`{name}` in `secrets` cannot name a variable");
-                add("secrets", &message, "write the name only; its value is taken from the environment");
+                add(
+                    "secrets",
+                    &message,
+                    "write the name only; its value is taken from the environment",
+                );
             }
         }
     }
@@ -255,7 +263,9 @@ fn read_bytes(table: &TableReader<'_>, key: &str) -> Option<u64> {
 /// A size as Docker reads it: units are powers of 1024, with or without `iB`.
 fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let shift = match text[digits..].trim().to_ascii_lowercase().as_str() {
         "b" => 0,
@@ -275,10 +285,15 @@ fn read_ulimits(table: &TableReader<'_>) -> BTreeMap<String, Ulimit> {
     };
     for name in limits.keys() {
         let read = |value: &DeValue<'_>| {
-            if value.as_integer().is_some_and(|number| number.as_str() == "-1") {
+            if value
+                .as_integer()
+                .is_some_and(|number| number.as_str() == "-1")
+            {
                 return Ok(-1);
             }
-            let limit = non_negative(value).ok().and_then(|limit| i64::try_from(limit).ok());
+            let limit = non_negative(value)
+                .ok()
+                .and_then(|limit| i64::try_from(limit).ok());
             limit.ok_or_else(|| "a number, -1 for no limit".to_owned())
         };
         if let Some(found) = limits.read(&name.value, read) {

@@ -163,7 +163,8 @@ impl ServerSpec {
 
     /// Whether labrun's simulator serves, in a process or in a container.
     pub fn is_simulated(&self) -> bool {
-        self.launcher == Launcher::Sim || self.docker.as_ref().is_some_and(|docker| docker.simulator)
+        self.launcher == Launcher::Sim
+            || self.docker.as_ref().is_some_and(|docker| docker.simulator)
     }
 
     /// Whether the engine keeps KV of earlier prompts on the GPU.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::redact;
 use super::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
-    Source, Verdict, VerdictStatus,
+    CellOutcome, CellRecord, ContainerRecord, Counts, FORMAT, PassRecord, RequestOutcome,
+    RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::runner::verdict::{self, Status};
 use crate::runner::{self, CellResult, Pass};
+use crate::server::docker::container::ContainerFacts;
 
 /// Simulated where the server's version says so.
 pub fn source_of_version(version: Option<&str>) -> Source {
@@ -56,9 +57,29 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
             ready_s: result.server.ready.map(|ready| ready.as_secs_f64()),
             stopped: result.server.stopped.clone(),
             reused: result.server.reused,
+            containers: result
+                .server
+                .containers
+                .iter()
+                .map(container_record)
+                .collect(),
         },
         passes: result.passes.iter().map(pass_record).collect(),
         warnings: result.warnings.clone(),
+    }
+}
+
+fn container_record(facts: &ContainerFacts) -> ContainerRecord {
+    ContainerRecord {
+        role: facts.role.to_owned(),
+        image: facts.image.clone(),
+        image_id: facts.image_id.clone(),
+        digest: facts.digest.clone(),
+        started_at: facts.started_at.clone(),
+        finished_at: facts.finished_at.clone(),
+        exit_code: facts.exit_code,
+        oom_killed: facts.oom_killed,
+        restart_count: facts.restart_count,
     }
 }
 

@@ -123,7 +123,8 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let path = folder.join(part.name);
     let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     let mut copy = BufWriter::new(copy);
-    if reused {
+    // Lines of JSON have no comments.
+    if reused && !part.name.ends_with(".jsonl") {
         writeln!(
             copy,
             "# labrun: this server was started by an earlier cell; its part follows"
@@ -150,6 +151,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
         Event::PhaseStarted { phase, state } => {
             json!({"event": "phase-started", "phase": phase.name(), "state": state})
         }
+        Event::LaunchProgress { line } => json!({"event": "launch-progress", "line": line}),
         // Progress is for the terminal.
         Event::LoadStarted { .. } => return None,
         Event::CellFinished { result } => {

@@ -14,7 +14,20 @@ use crate::server::control::Control;
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
 use crate::server::render::Rendered;
-use crate::server::{self, LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, leftovers, log};
+use crate::server::{
+    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
+    leftovers, log,
+};
+
+/// Files that a server writes to, of which each cell keeps its part.
+const LOGS: [&str; 6] = [
+    SERVER_LOG,
+    STDERR_LOG,
+    LMCACHE_LOG,
+    docker::LMCACHE_STDERR_LOG,
+    docker::REDIS_LOG,
+    CONTAINER_STATS,
+];
 
 /// Lines of a log that a failure quotes.
 const TAIL_LINES: usize = 20;
@@ -71,7 +84,12 @@ impl Failure {
 
 impl Session {
     /// Starts the server of `cell`; it is not ready yet.
-    pub fn start(cell: &Cell, number: u32, scope: &RunScope<'_>) -> Result<Self> {
+    pub async fn start(
+        cell: &Cell,
+        number: u32,
+        scope: &RunScope<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let folder = scope.folder.join("servers").join(number.to_string());
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("making the folder `{}`", folder.display()))?;
@@ -81,11 +99,12 @@ impl Session {
             mark: scope.mark,
             folder: &folder,
             scratch: &scratch,
+            cancel: &scope.stop.polite,
         };
         let rendered = server::rendered(cell, scope.settings, &scratch)?;
-        let server = server::launch(cell, rendered.as_ref(), launch)?;
+        let server = server::launch(cell, rendered.as_ref(), launch, say).await?;
         let control = Control::new(server.endpoint().clone())?;
-        let logs = [SERVER_LOG, LMCACHE_LOG]
+        let logs = LOGS
             .map(|name| LogPart {
                 name,
                 path: folder.join(name),
@@ -126,10 +145,15 @@ impl Session {
     /// The last lines of its logs, oldest first; of the LMCache server's too where there is one.
     pub fn log_tail(&self) -> Vec<String> {
         let mut lines = log::tail(&self.folder.join(SERVER_LOG), TAIL_LINES);
-        let sidecar = log::tail(&self.folder.join(LMCACHE_LOG), TAIL_LINES);
-        if !sidecar.is_empty() {
-            lines.push(format!("--- {LMCACHE_LOG}"));
-            lines.extend(sidecar);
+        for name in LOGS
+            .iter()
+            .filter(|name| **name != SERVER_LOG && name.ends_with(".log"))
+        {
+            let more = log::tail(&self.folder.join(name), TAIL_LINES);
+            if !more.is_empty() {
+                lines.push(format!("--- {name}"));
+                lines.extend(more);
+            }
         }
         lines
     }
@@ -223,7 +247,9 @@ pub async fn ensure(
     }
     let phase = Phase::Launch;
     on_event(Event::PhaseStarted { phase, state: None });
-    let session = Session::start(cell, number, scope).map_err(Failure::of(phase))?;
+    let mut say = |line: &str| on_event(Event::LaunchProgress { line });
+    let session = Session::start(cell, number, scope, &mut say).await;
+    let session = session.map_err(Failure::of(phase))?;
     let session = slot.insert(session);
     let phase = Phase::Ready;
     on_event(Event::PhaseStarted { phase, state: None });
