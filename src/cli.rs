@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::PcieMethod;
+use crate::record::resume::Retry;
+
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
 #[command(name = "labrun", version, args_conflicts_with_subcommands = true)]
@@ -35,6 +38,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Serve the simulator: an OpenAI-compatible server without a GPU. All it answers is simulated.
     Sim(SimArgs),
+    /// Record this machine's telemetry (GPUs, PCIe bytes, disks, CPU) for a while, without a load.
+    Telemetry(TelemetryArgs),
     /// List and remove servers that a killed run left behind.
     Clean(CleanArgs),
 }
@@ -42,8 +47,20 @@ pub enum Command {
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The plan, a TOML file.
+    /// The plan, a TOML file; with --resume also a run's folder.
     pub plan: Option<PathBuf>,
+    /// Continue: what is finished and still what the plan asks for is kept. Without --out or a run's
+    /// folder, the latest run of the plan.
+    #[arg(long)]
+    pub resume: bool,
+    /// Which finished cells --resume measures again.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "failed",
+        requires = "resume"
+    )]
+    pub retry: Retry,
     /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -181,6 +198,29 @@ pub struct BenchArgs {
     /// Measure what the client can do on this machine, and nothing else.
     #[arg(long)]
     pub calibrate: bool,
+}
+
+/// Arguments of `labrun telemetry`.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// How long, unless interrupted before.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Write telemetry.parquet, pcie_stats.csv, disk_io_stats.csv and summary.json here.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only this GPU; may be repeated [default: all].
+    #[arg(long, value_name = "INDEX")]
+    pub gpu: Vec<u32>,
+    /// How bytes over PCIe are told [default: `telemetry.pcie` of the settings].
+    #[arg(long, value_name = "METHOD")]
+    pub pcie: Option<PcieMethod>,
+    /// Keep NVML's raw answers in a file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub record_replay: Option<PathBuf>,
+    /// Settings of this machine, over the built-in defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Arguments of `labrun clean`.

@@ -87,7 +87,8 @@ pub fn read_run(folder: &Path) -> Result<RunData> {
     RunData::from_frames(cells)
 }
 
-fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
+/// The folders of all complete cells under `cells`, in the order of their names.
+pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(cells).with_context(|| format!("no run here: `{}`", cells.display()))?;
     let mut folders = Vec::new();

@@ -6,6 +6,7 @@
 pub mod control;
 pub mod docker;
 pub mod external;
+pub mod facts;
 pub mod geometry;
 pub mod group;
 pub mod leftovers;

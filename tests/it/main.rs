@@ -12,6 +12,7 @@ mod plan_errors;
 mod process;
 mod real_stack;
 mod redis;
+mod resume;
 mod run_sim;
 mod secrets;
 mod stopping;

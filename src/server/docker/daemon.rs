@@ -90,6 +90,12 @@ fn client(host: &str) -> Result<Docker> {
     Ok(docker.with_timeout(ANSWER_LIMIT))
 }
 
+/// Whether a daemon is to be expected: one is named, or the default socket is there.
+pub fn may_be_there() -> bool {
+    let host = host();
+    host != DEFAULT_HOST || Path::new("/var/run/docker.sock").exists()
+}
+
 /// The address that Docker's own client would use: `DOCKER_HOST`, then `DOCKER_CONTEXT`, then the
 /// current context of its configuration, then the default socket.
 pub fn host() -> String {

@@ -150,6 +150,24 @@ fn lmcache_image(spec: &DockerSpec) -> &str {
     }
 }
 
+/// The id of the image that the cell's server would run from now; absent where it is still to be
+/// pulled, or Docker does not answer.
+pub fn image_id(cell: &Cell) -> Option<String> {
+    let name = spec_of(cell).ok()?.image.clone();
+    // A thread of its own, since the caller may be within a runtime or not.
+    let asked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .ok()?;
+        runtime.block_on(async {
+            let daemon = Daemon::connect().await.ok()?;
+            image::inspect(&daemon, &name).await.ok().flatten()
+        })
+    });
+    Some(asked.join().ok().flatten()?.id)
+}
+
 /// Starts the containers of `cell`, sidecars first, each healthy before the next. Where one cannot
 /// be started, all are removed again.
 pub async fn launch(
