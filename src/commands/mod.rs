@@ -2,6 +2,7 @@
 
 mod bench;
 mod clean;
+mod doctor;
 mod manifest;
 mod plan;
 mod plot;
@@ -77,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
+        Some(Command::Doctor(args)) => doctor::doctor(&args),
     }
 }
 

@@ -17,6 +17,7 @@ use super::redact;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
 use crate::runner::session::LogPart;
+use crate::server::CONTAINER_STATS;
 
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     let mut copy = BufWriter::new(copy);
     // Lines of JSON have no comments.
-    if reused && !part.name.ends_with(".jsonl") {
+    if reused && part.name != CONTAINER_STATS {
         writeln!(
             copy,
             "# labrun: this server was started by an earlier cell; its part follows"

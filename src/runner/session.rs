@@ -147,7 +147,7 @@ impl Session {
         let mut lines = log::tail(&self.folder.join(SERVER_LOG), TAIL_LINES);
         for name in LOGS
             .iter()
-            .filter(|name| **name != SERVER_LOG && name.ends_with(".log"))
+            .filter(|name| **name != SERVER_LOG && **name != CONTAINER_STATS)
         {
             let more = log::tail(&self.folder.join(name), TAIL_LINES);
             if !more.is_empty() {

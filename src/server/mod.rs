@@ -125,7 +125,7 @@ pub async fn launch(
     Ok(match cell.resolved.server.launcher {
         Launcher::Sim => Box::new(simulated::launch(cell, rendered, scope)?),
         Launcher::Process => Box::new(process::launch(cell, rendered, scope)?),
-        Launcher::Docker => Box::new(docker::launch(cell, rendered, scope, say).await?),
+        Launcher::Docker => Box::new(Box::pin(docker::launch(cell, rendered, scope, say)).await?),
         Launcher::External => Box::new(external::attach(cell)?),
     })
 }

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod docker;
 mod external;
 mod faults;
 mod layering;

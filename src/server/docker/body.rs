@@ -95,7 +95,7 @@ impl Basis<'_> {
         port: u16,
     ) -> Result<ContainerCreateBody> {
         let mut binds = self.binds()?;
-        let mut environment = self.environment()?;
+        let mut environment = self.environment();
         let host = if is_on_host(self.spec) {
             "127.0.0.1"
         } else {
@@ -129,7 +129,7 @@ impl Basis<'_> {
             .into_iter()
             .map(|argument| argument.to_string_lossy().into_owned());
         let mut body = self.body(image, "server", &self.spec.command, arguments.collect());
-        body.env = Some(lines(environment, image));
+        body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
         if !is_on_host(self.spec) {
@@ -168,7 +168,7 @@ impl Basis<'_> {
         let mut all: Vec<String> = own.map(str::to_owned).into();
         all.extend(arguments);
         let mut body = self.body(image, "lmcache", &self.spec.lmcache_command, all);
-        body.env = Some(lines(self.environment()?, image));
+        body.env = Some(lines(&self.environment(), image));
         let binds = self.binds()?;
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
@@ -323,7 +323,7 @@ impl Basis<'_> {
             .filter(|folder| folder.is_dir())
     }
 
-    fn environment(&self) -> Result<BTreeMap<String, String>> {
+    fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         if !self.spec.simulator && self.hf_cache().is_some() {
             all.insert("HF_HOME".to_owned(), HF_HOME.to_owned());
@@ -341,13 +341,13 @@ impl Basis<'_> {
         {
             all.insert(name.to_owned(), value.to_owned());
         }
-        Ok(all)
+        all
     }
 }
 
 /// The environment as Docker takes it. A name alone takes the image's value out: a stray LMCACHE_*
 /// would silently override the rendered file.
-fn lines(environment: BTreeMap<String, String>, image: &Image) -> Vec<String> {
+fn lines(environment: &BTreeMap<String, String>, image: &Image) -> Vec<String> {
     let stray = image
         .env
         .iter()

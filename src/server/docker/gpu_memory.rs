@@ -18,14 +18,15 @@ const SLACK: u64 = 512 << 20;
 /// The memory in use on each GPU before a container was started.
 #[derive(Debug)]
 pub struct GpuMemory {
-    nvml: Nvml,
+    /// Boxed: it is a table of hundreds of functions.
+    nvml: Box<Nvml>,
     used_bytes: Vec<u64>,
 }
 
 impl GpuMemory {
     /// What is in use now; `None` on machines without NVML.
     pub fn now() -> Option<Self> {
-        let nvml = Nvml::init().ok()?;
+        let nvml = Box::new(Nvml::init().ok()?);
         let used_bytes = used(&nvml);
         Some(Self { nvml, used_bytes })
     }

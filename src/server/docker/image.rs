@@ -209,7 +209,6 @@ mod tests {
             progress_detail: progress.map(|(current, total)| ProgressDetail {
                 current: Some(current),
                 total: Some(total),
-                ..ProgressDetail::default()
             }),
             ..CreateImageInfo::default()
         };

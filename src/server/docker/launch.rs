@@ -62,9 +62,10 @@ impl Launch<'_> {
         {
             parts.network = Some(self.network(parts, &labels).await?);
         }
-        let redis_url = match has_own_redis(self.cell) {
-            true => Some(self.redis(parts, &labels, say).await?),
-            false => None,
+        let redis_url = if has_own_redis(self.cell) {
+            Some(self.redis(parts, &labels, say).await?)
+        } else {
+            None
         };
         let (lmcache_url, transfer) = match self.rendered {
             None => (None, None),
@@ -77,6 +78,29 @@ impl Launch<'_> {
                 Some(json!({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})),
             ),
         };
+        let port = self
+            .server(parts, &labels, &server_image, transfer.as_ref())
+            .await?;
+        let url = format!("http://127.0.0.1:{}", self.port_of(parts, port));
+        let endpoint = Endpoint {
+            url,
+            model: self.cell.resolved.model.clone(),
+        };
+        Ok(Addresses {
+            endpoint,
+            lmcache_url,
+            redis_url,
+        })
+    }
+
+    /// Starts the server under test. Returns its port inside.
+    async fn server(
+        &self,
+        parts: &mut Parts,
+        labels: &Labels,
+        image: &image::Image,
+        transfer: Option<&Value>,
+    ) -> Result<u16> {
         let port = if body::is_on_host(self.spec) {
             free_port()?
         } else {
@@ -86,9 +110,9 @@ impl Launch<'_> {
             simulated::write_spec(self.cell, self.scope.folder)?;
         }
         let yaml = self.rendered.filter(|_| !has_lmcache_server(self.cell));
-        let mut body =
-            self.basis(parts, &labels)
-                .server(&server_image, yaml, transfer.as_ref(), port)?;
+        let mut body = self
+            .basis(parts, labels)
+            .server(image, yaml, transfer, port)?;
         if self.spec.ipc.is_empty()
             && let Some(lmcache) = parts
                 .containers
@@ -102,23 +126,14 @@ impl Launch<'_> {
         }
         let role = if self.spec.simulator { "sim" } else { "vllm" };
         let started = self
-            .start(parts, role, &server_image, body, (SERVER_LOG, STDERR_LOG))
+            .start(parts, role, image, body, (SERVER_LOG, STDERR_LOG))
             .await?;
         let also = Some(&self.spec.network)
             .filter(|name| !name.is_empty() && !body::is_on_host(self.spec));
         if let (Some(_), Some(also)) = (&parts.network, also) {
             connect(parts, &started, also).await?;
         }
-        let url = format!("http://127.0.0.1:{}", self.port_of(parts, port));
-        let endpoint = Endpoint {
-            url,
-            model: self.cell.resolved.model.clone(),
-        };
-        Ok(Addresses {
-            endpoint,
-            lmcache_url,
-            redis_url,
-        })
+        Ok(port)
     }
 
     /// The port of this machine on which the last container answers. One that has ended already has

@@ -196,11 +196,11 @@ pub async fn launch(
     match launch.all(&mut parts, say).await {
         Ok(addresses) => Ok(Dockered { addresses, parts }),
         Err(error) => {
-            let words = parts.last_words(scope.folder).await;
+            let words = Box::pin(parts.last_words(scope.folder)).await;
             Err(if words.is_empty() {
                 error
             } else {
-                error.context(format!("{words}"))
+                error.context(words)
             })
         }
     }
@@ -239,7 +239,7 @@ impl Parts {
     async fn last_words(self, folder: &Path) -> String {
         let at_once = CancellationToken::new();
         at_once.cancel();
-        self.stop(Duration::ZERO, &at_once).await;
+        Box::pin(self.stop(Duration::ZERO, &at_once)).await;
         let lines = [LMCACHE_STDERR_LOG, LMCACHE_LOG, REDIS_LOG]
             .iter()
             .flat_map(|name| super::log::tail(&folder.join(name), 5));
@@ -285,6 +285,6 @@ impl Server for Dockered {
         grace: Duration,
         at_once: CancellationToken,
     ) -> BoxFuture<'static, Stopped> {
-        async move { self.parts.stop(grace, &at_once).await }.boxed()
+        async move { Box::pin(self.parts.stop(grace, &at_once)).await }.boxed()
     }
 }

@@ -24,7 +24,9 @@ fn the_example_plan_is_measured_and_proven_and_leaves_nothing() {
         for pass in cell["passes"].as_array().unwrap() {
             assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
         }
-        let roles: Vec<&str> = containers(cell).map(|c| c["role"].as_str().unwrap()).collect();
+        let roles: Vec<&str> = containers(cell)
+            .map(|c| c["role"].as_str().unwrap())
+            .collect();
         let expected: &[&str] = match cell["coordinates"]["tier"].as_str().unwrap() {
             "redis" => &["sim", "redis"],
             _ => &["sim"],
@@ -34,12 +36,20 @@ fn the_example_plan_is_measured_and_proven_and_leaves_nothing() {
             assert_eq!(container["exit_code"], 0, "{container}");
             assert_eq!(container["oom_killed"], false);
             assert_eq!(container["restart_count"], 0);
-            assert!(container["image_id"].as_str().unwrap().starts_with("sha256:"));
+            assert!(
+                container["image_id"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("sha256:")
+            );
             let at = |name: &str| container[name].as_str().unwrap().to_owned();
             assert!(at("started_at") < at("finished_at"), "{container}");
         }
         let log = std::fs::read_to_string(path.join("server.stderr.log")).unwrap();
-        assert!(log.contains("simulated") || log.contains("labrun-sim"), "{log}");
+        assert!(
+            log.contains("simulated") || log.contains("labrun-sim"),
+            "{log}"
+        );
     }
     docker.assert_as_before();
 }
@@ -62,7 +72,9 @@ fn a_server_that_cells_share_is_one_container_and_its_redis_is_flushed_between()
     plan.run(&lab).expect_code(0);
     let cells = lab.cells();
     assert_eq!(cells.len(), 8);
-    let reused = cells.iter().filter(|(_, cell)| cell["server"]["reused"] == true);
+    let reused = cells
+        .iter()
+        .filter(|(_, cell)| cell["server"]["reused"] == true);
     assert_eq!(reused.count(), 4, "one start a tier");
     for (_, cell) in &cells {
         assert_eq!(cell["passes"][0]["verdict"]["status"], "valid", "{cell}");
@@ -103,9 +115,20 @@ fn a_container_gets_what_the_plan_says_and_is_on_this_machine_alone() {
     assert_eq!(binding["HostIp"], "127.0.0.1");
     let config = &found["Config"];
     assert_eq!(config["User"], "0:0");
-    let env: Vec<&str> = config["Env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert!(env.contains(&"PYTHONHASHSEED=0") && env.contains(&"OMP_NUM_THREADS=3"), "{env:?}");
-    assert!(!env.iter().any(|line| line.starts_with("LMCACHE_STRAY")), "{env:?}");
+    let env: Vec<&str> = config["Env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        env.contains(&"PYTHONHASHSEED=0") && env.contains(&"OMP_NUM_THREADS=3"),
+        "{env:?}"
+    );
+    assert!(
+        !env.iter().any(|line| line.starts_with("LMCACHE_STRAY")),
+        "{env:?}"
+    );
     let labels = config["Labels"].as_object().unwrap();
     for name in ["run", "cell", "owner", "version"] {
         assert!(labels.contains_key(&format!("labrun.{name}")), "{labels:?}");
@@ -115,12 +138,18 @@ fn a_container_gets_what_the_plan_says_and_is_on_this_machine_alone() {
         assert!(mounts.contains(mounted), "{mounted}: {mounts}");
     }
     let yaml = found["Mounts"].as_array().unwrap().iter();
-    let yaml = yaml.clone().find(|m| m["Destination"] == "/run/labrun/lmcache.yaml").unwrap();
+    let yaml = yaml
+        .clone()
+        .find(|m| m["Destination"] == "/run/labrun/lmcache.yaml")
+        .unwrap();
     assert_eq!(yaml["RW"], false);
     // Two signals end it at once.
     for _ in 0..2 {
         let id = running.0.id().to_string();
-        std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
+        std::process::Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     assert_eq!(running.0.wait().unwrap().code(), Some(130));

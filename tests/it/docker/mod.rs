@@ -3,8 +3,8 @@
 //! Each test has Docker to itself, and asserts that containers, networks and volumes are as before.
 
 mod clean;
-mod faults;
 mod daemon_faults;
+mod faults;
 mod matrix;
 mod proxy;
 mod secrets;
@@ -53,7 +53,10 @@ impl Docker {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         IMAGES.call_once(|| {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docker/images");
-            let made = Command::new(script).arg(env!("CARGO_BIN_EXE_labrun")).output().unwrap();
+            let made = Command::new(script)
+                .arg(env!("CARGO_BIN_EXE_labrun"))
+                .output()
+                .unwrap();
             assert!(made.status.success(), "{}", Ended::of(&made).stderr);
         });
         Self {
@@ -95,8 +98,14 @@ impl Default for DockerPlan<'_> {
 
 impl DockerPlan<'_> {
     pub fn text(&self) -> String {
-        let requests = if self.run.contains("requests") { "" } else { "requests = 2" };
-        let sim = self.sim.map_or(String::new(), |keys| format!("[server.sim]\n{keys}\n"));
+        let requests = if self.run.contains("requests") {
+            ""
+        } else {
+            "requests = 2"
+        };
+        let sim = self
+            .sim
+            .map_or(String::new(), |keys| format!("[server.sim]\n{keys}\n"));
         format!(
             "name = \"d\"\nmodel = \"m\"\n[matrix]\n{}\nprompt_len = [512]\ngen_len = [4]\n\
              concurrency = [1]\nlabel = [\"rag\"]\n[run]\n{requests}\nwarmup = 0\ncanaries = 1\n{}\n\

@@ -14,7 +14,7 @@ fn a_name_alone_takes_a_stray_variable_of_the_image_out() {
     };
     let own = BTreeMap::from([("LMCACHE_TRACK_USAGE".to_owned(), "false".to_owned())]);
     assert_eq!(
-        lines(own, &image),
+        lines(&own, &image),
         ["LMCACHE_CHUNK_SIZE", "LMCACHE_TRACK_USAGE=false"]
     );
 }
