@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::record::resume::Retry;
 
@@ -30,7 +31,7 @@ pub enum Command {
     Run(RunArgs),
     /// Show the matrix, the rendered files and the server commands; touch nothing.
     Plan(PlanArgs),
-    /// Write the tables and figures of a run again.
+    /// Write the tables, figures and report of a run again, or of several runs together.
     Report(ReportArgs),
     /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
     Plot(PlotArgs),
@@ -87,8 +88,16 @@ pub struct PlanArgs {
 /// Arguments of `labrun report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// A run's folder.
-    pub run: PathBuf,
+    /// A run's folder; of several, cells at equal coordinates count as repeats.
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// A latency to keep, LATENCY[_PERCENTILE]=LIMIT, several parted by commas: `ttft=500ms` for
+    /// each request, `e2e_p99=2s` for a pass as a whole. Latencies: ttft, tpot, itl, e2e.
+    #[arg(long, value_name = "SLO")]
+    pub slo: Vec<Slos>,
+    /// Where to write [default: the run's folder; needed for several].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `labrun plot`.

@@ -215,15 +215,7 @@ async fn run_matrix(
 fn finish(args: &RunArgs, watched: &mut Watched, interrupted: bool) -> Result<ExitStatus> {
     let folder = watched.folder.path().to_owned();
     let ends = watched.ends;
-    if ends.completed + ends.failed > 0 {
-        let report = write_report(&folder)?;
-        if !args.quiet {
-            print(&report.terminal(width()))?;
-        }
-    }
-    if !args.quiet {
-        say(&format!("\nwritten to {}", folder.display()));
-    }
+    // Before the report, which shows the manifest.
     let how = if interrupted {
         "interrupted"
     } else {
@@ -236,6 +228,15 @@ fn finish(args: &RunArgs, watched: &mut Watched, interrupted: bool) -> Result<Ex
         "failed": ends.failed,
         "invalid": ends.invalid,
     }))?;
+    if ends.completed + ends.failed > 0 {
+        let report = write_report(&folder)?;
+        if !args.quiet {
+            print(&report.terminal(width()))?;
+        }
+    }
+    if !args.quiet {
+        say(&format!("\nwritten to {}", folder.display()));
+    }
     if interrupted {
         say("interrupted: finished cells are kept, the one that ran is not");
         say(&how_to_go_on(&folder));

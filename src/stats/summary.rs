@@ -72,9 +72,14 @@ impl Summary {
     pub fn of(metric: Metric, mut samples: Vec<f64>) -> Self {
         samples.retain(|value| value.is_finite());
         samples.sort_by(f64::total_cmp);
+        Self::of_sorted(metric, &samples)
+    }
+
+    /// Sums up finite values in ascending order.
+    pub fn of_sorted(metric: Metric, samples: &[f64]) -> Self {
         let n = samples.len();
         let shown = |percentile: Percentile| {
-            quantile(&samples, percentile.share()).filter(|_| n >= percentile.need())
+            quantile(samples, percentile.share()).filter(|_| n >= percentile.need())
         };
         Self {
             metric,
@@ -88,7 +93,7 @@ impl Summary {
             max: samples.last().copied(),
             median_interval: match metric {
                 Metric::Itl => None,
-                _ => median_interval(&samples, CONFIDENCE),
+                _ => median_interval(samples, CONFIDENCE),
             },
         }
     }
