@@ -9,7 +9,7 @@ use super::axes::{Axes, check_names};
 use super::problem::list;
 use super::reader::{Located, Problems, TableReader};
 use super::run::RunSpec;
-use super::server::{LmcacheMode, ServerSpec};
+use super::server::{Launcher, LmcacheMode, ServerSpec};
 use super::shape::{MOST_CELLS, Shape, cells, shapes};
 use super::sim_spec::MODEL_LEN;
 use super::state::CacheState;
@@ -81,6 +81,7 @@ impl Parts<'_, '_> {
         self.question_lens(&shapes);
         self.prompt_tokens(&shapes);
         self.gpu_state();
+        self.restart_state();
         if let Some(server) = self.server_spec {
             self.simulated_lens(&shapes, server);
             self.chunks(&shapes, server);
@@ -180,6 +181,32 @@ impl Parts<'_, '_> {
                 span_in(self.run, "states"),
                 "the cache state `gpu` needs the GPU prefix cache, which [server.args] turns off",
                 "remove `gpu`, or turn `enable-prefix-caching` on",
+            );
+        }
+    }
+
+    fn restart_state(&self) {
+        let Some(server) = self.server_spec else {
+            return;
+        };
+        let own_redis = server
+            .docker
+            .as_ref()
+            .is_some_and(|docker| !docker.redis_image.is_empty());
+        let why = if server.is_simulated() {
+            "the simulator keeps every tier in its own process"
+        } else if server.launcher == Launcher::External {
+            "labrun does not start an external server"
+        } else if own_redis {
+            "the Redis of `redis_image` ends with the server; name one in `redis.url`"
+        } else {
+            return;
+        };
+        if self.run_spec.states.contains(&CacheState::Restart) {
+            self.problems.add(
+                span_in(self.run, "states"),
+                format!("the cache state `restart` cannot be reached: {why}"),
+                "remove it, or use `launcher = \"process\"`",
             );
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod docker;
+pub mod effective;
 pub mod external;
 pub mod facts;
 pub mod geometry;
@@ -99,10 +100,18 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
     let scope = Scope {
         templates: templates.filter(|folder| !folder.as_os_str().is_empty()),
         scratch_dir: scratch,
-        redis_url: docker::redis_url(cell).unwrap_or(&settings.redis.url),
+        redis_url: docker::redis_url(cell).unwrap_or_else(|| redis_url(settings)),
         model: &cell.resolved.model,
     };
     render::render(&cell.tier, cell.resolved.server.lmcache, scope)
+}
+
+/// The Redis that settings name; where they name none, a place that stands for labrun's own.
+fn redis_url(settings: &Settings) -> &str {
+    match settings.redis.url.as_str() {
+        "" => "redis://127.0.0.1:6379",
+        url => url,
+    }
 }
 
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
@@ -146,7 +155,10 @@ pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
         Launcher::Sim => Ok(()),
         Launcher::Docker => docker::check(cell, settings),
         Launcher::External => external::attach(cell).map(drop),
-        Launcher::Process => process::check_programs(cell, settings),
+        Launcher::Process => {
+            redis_local::check(cell, settings)?;
+            process::check_programs(cell, settings)
+        }
     }
 }
 

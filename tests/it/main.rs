@@ -7,6 +7,7 @@
 
 mod docker;
 mod external;
+mod fault_table;
 mod faults;
 mod layering;
 mod plan_errors;

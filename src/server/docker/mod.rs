@@ -125,19 +125,24 @@ pub fn describe(cell: &Cell) -> String {
 /// Checks what can be known before anything is started.
 pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
     let spec = spec_of(cell)?;
-    let is_here = ["127.0.0.1", "localhost", "[::1]"]
-        .iter()
-        .any(|name| settings.redis.url.contains(name));
+    let url = settings.redis.url.as_str();
+    let is_here = url.is_empty()
+        || ["127.0.0.1", "localhost", "[::1]"]
+            .iter()
+            .any(|name| url.contains(name));
     ensure!(
         cell.tier.kind != TierKind::Redis
             || has_own_redis(cell)
             || spec.simulator
             || body::is_on_host(spec)
             || !is_here,
-        "`redis.url` is {}, which inside a container is the container itself; set `redis_image` in \
-         [server] for a Redis of the cell's own, a `redis.url` that containers reach, or \
-         `network = \"host\"`",
-        super::redis::shown(&settings.redis.url)
+        "no container reaches `redis.url` ({}); set `redis_image` in [server] for a Redis of the \
+         cell's own, a `redis.url` that containers reach, or `network = \"host\"`",
+        if url.is_empty() {
+            "not set".to_owned()
+        } else {
+            super::redis::shown(url)
+        }
     );
     Ok(())
 }

@@ -82,7 +82,7 @@ fn a_daemon_that_is_away_for_a_moment_costs_nothing() {
 fn a_daemon_that_goes_away_for_good_fails_the_cell_and_clean_removes_the_container() {
     let docker_ = Docker::new();
     let lab = Lab::new();
-    let (proxy, mut run) = under_load(&lab, 2000);
+    let (proxy, mut run) = under_load(&lab, 400);
     proxy.set(Mode::Cut);
     assert_eq!(run.0.wait().unwrap().code(), Some(1));
     let cell = lab.cells().remove(0).1;

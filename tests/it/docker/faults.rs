@@ -87,7 +87,7 @@ fn images_that_cannot_be_had() {
         },
         Case {
             name: "an image whose registry does not answer",
-            image: "image = \"127.0.0.1:1/labrun/none\"\npull = \"missing\"\n#",
+            image: "image = \"127.0.0.1:1/labrun/none\"\npull = \"missing\"",
             says: "pulling the image `127.0.0.1:1/labrun/none`",
             ..CASE
         },
@@ -204,7 +204,7 @@ fn containers_that_fail_under_load() {
             run: "requests = 8",
             phase: "load",
             says: "the container of sim exited with code",
-            log: "labrun simulator",
+            log: "POST /v1/completions",
             ..CASE
         },
         Case {

@@ -98,7 +98,7 @@ fn a_container_gets_what_the_plan_says_and_is_on_this_machine_alone() {
         matrix: "tier = [\"disk\"]",
         run: "requests = 400",
         server: &server,
-        sim: Some("start_ms = 1\ndecode_ms = 5"),
+        sim: Some("start_ms = 1"),
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());

@@ -106,11 +106,16 @@ impl DockerPlan<'_> {
         let sim = self
             .sim
             .map_or(String::new(), |keys| format!("[server.sim]\n{keys}\n"));
+        let pull = if self.image.contains("pull") {
+            ""
+        } else {
+            "pull = \"never\""
+        };
         format!(
             "name = \"d\"\nmodel = \"m\"\n[matrix]\n{}\nprompt_len = [512]\ngen_len = [4]\n\
              concurrency = [1]\nlabel = [\"rag\"]\n[run]\n{requests}\nwarmup = 0\ncanaries = 1\n{}\n\
              [workload.rag]\nkind = \"shared-prefix\"\n[server]\nlauncher = \"docker\"\n{}\n\
-             pull = \"never\"\nstop_grace_s = 5\n{}\n{sim}",
+             {pull}\nstop_grace_s = 5\n{}\n{sim}",
             self.matrix, self.run, self.image, self.server
         )
     }
