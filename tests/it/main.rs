@@ -6,6 +6,7 @@
 )]
 
 mod docker;
+mod docker_real_stack;
 mod external;
 mod fault_table;
 mod faults;

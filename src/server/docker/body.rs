@@ -101,6 +101,7 @@ impl Basis<'_> {
         } else {
             "0.0.0.0"
         };
+        let role = if self.spec.simulator { "sim" } else { "vllm" };
         let mut config = None;
         if let Some(rendered) = rendered {
             let inside = format!("{INSIDE}/{}", rendered.file_name);
@@ -128,7 +129,7 @@ impl Basis<'_> {
         let arguments = arguments
             .into_iter()
             .map(|argument| argument.to_string_lossy().into_owned());
-        let mut body = self.body(image, "server", &self.spec.command, arguments.collect());
+        let mut body = self.body(image, role, &self.spec.command, arguments.collect());
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);

@@ -53,14 +53,15 @@ fn under_load(lab: &Lab, requests: u32) -> (Proxy, Kill) {
     };
     lab.write("plan.toml", &plan.text());
     let mut command = lab.command(&["plan.toml", "--out", "out"]);
-    let run = command.env("DOCKER_HOST", proxy.host()).spawn().unwrap();
+    let run = command.env("DOCKER_HOST", proxy.host()).spawn();
+    let run = Kill(run.unwrap());
     inspect_when_running("sim");
     let loads = wait_until(Duration::from_secs(30), || {
         std::fs::read_to_string(lab.path("out/events.jsonl"))
             .is_ok_and(|events| events.contains("\"load\""))
     });
     assert!(loads, "no load began");
-    (proxy, Kill(run))
+    (proxy, run)
 }
 
 #[test]
