@@ -2,13 +2,20 @@
 
 mod bench;
 mod clean;
+mod diff;
 mod doctor;
+mod keep;
 mod manifest;
+mod merge;
 mod plan;
 mod plot;
+mod provenance;
 mod report;
 mod run;
+mod sides;
 mod sim;
+mod slurm;
+mod submit;
 mod target;
 mod telemetry;
 
@@ -35,6 +42,8 @@ pub enum ExitStatus {
     CellsFailed,
     /// Wrong usage, or a wrong plan.
     Usage,
+    /// `diff --fail-on` found something.
+    Regression,
     /// Interrupted.
     Interrupted,
 }
@@ -45,6 +54,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Success => 0,
             ExitStatus::CellsFailed => 1,
             ExitStatus::Usage => 2,
+            ExitStatus::Regression => 3,
             ExitStatus::Interrupted => 130,
         })
     }
@@ -73,10 +83,14 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Diff(args)) => diff::diff(&args),
+        Some(Command::Keep(args)) => keep::keep(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
+        Some(Command::Merge(args)) => merge::merge(&args),
+        Some(Command::Submit(args)) => submit::submit(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
     }

@@ -4,6 +4,7 @@ pub mod axes;
 mod check;
 pub mod docker_spec;
 pub mod load_spec;
+pub mod pace;
 pub mod problem;
 pub mod reader;
 pub mod run;

@@ -64,7 +64,10 @@ OMP_NUM_THREADS = "1"
 /// The Python that the stack was made with, where it is not the image's own.
 fn python(stack: &Path) -> Option<PathBuf> {
     let config = std::fs::read_to_string(stack.join("venv/pyvenv.cfg")).unwrap();
-    let home = config.lines().find_map(|line| line.strip_prefix("home = ")).unwrap();
+    let home = config
+        .lines()
+        .find_map(|line| line.strip_prefix("home = "))
+        .unwrap();
     let prefix = Path::new(home.trim()).parent().unwrap().to_owned();
     (prefix != Path::new("/usr")).then_some(prefix)
 }
@@ -86,11 +89,21 @@ fn docker_real_stack() {
     let lab = Lab::new();
     lab.write("plan.toml", &plan(&stack()));
     let config = stack().join("labrun.toml");
-    let arguments = ["plan.toml", "--config", config.to_str().unwrap(), "--out", "out"];
+    let arguments = [
+        "plan.toml",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        "out",
+    ];
     let ended = lab.labrun(&arguments);
     let cells = lab.cells();
     for (_, cell) in &cells {
-        assert_eq!(cell["outcome"]["kind"], "completed", "{:#}", cell["outcome"]);
+        assert_eq!(
+            cell["outcome"]["kind"], "completed",
+            "{:#}",
+            cell["outcome"]
+        );
     }
     let ended = ended.expect_code(0);
     assert!(!ended.stdout.contains("imulated"), "{}", ended.stdout);
@@ -98,7 +111,10 @@ fn docker_real_stack() {
     for (path, cell) in &cells {
         assert_eq!(cell["source"], "measured");
         let tier = cell["coordinates"]["tier"].as_str().unwrap();
-        let roles: Vec<&str> = containers(cell).iter().map(|c| c["role"].as_str().unwrap()).collect();
+        let roles: Vec<&str> = containers(cell)
+            .iter()
+            .map(|c| c["role"].as_str().unwrap())
+            .collect();
         let expected: &[&str] = match tier {
             "baseline" => &["vllm"],
             "redis" => &["vllm", "lmcache", "redis"],
@@ -110,9 +126,13 @@ fn docker_real_stack() {
         }
         if tier == "disk" {
             let warm = &cell["passes"][1]["evidence"];
-            let needed = warm["external_tokens"].as_f64().unwrap() * warm["kv_bytes_per_token"].as_f64().unwrap();
+            let needed = warm["external_tokens"].as_f64().unwrap()
+                * warm["kv_bytes_per_token"].as_f64().unwrap();
             let read = warm["disk_read_bytes"].as_f64().unwrap();
-            assert!((read / needed - 1.0).abs() < 0.05, "{read} bytes read for {needed}");
+            assert!(
+                (read / needed - 1.0).abs() < 0.05,
+                "{read} bytes read for {needed}"
+            );
         }
         let log = std::fs::metadata(path.join("server.log")).unwrap().len();
         assert!(log > 0, "{} has no server log", path.display());

@@ -5,12 +5,15 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod diff;
 mod docker;
 mod docker_real_stack;
 mod external;
 mod fault_table;
 mod faults;
+mod faulty;
 mod layering;
+mod limits;
 mod plan_errors;
 mod process;
 mod real_stack;
@@ -18,6 +21,7 @@ mod redis;
 mod resume;
 mod run_sim;
 mod secrets;
+mod shards;
 mod stopping;
 mod support;
 mod workloads;
