@@ -34,6 +34,8 @@ pub mod report;
 
 pub mod diff;
 
+pub mod doctor;
+
 pub mod progress;
 
 pub mod cli;

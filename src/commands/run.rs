@@ -12,7 +12,7 @@ use super::manifest::{WallClock, manifest};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::{Target, target};
-use super::{ExitStatus, complain, print, runtime, say, width};
+use super::{ExitStatus, clean, complain, print, runtime, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -48,6 +48,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         }
     }
     let opened = Opened::open(&target.folder, args.resume)?;
+    clean::before_run(&target.matrix);
     remove_leftovers(settings)?;
     opened.notes.iter().for_each(|note| say(note));
     check_room(&target)?;
@@ -271,6 +272,7 @@ impl Running<'_> {
         if let Some(timer) = timer {
             timer.abort();
         }
+        clean::after_run(&target.matrix, &mark).await;
         let _absent = std::fs::remove_dir_all(path.join("servers"));
         ran
     }

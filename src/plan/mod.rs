@@ -2,6 +2,7 @@
 
 pub mod axes;
 mod check;
+pub mod docker_spec;
 pub mod load_spec;
 pub mod pace;
 pub mod problem;

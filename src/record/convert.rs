@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::redact;
 use super::schema::{
-    Bottleneck, CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, MetricSummary, PassRecord,
-    RequestOutcome, RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
+    Bottleneck, CellOutcome, CellRecord, ContainerRecord, Counts, FORMAT, LedgerRow, MetricSummary,
+    PassRecord, RequestOutcome, RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
 use crate::runner::verdict::{self, Status};
 use crate::runner::watch::{LEAST_COVER, PassTelemetry};
 use crate::runner::{self, CellResult, Pass};
 use crate::telemetry::sample::SeriesKey;
+use crate::server::docker::container::ContainerFacts;
 
 /// Simulated where the server's version says so.
 pub fn source_of_version(version: Option<&str>) -> Source {
@@ -27,9 +27,10 @@ pub fn source_of_version(version: Option<&str>) -> Source {
 /// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
 /// answers to `/version`.
 pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
-    match cell.resolved.server.launcher {
-        Launcher::Sim => Source::Simulated,
-        Launcher::Process | Launcher::External => source_of_version(version),
+    if cell.resolved.server.is_simulated() {
+        Source::Simulated
+    } else {
+        source_of_version(version)
     }
 }
 
@@ -58,9 +59,29 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
             ready_s: result.server.ready.map(|ready| ready.as_secs_f64()),
             stopped: result.server.stopped.clone(),
             reused: result.server.reused,
+            containers: result
+                .server
+                .containers
+                .iter()
+                .map(container_record)
+                .collect(),
         },
         passes: result.passes.iter().map(pass_record).collect(),
         warnings: result.warnings.clone(),
+    }
+}
+
+fn container_record(facts: &ContainerFacts) -> ContainerRecord {
+    ContainerRecord {
+        role: facts.role.to_owned(),
+        image: facts.image.clone(),
+        image_id: facts.image_id.clone(),
+        digest: facts.digest.clone(),
+        started_at: facts.started_at.clone(),
+        finished_at: facts.finished_at.clone(),
+        exit_code: facts.exit_code,
+        oom_killed: facts.oom_killed,
+        restart_count: facts.restart_count,
     }
 }
 

@@ -19,6 +19,7 @@ use super::telemetry_frame::write_telemetry;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
 use crate::runner::session::LogPart;
+use crate::server::CONTAINER_STATS;
 
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
@@ -183,7 +184,8 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let path = folder.join(part.name);
     let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     let mut copy = BufWriter::new(copy);
-    if reused {
+    // Lines of JSON have no comments.
+    if reused && part.name != CONTAINER_STATS {
         writeln!(
             copy,
             "# labrun: this server was started by an earlier cell; its part follows"
@@ -213,6 +215,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
         Event::PhaseStarted { phase, state } => {
             json!({"event": "phase-started", "phase": phase.name(), "state": state})
         }
+        Event::LaunchProgress { line } => json!({"event": "launch-progress", "line": line}),
         // Progress is for the terminal.
         Event::LoadStarted { .. } => return None,
         Event::CellFinished { result } => {

@@ -181,7 +181,7 @@ impl PassFacts<'_> {
         let simulated = |name| after.engine_growth(before, name, None);
         let stored = |name| self.settled.engine_growth(before, name, None);
         let server = &self.cell.resolved.server;
-        let is_sim = server.launcher == Launcher::Sim;
+        let is_sim = server.is_simulated();
         let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
         logs.degraded |= self.degraded;
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
@@ -360,7 +360,7 @@ pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
 /// KV bytes a token of `cell`'s model, from its `config.json` where that is at hand.
 pub fn kv_bytes_per_token(cell: &Cell, settings: &Settings) -> Option<f64> {
     let server = &cell.resolved.server;
-    if server.launcher == Launcher::Sim {
+    if server.is_simulated() {
         return Some(server.sim.kv_bytes_per_token as f64);
     }
     let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());

@@ -31,6 +31,7 @@ use crate::config::Settings;
 use crate::load::LoadOutcome;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::state::CacheState;
+use crate::server::docker::container::ContainerFacts;
 use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
 use crate::telemetry::hub::Recorded;
@@ -114,6 +115,8 @@ pub struct ServerFacts {
     pub ready: Option<Duration>,
     /// How it ended; absent while the next cell shares it.
     pub stopped: Option<String>,
+    /// Its containers, where it runs in some.
+    pub containers: Vec<ContainerFacts>,
     /// Whether the cell found it running.
     pub reused: bool,
     /// Its rendered LMCache configuration.
@@ -270,6 +273,7 @@ async fn run_cell(
         facts.version.clone_from(&session.version);
         facts.ready = session.ready.filter(|_| !facts.reused);
         facts.rendered.clone_from(&session.rendered);
+        facts.containers = session.server.containers();
     }
     let shared = matches!(outcome, CellOutcome::Completed)
         && next.is_some_and(|next| shares_server(cell, next))
@@ -286,7 +290,9 @@ async fn run_cell(
             state: None,
         });
         let (stopped, mut left) = session.stop(scope.stop).await;
-        facts.stopped = Some(stopped.0);
+        facts.stopped = Some(stopped.how);
+        facts.containers = stopped.containers;
+        warnings.extend(stopped.warnings);
         facts.logs = left.take_log_parts();
         ended = Some(left);
     }

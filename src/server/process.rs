@@ -23,6 +23,17 @@ use crate::matrix::Cell;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::TierKind;
 
+/// What every server's environment has.
+pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
+    // Needed for /reset_prefix_cache.
+    ("VLLM_SERVER_DEV_MODE", "1"),
+    // Without it chunk keys differ between processes and restarts.
+    ("PYTHONHASHSEED", "0"),
+    ("VLLM_NO_USAGE_STATS", "1"),
+    ("DO_NOT_TRACK", "1"),
+    ("LMCACHE_TRACK_USAGE", "false"),
+];
+
 /// A running vLLM, perhaps with its LMCache server.
 #[derive(Debug)]
 pub struct Vllm {
@@ -67,10 +78,10 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     }
     let port = free_port()?;
     let mut command = command("vllm", cell, scope);
-    command.args(vllm_arguments(
+    command.args(["serve"]).args(vllm_arguments(
         cell,
         &model_path(cell, scope)?,
-        port,
+        ("127.0.0.1", port),
         transfer.as_ref(),
     ));
     if let Some(file) = config_file {
@@ -178,13 +189,7 @@ fn command(program: &str, cell: &Cell, scope: LaunchScope<'_>) -> Command {
         }
     }
     command
-        // Needed for /reset_prefix_cache.
-        .env("VLLM_SERVER_DEV_MODE", "1")
-        // Without it chunk keys differ between processes and restarts.
-        .env("PYTHONHASHSEED", "0")
-        .env("VLLM_NO_USAGE_STATS", "1")
-        .env("DO_NOT_TRACK", "1")
-        .env("LMCACHE_TRACK_USAGE", "false")
+        .envs(ENVIRONMENT)
         .envs(&scope.settings.env)
         .envs(&cell.resolved.server.env)
         .stdin(Stdio::null());
@@ -192,7 +197,7 @@ fn command(program: &str, cell: &Cell, scope: LaunchScope<'_>) -> Command {
 }
 
 /// The local folder of the model where there is one, else its name.
-fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
+pub(super) fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
     let models = &scope.settings.paths.models;
     let local = models.join(&cell.resolved.model);
     if !models.as_os_str().is_empty() && local.is_dir() {
@@ -201,20 +206,21 @@ fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
     Ok(OsString::from(&cell.resolved.model))
 }
 
-fn vllm_arguments(
+/// Arguments of `vllm serve`, listening at `address`.
+pub(super) fn vllm_arguments(
     cell: &Cell,
     model: &OsString,
-    port: u16,
+    address: (&str, u16),
     transfer: Option<&Value>,
 ) -> Vec<OsString> {
-    let mut all: Vec<OsString> = vec!["serve".into(), model.clone()];
+    let mut all: Vec<OsString> = vec![model.clone()];
     let mut add = |text: &str| all.push(text.into());
     add("--served-model-name");
     add(&cell.resolved.model);
     add("--host");
-    add("127.0.0.1");
+    add(address.0);
     add("--port");
-    add(&port.to_string());
+    add(&address.1.to_string());
     add("--enable-prompt-tokens-details");
     for argument in arguments(&cell.resolved.server.args) {
         add(&argument);

@@ -7,6 +7,8 @@
 
 mod diff;
 mod exchange;
+mod docker;
+mod docker_real_stack;
 mod external;
 mod fault_table;
 mod faults;
