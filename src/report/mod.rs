@@ -1,7 +1,7 @@
 //! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
 
 mod answer;
-mod axes;
+pub(crate) mod axes;
 mod cells;
 mod contrast;
 mod facts;
@@ -12,11 +12,11 @@ mod headline;
 mod html;
 pub mod lab;
 mod markdown;
-mod notes;
-mod number;
-mod section;
-mod table;
-mod wrap;
+pub(crate) mod notes;
+pub(crate) mod number;
+pub(crate) mod section;
+pub(crate) mod table;
+pub(crate) mod wrap;
 
 use std::collections::BTreeSet;
 
