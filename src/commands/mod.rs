@@ -3,14 +3,19 @@
 mod bench;
 mod clean;
 mod diff;
+mod exchange;
 mod keep;
 mod manifest;
+mod merge;
 mod plan;
 mod plot;
+mod provenance;
 mod report;
 mod run;
 mod sides;
 mod sim;
+mod slurm;
+mod submit;
 mod target;
 mod telemetry;
 
@@ -80,10 +85,14 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
         Some(Command::Keep(args)) => keep::keep(&args),
+        Some(Command::Export(args)) => exchange::export(&args),
+        Some(Command::Import(args)) => exchange::import(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
+        Some(Command::Merge(args)) => merge::merge(&args),
+        Some(Command::Submit(args)) => submit::submit(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
     }
 }

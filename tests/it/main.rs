@@ -6,10 +6,13 @@
 )]
 
 mod diff;
+mod exchange;
 mod external;
 mod fault_table;
 mod faults;
+mod faulty;
 mod layering;
+mod limits;
 mod plan_errors;
 mod process;
 mod real_stack;
@@ -18,6 +21,7 @@ mod report;
 mod resume;
 mod run_sim;
 mod secrets;
+mod shards;
 mod stopping;
 mod support;
 mod workloads;
