@@ -19,6 +19,7 @@ mod plan_errors;
 mod process;
 mod real_stack;
 mod redis;
+mod report;
 mod resume;
 mod run_sim;
 mod secrets;
