@@ -220,7 +220,7 @@ pub(crate) async fn drive_here(
     let work = async {
         let mut flight = Flight {
             epoch,
-            sender,
+            sender: Arc::clone(&sender),
             tasks: JoinSet::new(),
             records: Vec::new(),
         };
@@ -239,7 +239,12 @@ pub(crate) async fn drive_here(
         .map(RequestRecord::last_arrival)
         .max()
         .unwrap_or_default();
-    let audit = audit(&records, &lag?, (cpu_before, cpu_after), busy);
+    let audit = audit(
+        &records,
+        (&lag?, sender.waits()),
+        (cpu_before, cpu_after),
+        busy,
+    );
     Ok(LoadOutcome {
         records,
         window: Window {
