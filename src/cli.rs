@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::aggregate::Slos;
+use crate::config::PcieMethod;
+use crate::record::resume::Retry;
+
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
 #[command(name = "labrun", version, args_conflicts_with_subcommands = true)]
@@ -27,7 +31,7 @@ pub enum Command {
     Run(RunArgs),
     /// Show the matrix, the rendered files and the server commands; touch nothing.
     Plan(PlanArgs),
-    /// Write the tables and figures of a run again.
+    /// Write the tables, figures and report of a run again, or of several runs together.
     Report(ReportArgs),
     /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
     Plot(PlotArgs),
@@ -35,6 +39,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Serve the simulator: an OpenAI-compatible server without a GPU. All it answers is simulated.
     Sim(SimArgs),
+    /// Record this machine's telemetry (GPUs, PCIe bytes, disks, CPU) for a while, without a load.
+    Telemetry(TelemetryArgs),
     /// List and remove servers that a killed run left behind.
     Clean(CleanArgs),
 }
@@ -42,8 +48,20 @@ pub enum Command {
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The plan, a TOML file.
+    /// The plan, a TOML file; with --resume also a run's folder.
     pub plan: Option<PathBuf>,
+    /// Continue: what is finished and still what the plan asks for is kept. Without --out or a run's
+    /// folder, the latest run of the plan.
+    #[arg(long)]
+    pub resume: bool,
+    /// Which finished cells --resume measures again.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "failed",
+        requires = "resume"
+    )]
+    pub retry: Retry,
     /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -68,8 +86,16 @@ pub struct PlanArgs {
 /// Arguments of `labrun report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// A run's folder.
-    pub run: PathBuf,
+    /// A run's folder; of several, cells at equal coordinates count as repeats.
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// A latency to keep, LATENCY[_PERCENTILE]=LIMIT, several parted by commas: `ttft=500ms` for
+    /// each request, `e2e_p99=2s` for a pass as a whole. Latencies: ttft, tpot, itl, e2e.
+    #[arg(long, value_name = "SLO")]
+    pub slo: Vec<Slos>,
+    /// Where to write [default: the run's folder; needed for several].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `labrun plot`.
@@ -181,6 +207,29 @@ pub struct BenchArgs {
     /// Measure what the client can do on this machine, and nothing else.
     #[arg(long)]
     pub calibrate: bool,
+}
+
+/// Arguments of `labrun telemetry`.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// How long, unless interrupted before.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Write telemetry.parquet, pcie_stats.csv, disk_io_stats.csv and summary.json here.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only this GPU; may be repeated [default: all].
+    #[arg(long, value_name = "INDEX")]
+    pub gpu: Vec<u32>,
+    /// How bytes over PCIe are told [default: `telemetry.pcie` of the settings].
+    #[arg(long, value_name = "METHOD")]
+    pub pcie: Option<PcieMethod>,
+    /// Keep NVML's raw answers in a file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub record_replay: Option<PathBuf>,
+    /// Settings of this machine, over the built-in defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Arguments of `labrun clean`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use figment::value::{Dict, Map, Value};
@@ -21,6 +22,8 @@ pub struct Settings {
     pub process: Process,
     /// The Redis of the redis tier.
     pub redis: Redis,
+    /// What is watched beside the load.
+    pub telemetry: Telemetry,
     /// Environment of every server, under the plan's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -54,6 +57,55 @@ pub struct Process {
 pub struct Redis {
     /// `redis://host:port`.
     pub url: String,
+}
+
+/// `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Whether anything is watched at all.
+    pub enabled: bool,
+    /// Time between two readings of GPUs, disks and networks.
+    pub interval_ms: u64,
+    /// Time between two readings of the 32-bit PCIe counters, where these are needed.
+    pub pcie_interval_ms: u64,
+    /// Time between two readings of what changes slowly or costs much.
+    pub slow_interval_ms: u64,
+    /// How bytes over PCIe are told.
+    pub pcie: PcieMethod,
+}
+
+impl Telemetry {
+    /// Time between two readings.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.max(1))
+    }
+
+    /// Time between two readings of PCIe counters.
+    pub fn pcie_interval(&self) -> Duration {
+        Duration::from_millis(self.pcie_interval_ms.max(1))
+    }
+
+    /// Time between two slow readings.
+    pub fn slow_interval(&self) -> Duration {
+        Duration::from_millis(self.slow_interval_ms.max(1))
+    }
+}
+
+/// How bytes over PCIe are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PcieMethod {
+    /// By the best method that answers.
+    Auto,
+    /// By GPM only (Hopper and later).
+    Gpm,
+    /// By the 32-bit counters only.
+    Counters,
+    /// By every method at once, to compare them.
+    All,
+    /// Not at all.
+    Off,
 }
 
 /// The settings in force and where each came from.
@@ -155,7 +207,7 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.settings.paths.results, PathBuf::from("results"));
         assert_eq!(config.origins["paths.results"], "built-in defaults");
-        assert_eq!(config.origins.len(), 6, "{:?}", config.origins);
+        assert_eq!(config.origins.len(), 11, "{:?}", config.origins);
     }
 
     #[test]

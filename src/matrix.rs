@@ -1,9 +1,9 @@
 //! Plan to ordered, fully resolved cells. Pure: no I/O, no clock.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod coordinates;
+pub mod inputs;
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use crate::plan::axes::{Axes, PartialCell};
 use crate::plan::problem::{PlanProblems, Problem};
@@ -13,58 +13,7 @@ use crate::plan::workload_spec::WorkloadSpec;
 use crate::plan::{Plan, Resolved, Variant};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
 
-/// Where a cell lies in the matrix: readable, stable, what results are matched by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Coordinates {
-    /// The workload's label.
-    pub label: String,
-    /// The tier's name.
-    pub tier: String,
-    /// Prompt length, tokens.
-    pub prompt_len: PromptLen,
-    /// Generated tokens a request.
-    pub gen_len: GenLen,
-    /// Requests in flight.
-    pub concurrency: Concurrency,
-    /// Repetition, from 1.
-    pub repeat: Repeat,
-    /// Values of the further axes, by dotted plan key.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub extra: BTreeMap<String, String>,
-}
-
-impl Coordinates {
-    /// The readable part of the cell's id and of its file names. Two cells may share it: it is cut
-    /// to what a file's name can hold, and odd characters become `_`.
-    pub fn slug(&self) -> String {
-        let mut text = format!(
-            "{}-{}-p{}-g{}-c{}",
-            self.label, self.tier, self.prompt_len, self.gen_len, self.concurrency
-        );
-        for (key, value) in &self.extra {
-            let last = key.rsplit('.').next().unwrap_or(key);
-            text.push_str(&format!("-{last}={value}"));
-        }
-        let keep = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_.=+".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        };
-        let text: String = text.chars().map(keep).take(SLUG_BYTES).collect();
-        format!("{text}-r{}", self.repeat)
-    }
-
-    /// The coordinates as bytes that no others have.
-    fn bytes(&self) -> Vec<u8> {
-        // Maps have string keys only, so that this cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-}
-
-/// Longest slug; a file's name can have 255 bytes, of which the hash and endings take some.
-const SLUG_BYTES: usize = 150;
+pub use coordinates::Coordinates;
 
 /// One point of the matrix, complete: it can be run, hashed and stored without its plan.
 #[derive(Clone, Debug)]
@@ -309,13 +258,10 @@ impl Shared {
         let server = (&resolved.model, &resolved.server, tier);
         // `serde_json` of these types cannot fail: no map has a key that is not a string.
         let server = serde_json::to_vec(&server).unwrap_or_default();
-        let load =
-            serde_json::to_vec(&(&resolved.run, &resolved.load, workload)).unwrap_or_default();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&server).update(&load);
         let key = blake3::hash(&server).to_hex();
+        let inputs = inputs::of(resolved, tier, workload);
         Some(Self {
-            digest: hasher.finalize(),
+            digest: blake3::hash(inputs.to_string().as_bytes()),
             server_key: Arc::from(&key[..16]),
             resolved: Arc::clone(resolved),
             tier: Arc::new(tier.clone()),
@@ -380,35 +326,4 @@ fn with_included(axes: &Axes, partial: &PartialCell) -> Axes {
         own.concurrency = vec![count];
     }
     own
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(label: &str, extra: &str) -> Coordinates {
-        Coordinates {
-            label: label.to_owned(),
-            tier: "cpu".to_owned(),
-            prompt_len: PromptLen::new(1).unwrap(),
-            gen_len: GenLen::new(1).unwrap(),
-            concurrency: Concurrency::new(1).unwrap(),
-            repeat: Repeat::new(1).unwrap(),
-            extra: BTreeMap::from([("server.args.x".to_owned(), extra.to_owned())]),
-        }
-    }
-
-    #[test]
-    fn coordinates_that_share_a_slug_differ_in_bytes() {
-        let (a, b) = (at("a b", "1"), at("a/b", "1"));
-        assert_eq!(a.slug(), b.slug());
-        assert_ne!(a.bytes(), b.bytes());
-    }
-
-    #[test]
-    fn a_slug_fits_a_file_name_and_keeps_its_repeat() {
-        let slug = at("l", &"v".repeat(4000)).slug();
-        assert!(slug.len() < 180, "{}", slug.len());
-        assert!(slug.ends_with("-r1"), "{slug}");
-    }
 }

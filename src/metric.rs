@@ -16,6 +16,8 @@ pub enum Unit {
     Tokens,
     /// Requests.
     Requests,
+    /// Energy by tokens.
+    JoulesPerToken,
 }
 
 impl Unit {
@@ -27,6 +29,7 @@ impl Unit {
             Self::TokensPerSecond => "tok/s",
             Self::Tokens => "tokens",
             Self::Requests => "requests",
+            Self::JoulesPerToken => "J/token",
         }
     }
 }
@@ -70,6 +73,10 @@ pub enum Metric {
     Connect,
     /// Finished requests a second.
     RequestThroughput,
+    /// Requests a second that keep the objectives.
+    Goodput,
+    /// Prompt tokens a second.
+    InputThroughput,
     /// Output tokens a second.
     OutputThroughput,
     /// Prompt and output tokens a second.
@@ -80,6 +87,8 @@ pub enum Metric {
     CachedTokens,
     /// Output tokens of a request.
     OutputTokens,
+    /// Energy by output tokens.
+    Energy,
     /// Requests that were begun.
     Sent,
     /// Requests whose whole answer arrived.
@@ -122,7 +131,7 @@ macro_rules! spec {
 
 impl Metric {
     /// Every metric, in the glossary's order.
-    pub const ALL: [Metric; 16] = [
+    pub const ALL: [Metric; 19] = [
         Self::Ttft,
         Self::Itl,
         Self::Tpot,
@@ -130,11 +139,14 @@ impl Metric {
         Self::Lateness,
         Self::Connect,
         Self::RequestThroughput,
+        Self::Goodput,
+        Self::InputThroughput,
         Self::OutputThroughput,
         Self::TotalThroughput,
         Self::PromptTokens,
         Self::CachedTokens,
         Self::OutputTokens,
+        Self::Energy,
         Self::Sent,
         Self::Ok,
         Self::Failed,
@@ -159,16 +171,22 @@ impl Metric {
                 "Connection set-up before the send; absent where a connection was reused. Never part of TTFT."),
             Self::RequestThroughput => spec!("requests_per_s", "req/s", "Request throughput", RequestsPerSecond, Higher,
                 "Ok requests divided by the pass's duration (first intended send to last arrival)."),
+            Self::Goodput => spec!("goodput_per_s", "goodput", "Goodput", RequestsPerSecond, Higher,
+                "Ok requests that keep every objective on single requests (`--slo ttft=500ms`), divided by the pass's duration; 0 for a pass that breaks an objective on the pass as a whole (`--slo ttft_p99=500ms`), absent for one with too few requests to tell. An unanswered request counts as one that took for ever."),
+            Self::InputThroughput => spec!("input_tokens_per_s", "in tok/s", "Input token throughput", TokensPerSecond, Higher,
+                "Prompt tokens of ok requests divided by the pass's duration. Those that came from a cache count in full."),
             Self::OutputThroughput => spec!("output_tokens_per_s", "out tok/s", "Output token throughput", TokensPerSecond, Higher,
                 "Output tokens of ok requests divided by the pass's duration."),
             Self::TotalThroughput => spec!("total_tokens_per_s", "all tok/s", "Total token throughput", TokensPerSecond, Higher,
                 "Prompt and output tokens of ok requests divided by the pass's duration. Prompt tokens that came from a cache count in full."),
             Self::PromptTokens => spec!("prompt_tokens", "prompt", "Prompt tokens a request", Tokens, Neither,
                 "Prompt tokens as the server counted them, mean over ok requests."),
-            Self::CachedTokens => spec!("cached_tokens", "cached", "Cached prompt tokens a request", Tokens, Neither,
+            Self::CachedTokens => spec!("cached_tokens", "cached", "Hit tokens a request", Tokens, Neither,
                 "Prompt tokens that the server says came from a cache (GPU or tier), mean over ok requests. A claim of the server: the verdict says whether it is believed."),
             Self::OutputTokens => spec!("output_tokens", "output", "Output tokens a request", Tokens, Neither,
                 "Output tokens as the server counted them, mean over ok requests."),
+            Self::Energy => spec!("energy_j_per_token", "energy", "Energy a token", JoulesPerToken, Lower,
+                "Energy of all GPUs over the pass (their own counter, else the integral of their power), divided by the output tokens of ok requests. It includes the energy of reading the prompts, and of idling between requests."),
             Self::Sent => spec!("sent", "sent", "Requests sent", Requests, Neither,
                 "Requests that were begun. Sent = ok + failed + unfinished."),
             Self::Ok => spec!("ok", "ok", "Requests answered", Requests, Higher,
@@ -190,7 +208,56 @@ impl Metric {
     }
 }
 
-/// The glossary as a Markdown table, one row a metric.
+/// A word that tables use besides the metrics, and what it means.
+pub const WORDS: [(&str, &str); 12] = [
+    (
+        "p50, p90, p95, p99",
+        "Quantiles by definition 7 of Hyndman & Fan (1996), the default of R, NumPy and polars: with `h = (n - 1) q`, the straight line between the sorted values at `floor(h)` and `floor(h) + 1`, counted from 0. A quantile that the samples cannot support is not printed: p50 needs 2, p10 and p90 need 10, p95 needs 20, p99 needs 100 (`1 / (1 - q)`: with fewer, no sample is expected beyond it).",
+    ),
+    ("mean, max", "Arithmetic mean; largest value."),
+    (
+        "n, ok/sent",
+        "Samples: ok requests, for ITL gaps. Of the requests that were begun, those that were answered.",
+    ),
+    (
+        "interval",
+        "95 %, in brackets. Of a median by order statistics (David & Nagaraja 2003, 7.1), needs 6 samples; where there are repeats, by a seeded bootstrap that draws repeats and then requests within them. Of a throughput, by a bootstrap over 3 or more repeats. Of a speedup, from those of its two parts on the log scale (Zou & Donner 2008). Requests of one pass share a server, so that an interval from one repeat is a lower bound of the doubt.",
+    ),
+    (
+        "speedup",
+        "Above 1 is better: baseline / tier for latencies, tier / baseline for throughput, at equal coordinates and in the same cache state, repeats pooled. Over several places: the geometric mean.",
+    ),
+    (
+        "`~`",
+        "The difference may be noise: Mann-Whitney U over the requests of both sides, p >= 0.05.",
+    ),
+    (
+        "verdict",
+        "`valid`: counters, bytes and text agree that the tier that is credited did serve. `invalid`: they show that it did not. `inconclusive`: they do not settle it. Only valid passes enter a speedup or a headline.",
+    ),
+    (
+        "break-even",
+        "The prompt length at which the tier's median TTFT equals the baseline's: the log of the speedup on a straight line over the log of the length, between two measured lengths.",
+    ),
+    (
+        "ledger",
+        "Bytes that had to move for the hits that were counted, against bytes that were seen to move.",
+    ),
+    (
+        "bottleneck",
+        "What held a pass back, by the telemetry of its time: `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.",
+    ),
+    (
+        "cold, gpu, tier, restart",
+        "What was warm when the clock started: nothing; the GPU's prefix cache; only the tier; only the tier, after the server was started again.",
+    ),
+    (
+        "simulated",
+        "The number comes from the built-in simulator and says nothing of any hardware.",
+    ),
+];
+
+/// The glossary as Markdown: a row a metric, then the other words.
 pub fn glossary_markdown() -> String {
     let mut text =
         String::from("| metric | column | unit | better | definition |\n|:--|:--|:--|:--|:--|\n");
@@ -206,6 +273,10 @@ pub fn glossary_markdown() -> String {
             spec.better.name(),
             spec.definition
         );
+    }
+    text.push_str("\n| word | meaning |\n|:--|:--|\n");
+    for (word, meaning) in WORDS {
+        let _ = writeln!(text, "| {word} | {meaning} |");
     }
     text
 }
@@ -242,10 +313,24 @@ mod tests {
             .collect();
         assert_eq!(columns.len(), Metric::ALL.len());
         let glossary = glossary_markdown();
-        assert_eq!(glossary.lines().count(), 2 + Metric::ALL.len());
+        assert_eq!(
+            glossary.lines().count(),
+            2 + Metric::ALL.len() + 3 + WORDS.len()
+        );
         assert!(glossary.contains(
             "| Time to first token (TTFT) | `ttft_ms` | ms | lower | From the write of the request \
              to the arrival of its first output token."
         ));
+    }
+
+    #[test]
+    fn the_glossary_in_the_docs_is_this_one() {
+        let docs = include_str!("../docs/glossary.md");
+        let (_, tables) = docs.split_once("\n\n").unwrap();
+        assert!(
+            tables == glossary_markdown(),
+            "docs/glossary.md should hold, after its heading:\n\n{}",
+            glossary_markdown()
+        );
     }
 }

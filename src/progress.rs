@@ -84,7 +84,7 @@ impl Progress {
     /// Takes in one event.
     pub fn on_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::RunStarted { cells } => {
+            Event::RunStarted { cells, .. } => {
                 self.lock().cells = *cells;
                 self.start_ticker();
             }

@@ -1,16 +1,16 @@
 //! Each tier against the baseline where all else is equal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 
 use crate::aggregate::place::{BASELINE, Place, tier_order};
-use crate::aggregate::samples::{Samples, gather};
-use crate::aggregate::summary::per_second;
+use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
+use crate::aggregate::samples::{Passes, Samples};
 use crate::metric::{Better, Metric};
 use crate::record::reader::RunData;
-use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
-use crate::stats::{Summary, rank_test};
+use crate::record::schema::{Counts, Source, VerdictStatus};
+use crate::stats::{Interval, rank_test};
 
 /// Below this probability of being chance, a difference is called clear.
 const CLEAR_BELOW: f64 = 0.05;
@@ -22,31 +22,6 @@ pub struct Comparison {
     pub pools: Vec<Pool>,
     /// One row a place and tier other than the baseline, in the same order.
     pub rows: Vec<ComparisonRow>,
-}
-
-/// All repeats of one tier at one place, taken together: their requests are one sample.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
-    /// Where.
-    pub place: Place,
-    /// The tier's name.
-    pub tier: String,
-    /// `Simulated` as soon as one repeat is.
-    pub source: Source,
-    /// The worst verdict among the repeats.
-    pub verdict: VerdictStatus,
-    /// The first reason of that verdict.
-    pub reason: Option<String>,
-    /// How many repeats there are.
-    pub repeats: usize,
-    /// What became of the requests of all repeats.
-    pub counts: Counts,
-    /// Time to first token.
-    pub ttft: Summary,
-    /// End to end.
-    pub e2e: Summary,
-    /// Output tokens of all repeats over the sum of their durations.
-    pub output_tokens_per_s: Option<f64>,
 }
 
 /// One tier against the baseline at one place.
@@ -95,6 +70,8 @@ pub struct Contrast {
     /// How many times as good the tier is, above 1 better: baseline / tier for latencies,
     /// tier / baseline for throughput. Absent where withheld.
     pub speedup: Option<f64>,
+    /// 95 % interval of the speedup, from those of the two medians; absent where one of them is.
+    pub interval: Option<Interval>,
     /// Whether the difference stands out of the scatter.
     pub clarity: Clarity,
 }
@@ -110,151 +87,92 @@ pub enum Clarity {
     Untested,
 }
 
-struct Group<'a> {
-    tier: &'a str,
-    members: Vec<(&'a CellRecord, &'a PassRecord)>,
-    samples: Samples,
-}
-
 /// Pools the repeats of each tier and compares each with the baseline at equal coordinates.
 pub fn compare(run: &RunData) -> Result<Comparison> {
-    let places = grouped(run)?;
+    Ok(compare_passes(run, &Passes::gather(run, &[])?))
+}
+
+pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
+    let none = Samples::none();
     let mut comparison = Comparison {
         pools: vec![],
         rows: vec![],
     };
-    for (place, mut groups) in places {
-        groups.sort_by(|a, b| tier_order(a.tier).cmp(&tier_order(b.tier)));
+    for (place, tiers) in grouped(run, passes, &none) {
+        let mut groups: Vec<_> = tiers.into_iter().collect();
+        groups.sort_by(|(a, _), (b, _)| tier_order(a).cmp(&tier_order(b)));
+        let groups: Vec<_> = groups
+            .into_iter()
+            .map(|(tier, members)| Group::of(tier, members))
+            .collect();
         let pools: Vec<_> = groups.iter().map(|group| pool(&place, group)).collect();
-        let baseline = groups
-            .iter()
-            .zip(&pools)
-            .find(|(group, _)| group.tier == BASELINE)
-            .map(|(group, pool)| Side {
-                pool,
-                samples: &group.samples,
-            });
-        for (group, pool) in groups.iter().zip(&pools) {
-            if group.tier != BASELINE {
-                let tier = Side {
-                    pool,
-                    samples: &group.samples,
-                };
-                comparison.rows.push(contrast_sides(baseline, tier));
-            }
-        }
+        let sides = || {
+            groups
+                .iter()
+                .zip(&pools)
+                .map(|(group, pool)| Side { pool, group })
+        };
+        let baseline = sides().find(|side| side.pool.tier == BASELINE);
+        let others = sides().filter(|side| side.pool.tier != BASELINE);
+        comparison
+            .rows
+            .extend(others.map(|tier| contrast_sides(baseline, tier)));
         comparison.pools.extend(pools);
     }
-    Ok(comparison)
+    comparison
 }
 
-fn grouped(run: &RunData) -> Result<BTreeMap<Place, Vec<Group<'_>>>> {
-    // Cells that differ in nothing but the repeat are one group.
-    let alike = |cell: &CellRecord| {
-        let mut at = cell.coordinates.clone();
-        at.repeat = run.cells[0].coordinates.repeat;
-        at
-    };
-    let distinct: Vec<_> = run
-        .cells
-        .iter()
-        .map(alike)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let index = |cell| distinct.binary_search(&alike(cell)).unwrap_or_else(|at| at);
-    let group_of: Vec<u32> = run
-        .cells
-        .iter()
-        .map(|cell| u32::try_from(index(cell)))
-        .collect::<Result<_, _>>()?;
-    let mut samples = gather(&run.requests, &group_of)?;
-
-    let mut members: BTreeMap<(u32, Place), Vec<_>> = BTreeMap::new();
-    for (cell, group) in run.cells.iter().zip(&group_of) {
+/// The passes at each place by tier: those that differ in nothing but the repeat are one group.
+fn grouped<'a>(
+    run: &'a RunData,
+    passes: &'a Passes,
+    none: &'a Samples,
+) -> BTreeMap<Place, BTreeMap<&'a str, Vec<Member<'a>>>> {
+    let mut places: BTreeMap<Place, BTreeMap<&str, Vec<Member<'_>>>> = BTreeMap::new();
+    for (at, cell) in run.cells.iter().enumerate() {
         for pass in &cell.passes {
-            let place = Place::of(&cell.coordinates, pass.state);
-            members
-                .entry((*group, place))
-                .or_default()
-                .push((cell, pass));
+            let tiers = places
+                .entry(Place::of(&cell.coordinates, pass.state))
+                .or_default();
+            let members = tiers.entry(cell.coordinates.tier.as_str()).or_default();
+            members.push(Member {
+                cell,
+                pass,
+                samples: passes.get(at, pass.state).unwrap_or(none),
+            });
         }
     }
-    let mut places: BTreeMap<Place, Vec<Group<'_>>> = BTreeMap::new();
-    for ((group, place), members) in members {
-        let samples = samples
-            .remove(&(group, place.state))
-            .unwrap_or_else(Samples::none);
-        let tier = members[0].0.coordinates.tier.as_str();
-        places.entry(place).or_default().push(Group {
-            tier,
-            members,
-            samples,
-        });
-    }
-    Ok(places)
-}
-
-fn pool(place: &Place, group: &Group<'_>) -> Pool {
-    let mut counts = Counts {
-        sent: 0,
-        ok: 0,
-        failed: 0,
-        unfinished: 0,
-    };
-    let mut duration_s = 0.0;
-    let mut verdict = VerdictStatus::Valid;
-    let mut reason = None;
-    let mut source = Source::Measured;
-    for (cell, pass) in &group.members {
-        counts.sent += pass.counts.sent;
-        counts.ok += pass.counts.ok;
-        counts.failed += pass.counts.failed;
-        counts.unfinished += pass.counts.unfinished;
-        duration_s += pass.duration_s;
-        source = source.max(cell.source);
-        let status = pass.verdict.status;
-        if status > verdict || (status == verdict && reason.is_none()) {
-            verdict = status;
-            reason = pass.verdict.reasons.first().cloned();
-        }
-    }
-    Pool {
-        place: place.clone(),
-        tier: group.tier.to_owned(),
-        source,
-        verdict,
-        reason,
-        repeats: group.members.len(),
-        counts,
-        ttft: group.samples.summary(Metric::Ttft),
-        e2e: group.samples.summary(Metric::E2e),
-        output_tokens_per_s: per_second(group.samples.output_tokens, duration_s),
-    }
+    places
 }
 
 #[derive(Clone, Copy)]
 struct Side<'a> {
     pool: &'a Pool,
-    samples: &'a Samples,
+    group: &'a Group<'a>,
 }
 
 fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
     let standing = standing(baseline.map(|side| side.pool), tier.pool);
-    let latency = |metric, values: fn(&Samples) -> &[f64], median: fn(&Pool) -> Option<f64>| {
-        let clarity = match baseline {
-            Some(baseline) => clarity(values(baseline.samples), values(tier.samples)),
-            None => Clarity::Untested,
+    let latency = |metric, side: fn(Side<'_>) -> (&[f64], Median)| {
+        let (after, to) = side(tier);
+        let (clarity, from) = match baseline.map(side) {
+            Some((before, from)) => (clarity(before, after), from),
+            None => (Clarity::Untested, Median::default()),
         };
-        let before = baseline.and_then(|side| median(side.pool));
-        contrast(metric, before, median(tier.pool), clarity, &standing)
+        contrast(metric, from, to, clarity, &standing)
     };
-    let ttft = latency(Metric::Ttft, |samples| &samples.ttft, |pool| pool.ttft.p50);
-    let e2e = latency(Metric::E2e, |samples| &samples.e2e, |pool| pool.e2e.p50);
+    let ttft = latency(Metric::Ttft, |side| {
+        (&side.group.ttft, side.pool.ttft_median)
+    });
+    let e2e = latency(Metric::E2e, |side| (&side.group.e2e, side.pool.e2e_median));
+    let output = |pool: &Pool| Median {
+        value: pool.output_tokens_per_s,
+        interval: pool.output_interval,
+    };
     let output = contrast(
         Metric::OutputThroughput,
-        baseline.and_then(|side| side.pool.output_tokens_per_s),
-        tier.pool.output_tokens_per_s,
+        baseline.map(|side| output(side.pool)).unwrap_or_default(),
+        output(tier.pool),
         Clarity::Untested,
         &standing,
     );
@@ -299,30 +217,54 @@ fn standing(baseline: Option<&Pool>, tier: &Pool) -> Standing {
 
 fn contrast(
     metric: Metric,
-    baseline: Option<f64>,
-    tier: Option<f64>,
+    baseline: Median,
+    tier: Median,
     clarity: Clarity,
     standing: &Standing,
 ) -> Contrast {
-    let both = baseline
-        .zip(tier)
-        .filter(|_| *standing == Standing::Compared);
-    let quotient = |(baseline, tier): (f64, f64)| match metric.spec().better {
-        Better::Higher => tier / baseline,
-        Better::Lower | Better::Neither => baseline / tier,
+    let compared = *standing == Standing::Compared;
+    let both = baseline.value.zip(tier.value).filter(|_| compared);
+    let (over, under) = match metric.spec().better {
+        Better::Higher => (tier, baseline),
+        Better::Lower | Better::Neither => (baseline, tier),
     };
+    let speedup = both
+        .and_then(|_| Some(over.value? / under.value?))
+        .filter(|speedup| speedup.is_finite());
     Contrast {
         metric,
-        baseline,
-        tier,
+        baseline: baseline.value,
+        tier: tier.value,
         difference: both.map(|(baseline, tier)| tier - baseline),
-        speedup: both.map(quotient).filter(|speedup| speedup.is_finite()),
+        speedup,
+        interval: speedup.and_then(|_| quotient_interval(over, under)),
         clarity: if both.is_some() {
             clarity
         } else {
             Clarity::Untested
         },
     }
+}
+
+/// The interval of a quotient from those of its parts, by the recovery of variances on the log
+/// scale: Zou & Donner, "Construction of Confidence Limits about Effect Measures: A General
+/// Approach", Statistics in Medicine 27(10), 2008. The parts must be independent; they come from
+/// different servers.
+fn quotient_interval(over: Median, under: Median) -> Option<Interval> {
+    let logs = |part: Median| -> Option<[f64; 3]> {
+        let interval = part.interval?;
+        let logs = [interval.low, part.value?, interval.high].map(f64::ln);
+        logs.iter().all(|log| log.is_finite()).then_some(logs)
+    };
+    let ([over_low, over_mid, over_high], [under_low, under_mid, under_high]) =
+        (logs(over)?, logs(under)?);
+    let middle = over_mid - under_mid;
+    let confidence = over.interval?.confidence.min(under.interval?.confidence);
+    Some(Interval {
+        low: (middle - (over_mid - over_low).hypot(under_high - under_mid)).exp(),
+        high: (middle + (over_high - over_mid).hypot(under_mid - under_low)).exp(),
+        confidence,
+    })
 }
 
 fn clarity(baseline: &[f64], tier: &[f64]) -> Clarity {

@@ -1,13 +1,27 @@
 //! Records to summaries: one row a cell and cache state, and each tier against the baseline.
-//! Pure: reads no file. Only requests that went well enter latencies and throughput.
+//! Pure but for the requests, which are read as they are needed. Only requests that went well
+//! enter latencies and throughput.
 
+mod break_even;
 mod comparison;
+mod energy;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gaps;
 mod place;
+mod pool;
 mod samples;
+mod slo;
 mod summary;
+mod tier;
 
-pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Pool, Standing, compare};
+pub use break_even::{BreakEven, BreakEvenRow, break_evens};
+pub(crate) use comparison::compare_passes;
+pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing, compare};
 pub use place::{BASELINE, Place, tier_order};
-pub use summary::{FailedCell, SummaryRow, SummaryTable, summarize};
+pub use pool::{Median, Pool};
+pub(crate) use samples::Passes;
+pub use slo::{Service, Slo, SloError, Slos, Standard};
+pub(crate) use summary::summarize_passes;
+pub use summary::{FailedCell, SummaryRow, SummaryTable, summarize, summarize_under};
+pub use tier::{Gain, TierRow, tiers};

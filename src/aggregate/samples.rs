@@ -1,24 +1,49 @@
-//! The request columns, grouped. The only place that talks to polars for aggregation.
+//! What the requests of each pass say. The only place that talks to polars for aggregation.
+//!
+//! Cell by cell, so that no more than a few cells' requests are in memory at once; what is kept
+//! of a pass are its sorted latencies and a summary of its gaps, which are most of the data.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Result};
-use polars::prelude::{Column, DataFrame, DataType, ExplodeOptions, IntoLazy as _, col, len, lit};
+use polars::prelude::{BooleanChunked, DataFrame, Series};
 
+use crate::aggregate::gaps::Gaps;
+use crate::aggregate::slo::{Kept, Slo};
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
-use crate::record::reader::Requests;
-use crate::record::schema::RequestOutcome;
+use crate::record::reader::{Requests, RunData};
+use crate::record::schema::{Counts, RequestOutcome};
 use crate::stats::Summary;
 
-/// What the ok requests of one group and state say.
+const COLUMNS: [&str; 10] = [
+    "state",
+    "outcome",
+    "ttft_ms",
+    "e2e_ms",
+    "tpot_ms",
+    "lateness_ms",
+    "gaps_ms",
+    "prompt_tokens",
+    "output_tokens",
+    "cached_tokens",
+];
+
+/// More threads than this would keep too many cells in memory.
+const MOST_THREADS: usize = 4;
+
+/// What the requests of one pass say; latencies are those of the ok ones, ascending.
 #[derive(Clone, Debug)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
+    /// What became of the requests, as their rows say.
+    pub counts: Counts,
     pub ttft: Vec<f64>,
-    pub itl: Vec<f64>,
     pub tpot: Vec<f64>,
     pub e2e: Vec<f64>,
     pub lateness: Vec<f64>,
+    pub gaps: Gaps,
     /// Sum over ok requests; absent when a request lacks its count, as the sum would be too low.
     pub prompt_tokens: Option<u64>,
     /// Same.
@@ -27,155 +52,165 @@ pub(super) struct Samples {
     pub cached_tokens_mean: Option<f64>,
     /// Same.
     pub prompt_tokens_mean: Option<f64>,
+    /// Ok requests that kept every objective on single requests.
+    pub kept: u64,
 }
 
 impl Samples {
-    /// What a group without ok requests has.
+    /// What a pass without requests has.
     pub fn none() -> Self {
         Self {
+            counts: Counts {
+                sent: 0,
+                ok: 0,
+                failed: 0,
+                unfinished: 0,
+            },
             ttft: vec![],
-            itl: vec![],
             tpot: vec![],
             e2e: vec![],
             lateness: vec![],
+            gaps: Gaps::default(),
             prompt_tokens: Some(0),
             output_tokens: Some(0),
             cached_tokens_mean: None,
             prompt_tokens_mean: None,
+            kept: 0,
         }
     }
 
     /// The distribution of one of its latencies.
     pub fn summary(&self, metric: Metric) -> Summary {
         let samples = match metric {
+            Metric::Itl => return self.gaps.summary(),
             Metric::Ttft => &self.ttft,
-            Metric::Itl => &self.itl,
             Metric::Tpot => &self.tpot,
             Metric::E2e => &self.e2e,
             Metric::Lateness => &self.lateness,
             _ => unreachable!("{metric:?} is no latency of a request"),
         };
-        Summary::of(metric, samples.clone())
+        Summary::of_sorted(metric, samples)
     }
 }
 
-/// A group's index and a cache state.
-pub(super) type Key = (u32, CacheState);
+/// The samples of every pass, by cell and state.
+#[derive(Clone, Debug)]
+pub(crate) struct Passes(Vec<BTreeMap<CacheState, Samples>>);
 
-/// The samples of the ok requests by group and state; `group_of[cell]` says which group a cell
-/// belongs to. Groups without ok requests are absent.
-pub(super) fn gather(requests: &Requests, group_of: &[u32]) -> Result<BTreeMap<Key, Samples>> {
-    let frame = with_groups(requests, group_of)?;
-    let values = |name: &str| col(name).drop_nulls().implode(true);
-    let tokens = |name: &str| col(name).cast(DataType::UInt64).sum();
-    let explode = ExplodeOptions {
-        empty_as_null: false,
-        keep_nulls: false,
+impl Passes {
+    /// Reads the requests of every cell of `run`.
+    pub fn gather(run: &RunData, slos: &[Slo]) -> Result<Self> {
+        let cells = run.cells.len();
+        let threads = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_THREADS)
+            .min(cells.max(1));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let cell = next.fetch_add(1, Ordering::Relaxed);
+                if cell >= cells {
+                    return done;
+                }
+                done.push((cell, of_cell(&run.requests, cell, slos)));
+            }
+        };
+        let mut all: Vec<_> = thread::scope(|scope| {
+            let hands: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            hands
+                .into_iter()
+                .flat_map(|hand| {
+                    hand.join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect()
+        });
+        all.sort_by_key(|(cell, _)| *cell);
+        let passes = all.into_iter().map(|(_, passes)| passes);
+        Ok(Self(passes.collect::<Result<_>>()?))
+    }
+
+    /// Those of one pass; `None` for a pass without a single request row.
+    pub fn get(&self, cell: usize, state: CacheState) -> Option<&Samples> {
+        self.0.get(cell)?.get(&state)
+    }
+}
+
+fn of_cell(
+    requests: &Requests,
+    cell: usize,
+    slos: &[Slo],
+) -> Result<BTreeMap<CacheState, Samples>> {
+    let frame = requests.of_cell(cell, &COLUMNS)?;
+    let states = frame.column("state")?.str()?.clone();
+    let outcomes = frame.column("outcome")?.str()?.clone();
+    let mut counts: BTreeMap<CacheState, Counts> = BTreeMap::new();
+    for (state, outcome) in states.iter().zip(outcomes.iter()) {
+        let state = state.and_then(CacheState::from_name);
+        let state = state.context("a request without a known cache state")?;
+        let counts = counts.entry(state).or_insert(Samples::none().counts);
+        let name = |outcome: RequestOutcome| outcome.name();
+        match outcome {
+            Some(o) if o == name(RequestOutcome::Ok) => counts.ok += 1,
+            Some(o) if o == name(RequestOutcome::Failed) => counts.failed += 1,
+            Some(o) if o == name(RequestOutcome::Unfinished) => counts.unfinished += 1,
+            _ => anyhow::bail!("a request without a known outcome"),
+        }
+        counts.sent += 1;
+    }
+    let mut passes = BTreeMap::new();
+    for (state, counts) in counts {
+        let ok = states
+            .iter()
+            .zip(outcomes.iter())
+            .map(|(of, outcome)| {
+                Some(of == Some(state.name()) && outcome == Some(RequestOutcome::Ok.name()))
+            })
+            .collect::<BooleanChunked>();
+        let ok = if counts.ok as usize == frame.height() {
+            frame.clone()
+        } else {
+            frame.filter(&ok)?
+        };
+        passes.insert(state, samples(&ok, counts, slos)?);
+    }
+    Ok(passes)
+}
+
+fn samples(ok: &DataFrame, counts: Counts, slos: &[Slo]) -> Result<Samples> {
+    let column =
+        |name: &str| -> Result<Series> { Ok(ok.column(name)?.as_materialized_series().rechunk()) };
+    let sorted = |name: &str| -> Result<Vec<f64>> {
+        let mut values: Vec<f64> = column(name)?.f64()?.iter().flatten().collect();
+        values.retain(|value| value.is_finite());
+        values.sort_unstable_by(f64::total_cmp);
+        Ok(values)
     };
-    let grouped = frame
-        .lazy()
-        .filter(col("outcome").eq(lit(RequestOutcome::Ok.name())))
-        .group_by([col("group"), col("state")])
-        .agg([
-            values("ttft_ms"),
-            col("gaps_ms").explode(explode).drop_nulls().implode(true),
-            values("tpot_ms"),
-            values("e2e_ms"),
-            values("lateness_ms"),
-            tokens("prompt_tokens"),
-            tokens("output_tokens"),
-            col("prompt_tokens")
-                .null_count()
-                .alias("prompt_tokens_lacking"),
-            col("output_tokens")
-                .null_count()
-                .alias("output_tokens_lacking"),
-            col("cached_tokens").mean().alias("cached_tokens_mean"),
-            col("prompt_tokens").mean().alias("prompt_tokens_mean"),
-        ])
-        .collect()
-        .context("cannot group the requests")?;
-    keys(&grouped)?
-        .into_iter()
-        .enumerate()
-        .map(|(at, key)| Ok((key, samples_at(&grouped, at)?)))
-        .collect()
-}
-
-/// How many request rows there are of each cell, state and outcome.
-pub(super) fn outcomes(requests: &Requests) -> Result<BTreeMap<(u32, CacheState, String), u64>> {
-    let counted = requests
-        .frame()
-        .clone()
-        .lazy()
-        .group_by([col("cell").alias("group"), col("state"), col("outcome")])
-        .agg([len().alias("rows")])
-        .collect()
-        .context("cannot count the requests")?;
-    let outcome = counted.column("outcome")?.str()?;
-    let rows = counted.column("rows")?.cast(&DataType::UInt64)?;
-    keys(&counted)?
-        .into_iter()
-        .zip(outcome.iter().zip(rows.u64()?.iter()))
-        .map(|((cell, state), (outcome, rows))| {
-            let outcome = outcome.context("a request without outcome")?.to_owned();
-            Ok(((cell, state, outcome), rows.unwrap_or(0)))
-        })
-        .collect()
-}
-
-fn with_groups(requests: &Requests, group_of: &[u32]) -> Result<DataFrame> {
-    let mut frame = requests.frame().clone();
-    let cells = frame.column("cell")?.u32()?.clone();
-    let groups: Vec<u32> = cells
-        .iter()
-        .flatten()
-        .map(|cell| group_of[cell as usize])
-        .collect();
-    frame.with_column(Column::new("group".into(), groups))?;
-    Ok(frame)
-}
-
-fn keys(frame: &DataFrame) -> Result<Vec<Key>> {
-    let groups = frame.column("group")?.u32()?;
-    let states = frame.column("state")?.str()?;
-    groups
-        .iter()
-        .zip(states.iter())
-        .map(|(group, state)| {
-            let state = state.and_then(CacheState::from_name);
-            group
-                .zip(state)
-                .context("a request without a known cell and state")
-        })
-        .collect()
-}
-
-fn samples_at(grouped: &DataFrame, at: usize) -> Result<Samples> {
-    let values = |name: &str| -> Result<Vec<f64>> {
-        let list = grouped.column(name)?.list()?.get_as_series(at);
-        Ok(match list {
-            Some(series) => series.f64()?.iter().flatten().collect(),
-            None => Vec::new(),
-        })
-    };
-    let mean = |name: &str| -> Result<Option<f64>> { Ok(grouped.column(name)?.f64()?.get(at)) };
     let sum = |name: &str| -> Result<Option<u64>> {
-        let lacking = grouped
-            .column(&format!("{name}_lacking"))?
-            .cast(&DataType::UInt64)?;
-        let complete = lacking.u64()?.get(at) == Some(0);
-        Ok(grouped.column(name)?.u64()?.get(at).filter(|_| complete))
+        let tokens = column(name)?;
+        let complete = tokens.null_count() == 0;
+        let sum = tokens.u32()?.iter().flatten().map(u64::from).sum();
+        Ok(Some(sum).filter(|_| complete))
     };
+    let gaps = column("gaps_ms")?;
     Ok(Samples {
-        ttft: values("ttft_ms")?,
-        itl: values("gaps_ms")?,
-        tpot: values("tpot_ms")?,
-        e2e: values("e2e_ms")?,
-        lateness: values("lateness_ms")?,
+        counts,
+        ttft: sorted("ttft_ms")?,
+        tpot: sorted("tpot_ms")?,
+        e2e: sorted("e2e_ms")?,
+        lateness: sorted("lateness_ms")?,
+        kept: Kept {
+            ttft: &column("ttft_ms")?,
+            tpot: &column("tpot_ms")?,
+            e2e: &column("e2e_ms")?,
+            gaps: &gaps,
+        }
+        .count(slos)?,
+        gaps: Gaps::of(&gaps)?,
         prompt_tokens: sum("prompt_tokens")?,
         output_tokens: sum("output_tokens")?,
-        cached_tokens_mean: mean("cached_tokens_mean")?,
-        prompt_tokens_mean: mean("prompt_tokens_mean")?,
+        cached_tokens_mean: column("cached_tokens")?.mean(),
+        prompt_tokens_mean: column("prompt_tokens")?.mean(),
     })
 }

@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
+use crate::aggregate::energy::joules;
 use crate::aggregate::place::{Place, tier_order};
-use crate::aggregate::samples::{Samples, gather, outcomes};
+use crate::aggregate::samples::{Passes, Samples};
+use crate::aggregate::slo::{Service, Slo};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
 use crate::record::reader::RunData;
-use crate::record::schema::{
-    CellOutcome, CellRecord, Counts, PassRecord, RequestOutcome, Source, VerdictStatus,
-};
+use crate::record::schema::{CellOutcome, CellRecord, Counts, PassRecord, Source, VerdictStatus};
 use crate::stats::Summary;
 
 /// All passes of a run in numbers.
@@ -58,6 +58,8 @@ pub struct SummaryRow {
     pub lateness: Summary,
     /// Ok requests a second.
     pub requests_per_s: Option<f64>,
+    /// Prompt tokens a second; absent when the server did not count the tokens of some request.
+    pub input_tokens_per_s: Option<f64>,
     /// Output tokens a second; absent when the server did not count the tokens of some request.
     pub output_tokens_per_s: Option<f64>,
     /// Prompt and output tokens a second; absent likewise.
@@ -66,6 +68,12 @@ pub struct SummaryRow {
     pub cached_tokens_mean: Option<f64>,
     /// Prompt tokens a request, mean.
     pub prompt_tokens_mean: Option<f64>,
+    /// Energy of all GPUs over the pass by output tokens; absent where it was not sampled.
+    pub energy_j_per_token: Option<f64>,
+    /// How it stands to the objectives; absent without any.
+    pub service: Option<Service>,
+    /// What held it back.
+    pub bottleneck: Option<String>,
 }
 
 impl SummaryRow {
@@ -95,15 +103,21 @@ pub struct FailedCell {
 
 /// Sums up each pass of each cell of a run.
 pub fn summarize(run: &RunData) -> Result<SummaryTable> {
-    let each_its_own: Vec<u32> = (0..).take(run.cells.len()).collect();
-    let mut samples = gather(&run.requests, &each_its_own)?;
+    summarize_under(run, &[])
+}
+
+/// Sums up each pass of each cell of a run, under objectives.
+pub fn summarize_under(run: &RunData, slos: &[Slo]) -> Result<SummaryTable> {
+    Ok(summarize_passes(run, &Passes::gather(run, slos)?, slos))
+}
+
+pub(crate) fn summarize_passes(run: &RunData, passes: &Passes, slos: &[Slo]) -> SummaryTable {
+    let none = Samples::none();
     let mut rows = Vec::new();
-    for (at, cell) in (0_u32..).zip(&run.cells) {
+    for (at, cell) in run.cells.iter().enumerate() {
         for pass in &cell.passes {
-            let samples = samples
-                .remove(&(at, pass.state))
-                .unwrap_or_else(Samples::none);
-            rows.push(row(cell, pass, &samples));
+            let samples = passes.get(at, pass.state).unwrap_or(&none);
+            rows.push(row(cell, pass, samples, slos));
         }
     }
     rows.sort_by(|a, b| order(&a.coordinates, a.state).cmp(&order(&b.coordinates, b.state)));
@@ -111,20 +125,20 @@ pub fn summarize(run: &RunData) -> Result<SummaryTable> {
     failed.sort_by(|a, b| {
         order(&a.coordinates, CacheState::Cold).cmp(&order(&b.coordinates, CacheState::Cold))
     });
-    let mut notes = mismatches(run)?;
+    let mut notes = mismatches(run, passes);
     notes.extend(run.cells.iter().flat_map(|cell| {
         cell.warnings
             .iter()
             .map(move |warning| format!("cell `{}`: {warning}", cell.id))
     }));
-    Ok(SummaryTable {
+    SummaryTable {
         rows,
         failed,
         notes,
-    })
+    }
 }
 
-fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples) -> SummaryRow {
+fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) -> SummaryRow {
     let rate = |count: Option<u64>| per_second(count, pass.duration_s);
     SummaryRow {
         cell: cell.id.clone(),
@@ -142,6 +156,7 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples) -> SummaryRow {
         e2e: samples.summary(Metric::E2e),
         lateness: samples.summary(Metric::Lateness),
         requests_per_s: rate(Some(pass.counts.ok)),
+        input_tokens_per_s: rate(samples.prompt_tokens),
         output_tokens_per_s: rate(samples.output_tokens),
         total_tokens_per_s: rate(
             samples
@@ -151,6 +166,11 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples) -> SummaryRow {
         ),
         cached_tokens_mean: samples.cached_tokens_mean,
         prompt_tokens_mean: samples.prompt_tokens_mean,
+        energy_j_per_token: joules(pass)
+            .zip(samples.output_tokens.filter(|tokens| *tokens > 0))
+            .map(|(joules, tokens)| joules / tokens as f64),
+        service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
+        bottleneck: pass.bottleneck.as_ref().map(|held| held.name.clone()),
     }
 }
 
@@ -180,24 +200,12 @@ fn failed_cell(cell: &CellRecord) -> Option<FailedCell> {
 
 /// Where `cell.json` and `requests.parquet` do not tell the same counts: a record that
 /// contradicts itself must not be read as if it were sound.
-fn mismatches(run: &RunData) -> Result<Vec<String>> {
-    let rows = outcomes(&run.requests)?;
+fn mismatches(run: &RunData, passes: &Passes) -> Vec<String> {
+    let none = Samples::none();
     let mut notes = Vec::new();
-    for (at, cell) in (0_u32..).zip(&run.cells) {
+    for (at, cell) in run.cells.iter().enumerate() {
         for PassRecord { state, counts, .. } in &cell.passes {
-            let of = |outcome: RequestOutcome| {
-                rows.get(&(at, *state, outcome.name().to_owned()))
-                    .copied()
-                    .unwrap_or(0)
-            };
-            let read = Counts {
-                sent: of(RequestOutcome::Ok)
-                    + of(RequestOutcome::Failed)
-                    + of(RequestOutcome::Unfinished),
-                ok: of(RequestOutcome::Ok),
-                failed: of(RequestOutcome::Failed),
-                unfinished: of(RequestOutcome::Unfinished),
-            };
+            let read = passes.get(at, *state).unwrap_or(&none).counts;
             if read != *counts {
                 notes.push(format!(
                     "cell `{}`, {state}: the record says {}, its request rows say {}",
@@ -208,7 +216,7 @@ fn mismatches(run: &RunData) -> Result<Vec<String>> {
             }
         }
     }
-    Ok(notes)
+    notes
 }
 
 fn spell(counts: Counts) -> String {

@@ -1,5 +1,6 @@
 //! `manifest.json`: what was run, where, with which settings.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,8 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::config::Config;
-use crate::matrix::Matrix;
+use super::target::Target;
 use crate::plan::Plan;
 
 /// Wall-clock time, read once a run: every other time is a distance from it.
@@ -51,34 +51,43 @@ pub fn short_hash(plan: &Plan, started: WallClock) -> String {
 }
 
 /// The manifest of a run.
-pub fn manifest(
-    plan: &Plan,
-    matrix: &Matrix,
-    config: &Config,
-    run: &str,
-    started: WallClock,
-) -> Result<Value> {
+pub fn manifest(target: &Target, started: WallClock) -> Result<Value> {
+    let Target {
+        plan,
+        matrix,
+        config,
+        id,
+        ..
+    } = target;
     let cells: Vec<&str> = matrix.cells.iter().map(|cell| cell.id.as_str()).collect();
     let launcher = matrix
         .cells
         .first()
         .map(|cell| cell.resolved.server.launcher.name());
     Ok(json!({
-        "run": run,
+        "run": id,
         "started_at": started.rfc3339(),
         "labrun": { "version": env!("CARGO_PKG_VERSION") },
         "plan": {
             "name": plan.name,
             "file": plan.file,
+            "folder": plan_folder(plan),
             "blake3": blake3::hash(plan.text.as_bytes()).to_hex().as_str(),
             "commit": commit_of_working_folder(),
         },
         "launcher": launcher,
         "host": host(),
+        "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
         "settings": serde_json::to_value(&config.settings)?,
         "settings_from": config.origins,
         "cells": cells,
     }))
+}
+
+/// Where files that the plan names are looked up, wherever the run is continued from.
+fn plan_folder(plan: &Plan) -> Option<PathBuf> {
+    let file = std::path::absolute(&plan.file).ok()?;
+    file.parent().map(Path::to_owned)
 }
 
 /// The commit that the working folder is at, with `-dirty` where it has changes.

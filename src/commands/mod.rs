@@ -8,6 +8,8 @@ mod plot;
 mod report;
 mod run;
 mod sim;
+mod target;
+mod telemetry;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -73,6 +75,7 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
+        Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
     }
 }

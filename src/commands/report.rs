@@ -1,55 +1,98 @@
-//! `labrun report`: tables and figures of a run, from its files alone.
+//! `labrun report`: tables, figures and the report of a run, from its files alone.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{ExitStatus, print, say, width};
+use crate::aggregate::Slo;
 use crate::cli::ReportArgs;
-use crate::record::reader::read_run;
+use crate::record::reader::{RunData, read_run};
 use crate::record::writer::write_synced;
-use crate::report::Report;
+use crate::report::{Drawing, Report, RunFacts};
 
-/// Writes a run's tables and figures again and shows the tables.
+/// Writes the tables, figures and report of runs again and shows the tables.
 pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
-    if !args.run.join("cells").is_dir() {
-        bail!(
-            "`{}` is no run folder: it has no `cells`",
-            args.run.display()
-        );
+    for run in &args.runs {
+        if !run.join("cells").is_dir() {
+            bail!("`{}` is no run folder: it has no `cells`", run.display());
+        }
     }
-    let report = write_report(&args.run)?;
+    let out = match (&args.out, args.runs.as_slice()) {
+        (Some(out), _) => out,
+        (None, [one]) => one,
+        (None, several) => bail!(
+            "name a folder for the report of {} runs with --out",
+            several.len()
+        ),
+    };
+    let slos: Vec<Slo> = args.slo.iter().flat_map(|slos| slos.0.clone()).collect();
+    let folders: Vec<&Path> = args.runs.iter().map(AsRef::as_ref).collect();
+    let report = write_reports(&folders, out, &slos)?;
     print(&report.terminal(width()))?;
-    say(&format!("\nwritten to {}", args.run.display()));
+    say(&format!("\nwritten to {}", out.display()));
     Ok(ExitStatus::Success)
 }
 
-/// Writes `summary.csv`, `comparison.csv`, `summary.md` and the figures of the run in `folder`.
+/// Writes the tables, figures and report of the run in `folder` into it.
 pub fn write_report(folder: &Path) -> Result<Report> {
-    let run = read_run(folder)?;
-    let report = Report::of(&run, &title(folder))?;
-    write_synced(&folder.join("summary.csv"), report.summary_csv().as_bytes())?;
-    write_synced(
-        &folder.join("comparison.csv"),
-        report.comparison_csv().as_bytes(),
-    )?;
-    write_synced(&folder.join("summary.md"), report.markdown().as_bytes())?;
-    let figures = report.figures()?;
-    if !figures.is_empty() {
-        let into = folder.join("figures");
-        std::fs::create_dir_all(&into)
-            .with_context(|| format!("making the folder `{}`", into.display()))?;
-        for figure in figures {
-            write_synced(&into.join(&figure.name), &figure.bytes)?;
-        }
+    write_reports(&[folder], folder, &[])
+}
+
+fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> {
+    let runs = folders
+        .iter()
+        .map(|folder| read_run(folder))
+        .collect::<Result<Vec<_>>>()?;
+    let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
+    let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
+    let report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    let drawings = report.drawings()?;
+    let into = out.join("figures");
+    let folder = if drawings.is_empty() { out } else { &into };
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("making the folder `{}`", folder.display()))?;
+    write_figures(&drawings, &into)?;
+    for (name, text) in [
+        ("summary.csv", report.summary_csv()),
+        ("comparison.csv", report.comparison_csv()),
+        ("summary.md", report.markdown()),
+        ("report.md", report.full_markdown(&facts, &drawings)),
+        ("report.html", report.html(&facts, &drawings)?),
+    ] {
+        write_synced(&out.join(name), text.as_bytes())?;
     }
     Ok(report)
 }
 
-/// The plan's name where the manifest says it, else the folder's.
-fn title(folder: &Path) -> String {
+/// Side by side: a PNG takes longer than all the tables.
+fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
+    let write = |drawing: &Drawing| {
+        let mut files = drawing.files()?.into_iter();
+        files.try_for_each(|(name, bytes)| write_synced(&into.join(name), &bytes))
+    };
+    let hands = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = drawings.len().div_ceil(hands).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = drawings
+            .chunks(each)
+            .map(|part| scope.spawn(move || part.iter().try_for_each(write)))
+            .collect();
+        parts.into_iter().try_for_each(|part| {
+            part.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
+}
+
+/// What the run in `folder` says besides its cells.
+fn facts(folder: &Path) -> RunFacts {
     let manifest = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
     let named = manifest["plan"]["name"].as_str().map(str::to_owned);
-    named.unwrap_or_else(|| folder.display().to_string())
+    RunFacts {
+        name: named.unwrap_or_else(|| folder.display().to_string()),
+        plan: std::fs::read_to_string(folder.join("plan.toml")).ok(),
+        manifest,
+    }
 }

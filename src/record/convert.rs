@@ -40,7 +40,7 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
         id: cell.id.clone(),
         position: result.position,
         coordinates: cell.coordinates.clone(),
-        identity: BTreeMap::new(),
+        identity: identity(result),
         machine: BTreeMap::new(),
         source: source_of(cell, version),
         model: cell.resolved.model.clone(),
@@ -60,6 +60,21 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
         passes: result.passes.iter().map(pass_record).collect(),
         warnings: result.warnings.clone(),
     }
+}
+
+/// What was known before its server started, what the server said, and one hash of it all.
+fn identity(result: &CellResult) -> BTreeMap<String, String> {
+    let mut identity = result.identity.clone();
+    identity.insert("format".to_owned(), FORMAT.to_string());
+    if let Some(version) = &result.server.version {
+        identity.insert("version.server".to_owned(), version.clone());
+    }
+    for value in identity.values_mut() {
+        *value = redact::urls(value);
+    }
+    let hash = runner::identity::hash(&identity);
+    identity.insert("hash".to_owned(), hash);
+    identity
 }
 
 fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {

@@ -40,6 +40,16 @@ pub(crate) fn load_frame(path: &Path) -> Result<DataFrame> {
         .with_context(|| format!("cannot read `{}`", path.display()))
 }
 
+/// Some of the file's columns.
+pub(crate) fn load_columns(path: &Path, columns: &[&str]) -> Result<DataFrame> {
+    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    let names = columns.iter().map(|name| (*name).to_owned()).collect();
+    ParquetReader::new(file)
+        .with_columns(Some(names))
+        .finish()
+        .with_context(|| format!("cannot read `{}`", path.display()))
+}
+
 /// Rows to columns, one a field of [`RequestRow`] and of its name.
 pub(crate) fn to_frame(rows: &[RequestRow]) -> Result<DataFrame> {
     let times = |name: &str, pick: fn(&RequestRow) -> f64| {

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use polars::prelude::{Column, DataFrame, DataType, Scalar};
+use polars::prelude::DataFrame;
 use serde::Deserialize;
 
 use crate::record::frame;
 use crate::record::schema::{CellRecord, FORMAT, RequestRow};
 
-/// All complete cells of a run with their requests.
+/// All complete cells of a run, or of several, with their requests.
 #[derive(Clone, Debug)]
 pub struct RunData {
     /// The cells in the order that they ran.
@@ -19,75 +19,106 @@ pub struct RunData {
     pub requests: Requests,
 }
 
-/// The requests of many cells in columns: those of `requests.parquet`, and `cell`, an index into
-/// [`RunData::cells`].
+/// The requests of many cells, in the order of [`RunData::cells`]. Those of a run folder stay in
+/// their files until they are asked for: all of them at once may not fit into memory.
 #[derive(Clone, Debug)]
-pub struct Requests(DataFrame);
+pub struct Requests(Vec<Kept>);
+
+/// What a cell says of itself in a word.
+type Told = fn(&CellRecord) -> String;
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Here(DataFrame),
+    /// In the `requests.parquet` of this cell's folder.
+    InFolder(PathBuf),
+}
 
 impl Requests {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.height()
-    }
-
-    /// The columns.
-    pub(crate) fn frame(&self) -> &DataFrame {
-        &self.0
+    /// The columns of one cell's requests: those called `columns`, which every cell has.
+    pub(crate) fn of_cell(&self, cell: usize, columns: &[&str]) -> Result<DataFrame> {
+        let frame = match self.0.get(cell) {
+            Some(Kept::Here(frame)) => frame.clone(),
+            Some(Kept::InFolder(folder)) => {
+                read_requests(folder, columns).with_context(|| unreadable(folder))?
+            }
+            None => frame::to_frame(&[])?,
+        };
+        let known = frame.select(columns.iter().copied());
+        known.context("these requests lack a column; a newer labrun may have written them")
     }
 }
 
 impl RunData {
     /// A run of cells with their rows, ordered by position.
     pub fn new(cells: Vec<(CellRecord, Vec<RequestRow>)>) -> Result<Self> {
-        let frames = cells
+        let kept = cells
             .into_iter()
-            .map(|(cell, rows)| Ok((cell, frame::to_frame(&rows)?)))
+            .map(|(cell, rows)| Ok((cell, Kept::Here(frame::to_frame(&rows)?))))
             .collect::<Result<Vec<_>>>()?;
-        Self::from_frames(frames)
+        Ok(Self::of(kept))
     }
 
-    fn from_frames(mut cells: Vec<(CellRecord, DataFrame)>) -> Result<Self> {
+    fn of(mut cells: Vec<(CellRecord, Kept)>) -> Self {
         cells.sort_by(|(a, _), (b, _)| (a.position, &a.id).cmp(&(b.position, &b.id)));
-        let mut all = frame::to_frame(&[])?;
-        all.with_column(Column::new_empty("cell".into(), &DataType::UInt32))?;
-        let mut records = Vec::with_capacity(cells.len());
-        for (at, (record, mut requests)) in cells.into_iter().enumerate() {
-            let index = Scalar::from(u32::try_from(at)?);
-            requests.with_column(Column::new_scalar("cell".into(), index, requests.height()))?;
-            // By name: a later labrun may have more columns, or another order.
-            let known = requests.select(all.get_column_names_owned());
-            known
-                .and_then(|known| all.vstack_mut(&known).map(|_| ()))
-                .with_context(|| format!("the requests of cell `{}` do not fit", record.id))?;
-            records.push(record);
+        let (cells, requests) = cells.into_iter().unzip();
+        Self {
+            cells,
+            requests: Requests(requests),
         }
-        all.rechunk_mut();
-        Ok(Self {
-            cells: records,
-            requests: Requests(all),
-        })
+    }
+
+    /// The cells of several runs, run by run. Cells that differ in nothing but the run count as
+    /// repeats. What runs may differ in besides, the model and whether numbers are simulated,
+    /// becomes a further axis where it does: such numbers are never pooled.
+    pub fn together(runs: Vec<Self>) -> Self {
+        let (mut cells, mut requests) = (Vec::new(), Vec::new());
+        for run in runs {
+            cells.extend(run.cells);
+            requests.extend(run.requests.0);
+        }
+        let model = |cell: &CellRecord| cell.model.clone();
+        let source = |cell: &CellRecord| cell.source.name().to_owned();
+        let told: [(&str, Told); 2] = [("model", model), ("source", source)];
+        for (axis, value) in told {
+            let first = cells.first().map(value);
+            if cells.iter().any(|cell| Some(value(cell)) != first) {
+                for cell in &mut cells {
+                    let value = value(cell);
+                    cell.coordinates.extra.insert(axis.to_owned(), value);
+                }
+            }
+        }
+        Self {
+            cells,
+            requests: Requests(requests),
+        }
     }
 }
 
-/// Reads `cells/*/cell.json` and `cells/*/requests.parquet` of every complete cell of the run in
-/// `folder`. A folder whose name begins with `.` is one that was never completed.
+/// Reads `cells/*/cell.json` of every complete cell of the run in `folder`; their requests are
+/// read from `cells/*/requests.parquet` when they are asked for. A folder whose name begins with
+/// `.` is one that was never completed.
 pub fn read_run(folder: &Path) -> Result<RunData> {
     let cells = cell_folders(&folder.join("cells"))?
         .into_iter()
         .map(|cell| {
-            let read = read_cell(&cell).and_then(|record| Ok((record, read_requests(&cell)?)));
-            read.with_context(|| {
-                format!(
-                    "the cell `{}` cannot be read; move its folder away to report on the others",
-                    cell.display()
-                )
-            })
+            let record = read_cell(&cell).with_context(|| unreadable(&cell))?;
+            Ok((record, Kept::InFolder(cell)))
         })
         .collect::<Result<Vec<_>>>()?;
-    RunData::from_frames(cells)
+    Ok(RunData::of(cells))
 }
 
-fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
+fn unreadable(cell: &Path) -> String {
+    format!(
+        "the cell `{}` cannot be read; move its folder away to report on the others",
+        cell.display()
+    )
+}
+
+/// The folders of all complete cells under `cells`, in the order of their names.
+pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(cells).with_context(|| format!("no run here: `{}`", cells.display()))?;
     let mut folders = Vec::new();
@@ -124,10 +155,10 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
 }
 
 /// A cell that failed before its first pass has no request file, and so no requests.
-fn read_requests(folder: &Path) -> Result<DataFrame> {
+fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
     let path = folder.join("requests.parquet");
     if path.exists() {
-        frame::load_frame(&path)
+        frame::load_columns(&path, columns)
     } else {
         frame::to_frame(&[])
     }
@@ -189,24 +220,40 @@ mod tests {
         let data = read_run(run.path()).unwrap();
         let ids: Vec<_> = data.cells.iter().map(|cell| cell.id.as_str()).collect();
         assert_eq!(ids, ["b", "a", "c"]);
-        let frame = data.requests.frame();
-        let index: Vec<_> = frame
-            .column("cell")
-            .unwrap()
-            .u32()
-            .unwrap()
+        let ttft = |cell| -> Vec<f64> {
+            let frame = data.requests.of_cell(cell, &["ttft_ms"]).unwrap();
+            let column = frame.column("ttft_ms").unwrap().f64().unwrap().clone();
+            column.iter().flatten().collect()
+        };
+        assert_eq!(
+            [ttft(0), ttft(1), ttft(2)],
+            [vec![3.0], vec![1.0, 2.0], vec![]]
+        );
+    }
+
+    #[test]
+    fn runs_together_keep_what_must_not_be_pooled_apart() {
+        let of = |model: &str| {
+            let cell = CellRecord {
+                model: model.to_owned(),
+                ..cell("a", 1)
+            };
+            RunData::new(vec![(cell, vec![good_row(0, 1.0)])]).unwrap()
+        };
+        let alike = RunData::together(vec![of("m"), of("m")]);
+        assert_eq!(alike.cells.len(), 2);
+        assert!(alike.cells[0].coordinates.extra.is_empty());
+        let unlike = RunData::together(vec![of("m"), of("other")]);
+        let models: Vec<_> = unlike
+            .cells
             .iter()
-            .flatten()
+            .map(|cell| cell.coordinates.extra["model"].as_str())
             .collect();
-        let ttft: Vec<_> = frame
-            .column("ttft_ms")
-            .unwrap()
-            .f64()
-            .unwrap()
-            .iter()
-            .flatten()
-            .collect();
-        assert_eq!((index, ttft), (vec![0, 1, 1], vec![3.0, 1.0, 2.0]));
+        assert_eq!(models, ["m", "other"]);
+        assert_eq!(
+            unlike.requests.of_cell(1, &["ttft_ms"]).unwrap().height(),
+            1
+        );
     }
 
     #[test]

@@ -5,58 +5,39 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::{cell_record, request_rows};
 use super::frame::write_parquet;
 use super::lab_csv::{lab_csv_name, write_lab_csv};
+use super::lock::Lock;
 use super::redact;
-use super::schema::FORMAT;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
 use crate::runner::session::LogPart;
 
-/// A run's folder, open for writing.
+/// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
 pub struct RunFolder {
-    path: PathBuf,
-    events: File,
+    pub(super) path: PathBuf,
+    pub(super) events: File,
+    pub(super) attempt: Attempt,
+    /// Held until the folder is closed.
+    pub(super) _lock: Lock,
+}
+
+/// Which attempt at the run this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it began, RFC 3339.
+    pub started_at: String,
 }
 
 impl RunFolder {
-    /// Makes the folder, with the manifest and the plan's text in it, before anything is started:
-    /// a folder that cannot be written fails here and not after an hour.
-    pub fn create(path: &Path, manifest: &Value, plan: &str) -> Result<Self> {
-        if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!(
-                "`{}` exists and is not empty; name another folder with --out",
-                path.display()
-            );
-        }
-        let folder = |error| {
-            let path = path.display();
-            format!("making the run folder `{path}`: {error}; name another with --out")
-        };
-        fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
-        let mut manifest = manifest.clone();
-        redact::json(&mut manifest);
-        manifest["format"] = json!(FORMAT);
-        write_synced(&path.join("manifest.json"), &pretty(&manifest)?)?;
-        write_synced(&path.join("plan.toml"), plan.as_bytes())?;
-        let events = path.join("events.jsonl");
-        let events = File::options()
-            .create(true)
-            .append(true)
-            .open(&events)
-            .with_context(|| format!("opening `{}`", events.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            events,
-        })
-    }
-
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -64,10 +45,26 @@ impl RunFolder {
 
     /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
     pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
-        let Some(line) = event_line(elapsed_s, event) else {
+        let Some(mut line) = event_line(elapsed_s, event) else {
             return Ok(());
         };
-        writeln!(self.events, "{line}").context("appending to `events.jsonl`")
+        if let Event::RunStarted { .. } = event {
+            line["attempt"] = json!(self.attempt.number);
+            line["started_at"] = json!(self.attempt.started_at);
+        }
+        // One write a line, so that only the last can be torn.
+        let line = format!("{line}\n");
+        let written = self.events.write_all(line.as_bytes());
+        written.context("appending to `events.jsonl`")
+    }
+
+    /// Adds to the manifest how the attempt ended.
+    pub fn end(&mut self, facts: Value) -> Result<()> {
+        let path = self.path.join("manifest.json");
+        let text = fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
+        let mut manifest: Value = serde_json::from_slice(&text)?;
+        manifest["ended"] = facts;
+        write_synced(&path, &pretty(&manifest)?)
     }
 
     /// Writes a cell, whole.
@@ -143,7 +140,9 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
 
 fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
     let mut line = match event {
-        Event::RunStarted { cells } => json!({"event": "run-started", "cells": cells}),
+        Event::RunStarted { cells, todo } => {
+            json!({"event": "run-started", "cells": cells, "todo": todo})
+        }
         Event::CellStarted { cell, position } => {
             json!({"event": "cell-started", "cell": cell.id, "position": position})
         }
@@ -173,7 +172,8 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
     Some(line)
 }
 
-fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
+/// JSON as people read it.
+pub(super) fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -192,7 +192,8 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&aside, path).with_context(|| format!("writing `{}`", path.display()))
 }
 
-fn sync_folder(path: &Path) -> Result<()> {
+/// Makes the names in a folder last.
+pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)?
         .sync_all()
         .with_context(|| format!("syncing `{}`", path.display()))

@@ -1,6 +1,6 @@
 //! The table of every cell and cache state.
 
-use crate::aggregate::{SummaryRow, SummaryTable};
+use crate::aggregate::{Service, Slo, SummaryRow, SummaryTable};
 use crate::metric::{Metric, Unit};
 use crate::record::schema::VerdictStatus;
 use crate::report::axes::{Axis, Shown, extra_axes, split};
@@ -11,9 +11,10 @@ use crate::report::table::{Column, Keep, Table};
 use crate::stats::Percentile;
 
 /// The percentiles shown of each latency, and which of them go first where room is short.
-const LATENCIES: [(Metric, Percentile, Keep); 10] = [
+const LATENCIES: [(Metric, Percentile, Keep); 12] = [
     (Metric::Ttft, Percentile::P50, Keep::Always),
     (Metric::Ttft, Percentile::P90, Keep::Droppable(3)),
+    (Metric::Ttft, Percentile::P95, Keep::Droppable(14)),
     (Metric::Ttft, Percentile::P99, Keep::Droppable(5)),
     (Metric::Itl, Percentile::P50, Keep::Droppable(2)),
     (Metric::Itl, Percentile::P99, Keep::Droppable(8)),
@@ -21,6 +22,7 @@ const LATENCIES: [(Metric, Percentile, Keep); 10] = [
     (Metric::Tpot, Percentile::P99, Keep::Droppable(11)),
     (Metric::E2e, Percentile::P50, Keep::Always),
     (Metric::E2e, Percentile::P90, Keep::Droppable(6)),
+    (Metric::E2e, Percentile::P95, Keep::Droppable(16)),
     (Metric::E2e, Percentile::P99, Keep::Droppable(10)),
 ];
 
@@ -39,33 +41,15 @@ pub(crate) fn section(table: &SummaryTable) -> Section {
         Keep::Droppable(1),
         each(rows, |row| format!("{}/{}", row.counts.ok, row.counts.sent)),
     ));
-    columns.extend(
-        LATENCIES.map(|(metric, percentile, keep)| latency(rows, metric, percentile, keep)),
-    );
-    columns.push(rate(
-        rows,
-        Metric::RequestThroughput,
-        Keep::Droppable(4),
-        |r| r.requests_per_s,
-    ));
-    columns.push(rate(
-        rows,
-        Metric::OutputThroughput,
-        Keep::Droppable(3),
-        |r| r.output_tokens_per_s,
-    ));
-    columns.push(rate(
-        rows,
-        Metric::TotalThroughput,
-        Keep::Droppable(12),
-        |r| r.total_tokens_per_s,
-    ));
-    columns.push(rate(rows, Metric::PromptTokens, Keep::Droppable(13), |r| {
-        r.prompt_tokens_mean
+    columns.extend(service(rows));
+    columns.extend(LATENCIES.iter().flat_map(|(metric, percentile, keep)| {
+        let mut columns = vec![latency(rows, *metric, *percentile, *keep)];
+        if (*metric, *percentile) == (Metric::Ttft, Percentile::P50) {
+            columns.extend(interval(rows));
+        }
+        columns
     }));
-    columns.push(rate(rows, Metric::CachedTokens, Keep::Droppable(7), |r| {
-        r.cached_tokens_mean
-    }));
+    columns.extend(rates(rows));
     let refs: Vec<_> = rows.iter().map(|row| references(row, &mut notes)).collect();
     if refs.iter().any(|text| !text.is_empty()) {
         columns.push(Column::words("notes", Keep::Always, refs));
@@ -84,6 +68,33 @@ pub(crate) fn section(table: &SummaryTable) -> Section {
         Table { columns },
         &notes,
     )
+}
+
+/// What is not a latency: throughput, tokens, energy and what held it back.
+fn rates(rows: &[SummaryRow]) -> Vec<Column> {
+    let rate = |metric, room, value: fn(&SummaryRow) -> Option<f64>| {
+        rate(rows, metric, Keep::Droppable(room), value)
+    };
+    let mut columns = vec![
+        rate(Metric::RequestThroughput, 4, |row| row.requests_per_s),
+        rate(Metric::InputThroughput, 15, |row| row.input_tokens_per_s),
+        rate(Metric::OutputThroughput, 3, |row| row.output_tokens_per_s),
+        rate(Metric::TotalThroughput, 12, |row| row.total_tokens_per_s),
+        rate(Metric::PromptTokens, 13, |row| row.prompt_tokens_mean),
+        rate(Metric::CachedTokens, 7, |row| row.cached_tokens_mean),
+    ];
+    if rows.iter().any(|row| row.energy_j_per_token.is_some()) {
+        columns.push(rate(Metric::Energy, 8, |row| row.energy_j_per_token));
+    }
+    if rows.iter().any(|row| row.bottleneck.is_some()) {
+        let held = |row: &SummaryRow| row.bottleneck.clone().unwrap_or_else(|| "-".into());
+        columns.push(Column::words(
+            "bottleneck",
+            Keep::Droppable(6),
+            each(rows, held),
+        ));
+    }
+    columns
 }
 
 fn each(rows: &[SummaryRow], text: impl Fn(&SummaryRow) -> String) -> Vec<String> {
@@ -160,6 +171,53 @@ fn latency(rows: &[SummaryRow], metric: Metric, percentile: Percentile, keep: Ke
         keep,
         cells,
     )
+}
+
+/// The 95 % interval of the median time to first token; none where no row has one.
+fn interval(rows: &[SummaryRow]) -> Option<Column> {
+    let ends = |row: &SummaryRow| row.ttft.median_interval.map(|i| [i.low, i.high]);
+    if rows.iter().all(|row| ends(row).is_none()) {
+        return None;
+    }
+    let scale = Scale::of(Unit::Milliseconds, rows.iter().map(|row| row.ttft.p50));
+    let cells = each(rows, |row| {
+        ends(row).map_or("-".to_owned(), |[low, high]| {
+            format!("[{}, {}]", scale.text(Some(low)), scale.text(Some(high)))
+        })
+    });
+    Some(Column::numbers(
+        &["TTFT", "p50 95 %", scale.sign],
+        Keep::Droppable(13),
+        cells,
+    ))
+}
+
+/// How rows stand to the objectives; nothing without any.
+fn service(rows: &[SummaryRow]) -> Vec<Column> {
+    if rows.iter().all(|row| row.service.is_none()) {
+        return Vec::new();
+    }
+    let goodput = rate(rows, Metric::Goodput, Keep::Always, |row| {
+        row.service
+            .as_ref()
+            .and_then(|service| service.goodput_per_s)
+    });
+    let kept = each(rows, |row| {
+        row.service.as_ref().map_or("-".to_owned(), standing)
+    });
+    vec![goodput, Column::words("objectives", Keep::Always, kept)]
+}
+
+fn standing(service: &Service) -> String {
+    let said = |what: &str, slos: &[Slo]| {
+        let names: Vec<_> = slos.iter().map(ToString::to_string).collect();
+        format!("{what}: {}", names.join(", "))
+    };
+    match (service.broken.as_slice(), service.untold.as_slice()) {
+        ([], []) => "kept".to_owned(),
+        ([], untold) => said("too few requests to tell", untold),
+        (broken, _) => said("broken", broken),
+    }
 }
 
 fn rate(

@@ -145,7 +145,7 @@ fn contrast(
     head: &str,
     pick: impl Fn(&ComparisonRow) -> &Contrast,
     room: Room,
-) -> [Column; 4] {
+) -> Vec<Column> {
     let unit = rows
         .first()
         .map_or(Unit::Milliseconds, |row| pick(row).metric.spec().unit);
@@ -159,7 +159,7 @@ fn contrast(
     let value = |part: &str, keep, text: &dyn Fn(&Contrast) -> String| {
         Column::numbers(&[head, part, sign], keep, each(rows, |row| text(pick(row))))
     };
-    [
+    let mut columns = vec![
         value("base", room.value, &|c| scale.text(c.baseline)),
         value("tier", room.value, &|c| scale.text(c.tier)),
         value("diff", Keep::Droppable(9), &|c| scale.signed(c.difference)),
@@ -168,7 +168,19 @@ fn contrast(
             room.ratio,
             each(rows, |row| speedup(pick(row))),
         ),
-    ]
+    ];
+    if rows.iter().any(|row| pick(row).interval.is_some()) {
+        let ends = each(rows, |row| interval(pick(row)));
+        columns.push(Column::numbers(&[head, "95 %"], Keep::Droppable(5), ends));
+    }
+    columns
+}
+
+/// `[3.90x, 5.41x]`.
+fn interval(contrast: &Contrast) -> String {
+    contrast.interval.map_or("-".to_owned(), |ends| {
+        format!("[{}, {}]", times(ends.low), times(ends.high))
+    })
 }
 
 /// `5.94x`, with `~` before it where the difference may be noise.

@@ -2,7 +2,7 @@
 //! differ only where numbers do. What is absent is an empty field.
 
 use crate::aggregate::{
-    Clarity, Comparison, ComparisonRow, Contrast, Standing, SummaryRow, SummaryTable,
+    Clarity, Comparison, ComparisonRow, Contrast, Service, Standing, SummaryRow, SummaryTable,
 };
 use crate::metric::Metric;
 use crate::record::csv::push_row;
@@ -17,7 +17,12 @@ const SUMMARIZED: [Metric; 5] = [
     Metric::E2e,
     Metric::Lateness,
 ];
-const SHOWN: [Percentile; 3] = [Percentile::P50, Percentile::P90, Percentile::P99];
+const SHOWN: [Percentile; 4] = [
+    Percentile::P50,
+    Percentile::P90,
+    Percentile::P95,
+    Percentile::P99,
+];
 
 /// One row a cell and cache state.
 pub(crate) fn summary_csv(table: &SummaryTable) -> String {
@@ -53,9 +58,14 @@ pub(crate) fn summary_csv(table: &SummaryTable) -> String {
         head.push(format!("{}_n", metric.spec().short.to_lowercase()));
         head.push(metric.column_of("mean"));
         head.extend(SHOWN.map(|percentile| metric.column_of(percentile.name())));
+        head.push(metric.column_of("max"));
+        if metric != Metric::Itl {
+            head.extend(["p50_low", "p50_high"].map(|end| metric.column_of(end)));
+        }
     }
     for metric in [
         Metric::RequestThroughput,
+        Metric::InputThroughput,
         Metric::OutputThroughput,
         Metric::TotalThroughput,
     ] {
@@ -63,6 +73,8 @@ pub(crate) fn summary_csv(table: &SummaryTable) -> String {
     }
     head.push(Metric::PromptTokens.column_of("mean"));
     head.push(Metric::CachedTokens.column_of("mean"));
+    head.push(Metric::Energy.spec().column.to_owned());
+    head.extend([Metric::Goodput.spec().column, "slo_broken", "bottleneck"].map(str::to_owned));
 
     let mut text = String::new();
     push_row(&mut text, &head);
@@ -107,16 +119,35 @@ fn summary_fields(row: &SummaryRow, extra: &[&str]) -> Vec<String> {
         let Some(summary) = row.latency(metric) else {
             continue;
         };
-        let Summary { n, mean, .. } = summary;
+        let Summary { n, mean, max, .. } = summary;
         fields.extend([n.to_string(), number(*mean)]);
         fields.extend(SHOWN.map(|percentile| number(summary.percentile(percentile))));
+        fields.push(number(*max));
+        if metric != Metric::Itl {
+            let ends = summary
+                .median_interval
+                .map(|interval| [interval.low, interval.high]);
+            fields.extend([0, 1].map(|end| number(ends.map(|ends| ends[end]))));
+        }
     }
     fields.extend([
         number(row.requests_per_s),
+        number(row.input_tokens_per_s),
         number(row.output_tokens_per_s),
         number(row.total_tokens_per_s),
         number(row.prompt_tokens_mean),
         number(row.cached_tokens_mean),
+        number(row.energy_j_per_token),
+    ]);
+    let service = row.service.as_ref();
+    let broken = |service: &Service| {
+        let broken: Vec<_> = service.broken.iter().map(ToString::to_string).collect();
+        broken.join("; ")
+    };
+    fields.extend([
+        number(service.and_then(|service| service.goodput_per_s)),
+        service.map(broken).unwrap_or_default(),
+        row.bottleneck.clone().unwrap_or_default(),
     ]);
     fields
 }
@@ -152,7 +183,9 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
             head.push(metric.column_of(&format!("{prefix}{part}")));
         }
         let stem = metric.spec().column.trim_end_matches("_ms");
-        head.push(format!("{stem}_{prefix}speedup"));
+        for part in ["speedup", "speedup_low", "speedup_high"] {
+            head.push(format!("{stem}_{prefix}{part}"));
+        }
         if metric != Metric::OutputThroughput {
             head.push(format!("{stem}_{prefix}clarity"));
         }
@@ -203,9 +236,12 @@ fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
             tier,
             difference,
             speedup,
+            interval,
             clarity,
         } = contrast;
         fields.extend([baseline, tier, difference, speedup].map(|value| number(*value)));
+        let ends = interval.map(|interval| [interval.low, interval.high]);
+        fields.extend([0, 1].map(|end| number(ends.map(|ends| ends[end]))));
         if *metric != Metric::OutputThroughput {
             fields.push(clarity_name(*clarity).to_owned());
         }

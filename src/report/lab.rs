@@ -8,8 +8,8 @@ use polars::prelude::{CsvReadOptions, DataFrame, DataType, SerReader as _};
 
 use crate::metric::Metric;
 use crate::record::schema::{RequestOutcome, Source};
+use crate::report::Drawing;
 use crate::report::figure::{Dot, Figure};
-use crate::report::{FigureFile, twins};
 use crate::stats::Summary;
 
 /// What every file must have; times in seconds.
@@ -59,14 +59,11 @@ pub fn plot_lab_csvs(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
             .iter()
             .map(|(key, v)| dot(key, metric, pick(v)))
             .collect();
-        twins(what, &Figure::of(&dots, &[], notes.clone()))
+        Drawing::of(what, Figure::of(&dots, &[], notes.clone()))?.files()
     };
-    let mut files = draw("ttft", Metric::Ttft, |values| &values.ttft_ms)?;
-    files.extend(draw("e2e", Metric::E2e, |values| &values.e2e_ms)?);
-    Ok(files
-        .into_iter()
-        .map(|FigureFile { name, bytes }| (name, bytes))
-        .collect())
+    let ttft = draw("ttft", Metric::Ttft, |values| &values.ttft_ms)?;
+    let e2e = draw("e2e", Metric::E2e, |values| &values.e2e_ms)?;
+    Ok(ttft.into_iter().chain(e2e).collect())
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -1,12 +1,16 @@
 //! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
 
+mod answer;
 mod axes;
 mod cells;
 mod contrast;
+mod facts;
 mod figure;
 mod files;
 mod headline;
+mod html;
 pub mod lab;
+mod markdown;
 mod notes;
 mod number;
 mod section;
@@ -14,16 +18,21 @@ mod table;
 mod wrap;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::aggregate::{Comparison, Pool, SummaryTable, compare, summarize};
+use crate::aggregate::{
+    Comparison, Passes, Pool, Slo, SummaryTable, compare_passes, summarize_passes,
+};
 use crate::metric::{Metric, glossary_markdown};
 use crate::record::reader::RunData;
+use crate::record::schema::CellRecord;
 use crate::report::axes::banner;
 use crate::report::figure::{Dot, Figure};
+use crate::report::section::Section;
 use crate::report::wrap::push_wrapped;
+
+pub use facts::RunFacts;
 
 /// The figures of a run.
 const FIGURES: [(Metric, &str); 2] = [
@@ -37,16 +46,25 @@ pub struct Report {
     title: String,
     summary: SummaryTable,
     comparison: Comparison,
+    slos: Vec<Slo>,
+    cells: Vec<CellRecord>,
 }
 
 impl Report {
     /// Sums up `run` under `title`.
     pub fn of(run: &RunData, title: &str) -> Result<Self> {
-        let (summary, comparison) = (summarize(run)?, compare(run)?);
+        Self::under(run, title, &[])
+    }
+
+    /// Sums up `run` under `title` and objectives.
+    pub fn under(run: &RunData, title: &str, slos: &[Slo]) -> Result<Self> {
+        let passes = Passes::gather(run, slos)?;
         Ok(Self {
             title: title.to_owned(),
-            summary,
-            comparison,
+            summary: summarize_passes(run, &passes, slos),
+            comparison: compare_passes(run, &passes),
+            slos: slos.to_vec(),
+            cells: run.cells.clone(),
         })
     }
 
@@ -106,39 +124,57 @@ impl Report {
         text
     }
 
-    /// `summary.md`. Its figures are those of [`Report::figures`] in `figures/`.
+    /// `summary.md`. Its figures are those of [`Report::drawings`] in `figures/`.
     pub fn markdown(&self) -> String {
-        let mut text = format!("# {}\n\n", self.title);
-        if let Some(banner) = banner(self.summary.rows.iter().map(|row| row.source)) {
-            let _ = writeln!(text, "**{banner}**\n");
+        markdown::summary(self)
+    }
+
+    /// `report.md`: the summary, and what its verdicts rest on.
+    pub fn full_markdown(&self, runs: &[RunFacts], drawings: &[Drawing]) -> String {
+        markdown::full(self, runs, drawings)
+    }
+
+    /// `report.html`: one page that needs nothing else.
+    pub fn html(&self, runs: &[RunFacts], drawings: &[Drawing]) -> Result<String> {
+        html::document(self, runs, drawings)
+    }
+
+    /// What must stand above all of it; nothing when all was measured.
+    fn banner(&self) -> Option<&'static str> {
+        banner(self.cells.iter().map(|cell| cell.source))
+    }
+
+    fn answer(&self) -> Option<Section> {
+        answer::section(&self.comparison)
+    }
+
+    fn break_even_section(&self) -> Option<Section> {
+        answer::break_even_section(&self.comparison)
+    }
+
+    fn comparison_section(&self) -> Option<Section> {
+        (!self.comparison.rows.is_empty()).then(|| contrast::section(&self.comparison))
+    }
+
+    fn cells_section(&self) -> Option<Section> {
+        (!self.summary.rows.is_empty()).then(|| cells::section(&self.summary))
+    }
+
+    /// What holds for all of it, by name.
+    fn facts(&self) -> Vec<(String, String)> {
+        let models: BTreeSet<_> = self.cells.iter().map(|cell| cell.model.as_str()).collect();
+        let models = models.into_iter().collect::<Vec<_>>().join(", ");
+        let passes = self.summary.rows.len();
+        let mut facts = vec![
+            ("model".to_owned(), models),
+            ("cells".to_owned(), self.cells.len().to_string()),
+            ("passes".to_owned(), passes.to_string()),
+        ];
+        if !self.slos.is_empty() {
+            let slos: Vec<_> = self.slos.iter().map(ToString::to_string).collect();
+            facts.push(("objectives".to_owned(), slos.join("; ")));
         }
-        for sentence in self.headline() {
-            let _ = writeln!(text, "- {sentence}");
-        }
-        if !self.comparison.rows.is_empty() {
-            text.push_str("\n## Each tier against the baseline\n\n");
-            text.push_str(&contrast::section(&self.comparison).markdown());
-        }
-        if !self.comparison.pools.is_empty() {
-            text.push_str("\n## Figures\n\n");
-            for (metric, name) in FIGURES {
-                let _ = writeln!(text, "![{}](figures/{name}.png)\n", metric.spec().title);
-            }
-            text.pop();
-        }
-        if !self.summary.rows.is_empty() {
-            text.push_str("\n## Every cell and cache state\n\n");
-            text.push_str(&cells::section(&self.summary).markdown());
-        }
-        let remarks = self.remarks();
-        if !remarks.is_empty() {
-            text.push_str("\n## Notes\n\n");
-        }
-        for line in remarks {
-            let _ = writeln!(text, "- {line}");
-        }
-        let _ = write!(text, "\n## Glossary\n\n{}", glossary());
-        text
+        facts
     }
 
     /// `summary.csv`: one row a cell and cache state.
@@ -151,8 +187,8 @@ impl Report {
         files::comparison_csv(&self.comparison)
     }
 
-    /// `comparison_ttft` and `comparison_e2e`, each as PNG and SVG; none without any pass.
-    pub fn figures(&self) -> Result<Vec<FigureFile>> {
+    /// The figures that the run has data for; none without any pass.
+    pub fn drawings(&self) -> Result<Vec<Drawing>> {
         let pools = &self.comparison.pools;
         let models: BTreeSet<_> = self
             .summary
@@ -171,7 +207,7 @@ impl Report {
                 .iter()
                 .map(|pool| Dot::of(pool, summary(pool)))
                 .collect();
-            files.extend(twins(name, &Figure::of(&dots, &caption, vec![]))?);
+            files.push(Drawing::of(name, Figure::of(&dots, &caption, vec![]))?);
         }
         Ok(files)
     }
@@ -183,24 +219,35 @@ impl Report {
     }
 }
 
-/// A figure as it is to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FigureFile {
-    /// The file's name, such as `comparison_ttft.png`.
+/// A figure, the same as PNG and as SVG.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawing {
+    /// Its files' name without the ending, such as `comparison_ttft`.
     pub name: String,
-    /// What it holds.
-    pub bytes: Vec<u8>,
+    /// What it shows.
+    pub title: String,
+    /// The SVG.
+    pub svg: String,
+    figure: Figure,
 }
 
-fn twins(name: &str, figure: &Figure) -> Result<Vec<FigureFile>> {
-    let file = |ending: &str, bytes| FigureFile {
-        name: format!("{name}.{ending}"),
-        bytes,
-    };
-    Ok(vec![
-        file("png", figure.png()?),
-        file("svg", figure.svg()?.into_bytes()),
-    ])
+impl Drawing {
+    fn of(name: &str, figure: Figure) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            title: figure.title.clone(),
+            svg: figure.svg()?,
+            figure,
+        })
+    }
+
+    /// Its files: names and what they hold.
+    pub fn files(&self) -> Result<[(String, Vec<u8>); 2]> {
+        Ok([
+            (format!("{}.png", self.name), self.figure.png()?),
+            (format!("{}.svg", self.name), self.svg.clone().into_bytes()),
+        ])
+    }
 }
 
 /// What each number means, as a Markdown table.

@@ -11,10 +11,10 @@ use crate::report::wrap::push_wrapped;
 /// One table of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Section {
-    banner: Option<&'static str>,
-    caption: String,
-    table: Table,
-    notes: Vec<String>,
+    pub banner: Option<&'static str>,
+    pub caption: String,
+    pub table: Table,
+    pub notes: Vec<String>,
 }
 
 impl Section {

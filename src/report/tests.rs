@@ -86,8 +86,9 @@ fn the_terminal_shows_everything_that_fits() {
         . tier     1024  cpu       valid        4/5   25.0     -  10.00   55.0   2.00       8.00  [1]
         . tier     1024  disk      invalid      2/2   42.0     -  10.00   72.0   1.00       4.00  [2]
         not shown at this width: TTFT p99 ms, E2E p90 ms, cached tokens, ITL p99 ms, TPOT p50 ms, E2E p99
-        .  ms, TPOT p99 ms, all tok/s, prompt tokens
+        .  ms, TPOT p99 ms, all tok/s, prompt tokens, TTFT p95 ms, in tok/s, E2E p95 ms
         `-` for p90 of TTFT, E2E: too few samples, needs 10, has 2 to 4
+        `-` for p95 of TTFT, E2E: too few samples, needs 20, has 2 to 4
         `-` for p99 of TTFT, ITL, TPOT, E2E: too few samples, needs 100, has 2 to 12
         [1] some requests failed or did not finish; latencies and throughput are of the ok ones
         [2] invalid: the page cache answered
@@ -151,13 +152,14 @@ fn markdown_has_headline_tables_figures_notes_and_glossary() {
         .
         source simulated, model sim-8b, label long_context, gen_len 4, concurrency 8, repeat 1
         .
-        | state | prompt | tier | verdict | ok/sent | TTFT p50 ms | TTFT p90 ms | TTFT p99 ms | ITL p50 ms | ITL p99 ms | TPOT p50 ms | TPOT p99 ms | E2E p50 ms | E2E p90 ms | E2E p99 ms | req/s | out tok/s | all tok/s | prompt tokens | cached tokens | notes |
-        |:--|--:|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|:--|
-        | tier | 1024 | baseline | valid | 4/4 | 115.0 | - | - | 10.00 | - | 10.0 | - | 145.0 | - | - | 2.00 | 8.00 | 2068 | 1030 | 0 |  |
-        | tier | 1024 | cpu | valid | 4/5 | 25.0 | - | - | 10.00 | - | 10.0 | - | 55.0 | - | - | 2.00 | 8.00 | 2068 | 1030 | 0 | [1] |
-        | tier | 1024 | disk | invalid | 2/2 | 42.0 | - | - | 10.00 | - | 10.0 | - | 72.0 | - | - | 1.00 | 4.00 | 1034 | 1030 | 0 | [2] |
+        | state | prompt | tier | verdict | ok/sent | TTFT p50 ms | TTFT p90 ms | TTFT p95 ms | TTFT p99 ms | ITL p50 ms | ITL p99 ms | TPOT p50 ms | TPOT p99 ms | E2E p50 ms | E2E p90 ms | E2E p95 ms | E2E p99 ms | req/s | in tok/s | out tok/s | all tok/s | prompt tokens | cached tokens | notes |
+        |:--|--:|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+        | tier | 1024 | baseline | valid | 4/4 | 115.0 | - | - | - | 10.00 | - | 10.0 | - | 145.0 | - | - | - | 2.00 | 2060 | 8.00 | 2068 | 1030 | 0 |  |
+        | tier | 1024 | cpu | valid | 4/5 | 25.0 | - | - | - | 10.00 | - | 10.0 | - | 55.0 | - | - | - | 2.00 | 2060 | 8.00 | 2068 | 1030 | 0 | [1] |
+        | tier | 1024 | disk | invalid | 2/2 | 42.0 | - | - | - | 10.00 | - | 10.0 | - | 72.0 | - | - | - | 1.00 | 1030 | 4.00 | 1034 | 1030 | 0 | [2] |
         .
         - `-` for p90 of TTFT, E2E: too few samples, needs 10, has 2 to 4
+        - `-` for p95 of TTFT, E2E: too few samples, needs 20, has 2 to 4
         - `-` for p99 of TTFT, ITL, TPOT, E2E: too few samples, needs 100, has 2 to 12
         - [1] some requests failed or did not finish; latencies and throughput are of the ok ones
         - [2] invalid: the page cache answered
@@ -174,18 +176,18 @@ fn files_are_stable_and_leave_out_what_is_not_known() {
     same(
         &report(&small()).summary_csv(),
         r"
-        label,gen_len,state,concurrency,prompt_len,tier,repeat,cell,model,source,verdict,reason,sent,ok,failed,unfinished,duration_s,ttft_n,ttft_mean_ms,ttft_p50_ms,ttft_p90_ms,ttft_p99_ms,itl_n,itl_mean_ms,itl_p50_ms,itl_p90_ms,itl_p99_ms,tpot_n,tpot_mean_ms,tpot_p50_ms,tpot_p90_ms,tpot_p99_ms,e2e_n,e2e_mean_ms,e2e_p50_ms,e2e_p90_ms,e2e_p99_ms,late_n,lateness_mean_ms,lateness_p50_ms,lateness_p90_ms,lateness_p99_ms,requests_per_s,output_tokens_per_s,total_tokens_per_s,prompt_tokens_mean,cached_tokens_mean
-        long_context,4,tier,8,1024,baseline,1,baseline-p1024-c8-r1,sim-8b,simulated,valid,all seen,4,4,0,0,2.000,4,115.000,115.000,,,12,10.000,10.000,15.000,,4,10.000,10.000,,,4,145.000,145.000,,,4,0.250,0.250,,,2.000,8.000,2068.000,1030.000,0.000
-        long_context,4,tier,8,1024,cpu,1,cpu-p1024-c8-r1,sim-8b,simulated,valid,all seen,5,4,1,0,2.000,4,25.000,25.000,,,12,10.000,10.000,15.000,,4,10.000,10.000,,,4,55.000,55.000,,,4,0.250,0.250,,,2.000,8.000,2068.000,1030.000,0.000
-        long_context,4,tier,8,1024,disk,1,disk-p1024-c8-r1,sim-8b,simulated,invalid,the page cache answered,2,2,0,0,2.000,2,42.000,42.000,,,6,10.000,10.000,,,2,10.000,10.000,,,2,72.000,72.000,,,2,0.250,0.250,,,1.000,4.000,1034.000,1030.000,0.000
+        label,gen_len,state,concurrency,prompt_len,tier,repeat,cell,model,source,verdict,reason,sent,ok,failed,unfinished,duration_s,ttft_n,ttft_mean_ms,ttft_p50_ms,ttft_p90_ms,ttft_p95_ms,ttft_p99_ms,ttft_max_ms,ttft_p50_low_ms,ttft_p50_high_ms,itl_n,itl_mean_ms,itl_p50_ms,itl_p90_ms,itl_p95_ms,itl_p99_ms,itl_max_ms,tpot_n,tpot_mean_ms,tpot_p50_ms,tpot_p90_ms,tpot_p95_ms,tpot_p99_ms,tpot_max_ms,tpot_p50_low_ms,tpot_p50_high_ms,e2e_n,e2e_mean_ms,e2e_p50_ms,e2e_p90_ms,e2e_p95_ms,e2e_p99_ms,e2e_max_ms,e2e_p50_low_ms,e2e_p50_high_ms,late_n,lateness_mean_ms,lateness_p50_ms,lateness_p90_ms,lateness_p95_ms,lateness_p99_ms,lateness_max_ms,lateness_p50_low_ms,lateness_p50_high_ms,requests_per_s,input_tokens_per_s,output_tokens_per_s,total_tokens_per_s,prompt_tokens_mean,cached_tokens_mean,energy_j_per_token,goodput_per_s,slo_broken,bottleneck
+        long_context,4,tier,8,1024,baseline,1,baseline-p1024-c8-r1,sim-8b,simulated,valid,all seen,4,4,0,0,2.000,4,115.000,115.000,,,,130.000,,,12,10.000,10.000,15.000,,,15.000,4,10.000,10.000,,,,10.000,,,4,145.000,145.000,,,,160.000,,,4,0.250,0.250,,,,0.250,,,2.000,2060.000,8.000,2068.000,1030.000,0.000,,,,
+        long_context,4,tier,8,1024,cpu,1,cpu-p1024-c8-r1,sim-8b,simulated,valid,all seen,5,4,1,0,2.000,4,25.000,25.000,,,,30.000,,,12,10.000,10.000,15.000,,,15.000,4,10.000,10.000,,,,10.000,,,4,55.000,55.000,,,,60.000,,,4,0.250,0.250,,,,0.250,,,2.000,2060.000,8.000,2068.000,1030.000,0.000,,,,
+        long_context,4,tier,8,1024,disk,1,disk-p1024-c8-r1,sim-8b,simulated,invalid,the page cache answered,2,2,0,0,2.000,2,42.000,42.000,,,,44.000,,,6,10.000,10.000,,,,15.000,2,10.000,10.000,,,,10.000,,,2,72.000,72.000,,,,74.000,,,2,0.250,0.250,,,,0.250,,,1.000,1030.000,4.000,1034.000,1030.000,0.000,,,,
         ",
     );
     same(
         &report(&small()).comparison_csv(),
         r"
-        label,gen_len,state,concurrency,prompt_len,tier,source,standing,reason,baseline_sent,baseline_ok,tier_sent,tier_ok,ttft_p50_baseline_ms,ttft_p50_tier_ms,ttft_p50_difference_ms,ttft_p50_speedup,ttft_p50_clarity,e2e_p50_baseline_ms,e2e_p50_tier_ms,e2e_p50_difference_ms,e2e_p50_speedup,e2e_p50_clarity,output_tokens_per_s_baseline,output_tokens_per_s_tier,output_tokens_per_s_difference,output_tokens_per_s_speedup
-        long_context,4,tier,8,1024,cpu,simulated,compared,,4,4,5,4,115.000,25.000,-90.000,4.600,clear,145.000,55.000,-90.000,2.636,clear,8.000,8.000,0.000,1.000
-        long_context,4,tier,8,1024,disk,simulated,withheld,disk is invalid: the page cache answered,4,4,2,2,115.000,42.000,,,untested,145.000,72.000,,,untested,8.000,4.000,,
+        label,gen_len,state,concurrency,prompt_len,tier,source,standing,reason,baseline_sent,baseline_ok,tier_sent,tier_ok,ttft_p50_baseline_ms,ttft_p50_tier_ms,ttft_p50_difference_ms,ttft_p50_speedup,ttft_p50_speedup_low,ttft_p50_speedup_high,ttft_p50_clarity,e2e_p50_baseline_ms,e2e_p50_tier_ms,e2e_p50_difference_ms,e2e_p50_speedup,e2e_p50_speedup_low,e2e_p50_speedup_high,e2e_p50_clarity,output_tokens_per_s_baseline,output_tokens_per_s_tier,output_tokens_per_s_difference,output_tokens_per_s_speedup,output_tokens_per_s_speedup_low,output_tokens_per_s_speedup_high
+        long_context,4,tier,8,1024,cpu,simulated,compared,,4,4,5,4,115.000,25.000,-90.000,4.600,,,clear,145.000,55.000,-90.000,2.636,,,clear,8.000,8.000,0.000,1.000,,
+        long_context,4,tier,8,1024,disk,simulated,withheld,disk is invalid: the page cache answered,4,4,2,2,115.000,42.000,,,,,untested,145.000,72.000,,,,,untested,8.000,4.000,,,,
         ",
     );
 }
@@ -228,7 +230,7 @@ fn a_run_without_passes_has_a_report_and_no_figures() {
         .cell("cpu", 1024, 1, 1)
         .failed("launch", "no such image");
     let report = report(&bench);
-    assert_eq!(report.figures().unwrap(), []);
+    assert_eq!(report.drawings().unwrap(), []);
     assert!(
         report
             .markdown()
@@ -248,18 +250,22 @@ fn a_run_without_passes_has_a_report_and_no_figures() {
 
 #[test]
 fn figures_come_as_twins() {
-    let files = report(&small()).figures().unwrap();
-    let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "comparison_ttft.png",
-            "comparison_ttft.svg",
-            "comparison_e2e.png",
-            "comparison_e2e.svg"
-        ]
+    let drawings = report(&small()).drawings().unwrap();
+    let names: Vec<_> = drawings
+        .iter()
+        .map(|drawing| drawing.name.as_str())
+        .collect();
+    assert!(
+        names.starts_with(&["comparison_ttft", "comparison_e2e"]),
+        "{names:?}"
     );
-    let svg = |at: usize| String::from_utf8_lossy(&files[at].bytes).into_owned();
-    assert!(svg(1).contains("Time to first token") && !svg(1).contains("End-to-end"));
-    assert!(svg(3).contains("End-to-end latency") && svg(3).contains("sim-8b"));
+    for drawing in &drawings {
+        let [(name, png), _] = drawing.files().unwrap();
+        assert_eq!(name, format!("{}.png", drawing.name));
+        assert!(png.starts_with(b"\x89PNG") && drawing.svg.starts_with("<svg"));
+        assert!(drawing.svg.contains("simulated"), "{}", drawing.name);
+    }
+    let svg = |at: usize| drawings[at].svg.as_str();
+    assert!(svg(0).contains("Time to first token") && !svg(0).contains("End-to-end"));
+    assert!(svg(1).contains("End-to-end latency") && svg(1).contains("sim-8b"));
 }

@@ -47,6 +47,8 @@ pub enum Event<'a> {
     RunStarted {
         /// How many cells it has.
         cells: usize,
+        /// How many of them run now; the others have run already.
+        todo: usize,
     },
     /// A cell begins.
     CellStarted {

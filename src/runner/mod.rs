@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod evidence;
+pub mod identity;
 mod measure;
 mod requests;
 pub mod session;
@@ -24,6 +25,7 @@ use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
 use crate::workload::Schedule;
 use event::{Event, Phase};
+use identity::{Identities, Identity};
 use session::{EndedSession, Failure, LogPart, Session};
 use stop::Stop;
 use verdict::Verdict;
@@ -39,6 +41,8 @@ pub struct RunScope<'a> {
     pub folder: &'a Path,
     /// The plan's folder; files that it names are looked up there.
     pub plan_folder: &'a Path,
+    /// What decides the results of its cells.
+    pub identities: &'a Identities<'a>,
     /// How the run is told to stop.
     pub stop: &'a Stop,
     /// When the run began, which all offsets are told from.
@@ -104,6 +108,8 @@ pub struct CellResult {
     pub cell: Cell,
     /// Its place in the order, from 1.
     pub position: u32,
+    /// What decides its result, as far as it is known before a server starts.
+    pub identity: Identity,
     /// From its start to its end.
     pub elapsed: Duration,
     /// How it ended.
@@ -116,19 +122,31 @@ pub struct CellResult {
     pub warnings: Vec<String>,
 }
 
-/// Runs every cell, or all that come before the run is told to stop. `on_cell` keeps what was
-/// measured; if it cannot, the run ends, since measuring what cannot be kept is waste.
+/// Which cells are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// All cells.
+    pub matrix: &'a Matrix,
+    /// Indices of those to run, in order.
+    pub todo: &'a [usize],
+    /// The position of the first of them: those before it ran earlier.
+    pub first_position: u32,
+}
+
+/// Runs every cell of `work`, or all that come before the run is told to stop. `on_cell` keeps what
+/// was measured; if it cannot, the run ends, since measuring what cannot be kept is waste.
 pub async fn run(
-    matrix: &Matrix,
+    work: Work<'_>,
     scope: &RunScope<'_>,
     on_event: &mut dyn FnMut(Event<'_>),
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
     on_event(Event::RunStarted {
-        cells: matrix.cells.len(),
+        cells: work.matrix.cells.len(),
+        todo: work.todo.len(),
     });
     let mut session = None;
-    let kept = run_cells(matrix, scope, &mut session, on_event, on_cell).await;
+    let kept = run_cells(work, scope, &mut session, on_event, on_cell).await;
     if let Some(session) = session {
         session.stop(scope.stop).await;
     }
@@ -142,18 +160,19 @@ pub async fn run(
 }
 
 async fn run_cells(
-    matrix: &Matrix,
+    work: Work<'_>,
     scope: &RunScope<'_>,
     session: &mut Option<Session>,
     on_event: &mut dyn FnMut(Event<'_>),
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
-    for (index, cell) in matrix.cells.iter().enumerate() {
-        if scope.stop.requested() {
+    let cell_at = |place: usize| work.matrix.cells.get(*work.todo.get(place)?);
+    for place in 0..work.todo.len() {
+        let Some(cell) = cell_at(place).filter(|_| !scope.stop.requested()) else {
             return Ok(());
-        }
-        let position = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let next = matrix.cells.get(index + 1);
+        };
+        let position = work.first_position.saturating_add(place as u32);
+        let next = cell_at(place + 1);
         on_event(Event::CellStarted { cell, position });
         let (result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
         on_event(Event::CellFinished { result: &result });
@@ -177,6 +196,8 @@ async fn run_cell(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> (CellResult, Option<EndedSession>) {
     let began = Instant::now();
+    // A file that cannot be read fails the cell where it is read for its requests.
+    let identity = scope.identities.of(cell).unwrap_or_default();
     let mut facts = ServerFacts {
         reused: slot.is_some(),
         ..ServerFacts::default()
@@ -225,6 +246,7 @@ async fn run_cell(
     let result = CellResult {
         cell,
         position,
+        identity,
         elapsed,
         outcome,
         server: facts,

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod external;
+pub mod facts;
 pub mod geometry;
 pub mod group;
 pub mod leftovers;
@@ -13,6 +14,8 @@ pub mod proc_stat;
 pub mod process;
 pub mod prom;
 pub mod ready;
+pub mod redis;
+pub mod redis_local;
 pub mod render;
 pub mod simulated;
 

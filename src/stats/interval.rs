@@ -1,48 +1,62 @@
-//! An interval for the median that assumes nothing about the distribution.
+//! Intervals for quantiles that assume nothing about the distribution.
 
-/// Between which two values the true median lies, and how surely.
+/// Between which two values the truth lies, and how surely.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MedianInterval {
-    /// The lower order statistic.
+pub struct Interval {
+    /// The lower end.
     pub low: f64,
-    /// The upper order statistic.
+    /// The upper end.
     pub high: f64,
-    /// The confidence that was reached: at least the one asked for.
+    /// The confidence: for order statistics what was reached, at least what was asked for; for a
+    /// bootstrap what was asked for.
     pub confidence: f64,
 }
 
-/// The narrowest symmetric pair of order statistics that covers the median with at least
-/// `confidence`; `None` when even the extremes do not reach it (fewer than 6 values for 0.95).
+/// The narrowest pair of order statistics that covers the quantile `q` with at least `confidence`,
+/// no more than half of the rest on either side; `None` when even the extremes do not reach it
+/// (the median needs 6 values for 0.95, the 99th percentile 368).
 ///
-/// For independent values of any continuous distribution, `P(X(k) <= median <= X(n+1-k))` is
-/// `1 - 2 P(B <= k - 1)` with `B ~ Binomial(n, 1/2)`: David & Nagaraja, "Order Statistics",
-/// 3rd ed. 2003, section 7.1. Requests of one pass share a server and are not quite independent,
-/// so the interval is a lower bound of the doubt.
-pub fn median_interval(sorted: &[f64], confidence: f64) -> Option<MedianInterval> {
+/// For independent values of any continuous distribution, `P(X(l) <= quantile <= X(u))` is
+/// `P(l <= B <= u - 1)` with `B ~ Binomial(n, q)`: David & Nagaraja, "Order Statistics", 3rd ed.
+/// 2003, section 7.1. Requests of one pass share a server and are not quite independent, so the
+/// interval is a lower bound of the doubt.
+pub fn quantile_interval(sorted: &[f64], q: f64, confidence: f64) -> Option<Interval> {
     debug_assert!(sorted.is_sorted(), "interval of unsorted values");
-    let n = sorted.len();
-    let mut reached = None;
-    let mut below = 0.0; // P(B <= k - 1)
-    for k in 1..=n.div_ceil(2) {
-        below += binomial_half(n, k - 1);
-        let covered = 1.0 - 2.0 * below;
-        if covered < confidence {
-            break;
-        }
-        reached = Some(MedianInterval {
-            low: sorted[k - 1],
-            high: sorted[n - k],
-            confidence: covered,
-        });
-    }
-    reached
+    let tail = (1.0 - confidence) / 2.0;
+    let (lower, below) = rank_below(sorted.len(), q, tail)?;
+    // The upper end is the lower one of the mirrored sample.
+    let (upper, above) = rank_below(sorted.len(), 1.0 - q, tail)?;
+    Some(Interval {
+        low: sorted[lower - 1],
+        high: sorted[sorted.len() - upper],
+        confidence: 1.0 - below - above,
+    })
 }
 
-/// `P(B = k)` for `B ~ Binomial(n, 1/2)`, through logarithms so that a large `n` does not
-/// overflow.
-fn binomial_half(n: usize, k: usize) -> f64 {
-    let choose: f64 = (1..=k).map(|i| ((n - k + i) as f64 / i as f64).ln()).sum();
-    (choose - n as f64 * std::f64::consts::LN_2).exp()
+/// The interval of the median.
+pub fn median_interval(sorted: &[f64], confidence: f64) -> Option<Interval> {
+    quantile_interval(sorted, 0.5, confidence)
+}
+
+/// The largest rank `k`, from 1, with `P(B <= k - 1) <= tail`, and that probability.
+fn rank_below(n: usize, q: f64, tail: f64) -> Option<(usize, f64)> {
+    if !(q > 0.0 && q < 1.0) {
+        return None;
+    }
+    let odds = (q / (1.0 - q)).ln();
+    // In logarithms, so that a large `n` does not underflow at its first term.
+    let mut log_share = n as f64 * (1.0 - q).ln();
+    let mut below = 0.0;
+    let mut reached = None;
+    for k in 1..=n {
+        below += log_share.exp();
+        if below > tail {
+            break;
+        }
+        reached = Some((k, below));
+        log_share += ((n - k + 1) as f64 / k as f64).ln() + odds;
+    }
+    reached
 }
 
 #[cfg(test)]
@@ -66,11 +80,25 @@ mod tests {
     }
 
     #[test]
+    fn a_quantile_off_the_middle_has_its_own_ranks() {
+        // R: qbinom(c(.025, .975), 100, .9) is 84 and 95: X(84) and X(96) hold
+        // pbinom(95, 100, .9) - pbinom(83, 100, .9) = 0.9557.
+        let ninety = quantile_interval(&ascending(100), 0.9, 0.95).unwrap();
+        assert_eq!((ninety.low, ninety.high), (84.0, 96.0));
+        assert!((ninety.confidence - 0.9557).abs() < 1e-4, "{ninety:?}");
+        let ten = quantile_interval(&ascending(100), 0.1, 0.95).unwrap();
+        assert_eq!((ten.low, ten.high), (5.0, 17.0));
+    }
+
+    #[test]
     fn too_few_values_have_none() {
         assert_eq!(median_interval(&ascending(5), 0.95), None);
         assert_eq!(median_interval(&[], 0.95), None);
         let six = median_interval(&ascending(6), 0.95).unwrap();
         assert_eq!((six.low, six.high, six.confidence), (1.0, 6.0, 0.96875));
+        // 0.99^367 > 0.025 >= 0.99^368.
+        assert_eq!(quantile_interval(&ascending(367), 0.99, 0.95), None);
+        assert!(quantile_interval(&ascending(368), 0.99, 0.95).is_some());
     }
 
     #[test]

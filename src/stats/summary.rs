@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::metric::Metric;
-use crate::stats::{MedianInterval, Percentile, median_interval, quantile};
+use crate::stats::{Interval, Percentile, median_interval, quantile};
 
 /// Confidence asked of the median's interval.
 const CONFIDENCE: f64 = 0.95;
@@ -56,11 +56,15 @@ pub struct Summary {
     pub p50: Option<f64>,
     /// 90th percentile.
     pub p90: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+    /// The largest value; absent without samples.
+    pub max: Option<f64>,
     /// 95 % interval of the median; absent for fewer than 6 samples, and for [`Metric::Itl`],
     /// whose samples are not independent within a request.
-    pub median_interval: Option<MedianInterval>,
+    pub median_interval: Option<Interval>,
 }
 
 impl Summary {
@@ -68,9 +72,14 @@ impl Summary {
     pub fn of(metric: Metric, mut samples: Vec<f64>) -> Self {
         samples.retain(|value| value.is_finite());
         samples.sort_by(f64::total_cmp);
+        Self::of_sorted(metric, &samples)
+    }
+
+    /// Sums up finite values in ascending order.
+    pub fn of_sorted(metric: Metric, samples: &[f64]) -> Self {
         let n = samples.len();
         let shown = |percentile: Percentile| {
-            quantile(&samples, percentile.share()).filter(|_| n >= percentile.need())
+            quantile(samples, percentile.share()).filter(|_| n >= percentile.need())
         };
         Self {
             metric,
@@ -79,10 +88,12 @@ impl Summary {
             p10: shown(Percentile::P10),
             p50: shown(Percentile::P50),
             p90: shown(Percentile::P90),
+            p95: shown(Percentile::P95),
             p99: shown(Percentile::P99),
+            max: samples.last().copied(),
             median_interval: match metric {
                 Metric::Itl => None,
-                _ => median_interval(&samples, CONFIDENCE),
+                _ => median_interval(samples, CONFIDENCE),
             },
         }
     }
@@ -93,6 +104,7 @@ impl Summary {
             Percentile::P10 => self.p10,
             Percentile::P50 => self.p50,
             Percentile::P90 => self.p90,
+            Percentile::P95 => self.p95,
             Percentile::P99 => self.p99,
         }
     }
@@ -156,6 +168,7 @@ mod tests {
             [
                 "too few samples for p10 of E2E: needs 10, has 9",
                 "too few samples for p90 of E2E: needs 10, has 9",
+                "too few samples for p95 of E2E: needs 20, has 9",
                 "too few samples for p99 of E2E: needs 100, has 9",
             ]
         );

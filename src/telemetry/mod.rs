@@ -1,3 +1,12 @@
 //! What the machine did beside the load.
+//!
+//! Every sampler has a thread of its own, so that none holds up another or the load. All points
+//! lie on one monotonic clock, the run's, on which requests and phases lie too.
 
+pub mod host;
+pub mod hub;
+pub mod nvml;
 pub mod proc_io;
+pub mod sample;
+pub mod summary;
+pub mod thread;

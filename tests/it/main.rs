@@ -11,6 +11,8 @@ mod layering;
 mod plan_errors;
 mod process;
 mod real_stack;
+mod redis;
+mod resume;
 mod run_sim;
 mod secrets;
 mod stopping;

@@ -1,0 +1,63 @@
+//! What a pass cost.
+
+use crate::record::schema::PassRecord;
+
+/// Energy of all GPUs over a pass, joules: the integral of their power, or their own counter where
+/// it was read. `None` where neither was sampled.
+pub(super) fn joules(pass: &PassRecord) -> Option<f64> {
+    let sum = |metric: &str| {
+        let totals: Vec<f64> = pass
+            .telemetry
+            .iter()
+            .filter(|row| row.source == "gpu" && row.metric == metric)
+            .filter_map(|row| row.total)
+            .collect();
+        (!totals.is_empty()).then(|| totals.iter().sum::<f64>())
+    };
+    sum("energy").or_else(|| sum("power"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::aggregate::summarize;
+    use crate::plan::state::CacheState;
+    use crate::record::schema::MetricSummary;
+
+    fn total(device: &str, metric: &str, total: f64) -> MetricSummary {
+        MetricSummary {
+            source: "gpu".to_owned(),
+            device: device.to_owned(),
+            metric: metric.to_owned(),
+            unit: String::new(),
+            samples: 20,
+            mean: None,
+            max: None,
+            total: Some(total),
+        }
+    }
+
+    #[test]
+    fn energy_is_of_all_gpus_by_output_tokens() {
+        let mut bench = Bench::new();
+        // Two requests of four output tokens.
+        bench
+            .cell("cpu", 1024, 1, 1)
+            .pass(CacheState::Cold, &rows_of(&[10.0, 20.0], 1));
+        let mut run = bench.run();
+        assert_eq!(summarize(&run).unwrap().rows[0].energy_j_per_token, None);
+        let pass = &mut run.cells[0].passes[0];
+        pass.telemetry = vec![total("0", "power", 600.0), total("1", "power", 200.0)];
+        assert_eq!(
+            summarize(&run).unwrap().rows[0].energy_j_per_token,
+            Some(100.0)
+        );
+        run.cells[0].passes[0]
+            .telemetry
+            .push(total("0", "energy", 400.0));
+        assert_eq!(
+            summarize(&run).unwrap().rows[0].energy_j_per_token,
+            Some(50.0)
+        );
+    }
+}

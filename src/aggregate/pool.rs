@@ -1,0 +1,224 @@
+//! All repeats of one tier at one place, taken together.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::aggregate::energy::joules;
+use crate::aggregate::gaps::Gaps;
+use crate::aggregate::place::Place;
+use crate::aggregate::samples::Samples;
+use crate::aggregate::summary::per_second;
+use crate::metric::Metric;
+use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
+use crate::stats::{Bootstrap, Interval, Statistic, Summary};
+
+/// Points of a distribution function, at most.
+const CURVE_POINTS: usize = 80;
+/// Values drawn for an interval over repeats, about; at least [`FEWEST_RESAMPLES`] samples.
+const DRAWS: usize = 40_000;
+const FEWEST_RESAMPLES: usize = 200;
+
+/// All repeats of one tier at one place, taken together: their requests are one sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Where.
+    pub place: Place,
+    /// The tier's name.
+    pub tier: String,
+    /// `Simulated` as soon as one repeat is.
+    pub source: Source,
+    /// The worst verdict among the repeats.
+    pub verdict: VerdictStatus,
+    /// The first reason of that verdict.
+    pub reason: Option<String>,
+    /// How many repeats there are.
+    pub repeats: usize,
+    /// What became of the requests of all repeats.
+    pub counts: Counts,
+    /// Time to first token.
+    pub ttft: Summary,
+    /// End to end.
+    pub e2e: Summary,
+    /// The median of TTFT with its interval.
+    pub ttft_median: Median,
+    /// The median of E2E with its interval.
+    pub e2e_median: Median,
+    /// Ok requests of all repeats over the sum of their durations.
+    pub requests_per_s: Option<f64>,
+    /// Output tokens of all repeats over the sum of their durations.
+    pub output_tokens_per_s: Option<f64>,
+    /// Its interval over repeats; absent for fewer than 3.
+    pub output_interval: Option<Interval>,
+    /// Points of the distribution function of TTFT: a time and the share of requests up to it.
+    pub ttft_curve: Vec<(f64, f64)>,
+    /// The same of the gaps between tokens.
+    pub gaps_curve: Vec<(f64, f64)>,
+    /// Energy of all GPUs by output tokens; absent where a repeat lacks it.
+    pub energy_j_per_token: Option<f64>,
+    /// Cached prompt tokens a request, mean over the repeats.
+    pub cached_tokens_mean: Option<f64>,
+    /// What held the most repeats back.
+    pub bottleneck: Option<String>,
+}
+
+/// A number with its 95 % interval: of a median by order statistics of the requests, or by a
+/// bootstrap over repeats and requests where there are repeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Median {
+    /// The number.
+    pub value: Option<f64>,
+    /// Its interval.
+    pub interval: Option<Interval>,
+}
+
+/// One pass of one cell.
+pub(super) struct Member<'a> {
+    pub cell: &'a CellRecord,
+    pub pass: &'a PassRecord,
+    pub samples: &'a Samples,
+}
+
+/// The repeats of one tier at one place, with their latencies together, ascending.
+pub(super) struct Group<'a> {
+    tier: &'a str,
+    members: Vec<Member<'a>>,
+    pub ttft: Cow<'a, [f64]>,
+    pub e2e: Cow<'a, [f64]>,
+}
+
+impl<'a> Group<'a> {
+    pub fn of(tier: &'a str, members: Vec<Member<'a>>) -> Self {
+        let ttft = together(&members, |samples| &samples.ttft);
+        let e2e = together(&members, |samples| &samples.e2e);
+        Self {
+            tier,
+            members,
+            ttft,
+            e2e,
+        }
+    }
+}
+
+fn together<'a>(
+    members: &[Member<'a>],
+    pick: impl Fn(&'a Samples) -> &'a Vec<f64>,
+) -> Cow<'a, [f64]> {
+    match members {
+        [one] => Cow::Borrowed(pick(one.samples)),
+        several => {
+            let parts = several.iter().map(|member| pick(member.samples).as_slice());
+            let mut all = parts.collect::<Vec<_>>().concat();
+            all.sort_by(f64::total_cmp);
+            Cow::Owned(all)
+        }
+    }
+}
+
+/// Sums up a group.
+pub(super) fn pool(place: &Place, group: &Group<'_>) -> Pool {
+    let members = &group.members;
+    let mut counts = Samples::none().counts;
+    let mut verdict = VerdictStatus::Valid;
+    let mut reason = None;
+    for Member { pass, .. } in members {
+        counts.sent += pass.counts.sent;
+        counts.ok += pass.counts.ok;
+        counts.failed += pass.counts.failed;
+        counts.unfinished += pass.counts.unfinished;
+        let status = pass.verdict.status;
+        if status > verdict || (status == verdict && reason.is_none()) {
+            verdict = status;
+            reason = pass.verdict.reasons.first().cloned();
+        }
+    }
+    let duration_s: f64 = members.iter().map(|member| member.pass.duration_s).sum();
+    let output_tokens: Option<u64> = members.iter().map(|m| m.samples.output_tokens).sum();
+    let energy: Option<f64> = members.iter().map(|member| joules(member.pass)).sum();
+    let ttft = Summary::of_sorted(Metric::Ttft, &group.ttft);
+    let e2e = Summary::of_sorted(Metric::E2e, &group.e2e);
+    Pool {
+        place: place.clone(),
+        tier: group.tier.to_owned(),
+        source: members
+            .iter()
+            .map(|m| m.cell.source)
+            .max()
+            .unwrap_or(Source::Measured),
+        verdict,
+        reason,
+        repeats: members.len(),
+        counts,
+        ttft_median: median(&ttft, members, |samples| &samples.ttft),
+        e2e_median: median(&e2e, members, |samples| &samples.e2e),
+        ttft,
+        e2e,
+        requests_per_s: per_second(Some(counts.ok), duration_s),
+        output_tokens_per_s: per_second(output_tokens, duration_s),
+        output_interval: over_repeats(members),
+        ttft_curve: curve(&group.ttft),
+        gaps_curve: Gaps::mixed(members.iter().map(|member| &member.samples.gaps)),
+        energy_j_per_token: energy
+            .zip(output_tokens.filter(|tokens| *tokens > 0))
+            .map(|(joules, tokens)| joules / tokens as f64),
+        cached_tokens_mean: mean(members.iter().map(|m| m.samples.cached_tokens_mean)),
+        bottleneck: most_frequent(members),
+    }
+}
+
+fn median(
+    summary: &Summary,
+    members: &[Member<'_>],
+    pick: impl Fn(&Samples) -> &Vec<f64>,
+) -> Median {
+    let interval = if members.len() < 2 {
+        summary.median_interval
+    } else {
+        let bootstrap = Bootstrap {
+            resamples: (DRAWS / summary.n.max(1)).clamp(FEWEST_RESAMPLES, 1000),
+            ..Bootstrap::default()
+        };
+        let repeats: Vec<&[f64]> = members.iter().map(|m| pick(m.samples).as_slice()).collect();
+        bootstrap.nested(&repeats, Statistic::Quantile(0.5))
+    };
+    Median {
+        value: summary.p50,
+        interval,
+    }
+}
+
+/// Of the output throughput: each repeat is one value.
+fn over_repeats(members: &[Member<'_>]) -> Option<Interval> {
+    let rates: Option<Vec<f64>> = members
+        .iter()
+        .map(|member| per_second(member.samples.output_tokens, member.pass.duration_s))
+        .collect();
+    let rates = rates.filter(|rates| rates.len() >= 3)?;
+    Bootstrap::default().percentile(&rates, Statistic::Mean)
+}
+
+/// The distribution function at up to [`CURVE_POINTS`] of the values.
+fn curve(sorted: &[f64]) -> Vec<(f64, f64)> {
+    let n = sorted.len();
+    let shown = n.min(CURVE_POINTS);
+    let rank = |at: usize| (at + 1) * n / shown;
+    (0..shown)
+        .map(|at| (sorted[rank(at) - 1], rank(at) as f64 / n as f64))
+        .collect()
+}
+
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Option<Vec<f64>> = values.collect();
+    let values = values.filter(|values| !values.is_empty())?;
+    Some(values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn most_frequent(members: &[Member<'_>]) -> Option<String> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for member in members {
+        if let Some(held) = &member.pass.bottleneck {
+            *seen.entry(&held.name).or_default() += 1;
+        }
+    }
+    let most = seen.into_iter().max_by_key(|(_, times)| *times);
+    most.map(|(name, _)| name.to_owned())
+}

@@ -1,0 +1,259 @@
+//! Service-level objectives: latencies that requests must keep, and what kept them.
+//!
+//! An objective is `LATENCY[_PERCENTILE]=LIMIT`, such as `ttft=500ms` (every request on its own)
+//! or `ttft_p99=500ms` (the pass as a whole). Several are parted by commas.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::Result;
+use polars::prelude::{ListNameSpaceImpl as _, Series};
+
+use crate::aggregate::samples::Samples;
+use crate::metric::Metric;
+use crate::stats::Percentile;
+
+/// One objective.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slo {
+    /// Which latency: TTFT, TPOT, ITL or E2E.
+    pub metric: Metric,
+    /// Of which share of requests; absent: of each request on its own.
+    pub percentile: Option<Percentile>,
+    /// The limit, kept when reached.
+    pub limit_ms: f64,
+}
+
+/// Objectives in the order that they were given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slos(pub Vec<Slo>);
+
+/// Why a text is no objective.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SloError {
+    text: String,
+    /// The first character that is wrong, from 0, and how many are.
+    at: usize,
+    length: usize,
+    what: String,
+}
+
+impl fmt::Display for SloError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            text,
+            at,
+            length,
+            what,
+        } = self;
+        let caret = "^".repeat((*length).max(1));
+        write!(
+            f,
+            "column {}: {what}\n  {text}\n  {:at$}{caret}",
+            at + 1,
+            ""
+        )
+    }
+}
+
+impl std::error::Error for SloError {}
+
+const LATENCIES: [(&str, Metric); 4] = [
+    ("ttft", Metric::Ttft),
+    ("tpot", Metric::Tpot),
+    ("itl", Metric::Itl),
+    ("e2e", Metric::E2e),
+];
+
+impl FromStr for Slos {
+    type Err = SloError;
+
+    fn from_str(text: &str) -> Result<Self, SloError> {
+        let mut from = 0;
+        let mut slos = Vec::new();
+        for part in text.split(',') {
+            slos.push(one(text, from, part)?);
+            from += part.chars().count() + 1;
+        }
+        Ok(Self(slos))
+    }
+}
+
+/// The objective `part`, which begins at character `from` of `text`.
+fn one(text: &str, from: usize, part: &str) -> Result<Slo, SloError> {
+    let wrong = |at: usize, word: &str, what: String| SloError {
+        text: text.to_owned(),
+        at: from + at,
+        length: word.chars().count(),
+        what,
+    };
+    let Some((left, limit)) = part.split_once('=') else {
+        let what = "an objective is LATENCY[_PERCENTILE]=LIMIT, such as `ttft_p99=500ms`";
+        return Err(wrong(0, part, what.to_owned()));
+    };
+    let (latency, percentile) = match left.split_once('_') {
+        Some((latency, percentile)) => (latency, Some(percentile)),
+        None => (left, None),
+    };
+    let known = LATENCIES.iter().find(|(name, _)| *name == latency);
+    let Some((_, metric)) = known else {
+        let what = format!("`{latency}` is no latency: one of ttft, tpot, itl, e2e");
+        return Err(wrong(0, latency, what));
+    };
+    let percentile = match percentile {
+        None => None,
+        Some(name) => {
+            let known = Percentile::ALL.into_iter().find(|p| p.name() == name);
+            let what = || format!("`{name}` is no percentile: one of p50, p90, p95, p99");
+            Some(known.ok_or_else(|| wrong(latency.chars().count() + 1, name, what()))?)
+        }
+    };
+    let at = left.chars().count() + 1;
+    Ok(Slo {
+        metric: *metric,
+        percentile,
+        limit_ms: limit_ms(limit).ok_or_else(|| {
+            let what = "the limit is a time above zero with its unit, such as `500ms` or `2s`";
+            wrong(at, limit, what.to_owned())
+        })?,
+    })
+}
+
+fn limit_ms(text: &str) -> Option<f64> {
+    let (digits, factor) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 1.0),
+        None => (text.strip_suffix('s')?, 1000.0),
+    };
+    let plain = digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let limit = digits.parse::<f64>().ok()? * factor;
+    (plain && limit.is_finite() && limit > 0.0).then_some(limit)
+}
+
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.metric.spec().short;
+        match self.percentile {
+            Some(percentile) => write!(f, "{short} {} <= {} ms", percentile.name(), self.limit_ms),
+            None => write!(f, "{short} <= {} ms", self.limit_ms),
+        }
+    }
+}
+
+/// Whether a pass keeps an objective on the pass as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standard {
+    /// It does.
+    Kept,
+    /// It does not.
+    Broken,
+    /// It has too few requests to tell.
+    Untold,
+}
+
+/// Whether `samples` keep the percentile objective `slo`. A request that was not answered counts
+/// as one that took for ever.
+fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
+    let lost = (samples.counts.sent - samples.counts.ok) as usize;
+    let values = match slo.metric {
+        Metric::Ttft => &samples.ttft,
+        Metric::Tpot => &samples.tpot,
+        Metric::E2e => &samples.e2e,
+        // A lost request has no gaps, and how many it would have had is not known.
+        _ if samples.gaps.n() < percentile.need() => return Standard::Untold,
+        _ => {
+            let reached = samples.gaps.summary().percentile(percentile);
+            let kept = reached.is_some_and(|value| value <= slo.limit_ms);
+            return if kept {
+                Standard::Kept
+            } else {
+                Standard::Broken
+            };
+        }
+    };
+    let n = values.len() + lost;
+    if n < percentile.need() {
+        return Standard::Untold;
+    }
+    let h = (n - 1) as f64 * percentile.share();
+    let below = h.floor() as usize;
+    let value = |rank: usize| values.get(rank).copied().unwrap_or(f64::INFINITY);
+    let reached = match h - h.floor() {
+        part if part > 0.0 => value(below) + part * (value(below + 1) - value(below)),
+        _ => value(below),
+    };
+    // Infinity minus infinity is no number, and no kept objective.
+    if reached <= slo.limit_ms {
+        Standard::Kept
+    } else {
+        Standard::Broken
+    }
+}
+
+/// How a pass stands to the objectives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Service {
+    /// The objectives on the pass as a whole that it does not keep.
+    pub broken: Vec<Slo>,
+    /// Those that it has too few requests for.
+    pub untold: Vec<Slo>,
+    /// Requests a second that kept every objective on single requests, where the pass kept every
+    /// objective on itself: 0 where it did not, absent where that cannot be told.
+    pub goodput_per_s: Option<f64>,
+}
+
+impl Service {
+    /// How `samples` of a pass of `duration_s` stand to `slos`.
+    pub(super) fn of(slos: &[Slo], samples: &Samples, duration_s: f64) -> Self {
+        let mut service = Self::default();
+        for slo in slos {
+            match slo.percentile.map(|p| standard(slo, p, samples)) {
+                Some(Standard::Broken) => service.broken.push(*slo),
+                Some(Standard::Untold) => service.untold.push(*slo),
+                Some(Standard::Kept) | None => {}
+            }
+        }
+        let kept = if service.broken.is_empty() {
+            samples.kept as f64
+        } else {
+            0.0
+        };
+        let told = service.untold.is_empty() || !service.broken.is_empty();
+        service.goodput_per_s = (told && duration_s > 0.0).then(|| kept / duration_s);
+        service
+    }
+}
+
+/// The latencies of ok requests, one row a request.
+pub(super) struct Kept<'a> {
+    pub ttft: &'a Series,
+    pub tpot: &'a Series,
+    pub e2e: &'a Series,
+    pub gaps: &'a Series,
+}
+
+impl Kept<'_> {
+    /// How many of the requests keep every objective of `slos` on single requests. A request of
+    /// one token keeps any on TPOT and ITL.
+    pub fn count(&self, slos: &[Slo]) -> Result<u64> {
+        let mut kept = vec![true; self.ttft.len()];
+        for slo in slos.iter().filter(|slo| slo.percentile.is_none()) {
+            let longest;
+            let (values, absent) = match slo.metric {
+                Metric::Ttft => (self.ttft, false),
+                Metric::E2e => (self.e2e, false),
+                Metric::Tpot => (self.tpot, true),
+                _ => {
+                    longest = self.gaps.list()?.lst_max()?;
+                    (&longest, true)
+                }
+            };
+            for (kept, value) in kept.iter_mut().zip(values.f64()?.iter()) {
+                *kept &= value.map_or(absent, |value| value <= slo.limit_ms);
+            }
+        }
+        Ok(kept.into_iter().filter(|kept| *kept).count() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests;

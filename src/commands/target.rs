@@ -1,0 +1,113 @@
+//! Which plan is run, and into which folder: a new one, or one of an earlier attempt.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::load_plan;
+use super::manifest::{WallClock, short_hash};
+use crate::cli::RunArgs;
+use crate::config::Config;
+use crate::matrix::Matrix;
+use crate::plan::Plan;
+
+/// What a run is made of before anything is written.
+pub struct Target {
+    /// The plan.
+    pub plan: Plan,
+    /// Its cells.
+    pub matrix: Matrix,
+    /// The machine's settings.
+    pub config: Config,
+    /// The file of settings that was named.
+    pub config_file: Option<PathBuf>,
+    /// The run's id, if it is a new one.
+    pub id: String,
+    /// The run's folder.
+    pub folder: PathBuf,
+}
+
+/// Finds the plan and the folder that `args` mean.
+pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
+    let Some(path) = &args.plan else {
+        bail!("no plan: name a TOML file, such as `labrun plans/quickstart.toml`");
+    };
+    if path.is_dir() {
+        return continued(args, path, started);
+    }
+    let (plan, matrix) = load_plan(path)?;
+    let config = Config::load(args.config.as_deref())?;
+    let id = run_id(&plan, started);
+    let runs = config.settings.paths.results.join(&plan.name);
+    let latest = || args.resume.then(|| latest_run(&runs)).flatten();
+    let folder = args.out.clone().or_else(latest);
+    Ok(Target {
+        folder: folder.unwrap_or_else(|| runs.join(&id)),
+        plan,
+        matrix,
+        config,
+        config_file: args.config.clone(),
+        id,
+    })
+}
+
+/// A run's folder was named: its own plan is run again.
+fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target> {
+    let name = folder.display();
+    let Some(manifest) = read_manifest(folder) else {
+        bail!("`{name}` is a folder without `manifest.json`: no plan and no run");
+    };
+    if !args.resume {
+        bail!("`{name}` is a run; continue it with `labrun run --resume {name}`");
+    }
+    if args.out.as_ref().is_some_and(|out| out != folder) {
+        bail!("`{name}` is continued where it is; leave --out away");
+    }
+    let kept = folder.join("plan.toml");
+    let text = std::fs::read_to_string(&kept)
+        .with_context(|| format!("reading the run's plan `{}`", kept.display()))?;
+    // Files that the plan names are looked up beside it, where it stood at the time.
+    let text_of = |key: &str| manifest["plan"][key].as_str().unwrap_or_default();
+    let original = Path::new(text_of("folder"))
+        .join(Path::new(text_of("file")).file_name().unwrap_or_default());
+    let file = if text_of("folder").is_empty() {
+        kept
+    } else {
+        original
+    };
+    let plan = Plan::parse(&text, &file.display().to_string())?;
+    let matrix = Matrix::expand(&plan)?;
+    let used = manifest["config_file"].as_str().map(PathBuf::from);
+    let config_file = args.config.clone().or(used);
+    let config = Config::load(config_file.as_deref())?;
+    Ok(Target {
+        id: run_id(&plan, started),
+        folder: folder.to_owned(),
+        plan,
+        matrix,
+        config,
+        config_file,
+    })
+}
+
+fn run_id(plan: &Plan, started: WallClock) -> String {
+    format!("{}-{}", started.compact(), short_hash(plan, started))
+}
+
+/// The manifest of the run in `folder`.
+pub fn read_manifest(folder: &Path) -> Option<Value> {
+    let text = std::fs::read(folder.join("manifest.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The latest run under `runs`: folders' names begin with the time.
+fn latest_run(runs: &Path) -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(runs)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("manifest.json").is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}

@@ -1,0 +1,198 @@
+//! `labrun telemetry`: what this machine does for a while, without a load.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ExitStatus, print, runtime, say};
+use crate::cli::TelemetryArgs;
+use crate::config::{self, Config};
+use crate::record::telemetry_csv::{write_disk_csv, write_pcie_csv};
+use crate::record::telemetry_frame::write_telemetry;
+use crate::telemetry::hub::{Gpus, Recorded, Target, Telemetry};
+use crate::telemetry::nvml::replay::Recorder;
+use crate::telemetry::sample::Unit;
+use crate::telemetry::summary::{Summary, Window, summarize};
+
+/// Watches, then prints what was seen.
+pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
+    ensure!(
+        args.seconds > 0.0 && args.seconds.is_finite(),
+        "`--seconds {}` is no length of time",
+        args.seconds
+    );
+    let config = Config::load(args.config.as_deref())?;
+    let mut settings = config.settings.telemetry;
+    settings.pcie = args.pcie.unwrap_or(settings.pcie);
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).with_context(|| format!("making `{}`", out.display()))?;
+    }
+    let recorder = args.record_replay.as_deref().map(Recorder::create);
+    let recorder = recorder.transpose()?;
+    let scratch = config.settings.paths.scratch;
+    let target = Target {
+        gpus: if args.gpu.is_empty() {
+            Gpus::All
+        } else {
+            Gpus::These(args.gpu.clone())
+        },
+        disk_tier: (!scratch.as_os_str().is_empty()).then_some(scratch),
+        recorder: recorder.clone(),
+    };
+    let (recorded, window, epoch_s) = watch(args, &settings, &target)?;
+    if let Some(recorder) = recorder {
+        recorder.finish()?;
+    }
+    let summaries = summarize(&recorded.series, window);
+    if let Some(out) = &args.out {
+        write(out, &recorded, &summaries, window, epoch_s)?;
+        say(&format!("written to {}", out.display()));
+    }
+    print(&table(&summaries))?;
+    for warning in &recorded.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    let used = recorded.cpu_share_percent();
+    let seconds = window.seconds();
+    print(&format!(
+        "the samplers themselves used {used:.2} % of one core over {seconds:.1} s\n"
+    ))?;
+    Ok(ExitStatus::Success)
+}
+
+/// Watches until the time is over or labrun is told to stop. Returns also the epoch as the
+/// system's monotonic clock (`CLOCK_MONOTONIC`) tells it, by which others can find their times.
+fn watch(
+    args: &TelemetryArgs,
+    settings: &config::Telemetry,
+    target: &Target,
+) -> Result<(Recorded, Window, f64)> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let epoch = Instant::now();
+        let monotonic = clock_gettime(ClockId::Monotonic);
+        let epoch_s = monotonic.tv_sec as f64 + monotonic.tv_nsec as f64 / 1e9;
+        let telemetry = Telemetry::start(settings, epoch, target);
+        let from = telemetry.edge();
+        let limit = Duration::try_from_secs_f64(args.seconds)
+            .context("`--seconds` is longer than any clock")?;
+        let mut asked_to_end = signal(SignalKind::terminate()).context("waiting for signals")?;
+        tokio::select! {
+            () = tokio::time::sleep(limit) => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for signals")?,
+            _ = asked_to_end.recv() => {}
+        }
+        let to = telemetry.edge();
+        telemetry.settle(to).await;
+        Ok((telemetry.stop(), Window { from, to }, epoch_s))
+    })
+}
+
+fn write(
+    out: &Path,
+    recorded: &Recorded,
+    summaries: &[Summary],
+    window: Window,
+    epoch_s: f64,
+) -> Result<()> {
+    write_telemetry(&recorded.series, &out.join("telemetry.parquet"))?;
+    write_pcie_csv(&recorded.series, &out.join("pcie_stats.csv"))?;
+    let disk = recorded.tier_disk.as_deref();
+    write_disk_csv(&recorded.series, disk, &out.join("disk_io_stats.csv"))?;
+    let metrics: Vec<Value> = summaries.iter().map(metric).collect();
+    let summary = json!({
+        "epoch_monotonic_s": epoch_s,
+        "from_s": window.from.as_secs_f64(),
+        "to_s": window.to.as_secs_f64(),
+        "tier_disk": recorded.tier_disk,
+        "samplers_cpu_share_percent": recorded.cpu_share_percent(),
+        "warnings": recorded.warnings,
+        "metrics": metrics,
+    });
+    let path = out.join("summary.json");
+    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    std::fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))
+}
+
+fn metric(summary: &Summary) -> Value {
+    json!({
+        "source": summary.key.source, "device": &*summary.key.device,
+        "metric": summary.key.metric, "unit": summary.unit.name(),
+        "samples": summary.samples, "late": summary.late, "mean": summary.mean,
+        "max": summary.max, "total": summary.total, "covered": summary.covered,
+    })
+}
+
+fn table(summaries: &[Summary]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header([
+        "source", "device", "metric", "mean", "max", "total", "unit", "samples", "late",
+    ]);
+    for summary in summaries {
+        let number = |value: Option<f64>| value.map(scaled).unwrap_or_default();
+        let total = summary.total.map(|total| match summary.unit {
+            Unit::WattsMean => format!("{} J", scaled(total)),
+            _ => scaled(total),
+        });
+        table.add_row([
+            summary.key.source.to_owned(),
+            summary.key.device.to_string(),
+            summary.key.metric.to_owned(),
+            number(summary.mean),
+            number(summary.max),
+            total.unwrap_or_default(),
+            summary.unit.name().to_owned(),
+            summary.samples.to_string(),
+            summary.late.to_string(),
+        ]);
+    }
+    for column in [3, 4, 5, 7, 8] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{table}\n")
+}
+
+/// Four digits that matter, with a decimal prefix.
+fn scaled(value: f64) -> String {
+    let (divisor, prefix) = match value.abs() {
+        1e12.. => (1e12, " T"),
+        1e9.. => (1e9, " G"),
+        1e6.. => (1e6, " M"),
+        1e4.. => (1e3, " k"),
+        _ => (1.0, ""),
+    };
+    let value = value / divisor;
+    let digits = match value.abs() {
+        100.0.. => 1,
+        _ if value.fract() == 0.0 && prefix.is_empty() => 0,
+        _ => 2,
+    };
+    format!("{value:.digits$}{prefix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_what_matters() {
+        for (value, text) in [
+            (0.0, "0"),
+            (3.0, "3"),
+            (12.345, "12.35"),
+            (350.04, "350.0"),
+            (51_600_000_000.0, "51.60 G"),
+            (12_345.0, "12.35 k"),
+        ] {
+            assert_eq!(scaled(value), text);
+        }
+    }
+}

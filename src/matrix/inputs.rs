@@ -1,0 +1,66 @@
+//! The plan's values that decide what a cell measures, by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Cell;
+use crate::plan::Resolved;
+use crate::plan::server::Launcher;
+use crate::plan::tier::TierSpec;
+use crate::plan::workload_spec::WorkloadSpec;
+
+/// Keys of `[run]` that say how much is run and when to stop, and change no cell.
+const RUN_ONLY: [&str; 1] = ["repeats"];
+
+/// Keys of `[server]` that decide whether a cell fails, and not what it measures.
+const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];
+
+/// The values of a cell of `tier` and `workload`.
+pub fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Value {
+    let mut run = json!(resolved.run);
+    remove(&mut run, &RUN_ONLY);
+    let mut server = json!(resolved.server);
+    remove(&mut server, &SERVER_ONLY);
+    if resolved.server.launcher != Launcher::Sim {
+        remove(&mut server, &["sim"]);
+    }
+    json!({
+        "model": resolved.model,
+        "run": run,
+        "load": resolved.load,
+        "server": server,
+        "tier": tier,
+        "workload": workload,
+    })
+}
+
+fn remove(table: &mut Value, keys: &[&str]) {
+    if let Value::Object(table) = table {
+        for key in keys {
+            table.remove(*key);
+        }
+    }
+}
+
+impl Cell {
+    /// The plan's values that decide what this cell measures, by dotted name: `plan.run.seed`.
+    pub fn inputs(&self) -> BTreeMap<String, String> {
+        let mut named = BTreeMap::new();
+        let values = of(&self.resolved, &self.tier, &self.workload);
+        flatten("plan", &values, &mut named);
+        named
+    }
+}
+
+fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(table) => {
+            for (key, value) in table {
+                flatten(&format!("{name}.{key}"), value, into);
+            }
+        }
+        Value::String(text) => drop(into.insert(name.to_owned(), text.clone())),
+        other => drop(into.insert(name.to_owned(), other.to_string())),
+    }
+}

@@ -1,0 +1,210 @@
+//! Opens a run's folder for writing: new, or with an earlier attempt at the run in it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::lock::{LOCK_FILE, Lock};
+use super::schema::FORMAT;
+use super::writer::{Attempt, RunFolder, pretty, sync_folder, write_synced};
+use super::{redact, resume};
+
+/// A run's folder that is locked, and read as far as it goes.
+#[derive(Debug)]
+pub struct Opened {
+    path: PathBuf,
+    lock: Lock,
+    events: File,
+    /// The manifest of the last attempt; absent where none came far enough to write one.
+    pub manifest: Option<Value>,
+    /// What was found that a person should know.
+    pub notes: Vec<String>,
+}
+
+impl Opened {
+    /// Locks the folder at `path`, which is made where it is missing, and opens what is written
+    /// first: a folder that cannot be written fails here and not after an hour. With `resume` it
+    /// may hold a run.
+    pub fn open(path: &Path, resume: bool) -> Result<Self> {
+        let is_empty = !fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if !resume && !is_empty {
+            bail!(
+                "`{0}` exists and is not empty; continue it with --resume, or name another folder \
+                 with --out",
+                path.display()
+            );
+        }
+        refuse_newer(path)?;
+        let folder = |error| {
+            let path = path.display();
+            format!("making the run folder `{path}`: {error}; name another with --out")
+        };
+        fs::create_dir_all(path).map_err(|error| anyhow::anyhow!(folder(error)))?;
+        let lock = Lock::take(path)?;
+        // Read again under the lock: whoever had it may have written meanwhile.
+        let manifest = refuse_newer(path)?;
+        let mut notes = Vec::new();
+        if manifest.is_none() {
+            refuse_strangers(path)?;
+        }
+        if let Some(owner) = &lock.stale {
+            notes.push(format!(
+                "process {} on {}, which had this folder since {}, is gone; taking it over",
+                owner.pid, owner.host, owner.since
+            ));
+        }
+        fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
+        remove_torn(path)?;
+        let (events, torn_bytes) = open_events(&path.join("events.jsonl"))?;
+        if torn_bytes > 0 {
+            notes.push(format!(
+                "the last line of `events.jsonl` was cut short by {torn_bytes} bytes that were torn"
+            ));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            events,
+            manifest,
+            notes,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins an attempt: writes the plan's text and, last, the manifest. The plan and the manifest
+    /// of the attempt before are kept.
+    pub fn begin(self, manifest: &Value, plan: &str) -> Result<RunFolder> {
+        let mut manifest = manifest.clone();
+        redact::json(&mut manifest);
+        manifest["format"] = json!(FORMAT);
+        let number = self.manifest.as_ref().map_or(1, |earlier| {
+            earlier["attempt"].as_u64().unwrap_or(1) as u32 + 1
+        });
+        manifest["attempt"] = json!(number);
+        if let Some(earlier) = self.manifest {
+            manifest["run"] = earlier["run"].clone();
+            manifest["earlier_attempts"] = earlier_attempts(earlier);
+        }
+        let kept = self.path.join("plan.toml");
+        match fs::read(&kept) {
+            Ok(text) if text != plan.as_bytes() => {
+                resume::put_aside(&self.path, &kept)?;
+            }
+            _ => {}
+        }
+        write_synced(&kept, plan.as_bytes())?;
+        write_synced(&self.path.join("manifest.json"), &pretty(&manifest)?)?;
+        sync_folder(&self.path)?;
+        let started_at = manifest["started_at"].as_str().unwrap_or_default();
+        Ok(RunFolder {
+            attempt: Attempt {
+                number,
+                started_at: started_at.to_owned(),
+            },
+            path: self.path,
+            events: self.events,
+            _lock: self.lock,
+        })
+    }
+}
+
+/// The manifests before this one, oldest first, without what the latest says better.
+fn earlier_attempts(mut last: Value) -> Value {
+    let mut all = match last["earlier_attempts"].take() {
+        Value::Array(all) => all,
+        _ => Vec::new(),
+    };
+    if let Value::Object(table) = &mut last {
+        for key in ["earlier_attempts", "cells", "format"] {
+            table.remove(key);
+        }
+    }
+    all.push(last);
+    Value::Array(all)
+}
+
+/// The manifest of the run in `folder`, if there is one that this labrun can continue.
+fn refuse_newer(folder: &Path) -> Result<Option<Value>> {
+    let path = folder.join("manifest.json");
+    let Ok(text) = fs::read(&path) else {
+        return Ok(None);
+    };
+    let name = path.display();
+    let manifest: Value = serde_json::from_slice(&text)
+        .with_context(|| format!("`{name}` is not a manifest; move it away to begin anew"))?;
+    let format = manifest["format"].as_u64().unwrap_or(0);
+    if format > u64::from(FORMAT) {
+        bail!(
+            "`{}` was written in format {format}, and this labrun writes {FORMAT}; continue it with \
+             the newer one. Nothing was changed",
+            folder.display()
+        );
+    }
+    Ok(Some(manifest))
+}
+
+/// A folder without a manifest is continued only if all in it is what a killed start leaves.
+fn refuse_strangers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let ours = [LOCK_FILE, "cells", "plan.toml", "events.jsonl"].contains(&&*name);
+        if !ours && !name.starts_with(".tmp-") {
+            bail!(
+                "`{}` holds `{name}` and no `manifest.json`: it is no run folder; name another with \
+                 --out",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an attempt that was killed left half done.
+fn remove_torn(folder: &Path) -> Result<()> {
+    for parent in [folder.to_owned(), folder.join("cells")] {
+        for entry in fs::read_dir(&parent)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(".tmp-") {
+                continue;
+            }
+            let path = entry.path();
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.with_context(|| format!("removing the torn `{}`", path.display()))?;
+        }
+    }
+    // Logs of servers that live no more; each cell's part was copied when it ended.
+    match fs::remove_dir_all(folder.join("servers")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("removing the folder `servers` of the attempt before")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Opens `events.jsonl` at its end, without the last line where that was torn.
+fn open_events(path: &Path) -> Result<(File, u64)> {
+    let opening = || format!("opening `{}`", path.display());
+    let events = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(opening)?;
+    let text = fs::read(path).with_context(opening)?;
+    let whole = memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1);
+    let torn = (text.len() - whole) as u64;
+    if torn > 0 {
+        events.set_len(whole as u64).with_context(opening)?;
+    }
+    Ok((events, torn))
+}

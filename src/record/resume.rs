@@ -1,0 +1,189 @@
+//! What a resumed run keeps of a folder, what it puts aside, and what it runs.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::reader::{cell_folders, read_cell};
+use super::redact;
+use super::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
+use super::writer::sync_folder;
+use crate::matrix::{Cell, Coordinates};
+use crate::runner::identity::{Identity, changes};
+
+/// Which finished cells a resumed run measures again. Missing ones always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retry {
+    /// None.
+    None,
+    /// Those that failed.
+    #[default]
+    Failed,
+    /// Those that failed, and those with an invalid pass.
+    Invalid,
+}
+
+/// How the cells of a run ended so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Measured to their end.
+    pub completed: u32,
+    /// Not.
+    pub failed: u32,
+    /// With at least one invalid pass.
+    pub invalid: u32,
+}
+
+impl Ends {
+    /// Counts a cell.
+    pub fn count(&mut self, record: &CellRecord) {
+        match record.outcome {
+            CellOutcome::Completed => self.completed += 1,
+            CellOutcome::Failed { .. } | CellOutcome::Aborted { .. } => self.failed += 1,
+        }
+        self.invalid += u32::from(is_invalid(record));
+    }
+}
+
+/// What a resumed run does.
+#[derive(Debug, Default)]
+pub struct Resumption {
+    /// Indices in the matrix of the cells to run, in order.
+    pub todo: Vec<usize>,
+    /// The cells that are kept.
+    pub kept: Vec<CellRecord>,
+    /// Folders of cells that are not, each with the reason.
+    pub aside: Vec<(PathBuf, String)>,
+}
+
+impl Resumption {
+    /// How the kept cells ended.
+    pub fn ends(&self) -> Ends {
+        let mut ends = Ends::default();
+        self.kept.iter().for_each(|record| ends.count(record));
+        ends
+    }
+
+    /// The position of the next cell that runs.
+    pub fn next_position(&self) -> u32 {
+        let last = self.kept.iter().map(|record| record.position).max();
+        last.unwrap_or(0) + 1
+    }
+}
+
+/// Compares the finished cells of the run in `folder` with those that the plan asks for, given with
+/// their indices. Writes nothing.
+pub fn decide<'a>(
+    folder: &Path,
+    wanted: impl Iterator<Item = (usize, &'a Cell)>,
+    identity_of: impl Fn(&Cell) -> Result<Identity>,
+    retry: Retry,
+) -> Result<Resumption> {
+    let mut plan = Resumption::default();
+    let mut finished: HashMap<Coordinates, Vec<(PathBuf, CellRecord)>> = HashMap::new();
+    for path in cell_folders(&folder.join("cells"))? {
+        match read_cell(&path) {
+            Ok(record) => {
+                let at = record.coordinates.clone();
+                finished.entry(at).or_default().push((path, record));
+            }
+            Err(error) => plan.aside.push((path, format!("{error:#}"))),
+        }
+    }
+    for (index, cell) in wanted {
+        let mut kept = None;
+        for (path, record) in finished.remove(&cell.coordinates).unwrap_or_default() {
+            match reason_against(&record, cell, &identity_of, retry)? {
+                None if kept.is_none() => kept = Some(record),
+                None => plan.aside.push((path, "it is there twice".to_owned())),
+                Some(reason) => plan.aside.push((path, reason)),
+            }
+        }
+        match kept {
+            Some(record) => plan.kept.push(record),
+            None => plan.todo.push(index),
+        }
+    }
+    let left = finished.into_values().flatten();
+    let gone = "the plan does not ask for it any more";
+    plan.aside
+        .extend(left.map(|(path, _)| (path, gone.to_owned())));
+    plan.aside.sort();
+    Ok(plan)
+}
+
+/// Why a finished cell cannot stand for `cell`, if so.
+fn reason_against(
+    record: &CellRecord,
+    cell: &Cell,
+    identity_of: impl Fn(&Cell) -> Result<Identity>,
+    retry: Retry,
+) -> Result<Option<String>> {
+    let mut now = identity_of(cell)?;
+    for value in now.values_mut() {
+        *value = redact::urls(value);
+    }
+    now.insert("format".to_owned(), FORMAT.to_string());
+    // Earlier versions kept no identity, and the id told the plan's values alone.
+    if record.identity.is_empty() {
+        if record.id != cell.id {
+            return Ok(Some("its plan's values changed".to_owned()));
+        }
+    } else {
+        let changed = changes(&record.identity, &now);
+        if !changed.is_empty() {
+            return Ok(Some(format!("changed: {}", shortened(&changed))));
+        }
+    }
+    let failed = match &record.outcome {
+        CellOutcome::Completed => None,
+        CellOutcome::Failed { phase, error, .. } => Some(format!("it failed in {phase}: {error}")),
+        CellOutcome::Aborted { reason } => Some(reason.clone()),
+    };
+    Ok(match retry {
+        Retry::None => None,
+        Retry::Failed => failed,
+        Retry::Invalid => {
+            failed.or_else(|| is_invalid(record).then(|| "a pass is invalid".to_owned()))
+        }
+    })
+}
+
+fn is_invalid(record: &CellRecord) -> bool {
+    let invalid = |status| status == VerdictStatus::Invalid;
+    record
+        .passes
+        .iter()
+        .any(|pass| invalid(pass.verdict.status))
+}
+
+/// The first few of many.
+fn shortened(changes: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = changes[..changes.len().min(SHOWN)].join("; ");
+    if changes.len() > SHOWN {
+        text.push_str(&format!("; and {} more", changes.len() - SHOWN));
+    }
+    text
+}
+
+/// Moves the finished cell at `path` of the run in `folder` out of `cells`, where no report looks
+/// for it. Nothing is removed.
+pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
+    let into = folder.join("superseded");
+    fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let free = (1..).map(|number| into.join(format!("{name}.{number}")));
+    let to = free
+        .into_iter()
+        .find(|to| !to.exists())
+        .unwrap_or_else(|| into.join(&*name));
+    fs::rename(path, &to)
+        .with_context(|| format!("moving `{}` to `{}`", path.display(), to.display()))?;
+    sync_folder(&into)?;
+    Ok(to)
+}

@@ -1,0 +1,160 @@
+//! `telemetry.parquet`: every point of every series as a columnar file and back.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use polars::prelude::{Column, DataFrame};
+use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
+
+use super::frame::load_frame;
+use crate::telemetry::sample::{Point, Series, SeriesKey};
+
+/// One row of `telemetry.parquet`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryRow {
+    /// When it was read, seconds since the run began.
+    pub time_s: f64,
+    /// The time up to then that it is the mean of, seconds; 0 for what is true at one instant.
+    pub span_s: f64,
+    /// Which sampler: `gpu`, `disk`, `cpu`, ...
+    pub source: String,
+    /// Which device of it; empty where there is one only.
+    pub device: String,
+    /// What; PCIe bytes end in the method that told them.
+    pub metric: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Whether it was read too late.
+    pub late: bool,
+}
+
+/// Writes every point as Parquet (zstd), series by series.
+pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Result<()> {
+    let points = || {
+        series
+            .iter()
+            .flat_map(|(key, series)| series.points.iter().map(move |point| (key, series, point)))
+    };
+    let number = |name: &str, pick: fn(&Point) -> f64| {
+        let values: Vec<f64> = points().map(|(_, _, point)| pick(point)).collect();
+        Column::new(name.into(), values)
+    };
+    let words = |name: &str, pick: for<'a> fn(&'a SeriesKey, &'a Series) -> &'a str| {
+        let values: Vec<&str> = points().map(|(key, series, _)| pick(key, series)).collect();
+        Column::new(name.into(), values)
+    };
+    let late: Vec<bool> = points().map(|(_, _, point)| point.late).collect();
+    let columns = vec![
+        number("time_s", |point| point.at.as_secs_f64()),
+        number("span_s", |point| point.span.as_secs_f64()),
+        words("source", |key, _| key.source),
+        words("device", |key, _| &key.device),
+        words("metric", |key, _| key.metric),
+        number("value", |point| point.value),
+        words("unit", |_, series| series.unit.name()),
+        Column::new("late".into(), late),
+    ];
+    let mut frame = DataFrame::new(points().count(), columns)
+        .context("cannot put the telemetry into columns")?;
+    let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
+    ParquetWriter::new(file)
+        .with_compression(ParquetCompression::Zstd(None))
+        .finish(&mut frame)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(())
+}
+
+/// Reads the rows that [`write_telemetry`] wrote.
+pub fn read_telemetry(path: &Path) -> Result<Vec<TelemetryRow>> {
+    let frame = load_frame(path)?;
+    let rows = rows_of(&frame);
+    rows.with_context(|| format!("`{}` is not a telemetry file", path.display()))
+}
+
+fn rows_of(frame: &DataFrame) -> Result<Vec<TelemetryRow>> {
+    let number = |name: &str| frame.column(name)?.f64();
+    let word = |name: &str| frame.column(name)?.str();
+    let (time, span, value) = (number("time_s")?, number("span_s")?, number("value")?);
+    let (source, device) = (word("source")?, word("device")?);
+    let (metric, unit) = (word("metric")?, word("unit")?);
+    let late = frame.column("late")?.bool()?;
+    let row = |at: usize| {
+        Some(TelemetryRow {
+            time_s: time.get(at)?,
+            span_s: span.get(at)?,
+            source: source.get(at)?.to_owned(),
+            device: device.get(at)?.to_owned(),
+            metric: metric.get(at)?.to_owned(),
+            value: value.get(at)?,
+            unit: unit.get(at)?.to_owned(),
+            late: late.get(at)?,
+        })
+    };
+    (0..frame.height())
+        .map(|at| row(at).with_context(|| format!("row {at} lacks a value")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::sample::Unit;
+
+    #[test]
+    fn points_survive_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("telemetry.parquet");
+        let key = |device: &str, metric| SeriesKey {
+            source: "gpu",
+            device: device.into(),
+            metric,
+        };
+        let point = |at, span, value, late| Point {
+            at: Duration::from_millis(at),
+            span: Duration::from_millis(span),
+            value,
+            late,
+        };
+        let series = BTreeMap::from([
+            (
+                key("0", "pcie_rx_gpm"),
+                Series {
+                    unit: Unit::BytesPerSecond,
+                    points: vec![point(250, 250, 5e10, false), point(750, 500, 1.0, true)],
+                },
+            ),
+            (
+                key("", "power"),
+                Series {
+                    unit: Unit::Watts,
+                    points: vec![point(1000, 0, 350.5, false)],
+                },
+            ),
+        ]);
+        write_telemetry(&series, &path).unwrap();
+        let rows = read_telemetry(&path).unwrap();
+        assert_eq!(rows.len(), 3);
+        let late = rows.iter().find(|row| row.late).unwrap();
+        assert_eq!(
+            *late,
+            TelemetryRow {
+                time_s: 0.75,
+                span_s: 0.5,
+                source: "gpu".to_owned(),
+                device: "0".to_owned(),
+                metric: "pcie_rx_gpm".to_owned(),
+                value: 1.0,
+                unit: "bytes/s".to_owned(),
+                late: true,
+            }
+        );
+        write_telemetry(&BTreeMap::new(), &path).unwrap();
+        assert_eq!(read_telemetry(&path).unwrap(), []);
+    }
+}

@@ -1,0 +1,270 @@
+//! What each verdict rests on, as text for the page.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::record::redact;
+use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, PassRecord};
+use crate::report::html::Pair;
+
+/// One cell.
+#[derive(Serialize)]
+pub(super) struct CellPart {
+    pub id: String,
+    pub anchor: String,
+    source: &'static str,
+    failed: Option<&'static str>,
+    passes: Vec<PassPart>,
+    server: Vec<Pair>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PassPart {
+    state: &'static str,
+    verdict: &'static str,
+    reasons: Vec<String>,
+    bottleneck: Option<String>,
+    held: Vec<String>,
+    counts: String,
+    errors: String,
+    ledger: Vec<LedgerPart>,
+    telemetry: Vec<TelemetryPart>,
+    evidence: Vec<Pair>,
+    client: Vec<Pair>,
+}
+
+#[derive(Serialize)]
+struct LedgerPart {
+    path: String,
+    tokens: String,
+    expected: String,
+    moved: String,
+    share: String,
+    method: String,
+}
+
+#[derive(Serialize)]
+struct TelemetryPart {
+    name: String,
+    device: String,
+    mean: String,
+    max: String,
+    total: String,
+    unit: String,
+    samples: u64,
+}
+
+/// A cell that could not be measured to its end.
+#[derive(Serialize)]
+pub(in crate::report) struct Failure {
+    /// The cell.
+    pub id: String,
+    /// What happened.
+    pub what: String,
+    /// The last lines of its server's log.
+    pub log: String,
+}
+
+/// Every cell, in the order that they ran.
+pub(super) fn cells(records: &[CellRecord]) -> Vec<CellPart> {
+    (1..)
+        .zip(records)
+        .map(|(at, record)| cell(at, record))
+        .collect()
+}
+
+fn cell(at: usize, record: &CellRecord) -> CellPart {
+    let server = &record.server;
+    let mut about = vec![
+        pair("launcher", &server.launcher),
+        pair("LMCache", &server.lmcache),
+    ];
+    about.extend(
+        server
+            .version
+            .iter()
+            .map(|version| pair("version", version)),
+    );
+    about.extend(
+        server
+            .ready_s
+            .map(|ready| pair("ready after", &format!("{ready:.1} s"))),
+    );
+    about.extend(server.stopped.iter().map(|stopped| pair("ended", stopped)));
+    if server.reused {
+        about.push(pair("started by", "an earlier cell"));
+    }
+    about.extend(pairs(&record.machine));
+    CellPart {
+        id: record.id.clone(),
+        // Ids may hold characters that a link cannot.
+        anchor: format!("cell-{at}"),
+        source: record.source.name(),
+        failed: match record.outcome {
+            CellOutcome::Completed => None,
+            CellOutcome::Failed { .. } => Some("failed"),
+            CellOutcome::Aborted { .. } => Some("aborted"),
+        },
+        passes: record.passes.iter().map(pass).collect(),
+        server: about,
+        warnings: record
+            .warnings
+            .iter()
+            .map(|text| redact::urls(text))
+            .collect(),
+    }
+}
+
+fn pass(record: &PassRecord) -> PassPart {
+    let counts = record.counts;
+    let errors = record.errors.iter();
+    let errors: Vec<_> = errors
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
+    let held = record.bottleneck.as_ref();
+    PassPart {
+        state: record.state.name(),
+        verdict: record.verdict.status.name(),
+        reasons: record
+            .verdict
+            .reasons
+            .iter()
+            .map(|text| redact::urls(text))
+            .collect(),
+        bottleneck: held.map(|held| held.name.clone()),
+        held: held.map(|held| held.reasons.clone()).unwrap_or_default(),
+        counts: format!(
+            "{} sent = {} ok + {} failed + {} unfinished in {:.2} s",
+            counts.sent, counts.ok, counts.failed, counts.unfinished, record.duration_s
+        ),
+        errors: errors.join(", "),
+        ledger: record.ledger.iter().map(ledger).collect(),
+        telemetry: record.telemetry.iter().map(telemetry).collect(),
+        evidence: pairs(&record.evidence),
+        client: pairs(&record.client),
+    }
+}
+
+fn ledger(row: &LedgerRow) -> LedgerPart {
+    let share = row
+        .moved_bytes
+        .zip(row.expected_bytes.filter(|expected| *expected > 0.0))
+        .map_or("-".to_owned(), |(moved, expected)| {
+            format!("{:.2}", moved / expected)
+        });
+    LedgerPart {
+        path: row.path.clone(),
+        tokens: short(row.tokens),
+        expected: row.expected_bytes.map_or("-".to_owned(), bytes),
+        moved: row.moved_bytes.map_or("-".to_owned(), bytes),
+        share,
+        method: row.method.clone(),
+    }
+}
+
+fn telemetry(row: &MetricSummary) -> TelemetryPart {
+    let text = |value: Option<f64>| value.map_or("-".to_owned(), short);
+    TelemetryPart {
+        name: format!("{} {}", row.source, row.metric),
+        device: row.device.clone(),
+        mean: text(row.mean),
+        max: text(row.max),
+        total: text(row.total),
+        unit: row.unit.clone(),
+        samples: row.samples,
+    }
+}
+
+/// Those of the cells that were not measured to their end.
+pub(in crate::report) fn failures(records: &[CellRecord]) -> Vec<Failure> {
+    let failure = |record: &CellRecord| {
+        let (what, log) = match &record.outcome {
+            CellOutcome::Completed => return None,
+            CellOutcome::Failed {
+                phase,
+                error,
+                log_tail,
+            } => (format!("failed at {phase}: {error}"), log_tail.join("\n")),
+            CellOutcome::Aborted { reason } => (format!("aborted: {reason}"), String::new()),
+        };
+        Some(Failure {
+            id: record.id.clone(),
+            what: redact::urls(&what),
+            log: redact::urls(&log),
+        })
+    };
+    records.iter().filter_map(failure).collect()
+}
+
+fn pair(name: &str, value: &str) -> Pair {
+    Pair {
+        name: name.to_owned(),
+        value: redact::urls(value),
+    }
+}
+
+fn pairs(values: &BTreeMap<String, f64>) -> Vec<Pair> {
+    values
+        .iter()
+        .map(|(name, value)| pair(name, &short(*value)))
+        .collect()
+}
+
+/// A number in few digits: whole ones whole, others with three decimals at most.
+fn short(value: f64) -> String {
+    if value.fract() == 0.0 || value.abs() >= 1e6 {
+        return format!("{value:.0}");
+    }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Bytes with the unit that leaves up to three digits.
+fn bytes(value: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut at) = (value, 0);
+    while value.abs() >= 1024.0 && at + 1 < units.len() {
+        value /= 1024.0;
+        at += 1;
+    }
+    if at == 0 {
+        format!("{value:.0} B")
+    } else {
+        format!("{value:.1} {}", units[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [3.0, 0.25, 1234.5678, 12_345_678.9].map(short);
+        assert_eq!(texts, ["3", "0.25", "1234.568", "12345679"]);
+        let texts = [0.0, 1023.0, 1536.0, 57_344.0 * 4096.0].map(bytes);
+        assert_eq!(texts, ["0 B", "1023 B", "1.5 KiB", "224.0 MiB"]);
+    }
+
+    #[test]
+    fn a_ledger_row_says_how_much_of_what_had_to_move_did() {
+        let row = LedgerRow {
+            path: "disk-read".to_owned(),
+            tokens: 1024.0,
+            expected_bytes: Some(2048.0),
+            moved_bytes: Some(1024.0),
+            method: "proc-io".to_owned(),
+        };
+        assert_eq!(ledger(&row).share, "0.50");
+        let unseen = LedgerRow {
+            moved_bytes: None,
+            ..row
+        };
+        assert_eq!(
+            (ledger(&unseen).share, ledger(&unseen).moved),
+            ("-".into(), "-".into())
+        );
+    }
+}

@@ -1,0 +1,167 @@
+use serde_json::json;
+
+use super::*;
+use crate::aggregate::fixture::{Bench, rows_of};
+use crate::plan::state::CacheState;
+use crate::record::schema::{CellOutcome, LedgerRow, Source, VerdictStatus};
+
+const EVIL: &str = "<script>alert(1)</script>";
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    let tier = CacheState::Tier;
+    for length in [1024, 4096] {
+        bench
+            .cell("baseline", length, 8, 1)
+            .pass(tier, &rows_of(&[100.0, 110.0, 120.0, 130.0], 0));
+        bench
+            .cell("cpu", length, 8, 1)
+            .pass(tier, &rows_of(&[20.0, 22.0, 28.0, 30.0], 1));
+    }
+    bench
+        .cell("disk", 1024, 8, 1)
+        .pass(tier, &rows_of(&[40.0, 44.0], 0))
+        .verdict(VerdictStatus::Invalid, "the page cache answered");
+    bench
+}
+
+fn page(report: &Report, facts: &[RunFacts]) -> String {
+    report.html(facts, &report.drawings().unwrap()).unwrap()
+}
+
+fn facts(plan: &str) -> RunFacts {
+    RunFacts {
+        name: "long_context".to_owned(),
+        plan: Some(plan.to_owned()),
+        manifest: json!({"run": "r1", "settings": {"hf_token": "hf_secret"}}),
+    }
+}
+
+#[test]
+fn nothing_of_a_run_is_taken_for_markup() {
+    let mut run = bench().run();
+    for cell in &mut run.cells {
+        cell.coordinates.label = EVIL.to_owned();
+        EVIL.clone_into(&mut cell.model);
+        cell.warnings = vec![EVIL.to_owned()];
+        cell.passes[0].verdict.reasons = vec![EVIL.to_owned()];
+        cell.outcome = CellOutcome::Failed {
+            phase: "load".to_owned(),
+            error: EVIL.to_owned(),
+            log_tail: vec![EVIL.to_owned()],
+        };
+        cell.id = format!("{EVIL}{}", cell.position);
+    }
+    let report = Report::of(&run, EVIL).unwrap();
+    let page = page(&report, &[facts(EVIL)]);
+    assert!(page.contains("&lt;script&gt;"));
+    assert!(!page.contains(EVIL));
+    // One script, the page's own, and it alone may run.
+    assert_eq!(page.matches("<script").count(), 1);
+    let (_, nonce) = page.split_once("script-src 'nonce-").unwrap();
+    let (nonce, _) = nonce.split_once('\'').unwrap();
+    assert!(page.contains(&format!("<script nonce=\"{nonce}\">")));
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_hides_secrets() {
+    let report = Report::of(&bench().run(), "t").unwrap();
+    let plan = "url = \"redis://me:s3cret@10.0.0.1:6379\"";
+    let page = page(&report, &[facts(plan)]);
+    for outside in ["http://", "https://", "src=\"", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(!page.contains("s3cret") && !page.contains("hf_secret"));
+    assert!(page.contains("redis:&#x2f;&#x2f;***@10.0.0.1:6379"));
+}
+
+#[test]
+fn the_first_thing_says_what_each_tier_bought_and_whether_it_is_proven() {
+    let mut run = bench().run();
+    let pass = &mut run.cells[1].passes[0];
+    pass.ledger = vec![LedgerRow {
+        path: "pcie-rx".to_owned(),
+        tokens: 4096.0,
+        expected_bytes: Some(4096.0 * 1024.0),
+        moved_bytes: Some(4096.0 * 1024.0),
+        method: "nvml-counters".to_owned(),
+    }];
+    pass.bottleneck = Some(crate::record::schema::Bottleneck {
+        name: "pcie".to_owned(),
+        reasons: vec!["PCIe at 92 %".to_owned()],
+    });
+    let report = Report::of(&run, "t").unwrap();
+    let page = page(&report, &[facts("")]);
+    let (_, answer) = page.split_once("<section id=\"answer\">").unwrap();
+    let (answer, rest) = answer.split_once("</section>").unwrap();
+    for said in [
+        "4.60x",
+        "1024 or less",
+        "2 of 2, 2 of 2 clear",
+        "0 of 1, 1 invalid",
+        "pcie (1)",
+    ] {
+        assert!(answer.contains(said), "{said} in {answer}");
+    }
+    for said in [
+        "pcie-rx",
+        "4.0 MiB",
+        "1.00",
+        "nvml-counters",
+        "PCIe at 92 %",
+        "the page cache answered",
+    ] {
+        assert!(rest.contains(said), "{said}");
+    }
+}
+
+#[test]
+fn simulated_is_said_everywhere_and_measured_is_not_called_so() {
+    let report = Report::of(&bench().run(), "t").unwrap();
+    let simulated = page(&report, &[facts("")]);
+    assert!(simulated.contains("<title>t (simulated)</title>"));
+    assert!(simulated.contains("class=\"badge simulated\">simulated<"));
+    // The banner, the answer, the comparison, the break-even, the cells, the evidence, the end.
+    assert!(
+        simulated
+            .matches("Simulated: these numbers come from")
+            .count()
+            >= 7
+    );
+    let mut run = bench().run();
+    for cell in &mut run.cells {
+        cell.source = Source::Measured;
+    }
+    let measured = page(&Report::of(&run, "t").unwrap(), &[facts("")]);
+    let (before, _) = measured.split_once("<section id=\"glossary\">").unwrap();
+    let (_, body) = before.split_once("</style>").unwrap();
+    assert!(!body.to_lowercase().contains("simulated"));
+}
+
+#[test]
+fn two_hundred_cells_fit_into_five_megabytes() {
+    let mut bench = Bench::new();
+    let ttft: Vec<f64> = (0..24).map(|at| 20.0 + f64::from(at * 7 % 24)).collect();
+    for tier in ["baseline", "cpu", "disk", "redis"] {
+        for length in [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] {
+            for concurrency in [1, 2, 4, 8, 16] {
+                bench
+                    .cell(tier, length, concurrency, 1)
+                    .pass(CacheState::Cold, &rows_of(&ttft, 0))
+                    .pass(CacheState::Tier, &rows_of(&ttft, 0));
+            }
+        }
+    }
+    let mut run = bench.run();
+    assert_eq!(run.cells.len(), 200);
+    for pass in run.cells.iter_mut().flat_map(|cell| &mut cell.passes) {
+        // As many figures as a real pass has.
+        for at in 0..30 {
+            pass.evidence
+                .insert(format!("some_counter_of_the_engine_{at}_tokens"), 123_456.0);
+        }
+    }
+    let report = Report::of(&run, "t").unwrap();
+    let bytes = page(&report, &[facts("")]).len();
+    assert!(bytes < 5_000_000, "{bytes} bytes");
+}

@@ -1,0 +1,162 @@
+//! `summary.md` and `report.md`.
+
+use std::fmt::Write as _;
+
+use crate::record::redact;
+use crate::record::schema::{CellRecord, LedgerRow, VerdictStatus};
+use crate::report::{Drawing, FIGURES, Report, RunFacts, glossary, html};
+
+/// The headline, the tables and the glossary.
+pub(super) fn summary(report: &Report) -> String {
+    let mut text = opening(report);
+    for sentence in report.headline() {
+        let _ = writeln!(text, "- {sentence}");
+    }
+    if let Some(section) = report.comparison_section() {
+        text.push_str("\n## Each tier against the baseline\n\n");
+        text.push_str(&section.markdown());
+    }
+    if !report.comparison.pools.is_empty() {
+        text.push_str("\n## Figures\n\n");
+        for (metric, name) in FIGURES {
+            let _ = writeln!(text, "![{}](figures/{name}.png)\n", metric.spec().title);
+        }
+        text.pop();
+    }
+    if let Some(section) = report.cells_section() {
+        text.push_str("\n## Every cell and cache state\n\n");
+        text.push_str(&section.markdown());
+    }
+    notes(&mut text, report);
+    let _ = write!(text, "\n## Glossary\n\n{}", glossary());
+    text
+}
+
+/// The summary with the answer first, and what the verdicts rest on.
+pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> String {
+    let mut text = opening(report);
+    text.push_str("## What each tier bought, whether it is proven, and what holds it back\n\n");
+    if let Some(section) = report.answer() {
+        text.push_str(&section.markdown());
+        text.push('\n');
+    }
+    for sentence in report.headline() {
+        let _ = writeln!(text, "- {sentence}");
+    }
+    let sections = [
+        (
+            "Each tier against the baseline",
+            report.comparison_section(),
+        ),
+        ("Break-even prompt length", report.break_even_section()),
+        ("Every cell and cache state", report.cells_section()),
+    ];
+    for (title, section) in sections {
+        if let Some(section) = section {
+            let _ = write!(text, "\n## {title}\n\n{}", section.markdown());
+        }
+    }
+    if !drawings.is_empty() {
+        text.push_str("\n## Figures\n");
+        for drawing in drawings {
+            let _ = writeln!(text, "\n![{}](figures/{}.png)", drawing.title, drawing.name);
+        }
+    }
+    text.push_str("\n## Verdict and ledger of each cell\n");
+    for cell in &report.cells {
+        evidence(&mut text, cell);
+    }
+    for failure in html::failures(report) {
+        let _ = writeln!(
+            text,
+            "\n### Failure of `{}`\n\n{}",
+            failure.id,
+            line(&failure.what)
+        );
+        if !failure.log.is_empty() {
+            fenced(&mut text, "", &failure.log);
+        }
+    }
+    notes(&mut text, report);
+    for run in runs {
+        if let Some(plan) = &run.plan {
+            let _ = writeln!(text, "\n## Plan of `{}`", run.name);
+            fenced(&mut text, "toml", &redact::urls(plan));
+        }
+        if !run.manifest.is_null() {
+            let mut manifest = run.manifest.clone();
+            redact::json(&mut manifest);
+            let _ = writeln!(text, "\n## Manifest of `{}`", run.name);
+            let manifest = serde_json::to_string_pretty(&manifest).unwrap_or_default();
+            fenced(&mut text, "json", &manifest);
+        }
+    }
+    let _ = write!(text, "\n## Glossary\n\n{}", glossary());
+    text
+}
+
+fn opening(report: &Report) -> String {
+    let mut text = format!("# {}\n\n", line(&report.title));
+    if let Some(banner) = report.banner() {
+        let _ = writeln!(text, "**{banner}**\n");
+    }
+    text
+}
+
+fn notes(text: &mut String, report: &Report) {
+    let remarks = report.remarks();
+    if !remarks.is_empty() {
+        text.push_str("\n## Notes\n\n");
+    }
+    for remark in remarks {
+        let _ = writeln!(text, "- {}", line(&redact::urls(&remark)));
+    }
+}
+
+fn evidence(text: &mut String, cell: &CellRecord) {
+    let _ = writeln!(text, "\n### `{}` ({})\n", cell.id, cell.source.name());
+    for pass in &cell.passes {
+        let held = match &pass.bottleneck {
+            Some(held) => format!("; held back by {}", held.name),
+            None => String::new(),
+        };
+        let verdict = pass.verdict.status.name();
+        let _ = writeln!(text, "- {}: **{verdict}**{held}", pass.state);
+        // A valid pass is told by its ledger; why another is not takes words.
+        let words = if pass.verdict.status == VerdictStatus::Valid {
+            1
+        } else {
+            pass.verdict.reasons.len()
+        };
+        for reason in pass.verdict.reasons.iter().take(words) {
+            let _ = writeln!(text, "  - {}", line(&redact::urls(reason)));
+        }
+        for row in &pass.ledger {
+            let _ = writeln!(text, "  - {}", ledger(row));
+        }
+    }
+}
+
+fn ledger(row: &LedgerRow) -> String {
+    let bytes = |value: Option<f64>| value.map_or("unknown".to_owned(), |v| format!("{v:.0}"));
+    format!(
+        "{}: {:.0} tokens, {} bytes expected, {} bytes moved (seen by {})",
+        row.path,
+        row.tokens,
+        bytes(row.expected_bytes),
+        bytes(row.moved_bytes),
+        row.method
+    )
+}
+
+/// Text that must not begin a new line, a heading or a tag.
+fn line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('<', "&lt;")
+}
+
+/// Text between fences longer than any in it.
+fn fenced(text: &mut String, language: &str, inside: &str) {
+    let longest = inside.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    let _ = writeln!(text, "\n{fence}{language}\n{}\n{fence}", inside.trim_end());
+}

@@ -1,0 +1,173 @@
+//! What can be known of a cell's server before it starts: versions of what will run, and the
+//! revision of its model. Files are read; nothing is started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::Settings;
+use crate::matrix::Cell;
+use crate::plan::server::Launcher;
+
+/// Python packages whose versions decide what a server does, by the names of their metadata.
+const PACKAGES: [&str; 4] = ["vllm", "lmcache", "torch", "transformers"];
+
+/// Files of a model up to this size count with their bytes, larger ones with their size: weights
+/// are gigabytes, and another revision has another index or configuration.
+const READ_UP_TO_BYTES: u64 = 1 << 20;
+
+/// Facts by name: `version.vllm`, `model.revision`, `model.tokenizer`. What is not known is absent.
+pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    match cell.resolved.server.launcher {
+        Launcher::Sim => {
+            let version = crate::sim::VERSION.to_owned();
+            facts.insert("version.server".to_owned(), version);
+            return facts;
+        }
+        Launcher::Process => {
+            for (package, version) in packages(&settings.process.bin_dir) {
+                facts.insert(format!("version.{package}"), version);
+            }
+        }
+        Launcher::External => return facts,
+    }
+    if let Some(model) = model_folder(cell, settings) {
+        if let Some(revision) = model.revision {
+            facts.insert("model.revision".to_owned(), revision);
+        }
+        if let Ok(tokenizer) = fs::read(model.folder.join("tokenizer.json")) {
+            let hash = blake3::hash(&tokenizer).to_hex();
+            facts.insert("model.tokenizer".to_owned(), hash[..16].to_owned());
+        }
+    }
+    facts
+}
+
+/// Versions of [`PACKAGES`] beside the programs in `bin_dir` (or those in PATH), from the names of
+/// their `.dist-info` folders.
+pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
+    let mut found = BTreeMap::new();
+    let Some(program) = program_folder(bin_dir) else {
+        return found;
+    };
+    let pattern = program.join("../lib/python3*/site-packages/*.dist-info");
+    let folders = glob::glob(&pattern.to_string_lossy()).into_iter().flatten();
+    for folder in folders.flatten() {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Some((package, version)) = name
+            .strip_suffix(".dist-info")
+            .and_then(|name| name.split_once('-'))
+        else {
+            continue;
+        };
+        if let Some(known) = PACKAGES.iter().find(|known| **known == package) {
+            found.insert(*known, version.to_owned());
+        }
+    }
+    found
+}
+
+/// The folder of the real `vllm` program, behind links.
+fn program_folder(bin_dir: &Path) -> Option<PathBuf> {
+    if !bin_dir.as_os_str().is_empty() {
+        return Some(bin_dir.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    let program = std::env::split_paths(&path)
+        .map(|folder| folder.join("vllm"))
+        .find(|program| program.is_file())?;
+    Some(fs::canonicalize(program).ok()?.parent()?.to_owned())
+}
+
+/// Where a model's files are, and which revision they are.
+struct Model {
+    folder: PathBuf,
+    revision: Option<String>,
+}
+
+/// The local folder that the settings name, or the snapshot in Hugging Face's cache
+/// (`models--ORG--NAME/refs/REVISION` holds the commit of `snapshots/COMMIT`).
+fn model_folder(cell: &Cell, settings: &Settings) -> Option<Model> {
+    let models = &settings.paths.models;
+    let model = &cell.resolved.model;
+    let local = models.join(model);
+    if !models.as_os_str().is_empty() && local.is_dir() {
+        let revision = hash_of_folder(&local);
+        return Some(Model {
+            folder: local,
+            revision,
+        });
+    }
+    let asked = cell.resolved.server.args.get("revision");
+    let reference = asked.and_then(|asked| asked.as_str()).unwrap_or("main");
+    let cached =
+        hugging_face_cache(cell, settings)?.join(format!("models--{}", model.replace('/', "--")));
+    let commit = fs::read_to_string(cached.join("refs").join(reference))
+        .map_or_else(|_| reference.to_owned(), |text| text.trim().to_owned());
+    let folder = cached.join("snapshots").join(&commit);
+    folder.is_dir().then_some(Model {
+        folder,
+        revision: Some(commit),
+    })
+}
+
+fn hugging_face_cache(cell: &Cell, settings: &Settings) -> Option<PathBuf> {
+    let value = |name: &str| {
+        let named = cell.resolved.server.env.get(name);
+        let named = named.or_else(|| settings.env.get(name)).map(PathBuf::from);
+        named.or_else(|| std::env::var_os(name).map(PathBuf::from))
+    };
+    value("HF_HUB_CACHE")
+        .or_else(|| value("HF_HOME").map(|home| home.join("hub")))
+        .or_else(|| value("HOME").map(|home| home.join(".cache/huggingface/hub")))
+}
+
+/// A hash over the names, sizes and, where they are small, bytes of a folder's files.
+fn hash_of_folder(folder: &Path) -> Option<String> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    entries.sort();
+    let mut hasher = blake3::Hasher::new();
+    for path in entries {
+        let size = fs::metadata(&path).ok()?.len();
+        hasher.update(path.file_name()?.as_encoded_bytes());
+        hasher.update(&size.to_le_bytes());
+        if size <= READ_UP_TO_BYTES {
+            hasher.update(&fs::read(&path).ok()?);
+        }
+    }
+    Some(format!("files-{}", &hasher.finalize().to_hex()[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_the_metadata_beside_the_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let packages_dir = dir.path().join("lib/python3.12/site-packages");
+        for name in ["vllm-0.24.0", "torch-2.11.0+cu129", "torch_c-1.0", "x-1"] {
+            fs::create_dir_all(packages_dir.join(format!("{name}.dist-info"))).unwrap();
+        }
+        let bin = dir.path().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        let found = packages(&bin);
+        let expected = [("torch", "2.11.0+cu129"), ("vllm", "0.24.0")];
+        assert_eq!(found, expected.map(|(k, v)| (k, v.to_owned())).into());
+    }
+
+    #[test]
+    fn another_configuration_is_another_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), "{}").unwrap();
+        let first = hash_of_folder(dir.path()).unwrap();
+        assert_eq!(hash_of_folder(dir.path()), Some(first.clone()));
+        fs::write(dir.path().join("config.json"), "{ }").unwrap();
+        assert_ne!(hash_of_folder(dir.path()), Some(first));
+    }
+}

@@ -1,0 +1,185 @@
+//! A client of Redis: what it holds, what it moved, and emptying it. Never on the measuring path.
+//!
+//! `INFO`'s `total_net_output_bytes` is the witness of the redis tier: it grows by what clients
+//! fetched, whatever any of them counts.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict};
+
+/// Longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer. Emptying a large database takes seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// A connection to one Redis.
+#[derive(Clone)]
+pub struct Redis {
+    connection: MultiplexedConnection,
+    shown: String,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Redis").field(&self.shown).finish()
+    }
+}
+
+/// What `INFO` says; counters are since the server's start. A field that an old or foreign server
+/// does not have is absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RedisInfo {
+    /// `redis_version`.
+    pub version: String,
+    /// Bytes sent to clients: what tiers fetched, and small answers besides.
+    pub net_output_bytes: Option<f64>,
+    /// Bytes received from clients: what tiers stored, and commands besides.
+    pub net_input_bytes: Option<f64>,
+    /// Keys that were found.
+    pub keyspace_hits: Option<f64>,
+    /// Keys that were not.
+    pub keyspace_misses: Option<f64>,
+    /// Keys thrown out because memory was full.
+    pub evicted_keys: Option<f64>,
+    /// Commands since the start.
+    pub commands: Option<f64>,
+    /// Bytes in use.
+    pub used_memory_bytes: Option<f64>,
+    /// Most bytes that may be in use; 0 is "no limit".
+    pub maxmemory_bytes: Option<f64>,
+    /// Connected clients.
+    pub clients: Option<f64>,
+    /// CPU time of the server, user and system, seconds.
+    pub cpu_s: Option<f64>,
+}
+
+impl RedisInfo {
+    /// Reads the text of `INFO`.
+    pub fn parse(text: &str) -> Self {
+        Self::of(&InfoDict::new(text))
+    }
+
+    fn of(info: &InfoDict) -> Self {
+        let number = |name: &str| info.get::<f64>(name);
+        let cpu = |name| number(name).unwrap_or(0.0);
+        Self {
+            version: info.get("redis_version").unwrap_or_default(),
+            net_output_bytes: number("total_net_output_bytes"),
+            net_input_bytes: number("total_net_input_bytes"),
+            keyspace_hits: number("keyspace_hits"),
+            keyspace_misses: number("keyspace_misses"),
+            evicted_keys: number("evicted_keys"),
+            commands: number("total_commands_processed"),
+            used_memory_bytes: number("used_memory"),
+            maxmemory_bytes: number("maxmemory"),
+            clients: number("connected_clients"),
+            cpu_s: number("used_cpu_user").map(|user| user + cpu("used_cpu_sys")),
+        }
+    }
+}
+
+/// `url` without its user and password, as it may be shown.
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{host}")
+}
+
+impl Redis {
+    /// Connects to `redis://[user:password@]host:port[/db]`. No message names the password.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let shown = shown(url);
+        // The crate's own message may quote the URL.
+        let client = Client::open(url).map_err(|_| {
+            anyhow!("`{shown}` is no Redis URL; write redis://HOST:PORT in `redis.url`")
+        })?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(Some(ANSWER_LIMIT));
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .with_context(|| format!("connecting to Redis at {shown}"))?;
+        Ok(Self { connection, shown })
+    }
+
+    /// Where it is, without user and password.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T> {
+        let mut cmd = Cmd::new();
+        for part in command {
+            cmd.arg(part);
+        }
+        let mut connection = self.connection.clone();
+        let answer = cmd.query_async(&mut connection).await;
+        answer.with_context(|| format!("asking Redis at {} for {}", self.shown, command.join(" ")))
+    }
+
+    /// It answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.ask::<String>(&["PING"]).await.map(drop)
+    }
+
+    /// What `INFO` says.
+    pub async fn info(&self) -> Result<RedisInfo> {
+        let text: String = self.ask(&["INFO"]).await?;
+        Ok(RedisInfo::parse(&text))
+    }
+
+    /// Keys of the database.
+    pub async fn keys(&self) -> Result<u64> {
+        self.ask(&["DBSIZE"]).await
+    }
+
+    /// Empties the database that the URL names, and waits until it is empty.
+    pub async fn flush(&self) -> Result<()> {
+        self.ask::<String>(&["FLUSHDB", "SYNC"]).await.map(drop)
+    }
+
+    /// The largest value that it takes, bytes; absent where `CONFIG` is forbidden.
+    pub async fn largest_value_bytes(&self) -> Option<u64> {
+        let answer: Vec<String> = self
+            .ask(&["CONFIG", "GET", "proto-max-bulk-len"])
+            .await
+            .ok()?;
+        answer.get(1)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read_by_name() {
+        let info = RedisInfo::parse(
+            "# Server\r\nredis_version:7.0.15\r\n# Stats\r\ntotal_net_output_bytes:4096\r\n\
+             used_cpu_sys:0.5\r\nused_cpu_user:1.25\r\nmaxmemory:0\r\n",
+        );
+        assert_eq!(info.version, "7.0.15");
+        assert_eq!(info.net_output_bytes, Some(4096.0));
+        assert_eq!(info.cpu_s, Some(1.75));
+        assert_eq!(info.maxmemory_bytes, Some(0.0));
+        assert_eq!(info.evicted_keys, None, "not exposed is not zero");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(shown("redis://me:s3cret@h:1/0"), "redis://h:1/0");
+        assert_eq!(shown("redis://h:1"), "redis://h:1");
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_place_and_no_password() {
+        for url in ["redis://me:s3cret@127.0.0.1:1", "nonsense://me:s3cret@h:x"] {
+            let error = format!("{:#}", Redis::connect(url).await.unwrap_err());
+            assert!(!error.contains("s3cret"), "{error}");
+            assert!(error.contains(&shown(url)), "{error}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A Redis of labrun's own, on this machine, for as long as a server lives.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::process::Command;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::free_port;
+use super::group::{ProcessGroup, Stopped};
+use super::leftovers::Mark;
+use super::redis::Redis;
+
+/// The program that is started.
+const PROGRAM: &str = "redis-server";
+/// Name of its log in a server's folder.
+pub const REDIS_LOG: &str = "redis.log";
+/// Longest time from its start to its first answer.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// It has nothing to save, and ends at once.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running `redis-server` that keeps nothing on disk.
+#[derive(Debug)]
+pub struct LocalRedis {
+    process: ProcessGroup,
+    url: String,
+}
+
+/// Whether `redis-server` is in PATH.
+pub fn is_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(PROGRAM).is_file())
+}
+
+impl LocalRedis {
+    /// Starts one on a free port of 127.0.0.1, its log in `folder`.
+    pub fn start(folder: &Path, mark: &Mark) -> Result<Self> {
+        if !is_installed() {
+            bail!(
+                "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \
+                 `redis.url` (LABRUN_REDIS__URL=redis://HOST:PORT)"
+            );
+        }
+        let port = free_port()?;
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdin(Stdio::null())
+            .current_dir(folder);
+        let process = ProcessGroup::start("Redis", command, &folder.join(REDIS_LOG), mark)?;
+        Ok(Self {
+            process,
+            url: format!("redis://127.0.0.1:{port}"),
+        })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its process.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Resolves when it ends by itself.
+    pub async fn exited(&mut self) -> String {
+        self.process.exited().await
+    }
+
+    /// Waits until it answers.
+    pub async fn wait_ready(&mut self) -> Result<Redis> {
+        let began = Instant::now();
+        loop {
+            let refused = match Redis::connect(&self.url).await {
+                Ok(redis) => match redis.ping().await {
+                    Ok(()) => return Ok(redis),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if began.elapsed() > READY_LIMIT {
+                return Err(refused.context("the Redis that labrun started does not answer"));
+            }
+            tokio::select! {
+                how = self.process.exited() => bail!("{how} before it answered"),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    }
+
+    /// Stops it.
+    pub async fn stop(self, at_once: CancellationToken) -> Stopped {
+        self.process.stop(GRACE, at_once).await
+    }
+}

@@ -1,0 +1,198 @@
+//! Intervals by resampling: for the mean, and for anything that comes in repeats.
+
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::stats::{Interval, normal, quantile};
+use crate::units::Seed;
+
+/// What is computed of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Statistic {
+    /// The arithmetic mean.
+    Mean,
+    /// The quantile at this share, by [`quantile`].
+    Quantile(f64),
+}
+
+impl Statistic {
+    /// Its value on values in ascending order; `None` without any.
+    pub fn of(self, sorted: &[f64]) -> Option<f64> {
+        match self {
+            Self::Mean if sorted.is_empty() => None,
+            Self::Mean => Some(sorted.iter().sum::<f64>() / sorted.len() as f64),
+            Self::Quantile(q) => quantile(sorted, q),
+        }
+    }
+
+    /// How many values it needs to mean something: see [`crate::stats::support`].
+    pub fn need(self) -> usize {
+        match self {
+            Self::Mean => 1,
+            Self::Quantile(q) => crate::stats::support(q),
+        }
+    }
+
+    /// Its value on values in any order, which are moved about.
+    fn of_unsorted(self, values: &mut [f64]) -> f64 {
+        match self {
+            Self::Mean => values.iter().sum::<f64>() / values.len() as f64,
+            Self::Quantile(q) => {
+                let last = values.len() - 1;
+                let h = last as f64 * q.clamp(0.0, 1.0);
+                let below = h.floor() as usize;
+                let (_, low, rest) = values.select_nth_unstable_by(below, f64::total_cmp);
+                let low = *low;
+                let high = rest.iter().copied().fold(f64::INFINITY, f64::min);
+                let high = if rest.is_empty() { low } else { high };
+                low + (h - h.floor()) * (high - low)
+            }
+        }
+    }
+}
+
+/// A seeded bootstrap: the same values and seed, the same interval. Efron & Tibshirani, "An
+/// Introduction to the Bootstrap", 1993, chapters 13 and 14.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bootstrap {
+    /// How often the sample is drawn anew.
+    pub resamples: usize,
+    /// The confidence of the interval.
+    pub confidence: f64,
+    /// Where the draws come from.
+    pub seed: Seed,
+}
+
+impl Default for Bootstrap {
+    /// 2000 draws for 95 %: the ends then move by about a tenth of their distance when the seed
+    /// changes (Efron & Tibshirani, section 19.3).
+    fn default() -> Self {
+        Self {
+            resamples: 2000,
+            confidence: 0.95,
+            seed: Seed(42),
+        }
+    }
+}
+
+impl Bootstrap {
+    /// The percentile interval of independent values; `None` for fewer than 2.
+    pub fn percentile(&self, values: &[f64], statistic: Statistic) -> Option<Interval> {
+        let drawn = self.draws(&[values], statistic)?;
+        let tail = (1.0 - self.confidence) / 2.0;
+        self.between(&drawn, tail, 1.0 - tail)
+    }
+
+    /// The BCa interval of independent values: bias-corrected and accelerated, better than the
+    /// percentile interval where the statistic's own distribution is skewed (Efron, "Better
+    /// Bootstrap Confidence Intervals", JASA 82, 1987). `None` for fewer than 2 values.
+    pub fn bca(&self, values: &[f64], statistic: Statistic) -> Option<Interval> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let seen = statistic.of(&sorted)?;
+        let drawn = self.draws(&[values], statistic)?;
+        let below = drawn.iter().filter(|value| **value < seen).count() as f64;
+        let equal = drawn.iter().filter(|value| **value <= seen).count() as f64;
+        // Ties, of which quantiles have many, count half.
+        let bias = normal::quantile(f64::midpoint(below, equal) / drawn.len() as f64);
+        let acceleration = acceleration(&sorted, statistic);
+        let shifted = |tail: f64| {
+            let z = bias + normal::quantile(tail);
+            normal::cdf(bias + z / (1.0 - acceleration * z))
+        };
+        let tail = (1.0 - self.confidence) / 2.0;
+        self.between(&drawn, shifted(tail), shifted(1.0 - tail))
+    }
+
+    /// The percentile interval over repeats: repeats are drawn, then values within each, so that
+    /// what differs from repeat to repeat widens it. The statistic is that of all drawn values
+    /// together. `None` for fewer than 2 repeats that have values: one repeat cannot say what
+    /// another would bring.
+    ///
+    /// With few repeats it is too narrow (about 80 % instead of 95 % for 3, 90 % for 6; a test
+    /// measures it): say how many there were.
+    pub fn nested<S: AsRef<[f64]>>(&self, repeats: &[S], statistic: Statistic) -> Option<Interval> {
+        let filled: Vec<&[f64]> = repeats
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|values| !values.is_empty())
+            .collect();
+        if filled.len() < 2 {
+            return None;
+        }
+        let drawn = self.draws(&filled, statistic)?;
+        let tail = (1.0 - self.confidence) / 2.0;
+        self.between(&drawn, tail, 1.0 - tail)
+    }
+
+    /// The statistic of each draw, ascending. One group is drawn from, several are drawn
+    /// themselves first.
+    fn draws(&self, groups: &[&[f64]], statistic: Statistic) -> Option<Vec<f64>> {
+        let n: usize = groups.iter().map(|group| group.len()).sum();
+        if n < 2 || self.resamples == 0 {
+            return None;
+        }
+        let mut rng = self.seed.derive("bootstrap").rng();
+        let mut sample = Vec::with_capacity(n);
+        let mut drawn: Vec<f64> = (0..self.resamples)
+            .map(|_| {
+                sample.clear();
+                for index in 0..groups.len() {
+                    let group = match groups.len() {
+                        1 => groups[index],
+                        several => groups[rng.random_range(0..several)],
+                    };
+                    draw_from(group, &mut rng, &mut sample);
+                }
+                statistic.of_unsorted(&mut sample)
+            })
+            .collect();
+        drawn.sort_by(f64::total_cmp);
+        Some(drawn)
+    }
+
+    fn between(&self, drawn: &[f64], low: f64, high: f64) -> Option<Interval> {
+        Some(Interval {
+            low: quantile(drawn, low)?,
+            high: quantile(drawn, high)?,
+            confidence: self.confidence,
+        })
+    }
+}
+
+fn draw_from(group: &[f64], rng: &mut ChaCha8Rng, sample: &mut Vec<f64>) {
+    sample.extend((0..group.len()).map(|_| group[rng.random_range(0..group.len())]));
+}
+
+/// The acceleration of BCa, by the jackknife; 0 where no value moves the statistic.
+fn acceleration(sorted: &[f64], statistic: Statistic) -> f64 {
+    let n = sorted.len();
+    let total: f64 = sorted.iter().sum();
+    let without = |left_out: usize| match statistic {
+        Statistic::Mean => (total - sorted[left_out]) / (n - 1) as f64,
+        Statistic::Quantile(q) => {
+            let h = (n - 2) as f64 * q.clamp(0.0, 1.0);
+            let at = |rank: usize| sorted[rank + usize::from(rank >= left_out)];
+            let below = h.floor() as usize;
+            let (low, high) = (at(below), at((below + 1).min(n - 2)));
+            low + (h - h.floor()) * (high - low)
+        }
+    };
+    let values: Vec<f64> = (0..n).map(without).collect();
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let power = |exponent| {
+        values
+            .iter()
+            .map(|v| (mean - v).powi(exponent))
+            .sum::<f64>()
+    };
+    let spread: f64 = power(2);
+    if spread <= 0.0 {
+        0.0
+    } else {
+        power(3) / (6.0 * spread.powf(1.5))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! What this machine and the server's processes do, from `/proc`, `/sys` and cgroup v2.
+
+pub mod cpu;
+pub mod io;

@@ -1,0 +1,258 @@
+//! The NVIDIA management library of this machine, loaded when it is first asked for.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use nvml_wrapper::enum_wrappers::device::{Clock, PcieUtilCounter, TemperatureSensor};
+use nvml_wrapper::enums::device::SampleValue;
+use nvml_wrapper::enums::gpm::GpmMetricId;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::{Device, Nvml};
+
+use super::replay::Recorder;
+use super::{Call, NvmlSource, ReadError, Reading, Record, Why};
+
+/// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`.
+const FIELD_PCIE_TX: FieldId = FieldId(197);
+/// `NVML_FI_DEV_PCIE_COUNT_RX_BYTES`.
+const FIELD_PCIE_RX: FieldId = FieldId(198);
+/// Most NVLinks of one GPU.
+const NVLINKS: u32 = 18;
+/// Below this, two GPM samples are too close to be compared, seconds.
+const GPM_SHORTEST_S: f64 = 0.010;
+
+/// The library, or why it cannot be used. Looked for once in a process.
+pub fn library() -> Result<&'static Nvml, &'static str> {
+    static LIBRARY: OnceLock<Result<Nvml, String>> = OnceLock::new();
+    let loaded = LIBRARY.get_or_init(|| Nvml::init().map_err(|error| error.to_string()));
+    loaded.as_ref().map_err(String::as_str)
+}
+
+/// The GPUs that the library lists: index and UUID.
+pub fn gpus() -> Result<Vec<(u32, String)>, String> {
+    let nvml = library()?;
+    let count = nvml.device_count().map_err(|error| error.to_string())?;
+    let uuid = |index| {
+        let device = nvml.device_by_index(index).ok()?;
+        Some((index, device.uuid().unwrap_or_default()))
+    };
+    Ok((0..count).filter_map(uuid).collect())
+}
+
+/// Reads one GPU.
+pub struct Live {
+    nvml: &'static Nvml,
+    device: Device<'static>,
+    gpu: u32,
+    epoch: Instant,
+    before: Option<(GpmSample<'static>, f64)>,
+    recorder: Option<Recorder>,
+}
+
+impl Live {
+    /// The GPU of index `gpu`, read on the clock that began at `epoch`.
+    pub fn open(gpu: u32, epoch: Instant, recorder: Option<Recorder>) -> Result<Self, ReadError> {
+        let nvml = library().map_err(|message| ReadError {
+            why: Why::Unsupported,
+            message: message.to_owned(),
+        })?;
+        let device = nvml.device_by_index(gpu).map_err(read_error)?;
+        Ok(Self {
+            nvml,
+            device,
+            gpu,
+            epoch,
+            before: None,
+            recorder,
+        })
+    }
+
+    fn now_s(&self) -> f64 {
+        self.epoch.elapsed().as_secs_f64()
+    }
+
+    fn ask(&mut self, call: Call) -> Result<Reading, NvmlError> {
+        let device = &self.device;
+        Ok(match call {
+            Call::Identity => Reading::Identity {
+                name: device.name()?,
+                uuid: device.uuid()?,
+                max_link_generation: device.max_pcie_link_gen().unwrap_or(0),
+                max_link_width: device.max_pcie_link_width().unwrap_or(0),
+            },
+            Call::Gpm => return self.gpm(),
+            Call::Counters => return self.counters(),
+            Call::Throughput => Reading::Throughput {
+                tx_kb_per_s: device.pcie_throughput(PcieUtilCounter::Send)?,
+                rx_kb_per_s: device.pcie_throughput(PcieUtilCounter::Receive)?,
+            },
+            Call::Utilization => {
+                let rates = device.utilization_rates()?;
+                Reading::Utilization {
+                    gpu_percent: rates.gpu,
+                    memory_percent: rates.memory,
+                }
+            }
+            Call::Memory => {
+                let memory = device.memory_info()?;
+                Reading::Memory {
+                    used: memory.used,
+                    total: memory.total,
+                }
+            }
+            Call::Power => Reading::Power {
+                milliwatts: device.power_usage()?,
+            },
+            Call::Energy => Reading::Energy {
+                millijoules: device.total_energy_consumption()?,
+            },
+            Call::Temperature => Reading::Temperature {
+                celsius: device.temperature(TemperatureSensor::Gpu)?,
+            },
+            Call::Clocks => Reading::Clocks {
+                sm_mhz: device.clock_info(Clock::SM)?,
+                memory_mhz: device.clock_info(Clock::Memory)?,
+            },
+            Call::Throttle => Reading::Throttle {
+                bits: device.current_throttle_reasons()?.bits(),
+            },
+            Call::Link => Reading::Link {
+                generation: device.current_pcie_link_gen()?,
+                width: device.current_pcie_link_width()?,
+            },
+            Call::Processes => {
+                let running = device.running_compute_processes()?;
+                Reading::Processes {
+                    pids: running.iter().map(|process| process.pid).collect(),
+                }
+            }
+            Call::NvLinks => return self.nvlinks(),
+        })
+    }
+
+    fn nvlinks(&self) -> Result<Reading, NvmlError> {
+        // Asked of the first link only, so that a GPU without NVLink says so once.
+        self.device.link_wrapper_for(0).is_active()?;
+        let up = |link: &u32| matches!(self.device.link_wrapper_for(*link).is_active(), Ok(true));
+        let active = (0..NVLINKS).filter(up).count();
+        Ok(Reading::NvLinks {
+            active: u32::try_from(active).unwrap_or(0),
+        })
+    }
+
+    fn counters(&self) -> Result<Reading, NvmlError> {
+        let mut values = self
+            .device
+            .field_values_for(&[FIELD_PCIE_TX, FIELD_PCIE_RX])?
+            .into_iter();
+        let mut next = || -> Result<u64, NvmlError> {
+            let sample = values.next().ok_or(NvmlError::NoData)??;
+            Ok(match sample.value? {
+                SampleValue::U32(value) => u64::from(value),
+                SampleValue::U64(value) => value,
+                SampleValue::I64(value) => value.cast_unsigned(),
+                SampleValue::F64(value) => value as u64,
+            })
+        };
+        let (tx, rx) = (next()?, next()?);
+        Ok(Reading::Counters { tx, rx })
+    }
+
+    /// Compares a new sample with the one before. One that cannot be compared is dropped, so that
+    /// the next reading covers its time too.
+    fn gpm(&mut self) -> Result<Reading, NvmlError> {
+        if self.before.is_none() && !self.device.gpm_support()? {
+            return Err(NvmlError::NotSupported);
+        }
+        if let Some((_, from_s)) = &self.before
+            && self.now_s() - from_s < GPM_SHORTEST_S
+        {
+            return Err(NvmlError::NoData);
+        }
+        let asked_s = self.now_s();
+        let sample = self.device.gpm_sample()?;
+        let at_s = f64::midpoint(asked_s, self.now_s());
+        let Some((before, from_s)) = &self.before else {
+            self.before = Some((sample, at_s));
+            return Ok(Reading::GpmStarted);
+        };
+        let ids = [
+            GpmMetricId::PcieRxPerSec,
+            GpmMetricId::PcieTxPerSec,
+            GpmMetricId::SmUtil,
+            GpmMetricId::AnyTensorUtil,
+            GpmMetricId::DramBwUtil,
+            GpmMetricId::NvlinkTotalRxPerSec,
+            GpmMetricId::NvlinkTotalTxPerSec,
+        ];
+        let mut values = gpm_metrics_get(self.nvml, before, &sample, &ids)?.into_iter();
+        let mut next =
+            || -> Result<f64, NvmlError> { Ok(values.next().ok_or(NvmlError::NoData)??.value) };
+        let reading = Reading::Gpm {
+            from_s: *from_s,
+            pcie_rx_mib_per_s: next()?,
+            pcie_tx_mib_per_s: next()?,
+            sm_percent: next().ok(),
+            tensor_percent: next().ok(),
+            dram_percent: next().ok(),
+            nvlink_rx_mib_per_s: next().ok(),
+            nvlink_tx_mib_per_s: next().ok(),
+        };
+        self.before = Some((sample, at_s));
+        Ok(reading)
+    }
+}
+
+impl NvmlSource for Live {
+    fn read(&mut self, call: Call) -> Record {
+        let began_s = self.now_s();
+        let answer = self.ask(call);
+        let took_s = self.now_s() - began_s;
+        let mut record = Record {
+            at_s: began_s + took_s / 2.0,
+            took_s,
+            gpu: self.gpu,
+            call,
+            reading: None,
+            error: None,
+        };
+        match answer {
+            Ok(reading) => {
+                // The metrics are up to the sample, not up to the end of their computation.
+                if let (Reading::Gpm { .. } | Reading::GpmStarted, Some((_, at_s))) =
+                    (&reading, &self.before)
+                {
+                    record.at_s = *at_s;
+                }
+                record.reading = Some(reading);
+            }
+            Err(error) => record.error = Some(read_error(error)),
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.keep(&record);
+        }
+        record
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "used with map_err, which hands the error over"
+)]
+fn read_error(error: NvmlError) -> ReadError {
+    let why = match error {
+        NvmlError::GpuLost | NvmlError::ResetRequired => Why::Gone,
+        NvmlError::NotSupported
+        | NvmlError::NoPermission
+        | NvmlError::FailedToLoadSymbol(_)
+        | NvmlError::FunctionNotFound
+        | NvmlError::InvalidArg => Why::Unsupported,
+        _ => Why::Failed,
+    };
+    ReadError {
+        why,
+        message: error.to_string(),
+    }
+}

@@ -1,0 +1,288 @@
+//! Bytes over a GPU's PCIe link, by the best method that answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Call, NvmlSource, ReadError, Reading, Why};
+use crate::config::PcieMethod;
+use crate::telemetry::sample::{Batch, Unit};
+use crate::telemetry::thread::{Ended, Sampler};
+
+const MIB: f64 = 1_048_576.0;
+/// Failures in a row after which a method is given up.
+const PATIENCE: u32 = 20;
+/// `nvmlDeviceGetPcieThroughput` blocks for two windows of 20 ms.
+const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One way to tell PCIe bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GPM between two samples.
+    Gpm,
+    /// The 32-bit byte counters.
+    Counters,
+    /// The throughput sample.
+    Throughput,
+}
+
+impl Method {
+    /// The methods that a setting stands for, each list for a sampler of its own that goes on to
+    /// the next where one is not answered.
+    pub fn chains(setting: PcieMethod) -> Vec<Vec<Self>> {
+        match setting {
+            PcieMethod::Auto => vec![vec![Self::Gpm, Self::Counters, Self::Throughput]],
+            PcieMethod::Gpm => vec![vec![Self::Gpm]],
+            PcieMethod::Counters => vec![vec![Self::Counters]],
+            PcieMethod::All => vec![
+                vec![Self::Gpm],
+                vec![Self::Counters],
+                vec![Self::Throughput],
+            ],
+            PcieMethod::Off => Vec::new(),
+        }
+    }
+
+    fn call(self) -> Call {
+        match self {
+            Self::Gpm => Call::Gpm,
+            Self::Counters => Call::Counters,
+            Self::Throughput => Call::Throughput,
+        }
+    }
+}
+
+/// A 32-bit (or wider) byte counter pair, and what it grew by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwrap {
+    last: Option<(f64, [u64; 2])>,
+}
+
+impl Unwrap {
+    /// Growth of both counters since the last reading, with the time that passed. `None` the first
+    /// time, where so much time passed that a link of `link_bytes_per_s` may have wrapped them
+    /// twice, and where they grew by more than it carries: then nobody knows.
+    pub fn growth(
+        &mut self,
+        at_s: f64,
+        now: [u64; 2],
+        link_bytes_per_s: f64,
+    ) -> Option<(f64, [u64; 2])> {
+        const WRAP: u64 = 1 << 32;
+        let (then_s, before) = self.last.replace((at_s, now))?;
+        let span_s = at_s - then_s;
+        let narrow = now.iter().chain(&before).all(|value| *value < WRAP);
+        if span_s <= 0.0 || (narrow && span_s * link_bytes_per_s >= WRAP as f64) {
+            return None;
+        }
+        let grown = |now: u64, before: u64| {
+            let difference = now.wrapping_sub(before);
+            if narrow {
+                difference % WRAP
+            } else {
+                difference
+            }
+        };
+        let grown = [grown(now[0], before[0]), grown(now[1], before[1])];
+        // A reading is told a little before or after it was taken.
+        let most = (span_s + 0.010) * link_bytes_per_s * 1.1;
+        let possible = grown.iter().all(|bytes| *bytes as f64 <= most);
+        possible.then_some((span_s, grown))
+    }
+}
+
+/// Bytes a second that a PCIe link of `width` lanes carries one way at most, by its generation
+/// (PCI-SIG: GT/s a lane, less line code); the widest known where the GPU does not tell.
+pub fn link_bytes_per_s(generation: u32, width: u32) -> f64 {
+    let lane = match generation {
+        1 => 0.25e9,
+        2 => 0.5e9,
+        3 => 0.985e9,
+        4 => 1.969e9,
+        6 => 7.563e9,
+        _ => 3.938e9,
+    };
+    lane * f64::from(if width == 0 { 16 } else { width })
+}
+
+/// Reads one GPU's PCIe bytes.
+pub struct PcieSampler {
+    source: Box<dyn NvmlSource>,
+    device: Arc<str>,
+    methods: Vec<Method>,
+    interval: Duration,
+    counter_interval: Duration,
+    link_bytes_per_s: f64,
+    unwrap: Unwrap,
+    failures: u32,
+    lost: u32,
+}
+
+impl PcieSampler {
+    /// Reads the GPU behind `source` by the first of `methods` that answers.
+    pub fn new(
+        mut source: Box<dyn NvmlSource>,
+        gpu: u32,
+        methods: Vec<Method>,
+        (interval, counter_interval): (Duration, Duration),
+    ) -> Self {
+        let link = match source.read(Call::Identity).result() {
+            Ok(Reading::Identity {
+                max_link_generation,
+                max_link_width,
+                ..
+            }) => link_bytes_per_s(max_link_generation, max_link_width),
+            _ => link_bytes_per_s(0, 0),
+        };
+        Self {
+            source,
+            device: gpu.to_string().into(),
+            methods,
+            interval,
+            counter_interval,
+            link_bytes_per_s: link,
+            unwrap: Unwrap::default(),
+            failures: 0,
+            lost: 0,
+        }
+    }
+
+    fn keep(&mut self, at_s: f64, reading: &Reading, batch: &mut Batch) {
+        let device = &self.device;
+        let at = Duration::from_secs_f64(at_s.max(0.0));
+        let mut put = |metric, unit, span_s: f64, value| {
+            let span = Duration::from_secs_f64(span_s.max(0.0));
+            batch.push(("gpu", device, metric), unit, (at, span), value);
+        };
+        match *reading {
+            Reading::Gpm {
+                from_s,
+                pcie_rx_mib_per_s,
+                pcie_tx_mib_per_s,
+                sm_percent,
+                tensor_percent,
+                dram_percent,
+                nvlink_rx_mib_per_s,
+                nvlink_tx_mib_per_s,
+            } => {
+                let span_s = at_s - from_s;
+                for (metric, rate) in [
+                    ("pcie_rx_gpm", Some(pcie_rx_mib_per_s)),
+                    ("pcie_tx_gpm", Some(pcie_tx_mib_per_s)),
+                    ("nvlink_rx_gpm", nvlink_rx_mib_per_s),
+                    ("nvlink_tx_gpm", nvlink_tx_mib_per_s),
+                ] {
+                    if let Some(rate) = rate {
+                        put(metric, Unit::BytesPerSecond, span_s, rate * MIB);
+                    }
+                }
+                for (metric, share) in [
+                    ("sm_active", sm_percent),
+                    ("tensor_active", tensor_percent),
+                    ("dram_active", dram_percent),
+                ] {
+                    if let Some(share) = share {
+                        put(metric, Unit::Percent, span_s, share);
+                    }
+                }
+            }
+            Reading::Counters { tx, rx } => {
+                let first = self.unwrap.last.is_none();
+                let grown = self.unwrap.growth(at_s, [tx, rx], self.link_bytes_per_s);
+                if let Some((span_s, [tx, rx])) = grown {
+                    let rate = |bytes: u64| bytes as f64 / span_s;
+                    put("pcie_rx_counters", Unit::BytesPerSecond, span_s, rate(rx));
+                    put("pcie_tx_counters", Unit::BytesPerSecond, span_s, rate(tx));
+                } else if !first {
+                    self.lost += 1;
+                }
+            }
+            Reading::Throughput {
+                tx_kb_per_s,
+                rx_kb_per_s,
+            } => {
+                for (metric, rate) in [
+                    ("pcie_rx_throughput", rx_kb_per_s),
+                    ("pcie_tx_throughput", tx_kb_per_s),
+                ] {
+                    let bytes = f64::from(rate) * 1000.0;
+                    put(metric, Unit::SampledBytesPerSecond, 0.0, bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes on to the next method.
+    fn give_up(&mut self, error: &ReadError, batch: &mut Batch) -> Result<(), Ended> {
+        let gpu = &self.device;
+        let given_up = self.methods.remove(0).call().name();
+        let why = &error.message;
+        self.failures = 0;
+        match self.methods.first() {
+            None => Err(Ended(format!(
+                "GPU {gpu} does not tell bytes over PCIe by {given_up}: {why}"
+            ))),
+            Some(Method::Throughput) => {
+                batch.warnings.push(format!(
+                    "GPU {gpu} tells PCIe traffic only in windows of 20 ms now and then \
+                     ({given_up}: {why}); bytes over PCIe are not known"
+                ));
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Sampler for PcieSampler {
+    fn name(&self) -> &'static str {
+        "PCIe"
+    }
+
+    fn interval(&self) -> Duration {
+        match self.methods.first() {
+            Some(Method::Counters) => self.counter_interval,
+            Some(Method::Throughput) => self.interval.max(THROUGHPUT_INTERVAL),
+            Some(Method::Gpm) | None => self.interval,
+        }
+    }
+
+    fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
+        let Some(method) = self.methods.first().copied() else {
+            return Err(Ended("no method is left".to_owned()));
+        };
+        let record = self.source.read(method.call());
+        let at_s = record.at_s;
+        match record.result() {
+            Ok(reading) => {
+                self.failures = 0;
+                self.keep(at_s, &reading, batch);
+                if self.lost == PATIENCE {
+                    self.lost += 1;
+                    batch.warnings.push(format!(
+                        "GPU {}: its PCIe counters were read too late again and again; the bytes \
+                         of those moments are not known",
+                        self.device
+                    ));
+                }
+                Ok(())
+            }
+            Err(error) => match error.why {
+                Why::Gone | Why::Ended => Err(Ended(format!(
+                    "GPU {} was lost at {:.1} s ({}); its PCIe telemetry ends there",
+                    self.device,
+                    batch.at.as_secs_f64(),
+                    error.message
+                ))),
+                Why::Unsupported => self.give_up(&error, batch),
+                Why::Failed => {
+                    self.failures += 1;
+                    if self.failures < PATIENCE {
+                        return Ok(());
+                    }
+                    self.give_up(&error, batch)
+                }
+            },
+        }
+    }
+}

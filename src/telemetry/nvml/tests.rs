@@ -1,0 +1,315 @@
+//! Samplers on recorded readings. Each recording is made here, in the form that a live one has.
+
+use std::time::{Duration, Instant};
+
+use super::gauges::GaugeSampler;
+use super::pcie::{Method, PcieSampler, Unwrap, link_bytes_per_s};
+use super::replay::Recorded;
+use super::{Call, ReadError, Reading, Record, Why};
+use crate::config::PcieMethod;
+use crate::telemetry::sample::{Batch, Recording};
+use crate::telemetry::summary::{Summary, Window, summarize, total};
+use crate::telemetry::thread::{Ended, Sampler};
+
+const GIB32: u64 = 1 << 32;
+
+fn record(at_s: f64, call: Call, answer: Result<Reading, Why>) -> Record {
+    let (reading, error) = match answer {
+        Ok(reading) => (Some(reading), None),
+        Err(why) => {
+            let message = "as it was told".to_owned();
+            (None, Some(ReadError { why, message }))
+        }
+    };
+    Record {
+        at_s,
+        took_s: 0.0006,
+        gpu: 0,
+        call,
+        reading,
+        error,
+    }
+}
+
+/// The recording as a file has it.
+fn recorded(records: &[Record]) -> Recorded {
+    let lines: Vec<String> = records
+        .iter()
+        .map(|record| serde_json::to_string(record).unwrap())
+        .collect();
+    Recorded::parse(&lines.join("\n")).unwrap()
+}
+
+/// Lets `sampler` read until it ends; what it left and why it ended.
+fn play(mut sampler: impl Sampler) -> (Recording, String) {
+    let recording = Recording::new(Instant::now());
+    for tick in 0..100_000 {
+        let mut batch = Batch::new(Duration::from_millis(tick), false);
+        let read = sampler.sample(&mut batch);
+        for warning in batch.warnings.drain(..) {
+            recording.warn(warning);
+        }
+        recording.add(batch);
+        if let Err(Ended(why)) = read {
+            return (recording, why);
+        }
+    }
+    panic!("it never ended");
+}
+
+fn pcie(records: &[Record], setting: PcieMethod) -> PcieSampler {
+    let methods = Method::chains(setting).remove(0);
+    let intervals = (Duration::from_millis(200), Duration::from_millis(20));
+    PcieSampler::new(Box::new(recorded(records).source(0)), 0, methods, intervals)
+}
+
+fn over(recording: &Recording, from_s: f64, to_s: f64) -> Vec<Summary> {
+    let window = Window {
+        from: Duration::from_secs_f64(from_s),
+        to: Duration::from_secs_f64(to_s),
+    };
+    summarize(&recording.series(|_| true), window)
+}
+
+fn metrics(summaries: &[Summary]) -> Vec<&'static str> {
+    summaries.iter().map(|summary| summary.key.metric).collect()
+}
+
+fn gpm(from_s: f64, rx: f64) -> Reading {
+    Reading::Gpm {
+        from_s,
+        pcie_rx_mib_per_s: rx,
+        pcie_tx_mib_per_s: 10.0,
+        sm_percent: Some(40.0),
+        tensor_percent: None,
+        dram_percent: Some(20.0),
+        nvlink_rx_mib_per_s: None,
+        nvlink_tx_mib_per_s: None,
+    }
+}
+
+#[test]
+fn gpm_tells_bytes_between_samples_and_its_name() {
+    let records = [
+        record(1.0, Call::Gpm, Ok(Reading::GpmStarted)),
+        record(2.0, Call::Gpm, Ok(gpm(1.0, 1000.0))),
+        // A sample that could not be compared: the next one covers its time.
+        record(3.0, Call::Gpm, Err(Why::Failed)),
+        record(4.0, Call::Gpm, Ok(gpm(2.0, 500.0))),
+    ];
+    let (recording, why) = play(pcie(&records, PcieMethod::Auto));
+    assert!(why.contains("GPU 0 was lost"), "{why}");
+    let found = over(&recording, 1.0, 4.0);
+    let rx = total(&found, "gpu", "pcie_rx_gpm", 0.99);
+    assert_eq!(rx, Some(2000.0 * 1_048_576.0));
+    assert_eq!(
+        metrics(&found),
+        ["dram_active", "pcie_rx_gpm", "pcie_tx_gpm", "sm_active"]
+    );
+    assert_eq!(recording.warnings(), [] as [String; 0]);
+}
+
+#[test]
+fn without_gpm_the_counters_are_unwrapped_at_full_speed_and_in_bursts() {
+    // 51.6 GB/s into the GPU for 50 ms in every 200 ms, read every 20 ms: the counter wraps each
+    // 83 ms of full speed. Its start is just below a wrap.
+    let mut records = vec![record(0.0, Call::Gpm, Err(Why::Unsupported))];
+    let start = GIB32 - 1000;
+    let moved_by = |at_ms: u64| (at_ms / 200 * 50 + (at_ms % 200).min(50)) * 51_600_000;
+    for at_ms in (0..=10_000).step_by(20) {
+        let moved = moved_by(at_ms);
+        let reading = Reading::Counters {
+            tx: (start + moved / 10) % GIB32,
+            rx: (start + moved) % GIB32,
+        };
+        records.push(record(at_ms as f64 / 1e3, Call::Counters, Ok(reading)));
+    }
+    let (recording, _) = play(pcie(&records, PcieMethod::Auto));
+    let found = over(&recording, 0.0, 10.0);
+    let rx = total(&found, "gpu", "pcie_rx_counters", 0.99).unwrap();
+    let truth = moved_by(10_000) as f64;
+    assert!(truth > 5.0 * GIB32 as f64, "many wraps");
+    assert!((rx / truth - 1.0).abs() < 1e-6, "{rx} of {truth}");
+    let tx = total(&found, "gpu", "pcie_tx_counters", 0.99).unwrap();
+    assert!((tx / truth - 0.1).abs() < 1e-6);
+}
+
+#[test]
+fn counters_read_too_late_are_not_guessed() {
+    let link = link_bytes_per_s(5, 16);
+    let mut unwrap = Unwrap::default();
+    assert_eq!(unwrap.growth(0.0, [5, 5], link), None);
+    let (span_s, grown) = unwrap.growth(0.06, [4, GIB32 - 1], link).unwrap();
+    assert_eq!((span_s, grown), (0.06, [GIB32 - 1, GIB32 - 6]));
+    assert_eq!(
+        unwrap.growth(0.14, [5, 5], link),
+        None,
+        "80 ms at 63 GB/s can wrap twice"
+    );
+    assert!(unwrap.growth(0.16, [6, 6], link).is_some());
+    assert_eq!(
+        unwrap.growth(0.18, [5, 6], link),
+        None,
+        "one byte less is no 4 GB in 20 ms"
+    );
+    // A wide counter does not wrap, however late it is read.
+    let mut wide = Unwrap::default();
+    wide.growth(0.0, [GIB32 * 5, GIB32 * 7], link);
+    let grown = wide.growth(9.0, [GIB32 * 6, GIB32 * 9], link);
+    assert_eq!(grown, Some((9.0, [GIB32, GIB32 * 2])));
+    // A slower link leaves more time.
+    assert!(link_bytes_per_s(3, 16) < 16e9 && link_bytes_per_s(4, 8) < 16e9);
+}
+
+#[test]
+fn the_throughput_sample_is_the_last_resort_and_has_no_total() {
+    let records = [
+        record(0.0, Call::Gpm, Err(Why::Unsupported)),
+        record(0.0, Call::Counters, Err(Why::Unsupported)),
+        record(
+            1.0,
+            Call::Throughput,
+            Ok(Reading::Throughput {
+                tx_kb_per_s: 5,
+                rx_kb_per_s: 600,
+            }),
+        ),
+    ];
+    let (recording, _) = play(pcie(&records, PcieMethod::Auto));
+    let found = over(&recording, 0.0, 2.0);
+    assert_eq!(
+        metrics(&found),
+        ["pcie_rx_throughput", "pcie_tx_throughput"]
+    );
+    assert_eq!((found[0].mean, found[0].total), (Some(600e3), None));
+    let warnings = recording.warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("bytes over PCIe are not known"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_method_that_was_asked_for_is_not_replaced() {
+    let records = [record(0.0, Call::Gpm, Err(Why::Unsupported))];
+    let (recording, why) = play(pcie(&records, PcieMethod::Gpm));
+    assert_eq!(
+        why,
+        "GPU 0 does not tell bytes over PCIe by gpm: as it was told"
+    );
+    assert!(recording.take().is_empty());
+    assert_eq!(Method::chains(PcieMethod::All).len(), 3);
+    assert_eq!(Method::chains(PcieMethod::Off).len(), 0);
+}
+
+#[test]
+fn a_gpu_that_goes_away_ends_its_telemetry_with_one_warning() {
+    let power = |milliwatts| Ok(Reading::Power { milliwatts });
+    let records = [
+        record(0.0, Call::Power, power(350_000)),
+        record(0.2, Call::Power, power(360_000)),
+        record(0.4, Call::Power, Err(Why::Gone)),
+        record(0.6, Call::Power, power(1)),
+    ];
+    let sampler = GaugeSampler::new(
+        Box::new(recorded(&records).source(0)),
+        0,
+        Duration::from_millis(200),
+    );
+    let (recording, why) = play(sampler);
+    assert!(why.starts_with("GPU 0 was lost at"), "{why}");
+    let found = over(&recording, 0.0, 1.0);
+    assert_eq!(metrics(&found), ["power"]);
+    assert_eq!((found[0].samples, found[0].mean), (2, Some(355.0)));
+}
+
+#[test]
+fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
+    let mut records = vec![
+        record(0.0, Call::Energy, Err(Why::Unsupported)),
+        record(0.0, Call::Throttle, Err(Why::Unsupported)),
+        record(0.0, Call::NvLinks, Err(Why::Unsupported)),
+    ];
+    for tick in 0..12 {
+        let at_s = f64::from(tick) * 0.2;
+        let used = 1 << 30;
+        let memory = Reading::Memory {
+            used,
+            total: 2 << 30,
+        };
+        records.push(record(at_s, Call::Memory, Ok(memory)));
+        let bits = Reading::Utilization {
+            gpu_percent: 50,
+            memory_percent: 10,
+        };
+        // Fails now and then: left out, and asked again.
+        let answer = if tick % 3 == 0 {
+            Err(Why::Failed)
+        } else {
+            Ok(bits)
+        };
+        records.push(record(at_s, Call::Utilization, answer));
+    }
+    let sampler = GaugeSampler::new(
+        Box::new(recorded(&records).source(0)),
+        0,
+        Duration::from_millis(200),
+    );
+    let (recording, _) = play(sampler);
+    assert_eq!(
+        recording.warnings(),
+        ["GPU 0 does not tell: energy, throttle reasons"]
+    );
+    let found = over(&recording, 0.0, 10.0);
+    let samples: Vec<_> = found
+        .iter()
+        .map(|summary| (summary.key.metric, summary.samples))
+        .collect();
+    assert_eq!(
+        samples,
+        [
+            ("memory_total", 12),
+            ("memory_used", 12),
+            ("memory_utilization", 8),
+            ("utilization", 8),
+        ]
+    );
+}
+
+#[test]
+fn energy_is_the_growth_of_its_counter_and_throttling_is_told_apart() {
+    let mut records = Vec::new();
+    for (tick, bits) in [(0, 0x04), (1, 0x40), (2, 0), (3, 0x80)] {
+        let at_s = f64::from(tick);
+        let energy = Reading::Energy {
+            millijoules: 1_000_000 + 300_000 * tick as u64,
+        };
+        records.push(record(at_s, Call::Energy, Ok(energy)));
+        for _ in 0..5 {
+            records.push(record(at_s, Call::Throttle, Ok(Reading::Throttle { bits })));
+        }
+    }
+    let sampler = GaugeSampler::new(
+        Box::new(recorded(&records).source(0)),
+        0,
+        Duration::from_secs(1),
+    );
+    let (recording, _) = play(sampler);
+    let found = over(&recording, 0.0, 3.0);
+    assert_eq!(total(&found, "gpu", "energy", 0.99), Some(900.0), "joules");
+    let first = recording.series(|key| key.metric.starts_with("throttled_by"));
+    let of = |metric: &str| {
+        let (_, series) = first.iter().find(|(key, _)| key.metric == metric).unwrap();
+        series.points[0].value
+    };
+    assert_eq!(
+        (of("throttled_by_power"), of("throttled_by_heat")),
+        (100.0, 0.0)
+    );
+}
+
+#[test]
+fn a_torn_recording_says_in_which_line() {
+    let error = Recorded::parse("{\"at_s\":1").unwrap_err();
+    assert!(format!("{error:#}").contains("in line 1"), "{error:#}");
+}

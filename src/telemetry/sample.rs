@@ -1,0 +1,319 @@
+//! What samplers make: points of named series, all on one clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Names one series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SeriesKey {
+    /// Which sampler: `gpu`, `disk`, `cpu`, ...
+    pub source: &'static str,
+    /// Which device of it; empty where there is one only.
+    pub device: Arc<str>,
+    /// What; for PCIe bytes the method is the last part of the name.
+    pub metric: &'static str,
+}
+
+/// What the values of a metric are. Decides what may be summed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A rate over the point's span; its integral is bytes.
+    BytesPerSecond,
+    /// A rate over the point's span of something counted; its integral is a count.
+    PerSecond,
+    /// A mean power over the point's span; its integral is joules.
+    WattsMean,
+    /// An instantaneous power.
+    Watts,
+    /// A level, bytes.
+    Bytes,
+    /// A share of something, 0 to 100.
+    Percent,
+    /// A temperature.
+    Celsius,
+    /// A clock.
+    Megahertz,
+    /// A plain number: a count, a generation, bits.
+    Count,
+    /// What `nvmlDeviceGetPcieThroughput` says, which must never be integrated.
+    SampledBytesPerSecond,
+}
+
+impl Unit {
+    /// The word in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BytesPerSecond | Self::SampledBytesPerSecond => "bytes/s",
+            Self::PerSecond => "1/s",
+            Self::WattsMean | Self::Watts => "W",
+            Self::Bytes => "bytes",
+            Self::Percent => "%",
+            Self::Celsius => "C",
+            Self::Megahertz => "MHz",
+            Self::Count => "",
+        }
+    }
+
+    /// Whether the integral over time means something.
+    pub fn integrates(self) -> bool {
+        matches!(
+            self,
+            Self::BytesPerSecond | Self::PerSecond | Self::WattsMean
+        )
+    }
+}
+
+/// One value of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// When it was read, from the run's epoch.
+    pub at: Duration,
+    /// The time up to `at` that it is the mean of; zero for what is true at one instant.
+    pub span: Duration,
+    /// The value.
+    pub value: f64,
+    /// Read later than it was to be, or slower, by more than half an interval.
+    pub late: bool,
+}
+
+/// The points of one series, in the order of their time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its unit.
+    pub unit: Unit,
+    /// Its points.
+    pub points: Vec<Point>,
+}
+
+/// Most points of one series that are kept: a day at 20 ms. What comes after is not kept.
+const POINT_LIMIT: usize = 24 * 3600 * 50;
+
+/// Where all samplers of a machine put their points. Shared by their threads, and by nothing that
+/// drives a load.
+#[derive(Debug)]
+pub struct Recording {
+    epoch: Instant,
+    series: Mutex<BTreeMap<SeriesKey, Series>>,
+    warnings: Mutex<Vec<String>>,
+    cpu_nanos: AtomicU64,
+}
+
+impl Recording {
+    /// An empty recording of the clock that began at `epoch`.
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            series: Mutex::default(),
+            warnings: Mutex::default(),
+            cpu_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Now, on the recording's clock.
+    pub fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Adds what one sampler read at one time.
+    pub fn add(&self, batch: Batch) {
+        let mut all = held(&self.series);
+        for (key, unit, point) in batch.points {
+            let series = all.entry(key).or_insert_with(|| Series {
+                unit,
+                points: Vec::new(),
+            });
+            if series.points.len() < POINT_LIMIT {
+                series.points.push(point);
+            }
+        }
+    }
+
+    /// Adds something that a reader should know, once.
+    pub fn warn(&self, text: String) {
+        let mut warnings = held(&self.warnings);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// What was warned of until now.
+    pub fn warnings(&self) -> Vec<String> {
+        held(&self.warnings).clone()
+    }
+
+    /// Adds CPU time that a sampler thread used.
+    pub(super) fn add_cpu(&self, used: Duration) {
+        let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// CPU time that all sampler threads used.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed))
+    }
+
+    /// A copy of the series that `wanted` picks.
+    pub fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> BTreeMap<SeriesKey, Series> {
+        held(&self.series)
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, series)| (key.clone(), series.clone()))
+            .collect()
+    }
+
+    /// Takes every series out.
+    pub fn take(&self) -> BTreeMap<SeriesKey, Series> {
+        std::mem::take(&mut *held(&self.series))
+    }
+}
+
+/// A sampler that panicked has left whole points only.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one sampler reads at one time.
+#[derive(Debug)]
+pub struct Batch {
+    /// When it is being read; points that tell no time of their own have this one.
+    pub at: Duration,
+    /// Whether it is read too late.
+    pub late: bool,
+    /// Something that a reader should know.
+    pub warnings: Vec<String>,
+    points: Vec<(SeriesKey, Unit, Point)>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new(at: Duration, late: bool) -> Self {
+        Self {
+            at,
+            late,
+            warnings: Vec::new(),
+            points: Vec::new(),
+        }
+    }
+
+    /// Adds a value that is true at one instant.
+    pub fn level(
+        &mut self,
+        series: (&'static str, &Arc<str>, &'static str),
+        unit: Unit,
+        value: f64,
+    ) {
+        self.push(series, unit, (self.at, Duration::ZERO), value);
+    }
+
+    /// Adds the mean rate of something that grew by `growth` in the `span` up to now.
+    pub fn rate(
+        &mut self,
+        series: (&'static str, &Arc<str>, &'static str),
+        unit: Unit,
+        growth: f64,
+        span: Duration,
+    ) {
+        if !span.is_zero() {
+            self.push(series, unit, (self.at, span), growth / span.as_secs_f64());
+        }
+    }
+
+    /// Adds a value of `when` = (instant, span up to it).
+    pub fn push(
+        &mut self,
+        (source, device, metric): (&'static str, &Arc<str>, &'static str),
+        unit: Unit,
+        (at, span): (Duration, Duration),
+        value: f64,
+    ) {
+        if !value.is_finite() {
+            return;
+        }
+        let key = SeriesKey {
+            source,
+            device: Arc::clone(device),
+            metric,
+        };
+        let late = self.late;
+        let point = Point {
+            at,
+            span,
+            value,
+            late,
+        };
+        self.points.push((key, unit, point));
+    }
+
+    /// Says of every point so far that it came too late.
+    pub fn mark_late(&mut self) {
+        self.late = true;
+        for (_, _, point) in &mut self.points {
+            point.late = true;
+        }
+    }
+
+    /// Its points.
+    pub fn points(&self) -> &[(SeriesKey, Unit, Point)] {
+        &self.points
+    }
+}
+
+/// A counter that only grows, read again and again; what it grew by between two readings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Growth {
+    last: Option<(Duration, f64)>,
+}
+
+impl Growth {
+    /// What it grew by since the last reading, and in which time; `None` the first time. A counter
+    /// that fell began anew at zero, as a restarted server's does.
+    pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
+        let (then, before) = self.last.replace((at, value))?;
+        let grown = if value < before {
+            value
+        } else {
+            value - before
+        };
+        let span = at.saturating_sub(then);
+        (!span.is_zero()).then_some((grown, span))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(value: u64) -> Duration {
+        Duration::from_millis(value)
+    }
+
+    #[test]
+    fn growth_survives_a_reset_and_begins_with_nothing() {
+        let mut growth = Growth::default();
+        assert_eq!(growth.of(ms(0), 100.0), None);
+        assert_eq!(growth.of(ms(1000), 150.0), Some((50.0, ms(1000))));
+        assert_eq!(growth.of(ms(1500), 20.0), Some((20.0, ms(500))));
+        assert_eq!(growth.of(ms(1500), 30.0), None, "no time passed");
+    }
+
+    #[test]
+    fn points_gather_by_series_and_what_is_no_number_is_left_out() {
+        let recording = Recording::new(Instant::now());
+        let gpu: Arc<str> = "0".into();
+        for at in [1, 2] {
+            let mut batch = Batch::new(ms(at), at == 2);
+            batch.level(("gpu", &gpu, "power"), Unit::Watts, 100.0);
+            batch.level(("gpu", &gpu, "temperature"), Unit::Celsius, f64::NAN);
+            batch.rate(("gpu", &gpu, "x"), Unit::PerSecond, 1.0, Duration::ZERO);
+            recording.add(batch);
+        }
+        let all = recording.take();
+        assert_eq!(all.len(), 1, "{all:?}");
+        let points = &all.values().next().unwrap().points;
+        assert_eq!((points[0].late, points[1].late), (false, true));
+        assert!(recording.take().is_empty());
+    }
+}

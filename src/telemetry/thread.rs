@@ -1,0 +1,310 @@
+//! One OS thread a sampler: a reading that blocks holds up that sampler and nothing else.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::sample::{Batch, Recording};
+
+/// One telemetry source. Its calls may block: they run on a thread of their own.
+pub trait Sampler: Send {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+
+    /// Time between two readings.
+    fn interval(&self) -> Duration;
+
+    /// Reads once. An error ends the sampler; what fails in part is left out of the batch.
+    fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended>;
+}
+
+/// Why a sampler has nothing more to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended(pub String);
+
+/// Makes a sampler on its own thread, where also its start may block.
+pub type Make = Box<dyn FnOnce() -> Result<Box<dyn Sampler>, Ended> + Send>;
+
+/// What a sampler thread and its owner share.
+#[derive(Debug, Default)]
+struct Shared {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+    /// Begin of the last finished reading, nanoseconds from the epoch; `u64::MAX` after its end.
+    read_until: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    stop: bool,
+    /// Read now, out of turn.
+    now: bool,
+}
+
+/// A running sampler.
+#[derive(Debug)]
+pub struct SamplerThread {
+    name: &'static str,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SamplerThread {
+    /// Starts the thread of the sampler that `make` makes.
+    pub fn start(name: &'static str, make: Make, recording: &Arc<Recording>) -> Self {
+        let shared = Arc::<Shared>::default();
+        let (its, recording) = (Arc::clone(&shared), Arc::clone(recording));
+        let body = move || {
+            match make() {
+                Ok(sampler) => run(sampler, &its, &recording),
+                Err(Ended(why)) => recording.warn(why),
+            }
+            its.read_until.store(u64::MAX, Ordering::Release);
+        };
+        let builder = std::thread::Builder::new().name(format!("tele-{name}"));
+        let thread = builder.spawn(body).ok();
+        if thread.is_none() {
+            shared.read_until.store(u64::MAX, Ordering::Release);
+        }
+        Self {
+            name,
+            shared,
+            thread,
+        }
+    }
+
+    /// Asks for a reading out of turn: at the edge of a phase.
+    pub fn read_now(&self) {
+        self.order(|orders| orders.now = true);
+    }
+
+    /// Whether a reading has ended that began at `instant` or later, or none ever will.
+    pub fn has_read_since(&self, instant: Duration) -> bool {
+        let until = self.shared.read_until.load(Ordering::Acquire);
+        u128::from(until) >= instant.as_nanos()
+    }
+
+    /// Asks it to end.
+    pub fn ask_to_stop(&self) {
+        self.order(|orders| orders.stop = true);
+    }
+
+    /// Waits for its end, at most until `deadline`; says so if it is left behind.
+    pub fn join(mut self, deadline: Instant) -> Option<String> {
+        let thread = self.thread.take()?;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return Some(format!(
+                    "the {} sampler did not answer and was left behind",
+                    self.name
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        match thread.join() {
+            Ok(()) => None,
+            Err(_) => Some(format!("the {} sampler broke off", self.name)),
+        }
+    }
+
+    fn order(&self, give: impl FnOnce(&mut Orders)) {
+        let orders = self.shared.orders.lock();
+        give(&mut orders.unwrap_or_else(PoisonError::into_inner));
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for SamplerThread {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}
+
+/// CPU time that the calling thread has used.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The next tick after `now` on the grid of `interval` that `planned` lies on: ticks that were
+/// missed are not made up for.
+fn next_tick(planned: Duration, interval: Duration, now: Duration) -> Duration {
+    let behind = now.saturating_sub(planned).as_nanos() / interval.as_nanos().max(1);
+    let steps = u32::try_from(behind).unwrap_or(u32::MAX - 1) + 1;
+    planned.saturating_add(interval.saturating_mul(steps))
+}
+
+fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
+    let mut used = Duration::ZERO;
+    let mut planned = recording.now();
+    loop {
+        let interval = sampler.interval().max(Duration::from_millis(1));
+        let Some(in_turn) = wait(shared, recording, planned) else {
+            return;
+        };
+        let began = recording.now();
+        let late = in_turn && began.saturating_sub(planned) > interval / 2;
+        let mut batch = Batch::new(began, late);
+        let read = sampler.sample(&mut batch);
+        if recording.now().saturating_sub(began) > interval / 2 {
+            batch.mark_late();
+        }
+        for warning in batch.warnings.drain(..) {
+            recording.warn(warning);
+        }
+        recording.add(batch);
+        let spent = thread_cpu();
+        recording.add_cpu(spent.saturating_sub(used));
+        used = spent;
+        let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX - 1);
+        shared.read_until.store(nanos, Ordering::Release);
+        if let Err(Ended(why)) = read {
+            recording.warn(why);
+            return;
+        }
+        if in_turn {
+            planned = next_tick(planned, interval, recording.now());
+        }
+    }
+}
+
+/// Waits for the tick at `planned`; `Some(false)` for a reading out of turn, `None` for the end.
+fn wait(shared: &Shared, recording: &Recording, planned: Duration) -> Option<bool> {
+    let mut orders = shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if orders.stop {
+            return None;
+        }
+        if std::mem::take(&mut orders.now) {
+            return Some(false);
+        }
+        let left = planned.saturating_sub(recording.now());
+        if left.is_zero() {
+            return Some(true);
+        }
+        orders = shared
+            .changed
+            .wait_timeout(orders, left)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::Unit;
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    struct Counting {
+        reads: u32,
+        block: Option<Arc<AtomicBool>>,
+    }
+
+    impl Sampler for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn interval(&self) -> Duration {
+            Duration::from_millis(5)
+        }
+
+        fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
+            self.reads += 1;
+            if let (3, Some(block)) = (self.reads, &self.block) {
+                while block.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            batch.level(
+                ("test", &"".into(), "reads"),
+                Unit::Count,
+                f64::from(self.reads),
+            );
+            Ok(())
+        }
+    }
+
+    fn counting(block: Option<Arc<AtomicBool>>) -> Make {
+        Box::new(move || Ok(Box::new(Counting { reads: 0, block })))
+    }
+
+    fn wait_for(condition: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < Duration::from_secs(20), "waited too long");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn missed_ticks_are_not_made_up_for() {
+        let ms = Duration::from_millis;
+        assert_eq!(next_tick(ms(100), ms(20), ms(100)), ms(120));
+        assert_eq!(next_tick(ms(100), ms(20), ms(119)), ms(120));
+        assert_eq!(next_tick(ms(100), ms(20), ms(171)), ms(180));
+        assert_eq!(next_tick(ms(100), ms(20), ms(0)), ms(120));
+    }
+
+    #[test]
+    fn a_sampler_that_blocks_is_left_behind_and_the_others_go_on() {
+        let recording = Arc::new(Recording::new(Instant::now()));
+        let block = Arc::new(AtomicBool::new(true));
+        let blocked =
+            SamplerThread::start("blocked", counting(Some(Arc::clone(&block))), &recording);
+        let free = SamplerThread::start("free", counting(None), &recording);
+        wait_for(|| free.has_read_since(Duration::from_millis(50)));
+        // The other one goes on; a reading out of turn does not wait for the blocked one either.
+        let asked = recording.now();
+        free.read_now();
+        blocked.read_now();
+        wait_for(|| free.has_read_since(asked));
+        assert!(!blocked.has_read_since(asked));
+        blocked.ask_to_stop();
+        let said = blocked.join(Instant::now() + Duration::from_millis(20));
+        assert!(said.unwrap().contains("left behind"));
+        block.store(false, Ordering::Relaxed);
+        free.ask_to_stop();
+        assert_eq!(free.join(Instant::now() + Duration::from_secs(10)), None);
+        assert!(recording.cpu() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_blocked_reading_is_late_and_leaves_a_gap() {
+        let recording = Arc::new(Recording::new(Instant::now()));
+        let block = Arc::new(AtomicBool::new(true));
+        let thread = SamplerThread::start("b", counting(Some(Arc::clone(&block))), &recording);
+        // The third reading is held up; the grid goes on, so that the next one is on time again
+        // and nothing is invented for the time between.
+        std::thread::sleep(Duration::from_millis(60));
+        block.store(false, Ordering::Relaxed);
+        wait_for(|| thread.has_read_since(Duration::from_millis(61)));
+        thread.ask_to_stop();
+        assert_eq!(thread.join(Instant::now() + Duration::from_secs(10)), None);
+        let all = recording.take();
+        let points = &all.values().next().unwrap().points;
+        let gap = points
+            .windows(2)
+            .map(|pair| pair[1].at.abs_diff(pair[0].at))
+            .max();
+        assert!(gap.unwrap() >= Duration::from_millis(40), "{points:?}");
+        let values: Vec<f64> = points.iter().map(|point| point.value).collect();
+        let counted: Vec<f64> = (1..=points.len()).map(|n| n as f64).collect();
+        assert_eq!(values, counted, "one point a reading");
+        assert!(points[2].late, "{:?}", points[2]);
+    }
+
+    #[test]
+    fn a_sampler_that_cannot_be_made_is_one_warning_and_holds_nobody_up() {
+        let recording = Arc::new(Recording::new(Instant::now()));
+        let make: Make = Box::new(|| Err(Ended("no such thing".to_owned())));
+        let thread = SamplerThread::start("none", make, &recording);
+        wait_for(|| thread.has_read_since(Duration::from_secs(1_000_000)));
+        assert_eq!(recording.warnings(), ["no such thing"]);
+    }
+}
