@@ -22,6 +22,7 @@ use crate::record::resume::{self, Ends, Resumption};
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::Identities;
+use crate::runner::ranges::RunRanges;
 use crate::runner::stop::Stop;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
@@ -48,6 +49,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let mut watched = Watched {
         folder,
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
+        ranges: RunRanges::default(),
         ends: resumption.ends(),
         torn: None,
     };
@@ -114,6 +116,7 @@ fn remove_leftovers(settings: &Settings) -> Result<()> {
 struct Watched {
     folder: RunFolder,
     progress: Progress,
+    ranges: RunRanges,
     ends: Ends,
     /// Why the event log could not be written, once.
     torn: Option<anyhow::Error>,
@@ -123,6 +126,7 @@ impl Watched {
     fn on_event(&mut self, epoch: Instant, event: &Event<'_>) {
         // To both first: a broken terminal must not cost the record, nor the other way round.
         self.progress.on_event(event);
+        self.ranges.see(event);
         let kept = self.folder.append(epoch.elapsed().as_secs_f64(), event);
         if let Err(error) = kept {
             self.torn.get_or_insert(error);

@@ -19,6 +19,7 @@ use super::link::{Connection, Link};
 use super::reading::Reading;
 use super::record::{Outcome, RequestRecord};
 use super::socket::Received;
+use crate::ranges::RequestRange;
 use crate::workload::Keep;
 
 /// How long the end of a body may follow `[DONE]`, for the connection to be reused.
@@ -73,6 +74,7 @@ pub(crate) async fn exchange(
 ) -> Ended {
     let sent = Instant::now();
     record.sent = Some(sent - bounds.epoch);
+    let range = RequestRange::sent(record.index);
     let limit = bounds.first_token.min(bounds.total);
     let mut deadline = std::pin::pin!(sleep_until(sent + limit));
     let mut written = 0;
@@ -94,6 +96,7 @@ pub(crate) async fn exchange(
     let answer = Answer {
         sent,
         last: sent,
+        range: Some(range),
         phase: Phase::Head { filled: 0 },
         bounds,
         wire,
@@ -153,6 +156,8 @@ struct Answer<'a> {
     sent: Instant,
     /// The instant of the last read.
     last: Instant,
+    /// The request on a profiler's time line.
+    range: Option<RequestRange>,
     phase: Phase,
     bounds: Bounds<'a>,
     wire: Wire<'a>,
@@ -205,11 +210,15 @@ impl Answer<'_> {
             if let Err(failure) = self.take(&connection.buffer[..from + count], at, record) {
                 return Ended::failed(failure);
             }
+            let first = waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0;
+            if first {
+                self.range = self.range.take().map(RequestRange::first_token);
+            }
             if let Some(reusable) = self.has_ended() {
                 let outcome = self.finish(None, record);
                 return Ended::Ran { outcome, reusable };
             }
-            if waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0 {
+            if first {
                 waits_for = ErrorKind::TimeoutTotal;
                 deadline.as_mut().reset(self.sent + self.bounds.total);
             }
@@ -223,6 +232,7 @@ impl Answer<'_> {
                 }
                 Phase::Stream { reading, .. } if reading.is_done() && !tail => {
                     tail = true;
+                    self.range = None;
                     deadline.as_mut().reset(at + TAIL);
                 }
                 _ => {}

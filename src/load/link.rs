@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::socket::{Received, Socket};
+use super::socket::{Received, Socket, Stamping};
 
 /// How long an idle connection is reused. uvicorn closes idle ones after 5 s.
 const IDLE: Duration = Duration::from_secs(4);
@@ -63,6 +63,7 @@ pub(crate) enum Dial {
 #[derive(Debug)]
 pub(crate) struct Pool {
     dial: Dial,
+    _stamping: Stamping,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -80,6 +81,7 @@ impl Pool {
     pub(crate) fn new(dial: Dial) -> Self {
         Self {
             dial,
+            _stamping: Stamping::on(),
             idle: Mutex::new(Vec::new()),
         }
     }

@@ -4,6 +4,7 @@ pub mod event;
 pub mod evidence;
 pub mod identity;
 mod measure;
+pub mod ranges;
 mod requests;
 pub mod session;
 pub mod stop;

@@ -8,6 +8,8 @@
 mod external;
 mod faults;
 mod layering;
+#[cfg(feature = "nvtx")]
+mod nvtx;
 mod plan_errors;
 mod process;
 mod real_stack;
@@ -17,4 +19,5 @@ mod run_sim;
 mod secrets;
 mod stopping;
 mod support;
+mod tls;
 mod workloads;

@@ -1,0 +1,48 @@
+//! Run, cells and phases as profiler ranges, told from the events of a run.
+
+use super::event::{Event, Phase};
+use crate::ranges::{self, Kind, Range};
+
+/// The ranges that are open.
+#[derive(Debug, Default)]
+pub struct RunRanges {
+    // In this order they end.
+    phase: Option<Range>,
+    cell: Option<Range>,
+    run: Option<Range>,
+    position: u64,
+}
+
+impl RunRanges {
+    /// Begins and ends what `event` does.
+    pub fn see(&mut self, event: &Event<'_>) {
+        match event {
+            Event::RunStarted { cells, .. } => {
+                self.run = Some(ranges::start(Kind::Run, *cells as u64));
+            }
+            Event::CellStarted { position, .. } => {
+                (self.phase, self.cell) = (None, None);
+                self.position = u64::from(*position);
+                self.cell = Some(ranges::start(Kind::Cell, self.position));
+            }
+            Event::PhaseStarted { phase, .. } => {
+                self.phase = None;
+                self.phase = Some(ranges::start(kind_of(*phase), self.position));
+            }
+            Event::CellFinished { .. } => (self.phase, self.cell) = (None, None),
+            Event::Stopped | Event::RunFinished { .. } => *self = Self::default(),
+            Event::LoadStarted { .. } => {}
+        }
+    }
+}
+
+fn kind_of(phase: Phase) -> Kind {
+    match phase {
+        Phase::Launch => Kind::Launch,
+        Phase::Ready => Kind::Ready,
+        Phase::Warm => Kind::Warm,
+        Phase::Load => Kind::Load,
+        Phase::Verify => Kind::Verify,
+        Phase::Stop => Kind::Stop,
+    }
+}
