@@ -39,25 +39,29 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct RequestRange {
     index: u32,
-    /// Held for its end.
-    _current: Range,
+    current: Option<Range>,
 }
 
 impl RequestRange {
     /// The request is about to be written.
     #[inline]
     pub fn sent(index: u32) -> Self {
-        let _current = start(Kind::Prefill, index.into());
-        Self { index, _current }
+        let current = Some(start(Kind::Prefill, index.into()));
+        Self { index, current }
     }
 
     /// Its first token is here.
     #[inline]
-    pub fn first_token(self) -> Self {
-        let Self { index, _current } = self;
-        drop(_current);
-        let _current = start(Kind::Decode, index.into());
-        Self { index, _current }
+    pub fn first_token(&mut self) {
+        // One ends before the other begins.
+        drop(self.current.take());
+        self.current = Some(start(Kind::Decode, self.index.into()));
+    }
+
+    /// Its last token is here.
+    #[inline]
+    pub fn end(&mut self) {
+        drop(self.current.take());
     }
 }
 
@@ -74,6 +78,12 @@ mod no_tool {
     /// A range that nobody sees.
     #[derive(Debug)]
     pub struct Range;
+
+    impl Drop for Range {
+        /// Nothing; so that both kinds of range can be dropped for their end.
+        #[inline]
+        fn drop(&mut self) {}
+    }
 
     /// Nothing is to be prepared.
     #[inline]

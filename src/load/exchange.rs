@@ -96,7 +96,7 @@ pub(crate) async fn exchange(
     let answer = Answer {
         sent,
         last: sent,
-        range: Some(range),
+        range,
         phase: Phase::Head { filled: 0 },
         bounds,
         wire,
@@ -157,7 +157,7 @@ struct Answer<'a> {
     /// The instant of the last read.
     last: Instant,
     /// The request on a profiler's time line.
-    range: Option<RequestRange>,
+    range: RequestRange,
     phase: Phase,
     bounds: Bounds<'a>,
     wire: Wire<'a>,
@@ -212,7 +212,7 @@ impl Answer<'_> {
             }
             let first = waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0;
             if first {
-                self.range = self.range.take().map(RequestRange::first_token);
+                self.range.first_token();
             }
             if let Some(reusable) = self.has_ended() {
                 let outcome = self.finish(None, record);
@@ -232,7 +232,7 @@ impl Answer<'_> {
                 }
                 Phase::Stream { reading, .. } if reading.is_done() && !tail => {
                     tail = true;
-                    self.range = None;
+                    self.range.end();
                     deadline.as_mut().reset(at + TAIL);
                 }
                 _ => {}

@@ -82,7 +82,7 @@ impl Https {
         &self,
         mut response: reqwest::Response,
         request: &PlannedRequest,
-        (sent, bounds, range): (Instant, Bounds<'_>, RequestRange),
+        (sent, bounds, mut range): (Instant, Bounds<'_>, RequestRange),
         record: &mut RequestRecord,
     ) -> Outcome {
         let status = response.status().as_u16();
@@ -94,7 +94,6 @@ impl Https {
         let streamed = status == 200 && is_stream;
         let mut reading = Reading::new(request.keep, request.gen_len, record);
         let mut words = Vec::new();
-        let mut range = Some(range);
         let cut = loop {
             let limit = if record.token_events > 0 {
                 bounds.total
@@ -120,7 +119,7 @@ impl Https {
                     reading.take(&bytes, record);
                     reading.close_frame(mark, at - sent, record);
                     if none_yet && record.token_events > 0 {
-                        range = range.take().map(RequestRange::first_token);
+                        range.first_token();
                     }
                     bounds.waits.add(None);
                     if reading.has_failed() {

@@ -21,18 +21,26 @@ impl RunRanges {
                 self.run = Some(ranges::start(Kind::Run, *cells as u64));
             }
             Event::CellStarted { position, .. } => {
-                (self.phase, self.cell) = (None, None);
+                self.end_cell();
                 self.position = u64::from(*position);
                 self.cell = Some(ranges::start(Kind::Cell, self.position));
             }
             Event::PhaseStarted { phase, .. } => {
-                self.phase = None;
+                drop(self.phase.take());
                 self.phase = Some(ranges::start(kind_of(*phase), self.position));
             }
-            Event::CellFinished { .. } => (self.phase, self.cell) = (None, None),
-            Event::Stopped | Event::RunFinished { .. } => *self = Self::default(),
+            Event::CellFinished { .. } => self.end_cell(),
+            Event::Stopped | Event::RunFinished { .. } => {
+                self.end_cell();
+                drop(self.run.take());
+            }
             Event::LoadStarted { .. } => {}
         }
+    }
+
+    fn end_cell(&mut self) {
+        drop(self.phase.take());
+        drop(self.cell.take());
     }
 }
 
