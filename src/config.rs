@@ -55,7 +55,7 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://host:port`.
+    /// `redis://host:port`; empty: labrun starts one.
     pub url: String,
 }
 

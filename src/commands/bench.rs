@@ -219,6 +219,22 @@ async fn send(
     }
 }
 
+/// The pass that one load is: it says nothing of any tier.
+fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
+    Pass {
+        state: CacheState::Cold,
+        started: std::time::Duration::ZERO,
+        schedule,
+        load,
+        verdict: Verdict {
+            status: Status::Inconclusive,
+            reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
+        },
+        evidence: BTreeMap::new(),
+        ledger: Vec::new(),
+    }
+}
+
 fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Result<ExitStatus> {
     let Measured {
         schedule,
@@ -229,17 +245,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     let tally = load.tally();
     let client_bound = load.audit.client_bound.clone();
     let first_failure = first_failure(&load);
-    let pass = Pass {
-        state: CacheState::Cold,
-        started: std::time::Duration::ZERO,
-        schedule,
-        load,
-        verdict: Verdict {
-            status: Status::Inconclusive,
-            reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
-        },
-        evidence: BTreeMap::new(),
-    };
+    let pass = unproven(schedule, load);
     let record = cell_record(model, shape, &pass, version);
     let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;
     let report = Report::of(&run, "bench")?;

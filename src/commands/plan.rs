@@ -10,24 +10,35 @@ use super::{ExitStatus, load_plan, print};
 use crate::cli::PlanArgs;
 use crate::config::{Config, Settings};
 use crate::matrix::{Cell, Matrix};
+use crate::runner::lint::{self, Severity};
 use crate::server;
 
 /// Shows the matrix and every distinct rendered file and command.
 pub fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     let (plan, matrix) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
-    let mut text = format!(
-        "{}: {} cells, {} server starts\n",
-        plan.name,
-        matrix.cells.len(),
-        matrix.server_starts()
-    );
+    let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix));
     push_matrix(&mut text, &matrix);
     for cell in distinct_servers(&matrix) {
         push_server(&mut text, cell, &config.settings)?;
     }
+    push_findings(&mut text, &matrix, &config.settings);
     print(&text)?;
     Ok(ExitStatus::Success)
+}
+
+fn push_findings(text: &mut String, matrix: &Matrix, settings: &Settings) {
+    let found = lint::lint(matrix, settings);
+    if !found.is_empty() {
+        text.push('\n');
+    }
+    for one in found {
+        let word = match one.severity {
+            Severity::Problem => "problem",
+            Severity::Note => "note",
+        };
+        let _ = writeln!(text, "{word}: {}", one.said);
+    }
 }
 
 /// Where a server's chunks would be; the run's folder is not known before it is made.

@@ -22,6 +22,7 @@ use crate::record::resume::{self, Ends, Resumption};
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::Identities;
+use crate::runner::lint::{self, Severity};
 use crate::runner::ranges::RunRanges;
 use crate::runner::stop::Stop;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
@@ -36,6 +37,11 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     check_rendering(&target.matrix, settings)?;
     for cell in distinct_servers(&target.matrix) {
         server::check_programs(cell, settings)?;
+    }
+    for one in lint::lint(&target.matrix, settings) {
+        if one.severity == Severity::Problem {
+            say(&format!("problem: {}", one.said));
+        }
     }
     let opened = Opened::open(&target.folder, args.resume)?;
     remove_leftovers(settings)?;

@@ -29,6 +29,7 @@ pub fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Valu
         "model": resolved.model,
         "run": run,
         "load": resolved.load,
+        "verdict": resolved.verdict,
         "server": server,
         "tier": tier,
         "workload": workload,

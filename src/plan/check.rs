@@ -81,6 +81,7 @@ impl Parts<'_, '_> {
         self.question_lens(&shapes);
         self.prompt_tokens(&shapes);
         self.gpu_state();
+        self.restart_state();
         if let Some(server) = self.server_spec {
             self.simulated_lens(&shapes, server);
             self.chunks(&shapes, server);
@@ -180,6 +181,21 @@ impl Parts<'_, '_> {
                 span_in(self.run, "states"),
                 "the cache state `gpu` needs the GPU prefix cache, which [server.args] turns off",
                 "remove `gpu`, or turn `enable-prefix-caching` on",
+            );
+        }
+    }
+
+    fn restart_state(&self) {
+        let why = match self.server_spec.map(|server| server.launcher) {
+            Some(Launcher::Sim) => "the simulator keeps every tier in its own process",
+            Some(Launcher::External) => "labrun does not start an external server",
+            _ => return,
+        };
+        if self.run_spec.states.contains(&CacheState::Restart) {
+            self.problems.add(
+                span_in(self.run, "states"),
+                format!("the cache state `restart` cannot be reached: {why}"),
+                "remove it, or use `launcher = \"process\"`",
             );
         }
     }

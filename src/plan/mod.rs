@@ -13,6 +13,7 @@ pub mod sim_spec;
 pub mod state;
 pub mod tier;
 pub mod value;
+pub mod verdict_spec;
 pub mod workload_spec;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use run::RunSpec;
 use server::ServerSpec;
 use tier::TierSpec;
 use value::string;
+use verdict_spec::VerdictSpec;
 use workload_spec::WorkloadSpec;
 
 /// All values of a plan for one point of its further axes.
@@ -42,6 +44,9 @@ pub struct Resolved {
     pub run: RunSpec,
     /// `[load]`.
     pub load: LoadSpec,
+    /// `[verdict]`.
+    #[serde(default)]
+    pub verdict: VerdictSpec,
     /// `[server]`.
     pub server: ServerSpec,
     /// Every tier, built-in ones included, by name.
@@ -166,6 +171,7 @@ fn read_root(root: &TableReader<'_>) -> Document {
         .as_ref()
         .map(LoadSpec::read)
         .unwrap_or_default();
+    let verdict = VerdictSpec::read(root.table("verdict").as_ref());
     let server = section(root, "server").as_ref().and_then(ServerSpec::read);
     let tier_table = root.table("tier");
     let tiers = tier::read_all(tier_table.as_ref());
@@ -190,6 +196,7 @@ fn read_root(root: &TableReader<'_>) -> Document {
             model: model.value,
             run,
             load,
+            verdict,
             server,
             tiers,
             workloads,

@@ -124,12 +124,7 @@ fn read_states(table: &TableReader<'_>, found: &Located<Vec<Located<String>>>) -
                 .add(name.span.clone(), message, suggestion(&name.value, &names));
             continue;
         };
-        if state == CacheState::Restart {
-            let message = "this version cannot reach the cache state `restart`";
-            table
-                .problems()
-                .add(name.span.clone(), message, "remove it");
-        } else if states.contains(&state) {
+        if states.contains(&state) {
             let message = format!("cache state `{state}` stands twice in {}", table.title());
             table
                 .problems()

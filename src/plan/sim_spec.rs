@@ -256,13 +256,15 @@ pub enum Fault {
     StoreLags,
     /// `/reset_prefix_cache` never succeeds.
     ResetRefused,
+    /// `/reset_prefix_cache` answers that it succeeded, and clears nothing.
+    ResetIgnored,
     /// LMCache failed to start: nothing is cached and every request waits for a lookup time-out.
     Degraded,
 }
 
 impl Fault {
     /// Every fault, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SlowStart,
         Self::ExitWhileLoading,
         Self::ExitMidLoad,
@@ -274,6 +276,7 @@ impl Fault {
         Self::RamAnswersForDisk,
         Self::StoreLags,
         Self::ResetRefused,
+        Self::ResetIgnored,
         Self::Degraded,
     ];
 
@@ -291,6 +294,7 @@ impl Fault {
             Self::RamAnswersForDisk => "ram-answers-for-disk",
             Self::StoreLags => "store-lags",
             Self::ResetRefused => "reset-refused",
+            Self::ResetIgnored => "reset-ignored",
             Self::Degraded => "degraded",
         }
     }

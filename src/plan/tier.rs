@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::problem::suggestion;
 use super::reader::TableReader;
 use super::secret;
+use super::server::LmcacheMode;
 use super::value::{json, positive, positive_number, string};
 
 /// What a tier is made of.
@@ -54,6 +55,16 @@ impl TierKind {
     /// Whether LMCache serves it, so that a configuration is rendered for it.
     pub fn uses_lmcache(self) -> bool {
         !matches!(self, Self::Baseline | Self::Native)
+    }
+
+    /// Whether what it holds outlives a restart of vLLM and of the LMCache server beside it. Files
+    /// are found again only by an LMCache server: in-process, their index is in memory.
+    pub fn survives_restart(self, mode: LmcacheMode) -> bool {
+        match self {
+            Self::Redis => true,
+            Self::Disk | Self::CpuDisk => mode == LmcacheMode::MultiProcess,
+            Self::Baseline | Self::Cpu | Self::Native => false,
+        }
     }
 
     /// Whether it keeps chunks in files of a folder.
@@ -189,6 +200,19 @@ pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
     }
     all
 }
+
+/// Whether LMCache (0.4.5 to 0.5.6) has a configuration key called `key`.
+pub fn is_lmcache_key(key: &str) -> bool {
+    KEYS.contains(&key) || OTHER_KEYS.contains(&key)
+}
+
+/// Advice for a key that it does not have: the nearest one.
+pub fn nearest_lmcache_key(key: &str) -> String {
+    suggestion(key, KEYS)
+}
+
+/// Keys that a template may set and a plan may not: none of them concerns a tier.
+const OTHER_KEYS: [&str; 2] = ["mp_host", "mp_port"];
 
 /// LMCache's configuration keys (0.4.5 to 0.5.6), sorted. LMCache itself only warns of an unknown
 /// key and goes on with its default, so that a typing error would silently measure something else.

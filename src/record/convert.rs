@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::redact;
 use super::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
-    Source, Verdict, VerdictStatus,
+    CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
+    ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -119,9 +119,19 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
         verdict: verdict_record(&pass.verdict),
         evidence: pass.evidence.clone(),
         client: pass.load.audit.figures(),
-        ledger: Vec::new(),
+        ledger: pass.ledger.iter().map(ledger_row).collect(),
         telemetry: Vec::new(),
         bottleneck: None,
+    }
+}
+
+fn ledger_row(row: &runner::ledger::Row) -> LedgerRow {
+    LedgerRow {
+        path: row.path.to_owned(),
+        tokens: row.tokens,
+        expected_bytes: row.expected_bytes,
+        moved_bytes: row.moved_bytes,
+        method: row.method.to_owned(),
     }
 }
 

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Pass;
+use super::figures;
+use super::log_counts::{LogCounts, LogMarks};
 use super::session::Session;
-use super::verdict::{BySource, Canaries, Facts, TierAccount};
+use super::verdict::{BySource, Canaries, Facts, PageCache, Probe, TierAccount};
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
+use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
-use crate::server::geometry::kv_bytes_per_token;
+use crate::plan::tier::TierKind;
+use crate::server::geometry;
 use crate::server::prom::Scrape;
+use crate::server::redis::RedisInfo;
 use crate::telemetry::proc_io::GroupIo;
 use crate::workload::{PlannedRequest, Schedule};
 
@@ -25,6 +29,9 @@ pub struct Snapshot {
     engine: Option<Scrape>,
     lmcache: Option<Scrape>,
     io: GroupIo,
+    redis: Option<RedisInfo>,
+    redis_keys: Option<u64>,
+    logs: LogMarks,
 }
 
 impl Snapshot {
@@ -41,10 +48,18 @@ impl Snapshot {
             .iter()
             .map(|(_, pid)| *pid)
             .collect();
+        let (mut redis, mut redis_keys) = (None, None);
+        if let Some(client) = &session.redis {
+            redis = client.info().await.ok();
+            redis_keys = client.keys().await.ok();
+        }
         Self {
             engine,
             lmcache,
             io: GroupIo::read(&leaders),
+            redis,
+            redis_keys,
+            logs: LogMarks::take(session.logs()),
         }
     }
 
@@ -69,6 +84,7 @@ impl Snapshot {
             lmcache("lmcache_mp_l1_write_chunks_total"),
             lmcache("lmcache_mp_l2_store_submitted_objects_chunks_total"),
             lmcache("lmcache_mp_l2_store_completed_objects_chunks_total"),
+            self.redis_keys.map(|keys| keys as f64),
         ]
     }
 
@@ -88,7 +104,8 @@ impl Snapshot {
             .growth(before.engine.as_ref()?, name, label)
     }
 
-    fn by_source(&self, before: &Self) -> Option<BySource> {
+    /// Prompt tokens since `before` by where the engine says they came from.
+    pub fn by_source(&self, before: &Self) -> Option<BySource> {
         let of = |source: &str| {
             let label = format!("source=\"{source}\"");
             self.engine_growth(before, "vllm:prompt_tokens_by_source_total", Some(&label))
@@ -98,6 +115,22 @@ impl Snapshot {
             gpu_tokens: of("local_cache_hit").unwrap_or(0.0),
             external_tokens: of("external_kv_transfer").unwrap_or(0.0),
         })
+    }
+
+    fn lmcache_growth(&self, before: &Self, name: &str) -> Option<f64> {
+        self.lmcache
+            .as_ref()?
+            .growth(before.lmcache.as_ref()?, name, None)
+    }
+
+    fn redis_growth(
+        &self,
+        before: &Self,
+        field: impl Fn(&RedisInfo) -> Option<f64>,
+    ) -> Option<f64> {
+        let (now, then) = (field(self.redis.as_ref()?)?, field(before.redis.as_ref()?)?);
+        // A counter that fell was reset by a restart of Redis.
+        Some(if now < then { now } else { now - then })
     }
 
     fn account(&self, before: &Self) -> Option<TierAccount> {
@@ -126,6 +159,14 @@ pub struct PassFacts<'a> {
     pub before: &'a Snapshot,
     /// Counters after.
     pub after: &'a Snapshot,
+    /// Counters once the tier had stored what the pass left; the ones after where nothing waited.
+    pub settled: &'a Snapshot,
+    /// What the probe of the state found.
+    pub probe: Option<Probe>,
+    /// How the page cache was kept out of it.
+    pub page_cache: Option<PageCache>,
+    /// Whether LMCache said at its start that it runs without its engine.
+    pub degraded: bool,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,
 }
@@ -135,27 +176,97 @@ impl PassFacts<'_> {
     pub fn facts(&self) -> Facts {
         let (before, after) = (self.before, self.after);
         let simulated = |name| after.engine_growth(before, name, None);
-        let is_sim = self.cell.resolved.server.launcher == Launcher::Sim;
+        let stored = |name| self.settled.engine_growth(before, name, None);
+        let server = &self.cell.resolved.server;
+        let is_sim = server.launcher == Launcher::Sim;
+        let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
+        logs.degraded |= self.degraded;
+        let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
         Facts {
+            limits: self.cell.resolved.verdict,
+            simulated: is_sim,
             state: self.state,
             tier: self.cell.tier.kind,
+            survives_restart: self.cell.tier.kind.survives_restart(server.lmcache),
+            probe: self.probe,
+            page_cache: self.page_cache,
+            stored_tokens: self.stored_tokens(),
             ok: self.load.tally().ok,
+            failed: self.load.tally().failed,
             first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             expected_hit_tokens: self.expected_hit_tokens(),
             shared_tokens: self.sum_of(|planned| planned.shared_tokens),
             repeated_tokens: self.sum_of(|planned| planned.repeated_tokens),
             wrong_prompt_length: self.wrong_prompt_length(),
-            account: after.account(before),
-            kv_bytes_per_token: self.kv_bytes_per_token(),
+            account: self.account(&logs),
+            logs,
+            kv_bytes_per_token: kv_bytes_per_token(self.cell, self.settings),
             pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
-            disk_read_bytes: if is_sim {
-                simulated("labrun_sim_disk_read_bytes_total")
-            } else {
-                after.io.read_since(&before.io).map(|bytes| bytes as f64)
-            },
-            redis_read_bytes: simulated("labrun_sim_redis_read_bytes_total"),
+            pcie_tx_bytes: stored("labrun_sim_pcie_tx_bytes_total"),
+            pcie_method: None,
+            disk_read_bytes: real(
+                simulated("labrun_sim_disk_read_bytes_total"),
+                after.io.read_since(&before.io).map(|bytes| bytes as f64),
+            ),
+            disk_write_bytes: real(
+                stored("labrun_sim_disk_write_bytes_total"),
+                self.settled
+                    .io
+                    .written_since(&before.io)
+                    .map(|bytes| bytes as f64),
+            ),
+            redis_read_bytes: real(
+                simulated("labrun_sim_redis_read_bytes_total"),
+                after.redis_growth(before, |info| info.net_output_bytes),
+            ),
+            redis_write_bytes: real(
+                stored("labrun_sim_redis_write_bytes_total"),
+                self.settled
+                    .redis_growth(before, |info| info.net_input_bytes),
+            ),
             canaries: self.canaries,
+        }
+    }
+
+    /// The tier's own account: of an LMCache server its counters; in-process, for RAM alone, the
+    /// lines that it writes for what it did load (a hit that loads nothing has none).
+    fn account(&self, logs: &LogCounts) -> Option<TierAccount> {
+        let server = &self.cell.resolved.server;
+        if server.lmcache == LmcacheMode::MultiProcess {
+            return self.after.account(self.before);
+        }
+        let logged = server.launcher != Launcher::External && self.after.logs.exist();
+        (logged && self.cell.tier.kind == TierKind::Cpu).then_some(TierAccount {
+            ram_tokens: logs.retrieved.tokens,
+            second_tokens: 0.0,
+        })
+    }
+
+    /// Tokens that the tier stored: what its second layer says it completed where it has one.
+    fn stored_tokens(&self) -> Option<f64> {
+        let (before, settled) = (self.before, self.settled);
+        let server = &self.cell.resolved.server;
+        if server.lmcache == LmcacheMode::MultiProcess {
+            let chunks = match self.cell.tier.kind {
+                TierKind::Cpu => "lmcache_mp_l1_write_chunks_total",
+                _ => "lmcache_mp_l2_store_completed_objects_chunks_total",
+            };
+            let chunks = settled.lmcache_growth(before, chunks)?;
+            return Some(chunks * f64::from(self.cell.tier.chunk_tokens()));
+        }
+        if !self.cell.tier.kind.uses_lmcache() || !settled.logs.exist() {
+            return None;
+        }
+        let logs = LogCounts::of(&settled.logs.text_since(&before.logs));
+        Some(logs.stored.tokens)
+    }
+
+    /// What the engine's counters say of the pass besides where its tokens came from.
+    pub fn engine_figures(&self) -> BTreeMap<String, f64> {
+        match (&self.after.engine, &self.before.engine) {
+            (Some(now), Some(before)) => figures::of_engine(now, before),
+            _ => BTreeMap::new(),
         }
     }
 
@@ -186,15 +297,13 @@ impl PassFacts<'_> {
     /// shared front of each prompt, less what the pass repeats itself, rounded down to what the
     /// cache holds whole.
     fn expected_hit_tokens(&self) -> f64 {
-        let unit = match self.state {
-            CacheState::Cold => return 0.0,
-            CacheState::Gpu => GPU_BLOCK_TOKENS,
-            CacheState::Tier | CacheState::Restart => self.cell.tier.chunk_tokens(),
-        };
-        let expected = self.answered().map(|(planned, _)| {
-            let whole = planned.shared_tokens / unit * unit;
-            f64::from(whole.saturating_sub(planned.repeated_tokens))
-        });
+        if self.state == CacheState::Cold {
+            return 0.0;
+        }
+        let unit = cache_unit(self.cell, self.state);
+        let expected = self
+            .answered()
+            .map(|(planned, _)| f64::from(whole_units(planned, unit)));
         expected.sum()
     }
 
@@ -222,20 +331,36 @@ impl PassFacts<'_> {
                 Some((planned, record.prompt_tokens()))
             })
     }
+}
 
-    fn kv_bytes_per_token(&self) -> Option<f64> {
-        let server = &self.cell.resolved.server;
-        if server.launcher == Launcher::Sim {
-            return Some(server.sim.kv_bytes_per_token as f64);
-        }
-        let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
-        let dtype = says("kv-cache-dtype")
-            .filter(|dtype| *dtype != "auto")
-            .or(says("dtype"));
-        let models: &Path = &self.settings.paths.models;
-        let bytes = kv_bytes_per_token(&models.join(&self.cell.resolved.model), dtype);
-        bytes.map(|bytes| bytes as f64)
+/// Tokens that a cache holds or misses together in `state`.
+pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
+    match state {
+        CacheState::Cold | CacheState::Gpu => GPU_BLOCK_TOKENS,
+        CacheState::Tier | CacheState::Restart => cell.tier.chunk_tokens(),
     }
+}
+
+/// Tokens of a request that a cache can hold before the pass: what is shared, in whole units, less
+/// what the pass repeats itself.
+pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
+    let whole = planned.shared_tokens / unit * unit;
+    whole.saturating_sub(planned.repeated_tokens)
+}
+
+/// KV bytes a token of `cell`'s model, from its `config.json` where that is at hand.
+pub fn kv_bytes_per_token(cell: &Cell, settings: &Settings) -> Option<f64> {
+    let server = &cell.resolved.server;
+    if server.launcher == Launcher::Sim {
+        return Some(server.sim.kv_bytes_per_token as f64);
+    }
+    let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
+    let dtype = says("kv-cache-dtype")
+        .filter(|dtype| *dtype != "auto")
+        .or(says("dtype"));
+    let models: &Path = &settings.paths.models;
+    let bytes = geometry::kv_bytes_per_token(&models.join(&cell.resolved.model), dtype);
+    bytes.map(|bytes| bytes as f64)
 }
 
 /// The first request that failed: its kind and the words that go with it.

@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 
 use super::event::{Event, Phase};
 use super::evidence::{PassFacts, Snapshot, first_failure};
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
-use super::verdict::{Canaries, figures, judge};
-use super::{Pass, RunScope};
+use super::verdict::{Canaries, judge};
+use super::{Pass, RunScope, figures, ledger};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
-use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
-use crate::plan::tier::TierKind;
 use crate::workload::Schedule;
+use reach::Reached;
 
-/// How long a tier may take to store what the fill left, before the cell goes on with a warning.
-const QUIET_LIMIT: Duration = Duration::from_secs(120);
+mod reach;
+
 /// How long a process may take from its last broken connection to its end: connections break a
 /// little before it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -39,6 +38,8 @@ struct Measuring<'a> {
     scope: &'a RunScope<'a>,
     on_event: &'a mut dyn FnMut(Event<'_>),
     endpoint: Endpoint,
+    /// Whether the probe's document was filled; absent before it was asked about.
+    probe_filled: Option<bool>,
 }
 
 /// Measures `cell` in each of its states.
@@ -53,6 +54,9 @@ pub async fn measure(
         phase: Phase::Warm,
         state: None,
     });
+    let begun = session.begin_cell().await;
+    begun.map_err(Failure::of(Phase::Warm))?;
+    kept.warnings.extend(session.warnings.iter().cloned());
     let requests = requests_of(cell, session, scope)
         .await
         .map_err(Failure::of(Phase::Warm))?;
@@ -66,6 +70,7 @@ pub async fn measure(
         scope,
         on_event,
         endpoint,
+        probe_filled: None,
     };
     measuring.all_states(requests, kept).await
 }
@@ -78,18 +83,21 @@ impl Measuring<'_> {
         let mut reference: Option<Vec<CanaryAnswer>> = None;
         if let Some(fill) = requests.fill {
             self.unmeasured(&fill, "fill", kept).await?;
+            self.probe(CacheState::Cold, requests.probe.as_ref())
+                .await?;
             reference = self.ask(requests.canaries.as_ref()).await?;
         }
         for (state, schedule) in requests.passes {
             let stop = self.scope.stop.polite.clone();
+            let (rewarm, probe) = (requests.after_restart.as_ref(), requests.probe.as_ref());
             let reached = tokio::select! {
                 biased;
                 // The cell is given up as a whole; what it measured is not kept.
                 () = stop.cancelled() => return Ok(()),
-                reached = self.reach(state, kept) => reached,
+                reached = self.reach(state, rewarm, probe, kept) => reached?,
             };
-            reached.map_err(Failure::of(Phase::Warm))?;
-            let pass = self.pass(state, &schedule, requests.canaries.as_ref(), &mut reference);
+            let canaries = requests.canaries.as_ref();
+            let pass = self.pass(reached, &schedule, canaries, &mut reference, kept);
             let (pass, ended) = pass.await?;
             kept.passes.push(pass);
             ended?;
@@ -101,11 +109,13 @@ impl Measuring<'_> {
     /// ended meanwhile.
     async fn pass(
         &mut self,
-        state: CacheState,
+        reached: Reached,
         schedule: &Arc<Schedule>,
         canaries: Option<&Arc<Schedule>>,
         reference: &mut Option<Vec<CanaryAnswer>>,
+        kept: &mut Kept<'_>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
+        let state = reached.state;
         let before = Snapshot::take(self.session).await;
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Load,
@@ -128,7 +138,12 @@ impl Measuring<'_> {
                 error: anyhow!("{how} while requests ran"),
             })
         });
+        let mut settled = None;
         if ended.is_ok() && !self.scope.stop.requested() {
+            if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
+                self.wait_until_stored(kept).await;
+                settled = Some(Snapshot::take(self.session).await);
+            }
             match self.ask(canaries).await {
                 Ok(answers) => asked = compare(answers, reference),
                 Err(failure) => ended = Err(failure),
@@ -142,11 +157,17 @@ impl Measuring<'_> {
             load: &load,
             before: &before,
             after: &after,
+            settled: settled.as_ref().unwrap_or(&after),
+            probe: reached.probe,
+            page_cache: reached.page_cache,
+            degraded: self.session.degraded,
             canaries: asked,
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
-        let mut evidence = figures(&facts);
+        let ledger = ledger::rows(&facts);
+        let mut evidence = figures::of_facts(&facts);
+        evidence.extend(pass.engine_figures());
         evidence.extend(pass.token_counts());
         let schedule = Arc::clone(schedule);
         Ok((
@@ -157,72 +178,10 @@ impl Measuring<'_> {
                 load,
                 verdict,
                 evidence,
+                ledger,
             },
             ended,
         ))
-    }
-
-    /// Brings the caches into `state`.
-    async fn reach(&mut self, state: CacheState, kept: &mut Kept<'_>) -> Result<()> {
-        (self.on_event)(Event::PhaseStarted {
-            phase: Phase::Warm,
-            state: Some(state),
-        });
-        match state {
-            // Every prompt of the cell is new to the server, and after the cold pass or the fill
-            // its documents are in the GPU cache as far as they fit.
-            CacheState::Cold | CacheState::Gpu => Ok(()),
-            CacheState::Tier => {
-                self.wait_until_stored(kept).await;
-                self.clear_all_but_the_tier().await
-            }
-            CacheState::Restart => bail!("this version cannot restart a server within a cell"),
-        }
-    }
-
-    /// Waits until nothing that tells of stores moves any more.
-    async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
-        if !matches!(self.cell.tier.kind, TierKind::Baseline) {
-            // LMCache publishes its in-process counters every 10 s; files tell sooner.
-            let pause = match self.cell.resolved.server.launcher {
-                Launcher::Sim => Duration::from_millis(25),
-                Launcher::Process | Launcher::External => Duration::from_millis(250),
-            };
-            let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
-            if quiet.is_err() {
-                let seconds = QUIET_LIMIT.as_secs();
-                kept.warnings
-                    .push(format!("the tier was still storing after {seconds} s"));
-            }
-        }
-    }
-
-    async fn quiet(&self, pause: Duration) {
-        let mut last = None;
-        let mut equal = 0;
-        while equal < 3 {
-            let snapshot = Snapshot::take(self.session).await;
-            let now = (snapshot.store_progress(), self.session.scratch_bytes());
-            let same = last.as_ref() == Some(&now) && snapshot.second_layer_stored();
-            equal = if same { equal + 1 } else { 0 };
-            last = Some(now);
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn clear_all_but_the_tier(&self) -> Result<()> {
-        let server = &self.cell.resolved.server;
-        if server.gpu_prefix_cache() {
-            self.session.control.reset_prefix_cache().await?;
-        }
-        let pure_second_layer = matches!(self.cell.tier.kind, TierKind::Disk | TierKind::Redis);
-        if let Some(url) = self.session.server.lmcache_url()
-            && server.lmcache == LmcacheMode::MultiProcess
-            && pure_second_layer
-        {
-            self.session.control.clear_lmcache_l1(url).await?;
-        }
-        Ok(())
     }
 
     /// Requests that are sent for what they leave behind.

@@ -2,8 +2,13 @@
 
 pub mod event;
 pub mod evidence;
+pub mod figures;
 pub mod identity;
+pub mod ledger;
+pub mod lint;
+pub mod log_counts;
 mod measure;
+pub mod page_cache;
 pub mod ranges;
 mod requests;
 pub mod session;
@@ -83,6 +88,8 @@ pub struct Pass {
     pub verdict: Verdict,
     /// The figures that the verdict rests on, by name.
     pub evidence: BTreeMap<String, f64>,
+    /// Bytes that had to move against bytes that did.
+    pub ledger: Vec<ledger::Row>,
 }
 
 /// What is known of a cell's server.

@@ -20,6 +20,10 @@ pub(super) struct Requests {
     pub(super) fill: Option<Arc<Schedule>>,
     pub(super) passes: Vec<(CacheState, Arc<Schedule>)>,
     pub(super) canaries: Option<Arc<Schedule>>,
+    /// One prompt that is asked before each state's clock starts.
+    pub(super) probe: Option<Arc<Schedule>>,
+    /// The warm-up of a server that was started again, on yet other text.
+    pub(super) after_restart: Option<Arc<Schedule>>,
 }
 
 /// Builds every request of `cell`.
@@ -59,11 +63,31 @@ pub(super) async fn requests_of(
         (Some(CacheState::Cold) | None, _) | (_, 0) => None,
         (Some(_), count) => Some(schedule(&canary, workload::Pass::Canary(count), session).await?),
     };
+    let probe = Workload {
+        seed: cell.seed().derive("probe"),
+        ..canary.clone()
+    };
+    let needs_probe = !matches!(run.states.last(), Some(CacheState::Cold) | None);
+    let probe = if needs_probe {
+        Some(schedule(&probe, workload::Pass::Canary(1), session).await?)
+    } else {
+        None
+    };
+    let restarted = Workload {
+        seed: cell.seed().derive("restart"),
+        ..workload.clone()
+    };
+    let after_restart = match (run.states.contains(&CacheState::Restart), run.warmup) {
+        (false, _) | (_, 0) => None,
+        (true, count) => Some(schedule(&restarted, workload::Pass::Warmup(count), session).await?),
+    };
     Ok(Requests {
         warmup,
         fill,
         passes,
         canaries,
+        probe,
+        after_restart,
     })
 }
 

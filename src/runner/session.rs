@@ -3,16 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending, ready as at_once_ready};
+use tokio_util::sync::CancellationToken;
 
 use super::RunScope;
 use super::event::{Event, Phase};
+use super::log_counts::{LogCounts, LogMarks};
 use super::stop::Stop;
+use crate::config::Settings;
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
-use crate::server::control::Control;
+use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::tier::TierKind;
+use crate::server::control::{Control, Endpoint};
+use crate::server::effective;
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
+use crate::server::redis::Redis;
+use crate::server::redis_local::{self, LocalRedis};
 use crate::server::render::Rendered;
 use crate::server::{self, LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, leftovers, log};
 
@@ -34,6 +43,14 @@ pub struct Session {
     pub version: Option<String>,
     /// From its start to its first real token; absent for external ones.
     pub ready: Option<Duration>,
+    /// A client of the tier's Redis, where it has one.
+    pub redis: Option<Redis>,
+    /// Whether LMCache said at its start that it runs without its engine.
+    pub degraded: bool,
+    /// What a reader of every cell of this server should know.
+    pub warnings: Vec<String>,
+    own_redis: Option<LocalRedis>,
+    settings: Settings,
     folder: PathBuf,
     scratch: PathBuf,
     grace: Duration,
@@ -76,13 +93,21 @@ impl Session {
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("making the folder `{}`", folder.display()))?;
         let scratch = scratch_folder(scope, &folder, number)?;
+        let mut settings = scope.settings.clone();
+        let own_redis = if redis_local::is_needed(cell, &settings) {
+            let redis = LocalRedis::start(&folder, scope.mark)?;
+            redis.url().clone_into(&mut settings.redis.url);
+            Some(redis)
+        } else {
+            None
+        };
         let launch = LaunchScope {
-            settings: scope.settings,
+            settings: &settings,
             mark: scope.mark,
             folder: &folder,
             scratch: &scratch,
         };
-        let rendered = server::rendered(cell, scope.settings, &scratch)?;
+        let rendered = server::rendered(cell, &settings, &scratch)?;
         let server = server::launch(cell, rendered.as_ref(), launch)?;
         let control = Control::new(server.endpoint().clone())?;
         let logs = [SERVER_LOG, LMCACHE_LOG]
@@ -99,6 +124,11 @@ impl Session {
             rendered,
             version: None,
             ready: None,
+            redis: None,
+            degraded: false,
+            warnings: Vec::new(),
+            own_redis,
+            settings,
             folder,
             scratch,
             grace: cell.resolved.server.stop_grace,
@@ -121,6 +151,118 @@ impl Session {
         self.version = self.control.version().await;
         self.ready = (!self.server.processes().is_empty()).then_some(waited);
         Ok(())
+    }
+
+    /// Connects to the tier's Redis, and refuses one that holds what is not labrun's.
+    async fn connect_redis(&mut self, cell: &Cell) -> Result<()> {
+        let launcher = cell.resolved.server.launcher;
+        if cell.tier.kind != TierKind::Redis || launcher == Launcher::Sim {
+            return Ok(());
+        }
+        if let Some(own) = &mut self.own_redis {
+            self.redis = Some(own.wait_ready().await?);
+            return Ok(());
+        }
+        let url = &self.settings.redis.url;
+        if url.is_empty() {
+            return Ok(());
+        }
+        let redis = Redis::connect(url).await?;
+        let keys = redis.keys().await?;
+        ensure!(
+            keys == 0 || launcher == Launcher::External,
+            "Redis at {} holds {keys} keys; labrun empties the database between cells, so that it \
+             needs one of its own: empty this one (FLUSHDB), or name another in `redis.url`",
+            redis.shown()
+        );
+        self.redis = Some(redis);
+        Ok(())
+    }
+
+    /// Empties what the cell before left in Redis: its working set would count against this one's.
+    pub async fn begin_cell(&self) -> Result<()> {
+        match &self.redis {
+            Some(redis) if !self.server.processes().is_empty() => redis.flush().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads back what LMCache runs with, and compares it with what it was told.
+    async fn check_configuration(&mut self, cell: &Cell) -> Result<()> {
+        let Some(rendered) = self.rendered.as_ref() else {
+            return Ok(());
+        };
+        let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
+        let counts = LogCounts::of(&log);
+        self.degraded = counts.degraded;
+        ensure!(
+            counts.unknown_keys.is_empty(),
+            "LMCache does not know `{}` and goes on without; this version has no such key",
+            counts.unknown_keys.join("`, `")
+        );
+        let wrong = match (cell.resolved.server.lmcache, self.server.lmcache_url()) {
+            (LmcacheMode::InProcess, _) => {
+                let told = serde_yaml_ng::from_str(&rendered.text)?;
+                effective::from_log(&log).map(|now| effective::differences(&told, &now))
+            }
+            (LmcacheMode::MultiProcess, Some(url)) => {
+                let arguments = rendered.arguments()?;
+                let config = self.control.lmcache_config(url).await;
+                config.map(|config| effective::server_differences(&arguments, &config))
+            }
+            (LmcacheMode::MultiProcess, None) => None,
+        };
+        match wrong {
+            Some(wrong) if !wrong.is_empty() => {
+                bail!("LMCache does not run as it was told: {}", wrong.join("; "))
+            }
+            None if cell.resolved.server.launcher != Launcher::External => {
+                let said =
+                    "LMCache does not say what it runs with: its configuration is not proven";
+                self.warnings.push(said.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops the server and starts it again, with the same configuration; the tier's files and its
+    /// Redis stay.
+    pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
+        let gone = Box::new(Gone(self.server.endpoint().clone()));
+        let old = std::mem::replace(&mut self.server, gone);
+        old.stop(self.grace, scope.stop.at_once.clone()).await;
+        let launch = LaunchScope {
+            settings: &self.settings,
+            mark: scope.mark,
+            folder: &self.folder,
+            scratch: &self.scratch,
+        };
+        let relaunched = server::launch(cell, self.rendered.as_ref(), launch);
+        self.server = relaunched.map_err(Failure::of(Phase::Launch))?;
+        let control = Control::new(self.server.endpoint().clone());
+        self.control = control.map_err(Failure::of(Phase::Launch))?;
+        let first_start = self.ready;
+        self.wait_ready(cell, scope)
+            .await
+            .map_err(|error| Failure {
+                phase: Phase::Ready,
+                error: error.into(),
+            })?;
+        self.ready = first_start;
+        Ok(())
+    }
+
+    /// Its logs.
+    pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
+        [SERVER_LOG, LMCACHE_LOG]
+            .map(|name| self.folder.join(name))
+            .into_iter()
+    }
+
+    /// Where its disk tier keeps files.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
     }
 
     /// The last lines of its logs, oldest first; of the LMCache server's too where there is one.
@@ -153,7 +295,18 @@ impl Session {
 
     /// Stops it and removes what its disk tier kept. The logs stay until their last parts were copied.
     pub async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
+        let is_ours = !self.server.processes().is_empty();
         let stopped = self.server.stop(self.grace, stop.at_once.clone()).await;
+        match (self.own_redis, self.redis) {
+            (Some(own), _) => {
+                own.stop(stop.at_once.clone()).await;
+            }
+            (None, Some(redis)) if is_ours => {
+                // What is left would be refused as somebody else's by the next run.
+                let _unreachable = redis.flush().await;
+            }
+            _ => {}
+        }
         // A tier's chunks are worth nothing without the index that was in the server's memory.
         let _absent = std::fs::remove_dir_all(&self.scratch);
         (
@@ -163,6 +316,31 @@ impl Session {
                 logs: self.logs,
             },
         )
+    }
+}
+
+/// In the place of a server between its stop and its next start.
+struct Gone(Endpoint);
+
+impl Server for Gone {
+    fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
+    fn lmcache_url(&self) -> Option<&str> {
+        None
+    }
+
+    fn processes(&self) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, String> {
+        pending().boxed()
+    }
+
+    fn stop(self: Box<Self>, _: Duration, _: CancellationToken) -> BoxFuture<'static, Stopped> {
+        at_once_ready(Stopped("was stopped for a restart".to_owned())).boxed()
     }
 }
 
@@ -225,11 +403,15 @@ pub async fn ensure(
     on_event(Event::PhaseStarted { phase, state: None });
     let session = Session::start(cell, number, scope).map_err(Failure::of(phase))?;
     let session = slot.insert(session);
+    let connected = session.connect_redis(cell).await;
+    connected.map_err(Failure::of(phase))?;
     let phase = Phase::Ready;
     on_event(Event::PhaseStarted { phase, state: None });
     let ready = session.wait_ready(cell, scope).await;
     ready.map_err(|error| Failure {
         phase,
         error: error.into(),
-    })
+    })?;
+    let checked = session.check_configuration(cell).await;
+    checked.map_err(Failure::of(phase))
 }

@@ -4,10 +4,12 @@
 //! cached byte was loaded. So `valid` needs three witnesses that agree: the engine's counters, bytes
 //! (or the tier's own account) that moved, and text that equals the text computed without the tier.
 
-use std::collections::BTreeMap;
-
+use super::log_counts::LogCounts;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::plan::verdict_spec::VerdictSpec;
+
+mod findings;
 
 /// The word of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +43,8 @@ pub struct BySource {
 }
 
 impl BySource {
-    fn total(self) -> f64 {
+    /// All of them.
+    pub fn total(self) -> f64 {
         self.computed_tokens + self.gpu_tokens + self.external_tokens
     }
 }
@@ -68,15 +71,50 @@ pub struct Canaries {
     pub from_cache: u32,
 }
 
+/// What a probe found: a prompt that was asked before, and again before the clock started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probe {
+    /// Its tokens that a cache should hold.
+    pub expected_tokens: f64,
+    /// Where they came from.
+    pub sources: BySource,
+}
+
+/// How the page cache was kept from answering for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageCache {
+    /// The tier reads with `O_DIRECT`.
+    Direct,
+    /// Its files' pages were dropped before the pass.
+    Dropped {
+        /// How many files.
+        files: u64,
+    },
+}
+
 /// Everything a verdict rests on. `None` is "not known", never zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
+    /// How much evidence is enough.
+    pub limits: VerdictSpec,
+    /// Whether the numbers are simulated.
+    pub simulated: bool,
     /// The cache state that the pass was to run in.
     pub state: CacheState,
     /// The declared tier.
     pub tier: TierKind,
+    /// Whether what the tier holds outlives a restart of the server.
+    pub survives_restart: bool,
+    /// What the probe of this state found; absent where none could be asked.
+    pub probe: Option<Probe>,
+    /// LMCache's log lines of the pass.
+    pub logs: LogCounts,
+    /// How the page cache was kept out of it.
+    pub page_cache: Option<PageCache>,
     /// Requests answered in full.
     pub ok: u64,
+    /// Requests that failed or were not answered in time.
+    pub failed: u64,
     /// The first failure, where there was one.
     pub first_failure: Option<String>,
     /// Prompt tokens by the engine's counters.
@@ -95,22 +133,33 @@ pub struct Facts {
     pub kv_bytes_per_token: Option<f64>,
     /// Bytes that came to the GPU over PCIe.
     pub pcie_rx_bytes: Option<f64>,
+    /// Bytes that left the GPU over PCIe.
+    pub pcie_tx_bytes: Option<f64>,
+    /// What saw the PCIe bytes.
+    pub pcie_method: Option<&'static str>,
+    /// Tokens that the tier stored in the pass.
+    pub stored_tokens: Option<f64>,
     /// Bytes fetched from storage.
     pub disk_read_bytes: Option<f64>,
+    /// Bytes sent to storage, until the tier had stored what the pass left.
+    pub disk_write_bytes: Option<f64>,
     /// Bytes received from Redis.
     pub redis_read_bytes: Option<f64>,
+    /// Bytes sent to Redis, until the tier had stored what the pass left.
+    pub redis_write_bytes: Option<f64>,
     /// Canary prompts; absent where none were asked.
     pub canaries: Option<Canaries>,
 }
 
-/// Most of a pass's prompt tokens that may come from where none should.
-const STRAY_SHARE: f64 = 0.01;
-/// Least of the expected tokens or bytes that must have come from the tier.
-const SERVED_SHARE: f64 = 0.9;
+/// Whether the tier is to serve in this state: there is one, and what it holds is still there.
+fn serves(facts: &Facts) -> bool {
+    facts.tier != TierKind::Baseline
+        && (facts.state != CacheState::Restart || facts.survives_restart)
+}
 
 /// Judges one pass.
 pub fn judge(facts: &Facts) -> Verdict {
-    let mut findings = Vec::new();
+    let mut findings: Findings = Vec::new();
     if facts.ok == 0 {
         let why = facts.first_failure.as_deref().unwrap_or("none was sent");
         findings.push((
@@ -133,6 +182,10 @@ pub fn judge(facts: &Facts) -> Verdict {
         Some(sources) => judge_sources(facts, sources, &mut findings),
     }
     findings.extend(canary_finding(facts));
+    findings.extend(findings::failures(facts));
+    findings.extend(findings::probe(facts));
+    findings.extend(findings::logs(facts));
+    findings.extend(findings::page_cache(facts));
     findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
     let status = findings
         .first()
@@ -149,7 +202,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
     let total = sources.total().max(1.0);
     // What a pass repeats itself may come from the GPU cache in any state.
     let stray = |tokens: f64, findings: &mut Findings, what: &str| {
-        let is_stray = (tokens - facts.repeated_tokens) / total > STRAY_SHARE;
+        let is_stray = (tokens - facts.repeated_tokens) / total > facts.limits.stray_share;
         if is_stray {
             let share = 100.0 * tokens / total;
             findings.push((
@@ -169,10 +222,19 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
         (CacheState::Gpu, _) => {
             served(facts, sources.gpu_tokens, "the GPU cache", findings);
         }
-        (CacheState::Tier | CacheState::Restart, TierKind::Baseline) => {
-            let what = "came from a cache, though this tier has none";
+        (CacheState::Tier | CacheState::Restart, tier) if !serves(facts) => {
+            let (what, said) = if tier == TierKind::Baseline {
+                (
+                    "came from a cache, though this tier has none",
+                    "every prompt was computed again, as without a tier it must be",
+                )
+            } else {
+                (
+                    "came from a cache, though this tier does not survive a restart",
+                    "every prompt was computed again: this tier does not survive a restart",
+                )
+            };
             if !stray(cached, findings, what) {
-                let said = "every prompt was computed again, as without a tier it must be";
                 findings.push((Status::Valid, computed(facts, said)));
             }
         }
@@ -214,7 +276,7 @@ fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Serv
     let expected = facts.expected_hit_tokens;
     let (served, status, said) = if expected > 0.0 {
         let said = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
-        if tokens >= SERVED_SHARE * expected {
+        if tokens >= facts.limits.served_share * expected {
             (Served::Enough, Status::Valid, said)
         } else {
             (Served::TooLittle, Status::Invalid, said)
@@ -248,7 +310,7 @@ fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
             mib(bytes),
             mib(needed)
         );
-        let status = if bytes >= SERVED_SHARE * needed {
+        let status = if bytes >= facts.limits.moved_share * needed {
             Status::Valid
         } else {
             Status::Invalid
@@ -261,12 +323,13 @@ fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
         return (status, said);
     }
     match (facts.tier, facts.account) {
-        (TierKind::Cpu, Some(account)) => accounted(account.ram_tokens, loaded_tokens, "RAM"),
-        (TierKind::CpuDisk, Some(account)) => accounted(
-            account.ram_tokens + account.second_tokens,
-            loaded_tokens,
-            "RAM and disk",
-        ),
+        (TierKind::Cpu, Some(account)) => {
+            accounted(facts, account.ram_tokens, loaded_tokens, "RAM")
+        }
+        (TierKind::CpuDisk, Some(account)) => {
+            let tokens = account.ram_tokens + account.second_tokens;
+            accounted(facts, tokens, loaded_tokens, "RAM and disk")
+        }
         _ => (
             Status::Inconclusive,
             format!("the bytes that {name} moved are not known, so that the load is not proven"),
@@ -274,10 +337,10 @@ fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
     }
 }
 
-fn accounted(tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
+fn accounted(facts: &Facts, tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
     let said =
         format!("LMCache's own account: {tokens:.0} tokens from {layer} for {loaded_tokens:.0}");
-    let enough = tokens >= SERVED_SHARE * loaded_tokens;
+    let enough = tokens >= facts.limits.moved_share * loaded_tokens;
     (
         if enough {
             Status::Valid
@@ -290,9 +353,8 @@ fn accounted(tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
 
 fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
     // Where nothing is to be served, there is no loaded text to prove.
-    let needed = facts.state != CacheState::Cold
-        && facts.tier != TierKind::Baseline
-        && facts.expected_hit_tokens > 0.0;
+    let needed =
+        facts.state != CacheState::Cold && serves(facts) && facts.expected_hit_tokens > 0.0;
     let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
         let said = "no canary was asked, so that the text is not proven";
         return needed.then(|| (Status::Inconclusive, said.to_owned()));
@@ -325,34 +387,6 @@ fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
         let said = format!("{same} of {asked} canary answers stayed the same");
         (Status::Valid, said)
     })
-}
-
-/// The figures of the facts by name, the unit last, as records keep them.
-pub fn figures(facts: &Facts) -> BTreeMap<String, f64> {
-    let sources = facts.by_source;
-    let named = [
-        ("computed_tokens", sources.map(|s| s.computed_tokens)),
-        ("gpu_cache_tokens", sources.map(|s| s.gpu_tokens)),
-        ("external_tokens", sources.map(|s| s.external_tokens)),
-        ("expected_hit_tokens", Some(facts.expected_hit_tokens)),
-        ("shared_tokens", Some(facts.shared_tokens)),
-        ("repeated_tokens", Some(facts.repeated_tokens)),
-        ("lmcache_ram_tokens", facts.account.map(|a| a.ram_tokens)),
-        (
-            "lmcache_second_layer_tokens",
-            facts.account.map(|a| a.second_tokens),
-        ),
-        ("kv_bytes_per_token", facts.kv_bytes_per_token),
-        ("pcie_rx_bytes", facts.pcie_rx_bytes),
-        ("disk_read_bytes", facts.disk_read_bytes),
-        ("redis_read_bytes", facts.redis_read_bytes),
-        ("canaries_asked", facts.canaries.map(|c| f64::from(c.asked))),
-        ("canaries_same", facts.canaries.map(|c| f64::from(c.same))),
-    ];
-    named
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
 }
 
 #[cfg(test)]

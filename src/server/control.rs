@@ -194,6 +194,13 @@ impl Control {
         bail!("LMCache's /cache/clear answered {status}: {}", head(&text))
     }
 
+    /// The configuration that an LMCache server says it runs with, if it says it.
+    pub async fn lmcache_config(&self, lmcache_url: &str) -> Option<Value> {
+        let url = format!("{lmcache_url}/config");
+        let answer = self.http.get(&url).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+
     /// An LMCache server says that it is healthy.
     pub async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/healthcheck");

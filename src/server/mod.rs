@@ -4,6 +4,7 @@
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
 pub mod control;
+pub mod effective;
 pub mod external;
 pub mod facts;
 pub mod geometry;
@@ -81,10 +82,18 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
     let scope = Scope {
         templates: templates.filter(|folder| !folder.as_os_str().is_empty()),
         scratch_dir: scratch,
-        redis_url: &settings.redis.url,
+        redis_url: redis_url(settings),
         model: &cell.resolved.model,
     };
     render::render(&cell.tier, cell.resolved.server.lmcache, scope)
+}
+
+/// The Redis that settings name; where they name none, a place that stands for labrun's own.
+fn redis_url(settings: &Settings) -> &str {
+    match settings.redis.url.as_str() {
+        "" => "redis://127.0.0.1:6379",
+        url => url,
+    }
 }
 
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
@@ -124,7 +133,10 @@ pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
         Launcher::Sim => Ok(()),
         Launcher::External => external::attach(cell).map(drop),
-        Launcher::Process => process::check_programs(cell, settings),
+        Launcher::Process => {
+            redis_local::check(cell, settings)?;
+            process::check_programs(cell, settings)
+        }
     }
 }
 

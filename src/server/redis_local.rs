@@ -13,6 +13,10 @@ use super::free_port;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers::Mark;
 use super::redis::Redis;
+use crate::config::Settings;
+use crate::matrix::Cell;
+use crate::plan::server::Launcher;
+use crate::plan::tier::TierKind;
 
 /// The program that is started.
 const PROGRAM: &str = "redis-server";
@@ -31,20 +35,33 @@ pub struct LocalRedis {
 }
 
 /// Whether `redis-server` is in PATH.
-pub fn is_installed() -> bool {
+fn is_installed() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(PROGRAM).is_file())
+}
+
+/// Whether `cell` is served by a Redis that labrun starts for it: it has that tier, labrun starts
+/// the server too, and the settings name no Redis.
+pub fn is_needed(cell: &Cell, settings: &Settings) -> bool {
+    cell.tier.kind == TierKind::Redis
+        && cell.resolved.server.launcher == Launcher::Process
+        && settings.redis.url.is_empty()
+}
+
+/// Checks that it can be started where it is needed.
+pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
+    if is_needed(cell, settings) && !is_installed() {
+        bail!(
+            "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \
+             `redis.url` (LABRUN_REDIS__URL=redis://HOST:PORT)"
+        );
+    }
+    Ok(())
 }
 
 impl LocalRedis {
     /// Starts one on a free port of 127.0.0.1, its log in `folder`.
     pub fn start(folder: &Path, mark: &Mark) -> Result<Self> {
-        if !is_installed() {
-            bail!(
-                "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \
-                 `redis.url` (LABRUN_REDIS__URL=redis://HOST:PORT)"
-            );
-        }
         let port = free_port()?;
         let mut command = Command::new(PROGRAM);
         command

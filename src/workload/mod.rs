@@ -31,6 +31,7 @@ use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, Workloa
 use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 
 pub use body::tokenize_body;
+pub use shapes::default_question_len;
 
 /// When a request is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

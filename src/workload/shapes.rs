@@ -65,6 +65,11 @@ fn stream(workload: &Workload<'_>, what: &str, number: u32) -> Seed {
         .derive(&format!("{what}/{label}/{len}/{number}"))
 }
 
+/// Fresh tokens at the end of a prompt where the plan names no number.
+pub fn default_question_len(prompt_len: u32) -> u32 {
+    QUESTION_LEN.min((prompt_len / 2).max(1)).min(prompt_len)
+}
+
 /// Fresh tokens: the plan's number, or a default that a short prompt can hold.
 pub(crate) fn question_len(workload: &Workload<'_>) -> Result<u32, BuildError> {
     let prompt_len = workload.prompt_len.get();
@@ -79,7 +84,7 @@ pub(crate) fn question_len(workload: &Workload<'_>) -> Result<u32, BuildError> {
             question_len,
         }),
         Some(question_len) => Ok(question_len),
-        None => Ok(QUESTION_LEN.min((prompt_len / 2).max(1)).min(prompt_len)),
+        None => Ok(default_question_len(prompt_len)),
     }
 }
 

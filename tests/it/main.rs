@@ -6,6 +6,7 @@
 )]
 
 mod external;
+mod fault_table;
 mod faults;
 mod layering;
 #[cfg(feature = "nvtx")]

@@ -3,9 +3,21 @@ use super::*;
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {
     Facts {
+        limits: VerdictSpec::default(),
+        simulated: false,
         state: CacheState::Tier,
         tier: TierKind::Cpu,
+        survives_restart: false,
+        probe: None,
+        logs: LogCounts::default(),
+        page_cache: None,
+        pcie_tx_bytes: None,
+        pcie_method: None,
+        stored_tokens: None,
+        disk_write_bytes: None,
+        redis_write_bytes: None,
         ok: 10,
+        failed: 0,
         first_failure: None,
         by_source: Some(BySource {
             computed_tokens: 320.0,
@@ -248,4 +260,106 @@ fn a_workload_that_shares_nothing_is_a_control() {
         f.shared_tokens = 1_000.0;
     };
     check(too_short, Status::Invalid, "fill one chunk");
+}
+
+fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Probe {
+    Probe {
+        expected_tokens,
+        sources: BySource {
+            computed_tokens: 40.0,
+            gpu_tokens,
+            external_tokens,
+        },
+    }
+}
+
+#[test]
+fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
+    let said = "the state `tier` was not reached";
+    check(
+        |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
+        Status::Invalid,
+        said,
+    );
+    check(
+        |f| f.probe = Some(probed(768.0, 0.0, 512.0)),
+        Status::Invalid,
+        said,
+    );
+    check(
+        |f| f.probe = Some(probed(768.0, 0.0, 768.0)),
+        Status::Valid,
+        "expected",
+    );
+    let cold = |f: &mut Facts, external_tokens| {
+        f.state = CacheState::Cold;
+        f.probe = Some(probed(0.0, 0.0, external_tokens));
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+    };
+    check(|f| cold(f, 0.0), Status::Valid, "every prompt was computed");
+    check(
+        |f| cold(f, 256.0),
+        Status::Invalid,
+        "the state `cold` was not reached",
+    );
+}
+
+#[test]
+fn a_restart_is_judged_by_what_survives_it() {
+    let restart = |f: &mut Facts, survives, external_tokens| {
+        f.state = CacheState::Restart;
+        f.survives_restart = survives;
+        f.probe = Some(probed(768.0, 0.0, if survives { 768.0 } else { 0.0 }));
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0 - external_tokens,
+            gpu_tokens: 0.0,
+            external_tokens,
+        });
+    };
+    let lost = "does not survive a restart";
+    check(|f| restart(f, false, 0.0), Status::Valid, lost);
+    check(|f| restart(f, false, 9_000.0), Status::Invalid, lost);
+    check(|f| restart(f, true, 10_000.0), Status::Valid, "expected");
+    check(
+        |f| restart(f, true, 0.0),
+        Status::Invalid,
+        "served 0 of 10000",
+    );
+}
+
+#[test]
+fn what_the_logs_tell_is_no_valid_pass() {
+    let log = |f: &mut Facts, text: &str| f.logs = LogCounts::of(text);
+    let put = "batched put error: Timeout writing to socket";
+    check(|f| log(f, put), Status::Inconclusive, "1 puts or gets");
+    let degraded = "System will operate in degraded mode (recompute).";
+    check(|f| log(f, degraded), Status::Invalid, "degraded mode");
+}
+
+#[test]
+fn failures_beyond_the_planned_share_settle_nothing() {
+    check(
+        |f| f.failed = 5,
+        Status::Inconclusive,
+        "5 of 15 requests failed",
+    );
+    let allowed = |f: &mut Facts| {
+        f.failed = 5;
+        f.limits.failed_share = 0.5;
+    };
+    check(allowed, Status::Valid, "expected");
+}
+
+#[test]
+fn thresholds_are_the_plans() {
+    let short = |f: &mut Facts, served_share| {
+        f.limits.served_share = served_share;
+        f.expected_hit_tokens = 12_000.0;
+    };
+    check(|f| short(f, 0.9), Status::Invalid, "served 10000 of 12000");
+    check(|f| short(f, 0.8), Status::Valid, "served 10000 of 12000");
 }

@@ -203,6 +203,9 @@ impl Engine {
 
     /// Forgets the GPU prefix cache; false while requests hold blocks. The tiers keep theirs.
     pub fn reset_prefix_cache(&mut self) -> bool {
+        if self.spec.has(Fault::ResetIgnored) {
+            return true;
+        }
         !self.spec.has(Fault::ResetRefused) && self.pool.reset().is_ok()
     }
 

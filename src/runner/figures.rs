@@ -1,0 +1,119 @@
+//! The figures of a pass by name, the unit last, as records keep them.
+
+use std::collections::BTreeMap;
+
+use super::verdict::Facts;
+use crate::server::prom::Scrape;
+
+/// The figures that the verdict rests on, and what the logs tell of the tier's cost.
+pub fn of_facts(facts: &Facts) -> BTreeMap<String, f64> {
+    let sources = facts.by_source;
+    let probed = facts.probe;
+    let logs = &facts.logs;
+    let count = |number: u64| Some(number as f64);
+    let mean = |moved: super::log_counts::Moved| {
+        (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64)
+    };
+    let hits = sources.map(|s| s.gpu_tokens + s.external_tokens);
+    let named = [
+        ("computed_tokens", sources.map(|s| s.computed_tokens)),
+        ("gpu_cache_tokens", sources.map(|s| s.gpu_tokens)),
+        ("external_tokens", sources.map(|s| s.external_tokens)),
+        ("expected_hit_tokens", Some(facts.expected_hit_tokens)),
+        (
+            "hits_per_request_tokens",
+            hits.filter(|_| facts.ok > 0)
+                .map(|hits| hits / facts.ok as f64),
+        ),
+        ("shared_tokens", Some(facts.shared_tokens)),
+        ("repeated_tokens", Some(facts.repeated_tokens)),
+        ("lmcache_ram_tokens", facts.account.map(|a| a.ram_tokens)),
+        (
+            "lmcache_second_layer_tokens",
+            facts.account.map(|a| a.second_tokens),
+        ),
+        ("stored_tokens", facts.stored_tokens),
+        ("probe_expected_tokens", probed.map(|p| p.expected_tokens)),
+        ("probe_gpu_tokens", probed.map(|p| p.sources.gpu_tokens)),
+        (
+            "probe_external_tokens",
+            probed.map(|p| p.sources.external_tokens),
+        ),
+        ("kv_bytes_per_token", facts.kv_bytes_per_token),
+        ("pcie_rx_bytes", facts.pcie_rx_bytes),
+        ("pcie_tx_bytes", facts.pcie_tx_bytes),
+        ("disk_read_bytes", facts.disk_read_bytes),
+        ("disk_write_bytes", facts.disk_write_bytes),
+        ("redis_read_bytes", facts.redis_read_bytes),
+        ("redis_write_bytes", facts.redis_write_bytes),
+        ("canaries_asked", facts.canaries.map(|c| f64::from(c.asked))),
+        ("canaries_same", facts.canaries.map(|c| f64::from(c.same))),
+        (
+            "log_stored_tokens",
+            Some(logs.stored.tokens).filter(|t| *t > 0.0),
+        ),
+        (
+            "log_retrieved_tokens",
+            Some(logs.retrieved.tokens).filter(|t| *t > 0.0),
+        ),
+        ("tier_load_mean_ms", mean(logs.retrieved)),
+        ("tier_store_mean_ms", mean(logs.stored)),
+        ("lookup_timeouts", count(logs.lookup_timeouts)),
+        ("remote_errors", count(logs.remote_errors)),
+        ("allocation_failures", count(logs.allocation_failures)),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
+/// What the engine's own counters say of a pass besides where its tokens came from.
+pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
+    let grown = |name: &str| now.growth(before, name, None);
+    let mean_ms = |name: &str| {
+        let count = grown(&format!("{name}_count")).filter(|count| *count > 0.0)?;
+        Some(1e3 * grown(&format!("{name}_sum"))? / count)
+    };
+    let named = [
+        // Multi-process LMCache looks up and loads while a request waits in the queue.
+        (
+            "queue_time_mean_ms",
+            mean_ms("vllm:request_queue_time_seconds"),
+        ),
+        (
+            "prefill_time_mean_ms",
+            mean_ms("vllm:request_prefill_time_seconds"),
+        ),
+        ("preemptions", grown("vllm:num_preemptions_total")),
+        (
+            "kv_usage_end_percent",
+            now.sum("vllm:kv_cache_usage_perc", None)
+                .map(|share| 100.0 * share),
+        ),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_come_from_sums_and_counts_that_grew() {
+        let text = |sum, count| {
+            Scrape::parse(&format!(
+                "vllm:request_queue_time_seconds_sum{{e=\"0\"}} {sum}\n\
+                 vllm:request_queue_time_seconds_count{{e=\"0\"}} {count}\n\
+                 vllm:num_preemptions_total{{e=\"0\"}} 3\n"
+            ))
+        };
+        let figures = of_engine(&text(1.5, 12), &text(1.0, 2));
+        assert!((figures["queue_time_mean_ms"] - 50.0).abs() < 1e-9);
+        assert!(figures["preemptions"].abs() < 1e-9);
+        assert!(!figures.contains_key("prefill_time_mean_ms"), "not exposed");
+    }
+}

@@ -1,0 +1,318 @@
+//! What can be told of a matrix before a GPU second is spent.
+
+use std::time::Duration;
+
+use super::evidence::kv_bytes_per_token;
+use crate::config::Settings;
+use crate::matrix::{Cell, Matrix, shares_server};
+use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::plan::workload_spec::WorkloadKind;
+use crate::workload::default_question_len;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Passes will not be valid, or nothing will be served.
+    Problem,
+    /// Good to know.
+    Note,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What, in a sentence.
+    pub said: String,
+}
+
+/// Redis' default `proto-max-bulk-len`, bytes.
+const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
+/// An LMCache server evicts from its RAM above this share of it.
+const EVICTION_WATERMARK: f64 = 0.8;
+/// Tokens of a GPU block where the plan does not say it: vLLM's default on a GPU.
+const BLOCK_TOKENS: f64 = 16.0;
+const GIB: f64 = 1_073_741_824.0;
+
+/// What a start of vLLM takes where nothing is known of the machine.
+const START: Duration = Duration::from_secs(120);
+/// Prompt tokens that are computed in a second, and what a generated token takes: an 8B model on
+/// one data-centre GPU.
+const PREFILL_TOKENS_PER_S: f64 = 20_000.0;
+const TOKEN_S: f64 = 0.01;
+
+/// Everything that is found in `matrix`, the worst first.
+pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for cell in &matrix.cells {
+        for one in lint_cell(cell, settings) {
+            if !found.contains(&one) {
+                found.push(one);
+            }
+        }
+    }
+    found.sort_by_key(|one| one.severity);
+    found
+}
+
+/// Cells, server starts, and about how long it all takes, with what that rests on.
+pub fn cost(matrix: &Matrix) -> String {
+    let mut starts = 0_u32;
+    let mut seconds = 0.0;
+    let mut last: Option<&Cell> = None;
+    for cell in &matrix.cells {
+        let new = last.is_none_or(|last| !shares_server(last, cell));
+        let restarts = cell.resolved.run.states.contains(&CacheState::Restart);
+        let own_starts = u32::from(new) + u32::from(restarts);
+        starts += own_starts;
+        seconds += f64::from(own_starts) * start_s(cell) + load_s(cell);
+        last = Some(cell);
+    }
+    format!(
+        "{} cells, {starts} server starts, about {} (a guess: {} s a start, {PREFILL_TOKENS_PER_S:.0} \
+         prompt tokens/s, {:.0} ms a generated token)",
+        matrix.cells.len(),
+        shown_time(seconds),
+        matrix.cells.first().map_or(0.0, start_s),
+        TOKEN_S * 1e3,
+    )
+}
+
+fn shown_time(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn start_s(cell: &Cell) -> f64 {
+    let server = &cell.resolved.server;
+    match server.launcher {
+        Launcher::Sim => server.sim.start_ms as f64 / 1e3,
+        Launcher::External => 0.0,
+        Launcher::Process => START.as_secs_f64(),
+    }
+}
+
+fn load_s(cell: &Cell) -> f64 {
+    let at = &cell.coordinates;
+    let run = &cell.resolved.run;
+    let requests = f64::from(run.requests.get());
+    let computed = requests * f64::from(at.prompt_len.get()) / PREFILL_TOKENS_PER_S;
+    let generated = requests * f64::from(at.gen_len.get()) * TOKEN_S;
+    run.states.len() as f64 * (computed + generated / f64::from(at.concurrency.get()))
+}
+
+/// Sizes of one cell.
+struct Sizes {
+    /// Tokens that all prompts of a document share.
+    shared_tokens: u32,
+    /// Tokens of all documents.
+    set_tokens: f64,
+}
+
+fn sizes(cell: &Cell) -> Option<Sizes> {
+    let prompt_len = cell.coordinates.prompt_len.get();
+    let requests = cell.resolved.run.requests.get();
+    let (documents, question_len) = match &cell.workload.kind {
+        WorkloadKind::SharedPrefix {
+            documents,
+            questions_per_document,
+            question_len,
+        } => {
+            let asked = questions_per_document.map(|questions| requests.div_ceil(questions));
+            (documents.or(asked).unwrap_or(requests), *question_len)
+        }
+        WorkloadKind::EvictLoop {
+            documents,
+            question_len,
+        } => (*documents, *question_len),
+        WorkloadKind::MultiTurn {
+            turns, turn_len, ..
+        } => (requests.div_ceil(*turns), Some(*turn_len)),
+        WorkloadKind::Unique | WorkloadKind::Trace { .. } | WorkloadKind::Dataset { .. } => {
+            return None;
+        }
+    };
+    let question_len = question_len.unwrap_or_else(|| default_question_len(prompt_len));
+    let shared_tokens = prompt_len.saturating_sub(question_len);
+    Some(Sizes {
+        shared_tokens,
+        set_tokens: f64::from(documents) * f64::from(shared_tokens),
+    })
+}
+
+fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut add = |severity, said: String| found.push(Found { severity, said });
+    let place = format!(
+        "tier `{}`, prompts of {}",
+        cell.tier.name, cell.coordinates.prompt_len
+    );
+    let states = &cell.resolved.run.states;
+    let kind = cell.tier.kind;
+    let mode = cell.resolved.server.lmcache;
+    let bytes = kv_bytes_per_token(cell, settings);
+    if states.contains(&CacheState::Restart) && !kind.survives_restart(mode) {
+        let why = match kind {
+            TierKind::Baseline => "there is nothing that could survive it".to_owned(),
+            TierKind::Disk | TierKind::CpuDisk => {
+                "in-process, the index of its files is in memory".to_owned()
+            }
+            _ => "what it holds is in memory".to_owned(),
+        };
+        let said = format!(
+            "tier `{}` does not survive a restart ({why}): its `restart` pass measures computing \
+             again",
+            cell.tier.name
+        );
+        add(Severity::Note, said);
+    }
+    if matches!(cell.workload.kind, WorkloadKind::Dataset { .. }) {
+        let said = "a dataset's prompts are sent again as they are: where one is held whole, no \
+                    token is fresh, and a server may answer without loading anything";
+        add(Severity::Note, said.to_owned());
+    }
+    let warm = states.iter().any(|state| *state != CacheState::Cold);
+    if kind == TierKind::Redis
+        && let Some(bytes) = bytes
+    {
+        let value = bytes * f64::from(cell.tier.chunk_tokens());
+        if value > REDIS_VALUE_BYTES {
+            let said = format!(
+                "tier `{}`: a chunk of {} tokens is {:.0} MiB, more than the 512 MiB that Redis \
+                 takes as one value; lower `chunk_size`",
+                cell.tier.name,
+                cell.tier.chunk_tokens(),
+                value / f64::from(1 << 20),
+            );
+            add(Severity::Problem, said);
+        }
+    }
+    let Some(sizes) = sizes(cell).filter(|_| warm) else {
+        return found;
+    };
+    gpu(cell, &sizes, bytes, &place, &mut add);
+    if kind != TierKind::Baseline && states.iter().any(|state| *state >= CacheState::Tier) {
+        tier(cell, &sizes, bytes, &place, &mut add);
+    }
+    found
+}
+
+fn gpu(
+    cell: &Cell,
+    sizes: &Sizes,
+    bytes: Option<f64>,
+    place: &str,
+    add: &mut impl FnMut(Severity, String),
+) {
+    let Some(gpu_tokens) = gpu_tokens(cell, bytes) else {
+        return;
+    };
+    let set = sizes.set_tokens;
+    if cell.resolved.run.states.contains(&CacheState::Gpu) && set > gpu_tokens {
+        let said = format!(
+            "{place}: the documents are {set:.0} tokens, more than the {gpu_tokens:.0} that the GPU \
+             holds: the state `gpu` cannot be reached"
+        );
+        add(Severity::Problem, said);
+    } else if set <= gpu_tokens && cell.tier.kind != TierKind::Baseline {
+        let said = format!(
+            "{place}: the documents are {set:.0} tokens and fit the GPU's {gpu_tokens:.0}: outside \
+             a benchmark, that clears the GPU, the tier would hardly be asked"
+        );
+        add(Severity::Note, said);
+    }
+}
+
+/// Tokens that the GPU holds, where the plan says it.
+fn gpu_tokens(cell: &Cell, bytes: Option<f64>) -> Option<f64> {
+    let server = &cell.resolved.server;
+    if server.launcher == Launcher::Sim {
+        return Some(server.sim.gpu_kv_tokens as f64);
+    }
+    let number = |name: &str| server.args.get(name).and_then(serde_json::Value::as_f64);
+    if let Some(blocks) = number("num-gpu-blocks-override") {
+        return Some(blocks * number("block-size").unwrap_or(BLOCK_TOKENS));
+    }
+    let on_cpu = || {
+        let gib: f64 = server.env.get("VLLM_CPU_KVCACHE_SPACE")?.parse().ok()?;
+        Some(gib * GIB)
+    };
+    Some(number("kv-cache-memory-bytes").or_else(on_cpu)? / bytes?)
+}
+
+fn tier(
+    cell: &Cell,
+    sizes: &Sizes,
+    bytes: Option<f64>,
+    place: &str,
+    add: &mut impl FnMut(Severity, String),
+) {
+    let chunk = cell.tier.chunk_tokens();
+    let whole = sizes.shared_tokens / chunk * chunk;
+    if cell.tier.kind.uses_lmcache() && whole < sizes.shared_tokens {
+        let lost = sizes.shared_tokens - whole;
+        if f64::from(lost) > 0.1 * f64::from(sizes.shared_tokens) {
+            let said = format!(
+                "{place}: of {} shared tokens {whole} fill whole chunks of {chunk}; {lost} are \
+                 computed each time",
+                sizes.shared_tokens
+            );
+            add(Severity::Note, said);
+        }
+    }
+    let (Some(bytes), Some((name, capacity))) = (bytes, capacity_bytes(cell)) else {
+        return;
+    };
+    let set = bytes * sizes.set_tokens;
+    if set > capacity {
+        let said = format!(
+            "{place}: the documents are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
+             what is evicted is computed again, and the state `tier` will not be valid",
+            set / GIB,
+            capacity / GIB
+        );
+        add(Severity::Problem, said);
+    }
+    let staging = GIB * cell.tier.ram_gib();
+    let largest = bytes * f64::from(cell.coordinates.prompt_len.get());
+    if matches!(cell.tier.kind, TierKind::Disk | TierKind::Redis) && largest > staging {
+        let said = format!(
+            "{place}: one prompt is {:.1} GiB of KV, more than the staging buffer \
+             (`max_local_cpu_size`) of {:.1} GiB: stores will be cut short",
+            largest / GIB,
+            staging / GIB
+        );
+        add(Severity::Problem, said);
+    }
+}
+
+/// What a tier holds, and by which setting; absent where it knows no bound.
+fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
+    let tier = &cell.tier;
+    let server = &cell.resolved.server;
+    let in_process = server.lmcache == LmcacheMode::InProcess;
+    let ram = GIB * tier.ram_gib();
+    let disk = || {
+        let set = tier.settings.get("max_local_disk_size");
+        GIB * set.and_then(serde_json::Value::as_f64).unwrap_or(20.0)
+    };
+    match tier.kind {
+        TierKind::Cpu if !in_process => Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram)),
+        TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
+        TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
+        TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
+        TierKind::Redis if server.launcher == Launcher::Sim => {
+            Some(("`redis_gib`", GIB * server.sim.redis_gib))
+        }
+        TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::Redis => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+use super::*;
+use crate::config::Config;
+use crate::plan::Plan;
+
+const PLAN: &str = r#"
+name = "t"
+model = "m"
+[matrix]
+tier = ["cpu"]
+prompt_len = [1000]
+gen_len = [4]
+concurrency = [1]
+label = ["rag"]
+[run]
+requests = 10
+states = ["cold", "tier"]
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "sim"
+[server.sim]
+start_ms = 500
+"#;
+
+fn matrix(changes: &[(&str, &str)]) -> Matrix {
+    let mut text = PLAN.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let plan = Plan::parse(&text, "t.toml").unwrap_or_else(|problems| panic!("{problems}"));
+    Matrix::expand(&plan).unwrap()
+}
+
+fn said(changes: &[(&str, &str)], severity: Severity) -> String {
+    let settings = Config::load(None).unwrap().settings;
+    let found = lint(&matrix(changes), &settings);
+    let lines = found.iter().filter(|one| one.severity == severity);
+    lines
+        .map(|one| one.said.as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn a_sound_plan_has_no_problem() {
+    assert_eq!(said(&[], Severity::Problem), "");
+    let notes = said(&[], Severity::Note);
+    assert!(
+        notes.contains("of 968 shared tokens 768 fill whole chunks of 256"),
+        "{notes}"
+    );
+    assert!(notes.contains("fit the GPU's 224816"), "{notes}");
+}
+
+#[test]
+fn a_working_set_that_does_not_fit_is_told_for_gpu_and_tier() {
+    let small = [
+        ("start_ms = 500", "gpu_kv_tokens = 4000"),
+        ("\"tier\"]\n[w", "\"gpu\", \"tier\"]\n[w"),
+    ];
+    let problems = said(&small, Severity::Problem);
+    assert!(
+        problems.contains("the state `gpu` cannot be reached"),
+        "{problems}"
+    );
+    // 9680 tokens of 128 KiB are 1.2 GiB.
+    let tier = "[tier.cpu]\nmax_local_cpu_size = 1\n[server]";
+    let problems = said(&[("[server]", tier)], Severity::Problem);
+    assert!(
+        problems.contains("1.2 GiB of KV, more than the 1.0 GiB"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_redis_value_and_a_staging_buffer_have_limits() {
+    let tier = "[tier.redis]\nchunk_size = 8192\nmax_local_cpu_size = 0.5\n[server]";
+    let changes = [
+        ("\"cpu\"", "\"redis\""),
+        ("[1000]", "[9000]"),
+        ("requests = 10", "requests = 2"),
+        ("[server]", tier),
+    ];
+    let problems = said(&changes, Severity::Problem);
+    assert!(
+        problems.contains("a chunk of 8192 tokens is 1024 MiB"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("one prompt is 1.1 GiB of KV"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn what_no_restart_leaves_is_told() {
+    let changes = [
+        (
+            "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
+            "launcher = \"process\"",
+        ),
+        ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
+        ("[\"cpu\"]", "[\"cpu\", \"disk\", \"redis\"]"),
+    ];
+    let notes = said(&changes, Severity::Note);
+    assert!(notes.contains("tier `cpu` does not survive"), "{notes}");
+    assert!(
+        notes.contains("the index of its files is in memory"),
+        "{notes}"
+    );
+    assert!(!notes.contains("tier `redis` does not survive"), "{notes}");
+}
+
+#[test]
+fn the_cost_counts_starts_and_restarts() {
+    let text = cost(&matrix(&[
+        (
+            "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
+            "launcher = \"process\"",
+        ),
+        ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
+    ]));
+    assert!(
+        text.starts_with("1 cells, 2 server starts, about 4 min"),
+        "{text}"
+    );
+}

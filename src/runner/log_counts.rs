@@ -1,0 +1,238 @@
+//! What the servers' logs say of a pass: LMCache's lines, counted.
+//!
+//! Some of what goes wrong is told nowhere else: a put that timed out, a lookup that gave up, a
+//! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use crate::server::log::plain;
+
+/// How far some logs were written at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogMarks(Vec<(PathBuf, u64)>);
+
+impl LogMarks {
+    /// The lengths of `logs` now; one that is not there has none.
+    pub fn take(logs: impl IntoIterator<Item = PathBuf>) -> Self {
+        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
+        Self(
+            logs.into_iter()
+                .map(|path| {
+                    let length = length(&path);
+                    (path, length)
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether there is any log to read.
+    pub fn exist(&self) -> bool {
+        self.0.iter().any(|(_, length)| *length > 0)
+    }
+
+    /// What was written from `before` to now.
+    pub fn text_since(&self, before: &Self) -> String {
+        let mut text = String::new();
+        for (path, to) in &self.0 {
+            let from = before
+                .0
+                .iter()
+                .find(|(known, _)| known == path)
+                .map_or(0, |(_, length)| *length);
+            if let Some(part) = read(path, from, *to) {
+                text.push_str(&part);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+fn read(path: &PathBuf, from: u64, to: u64) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(to.saturating_sub(from))
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// LMCache's lines of one pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogCounts {
+    /// "Stored" lines, their tokens and their time.
+    pub stored: Moved,
+    /// "Retrieved" lines, their tokens and their time.
+    pub retrieved: Moved,
+    /// Stores that were cut short or given up for want of memory.
+    pub allocation_failures: u64,
+    /// Lookups that ran into their time-out: counted as misses.
+    pub lookup_timeouts: u64,
+    /// Puts or gets of a remote store that failed.
+    pub remote_errors: u64,
+    /// Reads or writes of files that failed.
+    pub file_errors: u64,
+    /// It started without its engine, or said that it is unhealthy.
+    pub degraded: bool,
+    /// Keys of its configuration that it did not know, and ignored.
+    pub unknown_keys: Vec<String>,
+    /// What `Using O_DIRECT for disk I/O` said, where it said it.
+    pub direct_io: Option<bool>,
+}
+
+/// Lines of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moved {
+    /// How many.
+    pub lines: u64,
+    /// Tokens in them.
+    pub tokens: f64,
+    /// Time in them, ms.
+    pub cost_ms: f64,
+}
+
+const ALLOCATION: [&str; 5] = [
+    "Local cpu memory under pressure so",
+    "No eviction candidates found in local cpu backend",
+    "Failed to allocate memory",
+    "Pinned host allocation failed",
+    "Memory allocation failed",
+];
+const LOOKUP_TIMEOUT: [&str; 2] = [
+    "Timeout occurred for rank",
+    "batched_async_contains timed out",
+];
+const REMOTE: [&str; 5] = [
+    "batched put error",
+    "batched get error",
+    "get blocking timeout",
+    "batched_get_non_blocking timed out",
+    "Timeout writing to socket",
+];
+const FILES: [&str; 3] = [
+    "Failed to O_DIRECT",
+    "File not found on disk",
+    "Failed to read file",
+];
+const DEGRADED: [&str; 2] = ["will operate in degraded mode", "LMCache is unhealthy"];
+
+impl LogCounts {
+    /// Counts the lines of `text`.
+    pub fn of(text: &str) -> Self {
+        let mut counts = Self::default();
+        for line in text.lines() {
+            counts.add(&plain(line));
+        }
+        counts
+    }
+
+    fn add(&mut self, line: &str) {
+        let says = |words: &[&str]| u64::from(words.iter().any(|word| line.contains(word)));
+        self.allocation_failures += says(&ALLOCATION);
+        self.lookup_timeouts += says(&LOOKUP_TIMEOUT);
+        self.remote_errors += says(&REMOTE);
+        self.file_errors += says(&FILES);
+        self.degraded |= says(&DEGRADED) > 0;
+        if let Some((_, rest)) = line.split_once("Unknown configuration key: ") {
+            let key = rest.split_whitespace().next().unwrap_or_default();
+            self.unknown_keys.push(key.to_owned());
+        }
+        if let Some((_, rest)) = line.split_once("Using O_DIRECT for disk I/O: ") {
+            self.direct_io = Some(rest.starts_with("True"));
+        }
+        self.stored.add(line, "Stored ");
+        self.retrieved.add(line, "Retrieved ");
+    }
+}
+
+impl Moved {
+    /// `... Stored 1024 out of total 1024 tokens. ... cost 5.6 ms` in-process,
+    /// `Stored 1024 tokens in 0.006 seconds` in multi-process mode.
+    fn add(&mut self, line: &str, verb: &str) {
+        let Some((_, rest)) = line.split_once(verb) else {
+            return;
+        };
+        let first = |text: &str| {
+            let word = text.split_whitespace().next().unwrap_or_default();
+            word.parse::<f64>().ok()
+        };
+        let Some(tokens) = first(rest).filter(|_| rest.contains("tokens")) else {
+            return;
+        };
+        self.lines += 1;
+        self.tokens += tokens;
+        let ms = rest.split_once(" cost ").and_then(|(_, cost)| first(cost));
+        let seconds = || {
+            let (_, time) = rest.split_once(" tokens in ")?;
+            Some(first(time)? * 1e3)
+        };
+        self.cost_ms += ms.or_else(seconds).unwrap_or(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_both_modes_are_counted() {
+        let counts = LogCounts::of(
+            "(EngineCore pid=1) \u{1b}[32m[x] LMCache INFO:\u{1b}[0m [req_id=a] Stored 1024 out of \
+             total 1024 tokens. size: 0.1250 GB, cost 5.6131 ms, throughput: 22.2 GB/s; \
+             offload_time: 4.4 ms, put_time: 1.0 ms (cache_engine.py:561)\n\
+             [x] LMCache INFO: [req_id=b] Retrieved 512 out of 512 required tokens (from 512 total \
+             tokens). size: 0.1 gb, cost 151.5 ms, throughput: 0.8 GB/s; (cache_engine.py)\n\
+             [x] LMCache INFO: Retrieved 1024 tokens in 0.006 seconds (engine_driven.py:514)\n",
+        );
+        assert_eq!((counts.stored.lines, counts.stored.tokens), (1, 1024.0));
+        assert!((counts.stored.cost_ms - 5.6131).abs() < 1e-9);
+        assert_eq!(
+            (counts.retrieved.lines, counts.retrieved.tokens),
+            (2, 1536.0)
+        );
+        assert!((counts.retrieved.cost_ms - 157.5).abs() < 1e-9);
+        assert!(!counts.degraded && counts.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn what_went_wrong_is_counted_by_kind() {
+        let counts = LogCounts::of(
+            "ERROR: Failed to initialize LMCacheManager components: x. System will operate in \
+             degraded mode (recompute).\n\
+             WARNING: Unknown configuration key: chunk_sise (source: file: /a.yaml)\n\
+             ERROR: Timeout occurred for rank 0, recreating all sockets\n\
+             WARNING: batched put error: Timeout writing to socket\n\
+             WARNING: Local cpu memory under pressure so choosing to store only  3 total chunks\n\
+             INFO: Using O_DIRECT for disk I/O: False (local_disk_backend.py:151)\n",
+        );
+        assert!(counts.degraded);
+        assert_eq!(counts.unknown_keys, ["chunk_sise"]);
+        assert_eq!((counts.lookup_timeouts, counts.remote_errors), (1, 1));
+        assert_eq!(counts.allocation_failures, 1);
+        assert_eq!(counts.direct_io, Some(false));
+    }
+
+    #[test]
+    fn only_what_was_written_since_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.log");
+        std::fs::write(&path, "Stored 1 out of total 1 tokens\n").unwrap();
+        let logs = || [path.clone(), dir.path().join("none.log")];
+        let before = LogMarks::take(logs());
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("Stored 2 out of total 2 tokens\n");
+        std::fs::write(&path, text).unwrap();
+        let part = LogMarks::take(logs()).text_since(&before);
+        assert_eq!(
+            (
+                part.matches("Stored").count(),
+                LogCounts::of(&part).stored.lines
+            ),
+            (1, 1)
+        );
+        assert!(part.contains("Stored 2"));
+    }
+}

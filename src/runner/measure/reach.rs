@@ -1,0 +1,209 @@
+//! Brings the caches into a state, and proves it by a prompt of its own before the clock starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::{Kept, Measuring};
+use crate::load::{Endpoint, RequestRecord};
+use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::runner::event::{Event, Phase};
+use crate::runner::evidence::{Snapshot, cache_unit, whole_units};
+use crate::runner::page_cache;
+use crate::runner::session::Failure;
+use crate::runner::verdict::{BySource, PageCache, Probe};
+use crate::workload::Schedule;
+
+/// How long a tier may take to store what the fill left, before the cell goes on with a warning.
+const QUIET_LIMIT: Duration = Duration::from_secs(120);
+/// How long the engine's counters may take to tell of an answer that has arrived.
+const COUNTED_LIMIT: Duration = Duration::from_secs(2);
+
+/// A state as it was reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub(super) state: CacheState,
+    pub(super) page_cache: Option<PageCache>,
+    pub(super) probe: Option<Probe>,
+}
+
+impl Measuring<'_> {
+    /// Brings the caches into `state` and probes it.
+    pub(super) async fn reach(
+        &mut self,
+        state: CacheState,
+        after_restart: Option<&Arc<Schedule>>,
+        probe: Option<&Arc<Schedule>>,
+        kept: &mut Kept<'_>,
+    ) -> Result<Reached, Failure> {
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Warm,
+            state: Some(state),
+        });
+        let mut page_cache = None;
+        match state {
+            // Every prompt of the cell is new to the server, and after the cold pass or the fill
+            // its documents are in the GPU cache as far as they fit.
+            CacheState::Cold | CacheState::Gpu => {}
+            CacheState::Tier => {
+                self.wait_until_stored(kept).await;
+                page_cache = self.keep_page_cache_out(kept);
+                let cleared = self.clear_all_but_the_tier().await;
+                cleared.map_err(Failure::of(Phase::Warm))?;
+            }
+            CacheState::Restart => {
+                self.wait_until_stored(kept).await;
+                self.restart().await?;
+                if let Some(warmup) = after_restart {
+                    self.unmeasured(warmup, "warm-up", kept).await?;
+                    self.wait_until_stored(kept).await;
+                }
+                page_cache = self.keep_page_cache_out(kept);
+            }
+        }
+        let probe = self.probe(state, probe).await?;
+        Ok(Reached {
+            state,
+            page_cache,
+            probe,
+        })
+    }
+
+    /// Waits until nothing that tells of stores moves any more.
+    pub(super) async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
+        if !matches!(self.cell.tier.kind, TierKind::Baseline) {
+            // LMCache publishes its in-process counters every 10 s; files tell sooner.
+            let pause = match self.cell.resolved.server.launcher {
+                Launcher::Sim => Duration::from_millis(25),
+                Launcher::Process | Launcher::External => Duration::from_millis(250),
+            };
+            let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
+            if quiet.is_err() {
+                let seconds = QUIET_LIMIT.as_secs();
+                kept.warnings
+                    .push(format!("the tier was still storing after {seconds} s"));
+            }
+        }
+    }
+
+    async fn quiet(&self, pause: Duration) {
+        let mut last = None;
+        let mut equal = 0;
+        while equal < 3 {
+            let snapshot = Snapshot::take(self.session).await;
+            let now = (snapshot.store_progress(), self.session.scratch_bytes());
+            let same = last.as_ref() == Some(&now) && snapshot.second_layer_stored();
+            equal = if same { equal + 1 } else { 0 };
+            last = Some(now);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn clear_all_but_the_tier(&self) -> Result<()> {
+        let server = &self.cell.resolved.server;
+        if server.gpu_prefix_cache() {
+            self.session.control.reset_prefix_cache().await?;
+        }
+        let pure_second_layer = matches!(self.cell.tier.kind, TierKind::Disk | TierKind::Redis);
+        if let Some(url) = self.session.server.lmcache_url()
+            && server.lmcache == LmcacheMode::MultiProcess
+            && pure_second_layer
+        {
+            self.session.control.clear_lmcache_l1(url).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the server and starts it again. Redis and the tier's files stay.
+    async fn restart(&mut self) -> Result<(), Failure> {
+        self.session.restart(self.cell, self.scope).await?;
+        let url = &self.session.control.endpoint().url;
+        self.endpoint = Endpoint::parse(url).map_err(|error| Failure {
+            phase: Phase::Ready,
+            error: error.into(),
+        })?;
+        Ok(())
+    }
+
+    /// A disk tier that does not read with `O_DIRECT` would be read from RAM.
+    fn keep_page_cache_out(&self, kept: &mut Kept<'_>) -> Option<PageCache> {
+        if !self.cell.tier.kind.uses_disk() {
+            return None;
+        }
+        let rendered = self.session.rendered.as_ref()?;
+        if page_cache::is_bypassed(&rendered.text) {
+            return Some(PageCache::Direct);
+        }
+        match page_cache::drop_files(self.session.scratch()) {
+            Ok(files) => Some(PageCache::Dropped { files }),
+            Err(error) => {
+                let said = format!("the page cache of the tier's files was not dropped: {error:#}");
+                kept.warnings.push(said);
+                None
+            }
+        }
+    }
+
+    /// Asks a prompt whose document was asked about before, and sees where its tokens come from.
+    /// The first time, in a cold state or a fill, that must be nowhere.
+    pub(super) async fn probe(
+        &mut self,
+        state: CacheState,
+        probe: Option<&Arc<Schedule>>,
+    ) -> Result<Option<Probe>, Failure> {
+        // One whose document could not be filled tells nothing of a later state.
+        let Some(schedule) = probe.filter(|_| self.probe_filled != Some(false)) else {
+            return Ok(None);
+        };
+        let before = Snapshot::take(self.session).await;
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Warm))?;
+        if let Some(how) = died {
+            let error = anyhow!("{how} while the state `{state}` was probed");
+            return Err(Failure {
+                phase: Phase::Warm,
+                error,
+            });
+        }
+        let answered = load.tally().ok > 0;
+        self.probe_filled.get_or_insert(answered);
+        if !answered {
+            // What is wrong with the server shows in the pass.
+            return Ok(None);
+        }
+        let counted = load.records.iter().filter_map(RequestRecord::prompt_tokens);
+        let tokens = counted.map(f64::from).sum();
+        let Some(sources) = self.counted(&before, tokens).await else {
+            return Ok(None);
+        };
+        let unit = cache_unit(self.cell, state);
+        let expected = schedule
+            .requests
+            .iter()
+            .map(|planned| f64::from(whole_units(planned, unit)));
+        let expected_tokens = expected.sum();
+        let is_cold = state == CacheState::Cold;
+        Ok((is_cold || expected_tokens > 0.0).then_some(Probe {
+            expected_tokens,
+            sources,
+        }))
+    }
+
+    /// The engine's counters since `before`, once they tell of `tokens`.
+    async fn counted(&self, before: &Snapshot, tokens: f64) -> Option<BySource> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let now = Snapshot::take(self.session).await;
+            let sources = now.by_source(before)?;
+            if sources.total() + 0.5 >= tokens || began.elapsed() > COUNTED_LIMIT {
+                return Some(sources);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

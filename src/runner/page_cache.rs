@@ -1,0 +1,69 @@
+//! Keeps the page cache from answering for a disk tier.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{Advice, fadvise};
+
+/// Whether a rendered LMCache configuration, YAML or arguments, reads and writes with `O_DIRECT`.
+pub fn is_bypassed(rendered: &str) -> bool {
+    rendered
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .any(|line| {
+            let Some((_, rest)) = line.split_once("use_odirect") else {
+                return false;
+            };
+            let value = rest.trim_start_matches(['"', '\'', ' ', ':']);
+            value.to_ascii_lowercase().starts_with("true")
+        })
+}
+
+/// Drops the pages of every file in `folder`, written ones after they are on the disk. Returns how
+/// many files that were.
+pub fn drop_files(folder: &Path) -> Result<u64> {
+    let mut files = 0;
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("reading the folder `{}`", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        // One that is removed meanwhile has no pages left.
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        if !file.metadata().is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        // A dirty page cannot be dropped.
+        file.sync_data()
+            .with_context(|| format!("syncing `{}`", path.display()))?;
+        fadvise(&file, 0, None, Advice::DontNeed)
+            .with_context(|| format!("dropping the pages of `{}`", path.display()))?;
+        files += 1;
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_key_are_seen() {
+        assert!(is_bypassed("a: 1\nextra_config: {\"use_odirect\":true}\n"));
+        assert!(is_bypassed("extra_config:\n  use_odirect: True\n"));
+        assert!(is_bypassed("- {\"type\":\"fs\",\"use_odirect\": true}"));
+        assert!(!is_bypassed("- {\"type\":\"fs\",\"use_odirect\": false}"));
+        assert!(!is_bypassed("# use_odirect: true\nchunk_size: 256"));
+    }
+
+    #[test]
+    fn files_are_synced_and_dropped() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        std::fs::write(dir.path().join("a"), vec![1; 1 << 16]).unwrap();
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        assert_eq!(drop_files(dir.path()).unwrap(), 1);
+        assert!(drop_files(&dir.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! Findings besides the three witnesses: the probe, the logs, the page cache.
+
+use super::{Facts, PageCache, Status, serves};
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+
+/// Whether so many requests failed that the others stand for nothing.
+pub(super) fn failures(facts: &Facts) -> Option<(Status, String)> {
+    let all = facts.ok + facts.failed;
+    let too_many = facts.failed as f64 > facts.limits.failed_share * all as f64;
+    (facts.ok > 0 && too_many).then(|| {
+        let first = facts.first_failure.as_deref().unwrap_or("unfinished");
+        let said = format!("{} of {all} requests failed; first: {first}", facts.failed);
+        (Status::Inconclusive, said)
+    })
+}
+
+/// Whether the state was reached, by a prompt of its own that was asked before the clock started.
+pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
+    let probe = facts.probe?;
+    let state = facts.state;
+    let enough = facts.limits.served_share * probe.expected_tokens;
+    let cached = probe.sources.gpu_tokens + probe.sources.external_tokens;
+    let (reached, said) = match state {
+        CacheState::Gpu => {
+            let tokens = probe.sources.gpu_tokens;
+            let expected = probe.expected_tokens;
+            (
+                tokens >= enough,
+                format!("the GPU cache held {tokens:.0} of {expected:.0} tokens of a probe"),
+            )
+        }
+        CacheState::Tier | CacheState::Restart if serves(facts) => {
+            let tokens = probe.sources.external_tokens;
+            let expected = probe.expected_tokens;
+            (
+                tokens >= enough,
+                format!("the tier served {tokens:.0} of {expected:.0} tokens of a probe"),
+            )
+        }
+        CacheState::Cold | CacheState::Tier | CacheState::Restart => (
+            cached < 1.0,
+            format!("{cached:.0} tokens of a probe came from a cache, where none should be left"),
+        ),
+    };
+    (!reached).then(|| {
+        (
+            Status::Invalid,
+            format!("the state `{state}` was not reached: {said}"),
+        )
+    })
+}
+
+/// What the logs say went wrong during the pass.
+pub(super) fn logs(facts: &Facts) -> Vec<(Status, String)> {
+    let mut findings = Vec::new();
+    let logs = &facts.logs;
+    // A pass that no tier serves is measured all the same; what its stores met is a warning there.
+    let status = match facts.state {
+        CacheState::Tier | CacheState::Restart => Status::Inconclusive,
+        CacheState::Cold | CacheState::Gpu => Status::Valid,
+    };
+    if logs.degraded {
+        let said = "LMCache runs in degraded mode: it stores nothing and serves nothing";
+        findings.push((Status::Invalid, said.to_owned()));
+    }
+    let told = [
+        (
+            logs.lookup_timeouts,
+            "lookups of the tier timed out and were counted as misses",
+        ),
+        (
+            logs.remote_errors,
+            "puts or gets of the remote store failed",
+        ),
+        (
+            logs.file_errors,
+            "reads or writes of the tier's files failed",
+        ),
+        (
+            logs.allocation_failures,
+            "stores were cut short for want of memory",
+        ),
+    ];
+    for (count, what) in told {
+        if count > 0 {
+            findings.push((status, format!("LMCache's log: {count} {what}")));
+        }
+    }
+    findings
+}
+
+/// How the page cache was kept from answering for the disk.
+pub(super) fn page_cache(facts: &Facts) -> Option<(Status, String)> {
+    let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
+    if !read || !matches!(facts.tier, TierKind::Disk | TierKind::CpuDisk) {
+        return None;
+    }
+    let said = match facts.page_cache? {
+        PageCache::Direct => "the disk is read with O_DIRECT, past the page cache".to_owned(),
+        PageCache::Dropped { files } => {
+            format!("the page cache of {files} files was dropped (fadvise) before the pass")
+        }
+    };
+    Some((Status::Valid, said))
+}

@@ -1,0 +1,293 @@
+//! What LMCache says that it runs with, against what it was told.
+//!
+//! It warns of an unknown key and goes on with its default, and a variable in its environment wins
+//! over its file: only what it says itself proves the configuration.
+
+use serde_json::{Map, Value};
+
+use super::log::plain;
+
+/// The line of the in-process engine that ends in its whole configuration, a Python dict.
+const ENGINE_LINE: &str = "Creating LMCacheEngine with config: ";
+
+/// The in-process engine's configuration, from its log; the last one where it was started twice.
+pub fn from_log(log: &str) -> Option<Map<String, Value>> {
+    let line = log.lines().rev().find(|line| line.contains(ENGINE_LINE))?;
+    let line = plain(line);
+    let (_, dict) = line.split_once(ENGINE_LINE)?;
+    let mut python = Python { rest: dict };
+    match python.value()? {
+        Value::Object(found) => Some(found),
+        _ => None,
+    }
+}
+
+/// Keys of an in-process file that did not take, one sentence each.
+pub fn differences(told: &Value, runs_with: &Map<String, Value>) -> Vec<String> {
+    let Value::Object(told) = told else {
+        return Vec::new();
+    };
+    told.iter()
+        .filter_map(|(key, told)| match runs_with.get(key) {
+            None => Some(format!("it does not know `{key}`")),
+            Some(now) if same(key, told, now) => None,
+            Some(now) => Some(format!("`{key}` is {now}, not {told}")),
+        })
+        .collect()
+}
+
+fn same(key: &str, told: &Value, now: &Value) -> bool {
+    match (told, now) {
+        (Value::Number(told), Value::Number(now)) => told
+            .as_f64()
+            .zip(now.as_f64())
+            .is_some_and(|(told, now)| (told - now).abs() <= 1e-9 * told.abs().max(1.0)),
+        (Value::String(told), Value::String(now)) if key == "local_disk" => {
+            let path = |text: &str| {
+                let text = text.strip_prefix("file://").unwrap_or(text);
+                text.trim_end_matches('/').to_owned()
+            };
+            path(told) == path(now)
+        }
+        // It masks a password when it shows a URL.
+        (Value::String(told), Value::String(now)) if told.contains('@') => {
+            let host = |text: &str| text.rsplit('@').next().unwrap_or_default().to_owned();
+            host(told) == host(now)
+        }
+        (Value::String(told), Value::String(now)) => told.eq_ignore_ascii_case(now),
+        // Lists may be written as comma strings.
+        (Value::String(told), Value::Array(now)) => {
+            let items = told.split(',').map(str::trim);
+            items.eq(now.iter().filter_map(Value::as_str))
+        }
+        (Value::Object(told), Value::Object(now)) => told
+            .iter()
+            .all(|(key, told)| now.get(key).is_some_and(|now| same(key, told, now))),
+        (told, now) => told == now,
+    }
+}
+
+/// Arguments of an `lmcache server` that did not take, from its `GET /config`.
+pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
+    let storage = &config["storage_manager"];
+    let l1 = &storage["l1_manager_config"];
+    let gib = |value: &Value| value.as_f64().map(|bytes| bytes / f64::from(1 << 30));
+    let mut wrong = Vec::new();
+    for pair in arguments.windows(2) {
+        let [name, told] = pair else { continue };
+        let number = |now: Option<f64>| match (told.parse::<f64>(), now) {
+            (Ok(told), Some(now)) => Some(((told - now).abs() < 1e-6, now.to_string())),
+            _ => None,
+        };
+        let word = |now: &Value| {
+            let now = now.as_str()?;
+            Some((told.eq_ignore_ascii_case(now), now.to_owned()))
+        };
+        let found = match name.as_str() {
+            "--chunk-size" => number(config["mp"]["chunk_size"].as_f64()),
+            "--l1-size-gb" => number(gib(&l1["memory_config"]["size_in_bytes"])),
+            "--eviction-policy" => word(&l1["eviction"]["eviction_policy"]),
+            "--l2-store-policy" => word(&storage["store_policy"]),
+            "--l2-prefetch-policy" => word(&storage["prefetch_policy"]),
+            "--l2-adapter" => {
+                wrong.extend(adapter_differences(told, storage));
+                continue;
+            }
+            _ => continue,
+        };
+        if let Some((false, now)) = found {
+            wrong.push(format!("`{name}` is {now}, not {told}"));
+        }
+    }
+    wrong
+}
+
+fn adapter_differences(told: &str, storage: &Value) -> Option<String> {
+    let told: Map<String, Value> = serde_json::from_str(told).ok()?;
+    let adapters = storage["l2_adapter_config"]["adapters"].as_array()?;
+    let holds = |adapter: &Value| {
+        told.iter().all(|(key, told)| match adapter.get(key) {
+            // What an adapter does not tell of itself cannot be compared.
+            None => true,
+            Some(now) => same(key, told, now),
+        })
+    };
+    (!adapters.iter().any(holds)).then(|| {
+        let shown = serde_json::to_string(adapters).unwrap_or_default();
+        format!("no L2 adapter is as it was told; it has {shown}")
+    })
+}
+
+/// Reads Python literals: what `repr` writes of a dict of plain values.
+struct Python<'a> {
+    rest: &'a str,
+}
+
+impl Python<'_> {
+    fn eat(&mut self, text: &str) -> bool {
+        self.rest = self.rest.trim_start();
+        let Some(rest) = self.rest.strip_prefix(text) else {
+            return false;
+        };
+        self.rest = rest;
+        true
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        for (word, value) in [
+            ("None", Value::Null),
+            ("True", Value::Bool(true)),
+            ("False", Value::Bool(false)),
+        ] {
+            if self.eat(word) {
+                return Some(value);
+            }
+        }
+        if self.eat("{") {
+            return self.dict();
+        }
+        for (open, close) in [("[", "]"), ("(", ")")] {
+            if self.eat(open) {
+                return self.list(close);
+            }
+        }
+        for quote in ['\'', '"'] {
+            if self.eat(&quote.to_string()) {
+                return self.string(quote);
+            }
+        }
+        self.word()
+    }
+
+    fn dict(&mut self) -> Option<Value> {
+        let mut map = Map::new();
+        while !self.eat("}") {
+            let key = match self.value()? {
+                Value::String(key) => key,
+                other => other.to_string(),
+            };
+            if !self.eat(":") {
+                return None;
+            }
+            map.insert(key, self.value()?);
+            self.eat(",");
+        }
+        Some(Value::Object(map))
+    }
+
+    fn list(&mut self, close: &str) -> Option<Value> {
+        let mut items = Vec::new();
+        while !self.eat(close) {
+            items.push(self.value()?);
+            self.eat(",");
+        }
+        Some(Value::Array(items))
+    }
+
+    fn string(&mut self, quote: char) -> Option<Value> {
+        let mut text = String::new();
+        let mut chars = self.rest.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => text.push(chars.next()?.1),
+                c if c == quote => {
+                    self.rest = &self.rest[at + c.len_utf8()..];
+                    return Some(Value::String(text));
+                }
+                c => text.push(c),
+            }
+        }
+        None
+    }
+
+    /// A number, or another word, kept as text.
+    fn word(&mut self) -> Option<Value> {
+        let end = self
+            .rest
+            .find([',', '}', ']', ')'])
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let word = word.trim();
+        if word.is_empty() {
+            return None;
+        }
+        let number = serde_json::from_str::<serde_json::Number>(word);
+        Some(number.map_or_else(|_| Value::String(word.to_owned()), Value::Number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const LOG: &str = "(EngineCore pid=1) [x] LMCache INFO: Creating LMCacheEngine with config: \
+        {'chunk_size': 256, 'local_cpu': False, 'max_local_cpu_size': 8.0, 'local_disk': '/d/', \
+        'remote_url': None, 'extra_config': {'use_odirect': True, 'x': \"it's\"}, \
+        'gds_path': [], 'odd': <Enum.A: 1>, 'nixl': (1, -2.5e3)} (cache_engine.py:149:lmcache)";
+
+    #[test]
+    fn a_python_dict_is_read_whole() {
+        let found = from_log(LOG).unwrap();
+        assert_eq!(found["max_local_cpu_size"], 8.0);
+        assert_eq!(found["remote_url"], Value::Null);
+        assert_eq!(found["extra_config"]["x"], "it's");
+        assert_eq!(found["nixl"], json!([1, -2500.0]));
+        assert_eq!(from_log("nothing"), None);
+    }
+
+    #[test]
+    fn a_knob_that_did_not_take_is_named() {
+        let runs_with = from_log(LOG).unwrap();
+        let told = json!({
+            "chunk_size": 256, "local_cpu": false, "max_local_cpu_size": 8,
+            "local_disk": "file:///d/", "extra_config": {"use_odirect": true},
+        });
+        assert_eq!(differences(&told, &runs_with), [""; 0]);
+        let told = json!({"chunk_size": 128, "local_cpu_": true, "extra_config": {"n": 1}});
+        let wrong = differences(&told, &runs_with);
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(
+            wrong[0].contains("`chunk_size` is 256, not 128"),
+            "{wrong:?}"
+        );
+        assert!(wrong[1].contains("does not know `local_cpu_`"), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_servers_answer_is_compared_with_its_arguments() {
+        let config = json!({
+            "mp": {"chunk_size": 256},
+            "storage_manager": {
+                "l1_manager_config": {
+                    "memory_config": {"size_in_bytes": 1_u64 << 30},
+                    "eviction": {"eviction_policy": "LRU"},
+                },
+                "store_policy": "default",
+                "l2_adapter_config": {"adapters": [{"base_path": "/d", "use_odirect": false}]},
+            },
+        });
+        let arguments = |adapter: &str, chunk: &str, policy: &str| {
+            let all = [
+                "--chunk-size",
+                chunk,
+                "--l1-size-gb",
+                "1.0",
+                "--l2-store-policy",
+                policy,
+                "--l2-adapter",
+                adapter,
+            ];
+            all.map(str::to_owned).to_vec()
+        };
+        let good = r#"{"type":"fs","base_path":"/d","use_odirect":false}"#;
+        let wrong = server_differences(&arguments(good, "256", "default"), &config);
+        assert_eq!(wrong, [""; 0]);
+        let bad = r#"{"type":"fs","base_path":"/d","use_odirect":true}"#;
+        let wrong = server_differences(&arguments(bad, "512", "skip_l1"), &config);
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[1].contains("default, not skip_l1"), "{wrong:?}");
+        assert!(wrong[2].contains("no L2 adapter"), "{wrong:?}");
+    }
+}

@@ -1,0 +1,177 @@
+//! `docs/faults.md` is true, and nothing that is sound is called otherwise.
+
+use labrun::plan::sim_spec::Fault;
+use serde_json::Value;
+
+use crate::support::{Lab, SimPlan};
+
+/// One row of the table.
+#[derive(Debug)]
+struct Row {
+    what: String,
+    tier: String,
+    ends_as: String,
+    said: String,
+}
+
+fn rows() -> Vec<Row> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1)
+        .map(|line| {
+            let cells: Vec<String> = line.trim_matches('|').split(" | ").map(cell).collect();
+            let [what, tier, ends_as, said] = cells.try_into().unwrap();
+            Row {
+                what,
+                tier,
+                ends_as,
+                said,
+            }
+        })
+        .collect()
+}
+
+fn cell(text: &str) -> String {
+    text.trim().trim_matches('|').trim().to_owned()
+}
+
+/// What a row's plan has under `[server]` and `[server.sim]`, and after them.
+fn plan_of(what: &str) -> (&'static str, String) {
+    let name = what.trim_matches('`');
+    let fault = format!("faults = [\"{name}\"]");
+    match name {
+        "slow-start" => ("ready_timeout_s = 1", fault),
+        "exit-mid-load" => ("", format!("{fault}\nfault_after_requests = 5")),
+        "stall" => (
+            "",
+            format!("{fault}\nfault_after_requests = 4\n[load]\nfirst_token_timeout_s = 1"),
+        ),
+        "http-500" | "cut-stream" => ("", format!("{fault}\nfault_every_requests = 3")),
+        "degraded" => ("", format!("{fault}\n[tier.cpu]\nlookup_timeout_ms = 50")),
+        "tier too small" => ("", "[tier.cpu]\nmax_local_cpu_size = 0.2".to_owned()),
+        "buffered reads" => (
+            "",
+            "[tier.disk]\nextra_config = { use_odirect = false }".to_owned(),
+        ),
+        "GPU too small" => ("", "gpu_kv_tokens = 2048".to_owned()),
+        "nothing" => ("", String::new()),
+        known if Fault::ALL.map(Fault::name).contains(&known) => ("", fault),
+        unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
+    }
+}
+
+/// How the worst of a cell ended, and everything that was said of it.
+fn end_of(cell: &Value) -> (String, String) {
+    let outcome = &cell["outcome"];
+    let passes = cell["passes"].as_array().unwrap();
+    let said: Vec<&str> = passes
+        .iter()
+        .flat_map(|pass| pass["verdict"]["reasons"].as_array().unwrap())
+        .chain([&outcome["error"]])
+        .filter_map(Value::as_str)
+        .collect();
+    let said = said.join("\n");
+    if outcome["kind"] == "failed" {
+        let phase = outcome["phase"].as_str().unwrap();
+        return (format!("failed in {phase}"), said);
+    }
+    let worst = ["invalid", "inconclusive", "valid"]
+        .into_iter()
+        .find(|word| passes.iter().any(|p| p["verdict"]["status"] == *word));
+    (worst.unwrap_or("not measured").to_owned(), said)
+}
+
+#[test]
+fn every_fault_ends_as_the_table_says() {
+    let rows = rows();
+    for fault in Fault::ALL {
+        let name = format!("`{fault}`");
+        assert!(rows.iter().any(|row| row.what == name), "no row of {name}");
+    }
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let (server, sim) = plan_of(&row.what);
+        let lab = Lab::new();
+        let tiers = format!("[\"{}\"]", row.tier);
+        let plan = SimPlan {
+            tiers: &tiers,
+            server,
+            start_ms: if row.what.contains("slow") { 500 } else { 1 },
+            sim: &sim,
+            ..SimPlan::default()
+        };
+        let with_gpu = "warmup = 1\nstates = [\"cold\", \"gpu\", \"tier\"]";
+        let text = plan.text().replace("warmup = 1", with_gpu);
+        lab.write("plan.toml", &text);
+        let ended = lab.labrun(&["plan.toml", "--out", "out"]);
+        let cells = lab.cells();
+        let Some((_, cell)) = cells.first() else {
+            wrong.push(format!("{row:?}: no cell\n{}", ended.stderr));
+            continue;
+        };
+        let (ends_as, said) = end_of(cell);
+        let is_true = match row.ends_as.as_str() {
+            "not valid" => ["inconclusive", "invalid"].contains(&ends_as.as_str()),
+            exactly => ends_as == exactly,
+        };
+        if !is_true || !said.contains(&row.said) {
+            wrong.push(format!("{row:?}\n  is: {ends_as}\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// Ten repeats of each kind of tier: fifty cells and more, with none but valid passes.
+#[test]
+fn no_clean_run_is_called_anything_but_valid() {
+    let plan = r#"
+name = "clean"
+model = "m"
+[matrix]
+tier = ["baseline", "cpu", "disk", "redis", "cpu+disk", "native"]
+prompt_len = [700]
+gen_len = [2]
+concurrency = [2]
+label = ["rag"]
+[run]
+requests = 3
+repeats = 9
+states = ["cold", "gpu", "tier"]
+order = "grouped"
+reuse = "server"
+warmup = 1
+canaries = 1
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "sim"
+[server.sim]
+start_ms = 1
+kv_bytes_per_token = 8192
+"#;
+    let lab = Lab::new();
+    lab.write("plan.toml", plan);
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let cells = lab.cells();
+    assert!(cells.len() >= 50, "{} cells", cells.len());
+    for (_, cell) in &cells {
+        for pass in cell["passes"].as_array().unwrap() {
+            let verdict = &pass["verdict"];
+            let tier = &cell["coordinates"]["tier"];
+            assert_eq!(
+                verdict["status"], "valid",
+                "{tier} {}: {verdict}",
+                pass["state"]
+            );
+            for row in pass["ledger"].as_array().unwrap() {
+                let (Some(expected), Some(moved)) =
+                    (row["expected_bytes"].as_f64(), row["moved_bytes"].as_f64())
+                else {
+                    continue;
+                };
+                assert!((moved / expected - 1.0).abs() < 0.05, "{tier}: {row}");
+            }
+        }
+    }
+}
