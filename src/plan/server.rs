@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
 pub use super::secret::is_secret_name;
@@ -90,6 +91,9 @@ pub struct ServerSpec {
     pub stop_grace: Duration,
     /// What the simulator pretends to be.
     pub sim: SimSpec,
+    /// `[profile]`: which profilers watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileSpec>,
 }
 
 /// Arguments that labrun sets itself, and from what.
@@ -137,6 +141,7 @@ impl ServerSpec {
             sim: sim
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,
+            profile: None,
         };
         table.finish();
         spec.check(table, url.as_ref(), lmcache.as_ref(), sim.as_ref());

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::event::{Event, Phase};
 use super::evidence::{PassFacts, Snapshot, first_failure};
+use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, judge};
@@ -121,11 +122,15 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
+        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
         let started = self.scope.epoch.elapsed();
         let (load, died) = self
             .drive(schedule)
             .await
             .map_err(Failure::of(Phase::Load))?;
+        if died.is_none() {
+            profiled.close(&self.session.control, kept.warnings).await;
+        }
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Verify,
             state: Some(state),

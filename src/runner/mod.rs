@@ -9,6 +9,7 @@ pub mod lint;
 pub mod log_counts;
 mod measure;
 pub mod page_cache;
+mod profile;
 pub mod ranges;
 mod requests;
 pub mod session;

@@ -13,6 +13,7 @@ mod layering;
 mod nvtx;
 mod plan_errors;
 mod process;
+mod profile;
 mod real_stack;
 mod redis;
 mod resume;

@@ -238,10 +238,13 @@ impl SimServer {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let mut server = lab.command(&["sim", "--port", &port.to_string()]);
-        let _child = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+        let child = Kill(server.stderr(Stdio::null()).spawn().unwrap());
         let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         assert!(wait_until(Duration::from_secs(20), listens));
-        Self { port, _child }
+        Self {
+            port,
+            _child: child,
+        }
     }
 
     pub fn url(&self) -> String {
