@@ -77,6 +77,7 @@ pub fn manifest(target: &Target, started: WallClock) -> Result<Value> {
         },
         "launcher": launcher,
         "host": host(),
+        "client_floor": super::floor::of_this_machine(&config.settings.paths.results),
         "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
         "settings": serde_json::to_value(&config.settings)?,
         "settings_from": config.origins,
@@ -108,7 +109,8 @@ fn commit_of_working_folder() -> Option<String> {
     })
 }
 
-fn host() -> Value {
+/// The machine, as manifests name it.
+pub fn host() -> Value {
     let read = |path: &str| {
         std::fs::read_to_string(path)
             .map(|text| text.trim().to_owned())

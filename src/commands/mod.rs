@@ -2,6 +2,7 @@
 
 mod bench;
 mod clean;
+mod floor;
 mod manifest;
 mod plan;
 mod plot;

@@ -118,3 +118,46 @@ fn the_plan_shows_the_wrapped_line() {
     let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
     assert!(ended.stdout.contains("nsys profile"), "{}", ended.stdout);
 }
+
+/// The real vLLM on a CPU, whose platform has PyTorch's profiler only.
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn real_stack_a_real_vllm_is_profiled_around_each_window() {
+    let lab = Lab::new();
+    let plan = include_str!("../../plans/real_cpu.toml");
+    let plan: toml::Table = plan.parse().unwrap();
+    let server = |key: &str| toml::to_string(&plan["server"][key]).unwrap();
+    let text = format!(
+        "name = \"profiled\"\nmodel = {}\n[matrix]\ntier = [\"baseline\"]\nprompt_len = [600]\n\
+         gen_len = [4]\nconcurrency = [1]\nlabel = [\"rag\"]\n[run]\nrequests = 2\n\
+         states = [\"cold\", \"gpu\"]\nwarmup = 1\n[workload.rag]\nkind = \"shared-prefix\"\n\
+         [server]\nlauncher = \"process\"\nprompt_token_ids = {}\n[server.args]\n{}\n[server.env]\n{}\n\
+         [profile]\nnsys = false\nprofiler = \"torch\"\n",
+        plan["model"],
+        plan["server"]["prompt_token_ids"],
+        server("args"),
+        server("env"),
+    );
+    lab.write("plan.toml", &text);
+    let config = crate::real_stack::stack().join("labrun.toml");
+    let arguments = [
+        "plan.toml",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        "out",
+    ];
+    lab.labrun(&arguments).expect_code(0);
+    let (path, cell) = lab.cells().remove(0);
+    assert_eq!(cell["passes"].as_array().unwrap().len(), 2);
+    let warnings = cell["warnings"].to_string();
+    assert!(warnings.contains("\"profiled: "), "{warnings}");
+    assert!(!warnings.contains("not profiled"), "{warnings}");
+    let log = std::fs::read_to_string(path.join("server.log")).unwrap();
+    for route in ["POST /start_profile", "POST /stop_profile"] {
+        assert_eq!(log.matches(route).count(), 2, "{route}:\n{log}");
+    }
+    let traces = lab.files("out/profiles");
+    assert!(!traces.is_empty(), "PyTorch wrote no trace");
+    lab.assert_no_server_is_left();
+}
