@@ -34,6 +34,8 @@ pub mod aggregate;
 
 pub mod report;
 
+pub mod diff;
+
 pub mod progress;
 
 pub mod cli;

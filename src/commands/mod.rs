@@ -2,12 +2,15 @@
 
 mod bench;
 mod clean;
+mod diff;
 mod floor;
+mod keep;
 mod manifest;
 mod plan;
 mod plot;
 mod report;
 mod run;
+mod sides;
 mod sim;
 mod target;
 mod telemetry;
@@ -35,6 +38,8 @@ pub enum ExitStatus {
     CellsFailed,
     /// Wrong usage, or a wrong plan.
     Usage,
+    /// `diff --fail-on` found something.
+    Regression,
     /// Interrupted.
     Interrupted,
 }
@@ -45,6 +50,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Success => 0,
             ExitStatus::CellsFailed => 1,
             ExitStatus::Usage => 2,
+            ExitStatus::Regression => 3,
             ExitStatus::Interrupted => 130,
         })
     }
@@ -73,6 +79,8 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Diff(args)) => diff::diff(&args),
+        Some(Command::Keep(args)) => keep::keep(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
