@@ -230,6 +230,11 @@ fn write_targets(out: &mut impl io::Write, compared: &Compared) -> io::Result<()
             "{what:<58} {stall:>9.2} {seen:>9.2} {best:>9.2}  {verdict}"
         )?;
     }
+    write_tally(out, case, client)
+}
+
+/// Whether every request of every round was sent, ended well and kept all of its tokens.
+fn write_tally(out: &mut impl io::Write, case: &Case, client: &[Side]) -> io::Result<()> {
     let whole = client.iter().all(|side| {
         let tally = side.tally;
         tally.sent == tally.ok + tally.failed + tally.unfinished
@@ -242,7 +247,8 @@ fn write_targets(out: &mut impl io::Write, compared: &Compared) -> io::Result<()
     });
     writeln!(
         out,
-        "{name}: {}; {events} tokens kept  {}",
+        "{}: {}; {events} tokens kept  {}",
+        case.name,
         sum(&tally),
         met(whole)
     )
