@@ -12,7 +12,7 @@
 /// What a range is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A run. Its payload counts cells.
+    /// A run. Its payload counts the cells that are to run.
     Run,
     /// A cell. Its payload, and that of its phases, is the cell's place in the order, from 1.
     Cell,

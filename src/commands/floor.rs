@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::manifest::{WallClock, host};
+use super::manifest::WallClock;
+use super::provenance::host;
 use crate::load::bench::Calibration;
 use crate::record::writer::write_synced;
 

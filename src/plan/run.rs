@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use super::problem::suggestion;
 use super::reader::{Located, TableReader};
 use super::state::CacheState;
@@ -49,6 +50,9 @@ pub struct RunSpec {
     /// Prompts asked one by one in each state, whose text must not change; 0 asks none, and then
     /// no tier can be proven.
     pub canaries: u32,
+    /// Limits of time, pauses, and how many repeats.
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 impl RunSpec {
@@ -61,11 +65,9 @@ impl RunSpec {
         {
             spec.requests = count;
         }
-        if let Some(found) = table.read("repeats", up_to(10_000))
-            && let Some(count) = Repeat::new(found.value)
-        {
-            spec.repeats = count;
-        }
+        let (repeats, pace) = Pace::read(table);
+        spec.repeats = repeats.unwrap_or(spec.repeats);
+        spec.pace = pace;
         if let Some(found) = table.read("states", array(string)) {
             spec.states = read_states(table, &found);
         }
@@ -109,6 +111,7 @@ impl Default for RunSpec {
             seed: Seed(42),
             warmup: 2,
             canaries: 2,
+            pace: Pace::default(),
         }
     }
 }

@@ -17,8 +17,8 @@ impl RunRanges {
     /// Begins and ends what `event` does.
     pub fn see(&mut self, event: &Event<'_>) {
         match event {
-            Event::RunStarted { cells, .. } => {
-                self.run = Some(ranges::start(Kind::Run, *cells as u64));
+            Event::RunStarted { work } => {
+                self.run = Some(ranges::start(Kind::Run, work.todo.len() as u64));
             }
             Event::CellStarted { position, .. } => {
                 self.end_cell();
@@ -34,7 +34,7 @@ impl RunRanges {
                 self.end_cell();
                 drop(self.run.take());
             }
-            Event::LoadStarted { .. } => {}
+            Event::CellSkipped { .. } | Event::LoadStarted { .. } => {}
         }
     }
 

@@ -9,7 +9,9 @@ mod diff;
 mod external;
 mod fault_table;
 mod faults;
+mod faulty;
 mod layering;
+mod limits;
 #[cfg(feature = "nvtx")]
 mod nvtx;
 mod plan_errors;
@@ -20,6 +22,7 @@ mod redis;
 mod resume;
 mod run_sim;
 mod secrets;
+mod shards;
 mod stopping;
 mod support;
 mod tls;
