@@ -9,9 +9,10 @@ use console::Term;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, print, runtime, say, width};
+use super::{ExitStatus, floor, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
+use crate::config::Config;
 use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, bench, drive};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
@@ -37,6 +38,12 @@ pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
     if args.calibrate {
         let floor = runtime.block_on(bench::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
+        let results = Config::load(None)?.settings.paths.results;
+        let kept = floor::keep(&floor, &results)?;
+        say(&format!(
+            "kept in {}; manifests of runs tell it",
+            kept.display()
+        ));
         return Ok(ExitStatus::Success);
     }
     let Some(url) = &args.url else {

@@ -5,6 +5,7 @@ mod clean;
 mod diff;
 mod exchange;
 mod doctor;
+mod floor;
 mod keep;
 mod manifest;
 mod merge;

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::event::{Event, Phase};
 use super::evidence::{PassFacts, Snapshot, first_failure};
+use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, judge};
@@ -131,11 +132,7 @@ impl Measuring<'_> {
             state: Some(state),
         });
         let edge = self.watch.begin(self.session).await;
-        let started = self.scope.epoch.elapsed();
-        let (load, died) = self
-            .drive(schedule)
-            .await
-            .map_err(Failure::of(Phase::Load))?;
+        let (started, load, died) = self.measured(schedule, kept).await?;
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Verify,
             state: Some(state),
@@ -192,6 +189,24 @@ impl Measuring<'_> {
             },
             ended,
         ))
+    }
+
+    /// The requests of a pass, under the plan's profilers; and when they began.
+    async fn measured(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        kept: &mut Kept<'_>,
+    ) -> Result<(Duration, LoadOutcome, Option<String>), Failure> {
+        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
+        let started = self.scope.epoch.elapsed();
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
+        if died.is_none() {
+            profiled.close(&self.session.control, kept.warnings).await;
+        }
+        Ok((started, load, died))
     }
 
     /// Requests that are sent for what they leave behind.

@@ -12,6 +12,8 @@ pub mod log_counts;
 pub mod machine;
 mod measure;
 pub mod page_cache;
+mod profile;
+pub mod ranges;
 pub mod repeats;
 mod requests;
 pub mod session;

@@ -15,8 +15,11 @@ mod faults;
 mod faulty;
 mod layering;
 mod limits;
+#[cfg(feature = "nvtx")]
+mod nvtx;
 mod plan_errors;
 mod process;
+mod profile;
 mod real_stack;
 mod redis;
 mod report;
@@ -27,4 +30,5 @@ mod shards;
 mod stopping;
 mod support;
 mod telemetry;
+mod tls;
 mod workloads;
