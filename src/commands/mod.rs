@@ -3,8 +3,8 @@
 mod bench;
 mod clean;
 mod diff;
-mod exchange;
 mod doctor;
+mod exchange;
 mod floor;
 mod keep;
 mod manifest;

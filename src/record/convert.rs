@@ -13,8 +13,8 @@ use crate::matrix::Cell;
 use crate::runner::verdict::{self, Status};
 use crate::runner::watch::{LEAST_COVER, PassTelemetry};
 use crate::runner::{self, CellResult, Pass};
-use crate::telemetry::sample::SeriesKey;
 use crate::server::docker::container::ContainerFacts;
+use crate::telemetry::sample::SeriesKey;
 
 /// Simulated where the server's version says so.
 pub fn source_of_version(version: Option<&str>) -> Source {

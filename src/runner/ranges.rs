@@ -34,7 +34,9 @@ impl RunRanges {
                 self.end_cell();
                 drop(self.run.take());
             }
-            Event::CellSkipped { .. } | Event::LoadStarted { .. } => {}
+            Event::CellSkipped { .. }
+            | Event::LaunchProgress { .. }
+            | Event::LoadStarted { .. } => {}
         }
     }
 

@@ -6,9 +6,9 @@
 )]
 
 mod diff;
-mod exchange;
 mod docker;
 mod docker_real_stack;
+mod exchange;
 mod external;
 mod fault_table;
 mod faults;
