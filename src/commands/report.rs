@@ -9,6 +9,7 @@ use crate::aggregate::Slo;
 use crate::cli::ReportArgs;
 use crate::record::reader::{RunData, read_run};
 use crate::record::writer::write_synced;
+use crate::report::timeline::timelines as timelines_of;
 use crate::report::{Drawing, Report, RunFacts};
 
 /// Writes the tables, figures and report of runs again and shows the tables.
@@ -46,13 +47,23 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         .collect::<Result<Vec<_>>>()?;
     let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
+    let timelines = folders.iter().zip(&runs);
+    let timelines = timelines
+        .map(|(folder, run)| timelines_of(folder, &run.cells))
+        .collect::<Result<Vec<_>>>()?
+        .concat();
     let report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
     let drawings = report.drawings()?;
     let into = out.join("figures");
-    let folder = if drawings.is_empty() { out } else { &into };
+    let folder = if drawings.is_empty() && timelines.is_empty() {
+        out
+    } else {
+        &into
+    };
     std::fs::create_dir_all(folder)
         .with_context(|| format!("making the folder `{}`", folder.display()))?;
     write_figures(&drawings, &into)?;
+    write_figures(&timelines, &into)?;
     for (name, text) in [
         ("summary.csv", report.summary_csv()),
         ("comparison.csv", report.comparison_csv()),

@@ -16,6 +16,7 @@ pub(crate) mod notes;
 pub(crate) mod number;
 pub(crate) mod section;
 pub(crate) mod table;
+pub mod timeline;
 pub(crate) mod wrap;
 
 use std::collections::BTreeSet;
