@@ -4,6 +4,8 @@
 
 pub mod units;
 
+pub mod ranges;
+
 pub mod metric;
 
 pub mod stats;

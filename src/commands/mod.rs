@@ -4,6 +4,8 @@ mod bench;
 mod clean;
 mod diff;
 mod doctor;
+mod exchange;
+mod floor;
 mod keep;
 mod manifest;
 mod merge;
@@ -85,6 +87,8 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
         Some(Command::Keep(args)) => keep::keep(&args),
+        Some(Command::Export(args)) => exchange::export(&args),
+        Some(Command::Import(args)) => exchange::import(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::docker_spec::DockerSpec;
+use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
 pub use super::secret::is_secret_name;
@@ -98,6 +99,9 @@ pub struct ServerSpec {
     /// What its container gets; absent for the other launchers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker: Option<DockerSpec>,
+    /// `[profile]`: which profilers watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileSpec>,
 }
 
 /// Arguments that labrun sets itself, and from what.
@@ -155,6 +159,7 @@ impl ServerSpec {
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,
             docker,
+            profile: None,
         };
         table.finish();
         spec.check(table, url.as_ref(), lmcache.as_ref(), sim.as_ref());

@@ -1,6 +1,7 @@
 //! `metrics_*.csv`: the requests of one pass, with the columns of the earlier lab first so that
 //! its scripts keep working.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
 use crate::record::csv;
-use crate::record::schema::{RequestRow, Source};
+use crate::record::schema::{CellRecord, RequestRow, Source};
 use crate::stats::quantile;
 
 /// The head. The first seven are the earlier lab's, times in seconds; ours follow in milliseconds.
@@ -65,6 +66,29 @@ pub fn write_lab_csv(
         csv::push_row(&mut text, &fields(row, coordinates, source));
     }
     fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// All requests of these cells as one table, with the columns of [`write_lab_csv`].
+pub fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
+    let axes: BTreeSet<&String> = cells
+        .iter()
+        .flat_map(|(cell, _)| cell.coordinates.extra.keys())
+        .collect();
+    let mut head = COLUMNS.map(str::to_owned).to_vec();
+    head.extend(axes.iter().map(|axis| (*axis).clone()));
+    let mut text = String::new();
+    csv::push_row(&mut text, &head);
+    for (cell, rows) in cells {
+        let mut at = cell.coordinates.clone();
+        // A cell without one of the axes has an empty field there.
+        for axis in &axes {
+            at.extra.entry((*axis).clone()).or_default();
+        }
+        for row in rows {
+            csv::push_row(&mut text, &fields(row, &at, cell.source));
+        }
+    }
+    text
 }
 
 fn fields(row: &RequestRow, at: &Coordinates, source: Source) -> Vec<String> {
@@ -125,8 +149,15 @@ fn count(value: Option<u32>) -> String {
 /// `metrics_<label>_<tier>_p<prompt>_g<gen>_c<concurrency>_r<repeat>_<state>.csv`, with the
 /// values of further axes before the state.
 pub fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
+    let mut name = cell_file_stem("metrics", at);
+    let _ = write!(name, "_{state}.csv");
+    name
+}
+
+/// The begin of the name of a file that belongs to the cell at `at`: `kind` and every coordinate.
+pub fn cell_file_stem(kind: &str, at: &Coordinates) -> String {
     let mut name = format!(
-        "metrics_{}_{}_p{}_g{}_c{}_r{}",
+        "{kind}_{}_{}_p{}_g{}_c{}_r{}",
         slug(&at.label),
         slug(&at.tier),
         at.prompt_len,
@@ -137,7 +168,6 @@ pub fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
     for value in at.extra.values() {
         let _ = write!(name, "_{}", slug(value));
     }
-    let _ = write!(name, "_{state}.csv");
     name
 }
 

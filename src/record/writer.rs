@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use super::convert::{cell_record, request_rows};
 use super::frame::write_parquet;
-use super::lab_csv::{lab_csv_name, write_lab_csv};
+use super::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use super::lock::Lock;
 use super::redact;
+use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
+use super::telemetry_frame::write_telemetry;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
 use crate::runner::session::LogPart;
@@ -156,7 +158,22 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
         write_lab_csv(&of_pass, at, record.source, &csv)?;
         rows.extend(of_pass);
     }
-    write_parquet(&rows, &folder.join("requests.parquet"))
+    write_parquet(&rows, &folder.join("requests.parquet"))?;
+    write_telemetry_files(folder, result)
+}
+
+/// What the machine did, in our own form and in the earlier lab's.
+fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
+    let watched = &result.telemetry;
+    if watched.series.is_empty() {
+        return Ok(());
+    }
+    let at = &result.cell.coordinates;
+    let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
+    write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
+    write_pcie_csv(&watched.series, &named("pcie_stats"))?;
+    let disk = watched.tier_disk.as_deref();
+    write_disk_csv(&watched.series, disk, &named("disk_io_stats"))
 }
 
 /// Copies the part of a log that belongs to this cell.

@@ -8,6 +8,7 @@ use super::figures;
 use super::log_counts::{LogCounts, LogMarks};
 use super::session::Session;
 use super::verdict::{BySource, Canaries, Facts, PageCache, Probe, TierAccount};
+use super::watch::PcieBytes;
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -159,6 +160,8 @@ pub struct PassFacts<'a> {
     pub before: &'a Snapshot,
     /// Counters after.
     pub after: &'a Snapshot,
+    /// Bytes over PCIe, where telemetry knows them for the whole pass.
+    pub pcie: Option<PcieBytes>,
     /// Counters once the tier had stored what the pass left; the ones after where nothing waited.
     pub settled: &'a Snapshot,
     /// What the probe of the state found.
@@ -202,9 +205,15 @@ impl PassFacts<'_> {
             account: self.account(&logs),
             logs,
             kv_bytes_per_token: kv_bytes_per_token(self.cell, self.settings),
-            pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
-            pcie_tx_bytes: stored("labrun_sim_pcie_tx_bytes_total"),
-            pcie_method: None,
+            pcie_rx_bytes: real(
+                simulated("labrun_sim_pcie_rx_bytes_total"),
+                self.pcie.map(|pcie| pcie.rx_bytes),
+            ),
+            pcie_tx_bytes: real(
+                stored("labrun_sim_pcie_tx_bytes_total"),
+                self.pcie.map(|pcie| pcie.tx_bytes),
+            ),
+            pcie_method: self.pcie.map(|pcie| pcie.method),
             disk_read_bytes: real(
                 simulated("labrun_sim_disk_read_bytes_total"),
                 after.io.read_since(&before.io).map(|bytes| bytes as f64),

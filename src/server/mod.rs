@@ -14,6 +14,7 @@ pub mod leftovers;
 pub mod log;
 pub mod proc_stat;
 pub mod process;
+pub mod profile;
 pub mod prom;
 pub mod ready;
 pub mod redis;
