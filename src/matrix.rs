@@ -1,5 +1,6 @@
 //! Plan to ordered, fully resolved cells. Pure: no I/O, no clock.
 
+pub mod controls;
 mod coordinates;
 pub mod inputs;
 
@@ -90,6 +91,9 @@ impl Matrix {
                     place(plan, &axes, index, variant, &mut placed);
                 }
             }
+        }
+        for (index, variant) in plan.variants.iter().enumerate() {
+            controls::place(plan, index, variant, &mut placed);
         }
         placed.sort_by_key(|p| p.rank);
         let mut seen = std::collections::HashSet::new();
