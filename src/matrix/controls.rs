@@ -152,15 +152,12 @@ launcher = "process"
 
     #[test]
     fn each_tier_has_one_of_each_kind_at_the_smallest_coordinates_on_its_own_server() {
-        let matrix = matrix("repeats = 2", "repeats = 2");
-        let found = controls(&matrix);
+        let all = matrix("repeats = 2", "repeats = 2");
+        let found = controls(&all);
         assert_eq!(found.len(), 4);
-        assert_eq!(matrix.cells.len(), 2 * 2 * 2 * 2 + 4);
-        assert_eq!(
-            matrix.server_starts(),
-            4,
-            "two tiers in two rounds, none more"
-        );
+        assert_eq!(all.cells.len(), 2 * 2 * 2 * 2 + 4);
+        let without = matrix("repeats = 2", "repeats = 2\ncontrols = false");
+        assert_eq!(all.server_starts(), without.server_starts());
         for cell in found {
             let at = &cell.coordinates;
             assert_eq!((at.prompt_len.get(), at.concurrency.get()), (1024, 1));
