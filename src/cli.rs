@@ -1,5 +1,7 @@
 //! The command line: clap types only.
 
+mod results;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,12 +10,14 @@ use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::record::resume::Retry;
 
+pub use results::{AllowWhat, DiffArgs, DiffFormat, KeepArgs};
+
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
 #[command(name = "labrun", version, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Exit codes: 0 good, 1 a cell failed or is invalid, 2 usage or plan error, \
-                        130 interrupted."
+                        3 a regression by `diff --fail-on`, 130 interrupted."
 )]
 pub struct Cli {
     /// What to do; without it, the plan is run.
@@ -33,6 +37,10 @@ pub enum Command {
     Plan(PlanArgs),
     /// Write the tables, figures and report of a run again, or of several runs together.
     Report(ReportArgs),
+    /// Say what differs between two runs, and whether it is more than noise.
+    Diff(DiffArgs),
+    /// Write a run's small tables to <results>/<plan>/, to be committed.
+    Keep(KeepArgs),
     /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
     Plot(PlotArgs),
     /// Send one load to a server that runs and print its table.

@@ -32,6 +32,8 @@ pub mod aggregate;
 
 pub mod report;
 
+pub mod diff;
+
 pub mod progress;
 
 pub mod cli;

@@ -2,11 +2,14 @@
 
 mod bench;
 mod clean;
+mod diff;
+mod keep;
 mod manifest;
 mod plan;
 mod plot;
 mod report;
 mod run;
+mod sides;
 mod sim;
 mod target;
 mod telemetry;
@@ -34,6 +37,8 @@ pub enum ExitStatus {
     CellsFailed,
     /// Wrong usage, or a wrong plan.
     Usage,
+    /// `diff --fail-on` found something.
+    Regression,
     /// Interrupted.
     Interrupted,
 }
@@ -44,6 +49,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Success => 0,
             ExitStatus::CellsFailed => 1,
             ExitStatus::Usage => 2,
+            ExitStatus::Regression => 3,
             ExitStatus::Interrupted => 130,
         })
     }
@@ -72,6 +78,8 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Diff(args)) => diff::diff(&args),
+        Some(Command::Keep(args)) => keep::keep(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

@@ -9,7 +9,7 @@ use polars::prelude::{CsvReadOptions, DataFrame, DataType, SerReader as _};
 use crate::metric::Metric;
 use crate::record::schema::{RequestOutcome, Source};
 use crate::report::Drawing;
-use crate::report::figure::{Dot, Figure};
+use crate::report::figure::{Dot, Figure, Picture};
 use crate::stats::Summary;
 
 /// What every file must have; times in seconds.
@@ -59,7 +59,7 @@ pub fn plot_lab_csvs(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
             .iter()
             .map(|(key, v)| dot(key, metric, pick(v)))
             .collect();
-        Drawing::of(what, Figure::of(&dots, &[], notes.clone()))?.files()
+        Drawing::of(what, Picture::Lines(Figure::of(&dots, &[], notes.clone())))?.files()
     };
     let ttft = draw("ttft", Metric::Ttft, |values| &values.ttft_ms)?;
     let e2e = draw("e2e", Metric::E2e, |values| &values.e2e_ms)?;

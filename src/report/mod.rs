@@ -1,34 +1,33 @@
 //! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
 
 mod answer;
-mod axes;
+pub(crate) mod axes;
 mod cells;
 mod contrast;
 mod facts;
 mod figure;
+mod figures;
 mod files;
 mod headline;
 mod html;
 pub mod lab;
 mod markdown;
-mod notes;
-mod number;
-mod section;
-mod table;
-mod wrap;
+pub(crate) mod notes;
+pub(crate) mod number;
+pub(crate) mod section;
+pub(crate) mod table;
+pub(crate) mod wrap;
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use crate::aggregate::{
-    Comparison, Passes, Pool, Slo, SummaryTable, compare_passes, summarize_passes,
-};
+use crate::aggregate::{Comparison, Passes, Slo, SummaryTable, compare_passes, summarize_passes};
 use crate::metric::{Metric, glossary_markdown};
 use crate::record::reader::RunData;
 use crate::record::schema::CellRecord;
 use crate::report::axes::banner;
-use crate::report::figure::{Dot, Figure};
+use crate::report::figure::Picture;
 use crate::report::section::Section;
 use crate::report::wrap::push_wrapped;
 
@@ -189,27 +188,9 @@ impl Report {
 
     /// The figures that the run has data for; none without any pass.
     pub fn drawings(&self) -> Result<Vec<Drawing>> {
-        let pools = &self.comparison.pools;
-        let models: BTreeSet<_> = self
-            .summary
-            .rows
-            .iter()
-            .map(|row| row.model.clone())
-            .collect();
-        let caption: Vec<_> = models.into_iter().collect();
-        let mut files = Vec::new();
-        for (metric, name) in FIGURES.into_iter().filter(|_| !pools.is_empty()) {
-            let summary = |pool: &Pool| match metric {
-                Metric::E2e => pool.e2e.clone(),
-                _ => pool.ttft.clone(),
-            };
-            let dots: Vec<_> = pools
-                .iter()
-                .map(|pool| Dot::of(pool, summary(pool)))
-                .collect();
-            files.push(Drawing::of(name, Figure::of(&dots, &caption, vec![]))?);
-        }
-        Ok(files)
+        let models = self.summary.rows.iter().map(|row| row.model.clone());
+        let models: Vec<_> = models.collect::<BTreeSet<_>>().into_iter().collect();
+        figures::drawings(&self.comparison, &models)
     }
 
     fn remarks(&self) -> Vec<String> {
@@ -228,23 +209,23 @@ pub struct Drawing {
     pub title: String,
     /// The SVG.
     pub svg: String,
-    figure: Figure,
+    picture: Picture,
 }
 
 impl Drawing {
-    fn of(name: &str, figure: Figure) -> Result<Self> {
+    fn of(name: &str, picture: Picture) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
-            title: figure.title.clone(),
-            svg: figure.svg()?,
-            figure,
+            title: picture.title().to_owned(),
+            svg: picture.svg()?,
+            picture,
         })
     }
 
     /// Its files: names and what they hold.
     pub fn files(&self) -> Result<[(String, Vec<u8>); 2]> {
         Ok([
-            (format!("{}.png", self.name), self.figure.png()?),
+            (format!("{}.png", self.name), self.picture.png()?),
             (format!("{}.svg", self.name), self.svg.clone().into_bytes()),
         ])
     }

@@ -65,7 +65,8 @@ impl Section {
         text
     }
 
-    fn caption(&self) -> Option<&str> {
+    /// What does not vary, where there is anything.
+    pub fn caption(&self) -> Option<&str> {
         Some(self.caption.as_str()).filter(|caption| !caption.is_empty())
     }
 }

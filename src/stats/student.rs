@@ -11,7 +11,7 @@ pub fn t_two_sided(t: f64, freedom: f64) -> f64 {
 /// The `t` that `|T|` reaches or passes with probability `p`, by bisection.
 pub fn t_quantile(p: f64, freedom: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1e6);
-    for _ in 0..100 {
+    for _ in 0..64 {
         let middle = f64::midpoint(low, high);
         if t_two_sided(middle, freedom) > p {
             low = middle;

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod diff;
 mod external;
 mod fault_table;
 mod faults;

@@ -1,11 +1,13 @@
 //! Scales and ticks. Pure arithmetic.
 
+use std::collections::BTreeSet;
+
 /// Up to how many ticks a value axis has.
 const MOST_TICKS: usize = 8;
 
 /// From values to a place on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Equal steps are equal distances.
     Linear {
         /// The value at 0.
@@ -65,24 +67,123 @@ impl Scale {
         })
     }
 
+    /// A scale for ratios: logarithmic, with 1 on it.
+    pub fn for_ratios(ratios: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let (low, high) = extent(ratios)?;
+        // Wide enough for two ticks beside 1.
+        let (low, high) = (low.min(0.5), high.max(2.0));
+        let air = (high / low).powf(0.06);
+        Some(Self::Log {
+            low: low / air,
+            high: high * air,
+        })
+    }
+
     /// Where a value lies: 0 at the lower end, 1 at the upper.
     pub fn position(self, value: f64) -> f64 {
         match self {
             Self::Linear { low, high } => (value - low) / (high - low),
-            Self::Log { low, high } => (value / low).ln() / (high / low).ln(),
+            // What is too small for the scale, zero above all, stands at its end.
+            Self::Log { low, high } => (value.max(low) / low).ln() / (high / low).ln(),
         }
     }
 
-    /// Round values of milliseconds with their labels, ascending.
-    pub fn ticks_ms(self) -> Vec<(f64, String)> {
-        let values = match self {
+    /// From zero to `high`.
+    pub fn from_zero(high: f64) -> Self {
+        Self::Linear { low: 0.0, high }
+    }
+
+    fn round_values(self) -> Vec<f64> {
+        match self {
             Self::Linear { high, .. } => linear_ticks(high),
             Self::Log { low, high } => log_ticks(low, high),
+        }
+    }
+}
+
+/// What an axis shows, and so how it is divided.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// Milliseconds.
+    Times,
+    /// A plain number a second.
+    Rates,
+    /// From none to all.
+    Shares,
+    /// How many times: equal ratios are equal distances, and 1 is always shown.
+    Ratios,
+    /// Tokens: a tick at each value that occurs.
+    Lengths,
+    /// A count: a tick at each value that occurs.
+    Counts,
+    /// The places 0, 1, 2 and so on have these names.
+    Named(Vec<String>),
+}
+
+/// A scale with its ticks, ascending.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ruler {
+    pub scale: Scale,
+    pub ticks: Vec<(f64, String)>,
+}
+
+impl Kind {
+    /// The ruler for these values; `None` for none that can be shown.
+    pub fn ruler(&self, values: &[f64]) -> Option<Ruler> {
+        let each = |label: fn(u32) -> String| {
+            let distinct: BTreeSet<u32> = values.iter().map(|value| *value as u32).collect();
+            let ticks = distinct
+                .into_iter()
+                .map(|value| (f64::from(value), label(value)));
+            ticks.collect()
         };
-        values
-            .into_iter()
-            .map(|value| (value, tick_label_ms(value)))
-            .collect()
+        let values = || values.iter().copied();
+        let round = |scale: Scale, label: fn(f64) -> String| Ruler {
+            ticks: scale
+                .round_values()
+                .into_iter()
+                .map(|value| (value, label(value)))
+                .collect(),
+            scale,
+        };
+        Some(match self {
+            Self::Times => round(Scale::for_values(values())?, tick_label_ms),
+            Self::Rates => round(Scale::for_values(values())?, plain),
+            Self::Shares => Ruler {
+                scale: Scale::from_zero(1.02),
+                ticks: (0..=4)
+                    .map(|quarter| (f64::from(quarter) / 4.0, format!("{} %", quarter * 25)))
+                    .collect(),
+            },
+            Self::Ratios => round(Scale::for_ratios(values())?, |value| {
+                format!("{}x", plain(value))
+            }),
+            Self::Lengths => Ruler {
+                scale: Scale::for_lengths(values())?,
+                ticks: each(token_label),
+            },
+            Self::Counts => Ruler {
+                scale: Scale::for_lengths(values())?,
+                ticks: each(|value| value.to_string()),
+            },
+            Self::Named(names) => Ruler {
+                scale: Scale::Linear {
+                    low: -0.5,
+                    high: names.len() as f64 - 0.5,
+                },
+                ticks: (0..).map(f64::from).zip(names.iter().cloned()).collect(),
+            },
+        })
+    }
+
+    /// What is said of its unit beside its title.
+    pub fn unit(&self, scale: Scale) -> &'static str {
+        match (self, scale) {
+            (Self::Times, Scale::Linear { .. }) => " (ms, s)",
+            (Self::Times, Scale::Log { .. }) => " (ms, s; log scale)",
+            (_, Scale::Log { .. }) => " (log scale)",
+            (_, Scale::Linear { .. }) => "",
+        }
     }
 }
 
@@ -131,18 +232,23 @@ fn tick_label_ms(value_ms: f64) -> String {
     } else {
         (value_ms, "ms")
     };
-    // Powers of ten are not exact in binary; six digits hide that and lose no tick.
-    let digits = format!("{value:.6}");
-    let digits = digits.trim_end_matches('0').trim_end_matches('.');
     if value_ms == 0.0 {
         "0".to_owned()
     } else {
-        format!("{digits} {unit}")
+        format!("{} {unit}", plain(value))
     }
 }
 
+/// A tick without a unit. Powers of ten are not exact in binary; six digits hide that and lose no
+/// tick.
+fn plain(value: f64) -> String {
+    let digits = format!("{value:.6}");
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    digits.to_owned()
+}
+
 /// `512`, `1k` for 1024, `5k` for 5120, `1000` for what is no multiple of 1024.
-pub(super) fn token_label(tokens: u32) -> String {
+pub(crate) fn token_label(tokens: u32) -> String {
     if tokens > 0 && tokens.is_multiple_of(1024) {
         format!("{}k", tokens / 1024)
     } else {
@@ -156,11 +262,33 @@ mod tests {
 
     fn labels(scale: Scale) -> String {
         let labels: Vec<_> = scale
-            .ticks_ms()
+            .round_values()
             .into_iter()
-            .map(|(_, label)| label)
+            .map(tick_label_ms)
             .collect();
         labels.join(", ")
+    }
+
+    fn ruled(kind: &Kind, values: &[f64]) -> String {
+        let ticks = kind.ruler(values).unwrap().ticks.into_iter();
+        ticks.map(|(_, label)| label).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn each_kind_has_its_own_ticks() {
+        assert_eq!(ruled(&Kind::Shares, &[]), "0 %, 25 %, 50 %, 75 %, 100 %");
+        assert_eq!(ruled(&Kind::Ratios, &[0.9, 1.1]), "0.5x, 1x, 2x");
+        assert_eq!(
+            ruled(&Kind::Ratios, &[0.1, 8.0]),
+            "0.1x, 0.2x, 0.5x, 1x, 2x, 5x, 10x"
+        );
+        assert_eq!(ruled(&Kind::Counts, &[8.0, 1.0, 8.0]), "1, 8");
+        assert_eq!(ruled(&Kind::Lengths, &[1024.0, 512.0]), "512, 1k");
+        assert_eq!(ruled(&Kind::Rates, &[30.0, 55.0]), "0, 10, 20, 30, 40, 50");
+        let named = Kind::Named(vec!["a".to_owned(), "b".to_owned()]);
+        let ruler = named.ruler(&[]).unwrap();
+        assert!((ruler.scale.position(0.0) - 0.25).abs() < 1e-12);
+        assert_eq!(Kind::Times.ruler(&[]), None);
     }
 
     #[test]

@@ -103,11 +103,9 @@ impl<DB: DrawingBackend> Canvas<DB> {
         let style = self.stroke(colour, width);
         match stroke {
             Stroke::Solid => self.path(points, style),
-            Stroke::Dashed => points.windows(2).try_for_each(|ends| {
-                dashes(ends[0], ends[1])
-                    .into_iter()
-                    .try_for_each(|dash| self.path(&dash, style))
-            }),
+            Stroke::Dashed => dashes(points)
+                .iter()
+                .try_for_each(|dash| self.path(dash, style)),
         }
     }
 
@@ -264,21 +262,58 @@ fn corners(shape: Shape) -> Vec<Point> {
     }
 }
 
-/// Dashes of 12 with gaps of 8 from `start` to `end`.
-fn dashes(start: Point, end: Point) -> Vec<[Point; 2]> {
-    let (dx, dy) = (end.0 - start.0, end.1 - start.1);
-    let length = dx.hypot(dy);
-    let at = |along: f64| {
-        let share = (along / length).min(1.0);
-        (start.0 + dx * share, start.1 + dy * share)
-    };
-    let count = (length / 20.0).ceil() as u32;
-    (0..count)
-        .map(|dash| f64::from(dash) * 20.0)
-        .map(|from| [at(from), at(from + 12.0)])
-        .collect()
+/// Dashes of 12 with gaps of 8 along `points`, round their corners.
+fn dashes(points: &[Point]) -> Vec<Vec<Point>> {
+    let mut dashes: Vec<Vec<Point>> = Vec::new();
+    let (mut drawing, mut left) = (true, 12.0);
+    for ends in points.windows(2) {
+        let (mut at, to) = (ends[0], ends[1]);
+        if drawing && dashes.is_empty() {
+            dashes.push(vec![at]);
+        }
+        loop {
+            let (dx, dy) = (to.0 - at.0, to.1 - at.1);
+            let rest = dx.hypot(dy);
+            let step = rest.min(left);
+            if rest > 0.0 {
+                at = (at.0 + dx / rest * step, at.1 + dy / rest * step);
+            }
+            left -= step;
+            if let (true, Some(dash)) = (drawing, dashes.last_mut()) {
+                dash.push(at);
+            }
+            if left > 0.0 {
+                break;
+            }
+            drawing = !drawing;
+            left = if drawing { 12.0 } else { 8.0 };
+            if drawing {
+                dashes.push(vec![at]);
+            }
+        }
+    }
+    // One may have begun where the line ends.
+    dashes.retain(|dash| dash.len() > 1 && dash.first() != dash.last());
+    dashes
 }
 
 fn trouble(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dashes_go_on_round_corners() {
+        let dashes = dashes(&[(0.0, 0.0), (10.0, 0.0), (10.0, 30.0)]);
+        assert_eq!(
+            dashes,
+            [
+                vec![(0.0, 0.0), (10.0, 0.0), (10.0, 2.0)],
+                vec![(10.0, 10.0), (10.0, 22.0)],
+            ]
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 mod axis;
 mod canvas;
+mod heat;
 mod look;
 mod model;
 mod page;
@@ -9,40 +10,73 @@ mod panel;
 
 use anyhow::{Context as _, Result};
 use plotters::backend::{BitMapBackend, SVGBackend};
+use plotters::prelude::DrawingBackend;
 
 use crate::report::figure::canvas::{Canvas, Letters};
 use crate::report::figure::page::{Layout, WIDTH};
 
-pub(crate) use model::{Dot, Figure};
+pub(crate) use axis::{Kind, token_label};
+pub(crate) use heat::{HeatCell, HeatMap, HeatPanel};
+pub(crate) use model::{Axis, Design, Dot, Figure, Join, Mark, Point, facts, simulated};
 
 /// Each pixel of the PNG is the mean of 2 by 2: the bitmap backend does not smooth the edges of
 /// thick lines and polygons itself.
 const OVERSAMPLING: u32 = 2;
 
-impl Figure {
+/// Anything that is drawn on a page of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Picture {
+    /// Lines and markers in panels.
+    Lines(Figure),
+    /// Coloured cells in panels.
+    Heat(HeatMap),
+}
+
+impl Picture {
+    /// What it shows.
+    pub fn title(&self) -> &str {
+        match self {
+            Self::Lines(figure) => &figure.title,
+            Self::Heat(map) => &map.title,
+        }
+    }
+
+    fn height(&self) -> Result<u32> {
+        match self {
+            Self::Lines(figure) => Ok(Layout::of(figure)?.height),
+            Self::Heat(map) => Ok(map.height()),
+        }
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()> {
+        match self {
+            Self::Lines(figure) => page::draw(canvas, figure, &Layout::of(figure)?),
+            Self::Heat(map) => heat::draw(canvas, map),
+        }
+    }
+
     /// As an SVG document, 1600 units wide.
     pub fn svg(&self) -> Result<String> {
-        let layout = Layout::of(self)?;
         let mut text = String::new();
-        let backend = SVGBackend::with_string(&mut text, (WIDTH, layout.height));
+        let backend = SVGBackend::with_string(&mut text, (WIDTH, self.height()?));
         let canvas = Canvas::new(backend, 1.0, Letters::Centred)?;
-        page::draw(&canvas, self, &layout)?;
+        self.draw(&canvas)?;
         canvas.finish()?;
         Ok(text)
     }
 
     /// As a PNG, 1600 pixels wide.
     pub fn png(&self) -> Result<Vec<u8>> {
-        let layout = Layout::of(self)?;
-        let (width, height) = (WIDTH * OVERSAMPLING, layout.height * OVERSAMPLING);
+        let page_height = self.height()?;
+        let (width, height) = (WIDTH * OVERSAMPLING, page_height * OVERSAMPLING);
         let mut pixels = vec![0; width as usize * height as usize * 3];
         {
             let backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
             let canvas = Canvas::new(backend, f64::from(OVERSAMPLING), Letters::High)?;
-            page::draw(&canvas, self, &layout)?;
+            self.draw(&canvas)?;
             canvas.finish()?;
         }
-        encode(&halved(&pixels, width as usize), WIDTH, layout.height)
+        encode(&halved(&pixels, width as usize), WIDTH, page_height)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::aggregate::{Pool, tier_order};
+use crate::aggregate::{Place, Pool, tier_order};
+use crate::metric::Metric;
 use crate::record::schema::{Source, VerdictStatus};
+use crate::report::figure::axis::Kind;
 use crate::stats::Summary;
 
 /// A figure's panels beyond this number are left out, and said: nobody reads them.
@@ -29,16 +31,7 @@ impl Dot {
     /// One summary of a pool.
     pub fn of(pool: &Pool, summary: Summary) -> Self {
         let place = &pool.place;
-        let mut facts = vec![
-            ("label".to_owned(), place.label.clone()),
-            ("gen_len".to_owned(), place.gen_len.to_string()),
-        ];
-        facts.extend(
-            place
-                .extra
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone())),
-        );
+        let mut facts = facts(place);
         facts.push(("state".to_owned(), place.state.to_string()));
         Self {
             facts,
@@ -52,12 +45,83 @@ impl Dot {
     }
 }
 
+/// What tells panels apart in any figure: label, generated tokens and further axes.
+pub(crate) fn facts(place: &Place) -> Vec<(String, String)> {
+    let mut facts = vec![
+        ("label".to_owned(), place.label.clone()),
+        ("gen_len".to_owned(), place.gen_len.to_string()),
+    ];
+    let extra = place.extra.iter();
+    facts.extend(extra.map(|(key, value)| (key.clone(), value.clone())));
+    facts
+}
+
+/// What stands in one panel for one tier.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    /// What tells rows of panels apart, by name.
+    pub facts: Vec<(String, String)>,
+    /// What tells columns of panels apart.
+    pub concurrency: Option<u32>,
+    pub tier: String,
+    /// In the order that a line joins them.
+    pub points: Vec<Point>,
+    /// Absent where it was not recorded.
+    pub source: Option<Source>,
+}
+
+/// What kind of figure it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Design {
+    pub title: String,
+    pub x: Axis,
+    pub y: Axis,
+    pub join: Join,
+    /// A value of the y axis that a line is drawn at.
+    pub reference: Option<f64>,
+}
+
+/// An axis before it has values.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Axis {
+    pub title: String,
+    pub kind: Kind,
+}
+
+impl Axis {
+    pub fn new(title: &str, kind: Kind) -> Self {
+        Self {
+            title: title.to_owned(),
+            kind,
+        }
+    }
+}
+
+/// How the points of a tier belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// Markers, a line and a band.
+    Line,
+    /// Markers alone, each with a whisker.
+    Whiskers,
+    /// A line without markers.
+    Curve,
+    /// A line without markers that only goes along and up.
+    Steps,
+}
+
+impl Join {
+    /// Whether points have markers.
+    pub fn has_markers(self) -> bool {
+        matches!(self, Self::Line | Self::Whiskers)
+    }
+}
+
 /// A figure's content.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
     pub title: String,
-    /// The value axis.
-    pub axis: String,
+    pub design: Design,
     /// What holds for all panels.
     pub caption: String,
     /// `simulated` or `partly simulated`.
@@ -77,75 +141,105 @@ pub(crate) struct Panel {
     pub column: usize,
     /// One line a tier, by index into [`Figure::tiers`].
     pub lines: BTreeMap<usize, Vec<Point>>,
+    /// A line of no tier behind all others, such as a Pareto front.
+    pub front: Vec<(f64, f64)>,
 }
 
 /// One marker with its spread.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
-    pub prompt_len: u32,
-    pub p50: f64,
-    /// From p10 to p90.
+    pub x: f64,
+    pub y: f64,
+    /// From the lower to the upper end, of y.
     pub band: Option<(f64, f64)>,
     pub verdict: VerdictStatus,
+    /// Beside the marker.
+    pub label: String,
 }
 
 impl Figure {
-    /// Sorts `dots` into panels: rows by facts in the order of first appearance, columns by
-    /// concurrency. `caption` holds for all of them.
+    /// A latency by prompt length: one panel a row of facts and a concurrency.
     pub fn of(dots: &[Dot], caption: &[String], notes: Vec<String>) -> Self {
-        let spec = dots
-            .first()
-            .map_or(crate::metric::Metric::Ttft, |dot| dot.summary.metric)
-            .spec();
-        let mut tiers: Vec<String> = dots.iter().map(|dot| dot.tier.clone()).collect();
+        let metric = dots.first().map_or(Metric::Ttft, |dot| dot.summary.metric);
+        let spec = metric.spec();
+        let design = Design {
+            title: format!("{} by prompt length", spec.title),
+            x: Axis::new("Prompt length (tokens)", Kind::Lengths),
+            y: Axis::new(spec.title, Kind::Times),
+            join: Join::Line,
+            reference: None,
+        };
+        let marks: Vec<_> = dots.iter().map(Dot::mark).collect();
+        let mut figure = Self::drawn(design, &marks, caption, notes);
+        for points in figure
+            .panels
+            .iter_mut()
+            .flat_map(|panel| panel.lines.values_mut())
+        {
+            points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        }
+        figure.notes.extend(notes_on(dots));
+        figure
+    }
+
+    /// Sorts `marks` into panels: rows by facts in the order of first appearance, columns by
+    /// concurrency. `caption` holds for all of them.
+    pub fn drawn(design: Design, marks: &[Mark], caption: &[String], notes: Vec<String>) -> Self {
+        let mut tiers: Vec<String> = marks.iter().map(|mark| mark.tier.clone()).collect();
         tiers.sort_by(|a, b| tier_order(a).cmp(&tier_order(b)));
         tiers.dedup();
-        let varying = varying(dots);
-        let concurrencies: BTreeSet<_> = dots.iter().map(|dot| dot.concurrency).collect();
+        let varying = varying(marks);
+        let concurrencies: BTreeSet<_> = marks.iter().map(|mark| mark.concurrency).collect();
         let mut figure = Self {
-            title: format!("{} by prompt length", spec.title),
-            axis: spec.title.to_owned(),
-            caption: constants(dots, caption, &varying, &concurrencies),
-            mark: mark(dots),
+            title: design.title.clone(),
+            design,
+            caption: constants(marks, caption, &varying, &concurrencies),
+            mark: simulated(marks.iter().map(|mark| mark.source)),
             tiers,
             columns: 1,
             panels: vec![],
             notes,
         };
-        figure.fill(dots, &varying, &concurrencies);
-        figure.notes.extend(notes_on(dots));
+        figure.fill(marks, &varying, &concurrencies);
         figure
     }
 
-    fn fill(&mut self, dots: &[Dot], varying: &BTreeSet<String>, columns: &BTreeSet<Option<u32>>) {
+    fn fill(
+        &mut self,
+        marks: &[Mark],
+        varying: &BTreeSet<String>,
+        columns: &BTreeSet<Option<u32>>,
+    ) {
         let mut rows: Vec<&[(String, String)]> = Vec::new();
         let mut panels: BTreeMap<(usize, Option<u32>), Panel> = BTreeMap::new();
-        for dot in dots {
+        for mark in marks {
             let row = rows
                 .iter()
-                .position(|facts| *facts == dot.facts)
+                .position(|facts| *facts == mark.facts)
                 .unwrap_or_else(|| {
-                    rows.push(&dot.facts);
+                    rows.push(&mark.facts);
                     rows.len() - 1
                 });
             let column = columns
                 .iter()
-                .position(|column| *column == dot.concurrency)
+                .position(|column| *column == mark.concurrency)
                 .unwrap_or(0);
             let panel = panels
-                .entry((row, dot.concurrency))
+                .entry((row, mark.concurrency))
                 .or_insert_with(|| Panel {
-                    title: title(dot, varying, columns.len() > 1),
+                    title: title(mark, varying, columns.len() > 1),
                     row,
                     column,
                     lines: BTreeMap::new(),
+                    front: vec![],
                 });
             let tier = self
                 .tiers
                 .iter()
-                .position(|tier| *tier == dot.tier)
+                .position(|tier| *tier == mark.tier)
                 .unwrap_or(0);
-            panel.lines.entry(tier).or_default().extend(point(dot));
+            let points = mark.points.iter().cloned();
+            panel.lines.entry(tier).or_default().extend(points);
         }
         let total = panels.len();
         self.panels = panels.into_values().take(MOST_PANELS).collect();
@@ -153,13 +247,6 @@ impl Figure {
             self.notes.push(format!(
                 "only the first {MOST_PANELS} of {total} panels are shown"
             ));
-        }
-        for points in self
-            .panels
-            .iter_mut()
-            .flat_map(|panel| panel.lines.values_mut())
-        {
-            points.sort_by_key(|point| point.prompt_len);
         }
         self.columns = columns.len();
         if !(2..=4).contains(&columns.len()) {
@@ -175,27 +262,38 @@ impl Figure {
     }
 }
 
-fn point(dot: &Dot) -> Option<Point> {
-    Some(Point {
-        prompt_len: dot.prompt_len,
-        p50: dot.summary.p50?,
-        band: dot.summary.p10.zip(dot.summary.p90),
-        verdict: dot.verdict.unwrap_or(VerdictStatus::Valid),
-    })
+impl Dot {
+    fn mark(&self) -> Mark {
+        let summary = &self.summary;
+        let point = summary.p50.map(|p50| Point {
+            x: f64::from(self.prompt_len),
+            y: p50,
+            band: summary.p10.zip(summary.p90),
+            verdict: self.verdict.unwrap_or(VerdictStatus::Valid),
+            label: String::new(),
+        });
+        Mark {
+            facts: self.facts.clone(),
+            concurrency: self.concurrency,
+            tier: self.tier.clone(),
+            points: point.into_iter().collect(),
+            source: self.source,
+        }
+    }
 }
 
-/// The names of facts that are not the same for all dots.
-fn varying(dots: &[Dot]) -> BTreeSet<String> {
+/// The names of facts that are not the same for all marks.
+fn varying(marks: &[Mark]) -> BTreeSet<String> {
     let mut values: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
-    let names: BTreeSet<&str> = dots
+    let names: BTreeSet<&str> = marks
         .iter()
-        .flat_map(|dot| dot.facts.iter().map(|(name, _)| name.as_str()))
+        .flat_map(|mark| mark.facts.iter().map(|(name, _)| name.as_str()))
         .collect();
-    for (dot, name) in dots
+    for (mark, name) in marks
         .iter()
-        .flat_map(|dot| names.iter().map(move |name| (dot, *name)))
+        .flat_map(|mark| names.iter().map(move |name| (mark, *name)))
     {
-        let value = dot
+        let value = mark
             .facts
             .iter()
             .find(|(known, _)| known == name)
@@ -209,25 +307,25 @@ fn varying(dots: &[Dot]) -> BTreeSet<String> {
         .collect()
 }
 
-fn title(dot: &Dot, varying: &BTreeSet<String>, with_concurrency: bool) -> String {
-    let facts = dot.facts.iter().filter(|(name, _)| varying.contains(name));
+fn title(mark: &Mark, varying: &BTreeSet<String>, with_concurrency: bool) -> String {
+    let facts = mark.facts.iter().filter(|(name, _)| varying.contains(name));
     let mut parts: Vec<_> = facts
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
-    if let (true, Some(concurrency)) = (with_concurrency, dot.concurrency) {
+    if let (true, Some(concurrency)) = (with_concurrency, mark.concurrency) {
         parts.push(format!("concurrency {concurrency}"));
     }
     parts.join(", ")
 }
 
 fn constants(
-    dots: &[Dot],
+    marks: &[Mark],
     caption: &[String],
     varying: &BTreeSet<String>,
     concurrencies: &BTreeSet<Option<u32>>,
 ) -> String {
     let mut parts = caption.to_vec();
-    for (name, value) in dots.first().map_or(&[][..], |dot| &dot.facts) {
+    for (name, value) in marks.first().map_or(&[][..], |mark| &mark.facts) {
         if !varying.contains(name) {
             parts.push(format!("{name} {value}"));
         }
@@ -238,9 +336,14 @@ fn constants(
     parts.join(", ")
 }
 
-fn mark(dots: &[Dot]) -> Option<&'static str> {
-    let simulated = |dot: &Dot| dot.source == Some(Source::Simulated);
-    match (dots.iter().any(simulated), dots.iter().all(simulated)) {
+/// What is to be said of all numbers of a figure, by their sources.
+pub(crate) fn simulated(
+    sources: impl Iterator<Item = Option<Source>> + Clone,
+) -> Option<&'static str> {
+    let simulated = |source| source == Some(Source::Simulated);
+    let mut any = sources.clone();
+    let mut all = sources;
+    match (any.any(simulated), all.all(simulated)) {
         (true, true) => Some("simulated"),
         (true, false) => Some("partly simulated"),
         (false, _) => None,

@@ -7,16 +7,16 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::record::schema::VerdictStatus;
-use crate::report::figure::axis::Scale;
+use crate::report::figure::axis::{Kind, Ruler};
 use crate::report::figure::canvas::{Canvas, Fill, Pen, Stroke, Weight, text_width};
 use crate::report::figure::look::{GREY, INK, Look, MARK, Shape, look};
-use crate::report::figure::model::{Figure, Panel};
+use crate::report::figure::model::{Axis, Figure, Panel, Point};
 use crate::report::figure::panel::{self, Axes, Frame, Labels, Side};
 
 /// Width of every page.
 pub(super) const WIDTH: u32 = 1600;
 
-const MARGIN: f64 = 36.0;
+pub(super) const MARGIN: f64 = 36.0;
 const CAPTION_TOP: f64 = 92.0;
 const LEGEND_TOP: f64 = 140.0;
 const LINE: f64 = 38.0;
@@ -30,11 +30,11 @@ const VALUE_AXIS: f64 = 142.0;
 const PROMPT_AXIS: f64 = 86.0;
 const BETWEEN: f64 = 30.0;
 /// Height of a line of the notes.
-const NOTE: f64 = 30.0;
+pub(super) const NOTE: f64 = 30.0;
 /// Radius of the legend's markers.
 const MARKER: f64 = 7.0;
 
-const PLAIN: Pen = Pen {
+pub(super) const PLAIN: Pen = Pen {
     size: 23.0,
     colour: INK,
     weight: Weight::Normal,
@@ -72,7 +72,7 @@ impl Layout {
             .max()
             .unwrap_or(1);
         let panel_height = match figure.columns {
-            1 => 560.0,
+            1 => 520.0,
             2 => 430.0,
             3 => 360.0,
             _ => 310.0,
@@ -99,7 +99,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     figure: &Figure,
     layout: &Layout,
 ) -> Result<()> {
-    title(canvas, figure)?;
+    title(canvas, &figure.title, &figure.caption, figure.mark)?;
     legend(canvas, &layout.legend)?;
     let points = || {
         figure
@@ -107,18 +107,20 @@ pub(super) fn draw<DB: DrawingBackend>(
             .iter()
             .flat_map(|panel| panel.lines.values().flatten())
     };
-    let lengths: BTreeSet<u32> = points().map(|point| point.prompt_len).collect();
-    let lengths: Vec<u32> = lengths.into_iter().collect();
+    let measured = |point: &&Point| point.label.is_empty() || figure.design.x.kind != Kind::Lengths;
+    let along: Vec<f64> = points().filter(measured).map(|point| point.x).collect();
     let values = points().flat_map(|point| {
-        let (low, high) = point.band.unwrap_or((point.p50, point.p50));
-        [low, point.p50, high]
+        let (low, high) = point.band.unwrap_or((point.y, point.y));
+        [low, point.y, high]
     });
-    let x = Scale::for_lengths(lengths.iter().copied().map(f64::from));
-    if let Some((x, y)) = x.zip(Scale::for_values(values)) {
+    let design = &figure.design;
+    let x = design.x.kind.ruler(&along).filter(|_| !along.is_empty());
+    if let Some((x, y)) = x.zip(design.y.kind.ruler(&values.collect::<Vec<_>>())) {
         let axes = Axes {
-            lengths: &lengths,
             x,
             y,
+            join: design.join,
+            reference: design.reference,
             tiers: &figure.tiers,
             marker: marker(figure),
         };
@@ -131,8 +133,17 @@ pub(super) fn draw<DB: DrawingBackend>(
         };
         canvas.text("no point has enough ok requests to be drawn", middle, pen)?;
     }
-    let first = f64::from(layout.height) - MARGIN - figure.notes.len() as f64 * NOTE + 20.0;
-    for (at, note) in figure.notes.iter().enumerate() {
+    notes(canvas, &figure.notes, layout.height)
+}
+
+/// Lines at the foot of a page of this height.
+pub(super) fn notes<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    notes: &[String],
+    height: u32,
+) -> Result<()> {
+    let first = f64::from(height) - MARGIN - notes.len() as f64 * NOTE + 20.0;
+    for (at, note) in notes.iter().enumerate() {
         canvas.text(note, (MARGIN, first + at as f64 * NOTE), SMALL)?;
     }
     Ok(())
@@ -147,22 +158,28 @@ fn marker(figure: &Figure) -> f64 {
     }
 }
 
-fn title<DB: DrawingBackend>(canvas: &Canvas<DB>, figure: &Figure) -> Result<()> {
+/// A figure's title, what holds for all of it, and the mark of simulated data.
+pub(super) fn title<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    title: &str,
+    caption: &str,
+    mark: Option<&str>,
+) -> Result<()> {
     let pen = Pen {
         size: 38.0,
         weight: Weight::Bold,
         ..PLAIN
     };
-    canvas.text(&figure.title, (MARGIN, 48.0), pen)?;
+    canvas.text(title, (MARGIN, 48.0), pen)?;
     canvas.text(
-        &figure.caption,
+        caption,
         (MARGIN, CAPTION_TOP),
         Pen {
             size: 22.0,
             ..SMALL
         },
     )?;
-    let Some(mark) = figure.mark else {
+    let Some(mark) = mark else {
         return Ok(());
     };
     let pen = Pen {
@@ -181,26 +198,42 @@ fn title<DB: DrawingBackend>(canvas: &Canvas<DB>, figure: &Figure) -> Result<()>
 struct Entry {
     text: String,
     at: (f64, f64),
-    look: Look,
-    fill: Fill,
+    sign: Sign,
 }
 
-/// The tiers, then what hollow and crossed mean where they occur.
+/// What stands before a legend's text.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// A line and a marker.
+    Tier(Look),
+    /// A line alone.
+    Curve(Look),
+    /// A marker, by how it is filled.
+    Verdict(Fill),
+    /// A dashed line.
+    Dashes,
+    /// A thick line.
+    Front,
+}
+
+/// The tiers, then what hollow, crossed, dashed and thick mean where they occur.
 fn legend_of(figure: &Figure) -> Result<Vec<Entry>> {
-    let mut entries: Vec<(&str, Look, Fill)> = Vec::new();
+    let has_markers = figure.design.join.has_markers();
+    let mut entries: Vec<(&str, Sign)> = Vec::new();
     for tier in &figure.tiers {
-        entries.push((tier, look(tier, &figure.tiers), Fill::Solid));
+        let look = look(tier, &figure.tiers);
+        let sign = if has_markers {
+            Sign::Tier(look)
+        } else {
+            Sign::Curve(look)
+        };
+        entries.push((tier, sign));
     }
-    let points = || {
-        figure
-            .panels
-            .iter()
-            .flat_map(|panel| panel.lines.values().flatten())
-    };
-    let any = Look {
-        colour: GREY,
-        shape: Shape::Circle,
-    };
+    let mut points = figure
+        .panels
+        .iter()
+        .flat_map(|panel| panel.lines.values().flatten());
+    let seen: BTreeSet<_> = points.by_ref().map(|point| point.verdict).collect();
     for (verdict, text) in [
         (VerdictStatus::Inconclusive, "hollow: verdict inconclusive"),
         (
@@ -208,13 +241,20 @@ fn legend_of(figure: &Figure) -> Result<Vec<Entry>> {
             "crossed: verdict invalid, do not read",
         ),
     ] {
-        if points().any(|point| point.verdict == verdict) {
-            entries.push((text, any, panel::fill(verdict)));
+        if has_markers && seen.contains(&verdict) {
+            entries.push((text, Sign::Verdict(panel::fill(verdict))));
         }
+    }
+    if !has_markers && seen.iter().any(|verdict| *verdict != VerdictStatus::Valid) {
+        let text = "dashed: verdict inconclusive or invalid, do not read";
+        entries.push((text, Sign::Dashes));
+    }
+    if figure.panels.iter().any(|panel| !panel.front.is_empty()) {
+        entries.push(("Pareto front of the valid points", Sign::Front));
     }
     let (mut x, mut y) = (MARGIN, LEGEND_TOP);
     let mut placed = Vec::new();
-    for (text, look, fill) in entries {
+    for (text, sign) in entries {
         let width = LEGEND_TEXT + text_width(text, PLAIN)?;
         if x > MARGIN && x + width > f64::from(WIDTH) - MARGIN {
             (x, y) = (MARGIN, y + LINE);
@@ -222,8 +262,7 @@ fn legend_of(figure: &Figure) -> Result<Vec<Entry>> {
         placed.push(Entry {
             text: text.to_owned(),
             at: (x, y),
-            look,
-            fill,
+            sign,
         });
         x += width + 40.0;
     }
@@ -231,18 +270,25 @@ fn legend_of(figure: &Figure) -> Result<Vec<Entry>> {
 }
 
 fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>, entries: &[Entry]) -> Result<()> {
-    for Entry {
-        text,
-        at: (x, y),
-        look,
-        fill,
-    } in entries
-    {
-        let (x, y) = (*x, *y);
-        if *fill == Fill::Solid {
-            canvas.line(&[(x, y), (x + 52.0, y)], &look.colour, 3.0, Stroke::Solid)?;
+    let any = Look {
+        colour: GREY,
+        shape: Shape::Circle,
+    };
+    for Entry { text, at, sign } in entries {
+        let (x, y) = *at;
+        let (ends, middle) = ([(x, y), (x + 52.0, y)], (x + 26.0, y));
+        let marker =
+            |look: Look, fill| canvas.marker(look.shape, middle, MARKER, look.colour, fill);
+        match sign {
+            Sign::Tier(look) => {
+                canvas.line(&ends, &look.colour, 3.0, Stroke::Solid)?;
+                marker(*look, Fill::Solid)?;
+            }
+            Sign::Curve(look) => canvas.line(&ends, &look.colour, 3.0, Stroke::Solid)?,
+            Sign::Verdict(fill) => marker(any, *fill)?,
+            Sign::Dashes => canvas.line(&ends, &GREY, 3.0, Stroke::Dashed)?,
+            Sign::Front => canvas.line(&ends, &panel::FRONT, 9.0, Stroke::Solid)?,
         }
-        canvas.marker(look.shape, (x + 26.0, y), MARKER, look.colour, *fill)?;
         canvas.text(text, (x + LEGEND_TEXT, y), PLAIN)?;
     }
     Ok(())
@@ -277,12 +323,18 @@ fn panels<DB: DrawingBackend>(
         across: HPos::Center,
         ..PLAIN
     };
-    canvas.text("Prompt length (tokens)", (middle, bottom + 58.0), centred)?;
-    let scale = match axes.y {
-        Scale::Linear { .. } => "ms, s",
-        Scale::Log { .. } => "ms, s; log scale",
+    let named = |axis: &Axis, ruler: &Ruler| {
+        let all = format!("{}{}", axis.title, axis.kind.unit(ruler.scale));
+        all.replace(") (", "; ")
     };
-    let value_axis = format!("{} ({scale})", figure.axis);
+    let design = &figure.design;
+    let prompt_axis = match design.x.kind {
+        // Powers of two at equal distances need no word.
+        Kind::Lengths | Kind::Counts => design.x.title.clone(),
+        _ => named(&design.x, &axes.x),
+    };
+    canvas.text(&prompt_axis, (middle, bottom + 58.0), centred)?;
+    let value_axis = named(&design.y, &axes.y);
     canvas.text_upwards(
         &value_axis,
         (MARGIN + 6.0, f64::midpoint(top, bottom)),

@@ -4,6 +4,10 @@ use crate::aggregate::{Comparison, compare};
 use crate::plan::state::CacheState;
 use crate::record::schema::{Source, VerdictStatus};
 
+fn drawn(figure: &Figure) -> Picture {
+    Picture::Lines(figure.clone())
+}
+
 fn ttft_of(comparison: &Comparison) -> Figure {
     let dots: Vec<_> = comparison
         .pools
@@ -44,14 +48,14 @@ fn panels_are_states_by_concurrencies() {
         ]
     );
     let cpu = &figure.panels[2].lines[&1];
-    let lengths: Vec<_> = cpu.iter().map(|point| point.prompt_len).collect();
+    let lengths: Vec<_> = cpu.iter().map(|point| point.x as u32).collect();
     assert_eq!(lengths, [1024, 5120, 16384]);
     let redis = &figure.panels[3].lines[&3];
     assert_eq!(redis[2].verdict, VerdictStatus::Invalid);
     assert!(
         cpu[0]
             .band
-            .is_some_and(|(low, high)| low < cpu[0].p50 && cpu[0].p50 < high)
+            .is_some_and(|(low, high)| low < cpu[0].y && cpu[0].y < high)
     );
 }
 
@@ -102,7 +106,11 @@ fn few_samples_are_said_and_have_no_band() {
 
 #[test]
 fn the_png_is_as_wide_as_promised_and_shows_each_tier() {
-    let (pixels, width, height) = decode(&ttft_of(&compare(&realistic()).unwrap()).png().unwrap());
+    let (pixels, width, height) = decode(
+        &drawn(&ttft_of(&compare(&realistic()).unwrap()))
+            .png()
+            .unwrap(),
+    );
     assert_eq!(width, 1600);
     assert_eq!(pixels.len(), width * height * 3);
     // In the plot area, right of the value axis and below the legend.
@@ -123,7 +131,9 @@ fn the_png_is_as_wide_as_promised_and_shows_each_tier() {
 
 #[test]
 fn the_svg_says_what_it_shows() {
-    let svg = ttft_of(&compare(&realistic()).unwrap()).svg().unwrap();
+    let svg = drawn(&ttft_of(&compare(&realistic()).unwrap()))
+        .svg()
+        .unwrap();
     for text in [
         "simulated",
         "baseline",
@@ -153,7 +163,7 @@ fn what_was_measured_is_not_called_simulated() {
         .pass(CacheState::Cold, &rows);
     let figure = of(&bench);
     assert_eq!(figure.mark, None);
-    assert!(!figure.svg().unwrap().contains("simulated"));
+    assert!(!drawn(&figure).svg().unwrap().contains("simulated"));
     bench.cell("disk", 1024, 1, 1).pass(CacheState::Cold, &rows);
     assert_eq!(of(&bench).mark, Some("partly simulated"));
 }
@@ -165,7 +175,7 @@ fn a_figure_without_points_says_so() {
         .cell("cpu", 1024, 1, 1)
         .pass(CacheState::Cold, &rows_of(&[], 2));
     assert!(
-        of(&bench)
+        drawn(&of(&bench))
             .svg()
             .unwrap()
             .contains("no point has enough ok requests to be drawn")

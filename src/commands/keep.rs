@@ -1,0 +1,42 @@
+//! `labrun keep`: a run's small tables, to be committed.
+
+use anyhow::{Context as _, Result};
+
+use super::sides::{manifest, run_folder, side_of_run};
+use super::{ExitStatus, print};
+use crate::cli::KeepArgs;
+use crate::config::Config;
+use crate::diff::compact::{Compact, FILES};
+use crate::record::writer::write_synced;
+
+/// Writes the tables of a run below the results folder.
+pub fn keep(args: &KeepArgs) -> Result<ExitStatus> {
+    let config = Config::load(args.config.as_deref())?;
+    let results = &config.settings.paths.results;
+    let run = run_folder(&args.run, results)?;
+    let into = match &args.into {
+        Some(into) => into.clone(),
+        None => {
+            let manifest = manifest(&run);
+            let plan = manifest["plan"]["name"].as_str();
+            let plan = plan.context("the run's manifest names no plan; say where with --into")?;
+            results.join(plan)
+        }
+    };
+    let side = side_of_run(&args.run, &run)?;
+    let compact = Compact::of(&side)?;
+    std::fs::create_dir_all(&into)
+        .with_context(|| format!("making the folder `{}`", into.display()))?;
+    let texts = [
+        &compact.cells,
+        &compact.measures,
+        &compact.samples,
+        &compact.provenance,
+    ];
+    for (name, text) in FILES.iter().zip(texts) {
+        let path = into.join(name);
+        write_synced(&path, text.as_bytes())?;
+        print(&format!("{}\n", path.display()))?;
+    }
+    Ok(ExitStatus::Success)
+}

@@ -1,0 +1,265 @@
+//! Finds what a user means by a side of a diff: a folder, a run's id, a git revision.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::diff::compact::{Compact, FILES};
+use crate::diff::{Side, provenance};
+use crate::record::reader::read_run;
+
+/// Where sides are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// The results folder.
+    pub results: &'a Path,
+    /// The plan, where a revision has tables of several.
+    pub plan: Option<&'a str>,
+}
+
+/// The side that `word` names.
+pub fn side(word: &str, places: Places<'_>) -> Result<Side> {
+    let path = Path::new(word);
+    if path.join("cells").is_dir() {
+        return side_of_run(word, path);
+    }
+    if path.join(FILES[0]).is_file() {
+        return side_of_tables(word, path);
+    }
+    if path.is_dir() {
+        bail!(
+            "`{word}` holds neither a run (`cells`) nor kept tables (`{}`)",
+            FILES[0]
+        );
+    }
+    if let Some(run) = run_called(word, places.results)? {
+        return side_of_run(word, &run);
+    }
+    match commit(word)? {
+        Some(commit) => side_of_commit(word, &commit, places),
+        None => bail!(
+            "`{word}` is no run's folder, no run below `{}`, and no git revision",
+            places.results.display()
+        ),
+    }
+}
+
+/// The run that `word` names: its folder or its id.
+pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
+    if Path::new(word).join("cells").is_dir() {
+        return Ok(PathBuf::from(word));
+    }
+    let found = run_called(word, results)?;
+    found.with_context(|| {
+        format!(
+            "`{word}` is no run's folder and no run below `{}`",
+            results.display()
+        )
+    })
+}
+
+/// The run's side, with what its manifest and plan say.
+pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
+    let run = read_run(folder)?;
+    let origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
+    Side::of_run(word, origin, &run, facts(folder)?)
+}
+
+/// What stands in a run's manifest and plan.
+fn facts(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let manifest = manifest(folder);
+    let plan = fs::read_to_string(folder.join("plan.toml")).unwrap_or_default();
+    let plan: toml::Table = plan
+        .parse()
+        .with_context(|| format!("reading `{}`", folder.join("plan.toml").display()))?;
+    Ok(provenance::facts(&manifest, &serde_json::to_value(plan)?))
+}
+
+/// A run's manifest; null where it has none.
+pub fn manifest(folder: &Path) -> Value {
+    let bytes = fs::read(folder.join("manifest.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn side_of_tables(word: &str, folder: &Path) -> Result<Side> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))
+    };
+    let [cells, measures, samples, provenance] = FILES.map(read);
+    let compact = Compact {
+        cells: cells?,
+        measures: measures?,
+        samples: samples?,
+        provenance: provenance?,
+    };
+    let origin = format!("the tables in `{}`", folder.display());
+    compact
+        .read(word, origin)
+        .with_context(|| format!("reading the tables in `{}`", folder.display()))
+}
+
+/// The run folder `<results>/<plan>/<word>`, or `<results>/<word>`.
+fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> {
+    if word.contains(['/', '\\']) || word.starts_with('.') {
+        return Ok(None);
+    }
+    let mut found: Vec<PathBuf> = runs(results)
+        .into_iter()
+        .filter(|run| run.file_name().is_some_and(|name| name == word))
+        .collect();
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        _ => bail!("several runs are called `{word}`: {}", listed(&found)),
+    }
+}
+
+/// Every run folder below `results`, at most two levels down, in the order of their names.
+fn runs(results: &Path) -> Vec<PathBuf> {
+    let children = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
+            .collect()
+    };
+    let (is_run, plans): (Vec<_>, Vec<_>) = children(results)
+        .into_iter()
+        .partition(|path| path.join("cells").is_dir());
+    let inner = plans.iter().flat_map(|plan| children(plan));
+    let inner = inner.filter(|path| path.join("cells").is_dir());
+    let mut all: Vec<PathBuf> = is_run.into_iter().chain(inner).collect();
+    all.sort();
+    all
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| format!("`{}`", path.display()))
+        .collect();
+    names.join(", ")
+}
+
+fn side_of_commit(word: &str, commit: &str, places: Places<'_>) -> Result<Side> {
+    let tables = tables_at(commit, places)?;
+    let short = &commit[..commit.len().min(10)];
+    match tables.as_slice() {
+        [] => {}
+        [folder] => {
+            let read = |name: &str| git(&["show", &format!("{commit}:{folder}/{name}")]);
+            let [cells, measures, samples, provenance] = FILES.map(read);
+            let compact = Compact {
+                cells: cells?,
+                measures: measures?,
+                samples: samples?,
+                provenance: provenance?,
+            };
+            let origin = format!("`{folder}` at commit {short}");
+            return compact
+                .read(word, origin.clone())
+                .with_context(|| format!("reading {origin}"));
+        }
+        several => {
+            let names: Vec<&str> = several
+                .iter()
+                .filter_map(|f| f.rsplit('/').next())
+                .collect();
+            bail!(
+                "commit {short} has the tables of {}; name one with --plan",
+                names.join(", ")
+            );
+        }
+    }
+    let of_commit = |run: &PathBuf| {
+        let at = manifest(run)["plan"]["commit"].as_str().map(str::to_owned);
+        at.is_some_and(|at| at.trim_end_matches("-dirty") == commit)
+    };
+    let found: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();
+    match found.as_slice() {
+        [] => bail!(
+            "commit {short} has no tables below `{}`, and no run there was made at it; `labrun keep RUN` \
+             makes tables to commit",
+            places.results.display()
+        ),
+        [run] => side_of_run(word, run),
+        several => bail!(
+            "several runs were made at commit {short}, name one: {}",
+            listed(several)
+        ),
+    }
+}
+
+/// The folders with kept tables below the results folder at a commit.
+fn tables_at(commit: &str, places: Places<'_>) -> Result<Vec<String>> {
+    let inside = in_repository(places.results)?;
+    let names = git(&["ls-tree", "-r", "--name-only", "--full-tree", commit])?;
+    let folder = |name: &str| -> Option<String> {
+        let folder = name.strip_suffix(FILES[0])?.strip_suffix('/')?;
+        let below = Path::new(folder).strip_prefix(&inside).ok()?;
+        let plan = below.file_name()?.to_str()?;
+        let wanted = places.plan.is_none_or(|wanted| wanted == plan);
+        wanted.then(|| folder.to_owned())
+    };
+    Ok(names.lines().filter_map(folder).collect())
+}
+
+/// The results folder as the repository names it.
+fn in_repository(results: &Path) -> Result<PathBuf> {
+    if results.is_absolute() {
+        let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?.trim());
+        let inside = results.strip_prefix(&top).map(Path::to_owned);
+        return inside.with_context(|| {
+            format!(
+                "`{}` is not in the repository `{}`",
+                results.display(),
+                top.display()
+            )
+        });
+    }
+    let prefix = git(&["rev-parse", "--show-prefix"])?;
+    let mut inside = PathBuf::new();
+    for part in Path::new(prefix.trim()).join(results).components() {
+        match part {
+            Component::ParentDir => {
+                inside.pop();
+            }
+            Component::CurDir => {}
+            other => inside.push(other),
+        }
+    }
+    Ok(inside)
+}
+
+/// The commit that `word` names, where this is a repository and it names one.
+fn commit(word: &str) -> Result<Option<String>> {
+    if word.starts_with('-') || word.is_empty() {
+        bail!("`{word}` is no revision");
+    }
+    let wanted = format!("{word}^{{commit}}");
+    let output = Command::new("git")
+        .args(["rev-parse", "--verify", "--quiet", &wanted])
+        .output();
+    Ok(match output {
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        _ => None,
+    })
+}
+
+fn git(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .output()
+        .context("starting git")?;
+    if !output.status.success() {
+        let told = String::from_utf8_lossy(&output.stderr);
+        bail!("`git {}`: {}", arguments.join(" "), told.trim());
+    }
+    String::from_utf8(output.stdout).context("git printed no text")
+}

@@ -1,0 +1,234 @@
+//! A heat map: how many times as good a tier is, by prompt length and concurrency.
+
+use anyhow::Result;
+use plotters::prelude::DrawingBackend;
+use plotters::style::RGBColor;
+use plotters::style::text_anchor::{HPos, VPos};
+
+use crate::report::figure::canvas::{Canvas, Pen, Stroke, Weight, text_width};
+use crate::report::figure::look::{GREY, INK};
+use crate::report::figure::page::{MARGIN, NOTE, PLAIN, WIDTH, notes, title};
+
+const LEGEND_TOP: f64 = 140.0;
+const TOP: f64 = 190.0;
+/// Room above a panel for its title, and below it for its ticks and its axis title.
+const HEADING: f64 = 52.0;
+const FOOT: f64 = 80.0;
+/// Room for the labels of the concurrencies, and their axis title.
+const LEFT: f64 = 84.0;
+const BETWEEN: f64 = 24.0;
+const ROW: f64 = 66.0;
+const MOST_COLUMNS: usize = 3;
+/// The speedup, and its inverse, from which on the colour is full.
+const FULL: f64 = 8.0;
+
+// The two ends of a scale that any common colour blindness tells apart.
+const BETTER: RGBColor = RGBColor(0, 114, 178);
+const WORSE: RGBColor = RGBColor(213, 94, 0);
+/// Where there is no ratio.
+const NONE: RGBColor = RGBColor(222, 222, 222);
+
+/// A heat map, one panel a tier where all else but length and concurrency is equal.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HeatMap {
+    pub title: String,
+    pub caption: String,
+    pub mark: Option<&'static str>,
+    pub panels: Vec<HeatPanel>,
+    pub notes: Vec<String>,
+}
+
+/// One tier.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HeatPanel {
+    pub title: String,
+    /// Prompt lengths, from left to right.
+    pub columns: Vec<String>,
+    /// Concurrencies, from bottom to top.
+    pub rows: Vec<String>,
+    /// By row, then column.
+    pub cells: Vec<Vec<HeatCell>>,
+}
+
+/// One place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HeatCell {
+    /// What stands in it.
+    pub text: String,
+    /// What colours it; absent where there is no ratio.
+    pub speedup: Option<f64>,
+}
+
+impl HeatMap {
+    fn columns(&self) -> usize {
+        self.panels.len().clamp(1, MOST_COLUMNS)
+    }
+
+    fn panel_height(&self) -> f64 {
+        let rows = self.panels.iter().map(|panel| panel.rows.len()).max();
+        HEADING + rows.unwrap_or(1) as f64 * ROW + FOOT
+    }
+
+    pub(super) fn height(&self) -> u32 {
+        let rows = self.panels.len().div_ceil(self.columns()) as f64;
+        (TOP + rows * self.panel_height() + self.notes.len() as f64 * NOTE + MARGIN) as u32
+    }
+}
+
+/// Draws all of it.
+pub(super) fn draw<DB: DrawingBackend>(canvas: &Canvas<DB>, map: &HeatMap) -> Result<()> {
+    title(canvas, &map.title, &map.caption, map.mark)?;
+    legend(canvas)?;
+    let columns = map.columns();
+    let width =
+        (f64::from(WIDTH) - 2.0 * MARGIN - BETWEEN * (columns as f64 - 1.0)) / columns as f64;
+    for (at, one) in map.panels.iter().enumerate() {
+        let left = MARGIN + (at % columns) as f64 * (width + BETWEEN);
+        let top = TOP + (at / columns) as f64 * map.panel_height();
+        panel(canvas, one, (left, top), width)?;
+    }
+    notes(canvas, &map.notes, map.height())
+}
+
+fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>) -> Result<()> {
+    let mut x = MARGIN;
+    for (text, speedup) in [
+        ("1/8 or less", 0.125),
+        ("1/4", 0.25),
+        ("1/2", 0.5),
+        ("as fast", 1.0),
+        ("2x", 2.0),
+        ("4x", 4.0),
+        ("8x or more", 8.0),
+    ] {
+        let corner = (x, LEGEND_TOP - 13.0);
+        let opposite = (x + 34.0, LEGEND_TOP + 13.0);
+        canvas.rectangle(corner, opposite, &colour(speedup))?;
+        outline(canvas, corner, opposite)?;
+        canvas.text(text, (x + 44.0, LEGEND_TOP), PLAIN)?;
+        x += 44.0 + text_width(text, PLAIN)? + 30.0;
+    }
+    Ok(())
+}
+
+fn panel<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    panel: &HeatPanel,
+    (left, top): (f64, f64),
+    width: f64,
+) -> Result<()> {
+    let heading = Pen {
+        size: 24.0,
+        weight: Weight::Bold,
+        along: VPos::Bottom,
+        ..PLAIN
+    };
+    let (inside, first) = (left + LEFT, top + HEADING);
+    canvas.text(&panel.title, (inside, first - 10.0), heading)?;
+    let cell_width = (width - LEFT) / panel.columns.len().max(1) as f64;
+    let bottom = first + panel.rows.len() as f64 * ROW;
+    let tick = Pen {
+        size: 20.0,
+        across: HPos::Center,
+        along: VPos::Top,
+        ..PLAIN
+    };
+    for (row, (label, cells)) in panel.rows.iter().zip(&panel.cells).enumerate() {
+        let y = bottom - (row + 1) as f64 * ROW;
+        let pen = Pen {
+            across: HPos::Right,
+            along: VPos::Center,
+            ..tick
+        };
+        canvas.text(label, (inside - 10.0, y + ROW / 2.0), pen)?;
+        for (column, one) in cells.iter().enumerate() {
+            let x = inside + column as f64 * cell_width;
+            cell(canvas, one, (x, y), (x + cell_width, y + ROW))?;
+        }
+    }
+    for (column, label) in panel.columns.iter().enumerate() {
+        let x = inside + (column as f64 + 0.5) * cell_width;
+        canvas.text(label, (x, bottom + 8.0), tick)?;
+    }
+    let middle = f64::midpoint(inside, left + width);
+    canvas.text("Prompt length (tokens)", (middle, bottom + 38.0), tick)?;
+    let upwards = Pen {
+        along: VPos::Center,
+        ..tick
+    };
+    canvas.text_upwards(
+        "Concurrency",
+        (left + 14.0, f64::midpoint(first, bottom)),
+        upwards,
+    )
+}
+
+fn cell<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    cell: &HeatCell,
+    corner: (f64, f64),
+    opposite: (f64, f64),
+) -> Result<()> {
+    let fill = cell.speedup.map_or(NONE, colour);
+    canvas.rectangle(corner, opposite, &fill)?;
+    outline(canvas, corner, opposite)?;
+    let middle = (
+        f64::midpoint(corner.0, opposite.0),
+        f64::midpoint(corner.1, opposite.1),
+    );
+    let mut pen = Pen {
+        size: 22.0,
+        colour: if is_dark(fill) { WHITE } else { INK },
+        across: HPos::Center,
+        ..PLAIN
+    };
+    while pen.size > 11.0 && text_width(&cell.text, pen)? > opposite.0 - corner.0 - 8.0 {
+        pen.size -= 1.0;
+    }
+    canvas.text(&cell.text, middle, pen)
+}
+
+const WHITE: RGBColor = RGBColor(255, 255, 255);
+
+fn outline<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    (left, top): (f64, f64),
+    (right, bottom): (f64, f64),
+) -> Result<()> {
+    let around = [
+        (left, top),
+        (right, top),
+        (right, bottom),
+        (left, bottom),
+        (left, top),
+    ];
+    canvas.line(&around, &GREY, 1.0, Stroke::Solid)
+}
+
+/// White for 1, and the fuller the further from it on a log scale.
+fn colour(speedup: f64) -> RGBColor {
+    let end = if speedup >= 1.0 { BETTER } else { WORSE };
+    let share = (speedup.ln().abs() / FULL.ln()).min(1.0);
+    let mix = |end: u8| (255.0 - (255.0 - f64::from(end)) * share).round() as u8;
+    RGBColor(mix(end.0), mix(end.1), mix(end.2))
+}
+
+/// Whether white reads better on it than black: by the luminance of WCAG 2, roughly.
+fn is_dark(RGBColor(r, g, b): RGBColor) -> bool {
+    0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b) < 140.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_ratios_are_equally_far_from_white() {
+        assert_eq!(colour(1.0), WHITE);
+        assert_eq!((colour(8.0), colour(100.0)), (BETTER, BETTER));
+        assert_eq!(colour(0.125), WORSE);
+        // Half of the way on a log scale: the mean of white and the end.
+        assert_eq!(colour(8.0_f64.sqrt()), RGBColor(127, 185, 217));
+        assert!(is_dark(BETTER) && !is_dark(WHITE));
+    }
+}
