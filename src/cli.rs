@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::aggregate::Slos;
 use crate::config::PcieMethod;
+use crate::matrix::shard::Shard;
 use crate::record::resume::Retry;
 
 pub use results::{AllowWhat, DiffArgs, DiffFormat, KeepArgs};
@@ -49,12 +50,20 @@ pub enum Command {
     Sim(SimArgs),
     /// Record this machine's telemetry (GPUs, PCIe bytes, disks, CPU) for a while, without a load.
     Telemetry(TelemetryArgs),
+    /// Join the run folders of shards into one.
+    Merge(MergeArgs),
+    /// Run a plan on a cluster, a shard a task, and join the shards.
+    Submit(SubmitArgs),
     /// List and remove servers that a killed run left behind.
     Clean(CleanArgs),
 }
 
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct RunArgs {
     /// The plan, a TOML file; with --resume also a run's folder.
     pub plan: Option<PathBuf>,
@@ -70,6 +79,18 @@ pub struct RunArgs {
         requires = "resume"
     )]
     pub retry: Retry,
+    /// Run only this part of the matrix; `labrun merge` joins the parts.
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub shard: Option<Shard>,
+    /// Stop at the first cell that failed or is invalid.
+    #[arg(long, conflicts_with = "max_failures")]
+    pub fail_fast: bool,
+    /// Stop when more cells than this failed or are invalid.
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<u32>,
+    /// Leave the host's name and the user's paths out of the manifest.
+    #[arg(long)]
+    pub anonymous: bool,
     /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -238,6 +259,56 @@ pub struct TelemetryArgs {
     /// Settings of this machine, over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `labrun merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// The folder to make.
+    pub out: PathBuf,
+    /// Run folders of one plan.
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Join them even if cells of the plan are in none of them.
+    #[arg(long)]
+    pub allow_missing: bool,
+}
+
+/// Arguments of `labrun submit`.
+#[derive(Args, Clone, Debug)]
+pub struct SubmitArgs {
+    /// The plan, a TOML file; with --resume the folder of what was submitted.
+    pub plan: PathBuf,
+    /// As an array of Slurm jobs. [slurm] of the settings says what each asks for.
+    #[arg(long)]
+    pub slurm: bool,
+    /// Into how many shards the matrix is split.
+    #[arg(long, value_name = "COUNT", required_unless_present = "resume")]
+    pub shards: Option<u32>,
+    /// Watch what was submitted; submit again what was lost.
+    #[arg(long)]
+    pub resume: bool,
+    /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Settings of the machines, over the built-in defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Slurm's --partition.
+    #[arg(long)]
+    pub partition: Option<String>,
+    /// Slurm's --account.
+    #[arg(long)]
+    pub account: Option<String>,
+    /// Slurm's --time, of each shard.
+    #[arg(long)]
+    pub time: Option<String>,
+    /// Slurm's --gpus, of each shard.
+    #[arg(long)]
+    pub gpus: Option<u32>,
+    /// Time between two looks at the queue.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub poll_s: f64,
 }
 
 /// Arguments of `labrun clean`.

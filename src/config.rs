@@ -24,6 +24,10 @@ pub struct Settings {
     pub redis: Redis,
     /// What is watched beside the load.
     pub telemetry: Telemetry,
+    /// When a run does not go on.
+    pub limits: Limits,
+    /// How `labrun submit --slurm` asks for machines.
+    pub slurm: Slurm,
     /// Environment of every server, under the plan's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -57,6 +61,34 @@ pub struct Process {
 pub struct Redis {
     /// `redis://host:port`; empty: labrun starts one.
     pub url: String,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// No cell begins with less room than this for results and chunks.
+    pub min_free_mib: u64,
+}
+
+/// `[slurm]`. Empty strings and zeros leave it to the cluster's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slurm {
+    /// `--partition`.
+    pub partition: String,
+    /// `--account`.
+    pub account: String,
+    /// `--gpus` of each shard.
+    pub gpus: u32,
+    /// `--cpus-per-task` of each shard.
+    pub cpus: u32,
+    /// `--time` of each shard, as Slurm writes it: `2:00:00`.
+    pub time: String,
+    /// Further `#SBATCH` arguments.
+    pub args: Vec<String>,
+    /// How often a shard that was lost is submitted again.
+    pub resubmit: u32,
 }
 
 /// `[telemetry]`.
@@ -207,7 +239,9 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.settings.paths.results, PathBuf::from("results"));
         assert_eq!(config.origins["paths.results"], "built-in defaults");
-        assert_eq!(config.origins.len(), 11, "{:?}", config.origins);
+        let unknown = config.origins.values().filter(|from| **from == "unknown");
+        assert_eq!(unknown.count(), 0, "{:?}", config.origins);
+        assert!(config.origins.len() > 10, "{:?}", config.origins);
     }
 
     #[test]

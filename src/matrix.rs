@@ -3,13 +3,14 @@
 pub mod controls;
 mod coordinates;
 pub mod inputs;
+pub mod shard;
 
 use std::sync::Arc;
 
 use crate::plan::axes::{Axes, PartialCell};
 use crate::plan::problem::{PlanProblems, Problem};
 use crate::plan::run::{Order, Reuse};
-use crate::plan::tier::TierSpec;
+use crate::plan::tier::{TierKind, TierSpec};
 use crate::plan::workload_spec::WorkloadSpec;
 use crate::plan::{Plan, Resolved, Variant};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
@@ -43,6 +44,11 @@ impl Cell {
         };
         let at = String::from_utf8_lossy(&at.bytes()).into_owned();
         self.resolved.run.seed.derive(&at)
+    }
+
+    /// Whether it may find a server of an earlier cell running.
+    pub fn can_share(&self) -> bool {
+        self.resolved.run.reuse == Reuse::Server
     }
 }
 
@@ -92,6 +98,7 @@ impl Matrix {
                 }
             }
         }
+        problems.extend(useless_includes(plan, &placed));
         for (index, variant) in plan.variants.iter().enumerate() {
             controls::place(plan, index, variant, &mut placed);
         }
@@ -151,7 +158,8 @@ fn place(plan: &Plan, axes: &Axes, index: usize, variant: &Variant, placed: &mut
             };
             for load in loads(axes) {
                 let at = load.place(&plan.axes, &label.value);
-                for repeat in (1..=run.repeats.get()).filter_map(Repeat::new) {
+                let repeats = repeats_of(plan, variant, &tier.value, at);
+                for repeat in (1..=repeats).filter_map(Repeat::new) {
                     // Grouped by server, a tier has one turn for all its repeats.
                     let round = match run.order {
                         Order::Interleaved => repeat.get(),
@@ -174,6 +182,52 @@ fn place(plan: &Plan, axes: &Axes, index: usize, variant: &Variant, placed: &mut
             }
         }
     }
+}
+
+/// How often a cell is measured. With `aa` and no repeats, the first load of each variant is
+/// measured twice on the baseline, or else on the first tier: an A/A pair.
+fn repeats_of(plan: &Plan, variant: &Variant, tier: &str, load: usize) -> u32 {
+    let run = &variant.resolved.run;
+    let is_baseline = |name: &str| {
+        let tier = variant.resolved.tiers.get(name);
+        tier.is_some_and(|tier| tier.kind == TierKind::Baseline)
+    };
+    let mut names = plan.axes.tier.iter().map(|name| name.value.as_str());
+    let twice = names
+        .clone()
+        .find(|name| is_baseline(name))
+        .or(names.next());
+    match run.repeats.get() {
+        1 if run.pace.aa && load == 0 && twice == Some(tier) => 2,
+        repeats => repeats,
+    }
+}
+
+/// A problem for each `matrix.include` whose cells are there without it. `placed` holds the cells of
+/// the axes and of all includes.
+fn useless_includes(plan: &Plan, placed: &[Placed]) -> Vec<Problem> {
+    let useless = plan.axes.include.iter().filter(|included| {
+        let excluded = |at: &Coordinates| plan.axes.exclude.iter().any(|x| matches(x, at));
+        let on_axes = |at: &Coordinates| is_on_axes(&plan.axes, at) && !excluded(at);
+        let adds =
+            |p: &Placed| matches(included, &p.cell.coordinates) && !on_axes(&p.cell.coordinates);
+        !placed.iter().any(adds)
+    });
+    useless
+        .map(|included| Problem {
+            span: included.span.clone(),
+            message: "this `matrix.include` adds no cell".to_owned(),
+            hint: "its cells stand on the axes already; remove it".to_owned(),
+        })
+        .collect()
+}
+
+fn is_on_axes(axes: &Axes, at: &Coordinates) -> bool {
+    axes.tier.iter().any(|tier| tier.value == at.tier)
+        && axes.label.iter().any(|label| label.value == at.label)
+        && axes.prompt_len.contains(&at.prompt_len)
+        && axes.gen_len.contains(&at.gen_len)
+        && axes.concurrency.contains(&at.concurrency)
 }
 
 /// What cells of one server differ in, besides label and repeat.

@@ -1,5 +1,7 @@
 //! Events to lines on stderr: a live line on a terminal, plain lines elsewhere.
 
+mod estimate;
+
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -7,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use estimate::Estimate;
 
 use crate::load::Progress as LoadProgress;
 use crate::runner::event::Event;
@@ -40,11 +44,21 @@ impl Verbosity {
 #[derive(Debug, Default)]
 struct Live {
     cells: usize,
-    position: u32,
+    /// The cell's place among all of the run, from 1.
+    place: usize,
+    estimate: Estimate,
     cell: String,
     doing: String,
     load: Option<(Arc<LoadProgress>, usize)>,
     cell_began: Option<Instant>,
+}
+
+impl Live {
+    /// Cells that ran in an earlier attempt come first.
+    fn place_of_next(&self) -> usize {
+        let earlier = self.cells.saturating_sub(self.estimate.cells());
+        earlier + self.estimate.count_ended() + 1
+    }
 }
 
 /// Shows a run.
@@ -54,8 +68,6 @@ pub struct Progress {
     live: Arc<Mutex<Live>>,
     bar: ProgressBar,
     ticker: Option<JoinHandle<()>>,
-    run_began: Instant,
-    cells_ended: u32,
 }
 
 /// Distance of redraws of the live line.
@@ -76,21 +88,23 @@ impl Progress {
             live: Arc::default(),
             bar,
             ticker: None,
-            run_began: Instant::now(),
-            cells_ended: 0,
         }
     }
 
     /// Takes in one event.
     pub fn on_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::RunStarted { cells, .. } => {
-                self.lock().cells = *cells;
+            Event::RunStarted { work } => {
+                {
+                    let mut live = self.lock();
+                    live.cells = work.matrix.cells.len();
+                    live.estimate = Estimate::new(*work);
+                }
                 self.start_ticker();
             }
-            Event::CellStarted { cell, position } => {
+            Event::CellStarted { cell, .. } => {
                 let mut live = self.lock();
-                live.position = *position;
+                live.place = live.place_of_next();
                 live.cell = cell.coordinates.slug();
                 live.doing.clear();
                 live.cell_began = Some(Instant::now());
@@ -107,10 +121,11 @@ impl Progress {
                 self.lock().load = Some((Arc::clone(progress), *requests));
             }
             Event::CellFinished { result } => {
-                self.cells_ended += 1;
+                self.lock().estimate.ended(result.elapsed);
                 let line = self.cell_line(result);
                 self.say(&line);
             }
+            Event::CellSkipped { .. } => self.lock().estimate.skipped(),
             Event::Stopped => {}
             Event::RunFinished { .. } => self.finish(),
         }
@@ -135,12 +150,12 @@ impl Progress {
         if self.verbosity != Verbosity::Live {
             return;
         }
-        let (live, bar, began) = (Arc::clone(&self.live), self.bar.clone(), self.run_began);
+        let (live, bar) = (Arc::clone(&self.live), self.bar.clone());
         self.ticker = Some(std::thread::spawn(move || {
             while !bar.is_finished() {
                 let line = {
                     let live = live.lock().unwrap_or_else(PoisonError::into_inner);
-                    live_line(&live, began.elapsed())
+                    live_line(&live)
                 };
                 bar.set_message(line);
                 bar.tick();
@@ -159,16 +174,18 @@ impl Progress {
 
     /// `[ 3/24] rag-cpu-p512-g16-c4-r1  1.2 s  cold 8 ok, valid; tier 8 ok, valid  (0:07 left)`.
     fn cell_line(&self, result: &CellResult) -> String {
-        let cells = self.lock().cells;
+        let live = self.lock();
+        let (cells, place, left) = (live.cells, live.place, live.estimate.left());
+        drop(live);
         let width = cells.to_string().len();
         let mut line = format!(
             "[{:>width$}/{cells}] {}  {:.1} s  ",
-            result.position,
+            place,
             result.cell.coordinates.slug(),
             result.elapsed.as_secs_f64(),
         );
         line.push_str(&outcome_text(result));
-        if let Some(left) = remaining(self.run_began.elapsed(), self.cells_ended, cells) {
+        if let Some(left) = left {
             let _ = write!(line, "  ({} left)", clock(left));
         }
         line
@@ -216,10 +233,10 @@ fn first(reasons: &[String]) -> &str {
     reasons.first().map_or("", String::as_str)
 }
 
-fn live_line(live: &Live, elapsed: Duration) -> String {
+fn live_line(live: &Live) -> String {
     let mut line = format!(
         "[{}/{}] {}  {}",
-        live.position, live.cells, live.cell, live.doing
+        live.place, live.cells, live.cell, live.doing
     );
     if let Some((progress, requests)) = &live.load {
         let seen = progress.snapshot();
@@ -235,20 +252,10 @@ fn live_line(live: &Live, elapsed: Duration) -> String {
     if let Some(began) = live.cell_began {
         let _ = write!(line, "  {}", clock(began.elapsed()));
     }
-    let ended = live.position.saturating_sub(1);
-    if let Some(left) = remaining(elapsed, ended, live.cells) {
+    if let Some(left) = live.estimate.left() {
         let _ = write!(line, "  about {} left", clock(left));
     }
     line
-}
-
-/// The time that the rest takes if its cells take as long as those that ended.
-fn remaining(elapsed: Duration, ended: u32, cells: usize) -> Option<Duration> {
-    let left = u32::try_from(cells)
-        .ok()?
-        .checked_sub(ended)
-        .filter(|left| *left > 0)?;
-    elapsed.checked_div(ended).map(|each| each * left)
 }
 
 /// `1:02:03` or `2:03`.
@@ -272,24 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_as_slow_as_what_was() {
-        let elapsed = Duration::from_secs(30);
-        assert_eq!(remaining(elapsed, 3, 5), Some(Duration::from_secs(20)));
-        assert_eq!(remaining(elapsed, 0, 5), None, "nothing is known yet");
-        assert_eq!(remaining(elapsed, 5, 5), None, "nothing is left");
-    }
-
-    #[test]
     fn the_live_line_shows_phase_requests_and_time() {
         let live = Live {
             cells: 24,
-            position: 3,
+            place: 3,
+            estimate: {
+                let mut estimate = Estimate::of(&[("cpu", true), ("cpu", true), ("cpu", true)]);
+                estimate.ended(Duration::from_secs(55));
+                estimate
+            },
             cell: "rag-cpu".into(),
             doing: "tier load".into(),
             load: Some((Arc::default(), 12)),
             cell_began: Some(Instant::now()),
         };
-        let line = live_line(&live, Duration::from_secs(10));
+        let line = live_line(&live);
         assert_eq!(
             line,
             "[3/24] rag-cpu  tier load  0/12  0:00  about 1:50 left"

@@ -1,15 +1,17 @@
 //! `manifest.json`: what was run, where, with which settings.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::provenance;
 use super::target::Target;
 use crate::plan::Plan;
+use crate::runner::identity::Identity;
 
 /// Wall-clock time, read once a run: every other time is a distance from it.
 #[derive(Clone, Copy, Debug)]
@@ -50,83 +52,53 @@ pub fn short_hash(plan: &Plan, started: WallClock) -> String {
     hasher.finalize().to_hex()[..6].to_owned()
 }
 
-/// The manifest of a run.
-pub fn manifest(target: &Target, started: WallClock) -> Result<Value> {
+/// The manifest of a run. `identity` is that of one of its cells, for the versions in it.
+pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Result<Value> {
     let Target {
         plan,
         matrix,
         config,
-        id,
         ..
     } = target;
-    let cells: Vec<&str> = matrix.cells.iter().map(|cell| cell.id.as_str()).collect();
-    let launcher = matrix
-        .cells
-        .first()
-        .map(|cell| cell.resolved.server.launcher.name());
-    Ok(json!({
-        "run": id,
+    let cells: Vec<&str> = target.cells().map(|(_, cell)| cell.id.as_str()).collect();
+    let first = matrix.cells.first();
+    let software = identity.iter().filter(|(name, _)| {
+        let known = ["version.", "model.", "image."];
+        known.iter().any(|known| name.starts_with(known))
+    });
+    let mut manifest = json!({
+        "run": target.id,
         "started_at": started.rfc3339(),
-        "labrun": { "version": env!("CARGO_PKG_VERSION") },
+        "labrun": provenance::labrun(),
         "plan": {
             "name": plan.name,
             "file": plan.file,
             "folder": plan_folder(plan),
             "blake3": blake3::hash(plan.text.as_bytes()).to_hex().as_str(),
-            "commit": commit_of_working_folder(),
+            "repository": provenance::repository(&plan_folder(plan).unwrap_or_default()),
         },
-        "launcher": launcher,
-        "host": host(),
+        "shard": target.shard,
+        "anonymous": target.anonymous,
+        "launcher": first.map(|cell| cell.resolved.server.launcher.name()),
+        "model": first.map(|cell| cell.resolved.model.as_str()),
+        "seed": first.map(|cell| cell.resolved.run.seed),
+        "software": software.collect::<BTreeMap<_, _>>(),
+        "host": provenance::host(),
         "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
         "settings": serde_json::to_value(&config.settings)?,
         "settings_from": config.origins,
         "cells": cells,
-    }))
+    });
+    if target.anonymous {
+        manifest["host"]["name"] = Value::Null;
+        manifest["plan"]["folder"] = Value::Null;
+        provenance::anonymize(&mut manifest);
+    }
+    Ok(manifest)
 }
 
 /// Where files that the plan names are looked up, wherever the run is continued from.
 fn plan_folder(plan: &Plan) -> Option<PathBuf> {
     let file = std::path::absolute(&plan.file).ok()?;
     file.parent().map(Path::to_owned)
-}
-
-/// The commit that the working folder is at, with `-dirty` where it has changes.
-fn commit_of_working_folder() -> Option<String> {
-    let git = |args: &[&str]| -> Option<String> {
-        let output = Command::new("git").args(args).output().ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() {
-        commit
-    } else {
-        format!("{commit}-dirty")
-    })
-}
-
-fn host() -> Value {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .ok()
-    };
-    let cpu = read("/proc/cpuinfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let memory_kib = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    json!({
-        "name": read("/proc/sys/kernel/hostname"),
-        "kernel": read("/proc/sys/kernel/osrelease"),
-        "cpu": cpu,
-        "cpus": std::thread::available_parallelism().map(usize::from).ok(),
-        "memory_kib": memory_kib,
-    })
 }

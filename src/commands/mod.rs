@@ -5,12 +5,16 @@ mod clean;
 mod diff;
 mod keep;
 mod manifest;
+mod merge;
 mod plan;
 mod plot;
+mod provenance;
 mod report;
 mod run;
 mod sides;
 mod sim;
+mod slurm;
+mod submit;
 mod target;
 mod telemetry;
 
@@ -84,6 +88,8 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
+        Some(Command::Merge(args)) => merge::merge(&args),
+        Some(Command::Submit(args)) => submit::submit(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
     }
 }

@@ -1,9 +1,11 @@
 //! `labrun run`: a plan in, tables and figures out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::manifest::{WallClock, manifest};
@@ -14,15 +16,17 @@ use super::{ExitStatus, complain, print, runtime, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::matrix::Cell;
-use crate::plan::Plan;
 use crate::progress::{Progress, Verbosity};
 use crate::record::convert::cell_record;
 use crate::record::open::Opened;
 use crate::record::resume::{self, Ends, Resumption};
+use crate::record::schema::CellRecord;
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::Identities;
 use crate::runner::lint::{self, Severity};
+use crate::runner::machine::too_little_room;
+use crate::runner::repeats::Medians;
 use crate::runner::stop::Stop;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
@@ -45,38 +49,78 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let opened = Opened::open(&target.folder, args.resume)?;
     remove_leftovers(settings)?;
     opened.notes.iter().for_each(|note| say(note));
-    let plan_folder = plan_folder(&target.plan);
+    check_room(&target)?;
+    let plan_folder = target.plan_folder();
     let identities = Identities::new(settings, &plan_folder);
     let resumption = resumption(args, &target, &opened, &identities)?;
-    let manifest = manifest(&target, started)?;
+    let identity = target.matrix.cells.first().map(|cell| identities.of(cell));
+    let manifest = manifest(&target, &identity.transpose()?.unwrap_or_default(), started)?;
+    let medians = medians(&target, opened.path(), &resumption)?;
     let folder = opened.begin(&manifest, &target.plan.text)?;
     let runtime = runtime()?;
+    let stop = Stop::default();
     let mut watched = Watched {
         folder,
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
+        kept: resumption.kept.iter().map(corpora).collect(),
         ends: resumption.ends(),
+        failures_left: match args.max_failures {
+            _ if args.fail_fast => Some(0),
+            most => most,
+        },
+        stop: stop.clone(),
         torn: None,
     };
-    let ran = runtime.block_on(run_matrix(&target, &resumption, &identities, &mut watched));
-    let (interrupted, broken) = match ran {
-        Ok(interrupted) => (interrupted, None),
-        Err(error) => (false, Some(error)),
+    let running = Running {
+        target: &target,
+        resumption: &resumption,
+        identities: &identities,
+        medians,
     };
+    let ran = runtime.block_on(running.run(&mut watched));
     // Whatever was kept is summed up, also when the run broke.
-    let status = finish(args, &mut watched, interrupted)?;
-    match broken {
-        None => Ok(status),
-        Some(error) => {
-            complain(&error.context("the run ended early; finished cells are kept"));
-            say(&how_to_go_on(watched.folder.path()));
-            Ok(ExitStatus::CellsFailed)
-        }
+    let finished = finish(args, &mut watched, ran.is_err());
+    let Err(error) = ran else {
+        return finished;
+    };
+    complain(&error.context("the run ended early; finished cells are kept"));
+    if let Err(error) = finished {
+        complain(&error.context("and they could not be summed up"));
+    }
+    say(&how_to_go_on(watched.folder.path()));
+    Ok(ExitStatus::CellsFailed)
+}
+
+/// Fails where there is no room for a single cell.
+fn check_room(target: &Target) -> Result<()> {
+    let settings = &target.config.settings;
+    let folders = [target.folder.as_path(), &settings.paths.scratch];
+    match too_little_room(folders, settings.limits.min_free_mib) {
+        Some(why) => bail!("{why}; make room, or lower it"),
+        None => Ok(()),
     }
 }
 
-fn plan_folder(plan: &Plan) -> PathBuf {
-    let parent = Path::new(&plan.file).parent();
-    parent.unwrap_or_else(|| Path::new(".")).to_owned()
+/// What the cells of earlier attempts measured, where more repeats depend on it.
+fn medians(target: &Target, folder: &Path, resumption: &Resumption) -> Result<Medians> {
+    let mut medians = Medians::default();
+    let first = target.matrix.cells.first();
+    let Some(auto) = first.and_then(|cell| cell.resolved.run.pace.auto) else {
+        return Ok(medians);
+    };
+    for record in &resumption.kept {
+        let cell = folder.join("cells").join(&record.id);
+        for (state, values_ms) in resume::values_ms(&cell, record, auto.metric)? {
+            medians.add(&record.coordinates, state, values_ms);
+        }
+    }
+    Ok(medians)
+}
+
+/// The prompts of a cell: its id, and the hashes of its passes' requests.
+fn corpora(record: &CellRecord) -> (String, Vec<String>) {
+    let passes = record.passes.iter().map(|pass| pass.corpus.clone());
+    (record.id.clone(), passes.collect())
 }
 
 /// What of the folder is kept. Says what is not and why, and puts it aside.
@@ -86,9 +130,14 @@ fn resumption(
     opened: &Opened,
     identities: &Identities<'_>,
 ) -> Result<Resumption> {
-    let wanted = target.matrix.cells.iter().enumerate();
+    if let Some(manifest) = &opened.manifest
+        && manifest["shard"] != json!(target.shard)
+    {
+        let path = opened.path().display();
+        bail!("`{path}` holds another part of the matrix; name another folder with --out");
+    }
     let identity_of = |cell: &Cell| identities.of(cell);
-    let resumption = resume::decide(opened.path(), wanted, identity_of, args.retry)?;
+    let resumption = resume::decide(opened.path(), target.cells(), identity_of, args.retry)?;
     for (path, reason) in &resumption.aside {
         let to = resume::put_aside(opened.path(), path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -99,7 +148,7 @@ fn resumption(
             "continuing {}: {} of {} cells are finished, {} to run",
             opened.path().display(),
             resumption.kept.len(),
-            target.matrix.cells.len(),
+            target.cells().count(),
             resumption.todo.len()
         ));
     }
@@ -120,7 +169,12 @@ fn remove_leftovers(settings: &Settings) -> Result<()> {
 struct Watched {
     folder: RunFolder,
     progress: Progress,
+    /// The prompts of the cells that are kept, by id.
+    kept: BTreeMap<String, Vec<String>>,
     ends: Ends,
+    /// How many more cells may fail; absent: all.
+    failures_left: Option<u32>,
+    stop: Stop,
     /// Why the event log could not be written, once.
     torn: Option<anyhow::Error>,
 }
@@ -135,70 +189,117 @@ impl Watched {
         }
     }
 
+    fn count_failure(&mut self) {
+        match &mut self.failures_left {
+            Some(0) => self.stop.request(
+                "as many cells failed or are invalid as --fail-fast or --max-failures allows"
+                    .to_owned(),
+            ),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+
     fn on_cell(&mut self, result: &CellResult) -> Result<()> {
         if matches!(result.outcome, CellOutcome::Aborted) {
             return Ok(());
         }
-        self.ends.count(&cell_record(result));
+        let record = cell_record(result);
+        self.ends.count(&record);
+        self.kept.extend([corpora(&record)]);
+        let mut own = Ends::default();
+        own.count(&record);
+        if own.failed + own.invalid > 0 {
+            self.count_failure();
+        }
         // The cell first: what was measured is worth more than the log of it.
         self.folder.write_cell(result)?;
         self.torn.take().map_or(Ok(()), Err)
     }
 }
 
-async fn run_matrix(
-    target: &Target,
-    resumption: &Resumption,
-    identities: &Identities<'_>,
-    watched: &mut Watched,
-) -> Result<bool> {
-    let stop = Stop::default();
-    let signals = stop.on_signals(watched.progress.speaker())?;
-    let mark = Mark::of_this_process(&target.id);
-    let path: PathBuf = watched.folder.path().to_owned();
-    let plan_folder = plan_folder(&target.plan);
-    let scope = RunScope {
-        settings: &target.config.settings,
-        mark: &mark,
-        folder: &path,
-        plan_folder: &plan_folder,
-        identities,
-        stop: &stop,
-        epoch: Instant::now(),
-    };
-    let work = Work {
-        matrix: &target.matrix,
-        todo: &resumption.todo,
-        first_position: resumption.next_position(),
-    };
-    let watched = std::cell::RefCell::new(watched);
-    let ran = runner::run(
-        work,
-        &scope,
-        &mut |event| watched.borrow_mut().on_event(scope.epoch, &event),
-        &mut |result| watched.borrow_mut().on_cell(result),
-    )
-    .await;
-    signals.abort();
-    let _absent = std::fs::remove_dir_all(path.join("servers"));
-    ran.map(|()| stop.requested())
+/// A run, ready to be begun.
+struct Running<'a> {
+    target: &'a Target,
+    resumption: &'a Resumption,
+    identities: &'a Identities<'a>,
+    medians: Medians,
 }
 
-fn finish(args: &RunArgs, watched: &mut Watched, interrupted: bool) -> Result<ExitStatus> {
+impl Running<'_> {
+    async fn run(self, watched: &mut Watched) -> Result<()> {
+        let Self {
+            target,
+            resumption,
+            identities,
+            medians,
+        } = self;
+        let stop = watched.stop.clone();
+        let signals = stop.on_signals(watched.progress.speaker())?;
+        let mark = Mark::of_this_process(&target.id);
+        let path: PathBuf = watched.folder.path().to_owned();
+        let plan_folder = target.plan_folder();
+        let timer = time_limit(target, &stop);
+        let scope = RunScope {
+            settings: &target.config.settings,
+            mark: &mark,
+            folder: &path,
+            plan_folder: &plan_folder,
+            identities,
+            stop: &stop,
+            epoch: Instant::now(),
+        };
+        let work = Work {
+            matrix: &target.matrix,
+            todo: &resumption.todo,
+            first_position: resumption.next_position(),
+            attempt: watched.folder.attempt(),
+        };
+        let watched = std::cell::RefCell::new(watched);
+        let ran = runner::run(
+            work,
+            medians,
+            &scope,
+            &mut |event| watched.borrow_mut().on_event(scope.epoch, &event),
+            &mut |result| watched.borrow_mut().on_cell(result),
+        )
+        .await;
+        signals.abort();
+        if let Some(timer) = timer {
+            timer.abort();
+        }
+        let _absent = std::fs::remove_dir_all(path.join("servers"));
+        ran
+    }
+}
+
+/// Stops the run when the plan's time for it is over.
+fn time_limit(target: &Target, stop: &Stop) -> Option<JoinHandle<()>> {
+    let limit = target.matrix.cells.first()?.resolved.run.pace.time_limit?;
+    let stop = stop.clone();
+    Some(tokio::spawn(async move {
+        tokio::time::sleep(limit).await;
+        let limit_s = limit.as_secs_f64();
+        stop.request(format!("the plan's `time_limit_s` of {limit_s} s is over"));
+    }))
+}
+
+fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitStatus> {
     let folder = watched.folder.path().to_owned();
     let ends = watched.ends;
     // Before the report, which shows the manifest.
-    let how = if interrupted {
-        "interrupted"
-    } else {
-        "finished"
-    };
     watched.folder.end(json!({
-        "how": how,
+        "how": match (watched.stop.requested(), watched.stop.why()) {
+            (false, _) if broken => "broken",
+            (false, _) => "finished",
+            (true, Some(why)) => why,
+            (true, None) => "interrupted",
+        },
         "at": WallClock::now().rfc3339(),
         "completed": ends.completed,
         "failed": ends.failed,
         "invalid": ends.invalid,
+        "corpus": blake3::hash(&serde_json::to_vec(&watched.kept)?).to_hex().as_str(),
     }))?;
     if ends.completed + ends.failed > 0 {
         let report = write_report(&folder)?;
@@ -209,10 +310,16 @@ fn finish(args: &RunArgs, watched: &mut Watched, interrupted: bool) -> Result<Ex
     if !args.quiet {
         say(&format!("\nwritten to {}", folder.display()));
     }
-    if interrupted {
-        say("interrupted: finished cells are kept, the one that ran is not");
+    if watched.stop.requested() {
+        let why = watched.stop.why().unwrap_or("interrupted");
+        say(&format!(
+            "{why}: finished cells are kept, one that was cut short is not"
+        ));
         say(&how_to_go_on(&folder));
-        return Ok(ExitStatus::Interrupted);
+        return Ok(match watched.stop.why() {
+            None => ExitStatus::Interrupted,
+            Some(_) => ExitStatus::CellsFailed,
+        });
     }
     if ends.failed > 0 || ends.invalid > 0 {
         say(&format!(

@@ -9,7 +9,8 @@ use super::load_plan;
 use super::manifest::{WallClock, short_hash};
 use crate::cli::RunArgs;
 use crate::config::Config;
-use crate::matrix::Matrix;
+use crate::matrix::shard::Shard;
+use crate::matrix::{Cell, Matrix};
 use crate::plan::Plan;
 
 /// What a run is made of before anything is written.
@@ -22,10 +23,32 @@ pub struct Target {
     pub config: Config,
     /// The file of settings that was named.
     pub config_file: Option<PathBuf>,
+    /// The part of the matrix that is run.
+    pub shard: Option<Shard>,
+    /// Whether the manifest names no person and no machine.
+    pub anonymous: bool,
     /// The run's id, if it is a new one.
     pub id: String,
     /// The run's folder.
     pub folder: PathBuf,
+}
+
+impl Target {
+    /// The cells that are run, with their indices in the matrix.
+    pub fn cells(&self) -> impl Iterator<Item = (usize, &Cell)> {
+        let own = match self.shard {
+            Some(shard) => self.matrix.cells_of(shard),
+            None => (0..self.matrix.cells.len()).collect(),
+        };
+        own.into_iter()
+            .map(|index| (index, &self.matrix.cells[index]))
+    }
+
+    /// The plan's folder, where files that it names are looked up.
+    pub fn plan_folder(&self) -> PathBuf {
+        let parent = Path::new(&self.plan.file).parent();
+        parent.unwrap_or_else(|| Path::new(".")).to_owned()
+    }
 }
 
 /// Finds the plan and the folder that `args` mean.
@@ -38,9 +61,9 @@ pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
     }
     let (plan, matrix) = load_plan(path)?;
     let config = Config::load(args.config.as_deref())?;
-    let id = run_id(&plan, started);
+    let id = run_id(&plan, args.shard, started);
     let runs = config.settings.paths.results.join(&plan.name);
-    let latest = || args.resume.then(|| latest_run(&runs)).flatten();
+    let latest = || args.resume.then(|| latest_run(&runs, args.shard)).flatten();
     let folder = args.out.clone().or_else(latest);
     Ok(Target {
         folder: folder.unwrap_or_else(|| runs.join(&id)),
@@ -48,6 +71,8 @@ pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
         matrix,
         config,
         config_file: args.config.clone(),
+        shard: args.shard,
+        anonymous: args.anonymous,
         id,
     })
 }
@@ -81,8 +106,14 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     let used = manifest["config_file"].as_str().map(PathBuf::from);
     let config_file = args.config.clone().or(used);
     let config = Config::load(config_file.as_deref())?;
+    let shard = serde_json::from_value(manifest["shard"].clone()).unwrap_or(None);
+    if args.shard.is_some() && args.shard != shard {
+        bail!("`{name}` is another part of its matrix; leave --shard away to continue it");
+    }
     Ok(Target {
-        id: run_id(&plan, started),
+        id: run_id(&plan, shard, started),
+        shard,
+        anonymous: args.anonymous || manifest["anonymous"] == true,
         folder: folder.to_owned(),
         plan,
         matrix,
@@ -91,8 +122,12 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     })
 }
 
-fn run_id(plan: &Plan, started: WallClock) -> String {
-    format!("{}-{}", started.compact(), short_hash(plan, started))
+fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
+    let id = format!("{}-{}", started.compact(), short_hash(plan, started));
+    match shard {
+        Some(Shard { index, of }) => format!("{id}-shard{index}of{of}"),
+        None => id,
+    }
 }
 
 /// The manifest of the run in `folder`.
@@ -101,12 +136,15 @@ pub fn read_manifest(folder: &Path) -> Option<Value> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The latest run under `runs`: folders' names begin with the time.
-fn latest_run(runs: &Path) -> Option<PathBuf> {
+/// The latest run of this part under `runs`: folders' names begin with the time.
+fn latest_run(runs: &Path, shard: Option<Shard>) -> Option<PathBuf> {
+    let wanted = serde_json::json!(shard);
+    let is_that =
+        |path: &PathBuf| read_manifest(path).is_some_and(|manifest| manifest["shard"] == wanted);
     let mut found: Vec<PathBuf> = std::fs::read_dir(runs)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("manifest.json").is_file())
+        .filter(is_that)
         .collect();
     found.sort();
     found.pop()

@@ -11,7 +11,7 @@ use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
 /// Keys of `[run]` that say how much is run and when to stop, and change no cell.
-const RUN_ONLY: [&str; 2] = ["controls", "repeats"];
+const RUN_ONLY: [&str; 3] = ["controls", "repeats", "pace"];
 
 /// Keys of `[server]` that decide whether a cell fails, and not what it measures.
 const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];
@@ -62,6 +62,8 @@ fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
             }
         }
         Value::String(text) => drop(into.insert(name.to_owned(), text.clone())),
+        // Not set; an earlier version did not know the name.
+        Value::Null => {}
         other => drop(into.insert(name.to_owned(), other.to_string())),
     }
 }

@@ -3,6 +3,7 @@
 pub mod axes;
 mod check;
 pub mod load_spec;
+pub mod pace;
 pub mod problem;
 pub mod reader;
 pub mod run;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use super::problem::suggestion;
 use super::reader::{Located, TableReader};
 use super::state::CacheState;
@@ -53,6 +54,9 @@ pub struct RunSpec {
     /// servers, not on the simulator.
     #[serde(default)]
     pub controls: Option<bool>,
+    /// Limits of time, pauses, and how many repeats.
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 impl RunSpec {
@@ -65,11 +69,9 @@ impl RunSpec {
         {
             spec.requests = count;
         }
-        if let Some(found) = table.read("repeats", up_to(10_000))
-            && let Some(count) = Repeat::new(found.value)
-        {
-            spec.repeats = count;
-        }
+        let (repeats, pace) = Pace::read(table);
+        spec.repeats = repeats.unwrap_or(spec.repeats);
+        spec.pace = pace;
         if let Some(found) = table.read("states", array(string)) {
             spec.states = read_states(table, &found);
         }
@@ -115,6 +117,7 @@ impl Default for RunSpec {
             warmup: 2,
             canaries: 2,
             controls: None,
+            pace: Pace::default(),
         }
     }
 }

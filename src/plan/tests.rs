@@ -214,6 +214,17 @@ fn excluding_everything_or_nothing_is_a_problem() {
 }
 
 #[test]
+fn including_what_is_there_is_a_problem() {
+    let include = "[[matrix.include]]\ntier = \"cpu\"\nprompt_len = 512\n\n[run]";
+    assert_eq!(
+        cells_of(&GOOD.replace("[run]", include)),
+        [
+            "12:1 this `matrix.include` adds no cell | its cells stand on the axes already; remove it"
+        ]
+    );
+}
+
+#[test]
 fn an_included_cell_may_leave_the_axes() {
     let include = "[[matrix.include]]\ntier = \"disk\"\nprompt_len = 4096\n\n[run]";
     let cells = cells_of(&GOOD.replace("[run]", include));

@@ -41,7 +41,7 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
         position: result.position,
         coordinates: cell.coordinates.clone(),
         identity: identity(result),
-        machine: BTreeMap::new(),
+        machine: result.machine.clone(),
         source: source_of(cell, version),
         model: cell.resolved.model.clone(),
         outcome: outcome(&result.outcome),

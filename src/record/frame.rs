@@ -18,12 +18,18 @@ use crate::record::schema::{RequestOutcome, RequestRow};
 /// Writes `rows` to `path` as Parquet (zstd), in their order.
 pub fn write_parquet(rows: &[RequestRow], path: &Path) -> Result<()> {
     let mut frame = to_frame(rows).context("cannot put the requests into columns")?;
-    let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
-    ParquetWriter::new(file)
+    save_frame(&mut frame, path)
+}
+
+/// Writes `frame` to `path` as Parquet (zstd). Through memory: the writer calls a full disk a file
+/// out of specification.
+pub fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes)
         .with_compression(ParquetCompression::Zstd(None))
-        .finish(&mut frame)
-        .with_context(|| format!("cannot write `{}`", path.display()))?;
-    Ok(())
+        .finish(frame)
+        .with_context(|| format!("cannot make `{}`", path.display()))?;
+    std::fs::write(path, bytes).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// Reads the rows that [`write_parquet`] wrote, in their order.

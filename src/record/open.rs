@@ -154,7 +154,16 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        let ours = [LOCK_FILE, "cells", "plan.toml", "events.jsonl"].contains(&&*name);
+        // A cluster's shards and their jobs are kept beside what they are joined to.
+        let ours = [
+            LOCK_FILE,
+            "cells",
+            "plan.toml",
+            "events.jsonl",
+            "shards",
+            "submit",
+        ];
+        let ours = ours.contains(&&*name);
         if !ours && !name.starts_with(".tmp-") {
             bail!(
                 "`{}` holds `{name}` and no `manifest.json`: it is no run folder; name another with \

@@ -1,17 +1,20 @@
 //! What a resumed run keeps of a folder, what it puts aside, and what it runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use super::frame::load_frame;
 use super::reader::{cell_folders, read_cell};
 use super::redact;
 use super::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
 use super::writer::sync_folder;
 use crate::matrix::{Cell, Coordinates};
+use crate::plan::pace::AutoMetric;
+use crate::plan::state::CacheState;
 use crate::runner::identity::{Identity, changes};
 
 /// Which finished cells a resumed run measures again. Missing ones always are.
@@ -169,6 +172,31 @@ fn shortened(changes: &[String]) -> String {
         text.push_str(&format!("; and {} more", changes.len() - SHOWN));
     }
     text
+}
+
+/// What the good requests of a finished cell took, milliseconds, by state.
+pub fn values_ms(
+    folder: &Path,
+    record: &CellRecord,
+    metric: AutoMetric,
+) -> Result<BTreeMap<CacheState, Vec<f64>>> {
+    let mut values: BTreeMap<CacheState, Vec<f64>> = BTreeMap::new();
+    if record.passes.is_empty() {
+        return Ok(values);
+    }
+    let requests = load_frame(&folder.join("requests.parquet"))?;
+    let column = format!("{}_ms", metric.name());
+    let times = requests.column(&column)?.f64()?;
+    let outcomes = requests.column("outcome")?.str()?;
+    let states = requests.column("state")?.str()?;
+    for ((time, outcome), state) in times.iter().zip(outcomes.iter()).zip(states.iter()) {
+        if let (Some(time), Some("ok"), Some(state)) = (time, outcome, state)
+            && let Some(state) = CacheState::from_name(state)
+        {
+            values.entry(state).or_default().push(time);
+        }
+    }
+    Ok(values)
 }
 
 /// Moves the finished cell at `path` of the run in `folder` out of `cells`, where no report looks

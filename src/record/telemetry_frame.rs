@@ -1,14 +1,12 @@
 //! `telemetry.parquet`: every point of every series as a columnar file and back.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use polars::prelude::{Column, DataFrame};
-use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
 
-use super::frame::load_frame;
+use super::frame::{load_frame, save_frame};
 use crate::telemetry::sample::{Point, Series, SeriesKey};
 
 /// One row of `telemetry.parquet`.
@@ -60,12 +58,7 @@ pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Res
     ];
     let mut frame = DataFrame::new(points().count(), columns)
         .context("cannot put the telemetry into columns")?;
-    let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
-    ParquetWriter::new(file)
-        .with_compression(ParquetCompression::Zstd(None))
-        .finish(&mut frame)
-        .with_context(|| format!("cannot write `{}`", path.display()))?;
-    Ok(())
+    save_frame(&mut frame, path)
 }
 
 /// Reads the rows that [`write_telemetry`] wrote.

@@ -43,6 +43,11 @@ impl RunFolder {
         &self.path
     }
 
+    /// Which attempt at the run this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number
+    }
+
     /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
     pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
         let Some(mut line) = event_line(elapsed_s, event) else {
@@ -78,15 +83,56 @@ impl RunFolder {
         }
         fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
         write_into(&aside, result).with_context(|| format!("writing the cell `{id}`"))?;
-        for entry in fs::read_dir(&aside)? {
-            File::open(entry?.path())?.sync_all()?;
-        }
-        sync_folder(&aside)?;
-        fs::rename(&aside, &whole)
-            .with_context(|| format!("renaming `{}` to `{}`", aside.display(), whole.display()))?;
-        sync_folder(&cells)?;
+        put_in_place(&aside, &whole)?;
         Ok(whole)
     }
+
+    /// Copies a complete cell of another run folder, whole. One that is here already stays.
+    pub fn adopt(&self, cell: &Path) -> Result<()> {
+        let name = cell.file_name().unwrap_or_default();
+        let cells = self.path.join("cells");
+        let whole = cells.join(name);
+        if whole.exists() {
+            return Ok(());
+        }
+        let aside = cells.join(format!(".tmp-{}", name.to_string_lossy()));
+        fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
+        for entry in fs::read_dir(cell)? {
+            let from = entry?.path();
+            let to = aside.join(from.file_name().unwrap_or_default());
+            fs::copy(&from, &to)
+                .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
+        }
+        put_in_place(&aside, &whole)
+    }
+
+    /// Appends the events of another run folder, each with the name of that part.
+    pub fn append_events_of(&mut self, folder: &Path, part: &str) -> Result<()> {
+        let path = folder.join("events.jsonl");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
+        let mut lines = String::new();
+        for line in text.lines() {
+            // The last may be torn.
+            if let Ok(mut event) = serde_json::from_str::<Value>(line) {
+                event["part"] = json!(part);
+                lines.push_str(&format!("{event}\n"));
+            }
+        }
+        let written = self.events.write_all(lines.as_bytes());
+        written.context("appending to `events.jsonl`")
+    }
+}
+
+/// Makes what is in `aside` last, and gives it its name.
+fn put_in_place(aside: &Path, whole: &Path) -> Result<()> {
+    for entry in fs::read_dir(aside)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    sync_folder(aside)?;
+    fs::rename(aside, whole)
+        .with_context(|| format!("renaming `{}` to `{}`", aside.display(), whole.display()))?;
+    whole.parent().map_or(Ok(()), sync_folder)
 }
 
 fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
@@ -140,9 +186,10 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
 
 fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
     let mut line = match event {
-        Event::RunStarted { cells, todo } => {
-            json!({"event": "run-started", "cells": cells, "todo": todo})
-        }
+        Event::RunStarted { work } => json!({
+            "event": "run-started", "cells": work.matrix.cells.len(), "todo": work.todo.len(),
+        }),
+        Event::CellSkipped { cell } => json!({"event": "cell-skipped", "cell": cell.id}),
         Event::CellStarted { cell, position } => {
             json!({"event": "cell-started", "cell": cell.id, "position": position})
         }

@@ -7,7 +7,7 @@ use crate::load::Progress;
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 
-use super::CellResult;
+use super::{CellResult, Work};
 
 /// What a cell is doing. A failure names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,10 +45,13 @@ impl Phase {
 pub enum Event<'a> {
     /// The run begins.
     RunStarted {
-        /// How many cells it has.
-        cells: usize,
-        /// How many of them run now; the others have run already.
-        todo: usize,
+        /// Its cells, and which of them run now.
+        work: Work<'a>,
+    },
+    /// A cell needs no further repeat.
+    CellSkipped {
+        /// The cell.
+        cell: &'a Cell,
     },
     /// A cell begins.
     CellStarted {

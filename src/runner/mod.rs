@@ -5,10 +5,13 @@ pub mod evidence;
 pub mod figures;
 pub mod identity;
 pub mod ledger;
+mod limits;
 pub mod lint;
 pub mod log_counts;
+pub mod machine;
 mod measure;
 pub mod page_cache;
+pub mod repeats;
 mod requests;
 pub mod session;
 pub mod stop;
@@ -19,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 
 use crate::config::Settings;
@@ -31,6 +34,9 @@ use crate::server::render::Rendered;
 use crate::workload::Schedule;
 use event::{Event, Phase};
 use identity::{Identities, Identity};
+use limits::CellLimit;
+use machine::Cooled;
+use repeats::Medians;
 use session::{EndedSession, Failure, LogPart, Session};
 use stop::Stop;
 use verdict::Verdict;
@@ -117,6 +123,8 @@ pub struct CellResult {
     pub position: u32,
     /// What decides its result, as far as it is known before a server starts.
     pub identity: Identity,
+    /// The machine when it began, the unit last in each name.
+    pub machine: BTreeMap<String, f64>,
     /// From its start to its end.
     pub elapsed: Duration,
     /// How it ended.
@@ -138,22 +146,23 @@ pub struct Work<'a> {
     pub todo: &'a [usize],
     /// The position of the first of them: those before it ran earlier.
     pub first_position: u32,
+    /// Which attempt at the run this is, from 1.
+    pub attempt: u32,
 }
 
 /// Runs every cell of `work`, or all that come before the run is told to stop. `on_cell` keeps what
-/// was measured; if it cannot, the run ends, since measuring what cannot be kept is waste.
+/// was measured; if it cannot, the run ends, since measuring what cannot be kept is waste. `medians`
+/// holds what earlier repeats measured.
 pub async fn run(
     work: Work<'_>,
+    mut medians: Medians,
     scope: &RunScope<'_>,
     on_event: &mut dyn FnMut(Event<'_>),
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
-    on_event(Event::RunStarted {
-        cells: work.matrix.cells.len(),
-        todo: work.todo.len(),
-    });
+    on_event(Event::RunStarted { work });
     let mut session = None;
-    let kept = run_cells(work, scope, &mut session, on_event, on_cell).await;
+    let kept = run_cells(work, &mut medians, scope, &mut session, on_event, on_cell).await;
     if let Some(session) = session {
         session.stop(scope.stop).await;
     }
@@ -168,20 +177,46 @@ pub async fn run(
 
 async fn run_cells(
     work: Work<'_>,
+    medians: &mut Medians,
     scope: &RunScope<'_>,
     session: &mut Option<Session>,
     on_event: &mut dyn FnMut(Event<'_>),
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
+    let mut position = work.first_position;
+    let mut before: Option<&Cell> = None;
     let cell_at = |place: usize| work.matrix.cells.get(*work.todo.get(place)?);
     for place in 0..work.todo.len() {
         let Some(cell) = cell_at(place).filter(|_| !scope.stop.requested()) else {
             return Ok(());
         };
-        let position = work.first_position.saturating_add(place as u32);
+        let auto = cell.resolved.run.pace.auto;
+        let elapsed = scope.epoch.elapsed();
+        if auto.is_some_and(|auto| !medians.wants(&cell.coordinates, &auto, elapsed)) {
+            on_event(Event::CellSkipped { cell });
+            continue;
+        }
+        if let Some(why) = too_little_room(scope) {
+            scope.stop.request(why);
+            return Ok(());
+        }
+        // A cell that was skipped may have been the one that the server was kept for.
+        let shared = before.is_some_and(|before| shares_server(before, cell));
+        if let Some(other) = session.take_if(|_| !shared) {
+            other.stop(scope.stop).await;
+        }
         let next = cell_at(place + 1);
         on_event(Event::CellStarted { cell, position });
-        let (result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
+        let (mut result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
+        let attempt = f64::from(work.attempt);
+        result.machine.insert("run_attempt".to_owned(), attempt);
+        if let Some(auto) = auto {
+            for pass in &result.passes {
+                medians.add_pass(&cell.coordinates, auto.metric, pass);
+            }
+        }
+        position += 1;
+        before = Some(cell);
         on_event(Event::CellFinished { result: &result });
         on_cell(&result)?;
         if let Some(ended) = ended {
@@ -202,6 +237,9 @@ async fn run_cell(
     slot: &mut Option<Session>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> (CellResult, Option<EndedSession>) {
+    let (cooled, mut warnings) = cool_down(cell, scope).await;
+    let mut machine = machine::state();
+    machine.extend(cooled);
     let began = Instant::now();
     // A file that cannot be read fails the cell where it is read for its requests.
     let identity = scope.identities.of(cell).unwrap_or_default();
@@ -210,20 +248,11 @@ async fn run_cell(
         ..ServerFacts::default()
     };
     let mut passes = Vec::new();
-    let mut warnings = Vec::new();
-    let measured = match session::ensure(slot, cell, position, scope, on_event).await {
-        Ok(()) => match slot.as_mut() {
-            Some(session) => {
-                let mut kept = measure::Kept {
-                    passes: &mut passes,
-                    warnings: &mut warnings,
-                };
-                measure::measure(cell, session, scope, &mut kept, on_event).await
-            }
-            None => Ok(()),
-        },
-        Err(failure) => Err(failure),
+    let mut kept = measure::Kept {
+        passes: &mut passes,
+        warnings: &mut warnings,
     };
+    let measured = measure_in_time(cell, position, scope, slot, &mut kept, on_event).await;
     let outcome = outcome_of(measured, slot.as_ref(), scope);
     if let Some(session) = slot.as_ref() {
         facts.version.clone_from(&session.version);
@@ -254,6 +283,7 @@ async fn run_cell(
         cell,
         position,
         identity,
+        machine,
         elapsed,
         outcome,
         server: facts,
@@ -261,6 +291,82 @@ async fn run_cell(
         warnings,
     };
     (result, ended)
+}
+
+/// Starts a server where none is shared and measures the cell, within the plan's limit for a cell.
+async fn measure_in_time(
+    cell: &Cell,
+    position: u32,
+    scope: &RunScope<'_>,
+    slot: &mut Option<Session>,
+    kept: &mut measure::Kept<'_>,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<(), Failure> {
+    let limit = cell.resolved.run.pace.cell_time_limit;
+    let clock = CellLimit::start(scope.stop, limit);
+    let scope = &RunScope {
+        stop: &clock.stop,
+        ..*scope
+    };
+    let mut phase = Phase::Launch;
+    let mut on_event = |event: Event<'_>| {
+        if let Event::PhaseStarted { phase: entered, .. } = &event {
+            phase = *entered;
+        }
+        on_event(event);
+    };
+    let ready = session::ensure(slot, cell, position, scope, &mut on_event).await;
+    let measured = match (ready, slot.as_mut()) {
+        (Ok(()), Some(session)) => {
+            measure::measure(cell, session, scope, kept, &mut on_event).await
+        }
+        (ready, _) => ready,
+    };
+    match limit {
+        Some(limit) if clock.is_over() => Err(over_time(phase, limit)),
+        _ => measured,
+    }
+}
+
+fn over_time(phase: Phase, limit: Duration) -> Failure {
+    let limit_s = limit.as_secs_f64();
+    let error = anyhow!("it took longer than the plan's `cell_time_limit_s` of {limit_s} s");
+    Failure { phase, error }
+}
+
+/// Why no further cell can be kept, if so.
+fn too_little_room(scope: &RunScope<'_>) -> Option<String> {
+    let settings = scope.settings;
+    let folders = [scope.folder, settings.paths.scratch.as_path()];
+    machine::too_little_room(folders, settings.limits.min_free_mib)
+}
+
+/// Waits until the GPU is as cool as the plan asks. Returns what the record keeps of it, and what a
+/// reader should know.
+async fn cool_down(cell: &Cell, scope: &RunScope<'_>) -> (Option<(String, f64)>, Vec<String>) {
+    let pace = &cell.resolved.run.pace;
+    let Some(below_c) = pace.cooldown_below_c else {
+        return (None, Vec::new());
+    };
+    let limit = pace.cooldown_limit;
+    let stop = &scope.stop.polite;
+    match machine::cool_down(machine::hottest_gpu_c, below_c, limit, stop).await {
+        Cooled::After(waited) => {
+            let waited_s = waited.as_secs_f64();
+            (Some(("cooldown_s".to_owned(), waited_s)), Vec::new())
+        }
+        Cooled::StillHot(now_c) => (
+            None,
+            vec![format!(
+                "it began at {now_c} degrees Celsius: {} s were not enough to come below {below_c}",
+                limit.as_secs()
+            )],
+        ),
+        Cooled::Unknown => (
+            None,
+            vec!["no GPU's temperature is known here, so none was waited for".to_owned()],
+        ),
+    }
 }
 
 fn outcome_of(

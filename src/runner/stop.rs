@@ -1,5 +1,7 @@
 //! Two-step stopping: the first signal drains and stops, the second stops at once.
 
+use std::sync::{Arc, OnceLock};
+
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -12,12 +14,38 @@ pub struct Stop {
     pub polite: CancellationToken,
     /// Cancelled by the second: requests in flight are given up.
     pub at_once: CancellationToken,
+    /// Why labrun itself asked for it; empty where a person did.
+    why: Arc<OnceLock<String>>,
 }
 
 impl Stop {
     /// Whether the run was told to stop.
     pub fn requested(&self) -> bool {
         self.polite.is_cancelled()
+    }
+
+    /// The first step, for a reason that labrun found itself.
+    pub fn request(&self, why: String) {
+        if !self.requested() {
+            // Only the first reason counts.
+            let _second = self.why.set(why);
+        }
+        self.polite.cancel();
+    }
+
+    /// Why labrun itself stopped the run, if it did.
+    pub fn why(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
+    }
+
+    /// A stop for a part of what this one stops.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            polite: self.polite.child_token(),
+            at_once: self.at_once.child_token(),
+            why: Arc::default(),
+        }
     }
 
     /// One step further.
@@ -62,5 +90,17 @@ mod tests {
         assert!(stop.requested() && !stop.at_once.is_cancelled());
         stop.escalate();
         assert!(stop.at_once.is_cancelled());
+    }
+
+    #[test]
+    fn the_first_reason_is_told_and_none_after_a_signal() {
+        let stop = Stop::default();
+        stop.request("a".to_owned());
+        stop.request("b".to_owned());
+        assert_eq!(stop.why(), Some("a"));
+        let stop = Stop::default();
+        stop.escalate();
+        stop.request("late".to_owned());
+        assert_eq!(stop.why(), None);
     }
 }

@@ -1,0 +1,218 @@
+//! What is said to Slurm and what it says: the script of an array, `sbatch`, `squeue`, `sacct`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::config::Slurm;
+
+/// What one task of the array runs.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// The plan's name.
+    pub name: &'a str,
+    /// This program.
+    pub labrun: PathBuf,
+    /// The plan.
+    pub plan: PathBuf,
+    /// Settings of the machine.
+    pub config: Option<PathBuf>,
+    /// Where paths that are not absolute begin.
+    pub working_folder: PathBuf,
+    /// Where scripts, logs and exit codes are.
+    pub folder: PathBuf,
+    /// Where each shard has its run folder.
+    pub shards_folder: PathBuf,
+    /// How many shards there are.
+    pub shards: u32,
+}
+
+/// How long before a time limit Slurm sends SIGTERM, so that the cell in hand can be given up.
+const WARN_BEFORE_S: u32 = 60;
+
+impl Job<'_> {
+    /// The batch script. The array's indices are given to `sbatch`.
+    pub fn script(&self, slurm: &Slurm) -> String {
+        let mut lines = vec![
+            "#!/bin/bash".to_owned(),
+            format!("#SBATCH --job-name=labrun-{}", self.name),
+            format!("#SBATCH --output={}/shard-%a.log", self.folder.display()),
+            "#SBATCH --open-mode=append".to_owned(),
+            "#SBATCH --ntasks=1".to_owned(),
+            format!("#SBATCH --signal=B:TERM@{WARN_BEFORE_S}"),
+        ];
+        for (name, value) in [
+            ("partition", slurm.partition.clone()),
+            ("account", slurm.account.clone()),
+            ("time", slurm.time.clone()),
+            ("gpus", count(slurm.gpus)),
+            ("cpus-per-task", count(slurm.cpus)),
+        ] {
+            if !value.is_empty() {
+                lines.push(format!("#SBATCH --{name}={value}"));
+            }
+        }
+        lines.extend(slurm.args.iter().map(|arg| format!("#SBATCH {arg}")));
+        let config = self.config.as_ref().map_or_else(String::new, |config| {
+            format!(" --config {}", quoted(config))
+        });
+        let (folder, shards) = (quoted(&self.folder), quoted(&self.shards_folder));
+        lines.extend([
+            String::new(),
+            "shard=$SLURM_ARRAY_TASK_ID".to_owned(),
+            format!("cd {}", quoted(&self.working_folder)),
+            format!(
+                "{} run {} --shard \"$shard/{}\" --out {shards}/\"$shard\" --resume --quiet{config} &",
+                quoted(&self.labrun),
+                quoted(&self.plan),
+                self.shards
+            ),
+            "labrun=$!".to_owned(),
+            // Slurm signals the script alone.
+            "trap 'kill -TERM \"$labrun\"' TERM".to_owned(),
+            "wait \"$labrun\"; code=$?".to_owned(),
+            "while kill -0 \"$labrun\" 2> /dev/null; do wait \"$labrun\"; code=$?; done".to_owned(),
+            format!("echo \"$code\" > {folder}/.exit-\"$shard\""),
+            format!("mv {folder}/.exit-\"$shard\" {folder}/exit-\"$shard\""),
+            "exit \"$code\"".to_owned(),
+            String::new(),
+        ]);
+        lines.join("\n")
+    }
+}
+
+fn count(number: u32) -> String {
+    if number == 0 {
+        String::new()
+    } else {
+        number.to_string()
+    }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// Submits `script` for the shards `indices`; the job's id.
+pub fn submit(script: &Path, indices: &[u32]) -> Result<String> {
+    let array = indices.iter().map(u32::to_string).collect::<Vec<_>>();
+    let mut command = Command::new("sbatch");
+    command
+        .arg("--parsable")
+        .arg(format!("--array={}", array.join(",")))
+        .arg(script);
+    let output = command
+        .output()
+        .context("starting `sbatch`; is Slurm installed here?")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`sbatch` refused the job: {}", said.trim());
+    }
+    // "ID" or "ID;CLUSTER".
+    let id = String::from_utf8_lossy(&output.stdout);
+    Ok(id.trim().split(';').next().unwrap_or_default().to_owned())
+}
+
+/// The states of the tasks of `job` that Slurm still has in its queue, by shard; `None` where the
+/// queue cannot be asked just now.
+pub fn queue(job: &str) -> Option<BTreeMap<u32, String>> {
+    let output = Command::new("squeue")
+        .args(["--noheader", "--array", "--format=%K %T", "--jobs", job])
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Some(parse_queue(&String::from_utf8_lossy(&output.stdout)));
+    }
+    // What ended a while ago is not known any more.
+    said.contains("Invalid job id").then(BTreeMap::new)
+}
+
+fn parse_queue(text: &str) -> BTreeMap<u32, String> {
+    const ENDED: [&str; 9] = [
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "BOOT_FAIL",
+        "DEADLINE",
+    ];
+    let task = |line: &str| {
+        let (index, state) = line.trim().split_once(' ')?;
+        Some((index.parse().ok()?, state.trim().to_owned()))
+    };
+    let tasks = text.lines().filter_map(task);
+    tasks
+        .filter(|(_, state)| !ENDED.contains(&state.as_str()))
+        .collect()
+}
+
+/// What the accounting says of a task that ended, where the cluster keeps accounts.
+pub fn account(job: &str, shard: u32) -> Option<String> {
+    let task = format!("{job}_{shard}");
+    let output = Command::new("sacct")
+        .args(["--noheader", "--allocations", "--parsable2"])
+        .args(["--format=State", "--jobs", &task])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_asks_for_what_the_settings_say_and_for_nothing_else() {
+        let slurm = Slurm {
+            partition: "gpu".to_owned(),
+            account: String::new(),
+            gpus: 1,
+            cpus: 0,
+            time: "2:00:00".to_owned(),
+            args: vec!["--exclusive".to_owned()],
+            resubmit: 1,
+        };
+        let job = Job {
+            name: "t",
+            labrun: "/opt/lab run".into(),
+            plan: "/p/it's.toml".into(),
+            config: None,
+            working_folder: "/w".into(),
+            folder: "/r/submit".into(),
+            shards_folder: "/r/shards".into(),
+            shards: 4,
+        };
+        let script = job.script(&slurm);
+        for line in [
+            "#SBATCH --partition=gpu",
+            "#SBATCH --gpus=1",
+            "#SBATCH --time=2:00:00",
+            "#SBATCH --exclusive",
+            r#"'/opt/lab run' run '/p/it'\''s.toml' --shard "$shard/4" --out '/r/shards'/"$shard" --resume --quiet &"#,
+        ] {
+            assert!(script.lines().any(|found| found == line), "{script}");
+        }
+        assert!(
+            !script.contains("--account") && !script.contains("--cpus"),
+            "{script}"
+        );
+    }
+
+    #[test]
+    fn tasks_that_ended_are_not_in_the_queue() {
+        let queue = parse_queue("1 RUNNING\n2 PENDING\n 3 COMPLETING\n4 FAILED\nN/A RUNNING\n");
+        let states: Vec<_> = queue
+            .iter()
+            .map(|(shard, state)| (*shard, state.as_str()))
+            .collect();
+        assert_eq!(states, [(1, "RUNNING"), (2, "PENDING"), (3, "COMPLETING")]);
+    }
+}

@@ -1,0 +1,130 @@
+//! How long the rest of a run takes: a start of a server costs minutes, a cell that finds one
+//! running costs none, and tiers differ.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::matrix::{Cell, shares_server};
+use crate::runner::Work;
+
+/// Cells that are expected to take alike.
+type Kind = (Arc<str>, bool);
+
+/// The cells to come, and how long those took that ended.
+#[derive(Debug, Default)]
+pub struct Estimate {
+    todo: Vec<Kind>,
+    ended: HashMap<Kind, (Duration, u32)>,
+    next: usize,
+}
+
+impl Estimate {
+    /// For the cells of `work`, none of which has begun.
+    pub fn new(work: Work<'_>) -> Self {
+        let mut names: HashMap<&str, Arc<str>> = HashMap::new();
+        let mut before: Option<&Cell> = None;
+        let cells = work.todo.iter().map(|&index| &work.matrix.cells[index]);
+        let todo = cells
+            .map(|cell| {
+                let starts = before.is_none_or(|before| !shares_server(before, cell));
+                before = Some(cell);
+                let name = cell.coordinates.tier.as_str();
+                let name = names.entry(name).or_insert_with(|| Arc::from(name));
+                (Arc::clone(name), starts)
+            })
+            .collect();
+        Self {
+            todo,
+            ended: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// How many cells there are in all.
+    pub fn cells(&self) -> usize {
+        self.todo.len()
+    }
+
+    /// How many have ended.
+    pub fn count_ended(&self) -> usize {
+        self.next
+    }
+
+    /// The next cell was not run.
+    pub fn skipped(&mut self) {
+        self.next += 1;
+    }
+
+    /// The next cell has ended.
+    pub fn ended(&mut self, took: Duration) {
+        if let Some(kind) = self.todo.get(self.next) {
+            let (sum, count) = self.ended.entry(kind.clone()).or_default();
+            *sum += took;
+            *count += 1;
+        }
+        self.next += 1;
+    }
+
+    /// The time that the cells to come take, if each takes as the mean of those of its tier that
+    /// started a server as it does; else of those alike in that; else of all. `None` before the
+    /// first has ended and when none is left.
+    pub fn left(&self) -> Option<Duration> {
+        let rest = self.todo.get(self.next..).filter(|rest| !rest.is_empty())?;
+        let mut counts: HashMap<&Kind, u32> = HashMap::new();
+        for kind in rest {
+            *counts.entry(kind).or_default() += 1;
+        }
+        let mut left = Duration::ZERO;
+        for (kind, count) in counts {
+            let own = self.mean(|known| known == kind);
+            let alike = || self.mean(|known| known.1 == kind.1);
+            left += own.or_else(alike).or_else(|| self.mean(|_| true))? * count;
+        }
+        Some(left)
+    }
+
+    fn mean(&self, of: impl Fn(&Kind) -> bool) -> Option<Duration> {
+        let found = self.ended.iter().filter(|(kind, _)| of(kind));
+        let (sum, count) = found.fold((Duration::ZERO, 0), |(sum, count), (_, (took, ended))| {
+            (sum + *took, count + ended)
+        });
+        sum.checked_div(count)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(todo: &[(&str, bool)]) -> Self {
+        let kind = |(tier, starts): &(&str, bool)| (Arc::from(*tier), *starts);
+        Self {
+            todo: todo.iter().map(kind).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_that_start_a_server_take_as_long_as_such_cells() {
+        let seconds = Duration::from_secs;
+        let mut run = Estimate::of(&[
+            ("cpu", true),
+            ("cpu", false),
+            ("disk", true),
+            ("disk", false),
+            ("cpu", true),
+        ]);
+        assert_eq!(run.left(), None, "nothing is known yet");
+        run.ended(seconds(100));
+        assert_eq!(run.left(), Some(seconds(400)), "all that is known");
+        run.ended(seconds(1));
+        assert_eq!(run.left(), Some(seconds(201)), "100 + 1 + 100");
+        run.ended(seconds(50));
+        assert_eq!(run.left(), Some(seconds(101)), "starts of each are known");
+        run.ended(seconds(1));
+        run.ended(seconds(1));
+        assert_eq!(run.left(), None, "nothing is left");
+    }
+}
