@@ -11,7 +11,9 @@ use crate::config::PcieMethod;
 use crate::matrix::shard::Shard;
 use crate::record::resume::Retry;
 
-pub use results::{AllowWhat, DiffArgs, DiffFormat, KeepArgs};
+pub use results::{
+    AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs,
+};
 
 /// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
 #[derive(Debug, Parser)]
@@ -42,6 +44,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Write a run's small tables to <results>/<plan>/, to be committed.
     Keep(KeepArgs),
+    /// Write a run for other tools.
+    Export(ExportArgs),
+    /// Make a run of other tools' results, to be compared.
+    Import(ImportArgs),
     /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
     Plot(PlotArgs),
     /// Send one load to a server that runs and print its table.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::plan::state::CacheState;
+use crate::record::schema::Source;
+
 /// Arguments of `labrun diff`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DIFF_HELP)]
@@ -84,4 +87,100 @@ pub struct KeepArgs {
     /// Settings of this machine; they name the results folder.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `labrun export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// A run's folder or id.
+    pub run: String,
+    /// For whom.
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// Where the files go [default: <run>/export].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What a run is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON a cell and state, as `vllm bench serve --save-result --save-detailed` writes it.
+    VllmBench,
+    /// One row a request, all cells in one file.
+    Csv,
+}
+
+/// Arguments of `labrun import`.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// Results of `vllm bench serve` (JSON), or `metrics_*.csv` of the earlier lab or of labrun.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The folder of the run that is made.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The tier, where a file does not say.
+    #[arg(long, default_value = "baseline")]
+    pub tier: String,
+    /// The label, where a file does not say.
+    #[arg(long, default_value = "imported")]
+    pub label: String,
+    /// The model, where a file does not say.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The cache state, where a file does not say.
+    #[arg(long, value_enum, default_value = "cold")]
+    pub state: StateWord,
+    /// Requests in flight, where a file does not say.
+    #[arg(long)]
+    pub concurrency: Option<u32>,
+    /// Whether the numbers come from hardware, where a file does not say.
+    #[arg(long, value_enum, default_value = "measured")]
+    pub source: SourceWord,
+}
+
+/// A cache state on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StateWord {
+    /// Nothing was cached.
+    Cold,
+    /// The GPU prefix cache was warm.
+    Gpu,
+    /// Only the tier was warm.
+    Tier,
+    /// Only the tier, after a restart.
+    Restart,
+}
+
+impl From<StateWord> for CacheState {
+    fn from(word: StateWord) -> Self {
+        match word {
+            StateWord::Cold => Self::Cold,
+            StateWord::Gpu => Self::Gpu,
+            StateWord::Tier => Self::Tier,
+            StateWord::Restart => Self::Restart,
+        }
+    }
+}
+
+/// Where numbers come from, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceWord {
+    /// Hardware.
+    Measured,
+    /// A simulator.
+    Simulated,
+}
+
+impl From<SourceWord> for Source {
+    fn from(word: SourceWord) -> Self {
+        match word {
+            SourceWord::Measured => Self::Measured,
+            SourceWord::Simulated => Self::Simulated,
+        }
+    }
 }

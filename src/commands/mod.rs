@@ -3,6 +3,7 @@
 mod bench;
 mod clean;
 mod diff;
+mod exchange;
 mod keep;
 mod manifest;
 mod merge;
@@ -84,6 +85,8 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
         Some(Command::Keep(args)) => keep::keep(&args),
+        Some(Command::Export(args)) => exchange::export(&args),
+        Some(Command::Import(args)) => exchange::import(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
         Some(Command::Sim(args)) => sim::sim(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Coordinates, Placed, Shared, rank, turn_of};
-use crate::plan::run::Order;
+use super::cells::{Shared, Spot};
+use super::place::{Placed, place_last};
 use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
@@ -20,8 +20,6 @@ pub const FITS_GPU: &str = "control-fits-gpu";
 const BASELINE: &str = "baseline";
 /// Most requests of a control's pass.
 const MOST_REQUESTS: u32 = 8;
-/// Controls come after every load of their server.
-const LAST: usize = usize::MAX / 2;
 
 /// Whether `label` is a control's.
 pub fn is_control(label: &str) -> bool {
@@ -41,7 +39,7 @@ fn has_controls(plan: &Plan, variant: &Variant) -> bool {
 }
 
 /// Adds the controls of `variant`: one of each kind a tier, at the smallest coordinates.
-pub(super) fn place(plan: &Plan, index: usize, variant: &Variant, placed: &mut Vec<Placed>) {
+pub(super) fn place(plan: &Plan, index: usize, variant: &Variant, placed: &mut Placed) {
     if !has_controls(plan, variant) {
         return;
     }
@@ -54,29 +52,19 @@ pub(super) fn place(plan: &Plan, index: usize, variant: &Variant, placed: &mut V
     ) else {
         return;
     };
-    let run = &variant.resolved.run;
     for (number, (label, control)) in controls(variant).into_iter().enumerate() {
         for tier in &axes.tier {
             let Some(shared) = Shared::new(&control, &tier.value, label) else {
                 continue;
             };
-            let round = match run.order {
-                Order::Interleaved => repeat.get(),
-                Order::Grouped => 1,
+            let spot = Spot {
+                shared: 0,
+                prompt_len,
+                gen_len,
+                concurrency,
+                repeat,
             };
-            let turn = turn_of(plan, run.seed, &tier.value, round);
-            placed.push(Placed {
-                rank: rank(run.order, run.reuse, index, turn, repeat, LAST + number),
-                cell: shared.cell(Coordinates {
-                    label: label.to_owned(),
-                    tier: tier.value.clone(),
-                    prompt_len,
-                    gen_len,
-                    concurrency,
-                    repeat,
-                    extra: variant.extra.clone(),
-                }),
-            });
+            place_last(plan, index, shared, spot, number, placed);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `metrics_*.csv`: the requests of one pass, with the columns of the earlier lab first so that
 //! its scripts keep working.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
 use crate::record::csv;
-use crate::record::schema::{RequestRow, Source};
+use crate::record::schema::{CellRecord, RequestRow, Source};
 use crate::stats::quantile;
 
 /// The head. The first seven are the earlier lab's, times in seconds; ours follow in milliseconds.
@@ -65,6 +66,29 @@ pub fn write_lab_csv(
         csv::push_row(&mut text, &fields(row, coordinates, source));
     }
     fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// All requests of these cells as one table, with the columns of [`write_lab_csv`].
+pub fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
+    let axes: BTreeSet<&String> = cells
+        .iter()
+        .flat_map(|(cell, _)| cell.coordinates.extra.keys())
+        .collect();
+    let mut head = COLUMNS.map(str::to_owned).to_vec();
+    head.extend(axes.iter().map(|axis| (*axis).clone()));
+    let mut text = String::new();
+    csv::push_row(&mut text, &head);
+    for (cell, rows) in cells {
+        let mut at = cell.coordinates.clone();
+        // A cell without one of the axes has an empty field there.
+        for axis in &axes {
+            at.extra.entry((*axis).clone()).or_default();
+        }
+        for row in rows {
+            csv::push_row(&mut text, &fields(row, &at, cell.source));
+        }
+    }
+    text
 }
 
 fn fields(row: &RequestRow, at: &Coordinates, source: Source) -> Vec<String> {

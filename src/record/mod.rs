@@ -3,6 +3,7 @@
 pub mod convert;
 pub(crate) mod csv;
 pub mod frame;
+pub mod import;
 pub mod lab_csv;
 pub mod lock;
 pub mod open;
@@ -12,4 +13,5 @@ pub mod resume;
 pub mod schema;
 pub mod telemetry_csv;
 pub mod telemetry_frame;
+pub mod vllm_bench;
 pub mod writer;

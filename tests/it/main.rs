@@ -6,6 +6,7 @@
 )]
 
 mod diff;
+mod exchange;
 mod external;
 mod fault_table;
 mod faults;

@@ -1,0 +1,188 @@
+//! `labrun import`, `export` and `plot` on other tools' files.
+
+use crate::support::Lab;
+
+const CAPTURED: &str = include_str!(
+    "../data/captures/vllm-bench-0.32.0/bench_serve_4_BENCH__random_input_len_2048.json"
+);
+
+/// A file with only the earlier lab's columns: 12 requests of a tier, times in seconds.
+fn lab_file(tier: &str, ttft: f64) -> String {
+    let mut text = "ttft,avg_itl,e2e,prompt_len,gen_len,tier,label\n".to_owned();
+    for request in 0..12 {
+        let ttft = ttft * (1.0 + 0.01 * f64::from(request * 5 % 12));
+        let e2e = ttft + 0.9;
+        text.push_str(&format!(
+            "{ttft:.6},0.009000,{e2e:.6},5120,100,{tier},long_context\n"
+        ));
+    }
+    text
+}
+
+#[test]
+fn the_earlier_labs_files_are_plotted_as_its_script_did() {
+    let lab = Lab::new();
+    lab.write("metrics_baseline.csv", &lab_file("baseline", 0.6));
+    lab.write("metrics_cpu.csv", &lab_file("cpu", 0.1));
+    let plotted = lab
+        .labrun(&[
+            "plot",
+            "--input",
+            "metrics_*.csv",
+            "--output-prefix",
+            "comparison",
+        ])
+        .expect_code(0);
+    for name in ["comparison_ttft.png", "comparison_e2e.png"] {
+        assert!(
+            plotted.stdout.lines().any(|line| line == name),
+            "{}",
+            plotted.stdout
+        );
+        let bytes = std::fs::read(lab.path(name)).unwrap();
+        assert!(
+            bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000,
+            "{name}"
+        );
+    }
+    let svg = lab.read("comparison_ttft.svg");
+    assert!(
+        svg.contains("baseline") && svg.contains("cpu") && svg.contains("5k"),
+        "{svg}"
+    );
+}
+
+#[test]
+fn old_numbers_are_compared_after_import() {
+    let lab = Lab::new();
+    lab.write("old.csv", &lab_file("cpu", 0.1));
+    lab.write("new.csv", &lab_file("cpu", 0.2));
+    for name in ["old", "new"] {
+        let file = format!("{name}.csv");
+        let arguments = [
+            "import", &file, "--out", name, "--state", "tier", "--model", "m",
+        ];
+        lab.labrun(&arguments).expect_code(0);
+    }
+    // They prove nothing, so that they enter only where that is allowed.
+    let told = lab.labrun(&["diff", "old", "new"]).expect_code(2).stdout;
+    assert!(
+        told.contains("inconclusive: imported: no evidence"),
+        "{told}"
+    );
+    let arguments = [
+        "diff",
+        "old",
+        "new",
+        "--allow",
+        "inconclusive",
+        "--format",
+        "json",
+    ];
+    let diff: serde_json::Value =
+        serde_json::from_str(&lab.labrun(&arguments).expect_code(0).stdout).unwrap();
+    let ttft = &diff["rows"][0]["measures"]["ttft_p50"];
+    assert_eq!(
+        (ttft["outcome"].as_str(), ttft["test"].as_str()),
+        (Some("worse"), Some("requests"))
+    );
+    assert!(
+        (ttft["change_percent"].as_f64().unwrap() - 100.0).abs() < 0.1,
+        "{ttft}"
+    );
+    let report = lab.labrun(&["report", "new"]).expect_code(0).stdout;
+    assert!(report.contains("inconclusive"), "{report}");
+}
+
+#[test]
+fn what_is_exported_is_imported_again() {
+    let lab = Lab::new();
+    lab.write("old.csv", &lab_file("disk", 0.1));
+    lab.labrun(&[
+        "import",
+        "old.csv",
+        "--out",
+        "old",
+        "--state",
+        "tier",
+        "--source",
+        "simulated",
+    ])
+    .expect_code(0);
+    let exported = lab
+        .labrun(&["export", "old", "--format", "vllm-bench", "--out", "json"])
+        .expect_code(0)
+        .stdout;
+    let file = exported.trim();
+    assert!(
+        file.ends_with("-tier.json") && exported.lines().count() == 1,
+        "{exported}"
+    );
+    lab.labrun(&["export", "old", "--format", "csv", "--out", "flat"])
+        .expect_code(0);
+    for (from, folder) in [(file, "again"), ("flat/requests.csv", "flat-again")] {
+        lab.labrun(&["import", from, "--out", folder])
+            .expect_code(0);
+        let told = lab
+            .labrun(&[
+                "diff",
+                "old",
+                folder,
+                "--measure",
+                "ttft_p50",
+                "--force",
+                "--format",
+                "csv",
+            ])
+            .expect_code(0)
+            .stdout;
+        let row = told.lines().nth(1).unwrap();
+        assert!(
+            row.starts_with("long_context,disk,tier,1,5120,100,simulated,ttft_p50,"),
+            "{told}"
+        );
+        assert!(row.contains(",same,1.0,"), "{told}");
+    }
+    let twice = lab
+        .labrun(&["import", file, "--out", "again"])
+        .expect_code(2)
+        .stderr;
+    assert!(twice.contains("holds a run already"), "{twice}");
+}
+
+#[test]
+fn results_of_vllm_bench_are_repeats_of_one_cell() {
+    let lab = Lab::new();
+    let mut files = Vec::new();
+    for at in 1..=4 {
+        // As four runs, each a little slower.
+        let slower = CAPTURED.replace("156.8471464997856", &format!("15{at}.8"));
+        files.push(lab.write(&format!("bench{at}.json"), &slower));
+    }
+    let mut arguments = vec!["import", "--out", "run"];
+    arguments.extend(files.iter().map(|file| file.to_str().unwrap()));
+    let told = lab.labrun(&arguments).expect_code(0).stderr;
+    assert!(told.starts_with("4 cells in run"), "{told}");
+    let arguments = [
+        "diff",
+        "run",
+        "run",
+        "--allow",
+        "inconclusive",
+        "--format",
+        "json",
+    ];
+    let diff: serde_json::Value =
+        serde_json::from_str(&lab.labrun(&arguments).expect_code(0).stdout).unwrap();
+    let ttft = &diff["rows"][0]["measures"]["ttft_p50"];
+    assert_eq!(
+        (ttft["a_repeats"].as_u64(), ttft["outcome"].as_str()),
+        (Some(4), Some("same"))
+    );
+    assert!((ttft["a"].as_f64().unwrap() - 153.3).abs() < 0.1, "{ttft}");
+    let told = lab
+        .labrun(&["import", "bench1.json", "x.csv", "--out", "y"])
+        .expect_code(2)
+        .stderr;
+    assert!(told.contains("reading `x.csv`"), "{told}");
+}
