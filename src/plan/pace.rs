@@ -65,7 +65,7 @@ pub struct Pace {
     pub cooldown_below_c: Option<f64>,
     /// How long a cell waits for that at most.
     pub cooldown_limit: Duration,
-    /// Whether one cell of each label is measured twice where `repeats` is 1, so that the noise
+    /// Whether one cell of the baseline is measured twice where `repeats` is 1, so that the noise
     /// floor is measured.
     pub aa: bool,
     /// Repeats until an interval is narrow enough.

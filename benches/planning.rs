@@ -1,0 +1,52 @@
+//! `cargo bench --bench planning`: a plan of a million cells, read, ordered and hashed. Prints time,
+//! CPU time and the process's peak memory.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use labrun::matrix::Matrix;
+use labrun::plan::Plan;
+
+fn axis(count: u32, step: u32) -> String {
+    let values: Vec<String> = (1..=count)
+        .map(|value| (value * step).to_string())
+        .collect();
+    values.join(", ")
+}
+
+fn main() -> std::io::Result<()> {
+    let text = format!(
+        "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"baseline\", \"cpu\", \"disk\", \"redis\"]\n\
+         prompt_len = [{}]\ngen_len = [{}]\nconcurrency = [{}]\nlabel = [\"rag\"]\n\
+         [run]\nrequests = 5\nrepeats = 10\n[workload.rag]\nkind = \"shared-prefix\"\n\
+         [server]\nlauncher = \"process\"\n",
+        axis(50, 512),
+        axis(50, 8),
+        axis(10, 1)
+    );
+    let began = Instant::now();
+    let outline = Plan::parse(&text, "planning").and_then(|plan| Matrix::outline(&plan));
+    let planned = began.elapsed();
+    let mut out = std::io::stdout().lock();
+    let outline = match outline {
+        Ok(outline) => outline,
+        Err(problems) => return writeln!(out, "{problems}"),
+    };
+    let hash = outline.hash();
+    let hashed = began.elapsed();
+    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_s = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    writeln!(
+        out,
+        "{} cells: planned in {:.3} s, planned and hashed in {:.3} s ({cpu_s:.3} s of CPU), peak {}, \
+         {hash}",
+        outline.len(),
+        planned.as_secs_f64(),
+        hashed.as_secs_f64(),
+        peak.unwrap_or("unknown")
+            .trim_start_matches("VmHWM:")
+            .trim(),
+    )
+}

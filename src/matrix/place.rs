@@ -1,0 +1,199 @@
+//! In which order the cells of a matrix run.
+
+use std::collections::HashSet;
+
+use super::cells::{Cells, Shared, Spot};
+use super::partial::Point;
+use crate::plan::axes::Axes;
+use crate::plan::run::{Order, Reuse};
+use crate::plan::tier::TierKind;
+use crate::plan::{Plan, Variant};
+use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
+
+/// Cells with their places in the order.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    shared: Vec<Shared>,
+    spots: Vec<(Rank, Spot)>,
+}
+
+/// Four numbers, compared from the first; as one, so that a million sort fast.
+type Rank = u128;
+
+impl Placed {
+    /// Where each cell lies.
+    pub(super) fn points(&self) -> impl Iterator<Item = Point<'_>> {
+        let spots = self.spots.iter();
+        spots.map(|(_, spot)| Point::new(&self.shared[spot.shared as usize], spot))
+    }
+
+    /// Keeps the cells that `keep` says.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Point<'_>) -> bool) {
+        let shared = &self.shared;
+        self.spots
+            .retain(|(_, spot)| keep(&Point::new(&shared[spot.shared as usize], spot)));
+    }
+
+    /// The cells in their order; of those that are there twice the first.
+    pub(super) fn into_cells(mut self, may_repeat: bool) -> Cells {
+        self.spots.sort_by_key(|(rank, _)| *rank);
+        if may_repeat {
+            let shared = &self.shared;
+            let mut seen = HashSet::new();
+            self.spots.retain(|(_, spot)| {
+                let of = &shared[spot.shared as usize];
+                let names = (of.label.clone(), of.tier_name.clone(), of.extra.clone());
+                seen.insert((names, Spot { shared: 0, ..*spot }))
+            });
+        }
+        let spots = self.spots.into_iter().map(|(_, spot)| spot).collect();
+        Cells::new(self.shared, spots)
+    }
+}
+
+/// Adds the cells of `axes` at one point of the further axes.
+pub(super) fn place(
+    plan: &Plan,
+    axes: &Axes,
+    index: usize,
+    variant: &Variant,
+    placed: &mut Placed,
+) {
+    let run = &variant.resolved.run;
+    for tier in &axes.tier {
+        let turns = Turns::new(plan, run.seed, &tier.value);
+        for label in &axes.label {
+            let Some(shared) = Shared::new(variant, &tier.value, &label.value) else {
+                continue;
+            };
+            let number = placed.shared.len() as u32;
+            placed.shared.push(shared);
+            for load in loads(axes) {
+                let at = load.place(&plan.axes, &label.value);
+                let repeats = repeats_of(plan, variant, &tier.value, at);
+                for repeat in (1..=repeats).filter_map(Repeat::new) {
+                    // Grouped by server, a tier has one turn for all its repeats.
+                    let round = match run.order {
+                        Order::Interleaved => repeat.get(),
+                        Order::Grouped => 1,
+                    };
+                    let turn = turns.in_round(round);
+                    let spot = Spot {
+                        shared: number,
+                        prompt_len: load.prompt_len,
+                        gen_len: load.gen_len,
+                        concurrency: load.concurrency,
+                        repeat,
+                    };
+                    let rank = rank(run.order, run.reuse, index, turn, repeat, at);
+                    placed.spots.push((rank, spot));
+                }
+            }
+        }
+    }
+}
+
+/// How often a cell is measured. With `aa` and no repeats, the first load of each variant is
+/// measured twice on the baseline, or else on the first tier: an A/A pair.
+fn repeats_of(plan: &Plan, variant: &Variant, tier: &str, load: usize) -> u32 {
+    let run = &variant.resolved.run;
+    let is_baseline = |name: &str| {
+        let tier = variant.resolved.tiers.get(name);
+        tier.is_some_and(|tier| tier.kind == TierKind::Baseline)
+    };
+    let mut names = plan.axes.tier.iter().map(|name| name.value.as_str());
+    let twice = names
+        .clone()
+        .find(|name| is_baseline(name))
+        .or(names.next());
+    match run.repeats.get() {
+        1 if run.pace.aa && load == 0 && twice == Some(tier) => 2,
+        repeats => repeats,
+    }
+}
+
+/// What cells of one server differ in, besides label and repeat.
+struct Load {
+    prompt_len: PromptLen,
+    gen_len: GenLen,
+    concurrency: Concurrency,
+}
+
+fn loads(axes: &Axes) -> impl Iterator<Item = Load> {
+    axes.prompt_len.iter().flat_map(move |&prompt_len| {
+        axes.gen_len.iter().flat_map(move |&gen_len| {
+            axes.concurrency.iter().map(move |&concurrency| Load {
+                prompt_len,
+                gen_len,
+                concurrency,
+            })
+        })
+    })
+}
+
+impl Load {
+    /// The place of this load in the plan's order. Values that only `matrix.include` names come
+    /// after those of the axis.
+    fn place(&self, axes: &Axes, label: &str) -> usize {
+        let label = place_on(axes.label.iter().map(|name| name.value.as_str()), label);
+        let prompt_len = place_on(axes.prompt_len.iter().copied(), self.prompt_len);
+        let gen_len = place_on(axes.gen_len.iter().copied(), self.gen_len);
+        let concurrency = place_on(axes.concurrency.iter().copied(), self.concurrency);
+        let after = |place: usize, axis: usize, next: usize| place * (axis + 1) + next;
+        let place = after(label, axes.prompt_len.len(), prompt_len);
+        let place = after(place, axes.gen_len.len(), gen_len);
+        after(place, axes.concurrency.len(), concurrency)
+    }
+}
+
+fn place_on<T: PartialEq + Copy>(axis: impl ExactSizeIterator<Item = T>, value: T) -> usize {
+    let after_all = axis.len();
+    axis.enumerate()
+        .find(|(_, known)| *known == value)
+        .map_or(after_all, |(place, _)| place)
+}
+
+/// When a tier's turn comes: tiers are rotated by the seed and the round. A tier that only
+/// `matrix.include` names comes after those of the axis.
+struct Turns {
+    place: usize,
+    tiers: usize,
+    rotation: usize,
+}
+
+impl Turns {
+    fn new(plan: &Plan, seed: Seed, tier: &str) -> Self {
+        let tiers = plan.axes.tier.len();
+        Self {
+            place: place_on(plan.axes.tier.iter().map(|name| name.value.as_str()), tier),
+            tiers,
+            rotation: (seed.derive("order").0 % tiers.max(1) as u64) as usize,
+        }
+    }
+
+    fn in_round(&self, round: u32) -> usize {
+        if self.place >= self.tiers {
+            return self.place;
+        }
+        (self.place + self.rotation + round as usize) % self.tiers
+    }
+}
+
+fn rank(
+    order: Order,
+    reuse: Reuse,
+    variant: usize,
+    turn: usize,
+    repeat: Repeat,
+    load: usize,
+) -> Rank {
+    let repeat = repeat.get() as usize;
+    let parts = match (order, reuse) {
+        (Order::Interleaved, Reuse::Cell) => [repeat, load, variant, turn],
+        (Order::Interleaved, Reuse::Server) => [repeat, variant, turn, load],
+        (Order::Grouped, _) => [variant, turn, repeat, load],
+    };
+    parts
+        .into_iter()
+        .fold(0, |rank, part| (rank << 32) | part as u128)
+}
