@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::Cell;
 use crate::plan::Resolved;
-use crate::plan::server::Launcher;
 use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
@@ -22,7 +21,7 @@ pub fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Valu
     remove(&mut run, &RUN_ONLY);
     let mut server = json!(resolved.server);
     remove(&mut server, &SERVER_ONLY);
-    if resolved.server.launcher != Launcher::Sim {
+    if !resolved.server.is_simulated() {
         remove(&mut server, &["sim"]);
     }
     json!({

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::support::Lab;
 
-fn stack() -> PathBuf {
+pub fn stack() -> PathBuf {
     let named = std::env::var_os("LABRUN_REAL_STACK").map(PathBuf::from);
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
