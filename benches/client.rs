@@ -1,7 +1,15 @@
 //! `cargo bench --bench client`: the load client against a bare socket reader on the same loads.
 //!
-//! Each side runs in a process of its own, pinned to the first core; the reference server runs in
-//! this one, pinned to the last. The table's ratios are to the bare reader of the same run.
+//! Each side runs in a process of its own, pinned to a core; the reference server runs in this one,
+//! pinned to another. The table's ratios are to the bare reader of the same run, whose rounds take
+//! turns with the client's. Names of cases as arguments run only those. The built binary needs
+//! neither cargo nor the source: `target/release/deps/client-<hash> [CASE...]`.
+//!
+//! Both sides do the same work: the same requests over kept connections in the same closed loop,
+//! the next request written where the end of an answer was read. They differ in what an arrival is.
+//! The bare reader reads its clock after its `read`; the client takes the kernel's receive stamp,
+//! which asks for the same read (`load/socket.rs`). While 512 streams came to be served in bursts,
+//! the time that a token waits for the reads before it was nearly all of the error of either side.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -9,15 +17,21 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use labrun::load::Tally;
 use labrun::load::bench::{
-    CASE_B, CASE_C, CASE_D, CASE_J, Case, Errors, Seen, Server, errors, monotonic_ns, pin,
-    read_bare, run_client, schedule_of,
+    CASE_B, CASE_C, CASE_D, CASE_J, Case, Seen, Server, errors, monotonic_ns, pin, read_bare,
+    run_client, run_faults, schedule_of,
 };
 use labrun::plan::load_spec::Arrival;
 use labrun::plan::state::CacheState;
 use labrun::plan::workload_spec::{WorkloadKind, WorkloadSpec};
 use labrun::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 use labrun::workload::{Pass, Schedule, Workload};
+
+#[path = "client/table.rs"]
+mod table;
+
+use table::{Compared, Faults, Side};
 
 /// 200 distinct prompts of 16,000 tokens; what counts is when the first is sent.
 const CASE_E: Case = Case {
@@ -43,8 +57,8 @@ fn main() -> ExitCode {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        [side @ ("client" | "bare"), case, address, spawned_ns] => {
-            side_main(side, case, address, spawned_ns)
+        [side @ ("client" | "bare"), case, address, spawned_ns, core] => {
+            side_main(side, case, address, (spawned_ns, core))
         }
         names => compare_all(names),
     };
@@ -57,126 +71,70 @@ fn main() -> ExitCode {
     }
 }
 
-/// What one side of a case cost and saw.
-struct Side {
-    startup: Duration,
-    cpu: Duration,
-    wall: Duration,
-    peak_rss_mib: f64,
-    chunks: f64,
-    tally: String,
-    errors: Errors,
-}
-
-impl Side {
-    fn cpu_per_1000_ms(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.chunks
-    }
-
-    fn chunks_per_s(&self) -> f64 {
-        self.chunks / self.wall.as_secs_f64()
-    }
-}
-
+/// Runs the cases and prints them, then what each was to reach. Where there are cores enough, two
+/// lanes run at the same time, each pinned to two cores of its own; bursts and faults run alone.
 fn compare_all(names: &[&str]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for case in CASES
-        .iter()
-        .filter(|case| names.is_empty() || names.contains(&case.name))
-    {
-        let mut bare = Vec::new();
-        let mut client = Vec::new();
-        for _ in 0..ROUNDS {
-            bare.push(run_side("bare", case)?);
-            client.push(run_side("client", case)?);
-        }
-        write_case(&mut out, case, &bare, &client)?;
+    let chosen = |lane: &[Case]| -> Vec<Case> {
+        let named = |case: &&Case| names.is_empty() || names.contains(&case.name);
+        lane.iter().filter(named).copied().collect()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (slow, quick) = (chosen(&[CASE_C]), chosen(&[CASE_B, CASE_J, CASE_E]));
+    let mut compared = if cores >= 12 {
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(|| compare_lane(&slow, 1));
+            let here = compare_lane(&quick, 0);
+            let beside = beside.join();
+            let beside = beside.unwrap_or_else(|_| Err(io::Error::other("a lane panicked")))?;
+            Ok::<_, io::Error>([here?, beside].concat())
+        })?
+    } else {
+        compare_lane(&[quick, slow].concat(), 0)?
+    };
+    compared.extend(compare_lane(&chosen(&[CASE_D]), 0)?);
+    compared.sort_by_key(|compared| compared.case.name);
+    let faults = (names.is_empty() || names.contains(&"F"))
+        .then(faults)
+        .transpose()?;
+    table::write(&mut io::stdout().lock(), &compared, faults.as_ref())
+}
+
+fn compare_lane(cases: &[Case], lane: isize) -> io::Result<Vec<Compared>> {
+    cases.iter().map(|case| compare(*case, lane)).collect()
+}
+
+/// Both sides of a case, turn by turn.
+fn compare(case: Case, lane: isize) -> io::Result<Compared> {
+    let (mut bare, mut client) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(run_side("bare", &case, lane)?);
+        client.push(run_side("client", &case, lane)?);
     }
-    Ok(())
+    Ok(Compared { case, bare, client })
 }
 
-/// The lowest of the rounds: what the machine allows when nothing else runs on it.
-fn lowest(sides: &[Side], value: impl Fn(&Side) -> f64) -> f64 {
-    sides.iter().map(value).fold(f64::INFINITY, f64::min)
-}
-
-/// A row's name and its figure of one side.
-type Row<'a> = (&'a str, &'a dyn Fn(&Side) -> f64);
-
-fn median(sides: &[Side], value: impl Fn(&Side) -> f64) -> f64 {
-    let mut values: Vec<f64> = sides.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn write_case(
-    out: &mut impl io::Write,
-    case: &Case,
-    bare: &[Side],
-    ours: &[Side],
-) -> io::Result<()> {
-    writeln!(
-        out,
-        "{}: {} streams, {} ms to the first token, {} ms apart, {} tokens, {} requests",
-        case.name,
-        case.streams,
-        case.ttft.as_millis(),
-        case.gap.as_millis(),
-        case.tokens,
-        case.requests
-    )?;
-    writeln!(
-        out,
-        "  {:<34} {:>10} {:>10} {:>8} {:>8}",
-        "", "bare", "client", "ratio", "lowest"
-    )?;
-    let us = |duration: Duration| duration.as_secs_f64() * 1e6;
-    let rows: [Row<'_>; 9] = [
-        ("CPU for 1000 chunks, ms", &Side::cpu_per_1000_ms),
-        ("chunks a second, thousands", &|side| {
-            side.chunks_per_s() / 1e3
-        }),
-        ("TTFT error p50, us", &|side| us(side.errors.ttft_p50)),
-        ("TTFT error p99, us", &|side| us(side.errors.ttft_p99)),
-        ("gap error p50, us", &|side| us(side.errors.gap_p50)),
-        ("gap error p99, us", &|side| us(side.errors.gap_p99)),
-        ("gap p99 seen, ms", &|side| {
-            us(side.errors.seen_gap_p99) / 1e3
-        }),
-        ("start to first send, ms", &|side| us(side.startup) / 1e3),
-        ("peak RSS, MiB", &|side| side.peak_rss_mib),
-    ];
-    for (name, value) in rows {
-        let best = lowest(ours, value) / lowest(bare, value);
-        let (bare, ours) = (median(bare, value), median(ours, value));
-        writeln!(
-            out,
-            "  {name:<34} {bare:>10.2} {ours:>10.2} {:>8.2} {best:>8.2}",
-            ours / bare
-        )?;
-    }
-    let written = median(ours, |side| us(side.errors.written_gap_p99) / 1e3);
-    let paired = median(ours, |side| side.errors.paired_share * 100.0);
-    writeln!(
-        out,
-        "  gap p99 written {written:.2} ms; {paired:.0} % of requests paired whole"
-    )?;
-    writeln!(
-        out,
-        "  client: {}\n",
-        ours.last().map_or("", |side| side.tally.as_str())
-    )
+/// The client against a server that cuts, stalls and refuses.
+fn faults() -> io::Result<Faults> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let load = runtime.block_on(run_faults(Duration::from_secs(4)));
+    let (outcome, received) = load.map_err(io::Error::other)?;
+    let tally = outcome.tally();
+    Ok(Faults { tally, received })
 }
 
 /// Starts a server here and one side in a child; gathers what both saw.
-fn run_side(side: &str, case: &Case) -> io::Result<Side> {
-    let server = Server::start(*case, -1)?;
+fn run_side(side: &str, case: &Case, lane: isize) -> io::Result<Side> {
+    // Client cores are counted from the first, server cores from the last: no two are siblings.
+    let server = Server::start(*case, -1 - 4 * lane)?;
     let mut child = Command::new(std::env::current_exe()?)
         .args([
             side,
             case.name,
             &server.address.to_string(),
             &monotonic_ns().to_string(),
+            &(4 * lane).to_string(),
         ])
         .stdout(Stdio::piped())
         .spawn()?;
@@ -194,13 +152,21 @@ fn run_side(side: &str, case: &Case) -> io::Result<Side> {
             .and_then(|field| field.parse().ok())
             .unwrap_or(0.0)
     };
+    let count = |at| number(at) as u64;
     Ok(Side {
         startup: Duration::from_secs_f64(number(0)),
         cpu: Duration::from_secs_f64(number(1)),
         wall: Duration::from_secs_f64(number(2)),
         peak_rss_mib: number(3),
         chunks: f64::from(case.requests) * f64::from(case.tokens),
-        tally: fields.get(4).copied().unwrap_or_default().to_owned(),
+        tally: Tally {
+            sent: count(4),
+            ok: count(5),
+            failed: count(6),
+            unfinished: count(7),
+        },
+        token_events: count(8),
+        audit: fields.get(9).copied().unwrap_or_default().to_owned(),
         errors: errors(&seen, &server.join()?),
     })
 }
@@ -223,8 +189,13 @@ fn seen_of(line: &str) -> io::Result<Seen> {
 }
 
 /// One side, in the child.
-fn side_main(side: &str, case: &str, address: &str, spawned_ns: &str) -> io::Result<()> {
-    pin(0);
+fn side_main(
+    side: &str,
+    case: &str,
+    address: &str,
+    (spawned_ns, core): (&str, &str),
+) -> io::Result<()> {
+    pin(core.parse().map_err(io::Error::other)?);
     let case = CASES
         .iter()
         .find(|known| known.name == case)
@@ -233,7 +204,7 @@ fn side_main(side: &str, case: &str, address: &str, spawned_ns: &str) -> io::Res
     let spawned_ns: u64 = spawned_ns.parse().map_err(io::Error::other)?;
     let began = (process_cpu(), monotonic_ns());
     let (seen, tally) = match side {
-        "bare" => (read_bare(case, address)?, String::new()),
+        "bare" => (read_bare(case, address)?, "0\t0\t0\t0\t0\t".to_owned()),
         _ => client_side(case, address)?,
     };
     let cpu = process_cpu().saturating_sub(began.0);
@@ -277,16 +248,24 @@ fn client_side(case: &Case, address: SocketAddr) -> io::Result<(Vec<Seen>, Strin
         .map_err(io::Error::other)?;
     let tally = outcome.tally();
     let coalesced = outcome.audit.coalesced_share * 100.0;
+    let events: u64 = outcome
+        .records
+        .iter()
+        .map(|record| u64::from(record.token_events))
+        .sum();
+    let audit = &outcome.audit;
+    let us = |duration: Duration| duration.as_secs_f64() * 1e6;
     let text = format!(
-        "sent {} = ok {} + failed {} + unfinished {}; lateness p99 {:.0} us, lag p99 {:.0} us (max {:.0} us), \
-         coalesced {coalesced:.1} %",
+        "{}\t{}\t{}\t{}\t{events}\tlateness p99 {:.0} us, lag p99 {:.0} us, read wait p99 {:.0} us, \
+         stamped by the kernel {:.1} %, coalesced {coalesced:.1} %",
         tally.sent,
         tally.ok,
         tally.failed,
         tally.unfinished,
-        outcome.audit.lateness_p99.as_secs_f64() * 1e6,
-        outcome.audit.lag_p99.as_secs_f64() * 1e6,
-        outcome.audit.lag_max.as_secs_f64() * 1e6,
+        us(audit.lateness_p99),
+        us(audit.lag_p99),
+        us(audit.read_wait_p99),
+        audit.stamped_share * 100.0,
     );
     Ok((seen, text))
 }

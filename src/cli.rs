@@ -62,6 +62,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// List and remove servers that a killed run left behind.
     Clean(CleanArgs),
+    /// Say whether this machine is fit for a run, and what to mend.
+    Doctor(DoctorArgs),
 }
 
 /// Arguments of `labrun run`.
@@ -262,6 +264,22 @@ pub struct TelemetryArgs {
     /// Keep NVML's raw answers in a file, one a line.
     #[arg(long, value_name = "FILE")]
     pub record_replay: Option<PathBuf>,
+    /// Settings of this machine, over the built-in defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `labrun doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// A plan: what it needs is bad where it is missing, not only a warning.
+    pub plan: Option<PathBuf>,
+    /// An image to look at: its CUDA against the driver, and whether it sees a GPU [default: the plan's].
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    pub json: bool,
     /// Settings of this machine, over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -22,6 +22,8 @@ pub struct Settings {
     pub process: Process,
     /// The Redis of the redis tier.
     pub redis: Redis,
+    /// Containers.
+    pub docker: Docker,
     /// What is watched beside the load.
     pub telemetry: Telemetry,
     /// When a run does not go on.
@@ -61,6 +63,15 @@ pub struct Process {
 pub struct Redis {
     /// `redis://host:port`; empty: labrun starts one.
     pub url: String,
+}
+
+/// `[docker]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docker {
+    /// Folder of Hugging Face's cache that containers get; empty: `HF_HOME` or
+    /// `~/.cache/huggingface`, where it is there.
+    pub hf_cache: PathBuf,
 }
 
 /// `[limits]`.

@@ -4,6 +4,8 @@
 
 pub mod units;
 
+pub mod ranges;
+
 pub mod metric;
 
 pub mod stats;
@@ -33,6 +35,8 @@ pub mod aggregate;
 pub mod report;
 
 pub mod diff;
+
+pub mod doctor;
 
 pub mod progress;
 

@@ -117,6 +117,9 @@ impl Progress {
                 };
                 live.load = None;
             }
+            Event::LaunchProgress { line } => {
+                (*line).clone_into(&mut self.lock().doing);
+            }
             Event::LoadStarted { progress, requests } => {
                 self.lock().load = Some((Arc::clone(progress), *requests));
             }

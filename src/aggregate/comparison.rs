@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::aggregate::controls;
 use crate::aggregate::place::{BASELINE, Place, tier_order};
 use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
 use crate::aggregate::samples::{Passes, Samples};
@@ -45,6 +46,10 @@ pub struct ComparisonRow {
     pub e2e: Contrast,
     /// Output tokens a second.
     pub output: Contrast,
+    /// Energy of all GPUs by output tokens.
+    pub energy: Contrast,
+    /// Prompt tokens a request that the tier's server says came from a cache, mean.
+    pub cached_tokens_mean: Option<f64>,
 }
 
 /// Whether a comparison may be drawn.
@@ -119,6 +124,7 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
             .extend(others.map(|tier| contrast_sides(baseline, tier)));
         comparison.pools.extend(pools);
     }
+    controls::void(&mut comparison.rows);
     comparison
 }
 
@@ -176,6 +182,15 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         Clarity::Untested,
         &standing,
     );
+    let one = |metric, value: fn(&Pool) -> Option<f64>| {
+        let of = |pool: &Pool| Median {
+            value: value(pool),
+            interval: None,
+        };
+        let before = baseline.map(|side| of(side.pool)).unwrap_or_default();
+        contrast(metric, before, of(tier.pool), Clarity::Untested, &standing)
+    };
+    let energy = one(Metric::Energy, |pool| pool.energy_j_per_token);
     ComparisonRow {
         place: tier.pool.place.clone(),
         tier: tier.pool.tier.clone(),
@@ -188,6 +203,8 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         ttft,
         e2e,
         output,
+        energy,
+        cached_tokens_mean: tier.pool.cached_tokens_mean,
     }
 }
 

@@ -9,9 +9,10 @@ use console::Term;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, print, runtime, say, width};
+use super::{ExitStatus, floor, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
+use crate::config::Config;
 use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, bench, drive};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
@@ -26,6 +27,7 @@ use crate::runner::Pass;
 use crate::runner::evidence::first_failure;
 use crate::runner::stop::Stop;
 use crate::runner::verdict::{Status, Verdict};
+use crate::runner::watch::PassTelemetry;
 use crate::server::control::{self, Control};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
 use crate::workload::{self, Schedule, Workload};
@@ -36,6 +38,12 @@ pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
     if args.calibrate {
         let floor = runtime.block_on(bench::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
+        let results = Config::load(None)?.settings.paths.results;
+        let kept = floor::keep(&floor, &results)?;
+        say(&format!(
+            "kept in {}; manifests of runs tell it",
+            kept.display()
+        ));
         return Ok(ExitStatus::Success);
     }
     let Some(url) = &args.url else {
@@ -231,6 +239,7 @@ fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
         },
         evidence: BTreeMap::new(),
+        telemetry: PassTelemetry::default(),
         ledger: Vec::new(),
     }
 }

@@ -3,7 +3,9 @@
 mod bench;
 mod clean;
 mod diff;
+mod doctor;
 mod exchange;
+mod floor;
 mod keep;
 mod manifest;
 mod merge;
@@ -94,6 +96,7 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Merge(args)) => merge::merge(&args),
         Some(Command::Submit(args)) => submit::submit(&args),
         Some(Command::Clean(args)) => clean::clean(&args),
+        Some(Command::Doctor(args)) => doctor::doctor(&args),
     }
 }
 

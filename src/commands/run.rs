@@ -12,7 +12,7 @@ use super::manifest::{WallClock, manifest};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::{Target, target};
-use super::{ExitStatus, complain, print, runtime, say, width};
+use super::{ExitStatus, clean, complain, print, runtime, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -26,8 +26,10 @@ use crate::runner::event::Event;
 use crate::runner::identity::Identities;
 use crate::runner::lint::{self, Severity};
 use crate::runner::machine::too_little_room;
+use crate::runner::ranges::RunRanges;
 use crate::runner::repeats::Medians;
 use crate::runner::stop::Stop;
+use crate::runner::watch::Said;
 use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
 use crate::{runner, server};
@@ -47,6 +49,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         }
     }
     let opened = Opened::open(&target.folder, args.resume)?;
+    clean::before_run(&target.matrix);
     remove_leftovers(settings)?;
     opened.notes.iter().for_each(|note| say(note));
     check_room(&target)?;
@@ -62,6 +65,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let mut watched = Watched {
         folder,
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
+        ranges: RunRanges::default(),
         kept: resumption.kept.iter().map(corpora).collect(),
         ends: resumption.ends(),
         failures_left: match args.max_failures {
@@ -169,6 +173,7 @@ fn remove_leftovers(settings: &Settings) -> Result<()> {
 struct Watched {
     folder: RunFolder,
     progress: Progress,
+    ranges: RunRanges,
     /// The prompts of the cells that are kept, by id.
     kept: BTreeMap<String, Vec<String>>,
     ends: Ends,
@@ -183,6 +188,7 @@ impl Watched {
     fn on_event(&mut self, epoch: Instant, event: &Event<'_>) {
         // To both first: a broken terminal must not cost the record, nor the other way round.
         self.progress.on_event(event);
+        self.ranges.see(event);
         let kept = self.folder.append(epoch.elapsed().as_secs_f64(), event);
         if let Err(error) = kept {
             self.torn.get_or_insert(error);
@@ -240,6 +246,7 @@ impl Running<'_> {
         let path: PathBuf = watched.folder.path().to_owned();
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);
+        let said = Said::default();
         let scope = RunScope {
             settings: &target.config.settings,
             mark: &mark,
@@ -248,6 +255,7 @@ impl Running<'_> {
             identities,
             stop: &stop,
             epoch: Instant::now(),
+            said: &said,
         };
         let work = Work {
             matrix: &target.matrix,
@@ -268,6 +276,7 @@ impl Running<'_> {
         if let Some(timer) = timer {
             timer.abort();
         }
+        clean::after_run(&target.matrix, &mark).await;
         let _absent = std::fs::remove_dir_all(path.join("servers"));
         ran
     }

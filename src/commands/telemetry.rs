@@ -43,6 +43,7 @@ pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
         },
         disk_tier: (!scratch.as_os_str().is_empty()).then_some(scratch),
         recorder: recorder.clone(),
+        ..Target::default()
     };
     let (recorded, window, epoch_s) = watch(args, &settings, &target)?;
     if let Some(recorder) = recorder {
@@ -88,7 +89,7 @@ fn watch(
             _ = asked_to_end.recv() => {}
         }
         let to = telemetry.edge();
-        telemetry.settle(to).await;
+        let to = telemetry.settle(to).await;
         Ok((telemetry.stop(), Window { from, to }, epoch_s))
     })
 }

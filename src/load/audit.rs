@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -36,6 +37,12 @@ pub struct Audit {
     pub lag_p99: Duration,
     /// The longest of these.
     pub lag_max: Duration,
+    /// 99th percentile of the time that bytes lay in a socket before the client read them. Arrivals
+    /// do not hold it: they are the kernel's stamps.
+    pub read_wait_p99: Duration,
+    /// Reads of which the kernel said when their bytes came, of all; the others are stamped when
+    /// they were read. None where TLS is spoken.
+    pub stamped_share: f64,
     /// CPU of the load's thread over the window: 1 is a whole core, all it can have.
     pub thread_share: f64,
     /// CPU of this process over the window and all cores; a simulator in this process counts.
@@ -57,6 +64,11 @@ impl Audit {
             ("lateness_max_ms".to_owned(), ms(self.lateness_max)),
             ("scheduler_lag_p99_ms".to_owned(), ms(self.lag_p99)),
             ("scheduler_lag_max_ms".to_owned(), ms(self.lag_max)),
+            ("read_wait_p99_ms".to_owned(), ms(self.read_wait_p99)),
+            (
+                "kernel_stamped_percent".to_owned(),
+                self.stamped_share * 100.0,
+            ),
             (
                 "client_thread_cpu_percent".to_owned(),
                 self.thread_share * 100.0,
@@ -104,7 +116,7 @@ fn cpu_clock(clock: ClockId) -> Duration {
 /// Delays by bucket: fixed memory, however long the load.
 #[derive(Debug)]
 pub(crate) struct Delays {
-    counts: Vec<u32>,
+    counts: Vec<u64>,
     total: u64,
     longest: Duration,
 }
@@ -130,7 +142,7 @@ impl Delays {
         let rank = (share * self.total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
-            seen += u64::from(*count);
+            seen += count;
             if seen >= rank {
                 let edge = BUCKET * u32::try_from(bucket + 1).unwrap_or(u32::MAX);
                 return if bucket == BUCKETS - 1 {
@@ -141,6 +153,41 @@ impl Delays {
             }
         }
         Duration::ZERO
+    }
+}
+
+/// How long bytes waited to be read, over all requests of a load.
+#[derive(Debug)]
+pub(crate) struct Waits(Mutex<WaitCounts>);
+
+#[derive(Debug)]
+struct WaitCounts {
+    stamped: Delays,
+    reads: u64,
+}
+
+impl Waits {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(WaitCounts {
+            stamped: Delays::new(),
+            reads: 0,
+        }))
+    }
+
+    /// Notes one read. Only the load's thread does, so the lock is always free.
+    pub(crate) fn add(&self, waited: Option<Duration>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.reads += 1;
+        if let Some(waited) = waited {
+            counts.stamped.add(waited);
+        }
+    }
+
+    /// 99th percentile of the waits, and the share of reads of which they are known.
+    fn summary(&self) -> (Duration, f64) {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = counts.stamped.total as f64 / counts.reads.max(1) as f64;
+        (counts.stamped.quantile(0.99), share)
     }
 }
 
@@ -163,7 +210,7 @@ pub(crate) async fn measure_lag(timer: Timer, end: CancellationToken) -> io::Res
 /// Draws the account of a load.
 pub(crate) fn audit(
     records: &[RequestRecord],
-    lag: &Delays,
+    (lag, waits): (&Delays, &Waits),
     cpu: (CpuTimes, CpuTimes),
     window: Duration,
 ) -> Audit {
@@ -181,7 +228,10 @@ pub(crate) fn audit(
         .sum();
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as f64;
     let seconds = window.as_secs_f64().max(1e-9);
+    let (read_wait_p99, stamped_share) = waits.summary();
     let mut audit = Audit {
+        read_wait_p99,
+        stamped_share,
         lateness_p99: lateness.quantile(0.99),
         lateness_max: lateness.longest,
         lag_p99: lag.quantile(0.99),
@@ -237,6 +287,8 @@ mod tests {
             lateness_max: Duration::from_millis(50),
             lag_p99: Duration::from_millis(1),
             lag_max: Duration::from_millis(50),
+            read_wait_p99: Duration::from_millis(1),
+            stamped_share: 1.0,
             thread_share: 0.3,
             process_share: 0.9,
             busy: Duration::from_secs(1),
@@ -263,6 +315,15 @@ mod tests {
             text.contains("6.0 ms late") && text.contains("sent 7.0 ms late"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn only_stamped_reads_have_a_wait() {
+        let waits = Waits::new();
+        assert_eq!(waits.summary(), (Duration::ZERO, 0.0));
+        waits.add(None);
+        waits.add(Some(Duration::from_micros(7)));
+        assert_eq!(waits.summary(), (Duration::from_micros(7), 0.5));
     }
 
     #[test]

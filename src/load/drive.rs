@@ -149,6 +149,7 @@ pub async fn drive(
     let abandon = cancel.child_token();
     let abandoned_too = abandon.clone().drop_guard();
     raise_open_files();
+    crate::ranges::prepare();
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {
@@ -220,7 +221,7 @@ pub(crate) async fn drive_here(
     let work = async {
         let mut flight = Flight {
             epoch,
-            sender,
+            sender: Arc::clone(&sender),
             tasks: JoinSet::new(),
             records: Vec::new(),
         };
@@ -239,7 +240,12 @@ pub(crate) async fn drive_here(
         .map(RequestRecord::last_arrival)
         .max()
         .unwrap_or_default();
-    let audit = audit(&records, &lag?, (cpu_before, cpu_after), busy);
+    let audit = audit(
+        &records,
+        (&lag?, sender.waits()),
+        (cpu_before, cpu_after),
+        busy,
+    );
     Ok(LoadOutcome {
         records,
         window: Window {

@@ -1,22 +1,25 @@
 //! One request over one connection: write it, read its answer, and say when.
 //!
-//! The order is the point: the clock is read once, right after a socket read returned and before
-//! any of its bytes is looked at. All bytes of one read share that instant, also where they hold
-//! several chunks: the client cannot know more than that they were there by then.
+//! The order is the point: each socket read has one instant, from before any of its bytes is looked
+//! at. It is the kernel's stamp of the last byte, else the clock right after the read. All bytes of
+//! one read share it, also where they hold several chunks: the client cannot know more than that
+//! they were there by then.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Waits;
 use super::error::{ErrorKind, Failure, MESSAGE_BYTES};
 use super::http1::{BodyDecoder, HEAD_BYTES, Head, parse_head};
 use super::link::{Connection, Link};
 use super::reading::Reading;
 use super::record::{Outcome, RequestRecord};
+use super::socket::Received;
+use crate::ranges::RequestRange;
 use crate::workload::Keep;
 
 /// How long the end of a body may follow `[DONE]`, for the connection to be reused.
@@ -40,6 +43,8 @@ pub(crate) struct Bounds<'a> {
     pub(crate) total: Duration,
     /// Cancelled when requests in flight must end.
     pub(crate) kill: &'a CancellationToken,
+    /// Where it is noted how long bytes waited to be read.
+    pub(crate) waits: &'a Waits,
 }
 
 /// How an exchange ended.
@@ -69,6 +74,7 @@ pub(crate) async fn exchange(
 ) -> Ended {
     let sent = Instant::now();
     record.sent = Some(sent - bounds.epoch);
+    let range = RequestRange::sent(record.index);
     let limit = bounds.first_token.min(bounds.total);
     let mut deadline = std::pin::pin!(sleep_until(sent + limit));
     let mut written = 0;
@@ -89,6 +95,8 @@ pub(crate) async fn exchange(
     }
     let answer = Answer {
         sent,
+        last: sent,
+        range,
         phase: Phase::Head { filled: 0 },
         bounds,
         wire,
@@ -146,6 +154,10 @@ enum Phase {
 
 struct Answer<'a> {
     sent: Instant,
+    /// The instant of the last read.
+    last: Instant,
+    /// The request on a profiler's time line.
+    range: RequestRange,
     phase: Phase,
     bounds: Bounds<'a>,
     wire: Wire<'a>,
@@ -153,7 +165,7 @@ struct Answer<'a> {
 
 /// What a wait for bytes came to.
 enum Waited {
-    Bytes(usize),
+    Bytes(Received),
     Eof,
     Error(io::Error),
     Deadline,
@@ -179,27 +191,34 @@ impl Answer<'_> {
             };
             let waited = tokio::select! {
                 biased;
-                read = link.read(&mut buffer[from..]) => match read {
-                    Ok(0) => Waited::Eof,
-                    Ok(count) => Waited::Bytes(count),
+                read = link.receive(&mut buffer[from..]) => match read {
+                    Ok(Received { count: 0, .. }) => Waited::Eof,
+                    Ok(received) => Waited::Bytes(received),
                     Err(error) => Waited::Error(error),
                 },
                 () = deadline.as_mut() => Waited::Deadline,
                 () = killed.as_mut() => Waited::Killed,
             };
-            let at = Instant::now();
-            let count = match waited {
-                Waited::Bytes(count) => count,
+            let Received { count, at, waited } = match waited {
+                Waited::Bytes(received) => received,
                 other => return self.cut_off(other, waits_for, record),
             };
+            self.bounds.waits.add(waited);
+            // Two clocks are behind a stamp: their nanoseconds must not turn time back.
+            let at = at.max(self.last);
+            self.last = at;
             if let Err(failure) = self.take(&connection.buffer[..from + count], at, record) {
                 return Ended::failed(failure);
+            }
+            let first = waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0;
+            if first {
+                self.range.first_token();
             }
             if let Some(reusable) = self.has_ended() {
                 let outcome = self.finish(None, record);
                 return Ended::Ran { outcome, reusable };
             }
-            if waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0 {
+            if first {
                 waits_for = ErrorKind::TimeoutTotal;
                 deadline.as_mut().reset(self.sent + self.bounds.total);
             }
@@ -213,6 +232,7 @@ impl Answer<'_> {
                 }
                 Phase::Stream { reading, .. } if reading.is_done() && !tail => {
                     tail = true;
+                    self.range.end();
                     deadline.as_mut().reset(at + TAIL);
                 }
                 _ => {}

@@ -13,6 +13,7 @@ use super::error::{ErrorKind, Failure, MESSAGE_BYTES};
 use super::exchange::Bounds;
 use super::reading::Reading;
 use super::record::{Outcome, RequestRecord};
+use crate::ranges::RequestRange;
 use crate::workload::PlannedRequest;
 
 /// uvicorn closes idle connections after 5 s.
@@ -60,6 +61,7 @@ impl Https {
         }
         let sent = Instant::now();
         record.sent = Some(sent - bounds.epoch);
+        let range = RequestRange::sent(record.index);
         let first_token = sent + bounds.first_token.min(bounds.total);
         let response = tokio::select! {
             biased;
@@ -68,7 +70,10 @@ impl Https {
             () = bounds.kill.cancelled() => return Outcome::Unfinished,
         };
         match response {
-            Ok(response) => self.read(response, request, (sent, bounds), record).await,
+            Ok(response) => {
+                self.read(response, request, (sent, bounds, range), record)
+                    .await
+            }
             Err(error) => Outcome::Failed(failure_of(&error)),
         }
     }
@@ -77,7 +82,7 @@ impl Https {
         &self,
         mut response: reqwest::Response,
         request: &PlannedRequest,
-        (sent, bounds): (Instant, Bounds<'_>),
+        (sent, bounds, mut range): (Instant, Bounds<'_>, RequestRange),
         record: &mut RequestRecord,
     ) -> Outcome {
         let status = response.status().as_u16();
@@ -110,8 +115,13 @@ impl Https {
             match frame {
                 Ok(Some(bytes)) if streamed => {
                     let mark = reading.mark(record);
+                    let none_yet = record.token_events == 0;
                     reading.take(&bytes, record);
                     reading.close_frame(mark, at - sent, record);
+                    if none_yet && record.token_events > 0 {
+                        range.first_token();
+                    }
+                    bounds.waits.add(None);
                     if reading.has_failed() {
                         break None;
                     }
@@ -140,6 +150,17 @@ fn late(kind: ErrorKind) -> Outcome {
     Outcome::Failed(Failure::new(kind, "no answer in time"))
 }
 
+/// Says what to do about a certificate that is not trusted.
+fn with_advice(mut failure: Failure) -> Failure {
+    if failure.message.contains("certificate") {
+        failure.message.push_str(
+            "; to trust a private authority, name its PEM file in SSL_CERT_FILE (it takes the \
+             place of the system's)",
+        );
+    }
+    failure
+}
+
 /// The kind behind a client library's error, by what the system said.
 fn failure_of(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -152,7 +173,7 @@ fn failure_of(error: &reqwest::Error) -> Failure {
         (true, _) if error.is_timeout() => {
             Failure::new(ErrorKind::TimeoutConnect, error.to_string())
         }
-        (true, Some(system)) => Failure::connecting(system),
+        (true, Some(system)) => with_advice(Failure::connecting(system)),
         (true, None) => Failure::new(ErrorKind::Connect, error.to_string()),
         (false, Some(system)) => Failure::transferring(system),
         (false, None) => Failure::new(ErrorKind::CutStream, error.to_string()),

@@ -1,15 +1,14 @@
 //! Connections: made, kept while a server keeps them, and reused.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use super::socket::{Received, Socket, Stamping};
 
 /// How long an idle connection is reused. uvicorn closes idle ones after 5 s.
 const IDLE: Duration = Duration::from_secs(4);
@@ -20,7 +19,7 @@ const READ_BYTES: usize = 32 * 1024;
 /// An open byte stream to the server.
 #[derive(Debug)]
 pub(crate) enum Link {
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// The other end is a test's script.
     #[cfg(test)]
     Scripted(tokio::io::DuplexStream),
@@ -44,11 +43,7 @@ impl Connection {
     /// Whether the server has left it open and silent, as far as is known without waiting.
     fn is_open(&self) -> bool {
         match &self.link {
-            Link::Tcp(stream) => {
-                let mut byte = [0];
-                matches!(stream.try_read(&mut byte),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
+            Link::Tcp(socket) => socket.is_silent(),
             #[cfg(test)]
             Link::Scripted(_) => true,
         }
@@ -68,6 +63,7 @@ pub(crate) enum Dial {
 #[derive(Debug)]
 pub(crate) struct Pool {
     dial: Dial,
+    _stamping: Stamping,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -85,6 +81,7 @@ impl Pool {
     pub(crate) fn new(dial: Dial) -> Self {
         Self {
             dial,
+            _stamping: Stamping::on(),
             idle: Mutex::new(Vec::new()),
         }
     }
@@ -93,9 +90,8 @@ impl Pool {
     pub(crate) async fn connect(&self) -> io::Result<Connection> {
         match &self.dial {
             Dial::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Connection::new(Link::Tcp(stream)))
+                let socket = Socket::connect(address).await?;
+                Ok(Connection::new(Link::Tcp(socket)))
             }
             #[cfg(test)]
             Dial::Scripted(script) => {
@@ -139,58 +135,27 @@ impl Pool {
     }
 }
 
-impl AsyncRead for Link {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+impl Link {
+    /// The next bytes, and when they came.
+    pub(crate) async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        match self {
+            Self::Tcp(socket) => poll_fn(|cx| socket.poll_receive(cx, buffer)).await,
             #[cfg(test)]
-            Self::Scripted(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            #[cfg(test)]
-            Self::Scripted(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Scripted(stream) => {
+                let count = tokio::io::AsyncReadExt::read(stream, buffer).await?;
+                Ok(Received::now(count))
+            }
         }
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+    /// Writes what goes at once of several pieces.
+    pub(crate) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => poll_fn(|cx| socket.poll_write_vectored(cx, slices)).await,
             #[cfg(test)]
-            Self::Scripted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            #[cfg(test)]
-            Self::Scripted(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(test)]
-            Self::Scripted(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Scripted(stream) => {
+                tokio::io::AsyncWriteExt::write_vectored(stream, slices).await
+            }
         }
     }
 }

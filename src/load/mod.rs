@@ -15,8 +15,9 @@
 //! ```
 //!
 //! What it holds itself to:
-//! - One clock reading per socket read, before any byte is looked at; the send stamp just before
-//!   the first byte is written; connection set-up, lateness and TTFT apart.
+//! - One instant per socket read, from before any byte is looked at: the kernel's stamp of the
+//!   bytes, else the clock right after the read. The send stamp just before the first byte is
+//!   written; connection set-up, lateness and TTFT apart.
 //! - Tokens are counted by the server's `usage` (or by ids), never by events. Tokens that arrive
 //!   in one frame share its instant: gaps are between frames that carried tokens.
 //! - Every request that was begun is recorded: ok, failed under the name of its failure, or
@@ -40,6 +41,7 @@ mod progress;
 mod reading;
 mod record;
 mod request;
+mod socket;
 mod sse;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Waits;
 use super::drive::LoadOptions;
 use super::endpoint::Endpoint;
 use super::error::{ErrorKind, Failure};
@@ -44,6 +45,7 @@ pub(crate) struct Sender {
     first_token: Duration,
     total: Duration,
     kill: CancellationToken,
+    waits: Waits,
     epoch: Instant,
 }
 
@@ -75,8 +77,14 @@ impl Sender {
             first_token: Duration::from_secs_f64(first_token_s),
             total: Duration::from_secs_f64(total_s),
             kill: options.kill.clone(),
+            waits: Waits::new(),
             epoch: Instant::now(),
         }
+    }
+
+    /// How long bytes waited to be read, so far.
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {
@@ -94,6 +102,7 @@ impl Sender {
             first_token: self.first_token,
             total: self.total,
             kill: &self.kill,
+            waits: &self.waits,
         }
     }
 

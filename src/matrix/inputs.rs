@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::Cell;
 use crate::plan::Resolved;
-use crate::plan::server::Launcher;
 use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
 /// Keys of `[run]` that say how much is run and when to stop, and change no cell.
-const RUN_ONLY: [&str; 2] = ["repeats", "pace"];
+const RUN_ONLY: [&str; 3] = ["controls", "repeats", "pace"];
 
 /// Keys of `[server]` that decide whether a cell fails, and not what it measures.
 const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];
@@ -22,7 +21,7 @@ pub fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Valu
     remove(&mut run, &RUN_ONLY);
     let mut server = json!(resolved.server);
     remove(&mut server, &SERVER_ONLY);
-    if resolved.server.launcher != Launcher::Sim {
+    if !resolved.server.is_simulated() {
         remove(&mut server, &["sim"]);
     }
     json!({

@@ -186,10 +186,21 @@ impl Parts<'_, '_> {
     }
 
     fn restart_state(&self) {
-        let why = match self.server_spec.map(|server| server.launcher) {
-            Some(Launcher::Sim) => "the simulator keeps every tier in its own process",
-            Some(Launcher::External) => "labrun does not start an external server",
-            _ => return,
+        let Some(server) = self.server_spec else {
+            return;
+        };
+        let own_redis = server
+            .docker
+            .as_ref()
+            .is_some_and(|docker| !docker.redis_image.is_empty());
+        let why = if server.is_simulated() {
+            "the simulator keeps every tier in its own process"
+        } else if server.launcher == Launcher::External {
+            "labrun does not start an external server"
+        } else if own_redis {
+            "the Redis of `redis_image` ends with the server; name one in `redis.url`"
+        } else {
+            return;
         };
         if self.run_spec.states.contains(&CacheState::Restart) {
             self.problems.add(
@@ -201,7 +212,7 @@ impl Parts<'_, '_> {
     }
 
     fn simulated_lens(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
-        if server.launcher != Launcher::Sim {
+        if !server.is_simulated() {
             return;
         }
         let len = |shape: &Shape<'_>| u64::from(shape.prompt_len) + u64::from(shape.gen_len);

@@ -2,9 +2,11 @@
 
 pub mod axes;
 mod check;
+pub mod docker_spec;
 pub mod load_spec;
 pub mod pace;
 pub mod problem;
+pub mod profile_spec;
 pub mod reader;
 pub mod run;
 pub mod secret;
@@ -28,6 +30,7 @@ use toml::de::DeTable;
 use axes::Axes;
 use load_spec::LoadSpec;
 use problem::{PlanProblems, Problem};
+use profile_spec::ProfileSpec;
 use reader::{Problems, TableReader};
 use run::RunSpec;
 use server::ServerSpec;
@@ -173,7 +176,10 @@ fn read_root(root: &TableReader<'_>) -> Document {
         .map(LoadSpec::read)
         .unwrap_or_default();
     let verdict = VerdictSpec::read(root.table("verdict").as_ref());
-    let server = section(root, "server").as_ref().and_then(ServerSpec::read);
+    let mut server = section(root, "server").as_ref().and_then(ServerSpec::read);
+    if let (Some(table), Some(server)) = (root.table("profile"), server.as_mut()) {
+        server.profile = Some(ProfileSpec::read(&table, server));
+    }
     let tier_table = root.table("tier");
     let tiers = tier::read_all(tier_table.as_ref());
     let workload_table = root.table("workload");

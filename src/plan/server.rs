@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::docker_spec::DockerSpec;
+use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
 pub use super::secret::is_secret_name;
@@ -21,14 +23,17 @@ pub enum Launcher {
     Sim,
     /// `vllm serve` as a process of this machine.
     Process,
+    /// vLLM in a container of this machine's Docker, with sidecars beside it.
+    Docker,
     /// A server that runs already; labrun neither starts nor stops it.
     External,
 }
 
 impl Launcher {
-    const NAMED: [(&'static str, Launcher); 3] = [
+    const NAMED: [(&'static str, Launcher); 4] = [
         ("sim", Self::Sim),
         ("process", Self::Process),
+        ("docker", Self::Docker),
         ("external", Self::External),
     ];
 
@@ -37,6 +42,7 @@ impl Launcher {
         match self {
             Self::Sim => "sim",
             Self::Process => "process",
+            Self::Docker => "docker",
             Self::External => "external",
         }
     }
@@ -90,6 +96,12 @@ pub struct ServerSpec {
     pub stop_grace: Duration,
     /// What the simulator pretends to be.
     pub sim: SimSpec,
+    /// What its container gets; absent for the other launchers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<DockerSpec>,
+    /// `[profile]`: which profilers watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileSpec>,
 }
 
 /// Arguments that labrun sets itself, and from what.
@@ -120,6 +132,15 @@ impl ServerSpec {
         let url = table.read("url", string);
         secret::refuse_user_info(table, "url", "write http://HOST:PORT alone");
         let sim = table.table("sim");
+        let docker = match &launcher {
+            Some(found) if found.value == Launcher::Docker => {
+                Some(DockerSpec::read(table, sim.is_some()))
+            }
+            _ => {
+                DockerSpec::refuse(table);
+                None
+            }
+        };
         let spec = Self {
             launcher: launcher.as_ref().map_or(Launcher::Sim, |found| found.value),
             lmcache: lmcache
@@ -137,10 +158,18 @@ impl ServerSpec {
             sim: sim
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,
+            docker,
+            profile: None,
         };
         table.finish();
         spec.check(table, url.as_ref(), lmcache.as_ref(), sim.as_ref());
         launcher.map(|_| spec)
+    }
+
+    /// Whether labrun's simulator serves, in a process or in a container.
+    pub fn is_simulated(&self) -> bool {
+        self.launcher == Launcher::Sim
+            || self.docker.as_ref().is_some_and(|docker| docker.simulator)
     }
 
     /// Whether the engine keeps KV of earlier prompts on the GPU.
@@ -172,24 +201,25 @@ impl ServerSpec {
                     .problems()
                     .add(url.span.clone(), message, "write http://HOST:PORT");
             }
-            (Launcher::Sim | Launcher::Process, Some(url)) => {
+            (Launcher::Sim | Launcher::Process | Launcher::Docker, Some(url)) => {
                 let message = "`url` is only for `launcher = \"external\"`";
                 table.problems().add(url.span.clone(), message, "remove it");
             }
             _ => {}
         }
-        if let (Launcher::Sim, Some(mode)) = (self.launcher, lmcache)
+        if let (true, Some(mode)) = (self.is_simulated(), lmcache)
             && mode.value == LmcacheMode::MultiProcess
         {
             let message = "the simulator has LMCache in its own process only";
             table
                 .problems()
-                .add(mode.span.clone(), message, "remove it, or use `process`");
+                .add(mode.span.clone(), message, "remove it, or use a real vLLM");
         }
         if let Some(sim) = sim
-            && self.launcher != Launcher::Sim
+            && !self.is_simulated()
         {
-            sim.problem("[server.sim] is only for `launcher = \"sim\"`", "remove it");
+            let message = "[server.sim] is only for `launcher = \"sim\"` and `\"docker\"`";
+            sim.problem(message, "remove it");
         }
     }
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::redact;
 use super::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
-    ServerRecord, Source, Verdict, VerdictStatus,
+    Bottleneck, CellOutcome, CellRecord, ContainerRecord, Counts, FORMAT, LedgerRow, MetricSummary,
+    PassRecord, RequestOutcome, RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
 use crate::runner::verdict::{self, Status};
+use crate::runner::watch::{LEAST_COVER, PassTelemetry};
 use crate::runner::{self, CellResult, Pass};
+use crate::server::docker::container::ContainerFacts;
+use crate::telemetry::sample::SeriesKey;
 
 /// Simulated where the server's version says so.
 pub fn source_of_version(version: Option<&str>) -> Source {
@@ -25,9 +27,10 @@ pub fn source_of_version(version: Option<&str>) -> Source {
 /// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
 /// answers to `/version`.
 pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
-    match cell.resolved.server.launcher {
-        Launcher::Sim => Source::Simulated,
-        Launcher::Process | Launcher::External => source_of_version(version),
+    if cell.resolved.server.is_simulated() {
+        Source::Simulated
+    } else {
+        source_of_version(version)
     }
 }
 
@@ -56,9 +59,29 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
             ready_s: result.server.ready.map(|ready| ready.as_secs_f64()),
             stopped: result.server.stopped.clone(),
             reused: result.server.reused,
+            containers: result
+                .server
+                .containers
+                .iter()
+                .map(container_record)
+                .collect(),
         },
         passes: result.passes.iter().map(pass_record).collect(),
         warnings: result.warnings.clone(),
+    }
+}
+
+fn container_record(facts: &ContainerFacts) -> ContainerRecord {
+    ContainerRecord {
+        role: facts.role.to_owned(),
+        image: facts.image.clone(),
+        image_id: facts.image_id.clone(),
+        digest: facts.digest.clone(),
+        started_at: facts.started_at.clone(),
+        finished_at: facts.finished_at.clone(),
+        exit_code: facts.exit_code,
+        oom_killed: facts.oom_killed,
+        restart_count: facts.restart_count,
     }
 }
 
@@ -118,11 +141,42 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
         errors,
         verdict: verdict_record(&pass.verdict),
         evidence: pass.evidence.clone(),
-        client: pass.load.audit.figures(),
+        client: client_figures(pass),
         ledger: pass.ledger.iter().map(ledger_row).collect(),
-        telemetry: Vec::new(),
-        bottleneck: None,
+        telemetry: metric_summaries(&pass.telemetry),
+        bottleneck: pass.telemetry.bottleneck.as_ref().map(|found| Bottleneck {
+            name: found.name.to_owned(),
+            reasons: found.reasons.clone(),
+        }),
     }
+}
+
+/// What the client says of itself, and of the samplers beside it.
+fn client_figures(pass: &Pass) -> BTreeMap<String, f64> {
+    let mut figures = pass.load.audit.figures();
+    if let Some(share) = pass.telemetry.cpu_share_percent {
+        figures.insert("telemetry_cpu_share_percent".to_owned(), share);
+    }
+    figures
+}
+
+/// One row a series; single cores are left to `telemetry.parquet`.
+fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
+    let is_core = |key: &SeriesKey| key.source == "cpu" && &*key.device != "all";
+    let rows = telemetry.summaries.iter();
+    rows.filter(|summary| !is_core(&summary.key))
+        .map(|summary| MetricSummary {
+            source: summary.key.source.to_owned(),
+            device: summary.key.device.to_string(),
+            metric: summary.key.metric.to_owned(),
+            unit: summary.unit.name().to_owned(),
+            samples: summary.samples,
+            mean: summary.mean,
+            max: summary.max,
+            // A sum over a part of the pass is no sum of the pass.
+            total: summary.total.filter(|_| summary.covered >= LEAST_COVER),
+        })
+        .collect()
 }
 
 fn ledger_row(row: &runner::ledger::Row) -> LedgerRow {

@@ -149,8 +149,15 @@ fn count(value: Option<u32>) -> String {
 /// `metrics_<label>_<tier>_p<prompt>_g<gen>_c<concurrency>_r<repeat>_<state>.csv`, with the
 /// values of further axes before the state.
 pub fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
+    let mut name = cell_file_stem("metrics", at);
+    let _ = write!(name, "_{state}.csv");
+    name
+}
+
+/// The begin of the name of a file that belongs to the cell at `at`: `kind` and every coordinate.
+pub fn cell_file_stem(kind: &str, at: &Coordinates) -> String {
     let mut name = format!(
-        "metrics_{}_{}_p{}_g{}_c{}_r{}",
+        "{kind}_{}_{}_p{}_g{}_c{}_r{}",
         slug(&at.label),
         slug(&at.tier),
         at.prompt_len,
@@ -161,7 +168,6 @@ pub fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
     for value in at.extra.values() {
         let _ = write!(name, "_{}", slug(value));
     }
-    let _ = write!(name, "_{state}.csv");
     name
 }
 

@@ -203,6 +203,32 @@ pub struct ServerRecord {
     pub stopped: Option<String>,
     /// Whether this cell started it, or found it running from the cell before (`reuse = "server"`).
     pub reused: bool,
+    /// Its containers, the server's own last; empty for other launchers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerRecord>,
+}
+
+/// What Docker says of one container of a cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// `vllm`, `sim`, `lmcache` or `redis`.
+    pub role: String,
+    /// The image, as the plan names it.
+    pub image: String,
+    /// The id of its content on that machine.
+    pub image_id: String,
+    /// The registry's digest of it; absent for an image that was made on the machine.
+    pub digest: Option<String>,
+    /// When it started, RFC 3339.
+    pub started_at: Option<String>,
+    /// When it ended; absent while the next cell shares it.
+    pub finished_at: Option<String>,
+    /// What it ended with.
+    pub exit_code: Option<i64>,
+    /// Whether the kernel killed it for its memory.
+    pub oom_killed: bool,
+    /// How often Docker restarted it.
+    pub restart_count: i64,
 }
 
 /// `cell.json`: one cell, whole.

@@ -11,12 +11,15 @@ use serde_json::{Value, json};
 
 use super::convert::{cell_record, request_rows};
 use super::frame::write_parquet;
-use super::lab_csv::{lab_csv_name, write_lab_csv};
+use super::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use super::lock::Lock;
 use super::redact;
+use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
+use super::telemetry_frame::write_telemetry;
 use crate::runner::CellResult;
 use crate::runner::event::Event;
 use crate::runner::session::LogPart;
+use crate::server::CONTAINER_STATS;
 
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
@@ -164,7 +167,22 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
         write_lab_csv(&of_pass, at, record.source, &csv)?;
         rows.extend(of_pass);
     }
-    write_parquet(&rows, &folder.join("requests.parquet"))
+    write_parquet(&rows, &folder.join("requests.parquet"))?;
+    write_telemetry_files(folder, result)
+}
+
+/// What the machine did, in our own form and in the earlier lab's.
+fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
+    let watched = &result.telemetry;
+    if watched.series.is_empty() {
+        return Ok(());
+    }
+    let at = &result.cell.coordinates;
+    let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
+    write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
+    write_pcie_csv(&watched.series, &named("pcie_stats"))?;
+    let disk = watched.tier_disk.as_deref();
+    write_disk_csv(&watched.series, disk, &named("disk_io_stats"))
 }
 
 /// Copies the part of a log that belongs to this cell.
@@ -175,7 +193,8 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let path = folder.join(part.name);
     let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     let mut copy = BufWriter::new(copy);
-    if reused {
+    // Lines of JSON have no comments.
+    if reused && part.name != CONTAINER_STATS {
         writeln!(
             copy,
             "# labrun: this server was started by an earlier cell; its part follows"
@@ -205,6 +224,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
         Event::PhaseStarted { phase, state } => {
             json!({"event": "phase-started", "phase": phase.name(), "state": state})
         }
+        Event::LaunchProgress { line } => json!({"event": "launch-progress", "line": line}),
         // Progress is for the terminal.
         Event::LoadStarted { .. } => return None,
         Event::CellFinished { result } => {

@@ -56,13 +56,11 @@ pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
         ),
         Column::words("proven", Keep::Always, each(&|row| proven(row))),
     ]);
-    if rows.iter().any(|row| !row.bottlenecks.is_empty()) {
-        columns.push(Column::words(
-            "bottleneck",
-            Keep::Always,
-            each(&|row| held(row)),
-        ));
-    }
+    columns.push(Column::words(
+        "bottleneck",
+        Keep::Always,
+        each(&|row| held(row)),
+    ));
     let mut notes = Notes::default();
     notes.add(
         "speedup over the places that may be compared: geometric mean, and the least to the most \
@@ -106,7 +104,7 @@ fn held(row: &TierRow) -> String {
         .map(|(name, places)| format!("{name} ({places})"))
         .collect();
     if each.is_empty() {
-        "-".to_owned()
+        "not sampled".to_owned()
     } else {
         each.join(", ")
     }

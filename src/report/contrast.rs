@@ -14,33 +14,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     let rows = &comparison.rows;
     let mut notes = Notes::default();
     let (mut columns, caption) = split(axes(rows));
-    columns.extend(contrast(
-        rows,
-        "TTFT p50",
-        |row| &row.ttft,
-        Room {
-            value: Keep::Always,
-            ratio: Keep::Always,
-        },
-    ));
-    columns.extend(contrast(
-        rows,
-        "E2E p50",
-        |row| &row.e2e,
-        Room {
-            value: Keep::Droppable(2),
-            ratio: Keep::Always,
-        },
-    ));
-    columns.extend(contrast(
-        rows,
-        "out tok/s",
-        |row| &row.output,
-        Room {
-            value: Keep::Droppable(4),
-            ratio: Keep::Droppable(3),
-        },
-    ));
+    columns.extend(values(rows));
     columns.push(Column::numbers(
         &["ok/sent", "base"],
         Keep::Droppable(1),
@@ -78,6 +52,28 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
         Table { columns },
         &notes,
     )
+}
+
+/// What is compared, and the hits behind it.
+fn values(rows: &[ComparisonRow]) -> Vec<Column> {
+    use Keep::{Always, Droppable};
+    let room = |value, ratio| Room { value, ratio };
+    let mut columns = contrast(rows, "TTFT p50", |row| &row.ttft, room(Always, Always));
+    let e2e = room(Droppable(2), Always);
+    columns.extend(contrast(rows, "E2E p50", |row| &row.e2e, e2e));
+    let output = room(Droppable(4), Droppable(3));
+    columns.extend(contrast(rows, "out tok/s", |row| &row.output, output));
+    if rows.iter().any(|row| row.energy.tier.is_some()) {
+        let energy = room(Droppable(7), Droppable(6));
+        columns.extend(contrast(rows, "J/token", |row| &row.energy, energy));
+    }
+    let scale = Scale::of(Unit::Tokens, rows.iter().map(|row| row.cached_tokens_mean));
+    columns.push(Column::numbers(
+        &["cached", "tokens", "tier"],
+        Droppable(8),
+        each(rows, |row| scale.text(row.cached_tokens_mean)),
+    ));
+    columns
 }
 
 fn each(rows: &[ComparisonRow], text: impl Fn(&ComparisonRow) -> String) -> Vec<String> {

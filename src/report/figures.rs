@@ -302,11 +302,13 @@ fn distribution(
     curve: impl Fn(&Pool) -> &[(f64, f64)],
 ) -> Option<Figure> {
     let mark = |pool: &Pool| {
-        let points = curve(pool).iter().filter(|(value, _)| *value > 0.0);
+        let first = curve(pool).first().map(|(value, _)| (*value, 0.0));
+        let points = first.into_iter().chain(curve(pool).iter().copied());
+        let points = points.filter(|(value, _)| *value > 0.0);
         let points: Vec<_> = points
-            .map(|(value, share)| point(*value, *share, pool.verdict))
+            .map(|(value, share)| point(value, share, pool.verdict))
             .collect();
-        (points.len() >= 2).then(|| Mark {
+        (points.len() >= 3).then(|| Mark {
             facts: facts_of(&pool.place, true),
             concurrency: Some(pool.place.concurrency.get()),
             tier: pool.tier.clone(),

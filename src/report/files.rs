@@ -178,6 +178,7 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
         (Metric::Ttft, "p50_"),
         (Metric::E2e, "p50_"),
         (Metric::OutputThroughput, ""),
+        (Metric::Energy, ""),
     ] {
         for part in ["baseline", "tier", "difference"] {
             head.push(metric.column_of(&format!("{prefix}{part}")));
@@ -186,10 +187,11 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
         for part in ["speedup", "speedup_low", "speedup_high"] {
             head.push(format!("{stem}_{prefix}{part}"));
         }
-        if metric != Metric::OutputThroughput {
+        if is_latency(metric) {
             head.push(format!("{stem}_{prefix}clarity"));
         }
     }
+    head.push(Metric::CachedTokens.column_of("mean_tier"));
     let mut text = String::new();
     push_row(&mut text, &head);
     for row in &comparison.rows {
@@ -229,7 +231,7 @@ fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
         row.tier_counts.sent.to_string(),
         row.tier_counts.ok.to_string(),
     ]);
-    for contrast in [&row.ttft, &row.e2e, &row.output] {
+    for contrast in [&row.ttft, &row.e2e, &row.output, &row.energy] {
         let Contrast {
             metric,
             baseline,
@@ -242,11 +244,16 @@ fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
         fields.extend([baseline, tier, difference, speedup].map(|value| number(*value)));
         let ends = interval.map(|interval| [interval.low, interval.high]);
         fields.extend([0, 1].map(|end| number(ends.map(|ends| ends[end]))));
-        if *metric != Metric::OutputThroughput {
+        if is_latency(*metric) {
             fields.push(clarity_name(*clarity).to_owned());
         }
     }
+    fields.push(number(row.cached_tokens_mean));
     fields
+}
+
+fn is_latency(metric: Metric) -> bool {
+    matches!(metric, Metric::Ttft | Metric::E2e)
 }
 
 fn clarity_name(clarity: Clarity) -> &'static str {

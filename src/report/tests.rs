@@ -67,8 +67,8 @@ fn the_terminal_shows_everything_that_fits() {
         ──────────────────────────────────────────────────────────────────────────────────────────────
         . tier     1024  cpu      115.0      25.0     4.60x    145.0    2.64x      4/4      4/5  [1]
         . tier     1024  disk     115.0      42.0         -    145.0        -      4/4      2/2  [2]
-        not shown at this width: E2E p50 tier ms, out tok/s speedup, out tok/s base, out tok/s tier, TTFT
-        .  p50 diff ms, E2E p50 diff ms, out tok/s diff
+        not shown at this width: E2E p50 tier ms, out tok/s speedup, out tok/s base, out tok/s tier, cached
+        .  tokens tier, TTFT p50 diff ms, E2E p50 diff ms, out tok/s diff
         base is `baseline` at equal coordinates, all repeats pooled; speedup above 1 is better: base / tier
         .  for latencies, tier / base for throughput
         [1] some requests failed or did not finish; the values are of the ok ones
@@ -131,10 +131,10 @@ fn markdown_has_headline_tables_figures_notes_and_glossary() {
         .
         source simulated, label long_context, gen_len 4, concurrency 8
         .
-        | state | prompt | tier | TTFT p50 base ms | TTFT p50 tier ms | TTFT p50 diff ms | TTFT p50 speedup | E2E p50 base ms | E2E p50 tier ms | E2E p50 diff ms | E2E p50 speedup | out tok/s base | out tok/s tier | out tok/s diff | out tok/s speedup | ok/sent base | ok/sent tier | notes |
-        |:--|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|:--|
-        | tier | 1024 | cpu | 115.0 | 25.0 | -90.0 | 4.60x | 145.0 | 55.0 | -90.0 | 2.64x | 8.00 | 8.00 | +0.00 | 1.00x | 4/4 | 4/5 | [1] |
-        | tier | 1024 | disk | 115.0 | 42.0 | - | - | 145.0 | 72.0 | - | - | 8.00 | 4.00 | - | - | 4/4 | 2/2 | [2] |
+        | state | prompt | tier | TTFT p50 base ms | TTFT p50 tier ms | TTFT p50 diff ms | TTFT p50 speedup | E2E p50 base ms | E2E p50 tier ms | E2E p50 diff ms | E2E p50 speedup | out tok/s base | out tok/s tier | out tok/s diff | out tok/s speedup | cached tokens tier | ok/sent base | ok/sent tier | notes |
+        |:--|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|:--|
+        | tier | 1024 | cpu | 115.0 | 25.0 | -90.0 | 4.60x | 145.0 | 55.0 | -90.0 | 2.64x | 8.00 | 8.00 | +0.00 | 1.00x | 0 | 4/4 | 4/5 | [1] |
+        | tier | 1024 | disk | 115.0 | 42.0 | - | - | 145.0 | 72.0 | - | - | 8.00 | 4.00 | - | - | 0 | 4/4 | 2/2 | [2] |
         .
         - base is `baseline` at equal coordinates, all repeats pooled; speedup above 1 is better: base / tier for latencies, tier / base for throughput
         - [1] some requests failed or did not finish; the values are of the ok ones
@@ -185,9 +185,9 @@ fn files_are_stable_and_leave_out_what_is_not_known() {
     same(
         &report(&small()).comparison_csv(),
         r"
-        label,gen_len,state,concurrency,prompt_len,tier,source,standing,reason,baseline_sent,baseline_ok,tier_sent,tier_ok,ttft_p50_baseline_ms,ttft_p50_tier_ms,ttft_p50_difference_ms,ttft_p50_speedup,ttft_p50_speedup_low,ttft_p50_speedup_high,ttft_p50_clarity,e2e_p50_baseline_ms,e2e_p50_tier_ms,e2e_p50_difference_ms,e2e_p50_speedup,e2e_p50_speedup_low,e2e_p50_speedup_high,e2e_p50_clarity,output_tokens_per_s_baseline,output_tokens_per_s_tier,output_tokens_per_s_difference,output_tokens_per_s_speedup,output_tokens_per_s_speedup_low,output_tokens_per_s_speedup_high
-        long_context,4,tier,8,1024,cpu,simulated,compared,,4,4,5,4,115.000,25.000,-90.000,4.600,,,clear,145.000,55.000,-90.000,2.636,,,clear,8.000,8.000,0.000,1.000,,
-        long_context,4,tier,8,1024,disk,simulated,withheld,disk is invalid: the page cache answered,4,4,2,2,115.000,42.000,,,,,untested,145.000,72.000,,,,,untested,8.000,4.000,,,,
+        label,gen_len,state,concurrency,prompt_len,tier,source,standing,reason,baseline_sent,baseline_ok,tier_sent,tier_ok,ttft_p50_baseline_ms,ttft_p50_tier_ms,ttft_p50_difference_ms,ttft_p50_speedup,ttft_p50_speedup_low,ttft_p50_speedup_high,ttft_p50_clarity,e2e_p50_baseline_ms,e2e_p50_tier_ms,e2e_p50_difference_ms,e2e_p50_speedup,e2e_p50_speedup_low,e2e_p50_speedup_high,e2e_p50_clarity,output_tokens_per_s_baseline,output_tokens_per_s_tier,output_tokens_per_s_difference,output_tokens_per_s_speedup,output_tokens_per_s_speedup_low,output_tokens_per_s_speedup_high,energy_j_per_token_baseline,energy_j_per_token_tier,energy_j_per_token_difference,energy_j_per_token_speedup,energy_j_per_token_speedup_low,energy_j_per_token_speedup_high,cached_tokens_mean_tier
+        long_context,4,tier,8,1024,cpu,simulated,compared,,4,4,5,4,115.000,25.000,-90.000,4.600,,,clear,145.000,55.000,-90.000,2.636,,,clear,8.000,8.000,0.000,1.000,,,,,,,,,0.000
+        long_context,4,tier,8,1024,disk,simulated,withheld,disk is invalid: the page cache answered,4,4,2,2,115.000,42.000,,,,,untested,145.000,72.000,,,,,untested,8.000,4.000,,,,,,,,,,,0.000
         ",
     );
 }

@@ -67,6 +67,11 @@ pub enum Event<'a> {
         /// The cache state that it serves, where there is one.
         state: Option<CacheState>,
     },
+    /// Something of a launch that takes long, such as an image's pull.
+    LaunchProgress {
+        /// How far it is.
+        line: &'a str,
+    },
     /// Measured or unmeasured requests begin to be sent.
     LoadStarted {
         /// Counters of the load, for whoever shows them.

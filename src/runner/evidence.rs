@@ -8,6 +8,7 @@ use super::figures;
 use super::log_counts::{LogCounts, LogMarks};
 use super::session::Session;
 use super::verdict::{BySource, Canaries, Facts, PageCache, Probe, TierAccount};
+use super::watch::PcieBytes;
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -159,6 +160,8 @@ pub struct PassFacts<'a> {
     pub before: &'a Snapshot,
     /// Counters after.
     pub after: &'a Snapshot,
+    /// Bytes over PCIe, where telemetry knows them for the whole pass.
+    pub pcie: Option<PcieBytes>,
     /// Counters once the tier had stored what the pass left; the ones after where nothing waited.
     pub settled: &'a Snapshot,
     /// What the probe of the state found.
@@ -178,7 +181,7 @@ impl PassFacts<'_> {
         let simulated = |name| after.engine_growth(before, name, None);
         let stored = |name| self.settled.engine_growth(before, name, None);
         let server = &self.cell.resolved.server;
-        let is_sim = server.launcher == Launcher::Sim;
+        let is_sim = server.is_simulated();
         let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
         logs.degraded |= self.degraded;
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
@@ -202,9 +205,15 @@ impl PassFacts<'_> {
             account: self.account(&logs),
             logs,
             kv_bytes_per_token: kv_bytes_per_token(self.cell, self.settings),
-            pcie_rx_bytes: simulated("labrun_sim_pcie_rx_bytes_total"),
-            pcie_tx_bytes: stored("labrun_sim_pcie_tx_bytes_total"),
-            pcie_method: None,
+            pcie_rx_bytes: real(
+                simulated("labrun_sim_pcie_rx_bytes_total"),
+                self.pcie.map(|pcie| pcie.rx_bytes),
+            ),
+            pcie_tx_bytes: real(
+                stored("labrun_sim_pcie_tx_bytes_total"),
+                self.pcie.map(|pcie| pcie.tx_bytes),
+            ),
+            pcie_method: self.pcie.map(|pcie| pcie.method),
             disk_read_bytes: real(
                 simulated("labrun_sim_disk_read_bytes_total"),
                 after.io.read_since(&before.io).map(|bytes| bytes as f64),
@@ -351,7 +360,7 @@ pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
 /// KV bytes a token of `cell`'s model, from its `config.json` where that is at hand.
 pub fn kv_bytes_per_token(cell: &Cell, settings: &Settings) -> Option<f64> {
     let server = &cell.resolved.server;
-    if server.launcher == Launcher::Sim {
+    if server.is_simulated() {
         return Some(server.sim.kv_bytes_per_token as f64);
     }
     let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());

@@ -92,9 +92,9 @@ fn shown_time(seconds: f64) -> String {
 fn start_s(cell: &Cell) -> f64 {
     let server = &cell.resolved.server;
     match server.launcher {
-        Launcher::Sim => server.sim.start_ms as f64 / 1e3,
+        _ if server.is_simulated() => server.sim.start_ms as f64 / 1e3,
         Launcher::External => 0.0,
-        Launcher::Process => START.as_secs_f64(),
+        Launcher::Sim | Launcher::Process | Launcher::Docker => START.as_secs_f64(),
     }
 }
 
@@ -232,7 +232,7 @@ fn gpu(
 /// Tokens that the GPU holds, where the plan says it.
 fn gpu_tokens(cell: &Cell, bytes: Option<f64>) -> Option<f64> {
     let server = &cell.resolved.server;
-    if server.launcher == Launcher::Sim {
+    if server.is_simulated() {
         return Some(server.sim.gpu_kv_tokens as f64);
     }
     let number = |name: &str| server.args.get(name).and_then(serde_json::Value::as_f64);
@@ -307,7 +307,7 @@ fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
         TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
         TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
         TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
-        TierKind::Redis if server.launcher == Launcher::Sim => {
+        TierKind::Redis if server.is_simulated() => {
             Some(("`redis_gib`", GIB * server.sim.redis_gib))
         }
         TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::Redis => None,

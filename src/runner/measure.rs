@@ -7,13 +7,16 @@ use anyhow::{Result, anyhow};
 
 use super::event::{Event, Phase};
 use super::evidence::{PassFacts, Snapshot, first_failure};
+use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, judge};
+use super::watch::Watch;
 use super::{Pass, RunScope, figures, ledger};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
+use crate::telemetry::hub::Recorded;
 use crate::workload::Schedule;
 use reach::Reached;
 
@@ -29,6 +32,8 @@ pub struct Kept<'a> {
     pub passes: &'a mut Vec<Pass>,
     /// What a reader should know.
     pub warnings: &'a mut Vec<String>,
+    /// What the machine did.
+    pub telemetry: &'a mut Recorded,
 }
 
 /// What one cell's steps share.
@@ -38,6 +43,7 @@ struct Measuring<'a> {
     scope: &'a RunScope<'a>,
     on_event: &'a mut dyn FnMut(Event<'_>),
     endpoint: Endpoint,
+    watch: Watch,
     /// Whether the probe's document was filled; absent before it was asked about.
     probe_filled: Option<bool>,
 }
@@ -64,15 +70,19 @@ pub async fn measure(
         phase: Phase::Warm,
         error: error.into(),
     })?;
+    let watch = Watch::start(cell, session, scope).await;
     let mut measuring = Measuring {
         cell,
         session,
         scope,
         on_event,
         endpoint,
+        watch,
         probe_filled: None,
     };
-    measuring.all_states(requests, kept).await
+    let measured = measuring.all_states(requests, kept).await;
+    *kept.telemetry = measuring.watch.finish(scope.said, kept.warnings).await;
+    measured
 }
 
 impl Measuring<'_> {
@@ -121,28 +131,23 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
-        let started = self.scope.epoch.elapsed();
-        let (load, died) = self
-            .drive(schedule)
-            .await
-            .map_err(Failure::of(Phase::Load))?;
+        let edge = self.watch.begin(self.session).await;
+        let (started, load, died) = self.measured(schedule, kept).await?;
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Verify,
             state: Some(state),
         });
-        let after = Snapshot::take(self.session).await;
+        let (after, telemetry) =
+            tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
         let mut asked = None;
-        let mut ended = died.map_or(Ok(()), |how| {
-            Err(Failure {
-                phase: Phase::Load,
-                error: anyhow!("{how} while requests ran"),
-            })
-        });
+        let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
+        let mut pcie = telemetry.pcie();
         if ended.is_ok() && !self.scope.stop.requested() {
             if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
                 self.wait_until_stored(kept).await;
                 settled = Some(Snapshot::take(self.session).await);
+                pcie = self.watch.with_stores(edge, pcie).await;
             }
             match self.ask(canaries).await {
                 Ok(answers) => asked = compare(answers, reference),
@@ -157,6 +162,7 @@ impl Measuring<'_> {
             load: &load,
             before: &before,
             after: &after,
+            pcie,
             settled: settled.as_ref().unwrap_or(&after),
             probe: reached.probe,
             page_cache: reached.page_cache,
@@ -179,9 +185,28 @@ impl Measuring<'_> {
                 verdict,
                 evidence,
                 ledger,
+                telemetry,
             },
             ended,
         ))
+    }
+
+    /// The requests of a pass, under the plan's profilers; and when they began.
+    async fn measured(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        kept: &mut Kept<'_>,
+    ) -> Result<(Duration, LoadOutcome, Option<String>), Failure> {
+        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
+        let started = self.scope.epoch.elapsed();
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
+        if died.is_none() {
+            profiled.close(&self.session.control, kept.warnings).await;
+        }
+        Ok((started, load, died))
     }
 
     /// Requests that are sent for what they leave behind.
@@ -283,6 +308,14 @@ impl Measuring<'_> {
             died => Ok((outcome, died)),
         }
     }
+}
+
+/// The server ended while requests ran.
+fn ended_early(how: &str) -> Result<(), Failure> {
+    Err(Failure {
+        phase: Phase::Load,
+        error: anyhow!("{how} while requests ran"),
+    })
 }
 
 /// What came back for one canary.

@@ -1,5 +1,6 @@
 //! Takes cells through their phases, in order, cancellably. A failed cell is data, not an error.
 
+pub mod bottleneck;
 pub mod event;
 pub mod evidence;
 pub mod figures;
@@ -11,11 +12,14 @@ pub mod log_counts;
 pub mod machine;
 mod measure;
 pub mod page_cache;
+mod profile;
+pub mod ranges;
 pub mod repeats;
 mod requests;
 pub mod session;
 pub mod stop;
 pub mod verdict;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,8 +33,10 @@ use crate::config::Settings;
 use crate::load::LoadOutcome;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::state::CacheState;
+use crate::server::docker::container::ContainerFacts;
 use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
+use crate::telemetry::hub::Recorded;
 use crate::workload::Schedule;
 use event::{Event, Phase};
 use identity::{Identities, Identity};
@@ -40,6 +46,7 @@ use repeats::Medians;
 use session::{EndedSession, Failure, LogPart, Session};
 use stop::Stop;
 use verdict::Verdict;
+use watch::PassTelemetry;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +65,8 @@ pub struct RunScope<'a> {
     pub stop: &'a Stop,
     /// When the run began, which all offsets are told from.
     pub epoch: Instant,
+    /// Warnings of telemetry that were made already.
+    pub said: &'a watch::Said,
 }
 
 /// How a cell ended.
@@ -95,6 +104,8 @@ pub struct Pass {
     pub evidence: BTreeMap<String, f64>,
     /// Bytes that had to move against bytes that did.
     pub ledger: Vec<ledger::Row>,
+    /// What the machine did meanwhile.
+    pub telemetry: PassTelemetry,
 }
 
 /// What is known of a cell's server.
@@ -106,6 +117,8 @@ pub struct ServerFacts {
     pub ready: Option<Duration>,
     /// How it ended; absent while the next cell shares it.
     pub stopped: Option<String>,
+    /// Its containers, where it runs in some.
+    pub containers: Vec<ContainerFacts>,
     /// Whether the cell found it running.
     pub reused: bool,
     /// Its rendered LMCache configuration.
@@ -133,6 +146,8 @@ pub struct CellResult {
     pub server: ServerFacts,
     /// Its passes, in order.
     pub passes: Vec<Pass>,
+    /// What the machine did from its ready server to its end.
+    pub telemetry: Recorded,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
 }
@@ -248,9 +263,11 @@ async fn run_cell(
         ..ServerFacts::default()
     };
     let mut passes = Vec::new();
+    let mut telemetry = Recorded::default();
     let mut kept = measure::Kept {
         passes: &mut passes,
         warnings: &mut warnings,
+        telemetry: &mut telemetry,
     };
     let measured = measure_in_time(cell, position, scope, slot, &mut kept, on_event).await;
     let outcome = outcome_of(measured, slot.as_ref(), scope);
@@ -258,6 +275,7 @@ async fn run_cell(
         facts.version.clone_from(&session.version);
         facts.ready = session.ready.filter(|_| !facts.reused);
         facts.rendered.clone_from(&session.rendered);
+        facts.containers = session.server.containers();
     }
     let shared = matches!(outcome, CellOutcome::Completed)
         && next.is_some_and(|next| shares_server(cell, next))
@@ -274,7 +292,9 @@ async fn run_cell(
             state: None,
         });
         let (stopped, mut left) = session.stop(scope.stop).await;
-        facts.stopped = Some(stopped.0);
+        facts.stopped = Some(stopped.how);
+        facts.containers = stopped.containers;
+        warnings.extend(stopped.warnings);
         facts.logs = left.take_log_parts();
         ended = Some(left);
     }
@@ -288,6 +308,7 @@ async fn run_cell(
         outcome,
         server: facts,
         passes,
+        telemetry,
         warnings,
     };
     (result, ended)

@@ -23,7 +23,20 @@ use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
 use crate::server::redis_local::{self, LocalRedis};
 use crate::server::render::Rendered;
-use crate::server::{self, LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, leftovers, log};
+use crate::server::{
+    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
+    leftovers, log,
+};
+
+/// Files that a server writes to, of which each cell keeps its part.
+const LOGS: [&str; 6] = [
+    SERVER_LOG,
+    STDERR_LOG,
+    LMCACHE_LOG,
+    docker::LMCACHE_STDERR_LOG,
+    docker::REDIS_LOG,
+    CONTAINER_STATS,
+];
 
 /// Lines of a log that a failure quotes.
 const TAIL_LINES: usize = 20;
@@ -88,7 +101,12 @@ impl Failure {
 
 impl Session {
     /// Starts the server of `cell`; it is not ready yet.
-    pub fn start(cell: &Cell, number: u32, scope: &RunScope<'_>) -> Result<Self> {
+    pub async fn start(
+        cell: &Cell,
+        number: u32,
+        scope: &RunScope<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let folder = scope.folder.join("servers").join(number.to_string());
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("making the folder `{}`", folder.display()))?;
@@ -106,11 +124,12 @@ impl Session {
             mark: scope.mark,
             folder: &folder,
             scratch: &scratch,
+            cancel: &scope.stop.polite,
         };
         let rendered = server::rendered(cell, &settings, &scratch)?;
-        let server = server::launch(cell, rendered.as_ref(), launch)?;
+        let server = server::launch(cell, rendered.as_ref(), launch, say).await?;
         let control = Control::new(server.endpoint().clone())?;
-        let logs = [SERVER_LOG, LMCACHE_LOG]
+        let logs = LOGS
             .map(|name| LogPart {
                 name,
                 path: folder.join(name),
@@ -156,14 +175,15 @@ impl Session {
     /// Connects to the tier's Redis, and refuses one that holds what is not labrun's.
     async fn connect_redis(&mut self, cell: &Cell) -> Result<()> {
         let launcher = cell.resolved.server.launcher;
-        if cell.tier.kind != TierKind::Redis || launcher == Launcher::Sim {
+        if cell.tier.kind != TierKind::Redis || cell.resolved.server.is_simulated() {
             return Ok(());
         }
         if let Some(own) = &mut self.own_redis {
             self.redis = Some(own.wait_ready().await?);
             return Ok(());
         }
-        let url = &self.settings.redis.url;
+        let own = self.server.redis_url();
+        let url = own.unwrap_or(&self.settings.redis.url);
         if url.is_empty() {
             return Ok(());
         }
@@ -237,8 +257,10 @@ impl Session {
             mark: scope.mark,
             folder: &self.folder,
             scratch: &self.scratch,
+            cancel: &scope.stop.polite,
         };
-        let relaunched = server::launch(cell, self.rendered.as_ref(), launch);
+        let mut nobody = |_: &str| {};
+        let relaunched = server::launch(cell, self.rendered.as_ref(), launch, &mut nobody).await;
         self.server = relaunched.map_err(Failure::of(Phase::Launch))?;
         let control = Control::new(self.server.endpoint().clone());
         self.control = control.map_err(Failure::of(Phase::Launch))?;
@@ -255,9 +277,8 @@ impl Session {
 
     /// Its logs.
     pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
-        [SERVER_LOG, LMCACHE_LOG]
-            .map(|name| self.folder.join(name))
-            .into_iter()
+        let names = LOGS.into_iter().filter(|name| *name != CONTAINER_STATS);
+        names.map(|name| self.folder.join(name))
     }
 
     /// Where its disk tier keeps files.
@@ -268,10 +289,15 @@ impl Session {
     /// The last lines of its logs, oldest first; of the LMCache server's too where there is one.
     pub fn log_tail(&self) -> Vec<String> {
         let mut lines = log::tail(&self.folder.join(SERVER_LOG), TAIL_LINES);
-        let sidecar = log::tail(&self.folder.join(LMCACHE_LOG), TAIL_LINES);
-        if !sidecar.is_empty() {
-            lines.push(format!("--- {LMCACHE_LOG}"));
-            lines.extend(sidecar);
+        for name in LOGS
+            .iter()
+            .filter(|name| **name != SERVER_LOG && **name != CONTAINER_STATS)
+        {
+            let more = log::tail(&self.folder.join(name), TAIL_LINES);
+            if !more.is_empty() {
+                lines.push(format!("--- {name}"));
+                lines.extend(more);
+            }
         }
         lines
     }
@@ -340,7 +366,7 @@ impl Server for Gone {
     }
 
     fn stop(self: Box<Self>, _: Duration, _: CancellationToken) -> BoxFuture<'static, Stopped> {
-        at_once_ready(Stopped("was stopped for a restart".to_owned())).boxed()
+        at_once_ready(Stopped::said("was stopped for a restart")).boxed()
     }
 }
 
@@ -401,7 +427,9 @@ pub async fn ensure(
     }
     let phase = Phase::Launch;
     on_event(Event::PhaseStarted { phase, state: None });
-    let session = Session::start(cell, number, scope).map_err(Failure::of(phase))?;
+    let mut say = |line: &str| on_event(Event::LaunchProgress { line });
+    let session = Session::start(cell, number, scope, &mut say).await;
+    let session = session.map_err(Failure::of(phase))?;
     let session = slot.insert(session);
     let connected = session.connect_redis(cell).await;
     connected.map_err(Failure::of(phase))?;

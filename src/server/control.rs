@@ -48,6 +48,9 @@ pub struct Control {
 /// Longest wait for one control answer. A reset of a large cache takes seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// Longest wait for a profile to be written.
+const PROFILE_LIMIT: Duration = Duration::from_secs(600);
+
 impl Control {
     /// A client of `endpoint`.
     pub fn new(endpoint: Endpoint) -> Result<Self> {
@@ -178,6 +181,24 @@ impl Control {
             }
         }
         bail!("/reset_prefix_cache was refused for 2 s: some request still holds its blocks")
+    }
+
+    /// Asks vLLM for `start_profile` or `stop_profile`. The second returns when the profile is
+    /// written, which may take minutes.
+    pub async fn profiler(&self, route: &str) -> Result<()> {
+        let request = self.http.post(self.url(&format!("/{route}")));
+        let answer = request.timeout(PROFILE_LIMIT).send().await?;
+        let status = answer.status().as_u16();
+        match status {
+            200 => Ok(()),
+            404 | 405 => {
+                bail!("the server has no /{route}; vLLM has it when started with --profiler-config")
+            }
+            _ => bail!(
+                "/{route} answered {status}: {}",
+                head(&answer.text().await?)
+            ),
+        }
     }
 
     /// Empties the RAM layer of an LMCache server and leaves its second layer as it is.

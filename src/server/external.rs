@@ -46,6 +46,6 @@ impl Server for External {
         _grace: Duration,
         _at_once: CancellationToken,
     ) -> BoxFuture<'static, Stopped> {
-        ready(Stopped("left running".to_owned())).boxed()
+        ready(Stopped::said("left running")).boxed()
     }
 }

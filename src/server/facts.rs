@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::docker;
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
@@ -28,6 +29,14 @@ pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
         Launcher::Process => {
             for (package, version) in packages(&settings.process.bin_dir) {
                 facts.insert(format!("version.{package}"), version);
+            }
+        }
+        Launcher::Docker => {
+            if let Some(id) = docker::image_id(cell) {
+                facts.insert("version.image".to_owned(), id);
+            }
+            if cell.resolved.server.is_simulated() {
+                return facts;
             }
         }
         Launcher::External => return facts,

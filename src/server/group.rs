@@ -11,14 +11,32 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::docker::container::ContainerFacts;
 use super::leftovers::{self, Mark};
 
 /// Longest wait for killed processes to be gone; one in an uninterruptible read takes its time.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a server ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stopped(pub String);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// In words.
+    pub how: String,
+    /// Its containers, as they ended.
+    pub containers: Vec<ContainerFacts>,
+    /// What a reader should know besides.
+    pub warnings: Vec<String>,
+}
+
+impl Stopped {
+    /// One that ended as `how` says, without containers.
+    pub fn said(how: impl Into<String>) -> Self {
+        Self {
+            how: how.into(),
+            ..Self::default()
+        }
+    }
+}
 
 /// A child that leads a process group of its own, with its output in a log file.
 #[derive(Debug)]
@@ -104,7 +122,7 @@ impl ProcessGroup {
         self.signal(Signal::KILL);
         self.wait_until_empty().await;
         self.group = None;
-        Stopped(said)
+        Stopped::said(said)
     }
 
     /// Killed processes take a moment to be gone: until then they hold ports and GPU memory.
@@ -181,7 +199,7 @@ mod tests {
         let stopped = group
             .stop(Duration::from_millis(200), CancellationToken::new())
             .await;
-        assert!(stopped.0.starts_with("killed"), "{stopped:?}");
+        assert!(stopped.how.starts_with("killed"), "{stopped:?}");
         assert!(!alive(&child), "the child of the group survived");
     }
 
@@ -196,7 +214,7 @@ mod tests {
         let at_once = CancellationToken::new();
         at_once.cancel();
         let stopped = group.stop(Duration::from_secs(3600), at_once).await;
-        assert!(stopped.0.starts_with("killed"), "{stopped:?}");
+        assert!(stopped.how.starts_with("killed"), "{stopped:?}");
     }
 
     #[tokio::test]

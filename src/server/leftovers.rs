@@ -50,6 +50,11 @@ pub fn shared_memory_name(mark: &Mark, port: u16) -> String {
     format!("{SHARED_MEMORY}{}_{port}", mark.owner)
 }
 
+/// Name of the folder of a server's secrets in memory.
+pub fn secrets_name(mark: &Mark, server: &str) -> String {
+    format!("{SHARED_MEMORY}{}_secrets-{server}", mark.owner)
+}
+
 /// Name of the scratch folder of a run's server, in a folder that runs share.
 pub fn scratch_name(mark: &Mark, server: u32) -> String {
     format!("{SCRATCH}{}_{server}", mark.owner)

@@ -4,6 +4,7 @@
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
 pub mod control;
+pub mod docker;
 pub mod effective;
 pub mod external;
 pub mod facts;
@@ -13,6 +14,7 @@ pub mod leftovers;
 pub mod log;
 pub mod proc_stat;
 pub mod process;
+pub mod profile;
 pub mod prom;
 pub mod ready;
 pub mod redis;
@@ -32,6 +34,7 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use control::Endpoint;
+use docker::container::ContainerFacts;
 use group::Stopped;
 use leftovers::Mark;
 use render::{Rendered, Scope};
@@ -46,6 +49,16 @@ pub trait Server: Send {
 
     /// The processes that serve, by what they are; empty for an external one.
     fn processes(&self) -> Vec<(&'static str, u32)>;
+
+    /// What is known of its containers now; empty where it has none.
+    fn containers(&self) -> Vec<ContainerFacts> {
+        Vec::new()
+    }
+
+    /// The Redis that was started for it alone, as this machine reaches it.
+    fn redis_url(&self) -> Option<&str> {
+        None
+    }
 
     /// Resolves when any part of it ends by itself; pending forever for an external one.
     fn exited(&mut self) -> BoxFuture<'_, String>;
@@ -69,10 +82,16 @@ pub struct LaunchScope<'a> {
     pub folder: &'a Path,
     /// Where a disk tier of this server keeps its chunks.
     pub scratch: &'a Path,
+    /// Cancelled when the run is told to stop: nothing long is begun any more.
+    pub cancel: &'a CancellationToken,
 }
 
 /// Name of the server's log in its folder.
 pub const SERVER_LOG: &str = "server.log";
+/// Name of a container's standard error in its folder; a process writes both into its log.
+pub const STDERR_LOG: &str = "server.stderr.log";
+/// What containers used of the machine, a JSON object a second and container.
+pub const CONTAINER_STATS: &str = "container_stats.jsonl";
 /// Name of the LMCache server's log in its folder.
 pub const LMCACHE_LOG: &str = "lmcache_server.log";
 
@@ -82,7 +101,7 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
     let scope = Scope {
         templates: templates.filter(|folder| !folder.as_os_str().is_empty()),
         scratch_dir: scratch,
-        redis_url: redis_url(settings),
+        redis_url: docker::redis_url(cell).unwrap_or_else(|| redis_url(settings)),
         model: &cell.resolved.model,
     };
     render::render(&cell.tier, cell.resolved.server.lmcache, scope)
@@ -97,11 +116,12 @@ fn redis_url(settings: &Settings) -> &str {
 }
 
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
-/// tier. Adding a kind: a variant, a file, an arm.
-pub fn launch(
+/// tier; `say` gets lines of what takes long. Adding a kind: a variant, a file, an arm.
+pub async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,
+    say: &mut dyn FnMut(&str),
 ) -> Result<Box<dyn Server>> {
     if let Some(rendered) = rendered {
         let path = scope.folder.join(rendered.file_name);
@@ -115,6 +135,7 @@ pub fn launch(
     Ok(match cell.resolved.server.launcher {
         Launcher::Sim => Box::new(simulated::launch(cell, rendered, scope)?),
         Launcher::Process => Box::new(process::launch(cell, rendered, scope)?),
+        Launcher::Docker => Box::new(Box::pin(docker::launch(cell, rendered, scope, say)).await?),
         Launcher::External => Box::new(external::attach(cell)?),
     })
 }
@@ -124,6 +145,7 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
     match cell.resolved.server.launcher {
         Launcher::Sim => "labrun sim".to_owned(),
         Launcher::Process => process::describe(cell, settings),
+        Launcher::Docker => docker::describe(cell),
         Launcher::External => format!("runs already: {}", cell.resolved.server.url),
     }
 }
@@ -132,6 +154,7 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
 pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
         Launcher::Sim => Ok(()),
+        Launcher::Docker => docker::check(cell, settings),
         Launcher::External => external::attach(cell).map(drop),
         Launcher::Process => {
             redis_local::check(cell, settings)?;

@@ -1,12 +1,12 @@
 //! `vllm serve` as a process of this machine, with an `lmcache server` beside it where the plan
 //! says so. Stopped in the other order than started.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -16,12 +16,24 @@ use tokio_util::sync::CancellationToken;
 use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
+use super::profile;
 use super::render::Rendered;
 use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::TierKind;
+
+/// What every server's environment has.
+pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
+    // Needed for /reset_prefix_cache.
+    ("VLLM_SERVER_DEV_MODE", "1"),
+    // Without it chunk keys differ between processes and restarts.
+    ("PYTHONHASHSEED", "0"),
+    ("VLLM_NO_USAGE_STATS", "1"),
+    ("DO_NOT_TRACK", "1"),
+    ("LMCACHE_TRACK_USAGE", "false"),
+];
 
 /// A running vLLM, perhaps with its LMCache server.
 #[derive(Debug)]
@@ -66,13 +78,15 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
         (None, _) => {}
     }
     let port = free_port()?;
-    let mut command = command("vllm", cell, scope);
-    command.args(vllm_arguments(
+    let program = scope.settings.process.bin_dir.join("vllm");
+    let mut line = vec![program.into_os_string(), "serve".into()];
+    line.extend(vllm_arguments(
         cell,
         &model_path(cell, scope)?,
-        port,
+        ("127.0.0.1", port),
         transfer.as_ref(),
     ));
+    let mut command = profiled(line, cell, scope)?;
     if let Some(file) = config_file {
         command.env("LMCACHE_CONFIG_FILE", file);
     }
@@ -98,7 +112,8 @@ fn start_lmcache(
 ) -> Result<Sidecar> {
     let http_port = free_port()?;
     let name = leftovers::shared_memory_name(scope.mark, port);
-    let mut command = command("lmcache", cell, scope);
+    let program = scope.settings.process.bin_dir.join("lmcache");
+    let mut command = command(program.as_os_str(), cell, scope);
     command
         .args(["server", "--host", "127.0.0.1", "--port", &port.to_string()])
         .args([
@@ -123,6 +138,17 @@ fn start_lmcache(
 pub fn describe(cell: &Cell, settings: &Settings) -> String {
     let vllm = settings.process.bin_dir.join("vllm");
     let mut text = format!("{} serve {}", vllm.display(), cell.resolved.model);
+    let profile = cell.resolved.server.profile.as_ref();
+    if let Some(profile) = profile {
+        let reports = Path::new("<run>/profiles/server-<n>");
+        let wrapped = profile::wrap(profile, vec![text.into()], reports);
+        let words: Vec<_> = wrapped.iter().map(|word| word.to_string_lossy()).collect();
+        text = words.join(" ");
+        for argument in profile::vllm_arguments(profile, reports) {
+            text.push(' ');
+            text.push_str(&argument);
+        }
+    }
     for argument in arguments(&cell.resolved.server.args) {
         text.push(' ');
         text.push_str(&argument);
@@ -138,6 +164,15 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
 /// Checks that the programs of `cell` can be found.
 pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     find_program("vllm", &settings.process.bin_dir)?;
+    if cell
+        .resolved
+        .server
+        .profile
+        .as_ref()
+        .is_some_and(|profile| profile.nsys)
+    {
+        find_nsys()?;
+    }
     if needs_lmcache_server(cell) {
         find_program("lmcache", &settings.process.bin_dir)?;
     }
@@ -146,6 +181,18 @@ pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
 
 fn needs_lmcache_server(cell: &Cell) -> bool {
     cell.tier.kind.uses_lmcache() && cell.resolved.server.lmcache == LmcacheMode::MultiProcess
+}
+
+fn find_nsys() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|folder| folder.join(profile::NSYS).is_file());
+    ensure!(
+        is_there,
+        "`{}` is not in PATH, and [profile] puts the server under it; install Nsight Systems, or \
+         add `nsys = false`",
+        profile::NSYS
+    );
+    Ok(())
 }
 
 fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
@@ -168,23 +215,38 @@ fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The command of `line`, under the profilers that the plan asks for.
+fn profiled(mut line: Vec<OsString>, cell: &Cell, scope: LaunchScope<'_>) -> Result<Command> {
+    let profile = cell.resolved.server.profile.as_ref();
+    if let Some(profile) = profile {
+        let reports = absolute(&profile::reports(scope.folder))?;
+        if let Some(folder) = reports.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("making the folder `{}`", folder.display()))?;
+        }
+        let more = profile::vllm_arguments(profile, &reports);
+        line.extend(more.into_iter().map(OsString::from));
+        line = profile::wrap(profile, line, &reports);
+    }
+    let mut line = line.into_iter();
+    let mut command = command(&line.next().unwrap_or_default(), cell, scope);
+    command
+        .args(line)
+        .envs(profile.into_iter().flat_map(profile::environment).copied());
+    Ok(command)
+}
+
 /// A command of the serving stack: what is inherited from LMCache's environment is taken out, since
 /// it would silently override the rendered file.
-fn command(program: &str, cell: &Cell, scope: LaunchScope<'_>) -> Command {
-    let mut command = Command::new(scope.settings.process.bin_dir.join(program));
+fn command(program: &OsStr, cell: &Cell, scope: LaunchScope<'_>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LMCACHE_") {
             command.env_remove(name);
         }
     }
     command
-        // Needed for /reset_prefix_cache.
-        .env("VLLM_SERVER_DEV_MODE", "1")
-        // Without it chunk keys differ between processes and restarts.
-        .env("PYTHONHASHSEED", "0")
-        .env("VLLM_NO_USAGE_STATS", "1")
-        .env("DO_NOT_TRACK", "1")
-        .env("LMCACHE_TRACK_USAGE", "false")
+        .envs(ENVIRONMENT)
         .envs(&scope.settings.env)
         .envs(&cell.resolved.server.env)
         .stdin(Stdio::null());
@@ -192,7 +254,7 @@ fn command(program: &str, cell: &Cell, scope: LaunchScope<'_>) -> Command {
 }
 
 /// The local folder of the model where there is one, else its name.
-fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
+pub(super) fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
     let models = &scope.settings.paths.models;
     let local = models.join(&cell.resolved.model);
     if !models.as_os_str().is_empty() && local.is_dir() {
@@ -201,20 +263,21 @@ fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
     Ok(OsString::from(&cell.resolved.model))
 }
 
-fn vllm_arguments(
+/// Arguments of `vllm serve`, listening at `address`.
+pub(super) fn vllm_arguments(
     cell: &Cell,
     model: &OsString,
-    port: u16,
+    address: (&str, u16),
     transfer: Option<&Value>,
 ) -> Vec<OsString> {
-    let mut all: Vec<OsString> = vec!["serve".into(), model.clone()];
+    let mut all: Vec<OsString> = vec![model.clone()];
     let mut add = |text: &str| all.push(text.into());
     add("--served-model-name");
     add(&cell.resolved.model);
     add("--host");
-    add("127.0.0.1");
+    add(address.0);
     add("--port");
-    add(&port.to_string());
+    add(&address.1.to_string());
     add("--enable-prompt-tokens-details");
     for argument in arguments(&cell.resolved.server.args) {
         add(&argument);

@@ -1,5 +1,7 @@
 //! The built-in simulator as a server, in a process of its own.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ use super::{LaunchScope, SERVER_LOG, Server, free_port};
 use crate::matrix::Cell;
 use crate::plan::tier::TierKind;
 
+/// Name of the file that says what it pretends to be.
+pub(super) const SPEC_FILE: &str = "sim.json";
+
 /// The running simulator.
 #[derive(Debug)]
 pub struct Simulated {
@@ -30,30 +35,20 @@ pub fn launch(
     scope: LaunchScope<'_>,
 ) -> Result<Simulated> {
     let port = free_port()?;
-    let spec = scope.folder.join("sim.json");
-    std::fs::write(&spec, serde_json::to_vec_pretty(&cell.resolved.server.sim)?)
-        .with_context(|| format!("writing `{}`", spec.display()))?;
+    write_spec(cell, scope.folder)?;
     let program = std::env::current_exe().context("finding labrun's own program")?;
     let mut command = Command::new(program);
+    let config = rendered.map(|rendered| scope.folder.join(rendered.file_name));
+    let spec = scope.folder.join(SPEC_FILE);
     command
-        .arg("sim")
-        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--model", &cell.resolved.model])
-        .arg("--spec")
-        .arg(&spec)
+        .args(arguments(
+            cell,
+            ("127.0.0.1", port),
+            &spec,
+            config.as_deref(),
+        ))
         .arg("--exit-with-parent")
         .stdin(Stdio::piped());
-    if let Some(rendered) = rendered {
-        command
-            .arg("--lmcache-config")
-            .arg(scope.folder.join(rendered.file_name));
-    }
-    if cell.tier.kind == TierKind::Native {
-        command.args(["--kv-offloading-size", &cell.tier.ram_gib().to_string()]);
-    }
-    if !cell.resolved.server.gpu_prefix_cache() {
-        command.arg("--no-enable-prefix-caching");
-    }
     let log = scope.folder.join(SERVER_LOG);
     let process = ProcessGroup::start("the simulator", command, &log, scope.mark)?;
     let url = format!("http://127.0.0.1:{port}");
@@ -64,6 +59,40 @@ pub fn launch(
         },
         process,
     })
+}
+
+/// Writes what the simulator of `cell` pretends to be into `folder`.
+pub(super) fn write_spec(cell: &Cell, folder: &Path) -> Result<()> {
+    let spec = folder.join(SPEC_FILE);
+    std::fs::write(&spec, serde_json::to_vec_pretty(&cell.resolved.server.sim)?)
+        .with_context(|| format!("writing `{}`", spec.display()))
+}
+
+/// Arguments of `labrun` that serve `cell`, listening at `address`.
+pub(super) fn arguments(
+    cell: &Cell,
+    address: (&str, u16),
+    spec: &Path,
+    config: Option<&Path>,
+) -> Vec<OsString> {
+    let mut all: Vec<OsString> = vec!["sim".into(), "--host".into(), address.0.into()];
+    let mut add = |name: &str, value: &OsStr| all.extend([name.into(), value.to_owned()]);
+    add("--port", address.1.to_string().as_ref());
+    add("--model", cell.resolved.model.as_ref());
+    add("--spec", spec.as_ref());
+    if let Some(config) = config {
+        add("--lmcache-config", config.as_ref());
+    }
+    if cell.tier.kind == TierKind::Native {
+        add(
+            "--kv-offloading-size",
+            cell.tier.ram_gib().to_string().as_ref(),
+        );
+    }
+    if !cell.resolved.server.gpu_prefix_cache() {
+        all.push("--no-enable-prefix-caching".into());
+    }
+    all
 }
 
 impl Server for Simulated {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::endpoints::{EngineSampler, RedisSampler};
 use super::host::cpu::CpuSampler;
+use super::host::group::GroupSampler;
 use super::host::io::{self, IoSampler};
 use super::nvml::gauges::GaugeSampler;
 use super::nvml::live::{self, Live};
@@ -13,33 +15,55 @@ use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
 use super::nvml::{NvmlSource, ReadError};
 use super::sample::{Recording, Series, SeriesKey};
-use super::summary::{Summary, Window, summarize};
+use super::summary::{Summary, Window, summarize_around};
 use super::thread::{Ended, Make, Sampler, SamplerThread};
 use crate::config;
+use crate::server::control::Endpoint;
 
-/// Longest wait for readings at the edge of a phase.
-const EDGE_LIMIT: Duration = Duration::from_millis(500);
+/// Longest wait for readings at the edge of a phase, while no load runs.
+const EDGE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for samplers to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Which GPUs are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Gpus {
     /// None: the server under test has none.
+    #[default]
     None,
     /// Every one that the library lists.
     All,
     /// These, by index.
     These(Vec<u32>),
+    /// Those that the server may use, or does.
+    Serving {
+        /// Its `CUDA_VISIBLE_DEVICES`.
+        visible: Option<String>,
+    },
+}
+
+/// The server under test, as it is now: it may be started again on another port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The processes that lead its groups.
+    pub leaders: Vec<u32>,
+    /// The engine's address.
+    pub engine: Option<Endpoint>,
+    /// The admin address of an LMCache server beside it.
+    pub lmcache: Option<String>,
 }
 
 /// What is watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Target {
     /// The GPUs.
     pub gpus: Gpus,
     /// The folder of the disk tier: its disk is marked.
     pub disk_tier: Option<PathBuf>,
+    /// The server.
+    pub served: Served,
+    /// The Redis of the tier.
+    pub redis: Option<String>,
     /// Keeps NVML's raw answers.
     pub recorder: Option<Recorder>,
 }
@@ -49,6 +73,10 @@ pub struct Target {
 pub struct Telemetry {
     recording: Arc<Recording>,
     threads: Vec<SamplerThread>,
+    /// Threads that watch the server itself.
+    server_threads: Vec<SamplerThread>,
+    served: Served,
+    slow: Duration,
     tier_disk: Option<String>,
     began: Duration,
 }
@@ -79,6 +107,16 @@ fn share_percent(cpu: Duration, elapsed: Duration) -> f64 {
     cpu.as_secs_f64() / elapsed.as_secs_f64().max(1e-9) * 100.0
 }
 
+/// The GPUs that `gpus` stands for.
+fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
+    match gpus {
+        Gpus::None => Ok(Vec::new()),
+        Gpus::These(these) => Ok(these.clone()),
+        Gpus::All => Ok(live::gpus()?.into_iter().map(|(gpu, _)| gpu).collect()),
+        Gpus::Serving { visible } => live::serving(visible.as_deref(), leaders),
+    }
+}
+
 impl Telemetry {
     /// Starts every sampler that `target` needs, on the clock that began at `epoch`.
     pub fn start(settings: &config::Telemetry, epoch: Instant, target: &Target) -> Self {
@@ -88,30 +126,69 @@ impl Telemetry {
             tier_disk: target.disk_tier.as_deref().and_then(io::disk_of),
             recording,
             threads: Vec::new(),
+            server_threads: Vec::new(),
+            served: Served::default(),
+            slow: settings.slow_interval(),
         };
         let interval = settings.interval();
         telemetry.add("io", move || Ok(Box::new(IoSampler::new(interval))));
-        let slow = settings.slow_interval();
+        let slow = telemetry.slow;
         telemetry.add("cpu", move || Ok(Box::new(CpuSampler::new(slow))));
-        match &target.gpus {
-            Gpus::None => {}
-            Gpus::All => match live::gpus() {
-                Ok(found) => {
-                    for (gpu, _) in found {
-                        telemetry.add_gpu(settings, epoch, gpu, target);
-                    }
-                }
-                Err(why) => telemetry
-                    .recording
-                    .warn(format!("no telemetry of GPUs: {why}")),
-            },
-            Gpus::These(these) => {
-                for gpu in these {
-                    telemetry.add_gpu(settings, epoch, *gpu, target);
+        if let Some(url) = target.redis.clone() {
+            telemetry.add("redis", move || {
+                Ok(Box::new(RedisSampler::new(&url, slow)?))
+            });
+        }
+        telemetry.follow(target.served.clone());
+        match chosen(&target.gpus, &target.served.leaders) {
+            Ok(gpus) => {
+                for gpu in gpus {
+                    telemetry.add_gpu(settings, epoch, gpu, target);
                 }
             }
+            Err(why) => telemetry
+                .recording
+                .warn(format!("no telemetry of GPUs: {why}")),
         }
         telemetry
+    }
+
+    /// Watches `served`, and no longer what was watched before, unless it is the same.
+    pub fn follow(&mut self, served: Served) {
+        if self.served == served {
+            return;
+        }
+        // Dropping a thread asks it to end; its last reading may still come.
+        self.server_threads.clear();
+        let slow = self.slow;
+        let mut add = |name, make: Make| {
+            let thread = SamplerThread::start(name, make, &self.recording);
+            self.server_threads.push(thread);
+        };
+        if !served.leaders.is_empty() {
+            let leaders = served.leaders.clone();
+            add(
+                "group",
+                Box::new(move || Ok(Box::new(GroupSampler::new(leaders, slow)))),
+            );
+        }
+        if let Some(endpoint) = served.engine.clone() {
+            let lmcache = served.lmcache.clone();
+            let make = move || -> Result<Box<dyn Sampler>, Ended> {
+                Ok(Box::new(EngineSampler::new(endpoint, lmcache, slow)?))
+            };
+            add("engine", Box::new(make));
+        }
+        self.served = served;
+    }
+
+    /// The disk of the disk tier, by its kernel name.
+    pub fn tier_disk(&self) -> Option<&str> {
+        self.tier_disk.as_deref()
+    }
+
+    fn all_threads(&self) -> impl Iterator<Item = &SamplerThread> {
+        self.threads.iter().chain(&self.server_threads)
     }
 
     fn add_gpu(&mut self, settings: &config::Telemetry, epoch: Instant, gpu: u32, target: &Target) {
@@ -151,29 +228,27 @@ impl Telemetry {
     /// Now on the samplers' clock, which all of them are asked to read at: the edge of a phase.
     pub fn edge(&self) -> Duration {
         let now = self.recording.now();
-        for thread in &self.threads {
+        for thread in self.all_threads() {
             thread.read_now();
         }
         now
     }
 
     /// Waits until every sampler has read since `edge`, for a moment at most: one that blocks
-    /// holds nobody up.
-    pub async fn settle(&self, edge: Duration) {
+    /// holds nobody up. Returns when the readings were there, or the moment was over.
+    pub async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
-            && !self
-                .threads
-                .iter()
-                .all(|thread| thread.has_read_since(edge))
+            && !self.all_threads().all(|thread| thread.has_read_since(edge))
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        self.recording.now()
     }
 
-    /// What the samplers say of `window` by now.
-    pub fn summaries(&self, window: Window) -> Vec<Summary> {
-        summarize(&self.recording.series(|_| true), window)
+    /// What the samplers say by now of a `window` around a `core` that must be covered.
+    pub fn summaries(&self, window: Window, core: Window) -> Vec<Summary> {
+        summarize_around(&self.recording.series(|_| true), window, core)
     }
 
     /// CPU time of all sampler threads by now.
@@ -183,11 +258,11 @@ impl Telemetry {
 
     /// Ends every sampler. Blocks for a moment at most; one that does not answer is left behind.
     pub fn stop(self) -> Recorded {
-        for thread in &self.threads {
+        for thread in self.all_threads() {
             thread.ask_to_stop();
         }
         let deadline = Instant::now() + STOP_LIMIT;
-        for thread in self.threads {
+        for thread in self.threads.into_iter().chain(self.server_threads) {
             if let Some(said) = thread.join(deadline) {
                 self.recording.warn(said);
             }
@@ -222,14 +297,15 @@ mod tests {
         let target = Target {
             gpus: Gpus::All,
             disk_tier: Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))),
-            recorder: None,
+            ..Target::default()
         };
         let telemetry = Telemetry::start(&settings(), Instant::now(), &target);
         let from = telemetry.edge();
         tokio::time::sleep(Duration::from_millis(150)).await;
         let to = telemetry.edge();
         telemetry.settle(to).await;
-        let found = telemetry.summaries(Window { from, to });
+        let window = Window { from, to };
+        let found = telemetry.summaries(window, window);
         let recorded = telemetry.stop();
         let sources: Vec<&str> = found.iter().map(|summary| summary.key.source).collect();
         assert!(

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use crate::server::proc_stat::ProcStat;
 
@@ -22,14 +23,25 @@ pub struct GroupIo {
 }
 
 impl GroupIo {
-    /// Reads the counters of all processes whose group leader is among `leaders`.
+    /// Reads the counters of all processes whose group leader is among `leaders`, or that live in
+    /// a container with one: processes there may lead groups of their own.
     pub fn read(leaders: &[u32]) -> Self {
         let mut processes = BTreeMap::new();
         if leaders.is_empty() {
             return Self { processes };
         }
+        let own = pid_namespace(std::process::id());
+        let containers: Vec<PathBuf> = leaders
+            .iter()
+            .filter_map(|leader| pid_namespace(*leader))
+            .filter(|namespace| Some(namespace) != own.as_ref())
+            .collect();
+        let is_contained = |pid| {
+            !containers.is_empty()
+                && pid_namespace(pid).is_some_and(|namespace| containers.contains(&namespace))
+        };
         for (pid, stat) in ProcStat::all() {
-            if leaders.contains(&stat.group)
+            if (leaders.contains(&stat.group) || is_contained(pid))
                 && let Some(storage) = storage_of(pid)
             {
                 processes.insert(pid, storage);
@@ -58,6 +70,11 @@ impl GroupIo {
         });
         Some(grown.sum())
     }
+}
+
+/// `pid:[4026531836]` (namespaces(7)); `None` where it may not be read.
+fn pid_namespace(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 fn storage_of(pid: u32) -> Option<Storage> {

@@ -184,6 +184,7 @@ pub struct Batch {
     pub late: bool,
     /// Something that a reader should know.
     pub warnings: Vec<String>,
+    made: (Duration, Instant),
     points: Vec<(SeriesKey, Unit, Point)>,
 }
 
@@ -194,8 +195,15 @@ impl Batch {
             at,
             late,
             warnings: Vec::new(),
+            made: (at, Instant::now()),
             points: Vec::new(),
         }
+    }
+
+    /// From here on points have the time of now: an answer that took long tells of its end.
+    pub fn answered(&mut self) {
+        let (at, made) = self.made;
+        self.at = at + made.elapsed();
     }
 
     /// Adds a value that is true at one instant.
@@ -261,6 +269,9 @@ impl Batch {
     }
 }
 
+/// Below this, two readings are too close to make a rate.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// A counter that only grows, read again and again; what it grew by between two readings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Growth {
@@ -268,9 +279,16 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// What it grew by since the last reading, and in which time; `None` the first time. A counter
-    /// that fell began anew at zero, as a restarted server's does.
+    /// What it grew by since the last reading, and in which time; `None` the first time, and where
+    /// the last was a moment ago: a rate over so short a time tells nothing, and the next reading
+    /// covers it. A counter that fell began anew at zero, as a restarted server's does.
     pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
+        if let Some((then, before)) = self.last
+            && at.saturating_sub(then) < SHORTEST
+            && value >= before
+        {
+            return None;
+        }
         let (then, before) = self.last.replace((at, value))?;
         let grown = if value < before {
             value
@@ -296,7 +314,8 @@ mod tests {
         assert_eq!(growth.of(ms(0), 100.0), None);
         assert_eq!(growth.of(ms(1000), 150.0), Some((50.0, ms(1000))));
         assert_eq!(growth.of(ms(1500), 20.0), Some((20.0, ms(500))));
-        assert_eq!(growth.of(ms(1500), 30.0), None, "no time passed");
+        assert_eq!(growth.of(ms(1505), 30.0), None, "a moment passed");
+        assert_eq!(growth.of(ms(2500), 40.0), Some((20.0, ms(1000))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::sample::{Series, SeriesKey, Unit};
+use super::sample::{Point, Series, SeriesKey, Unit};
 
 /// A stretch of a run: a pass, mostly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,67 +38,102 @@ pub struct Summary {
     pub samples: u64,
     /// Those of them that came late.
     pub late: u64,
-    /// Mean over time; of levels, over the points.
+    /// Mean over time.
     pub mean: Option<f64>,
     /// Largest point.
     pub max: Option<f64>,
+    /// Share of the time that it was at least half of its largest.
+    pub near_max: f64,
     /// Integral over the window, where that means something.
     pub total: Option<f64>,
-    /// Share of the window that points with a span cover; 1 for levels.
+    /// Share of what is to be covered that points with a span cover; 1 for levels.
     pub covered: f64,
 }
 
 /// Sums up every series that says something of `window`.
 pub fn summarize(series: &BTreeMap<SeriesKey, Series>, window: Window) -> Vec<Summary> {
+    summarize_around(series, window, window)
+}
+
+/// The same for a `window` around a `core`: the samplers read a moment before and after the core,
+/// when nothing moves any more, and what they read belongs to it. The core is what must be covered.
+pub fn summarize_around(
+    series: &BTreeMap<SeriesKey, Series>,
+    window: Window,
+    core: Window,
+) -> Vec<Summary> {
     let all = series.iter();
-    all.filter_map(|(key, series)| summary(key, series, window))
+    all.filter_map(|(key, series)| summary(key, series, window, core))
         .collect()
 }
 
 /// A rate is weighted by the part of its span that lies in the window: what moved in an interval
-/// that reaches over an edge is taken to have moved evenly in it.
-fn summary(key: &SeriesKey, series: &Series, window: Window) -> Option<Summary> {
-    let (mut samples, mut late) = (0, 0);
-    let (mut weight, mut sum) = (0.0, 0.0);
-    let mut max = f64::NEG_INFINITY;
-    let mut has_span = false;
-    for point in &series.points {
-        let share = if point.span.is_zero() {
-            if point.at < window.from || point.at > window.to {
-                continue;
-            }
-            1.0
-        } else {
-            has_span = true;
-            window.overlap(point.at, point.span)
-        };
-        if share <= 0.0 {
-            continue;
-        }
-        samples += 1;
-        late += u64::from(point.late);
-        weight += share;
-        sum += share * point.value;
-        max = max.max(point.value);
-    }
-    if samples == 0 {
-        return None;
-    }
+/// that reaches over an edge is taken to have moved evenly in it. A level is weighted by half the
+/// time to the points before and after it.
+fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Option<Summary> {
+    let has_span = series.points.iter().any(|point| !point.span.is_zero());
+    let weighed: Vec<(f64, &Point)> = if has_span {
+        // What was read before the core began is of the time before.
+        let points = series.points.iter();
+        points
+            .filter(|point| point.at > core.from)
+            .map(|point| (window.overlap(point.at, point.span), point))
+            .filter(|(weight, _)| *weight > 0.0)
+            .collect()
+    } else {
+        levels(&series.points, window)
+    };
+    let weight: f64 = weighed.iter().map(|(weight, _)| weight).sum();
+    let sum: f64 = weighed
+        .iter()
+        .map(|(weight, point)| weight * point.value)
+        .sum();
+    let values = || weighed.iter().map(|(_, point)| point.value);
+    let max = values().reduce(f64::max)?;
+    let near: f64 = weighed
+        .iter()
+        .filter(|(_, point)| point.value >= max / 2.0)
+        .map(|(weight, _)| weight)
+        .sum();
     let covered = if has_span {
-        (weight / window.seconds().max(f64::MIN_POSITIVE)).min(1.0)
+        let points = weighed.iter();
+        let inside: f64 = points
+            .map(|(_, point)| core.overlap(point.at, point.span))
+            .sum();
+        (inside / core.seconds().max(f64::MIN_POSITIVE)).min(1.0)
     } else {
         1.0
     };
     Some(Summary {
         key: key.clone(),
         unit: series.unit,
-        samples,
-        late,
+        samples: weighed.len() as u64,
+        late: weighed.iter().filter(|(_, point)| point.late).count() as u64,
         mean: (weight > 0.0).then(|| sum / weight),
         max: Some(max),
+        near_max: if weight > 0.0 { near / weight } else { 0.0 },
         total: (has_span && series.unit.integrates()).then_some(sum),
         covered,
     })
+}
+
+/// The points in the window, each with the time that it stands for.
+fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
+    let inside: Vec<&Point> = points
+        .iter()
+        .filter(|point| point.at >= window.from && point.at <= window.to)
+        .collect();
+    let gap = |one: Duration, other: Duration| other.saturating_sub(one).as_secs_f64() / 2.0;
+    let weight = |at: usize| {
+        let before = at.checked_sub(1).and_then(|before| inside.get(before));
+        let before = before.map_or(0.0, |before| gap(before.at, inside[at].at));
+        let after = inside.get(at + 1);
+        before + after.map_or(0.0, |after| gap(inside[at].at, after.at))
+    };
+    match inside.len() {
+        1 => vec![(1.0, inside[0])],
+        count => (0..count).map(|at| (weight(at), inside[at])).collect(),
+    }
 }
 
 /// Sum of the totals of `metric` over the devices of `source`; `None` where a device is covered by
@@ -119,7 +154,6 @@ pub fn total(summaries: &[Summary], source: &str, metric: &str, least: f64) -> O
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Point;
     use super::*;
 
     fn ms(value: u64) -> Duration {
@@ -167,6 +201,45 @@ mod tests {
     }
 
     #[test]
+    fn a_level_counts_by_the_time_that_it_stands_for() {
+        // A reading out of turn right after another must not count twice.
+        let all = series(
+            Unit::Count,
+            &[(0, 0, 0.0), (1000, 0, 8.0), (1001, 0, 8.0), (4000, 0, 2.0)],
+        );
+        let window = Window {
+            from: ms(0),
+            to: ms(4000),
+        };
+        let found = &summarize(&all, window)[0];
+        let expected = (0.5005 * 8.0 + 1.5 * 8.0 + 1.4995 * 2.0) / 4.0;
+        assert!((found.mean.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        let near = (0.5005 + 1.5) / 4.0;
+        assert!((found.near_max - near).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_read_at_the_edges_of_a_core_is_told_from_what_was_before() {
+        // Read at 0, 1000 (just before the core), 2000 (just after it) and 3000.
+        let all = series(
+            Unit::BytesPerSecond,
+            &[(1000, 1000, 700.0), (2000, 1000, 50.0), (3000, 1000, 900.0)],
+        );
+        let window = Window {
+            from: ms(990),
+            to: ms(2010),
+        };
+        let core = Window {
+            from: ms(1005),
+            to: ms(1995),
+        };
+        let found = &summarize_around(&all, window, core)[0];
+        let expected = 50.0 + 0.010 * 900.0;
+        assert!((found.total.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        assert!((found.covered - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn a_gap_lowers_the_cover_and_then_there_is_no_total_to_rely_on() {
         let all = series(
             Unit::BytesPerSecond,
@@ -191,8 +264,10 @@ mod tests {
         };
         let levels = series(Unit::Watts, &[(5, 0, 200.0), (9, 0, 400.0), (11, 0, 900.0)]);
         let found = &summarize(&levels, window)[0];
-        assert_eq!((found.mean, found.max), (Some(300.0), Some(400.0)));
-        assert_eq!((found.total, found.samples), (None, 2));
+        assert!((found.mean.unwrap() - 300.0).abs() < 1e-9);
+        assert_eq!((found.max, found.samples), (Some(400.0), 2));
+        assert_eq!(found.total, None);
+        assert!((found.near_max - 1.0).abs() < 1e-9, "200 is half of 400");
         let sampled = series(Unit::SampledBytesPerSecond, &[(5, 5, 200.0)]);
         assert_eq!(summarize(&sampled, window)[0].total, None);
         assert_eq!(

@@ -11,9 +11,6 @@ use super::sample::{Batch, Recording};
 
 /// One telemetry source. Its calls may block: they run on a thread of their own.
 pub trait Sampler: Send {
-    /// Its name in messages.
-    fn name(&self) -> &'static str;
-
     /// Time between two readings.
     fn interval(&self) -> Duration;
 
@@ -166,9 +163,12 @@ fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
             recording.warn(why);
             return;
         }
-        if in_turn {
-            planned = next_tick(planned, interval, recording.now());
-        }
+        planned = if in_turn {
+            next_tick(planned, interval, recording.now())
+        } else {
+            // The edge of a phase begins the grid anew: nothing is read twice for it.
+            began + interval
+        };
     }
 }
 
@@ -206,10 +206,6 @@ mod tests {
     }
 
     impl Sampler for Counting {
-        fn name(&self) -> &'static str {
-            "counting"
-        }
-
         fn interval(&self) -> Duration {
             Duration::from_millis(5)
         }

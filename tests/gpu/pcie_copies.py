@@ -216,6 +216,8 @@ def compare(args):
     with open(folder / "pcie_stats.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     methods = sorted({row["method"] for row in rows} - {"throughput"})
+    if not methods:
+        sys.exit("nothing told bytes over PCIe")
     limits = {"gpm": 5.0, "counters": 10.0}
     wrong, results = [], []
     for mode in copies["modes"]:
@@ -237,6 +239,8 @@ def compare(args):
                     f"{mode['mode']:12} {way} {method:9} true {true / 1e9:7.2f} GB "
                     f"seen {seen / 1e9:7.2f} GB {told} (covered {covered * 100:.1f} %)"
                 )
+                if covered < 0.95:
+                    wrong.append(f"{mode['mode']} {way} by {method}: {covered:.0%} covered")
                 if true and abs(off) > limits[method]:
                     wrong.append(f"{mode['mode']} {way} by {method}: {off:+.2f} %")
             if args.dmon and true:

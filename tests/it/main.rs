@@ -6,6 +6,8 @@
 )]
 
 mod diff;
+mod docker;
+mod docker_real_stack;
 mod exchange;
 mod external;
 mod fault_table;
@@ -13,14 +15,20 @@ mod faults;
 mod faulty;
 mod layering;
 mod limits;
+#[cfg(feature = "nvtx")]
+mod nvtx;
 mod plan_errors;
 mod process;
+mod profile;
 mod real_stack;
 mod redis;
+mod report;
 mod resume;
 mod run_sim;
 mod secrets;
 mod shards;
 mod stopping;
 mod support;
+mod telemetry;
+mod tls;
 mod workloads;

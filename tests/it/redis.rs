@@ -49,6 +49,6 @@ async fn bytes_keys_and_emptying_are_told_by_a_real_redis() {
     redis.flush().await.unwrap();
     assert_eq!(redis.keys().await.unwrap(), 0);
     let stopped = server.stop(CancellationToken::new()).await;
-    assert!(stopped.0.contains("exited with code 0"), "{stopped:?}");
+    assert!(stopped.how.contains("exited with code 0"), "{stopped:?}");
     assert!(redis.ping().await.is_err(), "it is gone");
 }

@@ -226,6 +226,32 @@ pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     holds()
 }
 
+/// A simulator that runs already, of a model `sim`.
+pub struct SimServer {
+    pub port: u16,
+    _child: Kill,
+}
+
+impl SimServer {
+    pub fn start(lab: &Lab) -> Self {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut server = lab.command(&["sim", "--port", &port.to_string()]);
+        let child = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        assert!(wait_until(Duration::from_secs(20), listens));
+        Self {
+            port,
+            _child: child,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
 /// Ends a child when the test ends, however it ends.
 pub struct Kill(pub Child);
 

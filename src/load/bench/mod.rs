@@ -7,6 +7,7 @@
 mod bare;
 mod calibrate;
 mod compare;
+mod faulty;
 mod server;
 
 use std::io;
@@ -24,6 +25,7 @@ use crate::workload::{Keep, PlannedRequest, Schedule, Start};
 pub use bare::read_bare;
 pub use calibrate::{Calibration, calibrate};
 pub use compare::{Errors, errors};
+pub use faulty::run_faults;
 pub use server::{Served, Server};
 
 /// One load of the benchmark: what the reference server does and what is asked of it.

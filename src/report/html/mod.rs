@@ -252,7 +252,11 @@ fn facts(report: &Report, runs: &[RunFacts]) -> Vec<Pair> {
 
 fn text_at(value: &Value, pointer: &str) -> Option<String> {
     match value.pointer(pointer)? {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(match text.split_once('.') {
+            // A time to the nanosecond.
+            Some((seconds, rest)) if rest.ends_with("+00:00") => format!("{seconds}Z"),
+            _ => text.clone(),
+        }),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }

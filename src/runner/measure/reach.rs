@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::{Kept, Measuring};
 use crate::load::{Endpoint, RequestRecord};
-use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::server::LmcacheMode;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::runner::event::{Event, Phase};
@@ -76,9 +76,10 @@ impl Measuring<'_> {
     pub(super) async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
         if !matches!(self.cell.tier.kind, TierKind::Baseline) {
             // LMCache publishes its in-process counters every 10 s; files tell sooner.
-            let pause = match self.cell.resolved.server.launcher {
-                Launcher::Sim => Duration::from_millis(25),
-                Launcher::Process | Launcher::External => Duration::from_millis(250),
+            let pause = if self.cell.resolved.server.is_simulated() {
+                Duration::from_millis(25)
+            } else {
+                Duration::from_millis(250)
             };
             let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
             if quiet.is_err() {

@@ -164,10 +164,6 @@ fn memory(batch: &mut Batch) {
 }
 
 impl Sampler for CpuSampler {
-    fn name(&self) -> &'static str {
-        "CPU and memory"
-    }
-
     fn interval(&self) -> Duration {
         self.interval
     }

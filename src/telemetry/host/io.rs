@@ -136,10 +136,6 @@ fn partitions() -> BTreeSet<String> {
 }
 
 impl Sampler for IoSampler {
-    fn name(&self) -> &'static str {
-        "disk and network"
-    }
-
     fn interval(&self) -> Duration {
         self.interval
     }

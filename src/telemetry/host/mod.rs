@@ -1,4 +1,5 @@
 //! What this machine and the server's processes do, from `/proc`, `/sys` and cgroup v2.
 
 pub mod cpu;
+pub mod group;
 pub mod io;

@@ -120,10 +120,6 @@ impl GaugeSampler {
 }
 
 impl Sampler for GaugeSampler {
-    fn name(&self) -> &'static str {
-        "GPU"
-    }
-
     fn interval(&self) -> Duration {
         self.interval
     }

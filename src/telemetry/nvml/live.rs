@@ -1,5 +1,6 @@
 //! The NVIDIA management library of this machine, loaded when it is first asked for.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::replay::Recorder;
 use super::{Call, NvmlSource, ReadError, Reading, Record, Why};
+use crate::server::proc_stat::ProcStat;
 
 /// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`.
 const FIELD_PCIE_TX: FieldId = FieldId(197);
@@ -26,7 +28,14 @@ const GPM_SHORTEST_S: f64 = 0.010;
 /// The library, or why it cannot be used. Looked for once in a process.
 pub fn library() -> Result<&'static Nvml, &'static str> {
     static LIBRARY: OnceLock<Result<Nvml, String>> = OnceLock::new();
-    let loaded = LIBRARY.get_or_init(|| Nvml::init().map_err(|error| error.to_string()));
+    let loaded = LIBRARY.get_or_init(|| {
+        Nvml::init().map_err(|error| match error {
+            NvmlError::LibloadingError(_) => {
+                "libnvidia-ml.so.1 is not on this machine (no NVIDIA driver)".to_owned()
+            }
+            other => format!("NVML: {other}"),
+        })
+    });
     loaded.as_ref().map_err(String::as_str)
 }
 
@@ -39,6 +48,43 @@ pub fn gpus() -> Result<Vec<(u32, String)>, String> {
         Some((index, device.uuid().unwrap_or_default()))
     };
     Ok((0..count).filter_map(uuid).collect())
+}
+
+/// The GPUs of a server whose `CUDA_VISIBLE_DEVICES` is `visible`; where it is not set, those that
+/// the processes in the groups of `leaders` compute on; where that cannot be told either (process
+/// ids differ between containers), all.
+pub fn serving(visible: Option<&str>, leaders: &[u32]) -> Result<Vec<u32>, String> {
+    let all = gpus()?;
+    if let Some(visible) = visible {
+        return Ok(visible_among(visible, &all));
+    }
+    let groups = ProcStat::all().filter(|(_, stat)| leaders.contains(&stat.group));
+    let ours: BTreeSet<u32> = groups.map(|(pid, _)| pid).chain(leaders.to_vec()).collect();
+    let nvml = library()?;
+    let serves = |gpu: &u32| {
+        let processes = nvml
+            .device_by_index(*gpu)
+            .and_then(|device| device.running_compute_processes());
+        processes.is_ok_and(|found| found.iter().any(|process| ours.contains(&process.pid)))
+    };
+    let indices: Vec<u32> = all.iter().map(|(gpu, _)| *gpu).collect();
+    let used: Vec<u32> = indices.iter().copied().filter(serves).collect();
+    Ok(if used.is_empty() { indices } else { used })
+}
+
+/// The indices that a `CUDA_VISIBLE_DEVICES` names among `all`: indices, or UUIDs by their begin. As
+/// in CUDA, the first that names none ends the list.
+fn visible_among(visible: &str, all: &[(u32, String)]) -> Vec<u32> {
+    let named = |name: &str| {
+        let is_it = |(gpu, uuid): &&(u32, String)| {
+            name.parse() == Ok(*gpu) || (name.starts_with("GPU-") && uuid.starts_with(name))
+        };
+        all.iter().find(is_it).map(|(gpu, _)| *gpu)
+    };
+    visible
+        .split(',')
+        .map_while(|name| named(name.trim()))
+        .collect()
 }
 
 /// Reads one GPU.
@@ -254,5 +300,23 @@ fn read_error(error: NvmlError) -> ReadError {
     ReadError {
         why,
         message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_devices_are_indices_or_uuids() {
+        let all = [
+            (0, "GPU-aaaa-1".to_owned()),
+            (1, "GPU-bbbb-2".to_owned()),
+            (2, "GPU-cccc-3".to_owned()),
+        ];
+        assert_eq!(visible_among("2, 0", &all), [2, 0]);
+        assert_eq!(visible_among("GPU-bbbb", &all), [1]);
+        assert_eq!(visible_among("1,-1,0", &all), [1], "the rest is hidden");
+        assert_eq!(visible_among("", &all), [] as [u32; 0]);
     }
 }

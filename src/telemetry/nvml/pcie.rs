@@ -235,10 +235,6 @@ impl PcieSampler {
 }
 
 impl Sampler for PcieSampler {
-    fn name(&self) -> &'static str {
-        "PCIe"
-    }
-
     fn interval(&self) -> Duration {
         match self.methods.first() {
             Some(Method::Counters) => self.counter_interval,

@@ -1,0 +1,70 @@
+//! This machine's floor, as `bench --calibrate` found it: kept beside the runs, told in each
+//! manifest.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::manifest::WallClock;
+use super::provenance::host;
+use crate::load::bench::Calibration;
+use crate::record::writer::write_synced;
+
+fn path(results: &Path) -> PathBuf {
+    results.join("client-floor.json")
+}
+
+/// Keeps what was measured. Returns where.
+pub fn keep(floor: &Calibration, results: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(results)
+        .with_context(|| format!("making the folder `{}`", results.display()))?;
+    let kept = json!({
+        "host": host(), "measured_at": WallClock::now().rfc3339(), "floor": floor,
+    });
+    let path = path(results);
+    write_synced(&path, &serde_json::to_vec_pretty(&kept)?)?;
+    Ok(path)
+}
+
+/// What was kept, if it is of this machine.
+pub fn of_this_machine(results: &Path) -> Option<Value> {
+    let kept = std::fs::read(path(results)).ok()?;
+    let kept: Value = serde_json::from_slice(&kept).ok()?;
+    let host = host();
+    let same = ["name", "cpu", "cpus"]
+        .iter()
+        .all(|fact| kept["host"][fact] == host[fact]);
+    same.then(|| json!({"measured_at": kept["measured_at"], "floor": kept["floor"]}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_is_told_on_its_own_machine_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = folder.path().join("results");
+        assert_eq!(of_this_machine(&results), None);
+        let floor = Calibration {
+            streams: 64,
+            cpu_per_1000_chunks_ms: 7.0,
+            bare_cpu_per_1000_chunks_ms: 5.0,
+            ttft_error_p50_us: 4.0,
+            ttft_error_p99_us: 9.0,
+            gap_error_p99_us: 12.0,
+            bare_gap_error_p99_us: 80.0,
+            burst_chunks_per_s: 1e5,
+            bare_burst_chunks_per_s: 2e5,
+            streams_for_a_core: 2857.0,
+        };
+        let kept = keep(&floor, &results).unwrap();
+        let told = of_this_machine(&results).unwrap();
+        assert_eq!(told["floor"]["ttft_error_p50_us"], 4.0);
+        let elsewhere = std::fs::read_to_string(&kept).unwrap();
+        let elsewhere = elsewhere.replace("\"cpus\": ", "\"cpus\": 9");
+        std::fs::write(&kept, elsewhere).unwrap();
+        assert_eq!(of_this_machine(&results), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Memory, limits, ports, clock and CPU of this machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::{Level, Line, Needs, gib};
+
+/// Ports that are tried.
+const PORTS: usize = 16;
+/// A clock that moves in larger steps cannot time tokens.
+const COARSE: Duration = Duration::from_micros(10);
+
+/// The machine's lines.
+pub fn look(needs: &Needs) -> Vec<Line> {
+    vec![memory(needs), memlock(needs), ports(), clock(), governor()]
+}
+
+/// A field of `/proc/meminfo`, bytes.
+pub fn meminfo(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+fn memory(needs: &Needs) -> Line {
+    let topic = "memory";
+    let (total, available) = (meminfo("MemTotal"), meminfo("MemAvailable"));
+    let (Some(total), Some(available)) = (total, available) else {
+        return Line::warning(topic, "`/proc/meminfo` does not say", "");
+    };
+    let says = format!("{:.1} of {:.1} GiB available", gib(available), gib(total));
+    if needs.ram_gib > gib(available) {
+        let mend = "lower `max_local_cpu_size` of the tier, or free memory";
+        return Line::of(
+            topic,
+            Level::Bad,
+            format!("{says}; the tier's pool takes {:.1}", needs.ram_gib),
+            mend,
+        );
+    }
+    Line::good(topic, says)
+}
+
+fn memlock(needs: &Needs) -> Line {
+    let topic = "memlock";
+    let mend = "raise it (`ulimit -l unlimited`; in a container `ulimits = { memlock = -1 }`)";
+    match getrlimit(Resource::Memlock).current {
+        None => Line::good(topic, "no limit"),
+        Some(bytes) => {
+            let says = format!("{:.3} GiB may be locked", gib(bytes));
+            if needs.ram_gib == 0.0 || gib(bytes) >= needs.ram_gib {
+                Line::good(topic, says)
+            } else {
+                Line::warning(
+                    topic,
+                    format!("{says}; the tier's pool takes {:.1}", needs.ram_gib),
+                    mend,
+                )
+            }
+        }
+    }
+}
+
+fn ports() -> Line {
+    let listeners: Vec<TcpListener> = (0..PORTS)
+        .filter_map(|_| TcpListener::bind(("127.0.0.1", 0)).ok())
+        .collect();
+    if listeners.len() == PORTS {
+        let range =
+            fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let range: Vec<&str> = range.split_whitespace().collect();
+        return Line::good(
+            "free ports",
+            format!("there are some on 127.0.0.1 ({})", range.join(" to ")),
+        );
+    }
+    let mend = "free ports of 127.0.0.1: every server needs one";
+    Line::of("free ports", Level::Bad, "the machine gives none", mend)
+}
+
+fn clock() -> Line {
+    let source =
+        fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source = source.unwrap_or_default();
+    let mut step = Duration::MAX;
+    for _ in 0..1000 {
+        let (a, b) = (Instant::now(), Instant::now());
+        let moved = b.duration_since(a);
+        if !moved.is_zero() {
+            step = step.min(moved);
+        }
+    }
+    let says = format!(
+        "source `{}`, steps of {} ns",
+        source.trim(),
+        step.as_nanos().min(1_000_000_000)
+    );
+    let slow = ["hpet", "acpi_pm", "refined-jiffies", "jiffies"].contains(&source.trim());
+    if slow || step > COARSE {
+        return Line::warning(
+            "clock",
+            says,
+            "boot with `tsc=reliable`, or use another machine: reading this clock costs microseconds",
+        );
+    }
+    Line::good("clock", says)
+}
+
+fn governor() -> Line {
+    let topic = "CPU governor";
+    let pattern = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor";
+    let files = glob::glob(pattern).into_iter().flatten().flatten();
+    let found: BTreeSet<String> = files
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .map(|text| text.trim().to_owned())
+        .collect();
+    let names: Vec<&str> = found.iter().map(String::as_str).collect();
+    match names.as_slice() {
+        [] => Line::good(topic, "not this machine's to set (a virtual machine)"),
+        ["performance"] => Line::good(topic, "performance"),
+        others => Line::warning(
+            topic,
+            others.join(", "),
+            "`cpupower frequency-set -g performance`: clocks that change are noise",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_does_not_hold_the_pool_is_bad() {
+        let needs = Needs {
+            ram_gib: 1e9,
+            ..Needs::default()
+        };
+        let line = memory(&needs);
+        assert_eq!(line.level, Level::Bad);
+        assert!(line.mend.contains("max_local_cpu_size"));
+        assert_eq!(memory(&Needs::default()).level, Level::Good);
+        assert!(meminfo("MemTotal") > meminfo("MemAvailable"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Redis, and the token of the Hugging Face hub, which is never shown.
+
+use std::path::PathBuf;
+
+use super::{Level, Line, Needs};
+use crate::config::Settings;
+use crate::server::redis::{Redis, shown};
+
+/// Largest value that Redis takes where it does not say, bytes.
+const BULK_LIMIT: u64 = 512 << 20;
+
+/// The lines of services.
+pub async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
+    vec![redis(settings, needs).await, token()]
+}
+
+async fn redis(settings: &Settings, needs: &Needs) -> Line {
+    let (topic, url) = ("Redis", settings.redis.url.as_str());
+    let level = Needs::level(needs.redis);
+    if url.is_empty() {
+        return Line::good(topic, "none is named; redis tiers start their own");
+    }
+    let asked = async {
+        let redis = Redis::connect(url).await?;
+        let info = redis.info().await?;
+        anyhow::Ok((
+            info.version,
+            redis.largest_value_bytes().await.unwrap_or(BULK_LIMIT),
+        ))
+    };
+    match asked.await {
+        Ok((version, bulk)) => Line::good(
+            topic,
+            format!(
+                "{version} at {}, values up to {} MiB",
+                shown(url),
+                bulk >> 20
+            ),
+        ),
+        Err(error) => Line::of(
+            topic,
+            level,
+            format!("{error:#}"),
+            "start it, name another in `redis.url`, or set `redis_image` in [server] (docker)",
+        ),
+    }
+}
+
+fn token() -> Line {
+    let topic = "HF token";
+    if std::env::var_os("HF_TOKEN").is_some_and(|token| !token.is_empty()) {
+        return Line::good(topic, "present in HF_TOKEN (not shown)");
+    }
+    let named = std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from);
+    let cache = std::env::var_os("HF_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")));
+    let file = named.or_else(|| Some(cache?.join("token")));
+    match file.filter(|file| file.is_file()) {
+        Some(file) => Line::good(
+            topic,
+            format!("present in `{}` (not shown)", file.display()),
+        ),
+        None => Line::of(
+            topic,
+            Level::Warning,
+            "absent: gated models (Llama) cannot be fetched",
+            "put HF_TOKEN=... into `.env`",
+        ),
+    }
+}

@@ -1,0 +1,326 @@
+//! Names what held a pass back, from what was seen, with the numbers behind it.
+//!
+//! Nothing is inferred from the plan: a resource is named where it was busy for most of the pass,
+//! by its own account or against the most that it was seen to carry.
+
+use crate::telemetry::nvml::pcie::link_bytes_per_s;
+use crate::telemetry::summary::Summary;
+
+/// What held a pass back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bottleneck {
+    /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
+    pub name: &'static str,
+    /// Why, one sentence each, with numbers.
+    pub reasons: Vec<String>,
+}
+
+/// A resource that was busy for less than this share of the pass did not hold it back.
+const BUSY_SHARE: f64 = 0.6;
+/// Fewer readings than this say nothing of a pass.
+const LEAST_SAMPLES: u64 = 4;
+/// Less traffic than this holds nobody back, bytes a second.
+const LEAST_RATE: f64 = 10e6;
+/// Requests waiting in the engine that make a queue.
+const QUEUE: f64 = 1.0;
+
+/// One resource and how busy it was.
+struct Candidate {
+    name: &'static str,
+    share: f64,
+    reason: String,
+}
+
+/// A way that bytes went, and how many a second.
+struct Way {
+    rate: f64,
+    candidate: Candidate,
+}
+
+/// Names the bottleneck of a pass. `client` says why the client itself was too slow, if it was.
+pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&str>) -> Bottleneck {
+    if let Some(why) = client {
+        return Bottleneck {
+            name: "client",
+            reasons: vec![format!("the client was the limit: {why}")],
+        };
+    }
+    let simulated = summaries
+        .iter()
+        .any(|summary| summary.key.source == "simulated");
+    let seen = Seen { summaries };
+    let mut candidates = if simulated {
+        // What this machine's disk and GPU did is not what the simulator pretends.
+        seen.simulated()
+    } else {
+        seen.measured(tier_disk)
+    };
+    candidates.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let queue = seen.queue();
+    let others = |skip: usize| {
+        candidates
+            .iter()
+            .skip(skip)
+            .map(|other| other.reason.clone())
+    };
+    match candidates.first() {
+        Some(first) if first.share >= BUSY_SHARE => {
+            let mut reasons = vec![first.reason.clone()];
+            reasons.extend(others(1));
+            reasons.extend(queue.map(|(_, reason)| reason));
+            Bottleneck {
+                name: first.name,
+                reasons,
+            }
+        }
+        _ => {
+            let is_queue = queue.as_ref().is_some_and(|(waiting, _)| *waiting >= QUEUE);
+            let mut reasons: Vec<String> = queue.map(|(_, reason)| reason).into_iter().collect();
+            reasons.extend(others(0));
+            if !is_queue {
+                reasons.push(seen.nothing());
+            }
+            Bottleneck {
+                name: if is_queue { "queue" } else { "unknown" },
+                reasons,
+            }
+        }
+    }
+}
+
+/// The summaries of one pass.
+struct Seen<'a> {
+    summaries: &'a [Summary],
+}
+
+impl Seen<'_> {
+    fn of<'b>(
+        &'b self,
+        source: &'b str,
+        metric: &'b str,
+    ) -> impl Iterator<Item = &'b Summary> + 'b {
+        self.summaries
+            .iter()
+            .filter(move |summary| summary.key.source == source && summary.key.metric == metric)
+            .filter(|summary| summary.samples >= LEAST_SAMPLES)
+    }
+
+    fn mean(&self, source: &str, metric: &str) -> Option<f64> {
+        let means = self.of(source, metric).filter_map(|summary| summary.mean);
+        means.reduce(f64::max)
+    }
+
+    fn measured(&self, tier_disk: Option<&str>) -> Vec<Candidate> {
+        let mut all = Vec::new();
+        all.extend(self.compute());
+        all.extend(self.pcie());
+        all.extend(self.disk(tier_disk));
+        all.extend(self.redis());
+        all.extend(self.network());
+        all
+    }
+
+    fn simulated(&self) -> Vec<Candidate> {
+        let busier = |name, ways: [&str; 2]| {
+            let ways = ways.map(|metric| self.against_most(name, "simulated", metric));
+            ways.into_iter()
+                .flatten()
+                .max_by(|a, b| a.rate.total_cmp(&b.rate))
+        };
+        let disk = busier("disk", ["disk_read", "disk_write"]);
+        let redis = busier("redis", ["redis_read", "redis_write"]);
+        let behind: Vec<Way> = [disk, redis].into_iter().flatten().collect();
+        // PCIe carries on what a disk or Redis delivers: it is the limit only of what comes from RAM.
+        let delivered = behind.iter().map(|way| way.rate).fold(0.0, f64::max);
+        let pcie = busier("pcie", ["pcie_rx_simulated", "pcie_tx_simulated"])
+            .filter(|pcie| pcie.rate > 2.0 * delivered);
+        let ways = behind.into_iter().chain(pcie);
+        ways.map(|way| way.candidate).collect()
+    }
+
+    /// GPM tells how many SMs had work; without it there is only the share of time that any kernel
+    /// ran, which decoding alone drives to 100.
+    fn compute(&self) -> Option<Candidate> {
+        let (percent, what) = match self.mean("gpu", "sm_active") {
+            Some(percent) => (percent, "of its SMs had work"),
+            None => (self.mean("gpu", "utilization")?, "of the time a kernel ran"),
+        };
+        Some(Candidate {
+            name: "compute",
+            share: percent / 100.0,
+            reason: format!("the GPU computed: {percent:.0} % {what}"),
+        })
+    }
+
+    fn pcie(&self) -> Option<Candidate> {
+        let largest = |metric: &str| {
+            let found = self.of("gpu", metric).filter_map(|summary| summary.max);
+            found.reduce(f64::max).unwrap_or(0.0) as u32
+        };
+        let (generation, width) = (largest("pcie_generation"), largest("pcie_width"));
+        if generation == 0 || width == 0 {
+            return None;
+        }
+        let most = link_bytes_per_s(generation, width);
+        let ways = [
+            ("into", "pcie_rx_gpm"),
+            ("into", "pcie_rx_counters"),
+            ("out of", "pcie_tx_gpm"),
+            ("out of", "pcie_tx_counters"),
+        ];
+        let busiest = ways
+            .into_iter()
+            .filter_map(|(way, metric)| Some((way, self.mean("gpu", metric)?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (way, rate) = busiest;
+        let share = rate / most;
+        Some(Candidate {
+            name: "pcie",
+            share,
+            reason: format!(
+                "PCIe {way} the GPU carried {:.1} of {:.1} GB/s (generation {generation}, {width} \
+                 lanes): {:.0} %",
+                rate / 1e9,
+                most / 1e9,
+                share * 100.0
+            ),
+        })
+    }
+
+    /// The tier's disk where there is one, else the busiest that the server can have kept busy.
+    fn disk(&self, tier_disk: Option<&str>) -> Option<Candidate> {
+        let is_wanted =
+            |summary: &&Summary| tier_disk.is_none_or(|disk| disk == &*summary.key.device);
+        let busiest = self
+            .of("disk", "busy")
+            .filter(is_wanted)
+            .max_by(|a, b| a.mean.unwrap_or(0.0).total_cmp(&b.mean.unwrap_or(0.0)))?;
+        let percent = busiest.mean?;
+        let of_disk = |metric: &str| {
+            let same = |summary: &&Summary| summary.key.device == busiest.key.device;
+            let found = self.of("disk", metric).find(same);
+            found.map_or((0.0, 0.0), |summary| {
+                (summary.mean.unwrap_or(0.0), summary.max.unwrap_or(0.0))
+            })
+        };
+        let (read, most_read) = of_disk("read");
+        let (written, most_written) = of_disk("write");
+        // Where the server's own bytes are known, another's work is not its bottleneck.
+        let own = ["storage_read", "storage_write"].map(|metric| self.mean("server", metric));
+        let own = match own {
+            [None, None] => read + written,
+            [read, written] => read.unwrap_or(0.0) + written.unwrap_or(0.0),
+        };
+        if own < LEAST_RATE {
+            return None;
+        }
+        Some(Candidate {
+            name: "disk",
+            share: percent / 100.0,
+            reason: format!(
+                "the disk {} was busy for {percent:.0} % of the time: read {:.0} MB/s (at most \
+                 {:.0}), written {:.0} MB/s (at most {:.0})",
+                busiest.key.device,
+                read / 1e6,
+                most_read / 1e6,
+                written / 1e6,
+                most_written / 1e6
+            ),
+        })
+    }
+
+    /// Redis serves with one thread: its CPU is its limit, or what was seen to go through it.
+    fn redis(&self) -> Option<Candidate> {
+        let cpu = self.mean("redis", "cpu")?;
+        let read = self.mean("redis", "read").unwrap_or(0.0);
+        let written = self.mean("redis", "write").unwrap_or(0.0);
+        if read + written < LEAST_RATE {
+            return None;
+        }
+        let ways = ["read", "write"].map(|metric| self.against_most("redis", "redis", metric));
+        let busiest = ways.into_iter().flatten().map(|way| way.candidate.share);
+        let share = busiest.fold(cpu / 100.0, f64::max).min(1.0);
+        Some(Candidate {
+            name: "redis",
+            share,
+            reason: format!(
+                "Redis sent {:.0} MB/s and received {:.0} MB/s, and used {cpu:.0} % of a core",
+                read / 1e6,
+                written / 1e6
+            ),
+        })
+    }
+
+    fn network(&self) -> Option<Candidate> {
+        let outside = |summary: &&Summary| &*summary.key.device != "lo";
+        let rx = self.of("network", "rx").filter(outside);
+        let tx = self.of("network", "tx").filter(outside);
+        rx.chain(tx)
+            .filter_map(|summary| {
+                let (mean, most) = (summary.mean?, summary.max?);
+                // A gigabit is 125 MB/s: less than half of that is no load for any network.
+                (mean >= 60e6).then(|| Candidate {
+                    name: "network",
+                    share: summary.near_max,
+                    reason: format!(
+                        "the network interface {} carried {:.0} MB/s, at most {:.0}",
+                        summary.key.device,
+                        mean / 1e6,
+                        most / 1e6
+                    ),
+                })
+            })
+            .max_by(|a, b| a.share.total_cmp(&b.share))
+    }
+
+    /// A way that is known only by what went through it: for how much of the time it carried at
+    /// least half of the most that it was seen to carry.
+    fn against_most(&self, name: &'static str, source: &str, metric: &str) -> Option<Way> {
+        let summary = self.of(source, metric).next()?;
+        let (mean, most) = (summary.mean?, summary.max?);
+        let way = metric.trim_end_matches("_simulated").replace('_', " ");
+        (mean >= LEAST_RATE).then(|| Way {
+            rate: mean,
+            candidate: Candidate {
+                name,
+                share: summary.near_max,
+                reason: format!(
+                    "{source} {way}: {:.2} GB/s on average, {:.2} at most, at least half of that \
+                     for {:.0} % of the time",
+                    mean / 1e9,
+                    most / 1e9,
+                    summary.near_max * 100.0
+                ),
+            },
+        })
+    }
+
+    fn nothing(&self) -> String {
+        let all = self.summaries.iter();
+        let read = all
+            .filter(|summary| matches!(summary.key.source, "engine" | "gpu" | "disk"))
+            .map(|summary| summary.samples)
+            .max();
+        match read {
+            Some(read) if read < LEAST_SAMPLES => {
+                format!("the pass was too short to tell: at most {read} readings of anything")
+            }
+            _ => format!(
+                "nothing that was watched was busy for {:.0} % of the pass",
+                BUSY_SHARE * 100.0
+            ),
+        }
+    }
+
+    /// Requests that waited in the engine on average, with the sentence.
+    fn queue(&self) -> Option<(f64, String)> {
+        let waiting = self.mean("engine", "waiting").filter(|mean| *mean >= 0.1)?;
+        let running = self.mean("engine", "running").unwrap_or(0.0);
+        let reason =
+            format!("{waiting:.1} requests waited in the engine and {running:.1} ran, on average");
+        Some((waiting, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests;

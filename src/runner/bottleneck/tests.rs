@@ -1,0 +1,156 @@
+//! Bottlenecks of passes that are made up.
+
+use super::*;
+use crate::telemetry::sample::{SeriesKey, Unit};
+
+fn seen(rows: &[(&'static str, &str, &'static str, f64, f64)]) -> Vec<Summary> {
+    let summary = |&(source, device, metric, mean, max): &(_, &str, _, f64, f64)| Summary {
+        key: SeriesKey {
+            source,
+            device: device.into(),
+            metric,
+        },
+        unit: Unit::Percent,
+        samples: 20,
+        late: 0,
+        mean: Some(mean),
+        max: Some(max),
+        near_max: mean / max,
+        total: None,
+        covered: 1.0,
+    };
+    rows.iter().map(summary).collect()
+}
+
+fn named(rows: &[(&'static str, &str, &'static str, f64, f64)]) -> Bottleneck {
+    of_pass(&seen(rows), None, Some("nvme0n1"))
+}
+
+#[test]
+fn the_client_comes_before_everything() {
+    let rows = seen(&[("gpu", "0", "sm_active", 99.0, 100.0)]);
+    let found = of_pass(&rows, Some("the load thread used 95 % of a core"), None);
+    assert_eq!(found.name, "client");
+    assert!(found.reasons[0].contains("95 %"));
+}
+
+#[test]
+fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
+    let mut rows = vec![
+        ("gpu", "0", "sm_active", 12.0, 80.0),
+        ("disk", "nvme0n1", "busy", 93.0, 100.0),
+        ("disk", "nvme0n1", "read", 850e6, 910e6),
+        ("disk", "sda", "busy", 99.0, 100.0),
+        ("server", "", "storage_read", 850e6, 910e6),
+        ("engine", "", "waiting", 3.0, 7.0),
+        ("engine", "", "running", 1.0, 1.0),
+    ];
+    let found = named(&rows);
+    assert_eq!(found.name, "disk");
+    assert!(
+        found.reasons[0].contains("nvme0n1 was busy for 93 %")
+            && found.reasons[0].contains("850 MB/s (at most 910)"),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .reasons
+            .iter()
+            .any(|r| r.contains("3.0 requests waited"))
+    );
+    // Somebody else keeps the disk busy: the server read nothing.
+    rows[4] = ("server", "", "storage_read", 0.0, 0.0);
+    assert_eq!(named(&rows).name, "queue");
+}
+
+#[test]
+fn compute_is_named_by_its_sms_and_only_without_them_by_kernels() {
+    let decoding = [
+        ("gpu", "0", "sm_active", 30.0, 60.0),
+        ("gpu", "0", "utilization", 99.0, 100.0),
+    ];
+    assert_eq!(named(&decoding).name, "unknown");
+    assert_eq!(named(&decoding[1..]).name, "compute");
+    let busy = named(&[("gpu", "0", "sm_active", 88.0, 99.0)]);
+    assert_eq!(busy.name, "compute");
+    assert!(busy.reasons[0].contains("88 % of its SMs"));
+}
+
+#[test]
+fn pcie_is_judged_against_its_link() {
+    let mut rows = [
+        ("gpu", "0", "pcie_rx_gpm", 45e9, 52e9),
+        ("gpu", "0", "pcie_generation", 5.0, 5.0),
+        ("gpu", "0", "pcie_width", 16.0, 16.0),
+        ("gpu", "0", "sm_active", 40.0, 90.0),
+    ];
+    let found = named(&rows);
+    assert_eq!(found.name, "pcie");
+    assert!(found.reasons[0].contains("45.0 of 63.0 GB/s"), "{found:?}");
+    rows[0].3 = 5e9;
+    assert_eq!(named(&rows).name, "unknown");
+}
+
+#[test]
+fn redis_is_named_by_its_core_or_by_what_it_sends() {
+    let slow = [
+        ("redis", "r", "cpu", 96.0, 100.0),
+        ("redis", "r", "read", 280e6, 900e6),
+        ("gpu", "0", "sm_active", 5.0, 50.0),
+    ];
+    let found = named(&slow);
+    assert_eq!(found.name, "redis");
+    assert!(found.reasons[0].contains("280 MB/s"));
+    let idle = [
+        ("redis", "r", "cpu", 96.0, 100.0),
+        ("redis", "r", "read", 1e3, 9e3),
+    ];
+    assert_eq!(named(&idle).name, "unknown");
+    let far = [("network", "eth0", "rx", 110e6, 118e6)];
+    assert_eq!(named(&far).name, "network");
+    let near = [("network", "lo", "rx", 110e6, 118e6)];
+    assert_eq!(named(&near).name, "unknown", "loopback is no network");
+}
+
+#[test]
+fn a_simulated_server_is_judged_by_what_it_pretends() {
+    let found = named(&[
+        ("simulated", "", "disk_read", 850e6, 900e6),
+        ("disk", "nvme0n1", "busy", 99.0, 100.0),
+        ("gpu", "0", "utilization", 99.0, 100.0),
+    ]);
+    assert_eq!(found.name, "disk");
+    assert!(
+        found.reasons[0].contains("simulated disk read"),
+        "{found:?}"
+    );
+    let over_pcie = named(&[
+        ("simulated", "", "redis_read", 280e6, 400e6),
+        ("simulated", "", "redis_write", 11e6, 11e6),
+        ("simulated", "", "pcie_rx_simulated", 280e6, 290e6),
+    ]);
+    assert_eq!(
+        over_pcie.name, "redis",
+        "a trickle that is steady is no limit"
+    );
+    let from_ram = named(&[("simulated", "", "pcie_rx_simulated", 30e9, 40e9)]);
+    assert_eq!(from_ram.name, "pcie");
+}
+
+#[test]
+fn too_few_readings_name_nothing() {
+    let mut rows = seen(&[("gpu", "0", "sm_active", 99.0, 100.0)]);
+    rows[0].samples = 2;
+    let found = of_pass(&rows, None, None);
+    assert_eq!(found.name, "unknown");
+    assert!(found.reasons[0].contains("too short to tell"), "{found:?}");
+    rows[0] = seen(&[("gpu", "0", "sm_active", 9.0, 100.0)]).remove(0);
+    let idle = of_pass(&rows, None, None);
+    assert!(
+        idle.reasons
+            .last()
+            .unwrap()
+            .contains("nothing that was watched")
+    );
+    assert_eq!(of_pass(&[], None, None).name, "unknown");
+}

@@ -1,0 +1,410 @@
+//! What each container of a cell is created with. Pure: nothing here asks the daemon.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, EndpointSettings, HostConfig, HostConfigLogConfig,
+    NetworkingConfig, PortBinding, ResourcesUlimits,
+};
+use serde_json::Value;
+
+use super::super::process::{self, ENVIRONMENT};
+use super::super::render::Rendered;
+use super::super::{LaunchScope, absolute, simulated};
+use super::image::Image;
+use super::labels::Labels;
+use super::secrets::{INSIDE, Secrets};
+use crate::matrix::Cell;
+use crate::plan::docker_spec::{DockerSpec, Gpus};
+use crate::plan::server::is_secret_name;
+
+/// Port of the server inside its container.
+pub const SERVER_PORT: u16 = 8000;
+/// Ports of the LMCache server inside its container: messages, and administration.
+pub const LMCACHE_PORTS: (u16, u16) = (5555, 8080);
+/// Port of Redis inside its container.
+pub const REDIS_PORT: u16 = 6379;
+/// Names on the cell's own network.
+pub const LMCACHE_NAME: &str = "labrun-lmcache";
+/// Name of Redis on the cell's own network.
+pub const REDIS_NAME: &str = "labrun-redis";
+/// Where the Hugging Face cache is inside.
+const HF_HOME: &str = "/run/labrun/huggingface";
+
+/// What every body of a cell follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'a> {
+    /// The cell.
+    pub cell: &'a Cell,
+    /// What its container gets.
+    pub spec: &'a DockerSpec,
+    /// Where it is launched.
+    pub scope: LaunchScope<'a>,
+    /// The labels of all that is made for it.
+    pub labels: &'a Labels,
+    /// Its secrets, where it has any.
+    pub secrets: Option<&'a Secrets>,
+    /// The network of its own, where containers must reach each other.
+    pub network: Option<&'a str>,
+}
+
+/// Whether the container shares the machine's network, so that nothing is published.
+pub fn is_on_host(spec: &DockerSpec) -> bool {
+    spec.network == "host"
+}
+
+/// Secrets that a cell's containers get: the token, what the plan names, and settings whose names
+/// say that they are secret.
+pub fn secret_values(
+    cell: &Cell,
+    spec: &DockerSpec,
+    scope: LaunchScope<'_>,
+) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    let machine = scope
+        .settings
+        .env
+        .iter()
+        .filter(|(name, _)| is_secret_name(name));
+    all.extend(machine.map(|(name, value)| (name.clone(), value.clone())));
+    if let Some(token) = std::env::var("HF_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+    {
+        all.insert("HF_TOKEN".to_owned(), token);
+    }
+    for name in &spec.secrets {
+        let value = std::env::var(name).with_context(|| {
+            format!("`secrets` in [server] names `{name}`, which is not set; set it in the environment or in `.env`")
+        })?;
+        all.insert(name.clone(), value);
+    }
+    all.retain(|name, _| !cell.resolved.server.env.contains_key(name));
+    Ok(all)
+}
+
+impl Basis<'_> {
+    /// The server under test: vLLM, or the simulator.
+    pub fn server(
+        &self,
+        image: &Image,
+        rendered: Option<&Rendered>,
+        transfer: Option<&Value>,
+        port: u16,
+    ) -> Result<ContainerCreateBody> {
+        let mut binds = self.binds()?;
+        let mut environment = self.environment();
+        let host = if is_on_host(self.spec) {
+            "127.0.0.1"
+        } else {
+            "0.0.0.0"
+        };
+        let role = if self.spec.simulator { "sim" } else { "vllm" };
+        let mut config = None;
+        if let Some(rendered) = rendered {
+            let inside = format!("{INSIDE}/{}", rendered.file_name);
+            let file = absolute(&self.scope.folder.join(rendered.file_name))?;
+            binds.push(format!("{}:{inside}:ro", file.display()));
+            config = Some(inside);
+        }
+        let arguments = if self.spec.simulator {
+            let spec = absolute(&self.scope.folder.join(simulated::SPEC_FILE))?;
+            let inside = format!("{INSIDE}/{}", simulated::SPEC_FILE);
+            binds.push(format!("{}:{inside}:ro", spec.display()));
+            simulated::arguments(
+                self.cell,
+                (host, port),
+                Path::new(&inside),
+                config.as_deref().map(Path::new),
+            )
+        } else {
+            if let Some(config) = config {
+                environment.insert("LMCACHE_CONFIG_FILE".to_owned(), config);
+            }
+            let model = process::model_path(self.cell, self.scope)?;
+            process::vllm_arguments(self.cell, &model, (host, port), transfer)
+        };
+        let arguments = arguments
+            .into_iter()
+            .map(|argument| argument.to_string_lossy().into_owned());
+        let mut body = self.body(image, role, &self.spec.command, arguments.collect());
+        body.env = Some(lines(&environment, image));
+        let host_config = body.host_config.get_or_insert_default();
+        host_config.binds = Some(binds);
+        if !is_on_host(self.spec) {
+            let outside = self
+                .spec
+                .port
+                .map_or(String::new(), |port| port.to_string());
+            publish(&mut body, port, &outside);
+        }
+        Ok(body)
+    }
+
+    /// The LMCache server of multi-process mode.
+    pub fn lmcache(
+        &self,
+        image: &Image,
+        arguments: Vec<String>,
+        ports: (u16, u16),
+    ) -> Result<ContainerCreateBody> {
+        let host = if is_on_host(self.spec) {
+            "127.0.0.1"
+        } else {
+            "0.0.0.0"
+        };
+        let (port, http_port) = (ports.0.to_string(), ports.1.to_string());
+        let own = [
+            "--host",
+            host,
+            "--port",
+            &port,
+            "--http-host",
+            host,
+            "--http-port",
+            &http_port,
+        ];
+        let mut all: Vec<String> = own.map(str::to_owned).into();
+        all.extend(arguments);
+        let mut body = self.body(image, "lmcache", &self.spec.lmcache_command, all);
+        body.env = Some(lines(&self.environment(), image));
+        let binds = self.binds()?;
+        let host_config = body.host_config.get_or_insert_default();
+        host_config.binds = Some(binds);
+        if self.spec.ipc.is_empty() {
+            // The engine hands memory to it, and joins this.
+            host_config.ipc_mode = Some("shareable".to_owned());
+        }
+        if self.spec.shm_size_bytes.is_none() && self.spec.ipc != "host" {
+            // A limit, not an allocation: the pool may lie there.
+            let pool = self.cell.tier.ram_gib() * f64::from(1 << 30);
+            host_config.shm_size = Some(pool as i64 + (1 << 30));
+        }
+        if !is_on_host(self.spec) {
+            self.join(&mut body, LMCACHE_NAME);
+            publish(&mut body, ports.1, "");
+        }
+        Ok(body)
+    }
+
+    /// A Redis that keeps nothing on disk.
+    pub fn redis(&self, image: &Image) -> ContainerCreateBody {
+        let command = ["redis-server".to_owned()];
+        let arguments = [
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--bind",
+            "0.0.0.0",
+            "--protected-mode",
+            "no",
+        ];
+        let mut body = self.body(
+            image,
+            "redis",
+            &command,
+            arguments.map(str::to_owned).into(),
+        );
+        let host_config = body.host_config.get_or_insert_default();
+        host_config.device_requests = None;
+        host_config.ipc_mode = None;
+        host_config.shm_size = None;
+        host_config.cpuset_cpus = None;
+        host_config.memory = None;
+        body.user = None;
+        body.entrypoint = Some(command.into());
+        self.join(&mut body, REDIS_NAME);
+        publish(&mut body, REDIS_PORT, "");
+        body
+    }
+
+    fn body(
+        &self,
+        image: &Image,
+        role: &str,
+        command: &[String],
+        arguments: Vec<String>,
+    ) -> ContainerCreateBody {
+        let spec = self.spec;
+        let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let size = |bytes: Option<u64>| bytes.and_then(|bytes| i64::try_from(bytes).ok());
+        let command = self
+            .secrets
+            .map_or_else(|| command.to_vec(), |secrets| secrets.wrapped(command));
+        let ulimits = spec.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
+            name: Some(name.clone()),
+            soft: Some(limit.soft),
+            hard: Some(limit.hard),
+        });
+        let network = self
+            .network
+            .map(str::to_owned)
+            .or_else(|| named(&spec.network));
+        ContainerCreateBody {
+            image: Some(image.id.clone()),
+            entrypoint: Some(command),
+            cmd: Some(arguments),
+            user: named(&spec.user),
+            labels: Some(self.labels.of(role)),
+            host_config: Some(HostConfig {
+                network_mode: network,
+                ipc_mode: named(&spec.ipc),
+                shm_size: size(spec.shm_size_bytes),
+                ulimits: Some(ulimits.collect()),
+                device_requests: device_requests(&spec.gpus),
+                cpuset_cpus: named(&spec.cpuset),
+                memory: size(spec.memory_bytes),
+                // Whatever the daemon's own driver is, its log can be followed.
+                log_config: Some(HostConfigLogConfig {
+                    typ: Some("json-file".to_owned()),
+                    config: None,
+                }),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// Makes `body` reachable under `name` on the cell's own network.
+    fn join(&self, body: &mut ContainerCreateBody, name: &str) {
+        let Some(network) = self.network else { return };
+        let endpoint = EndpointSettings {
+            aliases: Some(vec![name.to_owned()]),
+            ..EndpointSettings::default()
+        };
+        body.networking_config = Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
+        });
+    }
+
+    /// What both the engine and an LMCache server see of the host.
+    fn binds(&self) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        if self.cell.tier.kind.uses_disk() {
+            // At the same path, since the rendered configuration names it.
+            let scratch = self.scope.scratch.display();
+            all.push(format!("{scratch}:{scratch}"));
+        }
+        if !self.spec.simulator {
+            let model = process::model_path(self.cell, self.scope)?;
+            let model = Path::new(&model);
+            if model.is_absolute() {
+                all.push(format!("{0}:{0}:ro", model.display()));
+            }
+            if let Some(cache) = self.hf_cache() {
+                all.push(format!("{}:{HF_HOME}", cache.display()));
+            }
+        }
+        for mount in &self.spec.mounts {
+            let mode = if mount.read_only { "ro" } else { "rw" };
+            let source = at_home(&mount.source)?;
+            anyhow::ensure!(
+                source.exists(),
+                "`{}` in `mounts` is not there; Docker would make an empty folder of it",
+                source.display()
+            );
+            all.push(format!("{}:{}:{mode}", source.display(), mount.target));
+        }
+        all.extend(self.secrets.map(Secrets::binds).unwrap_or_default());
+        Ok(all)
+    }
+
+    /// The Hugging Face cache of the machine, where there is one.
+    fn hf_cache(&self) -> Option<PathBuf> {
+        let named = &self.scope.settings.docker.hf_cache;
+        let set = Some(named.clone()).filter(|path| !path.as_os_str().is_empty());
+        let folder = set
+            .or_else(|| std::env::var_os("HF_HOME").map(PathBuf::from))
+            .or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")))?;
+        std::path::absolute(folder)
+            .ok()
+            .filter(|folder| folder.is_dir())
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        if !self.spec.simulator && self.hf_cache().is_some() {
+            all.insert("HF_HOME".to_owned(), HF_HOME.to_owned());
+        }
+        all.extend(ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let machine = self.scope.settings.env.iter();
+        all.extend(
+            machine
+                .filter(|(name, _)| !is_secret_name(name))
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+        all.extend(self.cell.resolved.server.env.clone());
+        if let Some(line) = self.secrets.and_then(Secrets::environment)
+            && let Some((name, value)) = line.split_once('=')
+        {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+        all
+    }
+}
+
+/// The environment as Docker takes it. A name alone takes the image's value out: a stray LMCACHE_*
+/// would silently override the rendered file.
+fn lines(environment: &BTreeMap<String, String>, image: &Image) -> Vec<String> {
+    let stray = image
+        .env
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name);
+    let stray =
+        stray.filter(|name| name.starts_with("LMCACHE_") && !environment.contains_key(*name));
+    let mut all: Vec<String> = stray.map(str::to_owned).collect();
+    all.extend(
+        environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}")),
+    );
+    all
+}
+
+/// Publishes `port` on 127.0.0.1; on a free port where `outside` is empty.
+fn publish(body: &mut ContainerCreateBody, port: u16, outside: &str) {
+    let inside = format!("{port}/tcp");
+    let binding = PortBinding {
+        host_ip: Some("127.0.0.1".to_owned()),
+        host_port: Some(outside.to_owned()),
+    };
+    body.exposed_ports = Some(vec![inside.clone()]);
+    let host_config = body.host_config.get_or_insert_default();
+    host_config.port_bindings = Some(HashMap::from([(inside, Some(vec![binding]))]));
+}
+
+fn device_requests(gpus: &Gpus) -> Option<Vec<DeviceRequest>> {
+    let (count, device_ids) = match gpus {
+        Gpus::None => return None,
+        Gpus::All => (Some(-1), None),
+        Gpus::Count(count) => (Some(i64::from(*count)), None),
+        Gpus::Ids(ids) => (None, Some(ids.clone())),
+    };
+    // A name with `=` is CDI's (`nvidia.com/gpu=0`).
+    let is_cdi = device_ids.iter().flatten().any(|id| id.contains('='));
+    Some(vec![DeviceRequest {
+        driver: is_cdi.then(|| "cdi".to_owned()),
+        count,
+        device_ids,
+        capabilities: (!is_cdi).then(|| vec![vec!["gpu".to_owned()]]),
+        options: None,
+    }])
+}
+
+/// `path` with the home folder for a leading `~`.
+fn at_home(path: &Path) -> Result<PathBuf> {
+    match path.strip_prefix("~") {
+        Ok(rest) => {
+            let home = std::env::home_dir().context("finding the home folder")?;
+            Ok(home.join(rest))
+        }
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,426 @@
+//! One container that labrun started and therefore stops and removes, on every path.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState};
+use bollard::query_parameters::{
+    CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, WaitContainerOptions,
+};
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::daemon::{Daemon, plain, status};
+use super::image::Image;
+use super::logs::{self, LogFiles};
+use super::stats;
+
+/// How long the daemon may be away before what depends on it is given up.
+const AWAY_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for one answer on the way down.
+const STEP_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for the last lines of a log once its container has ended.
+const LAST_LINES: Duration = Duration::from_secs(3);
+
+/// What is known of a container, as it is kept with a cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// `vllm`, `sim`, `lmcache` or `redis`.
+    pub role: &'static str,
+    /// The image, as the plan names it.
+    pub image: String,
+    /// The id of its content.
+    pub image_id: String,
+    /// The registry's digest of it; absent for images made on this machine.
+    pub digest: Option<String>,
+    /// When it started, as Docker says it (RFC 3339).
+    pub started_at: Option<String>,
+    /// When it ended; absent while it runs.
+    pub finished_at: Option<String>,
+    /// What it ended with; absent while it runs.
+    pub exit_code: Option<i64>,
+    /// Whether the kernel killed it for its memory.
+    pub oom_killed: bool,
+    /// How often Docker restarted it: 0, since labrun asks for none.
+    pub restart_count: i64,
+}
+
+/// A started container.
+#[derive(Debug)]
+pub struct Container {
+    daemon: Daemon,
+    id: String,
+    facts: ContainerFacts,
+    pid: Option<u32>,
+    ports: Vec<(u16, u16)>,
+    ended: watch::Receiver<Option<String>>,
+    log: Option<JoinHandle<Result<()>>>,
+    tasks: Vec<Task>,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How a container came to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// In words.
+    pub how: String,
+    /// What Docker says of it.
+    pub facts: ContainerFacts,
+    /// What went wrong on the way: a log that could not be written, a container that stays.
+    pub trouble: Vec<String>,
+}
+
+impl Container {
+    /// Creates and starts `body`, and begins to copy its log and its use of the machine. What was
+    /// created is removed again where it cannot be started.
+    pub async fn start(
+        daemon: &Daemon,
+        role: &'static str,
+        name: &str,
+        image: &Image,
+        body: ContainerCreateBody,
+        files: LogFiles,
+    ) -> Result<Self> {
+        let options = CreateContainerOptions {
+            name: Some(name.to_owned()),
+            ..CreateContainerOptions::default()
+        };
+        let created = daemon.docker.create_container(Some(options), body).await;
+        let trouble = |what: &str| format!("{what} the container of {role} from `{}`", image.name);
+        let id = created
+            .map_err(plain)
+            .with_context(|| trouble("creating"))?
+            .id;
+        match Self::start_created(daemon, role, &id, image, files).await {
+            Ok(container) => Ok(container),
+            Err(error) => {
+                let _best_effort = remove(daemon, &id).await;
+                Err(error.context(trouble("starting")))
+            }
+        }
+    }
+
+    async fn start_created(
+        daemon: &Daemon,
+        role: &'static str,
+        id: &str,
+        image: &Image,
+        files: LogFiles,
+    ) -> Result<Self> {
+        let (log, samples) = (logs::Copier::open(&files)?, stats::Samples::open(&files)?);
+        let docker = &daemon.docker;
+        docker.start_container(id, None).await.map_err(plain)?;
+        let found = docker.inspect_container(id, None).await.map_err(plain)?;
+        let (sender, ended) = watch::channel(None);
+        let own = id.to_owned();
+        let log = tokio::spawn(log.follow(docker.clone(), own.clone()));
+        let tasks = vec![
+            Task(tokio::spawn(watch_end(
+                daemon.clone(),
+                own.clone(),
+                role,
+                sender,
+            ))),
+            Task(tokio::spawn(samples.take(docker.clone(), own, role))),
+        ];
+        let pid = found.state.as_ref().and_then(|state| state.pid);
+        Ok(Self {
+            daemon: daemon.clone(),
+            id: id.to_owned(),
+            pid: pid
+                .and_then(|pid| u32::try_from(pid).ok())
+                .filter(|pid| *pid > 0),
+            ports: published(&found),
+            facts: facts(role, image, &found),
+            ended,
+            log: Some(log),
+            tasks,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What is known of it now.
+    pub fn facts(&self) -> &ContainerFacts {
+        &self.facts
+    }
+
+    /// Its first process, as this machine numbers it.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The port of 127.0.0.1 that `port` of the container is published on. Absent where the
+    /// container ended at once.
+    pub fn host_port(&self, port: u16) -> Option<u16> {
+        let found = self.ports.iter().find(|(inside, _)| *inside == port);
+        found.map(|(_, outside)| *outside)
+    }
+
+    /// Resolves when it ends by itself, is removed by someone else, or its daemon is gone for good.
+    pub async fn exited(&self) -> String {
+        let mut ended = self.ended.clone();
+        let how = ended.wait_for(Option::is_some).await;
+        let how = how.ok().and_then(|how| how.clone());
+        match how {
+            Some(how) => how,
+            // The watcher ends only with the container's owner.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops and removes it: polite, then by force after `grace` or when `at_once` is cancelled.
+    pub async fn stop(mut self, grace: Duration, at_once: &CancellationToken) -> Ended {
+        let mut trouble = Vec::new();
+        let mut how = self.ended.borrow().clone();
+        if how.is_none() {
+            how = Some(self.end(grace, at_once, &mut trouble).await);
+        }
+        if let Some(mut log) = self.log.take() {
+            match timeout(LAST_LINES, &mut log).await {
+                Ok(Ok(Err(error))) => trouble.push(format!("{error:#}")),
+                Ok(_) => {}
+                Err(_) => log.abort(),
+            }
+        }
+        self.tasks.clear();
+        let inspected = self.daemon.docker.inspect_container(&self.id, None);
+        if let Ok(Ok(found)) = timeout(STEP_LIMIT, inspected).await {
+            note_end(&mut self.facts, &found);
+        }
+        if let Err(error) = remove(&self.daemon, &self.id).await {
+            trouble.push(format!(
+                "the container {} of {} could not be removed: {error:#}; `labrun clean` removes it",
+                short(&self.id),
+                self.facts.role
+            ));
+        }
+        Ended {
+            how: how.unwrap_or_default(),
+            facts: self.facts.clone(),
+            trouble,
+        }
+    }
+
+    async fn end(
+        &self,
+        grace: Duration,
+        at_once: &CancellationToken,
+        trouble: &mut Vec<String>,
+    ) -> String {
+        let began = Instant::now();
+        if let Err(error) = self.signal("SIGTERM").await {
+            trouble.push(format!("stopping {}: {error:#}", self.facts.role));
+        }
+        tokio::select! {
+            how = self.exited() => return how,
+            () = tokio::time::sleep(grace) => {}
+            () = at_once.cancelled() => {}
+        }
+        let killed = self.signal("SIGKILL").await;
+        match (killed, timeout(STEP_LIMIT, self.exited()).await) {
+            (_, Ok(_)) => format!("killed after {:.1} s", began.elapsed().as_secs_f64()),
+            (Err(error), Err(_)) => format!("could not be killed: {error:#}"),
+            (Ok(()), Err(_)) => "killed, and does not end".to_owned(),
+        }
+    }
+
+    async fn signal(&self, signal: &str) -> Result<()> {
+        let options = KillContainerOptions {
+            signal: signal.to_owned(),
+        };
+        let asked = self.daemon.docker.kill_container(&self.id, Some(options));
+        match timeout(STEP_LIMIT, asked).await {
+            Ok(Ok(())) => Ok(()),
+            // It is not running, or not there: what is wanted.
+            Ok(Err(error)) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            Ok(Err(error)) => Err(plain(error)),
+            Err(_) => anyhow::bail!("Docker does not answer"),
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take() {
+            log.abort();
+        }
+    }
+}
+
+/// The beginning of an id, as Docker shows it.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// Removes a container by force, with the volumes that it made. One that is gone is what is wanted;
+/// a daemon that is away is waited for a little.
+pub async fn remove(daemon: &Daemon, id: &str) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let options = RemoveContainerOptions {
+            v: true,
+            force: true,
+            link: false,
+        };
+        let asked = daemon.docker.remove_container(id, Some(options));
+        let error = match timeout(STEP_LIMIT, asked).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if status(&error) == Some(404) => return Ok(()),
+            // Another removal runs.
+            Ok(Err(error)) if status(&error) == Some(409) => plain(error),
+            Ok(Err(error)) if status(&error).is_some() => return Err(plain(error)),
+            Ok(Err(error)) => plain(error),
+            Err(_) => anyhow::anyhow!("Docker does not answer"),
+        };
+        if began.elapsed() > AWAY_LIMIT {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Tells `sender` once the container has ended. A connection that breaks is made again: a daemon
+/// may be restarted under containers that live on.
+async fn watch_end(
+    daemon: Daemon,
+    id: String,
+    role: &'static str,
+    sender: watch::Sender<Option<String>>,
+) {
+    let mut away = None;
+    let how = loop {
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        let began = Instant::now();
+        let answer = daemon
+            .docker
+            .wait_container(&id, Some(options))
+            .next()
+            .await;
+        let broken = match answer {
+            Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => {
+                break said(&daemon, &id, role).await;
+            }
+            Some(Err(error)) if status(&error) == Some(404) => {
+                break format!("the container of {role} was removed by someone else");
+            }
+            Some(Err(error)) => format!("{:#}", plain(error)),
+            None => "the connection ended".to_owned(),
+        };
+        if began.elapsed() > AWAY_LIMIT {
+            // It was there until now.
+            away = None;
+        }
+        let since = *away.get_or_insert_with(Instant::now);
+        if since.elapsed() > AWAY_LIMIT {
+            break format!(
+                "Docker at `{}` has not answered for {} s ({broken}), so that nothing is known of \
+                 the container of {role}",
+                daemon.host,
+                AWAY_LIMIT.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    // Nobody listens any more when its owner is gone.
+    let _nobody = sender.send(Some(how));
+}
+
+/// How it ended, in words.
+async fn said(daemon: &Daemon, id: &str, role: &str) -> String {
+    let found = daemon.docker.inspect_container(id, None).await;
+    let state = found.ok().and_then(|found| found.state).unwrap_or_default();
+    format!("the container of {role} {}", end_of(&state))
+}
+
+fn end_of(state: &ContainerState) -> String {
+    let code = state.exit_code.unwrap_or_default();
+    let error = state.error.as_deref().filter(|error| !error.is_empty());
+    match (state.oom_killed, code, error) {
+        (Some(true), ..) => {
+            "was killed by the kernel: out of memory (raise `memory` in [server])".to_owned()
+        }
+        (_, _, Some(error)) => format!("failed: {error}"),
+        (_, 143, _) => "was terminated".to_owned(),
+        (_, 129..=159, _) => format!("ended by signal {}", code - 128),
+        _ => format!("exited with code {code}"),
+    }
+}
+
+fn facts(role: &'static str, image: &Image, found: &ContainerInspectResponse) -> ContainerFacts {
+    let state = found.state.as_ref();
+    ContainerFacts {
+        role,
+        image: image.name.clone(),
+        image_id: found.image.clone().unwrap_or_else(|| image.id.clone()),
+        digest: image.digest.clone(),
+        started_at: state.and_then(|state| state.started_at.clone()),
+        ..ContainerFacts::default()
+    }
+}
+
+fn note_end(facts: &mut ContainerFacts, found: &ContainerInspectResponse) {
+    facts.restart_count = found.restart_count.unwrap_or(0);
+    let Some(state) = &found.state else { return };
+    facts.oom_killed = state.oom_killed.unwrap_or(false);
+    facts.started_at.clone_from(&state.started_at);
+    if state.running != Some(true) {
+        facts.exit_code = state.exit_code;
+        facts.finished_at.clone_from(&state.finished_at);
+    }
+}
+
+/// Published ports: the container's and this machine's.
+fn published(found: &ContainerInspectResponse) -> Vec<(u16, u16)> {
+    let ports = found
+        .network_settings
+        .as_ref()
+        .and_then(|settings| settings.ports.clone())
+        .unwrap_or_default();
+    let mut all = Vec::new();
+    for (inside, bindings) in ports {
+        let inside = inside.split('/').next().and_then(|port| port.parse().ok());
+        let outside = bindings.into_iter().flatten();
+        let outside = outside.filter_map(|binding| binding.host_port?.parse().ok());
+        all.extend(inside.zip(outside.into_iter().next()));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_its_cause() {
+        let state = |code, oom_killed, error: &str| ContainerState {
+            exit_code: Some(code),
+            oom_killed: Some(oom_killed),
+            error: Some(error.to_owned()),
+            ..ContainerState::default()
+        };
+        assert_eq!(end_of(&state(3, false, "")), "exited with code 3");
+        assert_eq!(end_of(&state(139, false, "")), "ended by signal 11");
+        assert_eq!(end_of(&state(143, false, "")), "was terminated");
+        assert!(end_of(&state(137, true, "")).contains("out of memory"));
+        assert!(end_of(&state(127, false, "no such file")).contains("no such file"));
+    }
+}

@@ -1,0 +1,295 @@
+//! vLLM in a container of this machine's Docker, with the sidecars that its tier needs: a Redis, an
+//! LMCache server. Everything carries labels, so that what a killed labrun leaves is found again.
+
+mod body;
+pub mod container;
+pub mod daemon;
+pub mod gpu_memory;
+pub mod image;
+pub mod labels;
+mod launch;
+mod logs;
+mod secrets;
+mod stats;
+pub mod sweep;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, select_all};
+use tokio_util::sync::CancellationToken;
+
+use super::control::Endpoint;
+use super::group::Stopped;
+use super::render::Rendered;
+use super::{LMCACHE_LOG, LaunchScope, Server};
+use crate::config::Settings;
+use crate::matrix::Cell;
+use crate::plan::docker_spec::{DockerSpec, Gpus};
+use crate::plan::server::LmcacheMode;
+use crate::plan::tier::TierKind;
+use container::{Container, ContainerFacts};
+use daemon::Daemon;
+use gpu_memory::GpuMemory;
+use launch::Launch;
+use secrets::Secrets;
+
+/// Name of the standard error of the LMCache server's container in a server's folder.
+pub const LMCACHE_STDERR_LOG: &str = "lmcache_server.stderr.log";
+/// Name of the Redis container's log in a server's folder.
+pub const REDIS_LOG: &str = "redis_server.log";
+/// Redis as the cell's other containers reach it.
+const REDIS_URL: &str = "redis://labrun-redis:6379";
+/// A sidecar has nothing to finish once the engine is gone.
+const SIDECAR_GRACE: Duration = Duration::from_secs(5);
+
+/// A server in containers of its own.
+#[derive(Debug)]
+pub struct Dockered {
+    addresses: Addresses,
+    parts: Parts,
+}
+
+/// Where a server's containers answer, as this machine reaches them.
+#[derive(Debug)]
+struct Addresses {
+    endpoint: Endpoint,
+    lmcache_url: Option<String>,
+    redis_url: Option<String>,
+}
+
+/// What was made so far, in the order of its making. All of it is removed, whatever happens.
+#[derive(Debug)]
+struct Parts {
+    daemon: Daemon,
+    containers: Vec<Container>,
+    network: Option<String>,
+    secrets: Option<Secrets>,
+    gpu_memory: Option<GpuMemory>,
+}
+
+fn spec_of(cell: &Cell) -> Result<&DockerSpec> {
+    let spec = cell.resolved.server.docker.as_ref();
+    spec.context("the plan says nothing of a container")
+}
+
+/// Whether the cell has a Redis container of its own.
+fn has_own_redis(cell: &Cell) -> bool {
+    let spec = cell.resolved.server.docker.as_ref();
+    cell.tier.kind == TierKind::Redis && spec.is_some_and(|spec| !spec.redis_image.is_empty())
+}
+
+/// Whether the cell has an LMCache server beside vLLM.
+fn has_lmcache_server(cell: &Cell) -> bool {
+    cell.tier.kind.uses_lmcache() && cell.resolved.server.lmcache == LmcacheMode::MultiProcess
+}
+
+/// The URL to render for the redis tier of `cell`, where it has a Redis container of its own.
+pub fn redis_url(cell: &Cell) -> Option<&'static str> {
+    has_own_redis(cell).then_some(REDIS_URL)
+}
+
+/// The containers that a launch would start.
+pub fn describe(cell: &Cell) -> String {
+    let Ok(spec) = spec_of(cell) else {
+        return String::new();
+    };
+    let mut lines = Vec::new();
+    if has_own_redis(cell) {
+        lines.push(format!("container of `{}`: redis-server", spec.redis_image));
+    }
+    if has_lmcache_server(cell) {
+        let own = super::process::arguments(&cell.resolved.server.lmcache_args).join(" ");
+        let command = spec.lmcache_command.join(" ");
+        lines.push(format!(
+            "container of `{}`: {command} {own}",
+            lmcache_image(spec)
+        ));
+    }
+    let arguments = if spec.simulator {
+        "sim".to_owned()
+    } else {
+        let own = super::process::arguments(&cell.resolved.server.args).join(" ");
+        format!("{} {own}", cell.resolved.model)
+    };
+    lines.push(format!(
+        "container of `{}`: {} {arguments}",
+        spec.image,
+        spec.command.join(" ")
+    ));
+    lines.join("\n  ")
+}
+
+/// Checks what can be known before anything is started.
+pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
+    let spec = spec_of(cell)?;
+    let url = settings.redis.url.as_str();
+    let is_here = url.is_empty()
+        || ["127.0.0.1", "localhost", "[::1]"]
+            .iter()
+            .any(|name| url.contains(name));
+    ensure!(
+        cell.tier.kind != TierKind::Redis
+            || has_own_redis(cell)
+            || spec.simulator
+            || body::is_on_host(spec)
+            || !is_here,
+        "no container reaches `redis.url` ({}); set `redis_image` in [server] for a Redis of the \
+         cell's own, a `redis.url` that containers reach, or `network = \"host\"`",
+        if url.is_empty() {
+            "not set".to_owned()
+        } else {
+            super::redis::shown(url)
+        }
+    );
+    Ok(())
+}
+
+fn lmcache_image(spec: &DockerSpec) -> &str {
+    if spec.lmcache_image.is_empty() {
+        &spec.image
+    } else {
+        &spec.lmcache_image
+    }
+}
+
+/// The id of the image that the cell's server would run from now; absent where it is still to be
+/// pulled, or Docker does not answer.
+pub fn image_id(cell: &Cell) -> Option<String> {
+    let name = spec_of(cell).ok()?.image.clone();
+    // A thread of its own, since the caller may be within a runtime or not.
+    let asked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .ok()?;
+        runtime.block_on(async {
+            let daemon = Daemon::connect().await.ok()?;
+            image::inspect(&daemon, &name).await.ok().flatten()
+        })
+    });
+    Some(asked.join().ok().flatten()?.id)
+}
+
+/// Starts the containers of `cell`, sidecars first, each healthy before the next. Where one cannot
+/// be started, all are removed again.
+pub async fn launch(
+    cell: &Cell,
+    rendered: Option<&Rendered>,
+    scope: LaunchScope<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Dockered> {
+    let spec = spec_of(cell)?;
+    let daemon = Daemon::connect().await?;
+    daemon.check_is_local()?;
+    sweep::remove_own(&daemon, scope.mark).await?;
+    let mut parts = Parts {
+        daemon,
+        containers: Vec::new(),
+        network: None,
+        secrets: None,
+        gpu_memory: (spec.gpus != Gpus::None).then(GpuMemory::now).flatten(),
+    };
+    let launch = Launch {
+        cell,
+        spec,
+        rendered,
+        scope,
+    };
+    match launch.all(&mut parts, say).await {
+        Ok(addresses) => Ok(Dockered { addresses, parts }),
+        Err(error) => {
+            let words = Box::pin(parts.last_words(scope.folder)).await;
+            Err(if words.is_empty() {
+                error
+            } else {
+                error.context(words)
+            })
+        }
+    }
+}
+
+impl Parts {
+    /// Stops and removes all, the engine first. What a container said last is in the logs by then.
+    async fn stop(mut self, grace: Duration, at_once: &CancellationToken) -> Stopped {
+        let mut stopped = Stopped::default();
+        let mut grace = grace;
+        while let Some(container) = self.containers.pop() {
+            let ended = container.stop(grace, at_once).await;
+            grace = grace.min(SIDECAR_GRACE);
+            if stopped.how.is_empty() {
+                stopped.how = ended.how;
+            }
+            stopped.containers.push(ended.facts);
+            stopped.warnings.extend(ended.trouble);
+        }
+        if let Some(network) = self.network.take()
+            && let Err(error) = sweep::remove_network(&self.daemon, &network).await
+        {
+            stopped.warnings.push(format!(
+                "the network `{network}` could not be removed: {error:#}; `labrun clean` removes it"
+            ));
+        }
+        if let Some(before) = self.gpu_memory.take() {
+            stopped
+                .warnings
+                .extend(before.wait_until_free(at_once).await);
+        }
+        stopped
+    }
+
+    /// Removes all after a launch that failed. Returns the last lines of a sidecar's log.
+    async fn last_words(self, folder: &Path) -> String {
+        let at_once = CancellationToken::new();
+        at_once.cancel();
+        Box::pin(self.stop(Duration::ZERO, &at_once)).await;
+        let lines = [LMCACHE_STDERR_LOG, LMCACHE_LOG, REDIS_LOG]
+            .iter()
+            .flat_map(|name| super::log::tail(&folder.join(name), 5));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Server for Dockered {
+    fn endpoint(&self) -> &Endpoint {
+        &self.addresses.endpoint
+    }
+
+    fn lmcache_url(&self) -> Option<&str> {
+        self.addresses.lmcache_url.as_deref()
+    }
+
+    fn processes(&self) -> Vec<(&'static str, u32)> {
+        let all = self.parts.containers.iter();
+        all.filter_map(|container| Some((container.facts().role, container.pid()?)))
+            .collect()
+    }
+
+    fn containers(&self) -> Vec<ContainerFacts> {
+        self.parts
+            .containers
+            .iter()
+            .map(|container| container.facts().clone())
+            .collect()
+    }
+
+    fn redis_url(&self) -> Option<&str> {
+        self.addresses.redis_url.as_deref()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, String> {
+        let all = self.parts.containers.iter();
+        let ends = all.map(|container| container.exited().boxed());
+        select_all(ends).map(|(how, ..)| how).boxed()
+    }
+
+    fn stop(
+        self: Box<Self>,
+        grace: Duration,
+        at_once: CancellationToken,
+    ) -> BoxFuture<'static, Stopped> {
+        async move { Box::pin(self.parts.stop(grace, &at_once)).await }.boxed()
+    }
+}

@@ -1,0 +1,126 @@
+//! A server under profilers: its command line, arguments and environment, for whoever starts it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::plan::profile_spec::{ProfileSpec, Profiler};
+
+/// Nsight Systems' program.
+pub const NSYS: &str = "nsys";
+
+/// Name of the folder of reports in a run's folder.
+const REPORTS: &str = "profiles";
+
+/// Where the reports of a server go, from its folder `<run>/servers/<number>`, which does not
+/// outlive it: `<run>/profiles/server-<number>`, to which profilers add their extensions.
+pub fn reports(server_folder: &Path) -> PathBuf {
+    let run = server_folder.ancestors().nth(2).unwrap_or(server_folder);
+    let number = server_folder.file_name().unwrap_or_default();
+    let mut name = OsString::from("server-");
+    name.push(number);
+    run.join(REPORTS).join(name)
+}
+
+/// The arguments of `vllm serve` that profiling takes. `reports` is an absolute path.
+pub fn vllm_arguments(profile: &ProfileSpec, reports: &Path) -> Vec<String> {
+    let config = match profile.profiler {
+        Profiler::Cuda => json!({"profiler": "cuda"}),
+        Profiler::Torch => json!({"profiler": "torch", "torch_profiler_dir": reports}),
+    };
+    let mut all = vec!["--profiler-config".to_owned(), config.to_string()];
+    if profile.layerwise_nvtx {
+        all.push("--enable-layerwise-nvtx-tracing".to_owned());
+    }
+    all
+}
+
+/// The environment that profiling takes.
+pub fn environment(profile: &ProfileSpec) -> &'static [(&'static str, &'static str)] {
+    if profile.nsys {
+        &[
+            // nsys cannot follow workers that are forked after CUDA was touched.
+            ("VLLM_WORKER_MULTIPROC_METHOD", "spawn"),
+            ("VLLM_NVTX_SCOPES_FOR_PROFILING", "1"),
+        ]
+    } else {
+        &[]
+    }
+}
+
+/// `line` under `nsys profile`, where the plan asks for it; for a container, `reports` is a path in
+/// it. The report holds what runs between /start_profile and /stop_profile, each time anew.
+pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<OsString> {
+    if !profile.nsys {
+        return line;
+    }
+    let mut wrapped: Vec<OsString> = [
+        NSYS,
+        "profile",
+        "--trace-fork-before-exec=true",
+        "--cuda-graph-trace=node",
+        "--capture-range=cudaProfilerApi",
+        "--capture-range-end=repeat",
+        "--force-overwrite=true",
+    ]
+    .map(OsString::from)
+    .into();
+    wrapped.push(format!("--trace={}", profile.trace.join(",")).into());
+    let mut output = OsString::from("--output=");
+    output.push(reports);
+    wrapped.push(output);
+    wrapped.extend(profile.nsys_args.iter().map(OsString::from));
+    wrapped.extend(line);
+    wrapped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_wrapped_as_vllm_documents_it() {
+        let profile = ProfileSpec {
+            nsys_args: vec!["--gpu-metrics-devices=all".to_owned()],
+            layerwise_nvtx: true,
+            ..ProfileSpec::default()
+        };
+        let reports = reports(Path::new("/r/run/servers/2"));
+        let line = wrap(&profile, vec!["vllm".into(), "serve".into()], &reports);
+        let text: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+        assert_eq!(
+            text.join(" "),
+            "nsys profile --trace-fork-before-exec=true --cuda-graph-trace=node \
+             --capture-range=cudaProfilerApi --capture-range-end=repeat --force-overwrite=true \
+             --trace=cuda,nvtx,osrt --output=/r/run/profiles/server-2 --gpu-metrics-devices=all \
+             vllm serve"
+        );
+        assert_eq!(
+            vllm_arguments(&profile, &reports),
+            [
+                "--profiler-config",
+                "{\"profiler\":\"cuda\"}",
+                "--enable-layerwise-nvtx-tracing"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_nsys_the_line_stays() {
+        let profile = ProfileSpec {
+            nsys: false,
+            profiler: Profiler::Torch,
+            ..ProfileSpec::default()
+        };
+        assert_eq!(
+            wrap(&profile, vec!["vllm".into()], Path::new("/x")),
+            ["vllm"]
+        );
+        assert!(environment(&profile).is_empty());
+        assert_eq!(
+            vllm_arguments(&profile, Path::new("/x"))[1],
+            "{\"profiler\":\"torch\",\"torch_profiler_dir\":\"/x\"}"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! `[profile]`: the server under a fake `nsys` that runs what it is given, and a real one's traces.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::Lab;
+
+const PLAN: &str = r#"
+name = "p"
+model = "m"
+[matrix]
+tier = ["baseline"]
+prompt_len = [512]
+gen_len = [4]
+concurrency = [1]
+label = ["rag"]
+[run]
+requests = 2
+states = ["cold", "gpu"]
+canaries = 0
+[workload.rag]
+kind = "shared-prefix"
+[server]
+launcher = "process"
+ready_timeout_s = 60
+[server.args]
+enforce-eager = true
+[profile]
+layerwise_nvtx = true
+trace = ["cuda", "nvtx"]
+"#;
+
+/// Tells how it was called, then becomes what it was given.
+const NSYS: &str = r#"#!/bin/sh
+echo "nsys: $*" >> "$LAB/calls"
+while [ "${1##*/}" != vllm ]; do shift; done
+exec "$@"
+"#;
+
+/// Tells how it was called, then becomes a simulator on the port that it was given.
+const VLLM: &str = r#"#!/bin/sh
+echo "vllm: $*" >> "$LAB/calls"
+echo "workers: $VLLM_WORKER_MULTIPROC_METHOD" >> "$LAB/calls"
+while [ "$1" != --port ]; do shift; done
+exec "$LABRUN" sim --model m --port "$2"
+"#;
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    for (name, script) in [("nsys", NSYS), ("vllm", VLLM)] {
+        let path = lab.write(&format!("bin/{name}"), script);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
+    lab.write("plan.toml", PLAN);
+    lab
+}
+
+const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
+
+#[test]
+fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_told() {
+    let lab = lab();
+    let path = std::env::var("PATH").unwrap();
+    let mut command = lab.command(&RUN);
+    command
+        .env("PATH", format!("{}:{path}", lab.path("bin").display()))
+        .env("LAB", lab.path(""))
+        .env("LABRUN", env!("CARGO_BIN_EXE_labrun"));
+    crate::support::Ended::of(&command.output().unwrap()).expect_code(0);
+    let calls = lab.read("calls");
+    let reports = lab.path("out/profiles/server-1");
+    let nsys = format!(
+        "nsys: profile --trace-fork-before-exec=true --cuda-graph-trace=node \
+         --capture-range=cudaProfilerApi --capture-range-end=repeat --force-overwrite=true \
+         --trace=cuda,nvtx --output={} bin/vllm serve m",
+        reports.display()
+    );
+    assert!(calls.contains(&nsys), "{calls}");
+    for expected in [
+        "--enforce-eager",
+        "--profiler-config {\"profiler\":\"cuda\"} --enable-layerwise-nvtx-tracing",
+        "workers: spawn",
+    ] {
+        assert!(calls.contains(expected), "no `{expected}` in:\n{calls}");
+    }
+    assert!(reports.parent().unwrap().is_dir());
+    let (_, cell) = lab.cells().remove(0);
+    assert_eq!(
+        cell["passes"].as_array().unwrap().len(),
+        2,
+        "measured all the same"
+    );
+    let warnings = cell["warnings"].to_string();
+    assert!(
+        warnings.contains("not profiled: the server has no /start_profile"),
+        "{warnings}"
+    );
+    lab.assert_no_server_is_left();
+}
+
+#[test]
+fn a_missing_nsys_is_refused_before_anything_is_written() {
+    let lab = lab();
+    let mut command = lab.command(&RUN);
+    command.env("PATH", lab.path("empty"));
+    let ended = crate::support::Ended::of(&command.output().unwrap()).expect_code(2);
+    assert!(
+        ended.stderr.contains("`nsys` is not in PATH"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!lab.path("out").exists());
+}
+
+#[test]
+fn the_plan_shows_the_wrapped_line() {
+    let lab = lab();
+    let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
+    assert!(ended.stdout.contains("nsys profile"), "{}", ended.stdout);
+}
+
+/// The real vLLM on a CPU, whose platform has PyTorch's profiler only.
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn real_stack_a_real_vllm_is_profiled_around_each_window() {
+    let lab = Lab::new();
+    let plan = include_str!("../../plans/real_cpu.toml");
+    let plan: toml::Table = plan.parse().unwrap();
+    let server = |key: &str| toml::to_string(&plan["server"][key]).unwrap();
+    let text = format!(
+        "name = \"profiled\"\nmodel = {}\n[matrix]\ntier = [\"baseline\"]\nprompt_len = [600]\n\
+         gen_len = [4]\nconcurrency = [1]\nlabel = [\"rag\"]\n[run]\nrequests = 2\n\
+         states = [\"cold\", \"gpu\"]\nwarmup = 1\n[workload.rag]\nkind = \"shared-prefix\"\n\
+         [server]\nlauncher = \"process\"\nprompt_token_ids = {}\n[server.args]\n{}\n[server.env]\n{}\n\
+         [profile]\nnsys = false\nprofiler = \"torch\"\n",
+        plan["model"],
+        plan["server"]["prompt_token_ids"],
+        server("args"),
+        server("env"),
+    );
+    lab.write("plan.toml", &text);
+    let config = crate::real_stack::stack().join("labrun.toml");
+    let arguments = [
+        "plan.toml",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        "out",
+    ];
+    lab.labrun(&arguments).expect_code(0);
+    let (path, cell) = lab.cells().remove(0);
+    assert_eq!(cell["passes"].as_array().unwrap().len(), 2);
+    let warnings = cell["warnings"].to_string();
+    assert!(warnings.contains("\"profiled: "), "{warnings}");
+    assert!(!warnings.contains("not profiled"), "{warnings}");
+    let log = std::fs::read_to_string(path.join("server.log")).unwrap();
+    for route in ["POST /start_profile", "POST /stop_profile"] {
+        assert_eq!(log.matches(route).count(), 2, "{route}:\n{log}");
+    }
+    let traces = lab.files("out/profiles");
+    assert!(!traces.is_empty(), "PyTorch wrote no trace");
+    lab.assert_no_server_is_left();
+}

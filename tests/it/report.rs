@@ -1,0 +1,227 @@
+//! `labrun report` on runs that are made up: objectives, several runs, many cells.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use labrun::plan::state::CacheState;
+use labrun::record::frame::write_parquet;
+use labrun::record::schema::{
+    CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
+    ServerRecord, Source, Verdict, VerdictStatus,
+};
+
+use crate::support::Lab;
+
+const TIERS: [(&str, f64); 4] = [
+    ("baseline", 0.12),
+    ("cpu", 0.012),
+    ("disk", 0.035),
+    ("redis", 0.3),
+];
+
+/// A run folder of simulated cells: 4 tiers, these lengths and concurrencies, `repeats` times, each
+/// cold and from the tier, 24 requests of 16 tokens a pass.
+fn run_folder(folder: &Path, lengths: &[u32], concurrencies: &[u32], repeats: u32) -> u32 {
+    let mut position = 0;
+    for (tier, per_token_ms) in TIERS {
+        for &prompt_len in lengths {
+            for &concurrency in concurrencies {
+                for repeat in 1..=repeats {
+                    position += 1;
+                    let coordinates = serde_json::json!({
+                        "label": "rag", "tier": tier, "prompt_len": prompt_len, "gen_len": 16,
+                        "concurrency": concurrency, "repeat": repeat,
+                    });
+                    let at = |per_token_ms: f64| {
+                        20.0 + per_token_ms * f64::from(prompt_len) * f64::from(concurrency).sqrt()
+                    };
+                    let cold = requests(CacheState::Cold, at(0.12), position);
+                    let warm = requests(CacheState::Tier, at(per_token_ms), position);
+                    let record = CellRecord {
+                        format: FORMAT,
+                        id: format!("rag-{tier}-p{prompt_len}-c{concurrency}-r{repeat}"),
+                        position,
+                        coordinates: serde_json::from_value(coordinates).unwrap(),
+                        identity: BTreeMap::new(),
+                        machine: BTreeMap::new(),
+                        source: Source::Simulated,
+                        model: "sim".to_owned(),
+                        outcome: CellOutcome::Completed,
+                        server: ServerRecord::default(),
+                        passes: vec![pass(CacheState::Cold), pass(CacheState::Tier)],
+                        warnings: vec![],
+                    };
+                    write(folder, &record, &[cold, warm].concat());
+                }
+            }
+        }
+    }
+    position
+}
+
+fn write(folder: &Path, record: &CellRecord, rows: &[RequestRow]) {
+    let cell = folder.join("cells").join(&record.id);
+    std::fs::create_dir_all(&cell).unwrap();
+    let json = serde_json::to_vec(record).unwrap();
+    std::fs::write(cell.join("cell.json"), json).unwrap();
+    write_parquet(rows, &cell.join("requests.parquet")).unwrap();
+}
+
+fn requests(state: CacheState, ttft_ms: f64, salt: u32) -> Vec<RequestRow> {
+    let row = |request: u32| {
+        let ttft_ms = ttft_ms * (0.8 + 0.02 * f64::from((request * 7 + salt) % 24));
+        let gaps_ms: Vec<f64> = (0..15)
+            .map(|at| 6.0 + f64::from((at * 5 + request) % 11))
+            .collect();
+        let e2e_ms = ttft_ms + gaps_ms.iter().sum::<f64>();
+        RequestRow {
+            state,
+            request,
+            intended_ms: 0.0,
+            sent_ms: 0.1,
+            lateness_ms: 0.1,
+            connect_ms: None,
+            ttft_ms: Some(ttft_ms),
+            e2e_ms: Some(e2e_ms),
+            tpot_ms: Some((e2e_ms - ttft_ms) / 15.0),
+            gaps_ms,
+            prompt_len: 1024,
+            gen_len: 16,
+            prompt_tokens: Some(1024),
+            cached_tokens: Some(0),
+            output_tokens: Some(16),
+            frames: 16,
+            coalesced_frames: 0,
+            outcome: RequestOutcome::Ok,
+            error: None,
+            http_status: Some(200),
+        }
+    };
+    (0..24).map(row).collect()
+}
+
+fn pass(state: CacheState) -> PassRecord {
+    // As many figures as a real pass has.
+    let named = |stem: &str, count: u32| {
+        let names = (0..count).map(|at| (format!("{stem}_{at}_tokens"), 123_456.0));
+        names.collect::<BTreeMap<_, _>>()
+    };
+    let ledger = LedgerRow {
+        path: "pcie-rx".to_owned(),
+        tokens: 24_576.0,
+        expected_bytes: Some(1.4e9),
+        moved_bytes: Some(1.4e9),
+        method: "simulated".to_owned(),
+    };
+    PassRecord {
+        state,
+        started_s: 0.0,
+        duration_s: 4.0,
+        corpus: String::new(),
+        counts: Counts {
+            sent: 24,
+            ok: 24,
+            failed: 0,
+            unfinished: 0,
+        },
+        errors: BTreeMap::new(),
+        verdict: Verdict {
+            status: VerdictStatus::Valid,
+            reasons: vec!["the connector served all expected tokens".to_owned()],
+        },
+        evidence: named("some_counter_of_the_engine", 24),
+        client: named("something_of_the_client", 8),
+        ledger: vec![ledger.clone(), ledger],
+        telemetry: vec![],
+        bottleneck: None,
+    }
+}
+
+#[test]
+fn objectives_are_columns_and_a_wrong_one_is_pointed_at() {
+    let lab = Lab::new();
+    run_folder(&lab.path("run"), &[1024], &[1], 1);
+    let ended = lab
+        .labrun(&["report", "run", "--slo", "ttft_p90=100ms,tpot=1s"])
+        .expect_code(0);
+    assert!(ended.stdout.contains("goodput"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("broken: TTFT p90 <= 100 ms"),
+        "{}",
+        ended.stdout
+    );
+    let html = lab.read("run/report.html");
+    assert!(html.contains("TTFT p90 &lt;= 100 ms; TPOT &lt;= 1000 ms"));
+    let csv = lab.read("run/summary.csv");
+    let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let at = head
+        .iter()
+        .position(|name| *name == "goodput_per_s")
+        .unwrap();
+    let warm_cpu = csv
+        .lines()
+        .find(|line| line.contains(",tier,1,1024,cpu,"))
+        .unwrap();
+    // 24 requests in 4 s.
+    assert_eq!(warm_cpu.split(',').nth(at), Some("6.000"));
+
+    let before = lab.files("run");
+    let ended = lab
+        .labrun(&["report", "run", "--slo", "ttft_p99=fast"])
+        .expect_code(2);
+    assert!(
+        ended.stderr.contains("column 10: the limit is a time"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(lab.files("run"), before);
+}
+
+#[test]
+fn several_runs_are_reported_together() {
+    let lab = Lab::new();
+    run_folder(&lab.path("a"), &[1024], &[1], 1);
+    run_folder(&lab.path("b"), &[1024], &[1], 1);
+    let ended = lab.labrun(&["report", "a", "b"]).expect_code(2);
+    assert!(ended.stderr.contains("--out"), "{}", ended.stderr);
+    lab.labrun(&["report", "a", "b", "--out", "both"])
+        .expect_code(0);
+    let csv = lab.read("both/comparison.csv");
+    // 48 requests a side: those of both runs.
+    assert!(
+        csv.lines()
+            .any(|line| line.contains(",cpu,simulated,compared,,48,48,48,48,")),
+        "{csv}"
+    );
+    assert!(
+        lab.read("both/report.html")
+            .contains("<title>a + b (simulated)</title>")
+    );
+    assert!(!lab.path("a/report.html").exists());
+}
+
+#[test]
+#[ignore = "needs a release build to be quick"]
+fn report_of_200_cells_is_small() {
+    let lab = Lab::new();
+    let cells = run_folder(
+        &lab.path("run"),
+        &[512, 1024, 2048, 4096, 8192],
+        &[1, 2, 4, 8, 16],
+        2,
+    );
+    assert_eq!(cells, 200);
+    let began = std::time::Instant::now();
+    lab.labrun(&["report", "run"]).expect_code(0);
+    let took = began.elapsed();
+    let bytes = lab.read("run/report.html").len();
+    println!(
+        "a report of 200 cells: {:.1} s, {:.2} MB",
+        took.as_secs_f64(),
+        bytes as f64 / 1e6
+    );
+    assert!(bytes < 5_000_000, "{bytes} bytes");
+    if let Some(keep) = std::env::var_os("LABRUN_KEEP_REPORT") {
+        std::fs::copy(lab.path("run/report.html"), keep).unwrap();
+    }
+}

@@ -1,0 +1,134 @@
+//! What runs keep of the machine beside the load.
+
+use crate::support::{Lab, SimPlan};
+use labrun::record::telemetry_frame::read_telemetry;
+use serde_json::Value;
+
+fn total(pass: &Value, source: &str, metric: &str) -> f64 {
+    let rows = pass["telemetry"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["source"] == source && row["metric"] == metric)
+        .unwrap_or_else(|| panic!("no {source} {metric} in {pass}"));
+    let total = row["total"].as_f64();
+    total.unwrap_or_else(|| panic!("{source} {metric} has no total: {row} in {pass}"))
+}
+
+#[test]
+fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["disk"]"#,
+        requests: 4,
+        ..SimPlan::default()
+    };
+    lab.run_sim(&plan).expect_code(0);
+    let cells = lab.cells();
+    let (path, cell) = &cells[0];
+    let passes = cell["passes"].as_array().unwrap();
+    for pass in passes {
+        let evidence = |name: &str| pass["evidence"][name].as_f64().unwrap();
+        // The engine's counters, read by samplers around the pass, are those of the evidence.
+        for (metric, name) in [
+            ("prompt_tokens", "server_prompt_tokens"),
+            ("output_tokens", "server_output_tokens"),
+        ] {
+            let ratio = total(pass, "engine", metric) / evidence(name);
+            assert!((ratio - 1.0).abs() < 0.02, "{metric}: {ratio}");
+        }
+        let share = pass["client"]["telemetry_cpu_share_percent"].as_f64();
+        assert!(share.unwrap() > 0.0);
+        let name = pass["bottleneck"]["name"].as_str().unwrap();
+        assert!(!name.is_empty() && pass["bottleneck"]["reasons"][0].is_string());
+    }
+    let read = total(&passes[1], "simulated", "disk_read");
+    let ratio = read / passes[1]["evidence"]["disk_read_bytes"].as_f64().unwrap();
+    assert!((ratio - 1.0).abs() < 0.02, "{ratio}");
+    let rows = read_telemetry(&path.join("telemetry.parquet")).unwrap();
+    for (at, pass) in passes.iter().enumerate() {
+        let from = pass["started_s"].as_f64().unwrap();
+        let to = from + pass["duration_s"].as_f64().unwrap();
+        let inside = rows
+            .iter()
+            .filter(|row| row.source == "disk" && row.time_s >= from && row.time_s <= to + 0.6);
+        assert!(inside.count() > 0, "pass {at} has readings of its own time");
+    }
+    assert!(
+        rows.iter().all(|row| row.source != "gpu"),
+        "a simulated server has no GPU of this machine"
+    );
+    let named = |kind: &str| {
+        let files = std::fs::read_dir(path).unwrap().flatten();
+        let found = files.map(|entry| entry.path()).find(|file| {
+            file.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(kind)
+        });
+        std::fs::read_to_string(found.unwrap()).unwrap()
+    };
+    let pcie = named("pcie_stats_");
+    assert!(pcie.starts_with("gpu,rxpci,txpci,"), "{pcie}");
+    assert!(pcie.contains(",simulated,"), "{pcie}");
+    assert!(named("disk_io_stats_").starts_with("device,read_mb_s,"));
+}
+
+#[test]
+fn telemetry_can_be_turned_off() {
+    let lab = Lab::new();
+    let config = lab.path("off.toml");
+    std::fs::write(&config, "[telemetry]\nenabled = false\n").unwrap();
+    let plan = lab.path("plan.toml");
+    let text = SimPlan {
+        tiers: r#"["baseline"]"#,
+        requests: 2,
+        ..SimPlan::default()
+    };
+    std::fs::write(&plan, text.text()).unwrap();
+    let out = lab.path("out");
+    lab.labrun(&[
+        plan.to_str().unwrap(),
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ])
+    .expect_code(0);
+    let cells = lab.cells();
+    let (path, cell) = &cells[0];
+    assert!(!path.join("telemetry.parquet").exists());
+    assert_eq!(cell["passes"][0]["telemetry"], Value::Array(Vec::new()));
+    assert_eq!(cell["passes"][0]["bottleneck"], Value::Null);
+}
+
+#[test]
+fn the_machine_alone_is_watched_and_its_own_cost_printed() {
+    let lab = Lab::new();
+    let out = lab.path("machine");
+    let replay = lab.path("replay.jsonl");
+    let ended = lab
+        .labrun(&[
+            "telemetry",
+            "--seconds",
+            "1",
+            "--out",
+            out.to_str().unwrap(),
+            "--record-replay",
+            replay.to_str().unwrap(),
+        ])
+        .expect_code(0);
+    assert!(ended.stdout.contains("% of one core"), "{}", ended.stdout);
+    let summary = lab.read("machine/summary.json");
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert!(summary["epoch_monotonic_s"].as_f64().unwrap() > 0.0);
+    assert!(summary["samplers_cpu_share_percent"].as_f64().unwrap() > 0.0);
+    let rows = read_telemetry(&out.join("telemetry.parquet")).unwrap();
+    assert!(rows.iter().any(|row| row.source == "cpu"));
+    let warnings = summary["warnings"].as_array().unwrap();
+    let about_gpus = warnings
+        .iter()
+        .filter(|text| text.as_str().unwrap().contains("no telemetry of GPUs"));
+    let has_driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
+    assert_eq!(about_gpus.count(), usize::from(!has_driver), "{warnings:?}");
+    lab.labrun(&["telemetry", "--seconds", "0"]).expect_code(2);
+}

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Opens a report.html in a real browser and checks that it stands alone and works.
+
+    tests/report/browser_check.py REPORT.html [FOLDER FOR SCREENSHOTS]
+
+Needs chromium (Debian: apt-get install chromium) and nothing else: it speaks the DevTools protocol
+over a pipe.
+"""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+class Browser:
+    """One headless browser with one page."""
+
+    def __init__(self, program, profile):
+        to_browser, self.to = os.pipe()
+        self.back, from_browser = os.pipe()
+
+        def wire():
+            # The browser reads commands from 3 and writes answers to 4; clear of each other first.
+            inward, outward = os.dup(to_browser), os.dup(from_browser)
+            os.dup2(inward, 3)
+            os.dup2(outward, 4)
+
+        self.process = subprocess.Popen(
+            [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+             "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe",
+             f"--user-data-dir={profile}"],
+            close_fds=False, preexec_fn=wire, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self.last, self.buffer, self.session, self.events = 0, b"", None, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ["Page", "Runtime", "Log", "Network"]:
+            self.call(f"{domain}.enable")
+
+    def message(self):
+        while b"\0" not in self.buffer:
+            part = os.read(self.back, 1 << 20)
+            if not part:
+                sys.exit("the browser is gone")
+            self.buffer += part
+        one, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(one)
+
+    def call(self, method, **params):
+        self.last += 1
+        request = {"id": self.last, "method": method, "params": params}
+        if self.session:
+            request["sessionId"] = self.session
+        data = json.dumps(request).encode() + b"\0"
+        while data:
+            data = data[os.write(self.to, data):]
+        while True:
+            message = self.message()
+            if message.get("id") == self.last:
+                if "error" in message:
+                    sys.exit(f"{method}: {message['error']}")
+                return message["result"]
+            self.events.append(message)
+
+    def open(self, url):
+        before = len(self.events)
+        self.call("Page.navigate", url=url)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
+            self.events.append(self.message())
+
+    def ask(self, script):
+        """The value of a JavaScript expression on the page."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        if "exceptionDetails" in result:
+            sys.exit(f"{script}: {result['exceptionDetails']}")
+        return result["result"].get("value")
+
+    def look(self, width, height, scheme):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setEmulatedMedia",
+                  features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+FAILED = []
+
+
+def check(what, holds, seen=""):
+    print(("ok     " if holds else "FAILED ") + what + (f": {seen}" if seen != "" else ""))
+    if not holds:
+        FAILED.append(what)
+
+
+COLUMN = """(function (click) {
+  var table = document.querySelector('#cells table.sortable');
+  var heads = Array.from(table.tHead.rows[0].cells);
+  var at = heads.findIndex(function (head) { return head.textContent.indexOf('TTFT p50 ms') === 0 ||
+                                                    head.textContent.indexOf('TTFT p50 s') === 0; });
+  for (var i = 0; i < click; i++) { heads[at].querySelector('button').click(); }
+  return Array.from(table.tBodies[0].rows).map(function (row) {
+    return parseFloat(row.cells[at].textContent); });
+})"""
+LIGHTNESS = """getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g)
+  .slice(0, 3).map(Number).reduce(function (a, b) { return a + b; })"""
+
+
+def main():
+    report = Path(sys.argv[1]).resolve()
+    shots = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not program:
+        sys.exit("no chromium in PATH")
+    with tempfile.TemporaryDirectory() as profile:
+        browser = Browser(program, profile)
+        try:
+            judge(browser, report.as_uri(), shots)
+        finally:
+            browser.stop()
+    sys.exit(1 if FAILED else 0)
+
+
+def judge(browser, url, shots):
+    def shoot(name):
+        if shots:
+            shots.mkdir(parents=True, exist_ok=True)
+            data = browser.call("Page.captureScreenshot", format="png")["data"]
+            (shots / f"{name}.png").write_bytes(base64.b64decode(data))
+
+    browser.look(1300, 1000, "light")
+    browser.open(url)
+    light = browser.ask(LIGHTNESS)
+    check("light where the system is light", light > 700, light)
+    check("the page does not scroll sideways at 1300",
+          browser.ask("document.documentElement.scrollWidth <= innerWidth"))
+    check("the answer is on the first screen",
+          browser.ask("document.querySelector('#answer table').getBoundingClientRect().bottom < 1000"))
+    figures = browser.ask("document.querySelectorAll('figure svg').length")
+    check("figures are part of the page", figures >= 2, figures)
+    shoot("light")
+    rows = browser.ask(COLUMN + "(0)")
+    up = browser.ask(COLUMN + "(1)")
+    check("a click sorts upwards", up == sorted(rows) and len(rows) > 1, len(rows))
+    down = browser.ask(COLUMN + "(1)")
+    check("another sorts downwards", down == sorted(rows, reverse=True))
+    browser.ask("document.getElementById('theme').click()")
+    check("the button makes it dark", browser.ask(LIGHTNESS) < 150)
+    opened = browser.ask("""(function () { var link = document.querySelector('#cells a.verdict');
+      link.click(); return link.hash; })()""")
+    check("a verdict leads to its evidence", browser.ask(f"document.querySelector('{opened}').open"), opened)
+    shoot("evidence")
+
+    browser.look(1300, 1000, "dark")
+    browser.open(url)
+    dark = browser.ask(LIGHTNESS)
+    check("dark where the system is dark", dark < 150, dark)
+    shoot("dark")
+    browser.look(390, 844, "light")
+    browser.open(url)
+    check("the page does not scroll sideways at 390",
+          browser.ask("document.documentElement.scrollWidth <= innerWidth"),
+          browser.ask("document.documentElement.scrollWidth"))
+    shoot("narrow")
+
+    complaints = [event["params"] for event in browser.events if event["method"] == "Runtime.exceptionThrown"
+                  or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")]
+    check("no error in the console", complaints == [], complaints or "")
+    asked = [event["params"]["request"]["url"] for event in browser.events
+             if event["method"] == "Network.requestWillBeSent"]
+    foreign = [one for one in asked if one.split("#")[0] != url]
+    check("nothing but the file is asked for", asked != [] and foreign == [], foreign or len(asked))
+    dialogs = [event for event in browser.events if event["method"] == "Page.javascriptDialogOpening"]
+    check("no dialog", dialogs == [])
+
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.look(1300, 1000, "light")
+    browser.open(url)
+    check("tables are there without scripts",
+          browser.ask("document.querySelectorAll('#cells tbody tr').length") == len(rows))
+    check("no dead button without scripts",
+          browser.ask("getComputedStyle(document.getElementById('theme')).display") == "none")
+    pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
+    check("it can be printed", pdf.startswith(b"%PDF") and len(pdf) > 20_000, f"{len(pdf)} bytes")
+    if shots:
+        (shots / "print.pdf").write_bytes(pdf)
+
+
+main()
