@@ -1,6 +1,7 @@
 //! Plan to ordered, fully resolved cells. Pure: no I/O, no clock.
 
 mod cells;
+pub mod controls;
 mod coordinates;
 pub mod inputs;
 mod partial;
@@ -100,6 +101,9 @@ impl Matrix {
             }
         }
         problems.extend(useless_includes(plan, &placed));
+        for (index, variant) in plan.variants.iter().enumerate() {
+            controls::place(plan, index, variant, &mut placed);
+        }
         let cells = placed.into_cells(!plan.axes.include.is_empty());
         if cells.is_empty() {
             problems.push(Problem {

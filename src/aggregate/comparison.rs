@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::aggregate::controls;
 use crate::aggregate::place::{BASELINE, Place, tier_order};
 use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
 use crate::aggregate::samples::{Passes, Samples};
@@ -123,6 +124,7 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
             .extend(others.map(|tier| contrast_sides(baseline, tier)));
         comparison.pools.extend(pools);
     }
+    controls::void(&mut comparison.rows);
     comparison
 }
 

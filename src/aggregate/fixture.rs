@@ -65,6 +65,13 @@ impl Bench {
 }
 
 impl LastCell<'_> {
+    /// Gives the cell another label, and an id to match.
+    pub(crate) fn labelled(self, label: &str) -> Self {
+        label.clone_into(&mut self.0.coordinates.label);
+        self.0.id = format!("{label}-{}", self.0.id);
+        self
+    }
+
     /// Adds a valid pass of 2 s with these requests.
     pub(crate) fn pass(self, state: CacheState, rows: &[RequestRow]) -> Self {
         let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as u64;

@@ -4,6 +4,7 @@
 
 mod break_even;
 mod comparison;
+mod controls;
 mod energy;
 #[cfg(test)]
 pub(crate) mod fixture;

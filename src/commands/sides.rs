@@ -176,7 +176,11 @@ fn side_of_commit(word: &str, commit: &str, places: Places<'_>) -> Result<Side> 
         }
     }
     let of_commit = |run: &PathBuf| {
-        let at = manifest(run)["plan"]["commit"].as_str().map(str::to_owned);
+        let plan = manifest(run)["plan"].take();
+        // Older manifests have it beside the plan's name, with a mark where there were changes.
+        let at = plan["repository"]["commit"]
+            .as_str()
+            .or(plan["commit"].as_str());
         at.is_some_and(|at| at.trim_end_matches("-dirty") == commit)
     };
     let found: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();

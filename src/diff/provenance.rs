@@ -79,7 +79,13 @@ pub(super) fn differences(
     b: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let differs = |name: &str| a.get(name) != b.get(name);
+    // What is not set and what one side does not know are not told apart.
+    let set = |side: &BTreeMap<String, String>, name: &str| {
+        let value = side.get(name).map(String::as_str).unwrap_or_default();
+        let empty = ["", "null", "[]", "{}"].contains(&value);
+        (!empty).then(|| value.to_owned())
+    };
+    let differs = |name: &str| set(a, name) != set(b, name);
     // What the plan says, a cell's identity says again.
     let repeated = |name: &str| {
         let plan = name.strip_prefix("identity.");
@@ -90,8 +96,8 @@ pub(super) fn differences(
         .filter(|name| differs(name) && !within(name, &VOLATILE) && !repeated(name))
         .map(|name| Difference {
             name: name.clone(),
-            a: a.get(name).map(|value| short(value)),
-            b: b.get(name).map(|value| short(value)),
+            a: set(a, name).map(|value| short(&value)),
+            b: set(b, name).map(|value| short(&value)),
         })
         .collect()
 }

@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use crate::diff::{CellKey, Diff, Measure, Outcome};
+use crate::diff::{CellKey, Diff, LeftOut, Measure, Outcome};
 
 /// Which way a change is out of bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +113,12 @@ impl Rule {
             }
         }
         let gone = diff.missing.iter().map(|key| (key, "missing".to_owned()));
-        let left_out = diff
-            .left_out
-            .iter()
-            .filter(|left| left.whole && left.side == 1);
+        // What A could not show either was not lost.
+        let lost = |left: &&LeftOut| {
+            let in_a = |other: &LeftOut| other.side == 0 && other.whole && other.key == left.key;
+            left.whole && left.side == 1 && !diff.left_out.iter().any(in_a)
+        };
+        let left_out = diff.left_out.iter().filter(lost);
         let left_out = left_out.map(|left| (&left.key, left.reason.clone()));
         for (key, why) in gone.chain(left_out).filter(|(key, _)| self.concerns(key)) {
             all.push(fired(format!(

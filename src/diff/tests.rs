@@ -161,6 +161,9 @@ fn only_valid_cells_enter_and_lost_ones_make_a_rule_fire() {
         "long_context cpu tier p1024 g4 c1: cannot be judged: invalid: nothing was loaded in b";
     assert_eq!(why("ttft_p50 > 5%", &diff), [lost]);
     assert!(why("ttft_p50 > 5% where tier=baseline", &diff).is_empty());
+    // What was not valid before either was not lost.
+    let neither = compare(&b, &b, &options()).unwrap();
+    assert!(why("ttft_p50 > 5%", &neither).is_empty());
     let none = "cannot be judged: of 0 cells that it is about, none has samples enough of ttft_p50";
     assert_eq!(why("ttft_p50 > 5% where tier=redis", &diff), [none]);
 

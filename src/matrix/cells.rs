@@ -191,7 +191,7 @@ mod tests {
         let text = format!(
             "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"baseline\", \"cpu\"]\n\
              prompt_len = [{}]\ngen_len = [{}]\nconcurrency = [1, 2]\nlabel = [\"rag\"]\n\
-             [run]\nrepeats = 10\n[workload.rag]\nkind = \"shared-prefix\"\n\
+             [run]\nrepeats = 10\ncontrols = false\n[workload.rag]\nkind = \"shared-prefix\"\n\
              [server]\nlauncher = \"process\"\n",
             axis(10),
             axis(10)

@@ -10,7 +10,7 @@ use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
 /// Keys of `[run]` that say how much is run and when to stop, and change no cell.
-const RUN_ONLY: [&str; 2] = ["repeats", "pace"];
+const RUN_ONLY: [&str; 3] = ["controls", "repeats", "pace"];
 
 /// Keys of `[server]` that decide whether a cell fails, and not what it measures.
 const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];

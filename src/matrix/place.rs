@@ -93,6 +93,38 @@ pub(super) fn place(
     }
 }
 
+/// Adds one cell that comes after every load of its tier's server in the first round: the
+/// `number`th of those.
+pub(super) fn place_last(
+    plan: &Plan,
+    index: usize,
+    shared: Shared,
+    spot: Spot,
+    number: usize,
+    placed: &mut Placed,
+) {
+    let run = &plan.variants[index].resolved.run;
+    let turns = Turns::new(plan, run.seed, &shared.tier_name);
+    let turn = turns.in_round(spot.repeat.get());
+    let rank = rank(
+        run.order,
+        run.reuse,
+        index,
+        turn,
+        spot.repeat,
+        LAST + number,
+    );
+    let spot = Spot {
+        shared: placed.shared.len() as u32,
+        ..spot
+    };
+    placed.shared.push(shared);
+    placed.spots.push((rank, spot));
+}
+
+/// A place after every load's.
+const LAST: usize = (u32::MAX / 2) as usize;
+
 /// How often a cell is measured. With `aa` and no repeats, the first load of each variant is
 /// measured twice on the baseline, or else on the first tier: an A/A pair.
 fn repeats_of(plan: &Plan, variant: &Variant, tier: &str, load: usize) -> u32 {

@@ -6,7 +6,7 @@ use super::pace::Pace;
 use super::problem::suggestion;
 use super::reader::{Located, TableReader};
 use super::state::CacheState;
-use super::value::{array, non_negative, string, up_to, zero_up_to};
+use super::value::{array, boolean, non_negative, string, up_to, zero_up_to};
 use crate::units::{Repeat, RequestCount, Seed};
 
 /// In which order cells run. It changes what is measured, so it is the plan's.
@@ -50,6 +50,10 @@ pub struct RunSpec {
     /// Prompts asked one by one in each state, whose text must not change; 0 asks none, and then
     /// no tier can be proven.
     pub canaries: u32,
+    /// Whether each tier is also measured where offloading can win nothing; absent: on real
+    /// servers, not on the simulator.
+    #[serde(default)]
+    pub controls: Option<bool>,
     /// Limits of time, pauses, and how many repeats.
     #[serde(default)]
     pub pace: Pace,
@@ -93,6 +97,7 @@ impl RunSpec {
         };
         count("warmup", &mut spec.warmup);
         count("canaries", &mut spec.canaries);
+        spec.controls = table.read("controls", boolean).map(|found| found.value);
         table.finish();
         spec
     }
@@ -111,6 +116,7 @@ impl Default for RunSpec {
             seed: Seed(42),
             warmup: 2,
             canaries: 2,
+            controls: None,
             pace: Pace::default(),
         }
     }

@@ -243,7 +243,7 @@ fn a_further_axis_names_any_key_of_the_plan() {
     let text = GOOD
         .replace(
             "[run]",
-            "\"server.args.max-num-batched-tokens\" = [2048, 8192]\n\n[run]",
+            "\"server.args.max-num-batched-tokens\" = [2048, 8192]\n\n[run]\ncontrols = false",
         )
         .replace("\"sim\"", "\"process\"");
     let plan = Plan::parse(&text, "t").unwrap();

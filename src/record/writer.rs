@@ -129,9 +129,18 @@ impl RunFolder {
 
 /// Makes what is in `aside` last, and gives it its name.
 fn put_in_place(aside: &Path, whole: &Path) -> Result<()> {
-    for entry in fs::read_dir(aside)? {
-        File::open(entry?.path())?.sync_all()?;
-    }
+    let paths = fs::read_dir(aside)?.map(|entry| Ok(entry?.path()));
+    let paths = paths.collect::<std::io::Result<Vec<_>>>()?;
+    // All at once: a journal commits them together, and the next cell waits for this.
+    std::thread::scope(|scope| {
+        let sync = |path| scope.spawn(move || File::open(path)?.sync_all());
+        let syncing: Vec<_> = paths.iter().map(sync).collect();
+        syncing.into_iter().try_for_each(|one| {
+            let panicked = |_| Err(std::io::Error::other("a thread panicked"));
+            one.join().unwrap_or_else(panicked)
+        })
+    })
+    .with_context(|| format!("syncing the files of `{}`", aside.display()))?;
     sync_folder(aside)?;
     fs::rename(aside, whole)
         .with_context(|| format!("renaming `{}` to `{}`", aside.display(), whole.display()))?;

@@ -175,3 +175,26 @@ kv_bytes_per_token = 8192
         }
     }
 }
+
+#[test]
+fn controls_are_measured_where_they_are_asked_for_and_enter_no_headline() {
+    let lab = Lab::new();
+    let with_controls = "warmup = 1\ncontrols = true\nstates = [\"cold\", \"gpu\", \"tier\"]";
+    let text = SimPlan::default().text();
+    lab.write("plan.toml", &text.replace("warmup = 1", with_controls));
+    let ended = lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let cells = lab.cells();
+    let labels = cells
+        .iter()
+        .map(|(_, cell)| cell["coordinates"]["label"].as_str().unwrap());
+    let controls: Vec<&str> = labels
+        .filter(|label| label.starts_with("control-"))
+        .collect();
+    assert_eq!((cells.len(), controls.len()), (6, 4), "two of each tier");
+    for (_, cell) in &cells {
+        for pass in cell["passes"].as_array().unwrap() {
+            assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
+        }
+    }
+    assert!(ended.stdout.contains("a control"), "{}", ended.stdout);
+}

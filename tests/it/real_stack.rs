@@ -1,6 +1,7 @@
 //! The whole job on a real vLLM and a real LMCache, as `tests/real-stack/install` makes them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::support::Lab;
 
@@ -139,9 +140,9 @@ fn only_cell(lab: &Lab) -> (String, String) {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes a quarter of an hour"]
-fn faults_of_the_real_stack_are_never_valid() {
-    // RAM answers for the disk: each of two documents is read once, and then kept in L1.
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn fault_ram_that_answers_for_the_disk_is_invalid() {
+    // Each of two documents is read once, and then kept in L1.
     let lab = Lab::new();
     lab.write("templates/retaining.j2", RETAINING);
     let text = plan(r#"["disk"]"#, r#"["cold", "tier"]"#)
@@ -161,8 +162,11 @@ fn faults_of_the_real_stack_are_never_valid() {
     let (verdict, said) = only_cell(&lab);
     assert!(verdict.contains("invalid"), "{said}");
     assert!(said.contains("RAM answered for the disk"), "{said}");
+}
 
-    // The tier is too small for the documents.
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn fault_a_tier_that_is_too_small_is_invalid() {
     let lab = Lab::new();
     let text = plan(r#"["cpu"]"#, r#"["cold", "tier"]"#)
         .replace(
@@ -177,8 +181,12 @@ fn faults_of_the_real_stack_are_never_valid() {
     let (verdict, said) = only_cell(&lab);
     assert!(verdict.contains("invalid"), "{said}");
     assert!(said.contains("expected tokens"), "{said}");
+}
 
-    // LMCache in vLLM's own process does not start on a CPU.
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn fault_a_degraded_lmcache_is_invalid() {
+    // In vLLM's own process LMCache does not start on a CPU.
     let lab = Lab::new();
     let text = plan(r#"["cpu"]"#, r#"["cold", "tier"]"#)
         .replace("lmcache  = \"multi-process\"", "lmcache  = \"in-process\"")
@@ -191,8 +199,11 @@ fn faults_of_the_real_stack_are_never_valid() {
     let (verdict, said) = only_cell(&lab);
     assert!(verdict.contains("invalid"), "{said}");
     assert!(said.contains("LMCache runs in degraded mode"), "{said}");
+}
 
-    // No route to reset the prefix cache.
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn fault_a_cache_that_cannot_be_reset_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["baseline"]"#, r#"["cold", "tier"]"#)
         .replace("[server.env]", "[server.env]\nVLLM_SERVER_DEV_MODE = \"0\"");
@@ -206,7 +217,7 @@ fn faults_of_the_real_stack_are_never_valid() {
 
 #[test]
 #[ignore = "needs tests/real-stack/install, and takes minutes"]
-fn a_killed_lmcache_server_of_the_real_stack_fails_the_cell() {
+fn fault_a_killed_lmcache_server_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["cpu"]"#, r#"["cold", "tier"]"#)
         .replace("requests = 10", "requests = 400")
@@ -224,10 +235,7 @@ fn a_killed_lmcache_server_of_the_real_stack_fails_the_cell() {
     let loads = || {
         lab.path("out/events.jsonl").is_file() && lab.read("out/events.jsonl").contains("\"load\"")
     };
-    assert!(crate::support::wait_until(
-        std::time::Duration::from_secs(900),
-        loads
-    ));
+    assert!(crate::support::wait_until(Duration::from_secs(900), loads));
     let servers = lab.servers();
     let is_lmcache = |pid: &&String| {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
@@ -245,4 +253,44 @@ fn a_killed_lmcache_server_of_the_real_stack_fails_the_cell() {
         "{said}"
     );
     lab.assert_no_server_is_left();
+}
+
+#[test]
+#[ignore = "needs tests/real-stack/install, and takes minutes"]
+fn fault_a_reset_that_is_refused_while_requests_run_fails_the_cell() {
+    let lab = Lab::new();
+    lab.write("real.toml", &plan(r#"["baseline"]"#, r#"["cold", "tier"]"#));
+    let config = stack().join("labrun.toml");
+    let config = config.to_str().unwrap();
+    let mut running = lab
+        .command(&["real.toml", "--config", config, "--out", "out"])
+        .spawn()
+        .unwrap();
+    let loads = || {
+        let events = lab.path("out/events.jsonl");
+        events.is_file() && lab.read("out/events.jsonl").contains("\"load\"")
+    };
+    assert!(crate::support::wait_until(Duration::from_secs(900), loads));
+    let port = lab.servers().iter().find_map(|pid| port_of(pid)).unwrap();
+    // Somebody else's long answer holds its blocks.
+    let body = r#"{"model":"tiny-llama","prompt":[20,21,22],"max_tokens":8000,"ignore_eos":true}"#;
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json";
+    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut long = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::io::Write::write_all(&mut long, request.as_bytes()).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+    let (_, said) = only_cell(&lab);
+    assert!(said.contains("/reset_prefix_cache was refused"), "{said}");
+    lab.assert_no_server_is_left();
+}
+
+/// The port that vLLM's front was told, where `pid` is that.
+fn port_of(pid: &str) -> Option<u16> {
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    let arguments: Vec<&str> = command.split('\0').collect();
+    arguments.contains(&"serve").then_some(())?;
+    let at = arguments
+        .iter()
+        .position(|argument| *argument == "--port")?;
+    arguments.get(at + 1)?.parse().ok()
 }

@@ -60,7 +60,8 @@ fn secrets_are_refused_wherever_a_plan_takes_free_values() {
 fn what_only_looks_like_a_secret_is_taken() {
     let more = "launcher = \"process\"\nargs.max-num-batched-tokens = 8\nargs.hf-token = true\n\
                 env.TOKENIZERS_PARALLELISM = \"false\"\nenv.URL = \"http://h/a@b\"";
-    assert_eq!(cells_of(&GOOD.replace(SIM, more)).len(), 16);
+    // Sixteen, and on a real server two controls a tier.
+    assert_eq!(cells_of(&GOOD.replace(SIM, more)).len(), 20);
 }
 
 #[test]

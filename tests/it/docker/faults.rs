@@ -2,28 +2,27 @@
 //! goes on, nothing is left behind.
 
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Docker, DockerPlan, docker, inspect_when_running};
-use crate::support::{Ended, Kill, Lab, wait_until};
+use crate::support::{Kill, Lab, wait_until};
 
 /// A plan's difference, and what its record must say.
-struct Case {
-    name: &'static str,
-    image: &'static str,
-    server: &'static str,
-    sim: Option<&'static str>,
-    run: &'static str,
-    phase: &'static str,
-    says: &'static str,
+pub struct Case {
+    pub name: &'static str,
+    pub image: &'static str,
+    pub server: &'static str,
+    pub sim: Option<&'static str>,
+    pub run: &'static str,
+    pub phase: &'static str,
+    pub says: &'static str,
     /// What stands in the quoted end of the logs.
-    log: &'static str,
+    pub log: &'static str,
 }
 
-const CASE: Case = Case {
+pub const CASE: Case = Case {
     name: "",
     image: r#"image = "labrun-test/sim""#,
     server: "",
@@ -65,7 +64,7 @@ fn check(cases: &[Case]) {
 }
 
 #[track_caller]
-fn assert_failed(case: &Case, cell: &Value) {
+pub fn assert_failed(case: &Case, cell: &Value) {
     let outcome = &cell["outcome"];
     assert_eq!(outcome["kind"], "failed", "{}: {cell}", case.name);
     assert_eq!(outcome["phase"], case.phase, "{}: {outcome}", case.name);
@@ -371,81 +370,4 @@ fn containers_that_someone_else_ends() {
         &cell,
     );
     docker.assert_as_before();
-}
-
-/// A small file system that is unmounted with the test.
-struct Small(std::path::PathBuf);
-
-impl Small {
-    fn mount(path: std::path::PathBuf, options: &str) -> Self {
-        std::fs::create_dir_all(&path).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "labrun-test"])
-            .arg(&path)
-            .status()
-            .unwrap();
-        assert!(mounted.success());
-        Self(path)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _busy = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-#[test]
-#[ignore = "needs Docker, and root to mount a small file system"]
-fn full_disks() {
-    let docker = Docker::new();
-    // The disk tier's folder: no file more fits.
-    let lab = Lab::new();
-    let small = Small::mount(lab.path("small"), "size=64k,nr_inodes=1");
-    let settings = format!("[paths]\nscratch = \"{}\"\n", small.0.display());
-    lab.write("box.toml", &settings);
-    let plan = DockerPlan {
-        matrix: r#"tier = ["disk", "cpu"]"#,
-        ..DockerPlan::default()
-    };
-    lab.write("plan.toml", &plan.text());
-    lab.labrun(&["plan.toml", "--out", "out", "--config", "box.toml"])
-        .expect_code(1);
-    let cells = lab.cells();
-    let of = |tier: &str| {
-        &cells
-            .iter()
-            .find(|(_, c)| c["coordinates"]["tier"] == tier)
-            .unwrap()
-            .1
-    };
-    let case = Case {
-        name: "the tier's disk is full",
-        says: "No space left on device",
-        ..CASE
-    };
-    assert_failed(&case, of("disk"));
-    assert_eq!(
-        of("cpu")["outcome"]["kind"],
-        "completed",
-        "the matrix goes on"
-    );
-    docker.assert_as_before();
-
-    // The run's own folder: what cannot be kept is not measured on, and nothing stays.
-    let lab = Lab::new();
-    let small = Small::mount(lab.path("out"), "size=2m");
-    let plan = DockerPlan {
-        server: r#"command = ["sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x; exec labrun \"$@\"", "sh"]"#,
-        ..DockerPlan::default()
-    };
-    let ended: Ended = plan.run(&lab);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("No space left on device"),
-        "{}",
-        ended.stderr
-    );
-    docker.assert_as_before();
-    drop(small);
 }

@@ -5,6 +5,7 @@
 mod clean;
 mod daemon_faults;
 mod faults;
+mod full_disks;
 mod matrix;
 mod proxy;
 mod secrets;

@@ -1,0 +1,129 @@
+//! A tier that wins where offloading can win nothing is compared nowhere.
+
+use std::collections::BTreeMap;
+
+use super::comparison::{Clarity, ComparisonRow, Contrast, Standing};
+use crate::matrix::controls::is_control;
+
+/// How many times as fast a tier may seem on a control before that is called a win: what differs
+/// between two servers of one kind.
+const MOST_SPEEDUP: f64 = 1.1;
+
+/// Withholds every comparison of a tier that wins on a control at the same further axes, and says
+/// why. A control's own row is kept out of headlines too.
+pub(super) fn void(rows: &mut [ComparisonRow]) {
+    let mut wins: BTreeMap<(String, BTreeMap<String, String>), String> = BTreeMap::new();
+    for row in rows.iter().filter(|row| is_control(&row.place.label)) {
+        if let Some(speedup) = win(row) {
+            let said = format!(
+                "{} seems {speedup:.2} times as fast as the baseline on `{}`, state `{}`, where \
+                 offloading can win nothing: something else differs between the two",
+                row.tier, row.place.label, row.place.state
+            );
+            let key = (row.tier.clone(), row.place.extra.clone());
+            wins.entry(key).or_insert(said);
+        }
+    }
+    for row in rows {
+        if is_control(&row.place.label) {
+            let shown = row.ttft.speedup.map_or_else(String::new, |speedup| {
+                format!(": TTFT {speedup:.2} times as good as the baseline's")
+            });
+            if row.standing == Standing::Compared {
+                withhold(row, format!("a control{shown}"));
+            }
+        } else if let Some(said) = wins.get(&(row.tier.clone(), row.place.extra.clone()))
+            && row.standing == Standing::Compared
+        {
+            withhold(row, said.clone());
+        }
+    }
+}
+
+/// The speedup of a control that is a win: clear, and more than two servers differ.
+fn win(row: &ComparisonRow) -> Option<f64> {
+    let ttft = &row.ttft;
+    let is_clear = ttft
+        .interval
+        .map_or(ttft.clarity == Clarity::Clear, |interval| {
+            interval.low > 1.0
+        });
+    ttft.speedup
+        .filter(|speedup| is_clear && *speedup > MOST_SPEEDUP)
+}
+
+fn withhold(row: &mut ComparisonRow, why: String) {
+    row.standing = Standing::Withheld(why);
+    for contrast in [&mut row.ttft, &mut row.e2e, &mut row.output] {
+        *contrast = Contrast {
+            difference: None,
+            speedup: None,
+            interval: None,
+            clarity: Clarity::Untested,
+            ..contrast.clone()
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::aggregate::comparison::{Standing, compare};
+    use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::matrix::controls::NO_REUSE;
+    use crate::plan::state::CacheState::Cold;
+
+    /// Two tiers that are twice as fast as the baseline, and what each takes on a control.
+    fn standings(cpu_on_control_ms: f64) -> Vec<(String, String, String)> {
+        let mut bench = Bench::new();
+        let around = |ms: f64| -> Vec<f64> { (0..12).map(|i| ms + f64::from(i)).collect() };
+        for (tier, ms) in [("baseline", 200.0), ("cpu", 100.0), ("disk", 100.0)] {
+            bench
+                .cell(tier, 1024, 1, 1)
+                .pass(Cold, &rows_of(&around(ms), 0));
+        }
+        let control = [
+            ("baseline", 200.0),
+            ("cpu", cpu_on_control_ms),
+            ("disk", 201.0),
+        ];
+        for (tier, ms) in control {
+            let cell = bench.cell(tier, 512, 1, 1).labelled(NO_REUSE);
+            cell.pass(Cold, &rows_of(&around(ms), 0));
+        }
+        let rows = compare(&bench.run()).unwrap().rows.into_iter();
+        rows.map(|row| {
+            let why = match row.standing {
+                Standing::Compared => "compared".to_owned(),
+                Standing::Withheld(why) => {
+                    assert_eq!((row.ttft.speedup, row.e2e.difference), (None, None));
+                    why
+                }
+            };
+            (row.place.label, row.tier, why)
+        })
+        .collect()
+    }
+
+    fn why<'a>(rows: &'a [(String, String, String)], label: &str, tier: &str) -> &'a str {
+        let found = rows.iter().find(|row| row.0 == label && row.1 == tier);
+        &found.unwrap().2
+    }
+
+    #[test]
+    fn a_win_on_a_control_voids_that_tiers_comparisons_alone() {
+        let rows = standings(100.0);
+        let said = why(&rows, "long_context", "cpu");
+        assert!(
+            said.contains("on `control-no-reuse`, state `cold`"),
+            "{said}"
+        );
+        assert_eq!(why(&rows, "long_context", "disk"), "compared");
+    }
+
+    #[test]
+    fn a_control_without_a_win_voids_nothing_and_is_no_headline() {
+        let rows = standings(195.0);
+        assert_eq!(why(&rows, "long_context", "cpu"), "compared");
+        assert!(why(&rows, NO_REUSE, "cpu").starts_with("a control: TTFT 1.0"));
+    }
+}
