@@ -13,7 +13,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.words { white-space: normal; overflow-wrap: anywhere; }
+td.words { white-space: normal; overflow-wrap: break-word; }
 .number { text-align: right; }
 tbody tr:hover { background: var(--soft); }
 .better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
