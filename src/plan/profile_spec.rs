@@ -87,6 +87,11 @@ impl ProfileSpec {
 
     fn check(&self, table: &TableReader<'_>, server: &ServerSpec) {
         match server.launcher {
+            Launcher::Docker if server.docker.as_ref().is_some_and(|spec| spec.simulator) => table
+                .problem(
+                    "[profile] profiles a server, and the simulator runs no kernels",
+                    "remove it, or `simulator`",
+                ),
             Launcher::Sim => table.problem(
                 "[profile] profiles a server, and the simulator runs no kernels",
                 "remove it, or use another `launcher`",

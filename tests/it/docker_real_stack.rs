@@ -19,6 +19,7 @@ gen_len = [8]
 concurrency = [2]
 label = ["rag"]
 [run]
+controls = false
 requests = 6
 order = "grouped"
 reuse = "server"

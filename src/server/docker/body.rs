@@ -15,6 +15,7 @@ use super::super::render::Rendered;
 use super::super::{LaunchScope, absolute, simulated};
 use super::image::Image;
 use super::labels::Labels;
+use super::profiled::Line;
 use super::secrets::{INSIDE, Secrets};
 use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
@@ -129,7 +130,19 @@ impl Basis<'_> {
         let arguments = arguments
             .into_iter()
             .map(|argument| argument.to_string_lossy().into_owned());
-        let mut body = self.body(image, role, &self.spec.command, arguments.collect());
+        let mut line = Line {
+            command: self.spec.command.clone(),
+            arguments: arguments.collect(),
+            binds: &mut binds,
+            environment: &mut environment,
+        };
+        if let Some(profile) = &self.cell.resolved.server.profile {
+            line = line.under(profile, self.scope.folder)?;
+        }
+        let Line {
+            command, arguments, ..
+        } = line;
+        let mut body = self.body(image, role, &command, arguments);
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);

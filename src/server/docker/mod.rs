@@ -9,6 +9,7 @@ pub mod image;
 pub mod labels;
 mod launch;
 mod logs;
+mod profiled;
 mod secrets;
 mod stats;
 pub mod sweep;

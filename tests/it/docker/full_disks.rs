@@ -35,7 +35,10 @@ fn full_disks() {
     // The disk tier's folder: no file more fits.
     let lab = Lab::new();
     let small = Small::mount(lab.path("small"), "size=64k,nr_inodes=1");
-    let settings = format!("[paths]\nscratch = \"{}\"\n", small.0.display());
+    let settings = format!(
+        "[paths]\nscratch = \"{}\"\n[limits]\nmin_free_mib = 0\n",
+        small.0.display()
+    );
     lab.write("box.toml", &settings);
     let plan = DockerPlan {
         matrix: r#"tier = ["disk", "cpu"]"#,
@@ -72,7 +75,9 @@ fn full_disks() {
         server: r#"command = ["sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x; exec labrun \"$@\"", "sh"]"#,
         ..DockerPlan::default()
     };
-    let ended: Ended = plan.run(&lab);
+    lab.write("plan.toml", &plan.text());
+    lab.write("box.toml", "[limits]\nmin_free_mib = 0\n");
+    let ended: Ended = lab.labrun(&["plan.toml", "--out", "out", "--config", "box.toml"]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(
         ended.stderr.contains("No space left on device"),

@@ -114,7 +114,7 @@ impl DockerPlan<'_> {
         };
         format!(
             "name = \"d\"\nmodel = \"m\"\n[matrix]\n{}\nprompt_len = [512]\ngen_len = [4]\n\
-             concurrency = [1]\nlabel = [\"rag\"]\n[run]\n{requests}\nwarmup = 0\ncanaries = 1\n{}\n\
+             concurrency = [1]\nlabel = [\"rag\"]\n[run]\n{requests}\nwarmup = 0\ncanaries = 1\ncontrols = false\n{}\n\
              [workload.rag]\nkind = \"shared-prefix\"\n[server]\nlauncher = \"docker\"\n{}\n\
              {pull}\nstop_grace_s = 5\n{}\n{sim}",
             self.matrix, self.run, self.image, self.server
