@@ -60,8 +60,12 @@ impl PassTelemetry {
 
 fn pcie_of(summaries: &[Summary]) -> Option<PcieBytes> {
     let methods = [
-        ("gpm", "pcie_rx_gpm", "pcie_tx_gpm"),
-        ("nvml-counters", "pcie_rx_counters", "pcie_tx_counters"),
+        ("gpm", "pcie_rx_gpm_payload", "pcie_tx_gpm_payload"),
+        (
+            "nvml-counters",
+            "pcie_rx_counters_payload",
+            "pcie_tx_counters_payload",
+        ),
     ];
     methods.into_iter().find_map(|(method, rx, tx)| {
         Some(PcieBytes {
@@ -131,7 +135,7 @@ impl Watch {
         let edge = telemetry.edge();
         let window = Window {
             from: began.asked,
-            to: telemetry.settle(edge).await,
+            to: telemetry.settle_all(edge).await,
         };
         let core = Window {
             from: began.read,
@@ -151,7 +155,7 @@ impl Watch {
         };
         let edge = telemetry.edge();
         // The readings of the edge come a moment after it, and all up to them is the pass's.
-        let to = telemetry.settle(edge).await;
+        let to = telemetry.settle_all(edge).await;
         let window = Window {
             from: began.asked,
             to,
@@ -264,16 +268,16 @@ mod tests {
             ..PassTelemetry::default()
         };
         let whole = telemetry(vec![
-            rate("pcie_rx_gpm", "0", 100.0, 0.99),
-            rate("pcie_rx_gpm", "1", 20.0, 1.0),
-            rate("pcie_tx_gpm", "0", 5.0, 1.0),
+            rate("pcie_rx_gpm_payload", "0", 100.0, 0.99),
+            rate("pcie_rx_gpm_payload", "1", 20.0, 1.0),
+            rate("pcie_tx_gpm_payload", "0", 5.0, 1.0),
         ]);
         let found = whole.pcie().unwrap();
         assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 5.0));
         assert_eq!(found.method, "gpm");
         let torn = telemetry(vec![
-            rate("pcie_rx_gpm", "0", 100.0, 0.5),
-            rate("pcie_tx_gpm", "0", 5.0, 1.0),
+            rate("pcie_rx_gpm_payload", "0", 100.0, 0.5),
+            rate("pcie_tx_gpm_payload", "0", 5.0, 1.0),
         ]);
         assert_eq!(torn.pcie(), None);
         let sampled = telemetry(vec![

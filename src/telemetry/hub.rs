@@ -11,6 +11,7 @@ use super::host::group::GroupSampler;
 use super::host::io::{self, IoSampler};
 use super::nvml::gauges::GaugeSampler;
 use super::nvml::live::{self, Live};
+use super::nvml::pcie::GPM_LAG;
 use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
 use super::nvml::{NvmlSource, ReadError};
@@ -79,6 +80,7 @@ pub struct Telemetry {
     slow: Duration,
     tier_disk: Option<String>,
     began: Duration,
+    watches_gpus: bool,
 }
 
 /// What samplers leave behind.
@@ -129,6 +131,7 @@ impl Telemetry {
             server_threads: Vec::new(),
             served: Served::default(),
             slow: settings.slow_interval(),
+            watches_gpus: false,
         };
         let interval = settings.interval();
         telemetry.add("io", move || Ok(Box::new(IoSampler::new(interval))));
@@ -191,6 +194,17 @@ impl Telemetry {
         self.threads.iter().chain(&self.server_threads)
     }
 
+    /// Waits as [`Self::settle`] does, and until what lags behind (GPM) tells of `edge` too. Returns
+    /// when the readings of `edge` were there.
+    pub async fn settle_all(&self, edge: Duration) -> Duration {
+        let settled = self.settle(edge).await;
+        if self.watches_gpus {
+            tokio::time::sleep(GPM_LAG).await;
+            self.settle(self.edge()).await;
+        }
+        settled
+    }
+
     fn add_gpu(&mut self, settings: &config::Telemetry, epoch: Instant, gpu: u32, target: &Target) {
         let open = {
             let recorder = target.recorder.clone();
@@ -202,6 +216,7 @@ impl Telemetry {
                 Ok(Box::new(live))
             }
         };
+        self.watches_gpus = true;
         let intervals = (settings.interval(), settings.pcie_interval());
         for methods in Method::chains(settings.pcie) {
             let open = open.clone();

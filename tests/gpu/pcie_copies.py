@@ -14,6 +14,7 @@ too. `compare` needs nothing but Python: it sums up `pcie_stats.csv` over each m
 import argparse
 import csv
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -218,7 +219,8 @@ def compare(args):
     methods = sorted({row["method"] for row in rows} - {"throughput"})
     if not methods:
         sys.exit("nothing told bytes over PCIe")
-    limits = {"gpm": 5.0, "counters": 10.0}
+    # The payload is what is known; the wire carries headers and requests besides.
+    limits = {"gpm_payload": 5.0, "counters_payload": 10.0}
     wrong, results = [], []
     for mode in copies["modes"]:
         begin = mode["begin_monotonic_s"] - epoch
@@ -236,12 +238,12 @@ def compare(args):
                 results.append(result)
                 told = f"{off:+.2f} %" if true else f"{seen / (end - begin) / 1e9:.3f} GB/s of overhead"
                 print(
-                    f"{mode['mode']:12} {way} {method:9} true {true / 1e9:7.2f} GB "
+                    f"{mode['mode']:12} {way} {method:16} true {true / 1e9:7.2f} GB "
                     f"seen {seen / 1e9:7.2f} GB {told} (covered {covered * 100:.1f} %)"
                 )
                 if covered < 0.95:
                     wrong.append(f"{mode['mode']} {way} by {method}: {covered:.0%} covered")
-                if true and abs(off) > limits[method]:
+                if true and abs(off) > limits.get(method, math.inf):
                     wrong.append(f"{mode['mode']} {way} by {method}: {off:+.2f} %")
             if args.dmon and true:
                 sums = dmon_bytes(args.dmon, copies["gpu"], mode["begin_unix_s"], end - begin)
@@ -251,7 +253,7 @@ def compare(args):
                      "seen_bytes": seen, "off_percent": (seen / true - 1) * 100}
                 )
                 print(
-                    f"{mode['mode']:12} {way} dmon      true {true / 1e9:7.2f} GB "
+                    f"{mode['mode']:12} {way} dmon             true {true / 1e9:7.2f} GB "
                     f"seen {seen / 1e9:7.2f} GB {(seen / true - 1) * 100:+.2f} %"
                 )
     if args.out:

@@ -14,6 +14,43 @@ const PATIENCE: u32 = 20;
 /// `nvmlDeviceGetPcieThroughput` blocks for two windows of 20 ms.
 const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How far GPM's answers trail the call: the driver's own samples are that much older. Found on an
+/// H100 (driver 580) by GPM beside the counters, at the edges of known copies.
+pub const GPM_LAG: Duration = Duration::from_millis(125);
+
+/// What a link carries besides payload. PCI Express moves at most 256 bytes a packet on these
+/// links, with about 20 bytes around a completion (reads into the GPU) and 24 around a write (out of
+/// it), and a read request out of the GPU for what comes in. Counters of an H100 agree with that
+/// within 0.6 %, over known copies; GPM tells 1.5 % less than the counters.
+#[derive(Clone, Copy, Debug)]
+struct Overhead {
+    /// Bytes on the wire for a byte of payload into the GPU.
+    rx: f64,
+    /// Bytes on the wire for a byte of payload out of the GPU.
+    tx: f64,
+    /// Bytes out of the GPU that ask for a byte into it.
+    requests: f64,
+}
+
+impl Overhead {
+    const COUNTERS: Self = Self {
+        rx: 1.078,
+        tx: 1.094,
+        requests: 0.094,
+    };
+    const GPM: Self = Self {
+        rx: 1.062,
+        tx: 1.078,
+        requests: 0.062,
+    };
+
+    /// Payload into and out of the GPU for what was seen on the wire.
+    fn payload(self, [rx, tx]: [f64; 2]) -> [f64; 2] {
+        let into = rx / self.rx;
+        [into, (tx - self.requests * into).max(0.0) / self.tx]
+    }
+}
+
 /// One way to tell PCIe bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -148,7 +185,10 @@ impl PcieSampler {
 
     fn keep(&mut self, at_s: f64, reading: &Reading, batch: &mut Batch) {
         let device = &self.device;
-        let at = Duration::from_secs_f64(at_s.max(0.0));
+        let mut at = Duration::from_secs_f64(at_s.max(0.0));
+        if matches!(reading, Reading::Gpm { .. }) {
+            at = at.saturating_sub(GPM_LAG);
+        }
         let mut put = |metric, unit, span_s: f64, value| {
             let span = Duration::from_secs_f64(span_s.max(0.0));
             batch.push(("gpu", device, metric), unit, (at, span), value);
@@ -165,9 +205,12 @@ impl PcieSampler {
                 nvlink_tx_mib_per_s,
             } => {
                 let span_s = at_s - from_s;
+                let [rx, tx] = Overhead::GPM.payload([pcie_rx_mib_per_s, pcie_tx_mib_per_s]);
                 for (metric, rate) in [
                     ("pcie_rx_gpm", Some(pcie_rx_mib_per_s)),
                     ("pcie_tx_gpm", Some(pcie_tx_mib_per_s)),
+                    ("pcie_rx_gpm_payload", Some(rx)),
+                    ("pcie_tx_gpm_payload", Some(tx)),
                     ("nvlink_rx_gpm", nvlink_rx_mib_per_s),
                     ("nvlink_tx_gpm", nvlink_tx_mib_per_s),
                 ] {
@@ -192,6 +235,9 @@ impl PcieSampler {
                     let rate = |bytes: u64| bytes as f64 / span_s;
                     put("pcie_rx_counters", Unit::BytesPerSecond, span_s, rate(rx));
                     put("pcie_tx_counters", Unit::BytesPerSecond, span_s, rate(tx));
+                    let [rx, tx] = Overhead::COUNTERS.payload([rate(rx), rate(tx)]);
+                    put("pcie_rx_counters_payload", Unit::BytesPerSecond, span_s, rx);
+                    put("pcie_tx_counters_payload", Unit::BytesPerSecond, span_s, tx);
                 } else if !first {
                     self.lost += 1;
                 }

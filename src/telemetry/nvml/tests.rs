@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::gauges::GaugeSampler;
-use super::pcie::{Method, PcieSampler, Unwrap, link_bytes_per_s};
+use super::pcie::{GPM_LAG, Method, PcieSampler, Unwrap, link_bytes_per_s};
 use super::replay::Recorded;
 use super::{Call, ReadError, Reading, Record, Why};
 use crate::config::PcieMethod;
@@ -99,12 +99,20 @@ fn gpm_tells_bytes_between_samples_and_its_name() {
     ];
     let (recording, why) = play(pcie(&records, PcieMethod::Auto));
     assert!(why.contains("GPU 0 was lost"), "{why}");
-    let found = over(&recording, 1.0, 4.0);
+    let lag_s = GPM_LAG.as_secs_f64();
+    let found = over(&recording, 1.0 - lag_s, 4.0 - lag_s);
     let rx = total(&found, "gpu", "pcie_rx_gpm", 0.99);
     assert_eq!(rx, Some(2000.0 * 1_048_576.0));
     assert_eq!(
         metrics(&found),
-        ["dram_active", "pcie_rx_gpm", "pcie_tx_gpm", "sm_active"]
+        [
+            "dram_active",
+            "pcie_rx_gpm",
+            "pcie_rx_gpm_payload",
+            "pcie_tx_gpm",
+            "pcie_tx_gpm_payload",
+            "sm_active"
+        ]
     );
     assert_eq!(recording.warnings(), [] as [String; 0]);
 }
@@ -312,4 +320,45 @@ fn energy_is_the_growth_of_its_counter_and_throttling_is_told_apart() {
 fn a_torn_recording_says_in_which_line() {
     let error = Recorded::parse("{\"at_s\":1").unwrap_err();
     assert!(format!("{error:#}").contains("in line 1"), "{error:#}");
+}
+
+/// What a program copied on an H100 80GB (driver 580) while both methods were read
+/// (`tests/gpu/check`): from, to, bytes into the GPU, bytes out of it. The last two moved in bursts
+/// of 50 ms.
+const COPIES: [(f64, f64, f64, f64); 5] = [
+    (13.9873, 16.0449, 107_374_182_400.0, 0.0),
+    (17.045, 19.1093, 0.0, 107_374_182_400.0),
+    (20.1095, 22.7162, 107_374_182_400.0, 107_374_182_400.0),
+    (23.7164, 27.3251, 44_056_969_216.0, 0.0),
+    (28.3253, 31.7331, 0.0, 44_157_632_512.0),
+];
+
+fn known_copies_are_told(setting: PcieMethod, metrics: [&str; 2], limit: f64) {
+    let recorded = Recorded::parse(include_str!("../../../tests/data/h100_pcie.jsonl")).unwrap();
+    let intervals = (Duration::from_millis(200), Duration::from_millis(20));
+    let methods = Method::chains(setting).remove(0);
+    let source = Box::new(recorded.source(0));
+    let (recording, _) = play(PcieSampler::new(source, 0, methods, intervals));
+    for (from_s, to_s, into, out_of) in COPIES {
+        let found = over(&recording, from_s, to_s);
+        for (metric, truth) in metrics.into_iter().zip([into, out_of]) {
+            let seen = total(&found, "gpu", metric, 0.95).unwrap();
+            // Where nothing was copied, nothing is told but a little.
+            let base = truth.max(into.max(out_of) / 2.0);
+            let off = (seen - truth).abs() / base;
+            assert!(off < limit, "{metric} at {from_s} s: {seen} for {truth}");
+        }
+    }
+}
+
+#[test]
+fn gpm_tells_known_copies_within_5_percent() {
+    let metrics = ["pcie_rx_gpm_payload", "pcie_tx_gpm_payload"];
+    known_copies_are_told(PcieMethod::Gpm, metrics, 0.05);
+}
+
+#[test]
+fn the_counters_tell_known_copies_within_10_percent() {
+    let metrics = ["pcie_rx_counters_payload", "pcie_tx_counters_payload"];
+    known_copies_are_told(PcieMethod::Counters, metrics, 0.10);
 }
