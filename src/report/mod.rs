@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::aggregate::{Comparison, Passes, Slo, SummaryTable, compare_passes, summarize_passes};
+use crate::matrix::controls::is_control;
 use crate::metric::{Metric, glossary_markdown};
 use crate::record::reader::RunData;
 use crate::record::schema::CellRecord;
@@ -187,11 +188,15 @@ impl Report {
         files::comparison_csv(&self.comparison)
     }
 
-    /// The figures that the run has data for; none without any pass.
+    /// The figures that the run has data for; none without any pass. Controls have a single point
+    /// each, and stand in the tables.
     pub fn drawings(&self) -> Result<Vec<Drawing>> {
         let models = self.summary.rows.iter().map(|row| row.model.clone());
         let models: Vec<_> = models.collect::<BTreeSet<_>>().into_iter().collect();
-        figures::drawings(&self.comparison, &models)
+        let mut shown = self.comparison.clone();
+        shown.rows.retain(|row| !is_control(&row.place.label));
+        shown.pools.retain(|pool| !is_control(&pool.place.label));
+        figures::drawings(&shown, &models)
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -269,3 +269,19 @@ fn figures_come_as_twins() {
     assert!(svg(0).contains("Time to first token") && !svg(0).contains("End-to-end"));
     assert!(svg(1).contains("End-to-end latency") && svg(1).contains("sim-8b"));
 }
+
+#[test]
+fn figures_leave_controls_to_the_tables() {
+    let mut bench = small();
+    bench
+        .cell("cpu", 4096, 8, 1)
+        .labelled("control-no-reuse")
+        .pass(CacheState::Tier, &rows_of(&[20.0, 22.0], 0));
+    let report = report(&bench);
+    let drawings = report.drawings().unwrap();
+    assert!(!drawings.is_empty());
+    for drawing in drawings {
+        assert!(!drawing.svg.contains("control"), "{}", drawing.name);
+    }
+    assert!(report.markdown().contains("control-no-reuse"));
+}
