@@ -184,7 +184,7 @@ impl PcieSampler {
     }
 
     fn keep(&mut self, at_s: f64, reading: &Reading, batch: &mut Batch) {
-        let device = &self.device;
+        let device = &Arc::clone(&self.device);
         let mut at = Duration::from_secs_f64(at_s.max(0.0));
         if matches!(reading, Reading::Gpm { .. }) {
             at = at.saturating_sub(GPM_LAG);
@@ -228,20 +228,7 @@ impl PcieSampler {
                     }
                 }
             }
-            Reading::Counters { tx, rx } => {
-                let first = self.unwrap.last.is_none();
-                let grown = self.unwrap.growth(at_s, [tx, rx], self.link_bytes_per_s);
-                if let Some((span_s, [tx, rx])) = grown {
-                    let rate = |bytes: u64| bytes as f64 / span_s;
-                    put("pcie_rx_counters", Unit::BytesPerSecond, span_s, rate(rx));
-                    put("pcie_tx_counters", Unit::BytesPerSecond, span_s, rate(tx));
-                    let [rx, tx] = Overhead::COUNTERS.payload([rate(rx), rate(tx)]);
-                    put("pcie_rx_counters_payload", Unit::BytesPerSecond, span_s, rx);
-                    put("pcie_tx_counters_payload", Unit::BytesPerSecond, span_s, tx);
-                } else if !first {
-                    self.lost += 1;
-                }
-            }
+            Reading::Counters { tx, rx } => self.keep_counters((at_s, at), [tx, rx], batch),
             Reading::Throughput {
                 tx_kb_per_s,
                 rx_kb_per_s,
@@ -255,6 +242,27 @@ impl PcieSampler {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn keep_counters(&mut self, (at_s, at): (f64, Duration), now: [u64; 2], batch: &mut Batch) {
+        let first = self.unwrap.last.is_none();
+        let grown = self.unwrap.growth(at_s, now, self.link_bytes_per_s);
+        let Some((span_s, [tx, rx])) = grown else {
+            self.lost += u32::from(!first);
+            return;
+        };
+        let rate = |bytes: u64| bytes as f64 / span_s;
+        let [payload_rx, payload_tx] = Overhead::COUNTERS.payload([rate(rx), rate(tx)]);
+        let span = Duration::from_secs_f64(span_s);
+        for (metric, value) in [
+            ("pcie_rx_counters", rate(rx)),
+            ("pcie_tx_counters", rate(tx)),
+            ("pcie_rx_counters_payload", payload_rx),
+            ("pcie_tx_counters_payload", payload_tx),
+        ] {
+            let key = ("gpu", &self.device, metric);
+            batch.push(key, Unit::BytesPerSecond, (at, span), value);
         }
     }
 
