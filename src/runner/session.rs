@@ -172,6 +172,12 @@ impl Session {
         Ok(())
     }
 
+    /// The Redis of its tier: labrun's own, a container's, or the one that the settings name.
+    pub fn redis_url(&self) -> &str {
+        let own = self.server.redis_url();
+        own.unwrap_or(&self.settings.redis.url)
+    }
+
     /// Connects to the tier's Redis, and refuses one that holds what is not labrun's.
     async fn connect_redis(&mut self, cell: &Cell) -> Result<()> {
         let launcher = cell.resolved.server.launcher;
@@ -182,8 +188,7 @@ impl Session {
             self.redis = Some(own.wait_ready().await?);
             return Ok(());
         }
-        let own = self.server.redis_url();
-        let url = own.unwrap_or(&self.settings.redis.url);
+        let url = self.redis_url();
         if url.is_empty() {
             return Ok(());
         }

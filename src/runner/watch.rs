@@ -223,7 +223,7 @@ fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
         gpus,
         disk_tier: kind.uses_disk().then(|| session.scratch().to_owned()),
         served: served(session),
-        redis: (kind == TierKind::Redis && !simulated).then(|| scope.settings.redis.url.clone()),
+        redis: (kind == TierKind::Redis && !simulated).then(|| session.redis_url().to_owned()),
         recorder: None,
     }
 }
