@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::doctor::meminfo;
 use crate::telemetry::nvml::live::library;
 
 /// The state of the repository that holds `folder`: its commit, and a hash of what was changed
@@ -47,10 +48,7 @@ pub fn host() -> Value {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
-    let memory_kib = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
+    let memory_kib = meminfo("MemTotal").map(|bytes| bytes >> 10);
     json!({
         "name": read("/proc/sys/kernel/hostname"),
         "kernel": read("/proc/sys/kernel/osrelease"),

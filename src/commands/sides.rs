@@ -85,18 +85,23 @@ pub fn manifest(folder: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
+/// The kept tables, each file as `read` gives it.
+fn compact(read: impl FnMut(&str) -> Result<String>) -> Result<Compact> {
+    let [cells, measures, samples, provenance] = FILES.map(read);
+    Ok(Compact {
+        cells: cells?,
+        measures: measures?,
+        samples: samples?,
+        provenance: provenance?,
+    })
+}
+
 fn side_of_tables(word: &str, folder: &Path) -> Result<Side> {
     let read = |name: &str| {
         let path = folder.join(name);
         fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))
     };
-    let [cells, measures, samples, provenance] = FILES.map(read);
-    let compact = Compact {
-        cells: cells?,
-        measures: measures?,
-        samples: samples?,
-        provenance: provenance?,
-    };
+    let compact = compact(read)?;
     let origin = format!("the tables in `{}`", folder.display());
     compact
         .read(word, origin)
@@ -152,13 +157,7 @@ fn side_of_commit(word: &str, commit: &str, places: Places<'_>) -> Result<Side> 
         [] => {}
         [folder] => {
             let read = |name: &str| git(&["show", &format!("{commit}:{folder}/{name}")]);
-            let [cells, measures, samples, provenance] = FILES.map(read);
-            let compact = Compact {
-                cells: cells?,
-                measures: measures?,
-                samples: samples?,
-                provenance: provenance?,
-            };
+            let compact = compact(read)?;
             let origin = format!("`{folder}` at commit {short}");
             return compact
                 .read(word, origin.clone())

@@ -6,6 +6,8 @@ mod machine;
 mod services;
 mod storage;
 
+pub use machine::meminfo;
+
 use serde::Serialize;
 
 use crate::config::Settings;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::docker;
+use super::{docker, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
@@ -82,11 +82,12 @@ fn program_folder(bin_dir: &Path) -> Option<PathBuf> {
     if !bin_dir.as_os_str().is_empty() {
         return Some(bin_dir.to_owned());
     }
-    let path = std::env::var_os("PATH")?;
-    let program = std::env::split_paths(&path)
-        .map(|folder| folder.join("vllm"))
-        .find(|program| program.is_file())?;
-    Some(fs::canonicalize(program).ok()?.parent()?.to_owned())
+    Some(
+        fs::canonicalize(in_path("vllm")?)
+            .ok()?
+            .parent()?
+            .to_owned(),
+    )
 }
 
 /// Where a model's files are, and which revision they are.

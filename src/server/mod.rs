@@ -164,6 +164,14 @@ pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
 }
 
 /// A port of 127.0.0.1 that is free now.
+/// The program called `name` in PATH.
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener

@@ -18,7 +18,7 @@ use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
 use super::profile;
 use super::render::Rendered;
-use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port};
+use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::LmcacheMode;
@@ -184,10 +184,8 @@ fn needs_lmcache_server(cell: &Cell) -> bool {
 }
 
 fn find_nsys() -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&path).any(|folder| folder.join(profile::NSYS).is_file());
     ensure!(
-        is_there,
+        in_path(profile::NSYS).is_some(),
         "`{}` is not in PATH, and [profile] puts the server under it; install Nsight Systems, or \
          add `nsys = false`",
         profile::NSYS
@@ -197,8 +195,7 @@ fn find_nsys() -> Result<()> {
 
 fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
     let is_there = if bin_dir.as_os_str().is_empty() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+        in_path(name).is_some()
     } else {
         bin_dir.join(name).is_file()
     };

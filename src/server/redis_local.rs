@@ -9,10 +9,10 @@ use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::free_port;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers::Mark;
 use super::redis::Redis;
+use super::{free_port, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
@@ -34,12 +34,6 @@ pub struct LocalRedis {
     url: String,
 }
 
-/// Whether `redis-server` is in PATH.
-fn is_installed() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(PROGRAM).is_file())
-}
-
 /// Whether `cell` is served by a Redis that labrun starts for it: it has that tier, labrun starts
 /// the server too, and the settings name no Redis.
 pub fn is_needed(cell: &Cell, settings: &Settings) -> bool {
@@ -50,7 +44,7 @@ pub fn is_needed(cell: &Cell, settings: &Settings) -> bool {
 
 /// Checks that it can be started where it is needed.
 pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
-    if is_needed(cell, settings) && !is_installed() {
+    if is_needed(cell, settings) && in_path(PROGRAM).is_none() {
         bail!(
             "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \
              `redis.url` (LABRUN_REDIS__URL=redis://HOST:PORT)"

@@ -19,6 +19,14 @@ fn lab_file(tier: &str, ttft: f64) -> String {
     text
 }
 
+/// What `diff` says of the median TTFT of the first cell of two imported runs.
+fn ttft_of_diff(lab: &Lab, old: &str, new: &str) -> serde_json::Value {
+    let allow = ["--allow", "inconclusive", "--format", "json"];
+    let ended = lab.labrun(&[&["diff", old, new], &allow[..]].concat());
+    let diff: serde_json::Value = serde_json::from_str(&ended.expect_code(0).stdout).unwrap();
+    diff["rows"][0]["measures"]["ttft_p50"].clone()
+}
+
 #[test]
 fn the_earlier_labs_files_are_plotted_as_its_script_did() {
     let lab = Lab::new();
@@ -70,18 +78,7 @@ fn old_numbers_are_compared_after_import() {
         told.contains("inconclusive: imported: no evidence"),
         "{told}"
     );
-    let arguments = [
-        "diff",
-        "old",
-        "new",
-        "--allow",
-        "inconclusive",
-        "--format",
-        "json",
-    ];
-    let diff: serde_json::Value =
-        serde_json::from_str(&lab.labrun(&arguments).expect_code(0).stdout).unwrap();
-    let ttft = &diff["rows"][0]["measures"]["ttft_p50"];
+    let ttft = ttft_of_diff(&lab, "old", "new");
     assert_eq!(
         (ttft["outcome"].as_str(), ttft["test"].as_str()),
         (Some("worse"), Some("requests"))
@@ -163,18 +160,7 @@ fn results_of_vllm_bench_are_repeats_of_one_cell() {
     arguments.extend(files.iter().map(|file| file.to_str().unwrap()));
     let told = lab.labrun(&arguments).expect_code(0).stderr;
     assert!(told.starts_with("4 cells in run"), "{told}");
-    let arguments = [
-        "diff",
-        "run",
-        "run",
-        "--allow",
-        "inconclusive",
-        "--format",
-        "json",
-    ];
-    let diff: serde_json::Value =
-        serde_json::from_str(&lab.labrun(&arguments).expect_code(0).stdout).unwrap();
-    let ttft = &diff["rows"][0]["measures"]["ttft_p50"];
+    let ttft = ttft_of_diff(&lab, "run", "run");
     assert_eq!(
         (ttft["a_repeats"].as_u64(), ttft["outcome"].as_str()),
         (Some(4), Some("same"))

@@ -13,7 +13,7 @@ use plotters::style::{
     register_font,
 };
 
-use crate::report::figure::look::Shape;
+use crate::report::figure::look::{GREY, Shape};
 
 /// The embedded font, then one with the same widths for viewers of an SVG that lack it.
 const FONT: &str = "DejaVu Sans, Verdana, sans-serif";
@@ -145,6 +145,23 @@ impl<DB: DrawingBackend> Canvas<DB> {
             (Letters::High, VPos::Center) => pen.size * 0.13,
             _ => 0.0,
         }
+    }
+
+    /// The edge of a rectangle between two corners.
+    pub fn outline(
+        &self,
+        (left, top): (f64, f64),
+        (right, bottom): (f64, f64),
+        width: f64,
+    ) -> Result<()> {
+        let around = [
+            (left, top),
+            (right, top),
+            (right, bottom),
+            (left, bottom),
+            (left, top),
+        ];
+        self.line(&around, &GREY, width, Stroke::Solid)
     }
 
     /// A marker: outlined in white so that it stands out of lines, or hollow.

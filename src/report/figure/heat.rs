@@ -5,8 +5,8 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use crate::report::figure::canvas::{Canvas, Pen, Stroke, Weight, text_width};
-use crate::report::figure::look::{GREY, INK};
+use crate::report::figure::canvas::{Canvas, Pen, Weight, text_width};
+use crate::report::figure::look::INK;
 use crate::report::figure::page::{MARGIN, NOTE, PLAIN, WIDTH, notes, title};
 
 const LEGEND_TOP: f64 = 140.0;
@@ -104,7 +104,7 @@ fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>) -> Result<()> {
         let corner = (x, LEGEND_TOP - 13.0);
         let opposite = (x + 34.0, LEGEND_TOP + 13.0);
         canvas.rectangle(corner, opposite, &colour(speedup))?;
-        outline(canvas, corner, opposite)?;
+        canvas.outline(corner, opposite, 1.0)?;
         canvas.text(text, (x + 44.0, LEGEND_TOP), PLAIN)?;
         x += 44.0 + text_width(text, PLAIN)? + 30.0;
     }
@@ -171,7 +171,7 @@ fn cell<DB: DrawingBackend>(
 ) -> Result<()> {
     let fill = cell.speedup.map_or(NONE, colour);
     canvas.rectangle(corner, opposite, &fill)?;
-    outline(canvas, corner, opposite)?;
+    canvas.outline(corner, opposite, 1.0)?;
     let middle = (
         f64::midpoint(corner.0, opposite.0),
         f64::midpoint(corner.1, opposite.1),
@@ -189,21 +189,6 @@ fn cell<DB: DrawingBackend>(
 }
 
 const WHITE: RGBColor = RGBColor(255, 255, 255);
-
-fn outline<DB: DrawingBackend>(
-    canvas: &Canvas<DB>,
-    (left, top): (f64, f64),
-    (right, bottom): (f64, f64),
-) -> Result<()> {
-    let around = [
-        (left, top),
-        (right, top),
-        (right, bottom),
-        (left, bottom),
-        (left, top),
-    ];
-    canvas.line(&around, &GREY, 1.0, Stroke::Solid)
-}
 
 /// White for 1, and the fuller the further from it on a log scale.
 fn colour(speedup: f64) -> RGBColor {

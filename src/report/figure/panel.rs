@@ -263,14 +263,7 @@ fn grid<DB: DrawingBackend>(canvas: &Canvas<DB>, frame: Frame, axes: &Axes<'_>) 
             canvas.text(&label, (x, bottom + 10.0), TICK)?;
         }
     }
-    let around = [
-        (left, top),
-        (right, top),
-        (right, bottom),
-        (left, bottom),
-        (left, top),
-    ];
-    canvas.line(&around, &GREY, 1.5, Stroke::Solid)
+    canvas.outline((left, top), (right, bottom), 1.5)
 }
 
 /// Every tick's label, or every second, third and so on, so that none touches the next.
