@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::sides::{Places, side};
+use super::sides::{Places, both_sides};
 use super::{ExitStatus, print, say, width};
 use crate::cli::{AllowWhat, DiffArgs, DiffFormat};
 use crate::config::Config;
@@ -22,7 +22,7 @@ pub fn diff(args: &DiffArgs) -> Result<ExitStatus> {
         results: &config.settings.paths.results,
         plan: args.plan.as_deref(),
     };
-    let (a, b) = (side(&args.a, places)?, side(&args.b, places)?);
+    let (a, b) = both_sides(&args.a, &args.b, places)?;
     let diff = compare(&a, &b, &options)?;
     let fired: Vec<Fired> = rules.iter().flat_map(|rule| rule.check(&diff)).collect();
     print(&match args.format {

@@ -21,14 +21,55 @@ pub struct Places<'a> {
     pub plan: Option<&'a str>,
 }
 
-/// The side that `word` names.
-pub fn side(word: &str, places: Places<'_>) -> Result<Side> {
+/// What a word was found to name.
+enum Found {
+    /// A run's folder.
+    Run(PathBuf),
+    /// A folder with kept tables.
+    Tables(PathBuf),
+    /// A commit's full hash.
+    Commit(String),
+}
+
+impl Found {
+    /// The side; `meant` is the plan that is taken where a commit has the tables of several.
+    fn side(&self, word: &str, places: Places<'_>, meant: Option<&str>) -> Result<Side> {
+        match self {
+            Self::Run(folder) => side_of_run(word, folder),
+            Self::Tables(folder) => side_of_tables(word, folder),
+            Self::Commit(commit) => side_of_commit(word, commit, places, meant),
+        }
+    }
+}
+
+/// The two sides that `a` and `b` name. Where a revision has the tables of several plans and none
+/// is named, the other side says which: a run or folder by its own plan, a revision by the one
+/// plan that both have or whose tables differ.
+pub fn both_sides(a: &str, b: &str, places: Places<'_>) -> Result<(Side, Side)> {
+    let (found_a, found_b) = (find(a, places)?, find(b, places)?);
+    let plan = |side: &Side| side.facts.get("plan.name").cloned();
+    if let (Found::Commit(before), Found::Commit(after)) = (&found_a, &found_b) {
+        let meant = common_plan(before, after, places)?;
+        let side_a = found_a.side(a, places, meant.as_deref())?;
+        return Ok((side_a, found_b.side(b, places, meant.as_deref())?));
+    }
+    if let Found::Commit(_) = found_a {
+        let side_b = found_b.side(b, places, None)?;
+        return Ok((found_a.side(a, places, plan(&side_b).as_deref())?, side_b));
+    }
+    let side_a = found_a.side(a, places, None)?;
+    let side_b = found_b.side(b, places, plan(&side_a).as_deref())?;
+    Ok((side_a, side_b))
+}
+
+/// What `word` names.
+fn find(word: &str, places: Places<'_>) -> Result<Found> {
     let path = Path::new(word);
     if path.join("cells").is_dir() {
-        return side_of_run(word, path);
+        return Ok(Found::Run(path.to_owned()));
     }
     if path.join(FILES[0]).is_file() {
-        return side_of_tables(word, path);
+        return Ok(Found::Tables(path.to_owned()));
     }
     if path.is_dir() {
         bail!(
@@ -37,15 +78,37 @@ pub fn side(word: &str, places: Places<'_>) -> Result<Side> {
         );
     }
     if let Some(run) = run_called(word, places.results)? {
-        return side_of_run(word, &run);
+        return Ok(Found::Run(run));
     }
     match commit(word)? {
-        Some(commit) => side_of_commit(word, &commit, places),
+        Some(commit) => Ok(Found::Commit(commit)),
         None => bail!(
             "`{word}` is no run's folder, no run below `{}`, and no git revision",
             places.results.display()
         ),
     }
+}
+
+/// The one plan whose kept tables two commits both have, or the one of these whose tables are not
+/// the same; none where that is not exactly one.
+fn common_plan(before: &str, after: &str, places: Places<'_>) -> Result<Option<String>> {
+    let other = tables_at(after, places)?;
+    let mut common = tables_at(before, places)?;
+    common.retain(|folder| other.contains(folder));
+    if common.len() > 1 {
+        let mut changed = Vec::new();
+        for folder in common {
+            let tree = |commit: &str| git(&["rev-parse", &format!("{commit}:{folder}")]);
+            if tree(before)? != tree(after)? {
+                changed.push(folder);
+            }
+        }
+        common = changed;
+    }
+    Ok(match common.as_slice() {
+        [folder] => folder.rsplit('/').next().map(str::to_owned),
+        _ => None,
+    })
 }
 
 /// The run that `word` names: its folder or its id.
@@ -150,8 +213,18 @@ fn listed(paths: &[PathBuf]) -> String {
     names.join(", ")
 }
 
-fn side_of_commit(word: &str, commit: &str, places: Places<'_>) -> Result<Side> {
-    let tables = tables_at(commit, places)?;
+/// The side of a commit; `meant` is the plan that is taken where there are tables of several.
+fn side_of_commit(
+    word: &str,
+    commit: &str,
+    places: Places<'_>,
+    meant: Option<&str>,
+) -> Result<Side> {
+    let mut tables = tables_at(commit, places)?;
+    let of_plan = |folder: &String| folder.rsplit('/').next() == meant;
+    if let Some(folder) = tables.iter().find(|folder| of_plan(folder)) {
+        tables = vec![folder.clone()];
+    }
     let short = &commit[..commit.len().min(10)];
     match tables.as_slice() {
         [] => {}

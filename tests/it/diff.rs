@@ -119,6 +119,40 @@ fn revisions_runs_and_tables_are_compared_and_a_regression_exits_with_3() {
     assert_eq!(ttft(&json("HEAD~2", "two"), 1).1, "worse");
     let back = lab.labrun(&["diff", "two", "one", "--fail-on", "ttft_p50 > 30%"]);
     assert!(back.expect_code(0).stdout.contains("better"));
+    several_plans(&lab, &repository);
+}
+
+/// With the tables of two plans at a revision, the other side says which of them is meant.
+fn several_plans(lab: &Lab, repository: &Repository<'_>) {
+    std::fs::create_dir(lab.path("results/other")).unwrap();
+    for file in [
+        "cells.csv",
+        "measures.csv",
+        "samples.csv",
+        "provenance.json",
+    ] {
+        let of = |plan: &str| lab.path(&format!("results/{plan}/{file}"));
+        std::fs::copy(of("t"), of("other")).unwrap();
+    }
+    repository.commit("another plan");
+    for (a, b, outcome) in [
+        ("results/t/one", "HEAD", "worse"),
+        ("HEAD", "one", "better"),
+    ] {
+        let told = lab.labrun(&["diff", a, b]).expect_code(0).stdout;
+        assert!(told.contains(outcome), "{told}");
+    }
+    let changed = lab
+        .labrun(&["diff", "HEAD~2", "HEAD"])
+        .expect_code(0)
+        .stdout;
+    assert!(
+        changed.contains("B is `HEAD`: `results/t` at commit "),
+        "{changed}"
+    );
+    lab.labrun(&["diff", "HEAD~1", "HEAD"]).expect_code(0);
+    let told = lab.labrun(&["diff", "HEAD", "HEAD"]).expect_code(2).stderr;
+    assert!(told.contains("name one with --plan"), "{told}");
 }
 
 #[test]
