@@ -11,6 +11,8 @@ use crate::sim::{ParentWatch, PrefixCaching, SimExit, SimOptions, serve, termina
 
 /// Serves until told to stop.
 pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
+    // A run starts it by a link, whose name, `exe`, would tell nobody what it is.
+    let _unnamed = rustix::thread::set_name(c"labrun");
     let mut spec = match &args.spec {
         Some(path) => read_spec(path)?,
         None => SimSpec::default(),

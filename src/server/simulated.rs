@@ -21,6 +21,10 @@ use crate::plan::tier::TierKind;
 /// Name of the file that says what it pretends to be.
 pub(super) const SPEC_FILE: &str = "sim.json";
 
+/// The program that runs. Its path does not serve: a long run outlives a rebuild, which puts another
+/// file there. The kernel's link leads to the file that was started, also once it has no name.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// The running simulator.
 #[derive(Debug)]
 pub struct Simulated {
@@ -36,11 +40,11 @@ pub fn launch(
 ) -> Result<Simulated> {
     let port = free_port()?;
     write_spec(cell, scope.folder)?;
-    let program = std::env::current_exe().context("finding labrun's own program")?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(OWN_PROGRAM);
     let config = rendered.map(|rendered| scope.folder.join(rendered.file_name));
     let spec = scope.folder.join(SPEC_FILE);
     command
+        .arg0("labrun")
         .args(arguments(
             cell,
             ("127.0.0.1", port),

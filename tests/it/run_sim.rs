@@ -1,8 +1,10 @@
 //! A plan in, tables and figures out, on the simulator.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Lab, SimPlan};
+use crate::support::{Ended, Lab, SimPlan, wait_until};
 
 #[test]
 fn a_run_leaves_every_file_and_says_that_it_is_simulated() {
@@ -237,4 +239,37 @@ fn quiet_says_nothing_and_writes_everything() {
         .expect_code(0);
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
     assert_eq!(lab.cells().len(), 2);
+}
+
+#[test]
+fn a_run_goes_on_starting_simulators_when_its_program_was_rebuilt() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        start_ms: 500,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    // A name of its own for the same file, beside it: a link cannot leave its file system.
+    let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = beside.path().join("labrun");
+    std::fs::hard_link(env!("CARGO_BIN_EXE_labrun"), &program).unwrap();
+    let mut command = lab.command_of(&program, &["plan.toml", "--out", "out"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = command.spawn().unwrap();
+    let started = wait_until(Duration::from_secs(60), || !lab.servers().is_empty());
+    assert!(started, "no simulator was started");
+    let named = || {
+        let names = lab.servers().into_iter().map(|id| {
+            let comm = std::fs::read_to_string(format!("/proc/{id}/comm"));
+            comm.unwrap_or_default().trim().to_owned()
+        });
+        names.collect::<Vec<_>>() == ["labrun"]
+    };
+    let is_named = wait_until(Duration::from_secs(10), named);
+    // As a build does it: the old file loses its name, another one gets it.
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "another build").unwrap();
+    Ended::of(&run.wait_with_output().unwrap()).expect_code(0);
+    assert_eq!(lab.cells().len(), 2, "each on a simulator of its own");
+    assert!(is_named, "process lists say whose it is");
 }

@@ -90,7 +90,12 @@ impl Lab {
 
     /// labrun in this folder, with none of the caller's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_labrun"));
+        self.command_of(env!("CARGO_BIN_EXE_labrun").as_ref(), arguments)
+    }
+
+    /// The same, of a labrun that has another name.
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LABRUN_") {
                 command.env_remove(name);
