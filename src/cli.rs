@@ -173,6 +173,9 @@ pub struct SimArgs {
     /// Keep nothing of earlier prompts on the GPU.
     #[arg(long)]
     pub no_enable_prefix_caching: bool,
+    /// The vLLM version that it claims to be, with `+labrun-sim` behind it [default: 0.32.0].
+    #[arg(long, value_name = "VERSION")]
+    pub vllm_version: Option<String>,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

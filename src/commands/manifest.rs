@@ -62,9 +62,9 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
     } = target;
     let cells: Vec<&str> = target.cells().map(|(_, cell)| cell.id.as_str()).collect();
     let first = matrix.cells.first();
-    let software = identity.iter().filter(|(name, _)| {
+    let software = identity.iter().filter(|(name, value)| {
         let known = ["version.", "model.", "image."];
-        known.iter().any(|known| name.starts_with(known))
+        !value.is_empty() && known.iter().any(|known| name.starts_with(known))
     });
     let mut manifest = json!({
         "run": target.id,

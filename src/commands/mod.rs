@@ -5,6 +5,7 @@ mod clean;
 mod diff;
 mod doctor;
 mod exchange;
+mod externals;
 mod floor;
 mod keep;
 mod manifest;

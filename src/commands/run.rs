@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::externals::Externals;
 use super::manifest::{WallClock, manifest};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
@@ -23,7 +24,7 @@ use crate::record::resume::{self, Ends, Resumption};
 use crate::record::schema::CellRecord;
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
-use crate::runner::identity::Identities;
+use crate::runner::identity::{Identities, Identity};
 use crate::runner::lint::{self, Severity};
 use crate::runner::machine::too_little_room;
 use crate::runner::ranges::RunRanges;
@@ -55,8 +56,13 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     check_room(&target)?;
     let plan_folder = target.plan_folder();
     let identities = Identities::new(settings, &plan_folder);
-    let resumption = resumption(args, &target, &opened, &identities)?;
-    let identity = target.matrix.cells.first().map(|cell| identities.of(cell));
+    let externals = Externals::ask(&target.matrix)?;
+    let identity_of = |cell: &Cell| externals.identity(cell, &identities);
+    let resumption = resumption(args, &target, &opened, identity_of)?;
+    if !resumption.kept.is_empty() {
+        externals.doubts().for_each(|doubt| say(&doubt));
+    }
+    let identity = target.matrix.cells.first().map(identity_of);
     let manifest = manifest(&target, &identity.transpose()?.unwrap_or_default(), started)?;
     let medians = medians(&target, opened.path(), &resumption)?;
     let folder = opened.begin(&manifest, &target.plan.text)?;
@@ -132,7 +138,7 @@ fn resumption(
     args: &RunArgs,
     target: &Target,
     opened: &Opened,
-    identities: &Identities<'_>,
+    identity_of: impl Fn(&Cell) -> Result<Identity>,
 ) -> Result<Resumption> {
     if let Some(manifest) = &opened.manifest
         && manifest["shard"] != json!(target.shard)
@@ -140,7 +146,6 @@ fn resumption(
         let path = opened.path().display();
         bail!("`{path}` holds another part of the matrix; name another folder with --out");
     }
-    let identity_of = |cell: &Cell| identities.of(cell);
     let resumption = resume::decide(opened.path(), target.cells(), identity_of, args.retry)?;
     for (path, reason) in &resumption.aside {
         let to = resume::put_aside(opened.path(), path)?;

@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result};
 use super::ExitStatus;
 use crate::cli::SimArgs;
 use crate::plan::sim_spec::{MODEL_LEN, SimSpec};
-use crate::sim::{ParentWatch, PrefixCaching, SimExit, SimOptions, serve, termination};
+use crate::sim::{
+    ParentWatch, PrefixCaching, SimExit, SimOptions, VERSION, VERSION_SUFFIX, serve, termination,
+};
 
 /// Serves until told to stop.
 pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
@@ -33,6 +35,10 @@ pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
             PrefixCaching::Enabled
         },
         max_model_len,
+        version: match &args.vllm_version {
+            Some(version) => format!("{version}{VERSION_SUFFIX}"),
+            None => VERSION.to_owned(),
+        },
         parent: if args.exit_with_parent {
             ParentWatch::ExitWithParent
         } else {

@@ -108,14 +108,17 @@ pub fn hash(identity: &Identity) -> String {
 
 /// What differs between the identity of a finished cell and what the cell would be now, one line
 /// a value. A name that only the finished one has was learned from its running server, unless it
-/// is a value of the plan.
+/// is a value of the plan; one that is empty now is known to have no value.
 pub fn changes(finished: &Identity, now: &Identity) -> Vec<String> {
     let mut changes = Vec::new();
+    let shown = |value: &str| match value {
+        "" => "(none)".to_owned(),
+        value => value.to_owned(),
+    };
     for (name, new) in now {
-        match finished.get(name) {
-            Some(old) if old == new => {}
-            Some(old) => changes.push(format!("{name}: {old} -> {new}")),
-            None => changes.push(format!("{name}: (none) -> {new}")),
+        let old = finished.get(name).map_or("", String::as_str);
+        if old != new {
+            changes.push(format!("{name}: {} -> {}", shown(old), shown(new)));
         }
     }
     let known_before = ["plan.", "env.", "rendered.", "workload."];
@@ -159,6 +162,12 @@ mod tests {
             ]
         );
         assert!(changes(&now, &now).is_empty());
+        let none_told = identity(&[("version.server", "")]);
+        assert!(changes(&identity(&[]), &none_told).is_empty());
+        assert_eq!(
+            changes(&identity(&[("version.server", "1.0")]), &none_told),
+            ["version.server: 1.0 -> (none)"]
+        );
     }
 
     #[test]

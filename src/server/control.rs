@@ -131,9 +131,19 @@ impl Control {
 
     /// What `GET /version` answers, if it is there.
     pub async fn version(&self) -> Option<String> {
-        let answer = self.http.get(self.url("/version")).send().await.ok()?;
-        let answer: Value = answer.json().await.ok()?;
-        answer["version"].as_str().map(str::to_owned)
+        self.told_version().await.ok().flatten()
+    }
+
+    /// What `GET /version` answers; `None` from a server that has no such route. Fails where nobody
+    /// answers, or a proxy in the place of the server.
+    pub async fn told_version(&self) -> Result<Option<String>> {
+        let answer = self.http.get(self.url("/version")).send().await?;
+        let status = answer.status();
+        if status.is_server_error() {
+            bail!("/version answered {}", status.as_u16());
+        }
+        let answer: Value = answer.json().await.unwrap_or_default();
+        Ok(answer["version"].as_str().map(str::to_owned))
     }
 
     /// How many tokens the server makes of a `/tokenize` body.

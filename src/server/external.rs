@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::control::Endpoint;
+use super::control::{Control, Endpoint};
 use super::group::Stopped;
 use crate::matrix::Cell;
 
@@ -22,6 +22,17 @@ pub struct External {
 pub fn attach(cell: &Cell) -> Result<External> {
     let endpoint = Endpoint::new(&cell.resolved.server.url, &cell.resolved.model)?;
     Ok(External { endpoint })
+}
+
+/// Longest wait for a server that runs already to say what it is.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the server of `cell` says its version is; `None` where it has no `/version`. Fails where it
+/// does not answer.
+pub async fn version(cell: &Cell) -> Result<Option<String>> {
+    let control = Control::new(attach(cell)?.endpoint)?;
+    let told = tokio::time::timeout(ANSWER_LIMIT, control.told_version()).await;
+    told.context("no answer in time")?
 }
 
 impl Server for External {

@@ -23,6 +23,8 @@ pub use engine::{
 };
 pub use options::{ParentWatch, SimOptions};
 pub use request::{EndToken, Sampling, Save, SimRequest};
-pub use server::{LogSink, PromptDetails, SimExit, SimServer, VERSION, serve, termination};
+pub use server::{
+    LogSink, PromptDetails, SimExit, SimServer, VERSION, VERSION_SUFFIX, serve, termination,
+};
 pub use stats::{FinishReason, PhysicalBytes};
 pub use tokenizer::Vocabulary;

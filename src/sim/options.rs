@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::{
     engine::{EngineConfig, PrefixCaching},
     lmcache_config::{LoadedConfig, OffloadConfig},
-    server::{LogSink, PromptDetails},
+    server::{LogSink, PromptDetails, VERSION, VERSION_SUFFIX},
 };
 use crate::plan::sim_spec::SimSpec;
 
@@ -41,6 +41,8 @@ pub struct SimOptions {
     pub prefix_caching: PrefixCaching,
     /// Longest prompt and answer together, tokens.
     pub max_model_len: u32,
+    /// What it says that it is; ends in [`VERSION_SUFFIX`].
+    pub version: String,
     /// Whether usage tells the cached tokens.
     pub prompt_details: PromptDetails,
     /// Whether to end with the parent process.
@@ -63,6 +65,7 @@ impl SimOptions {
             native_offload_gib: None,
             prefix_caching: PrefixCaching::Enabled,
             max_model_len: 32_768,
+            version: VERSION.to_owned(),
             prompt_details: PromptDetails::Show,
             parent: ParentWatch::Ignore,
             log: LogSink::Stderr,
@@ -84,6 +87,17 @@ impl SimOptions {
             problems.join("; ")
         );
         ensure!(!self.model.is_empty(), "the model has no name; give one");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".+-_".contains(c);
+        ensure!(
+            self.version.chars().all(is_plain),
+            "the version `{}` has odd characters; write one such as 0.32.0",
+            self.version
+        );
+        ensure!(
+            self.version.ends_with(VERSION_SUFFIX),
+            "the version `{}` looks like a real server's; end it in `{VERSION_SUFFIX}`",
+            self.version
+        );
         ensure!(
             u64::from(self.max_model_len) <= spec.gpu_kv_tokens,
             "one request of `max_model_len` {} tokens needs more KV than `gpu_kv_tokens` {}; \
@@ -162,6 +176,8 @@ mod tests {
         assert!(error(|o| o.spec.block_size = 0).contains("`block_size` is 0"));
         assert!(error(|o| o.max_model_len = 300_000).contains("more KV than"));
         assert!(error(|o| o.native_offload_gib = Some(-1.0)).contains("above 0"));
+        assert!(error(|o| o.version = "0.33.0".to_owned()).contains("a real server's"));
+        assert!(error(|o| o.version = format!("\"{VERSION}")).contains("odd characters"));
         assert!(error(|o| o.lmcache_config = Some("/nowhere/l.yaml".into())).contains("/nowhere"));
         let both = |o: &mut SimOptions| {
             o.lmcache_config = Some("l.yaml".into());

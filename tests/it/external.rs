@@ -33,6 +33,50 @@ fn free_port() -> u16 {
         .port()
 }
 
+/// A simulator of the model `m` that listens on `port`.
+fn started(lab: &Lab, port: u16, version: &str) -> Kill {
+    let port_text = port.to_string();
+    let arguments = ["sim", "--model", "m", "--port", &port_text];
+    let mut server = lab.command(&[&arguments[..], &["--vllm-version", version]].concat());
+    let server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!(wait_until(Duration::from_secs(20), listens));
+    server
+}
+
+#[test]
+fn cells_of_a_server_that_was_replaced_by_another_version_are_measured_again() {
+    let lab = Lab::new();
+    let port = free_port();
+    lab.write("plan.toml", &PLAN.replace("@PORT@", &port.to_string()));
+    let old = started(&lab, port, "0.32.0");
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let resume = || {
+        lab.labrun(&["run", "--resume", "out"])
+            .expect_code(0)
+            .stderr
+    };
+    let said = resume();
+    assert!(said.contains("1 of 1 cells are finished"), "{said}");
+    assert!(!said.contains("version"), "{said}");
+    drop(old);
+    let new = started(&lab, port, "0.33.0");
+    let said = resume();
+    let changed = "changed: version.server: 0.32.0+labrun-sim -> 0.33.0+labrun-sim";
+    assert!(said.contains(changed), "{said}");
+    assert!(
+        said.contains("0 of 1 cells are finished, 1 to run"),
+        "{said}"
+    );
+    assert_eq!(lab.cells()[0].1["server"]["version"], "0.33.0+labrun-sim");
+    let manifest: serde_json::Value = serde_json::from_str(&lab.read("out/manifest.json")).unwrap();
+    assert_eq!(manifest["software"]["version.server"], "0.33.0+labrun-sim");
+    drop(new);
+    let said = resume();
+    assert!(said.contains("does not say its version"), "{said}");
+    assert!(said.contains("1 of 1 cells are finished"), "{said}");
+}
+
 #[test]
 fn an_external_server_is_measured_and_left_running() {
     let lab = Lab::new();

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{
-    SimServer, VERSION,
+    SimServer,
     log::{Speaker, commas},
     metrics::Identity,
 };
@@ -43,6 +43,7 @@ impl SimServer {
             } else {
                 "external_unspecified"
             },
+            version: options.version.clone(),
             healthy: offload.is_some() && !spec.has(Fault::Degraded),
         }
     }
@@ -66,7 +67,7 @@ impl SimServer {
         );
         log.line(Speaker::Process, &text);
         let api = Speaker::ApiServer;
-        let text = format!("vLLM API server version {VERSION}");
+        let text = format!("vLLM API server version {}", options.version);
         log.vllm(api, "INFO", "api_utils.py:286", &text);
         let text = format!("Using max model len {}", options.max_model_len);
         log.vllm(api, "INFO", "model.py:1725", &text);
@@ -77,8 +78,8 @@ impl SimServer {
         log.vllm(api, "INFO", "scheduler.py:252", &text);
         let core = Speaker::EngineCore;
         let text = format!(
-            "Initializing a V1 LLM engine (v{VERSION}) with config: model='{}'",
-            options.model
+            "Initializing a V1 LLM engine (v{}) with config: model='{}'",
+            options.version, options.model
         );
         log.vllm(core, "INFO", "core.py:133", &text);
     }
@@ -163,7 +164,8 @@ impl SimServer {
         };
         let text = format!(
             "LMCache initialized for role KVConnectorRole.WORKER with version 0.5.6+labrun-sim, \
-             vllm version {VERSION}, lmcache cache_engine metadata: {metadata}"
+             vllm version {}, lmcache cache_engine metadata: {metadata}",
+            self.options.version
         );
         log.lmcache(
             "INFO",

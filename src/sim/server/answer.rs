@@ -34,7 +34,7 @@ pub(super) struct Shape {
     pub(super) created_s: u64,
     /// The served model's name, quoted and escaped.
     pub(super) model: String,
-    pub(super) fingerprint: &'static str,
+    pub(super) fingerprint: String,
     pub(super) usage: StreamUsage,
     pub(super) token_ids: TokenIds,
     pub(super) stream_interval: u32,

@@ -17,7 +17,6 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    FINGERPRINT,
     answer::{Answer, Api, Shape},
     driver::{ChoiceToken, Command, DriverHandle, Sink},
     error::{ApiError, json_response},
@@ -76,7 +75,7 @@ fn shape(app: &App, api: Api, generation: &Generation) -> Shape {
         id: serde_json::Value::from(id).to_string(),
         created_s: unix_s(),
         model: serde_json::Value::from(app.identity.served_model.as_str()).to_string(),
-        fingerprint: FINGERPRINT,
+        fingerprint: format!("vllm-{}", app.identity.version),
         usage: match generation.delivery {
             Delivery::Stream(usage) => usage,
             Delivery::Whole => StreamUsage::Omit,

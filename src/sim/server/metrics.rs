@@ -21,6 +21,8 @@ pub(super) struct Identity {
     /// Source label of what the connector loads.
     pub(super) external_source: &'static str,
     pub(super) healthy: bool,
+    /// What `/version` answers.
+    pub(super) version: String,
 }
 
 /// Finished HTTP requests by (handler, method, status class).

@@ -46,10 +46,10 @@ use super::{
 };
 use crate::plan::sim_spec::Fault;
 
-/// Answer of `/version`; it never looks like a real server's.
+/// What `/version` answers, unless it is told another.
 pub const VERSION: &str = "0.32.0+labrun-sim";
-/// `system_fingerprint` of every answer.
-const FINGERPRINT: &str = "vllm-0.32.0+labrun-sim";
+/// How every simulator's version ends: it never looks like a real server's.
+pub const VERSION_SUFFIX: &str = "+labrun-sim";
 /// How much longer `slow-start` loads.
 const SLOW_START_FACTOR: u64 = 20;
 /// Connections that may wait to be accepted.

@@ -22,7 +22,6 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    VERSION,
     answer::{Api, PromptDetails},
     driver::{Command, DriverHandle, External, Health},
     error::{ApiError, detail, json_response},
@@ -131,8 +130,9 @@ async fn load() -> Response {
     json_response(StatusCode::OK, json!({"server_load": 0}).to_string())
 }
 
-async fn version() -> Response {
-    json_response(StatusCode::OK, json!({ "version": VERSION }).to_string())
+async fn version(State(app): State<Arc<App>>) -> Response {
+    let answer = json!({ "version": app.identity.version });
+    json_response(StatusCode::OK, answer.to_string())
 }
 
 async fn models(State(app): State<Arc<App>>) -> Response {

@@ -1,0 +1,66 @@
+//! Versions of servers that run already. Whoever keeps them may have replaced one since cells were
+//! measured on it, so each is asked before its finished cells stand for anything.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::runtime;
+use crate::matrix::{Cell, Matrix};
+use crate::plan::server::Launcher;
+use crate::runner::identity::{Identities, Identity};
+use crate::server::external;
+
+/// What the external servers of a matrix said, by URL.
+#[derive(Debug, Default)]
+pub struct Externals {
+    /// Versions; an empty one of a server that tells none.
+    versions: BTreeMap<String, String>,
+    /// Why a server could not be asked.
+    silent: BTreeMap<String, String>,
+}
+
+impl Externals {
+    /// Asks every server of `matrix` that runs already, once. One that does not answer is no error
+    /// here: its cells will say so.
+    pub fn ask(matrix: &Matrix) -> Result<Self> {
+        let mut asked = Self::default();
+        let is_external = |cell: &&Cell| cell.resolved.server.launcher == Launcher::External;
+        let by_url = matrix.cells.iter().filter(is_external);
+        let by_url: BTreeMap<&str, &Cell> = by_url
+            .map(|cell| (cell.resolved.server.url.as_str(), cell))
+            .collect();
+        if by_url.is_empty() {
+            return Ok(asked);
+        }
+        let runtime = runtime()?;
+        for (url, cell) in by_url {
+            match runtime.block_on(external::version(cell)) {
+                Ok(version) => asked
+                    .versions
+                    .insert(url.to_owned(), version.unwrap_or_default()),
+                Err(error) => asked.silent.insert(url.to_owned(), format!("{error:#}")),
+            };
+        }
+        Ok(asked)
+    }
+
+    /// The identity of `cell`, with what its server said.
+    pub fn identity(&self, cell: &Cell, identities: &Identities<'_>) -> Result<Identity> {
+        let mut identity = identities.of(cell)?;
+        if let Some(version) = self.versions.get(&cell.resolved.server.url) {
+            identity.insert("version.server".to_owned(), version.clone());
+        }
+        Ok(identity)
+    }
+
+    /// A line for each server that could not be asked.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        self.silent.iter().map(|(url, why)| {
+            format!(
+                "{url} does not say its version ({why}): cells that were measured on it are kept, \
+                 and nothing shows that it is the same server"
+            )
+        })
+    }
+}
