@@ -1,5 +1,7 @@
 //! What is said to Slurm and what it says: the script of an array, `sbatch`, `squeue`, `sacct`.
 
+mod accounts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::config::Slurm;
+pub use accounts::{Accounts, TaskState, accounts};
 
 /// What one task of the array runs.
 #[derive(Clone, Debug)]
@@ -116,11 +119,13 @@ pub fn submit(script: &Path, indices: &[u32]) -> Result<String> {
     Ok(id.trim().split(';').next().unwrap_or_default().to_owned())
 }
 
-/// The states of the tasks of `job` that Slurm still has in its queue, by shard; `None` where the
-/// queue cannot be asked just now.
-pub fn queue(job: &str) -> Option<BTreeMap<u32, String>> {
+/// The states of the tasks of `job` by shard, as far as Slurm's controller knows them: those that are
+/// in its queue, and for a while (`MinJobAge`) those that ended. `None` where it cannot be asked just
+/// now.
+pub fn queue(job: &str) -> Option<BTreeMap<u32, TaskState>> {
     let output = Command::new("squeue")
-        .args(["--noheader", "--array", "--format=%K %T", "--jobs", job])
+        .args(["--noheader", "--array", "--states=all"])
+        .args(["--format=%K %T", "--jobs", job])
         .output()
         .ok()?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -131,38 +136,12 @@ pub fn queue(job: &str) -> Option<BTreeMap<u32, String>> {
     said.contains("Invalid job id").then(BTreeMap::new)
 }
 
-fn parse_queue(text: &str) -> BTreeMap<u32, String> {
-    const ENDED: [&str; 9] = [
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "BOOT_FAIL",
-        "DEADLINE",
-    ];
+fn parse_queue(text: &str) -> BTreeMap<u32, TaskState> {
     let task = |line: &str| {
         let (index, state) = line.trim().split_once(' ')?;
-        Some((index.parse().ok()?, state.trim().to_owned()))
+        Some((index.parse().ok()?, TaskState::new(state, None)))
     };
-    let tasks = text.lines().filter_map(task);
-    tasks
-        .filter(|(_, state)| !ENDED.contains(&state.as_str()))
-        .collect()
-}
-
-/// What the accounting says of a task that ended, where the cluster keeps accounts.
-pub fn account(job: &str, shard: u32) -> Option<String> {
-    let task = format!("{job}_{shard}");
-    let output = Command::new("sacct")
-        .args(["--noheader", "--allocations", "--parsable2"])
-        .args(["--format=State", "--jobs", &task])
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+    text.lines().filter_map(task).collect()
 }
 
 #[cfg(test)]
@@ -207,12 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_ended_are_not_in_the_queue() {
+    fn the_queue_tells_tasks_that_live_from_those_that_ended() {
         let queue = parse_queue("1 RUNNING\n2 PENDING\n 3 COMPLETING\n4 FAILED\nN/A RUNNING\n");
         let states: Vec<_> = queue
             .iter()
-            .map(|(shard, state)| (*shard, state.as_str()))
+            .map(|(shard, state)| (*shard, state.lives(), state.said.as_str()))
             .collect();
-        assert_eq!(states, [(1, "RUNNING"), (2, "PENDING"), (3, "COMPLETING")]);
+        assert_eq!(
+            states,
+            [
+                (1, true, "RUNNING"),
+                (2, true, "PENDING"),
+                (3, true, "COMPLETING"),
+                (4, false, "FAILED")
+            ]
+        );
     }
 }

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod cluster;
 mod diff;
 mod docker;
 mod docker_real_stack;

@@ -1,0 +1,116 @@
+//! What became of a shard that Slurm does not run any more. Pure.
+
+use crate::commands::slurm::TaskState;
+
+/// What a shard left in its folders.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traces {
+    /// What its script wrote last; absent where it was killed, or what it wrote is not seen here yet.
+    pub exit_code: Option<u32>,
+    /// Whether its run says that it measured all its cells.
+    pub finished: bool,
+}
+
+/// What became of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// All its cells ran, well or not.
+    Finished,
+    /// It cannot run at all.
+    Refused,
+    /// Somebody did not want it to run.
+    Cancelled(String),
+    /// It ended before its cells had run.
+    Lost(String),
+}
+
+impl Traces {
+    /// The fate that these tell alone: whatever Slurm says, it cannot be another.
+    pub fn fate(self) -> Option<Fate> {
+        match self.exit_code? {
+            2 => Some(Fate::Refused),
+            _ if self.finished => Some(Fate::Finished),
+            _ => None,
+        }
+    }
+
+    /// The fate with what Slurm says, where it says anything.
+    pub fn fate_with(self, slurm: Option<&TaskState>) -> Fate {
+        let exit_code = self.exit_code.or(slurm.and_then(|state| state.exit_code));
+        if let Some(fate) = (Self { exit_code, ..self }).fate() {
+            return fate;
+        }
+        let said = slurm.map_or_else(String::new, |state| format!(" (Slurm: {})", state.said));
+        match slurm.map_or("", TaskState::name) {
+            "CANCELLED" => Fate::Cancelled(format!("it was cancelled{said}")),
+            "OUT_OF_MEMORY" => Fate::Lost(format!(
+                "it was killed for its memory{said}; `args = [\"--mem=...\"]` in [slurm] asks for more"
+            )),
+            "TIMEOUT" => Fate::Lost(format!("its time was over{said}; --time gives it more")),
+            _ => Fate::Lost(match exit_code {
+                Some(code) => format!("it ended with exit code {code}{said}"),
+                None => format!("it was killed{said}"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fate(exit_code: Option<u32>, finished: bool, said: &str, code: Option<u32>) -> Fate {
+        let state = TaskState::new(said, code);
+        Traces {
+            exit_code,
+            finished,
+        }
+        .fate_with(Some(&state).filter(|_| !said.is_empty()))
+    }
+
+    #[test]
+    fn what_the_script_wrote_is_believed_first() {
+        assert_eq!(fate(Some(0), true, "", None), Fate::Finished);
+        assert_eq!(fate(Some(1), true, "NODE_FAIL", None), Fate::Finished);
+        assert_eq!(fate(Some(2), false, "FAILED", Some(2)), Fate::Refused);
+        let lost = Fate::Lost("it ended with exit code 130 (Slurm: PREEMPTED)".to_owned());
+        assert_eq!(fate(Some(130), false, "PREEMPTED", None), lost);
+        let killed = Fate::Lost("it was killed".to_owned());
+        assert_eq!(fate(None, true, "", None), killed, "by an earlier attempt");
+    }
+
+    #[test]
+    fn slurm_is_believed_where_the_script_wrote_nothing() {
+        assert_eq!(fate(None, true, "COMPLETED", Some(0)), Fate::Finished);
+        assert_eq!(fate(None, true, "FAILED", Some(1)), Fate::Finished);
+        assert_eq!(fate(None, false, "FAILED", Some(2)), Fate::Refused);
+        for (said, expected) in [
+            ("FAILED", "it was killed (Slurm: FAILED)"),
+            ("NODE_FAIL", "it was killed (Slurm: NODE_FAIL)"),
+            (
+                "TIMEOUT",
+                "its time was over (Slurm: TIMEOUT); --time gives it more",
+            ),
+            (
+                "OUT_OF_MEMORY",
+                "it was killed for its memory (Slurm: OUT_OF_MEMORY); `args = [\"--mem=...\"]` in \
+                 [slurm] asks for more",
+            ),
+        ] {
+            let lost = Fate::Lost(expected.to_owned());
+            assert_eq!(fate(None, false, said, None), lost);
+        }
+    }
+
+    #[test]
+    fn what_was_cancelled_is_not_lost() {
+        let cancelled = Fate::Cancelled("it was cancelled (Slurm: CANCELLED by 1000)".to_owned());
+        for exit_code in [None, Some(130)] {
+            assert_eq!(fate(exit_code, false, "CANCELLED by 1000", None), cancelled);
+        }
+        assert_eq!(
+            fate(Some(0), true, "CANCELLED by 1000", None),
+            Fate::Finished
+        );
+    }
+}
