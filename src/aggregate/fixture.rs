@@ -36,6 +36,7 @@ impl Bench {
             format: FORMAT,
             id: format!("{tier}-p{prompt_len}-c{concurrency}-r{repeat}"),
             position,
+            part: None,
             coordinates: Coordinates {
                 label: "long_context".to_owned(),
                 tier: tier.to_owned(),

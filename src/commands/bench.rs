@@ -312,6 +312,7 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
         format: FORMAT,
         id: shape.at.slug(),
         position: 1,
+        part: None,
         coordinates: shape.at.clone(),
         identity: BTreeMap::new(),
         machine: BTreeMap::new(),

@@ -68,6 +68,12 @@ impl Part {
     fn shard(&self) -> Option<Shard> {
         serde_json::from_value(self.manifest["shard"].clone()).unwrap_or(None)
     }
+
+    /// Its name in what is merged.
+    fn label(&self) -> String {
+        let folder = || self.folder.display().to_string();
+        self.shard().map_or_else(folder, |shard| shard.to_string())
+    }
 }
 
 /// Copies the cells of `runs` into `out` and says how they ended. With `resume`, `out` may hold
@@ -105,13 +111,10 @@ pub fn merge_into(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: boo
     let is_first = opened.manifest.is_none();
     let mut folder = opened.begin(&merged_manifest(&parts)?, &first.plan)?;
     for part in &parts {
+        let label = part.label();
         for (path, _) in &part.cells {
-            folder.adopt(path)?;
+            folder.adopt(path, &label)?;
         }
-        let label = part.shard().map_or_else(
-            || part.folder.display().to_string(),
-            |shard| shard.to_string(),
-        );
         if is_first {
             folder.append_events_of(&part.folder, &label)?;
         }

@@ -152,6 +152,14 @@ fn resumption(
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         say(&format!("{name}: {reason}; kept in `{}`", to.display()));
     }
+    // After that: a cell may come to where another was.
+    for (path, id) in &resumption.back {
+        resume::bring_back(opened.path(), path, id)?;
+        say(&format!(
+            "{id}: its values are again those of `{}`, which is brought back",
+            path.display()
+        ));
+    }
     if opened.manifest.is_some() {
         say(&format!(
             "continuing {}: {} of {} cells are finished, {} to run",

@@ -42,6 +42,7 @@ pub fn cell_record(result: &CellResult) -> CellRecord {
         format: FORMAT,
         id: cell.id.clone(),
         position: result.position,
+        part: None,
         coordinates: cell.coordinates.clone(),
         identity: identity(result),
         machine: result.machine.clone(),

@@ -324,6 +324,7 @@ fn empty_cell(pass: &Found, position: u32) -> CellRecord {
         format: FORMAT,
         id: format!("{}-imported-{position}", pass.at.slug()),
         position,
+        part: None,
         coordinates: pass.at.clone(),
         identity: BTreeMap::new(),
         machine: BTreeMap::new(),

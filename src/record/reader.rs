@@ -13,7 +13,8 @@ use crate::record::schema::{CellRecord, FORMAT, RequestRow};
 /// All complete cells of a run, or of several, with their requests.
 #[derive(Clone, Debug)]
 pub struct RunData {
-    /// The cells in the order that they ran.
+    /// The cells in the order that they ran; those of a merged run's parts, which ran side by side,
+    /// in turn.
     pub cells: Vec<CellRecord>,
     /// The requests of all cells.
     pub requests: Requests,
@@ -60,7 +61,8 @@ impl RunData {
     }
 
     fn of(mut cells: Vec<(CellRecord, Kept)>) -> Self {
-        cells.sort_by(|(a, _), (b, _)| (a.position, &a.id).cmp(&(b.position, &b.id)));
+        let order = |cell: &CellRecord| (cell.position, cell.part.clone(), cell.id.clone());
+        cells.sort_by_cached_key(|(cell, _)| order(cell));
         let (cells, requests) = cells.into_iter().unzip();
         Self {
             cells,
@@ -180,6 +182,7 @@ mod tests {
             format: FORMAT,
             id: id.to_owned(),
             position,
+            part: None,
             coordinates: serde_json::from_value(coordinates).unwrap(),
             identity: std::collections::BTreeMap::new(),
             machine: std::collections::BTreeMap::new(),

@@ -17,6 +17,9 @@ use crate::plan::pace::AutoMetric;
 use crate::plan::state::CacheState;
 use crate::runner::identity::{Identity, changes};
 
+/// Where a run's folder keeps what does not count any more.
+const SUPERSEDED: &str = "superseded";
+
 /// Which finished cells a resumed run measures again. Missing ones always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -61,6 +64,10 @@ pub struct Resumption {
     pub kept: Vec<CellRecord>,
     /// Folders of cells that are not, each with the reason.
     pub aside: Vec<(PathBuf, String)>,
+    /// Folders of cells that were put aside earlier and are kept again, each with the cell's id.
+    pub back: Vec<(PathBuf, String)>,
+    /// The last position of all cells that the folder holds, kept or not.
+    last_position: u32,
 }
 
 impl Resumption {
@@ -71,10 +78,10 @@ impl Resumption {
         ends
     }
 
-    /// The position of the next cell that runs.
+    /// The position of the next cell that runs. None is given twice: what was put aside may come
+    /// back.
     pub fn next_position(&self) -> u32 {
-        let last = self.kept.iter().map(|record| record.position).max();
-        last.unwrap_or(0) + 1
+        self.last_position + 1
     }
 }
 
@@ -87,16 +94,16 @@ pub fn decide<'a>(
     retry: Retry,
 ) -> Result<Resumption> {
     let mut plan = Resumption::default();
-    let mut finished: HashMap<Coordinates, Vec<(PathBuf, CellRecord)>> = HashMap::new();
-    for path in cell_folders(&folder.join("cells"))? {
-        match read_cell(&path) {
-            Ok(record) => {
-                let at = record.coordinates.clone();
-                finished.entry(at).or_default().push((path, record));
-            }
-            Err(error) => plan.aside.push((path, format!("{error:#}"))),
-        }
+    let (mut finished, unreadable) = read_cells(&folder.join("cells"))?;
+    plan.aside = unreadable;
+    let superseded = folder.join(SUPERSEDED);
+    let mut earlier = Found::new();
+    if superseded.is_dir() {
+        // What cannot be read there stays there.
+        (earlier, _) = read_cells(&superseded)?;
     }
+    let all = finished.values().chain(earlier.values()).flatten();
+    plan.last_position = all.map(|(_, record)| record.position).max().unwrap_or(0);
     for (index, cell) in wanted {
         let mut kept = None;
         for (path, record) in finished.remove(&cell.coordinates).unwrap_or_default() {
@@ -104,6 +111,13 @@ pub fn decide<'a>(
                 None if kept.is_none() => kept = Some(record),
                 None => plan.aside.push((path, "it is there twice".to_owned())),
                 Some(reason) => plan.aside.push((path, reason)),
+            }
+        }
+        if kept.is_none() {
+            let candidates = earlier.remove(&cell.coordinates).unwrap_or_default();
+            if let Some((path, record)) = fitting(candidates, cell, &identity_of)? {
+                plan.back.push((path, record.id.clone()));
+                kept = Some(record);
             }
         }
         match kept {
@@ -117,6 +131,40 @@ pub fn decide<'a>(
         .extend(left.map(|(path, _)| (path, gone.to_owned())));
     plan.aside.sort();
     Ok(plan)
+}
+
+/// Cells with their folders, by where they lie in the matrix.
+type Found = HashMap<Coordinates, Vec<(PathBuf, CellRecord)>>;
+
+/// The cells under `cells`; and the folders that cannot be read, with the reason.
+fn read_cells(cells: &Path) -> Result<(Found, Vec<(PathBuf, String)>)> {
+    let (mut found, mut unreadable) = (Found::new(), Vec::new());
+    for path in cell_folders(cells)? {
+        match read_cell(&path) {
+            Ok(record) => {
+                let at = record.coordinates.clone();
+                found.entry(at).or_default().push((path, record));
+            }
+            Err(error) => unreadable.push((path, format!("{error:#}"))),
+        }
+    }
+    Ok((found, unreadable))
+}
+
+/// The latest of the cells that were put aside that can stand for `cell`: a good one, whose values
+/// are again those that were changed.
+fn fitting(
+    mut candidates: Vec<(PathBuf, CellRecord)>,
+    cell: &Cell,
+    identity_of: impl Fn(&Cell) -> Result<Identity>,
+) -> Result<Option<(PathBuf, CellRecord)>> {
+    candidates.sort_by_key(|(_, record)| record.position);
+    while let Some((path, record)) = candidates.pop() {
+        if reason_against(&record, cell, &identity_of, Retry::Invalid)?.is_none() {
+            return Ok(Some((path, record)));
+        }
+    }
+    Ok(None)
 }
 
 /// Why a finished cell cannot stand for `cell`, if so.
@@ -202,7 +250,7 @@ pub fn values_ms(
 /// Moves the finished cell at `path` of the run in `folder` out of `cells`, where no report looks
 /// for it. Nothing is removed.
 pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
-    let into = folder.join("superseded");
+    let into = folder.join(SUPERSEDED);
     fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let free = (1..).map(|number| into.join(format!("{name}.{number}")));
@@ -214,4 +262,14 @@ pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
         .with_context(|| format!("moving `{}` to `{}`", path.display(), to.display()))?;
     sync_folder(&into)?;
     Ok(to)
+}
+
+/// Moves the cell at `path`, which was put aside, to where the cells of the run in `folder` are.
+pub fn bring_back(folder: &Path, path: &Path, id: &str) -> Result<()> {
+    let cells = folder.join("cells");
+    let to = cells.join(id);
+    fs::rename(path, &to)
+        .with_context(|| format!("moving `{}` to `{}`", path.display(), to.display()))?;
+    sync_folder(&cells)?;
+    sync_folder(&folder.join(SUPERSEDED))
 }

@@ -240,6 +240,10 @@ pub struct CellRecord {
     pub id: String,
     /// Which cell of the run this was, from 1, in the order that they ran.
     pub position: u32,
+    /// The part of a merged run that `position` counts in: its shard (`2/8`), else the folder that it
+    /// came from. Absent where the run is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// Where it lies in the matrix.
     pub coordinates: Coordinates,
     /// Everything that decides its result, by name: plan values, rendered files, versions, image

@@ -90,8 +90,9 @@ impl RunFolder {
         Ok(whole)
     }
 
-    /// Copies a complete cell of another run folder, whole. One that is here already stays.
-    pub fn adopt(&self, cell: &Path) -> Result<()> {
+    /// Copies a complete cell of another run folder, whole, and notes in it that it came from `part`.
+    /// One that is here already stays.
+    pub fn adopt(&self, cell: &Path, part: &str) -> Result<()> {
         let name = cell.file_name().unwrap_or_default();
         let cells = self.path.join("cells");
         let whole = cells.join(name);
@@ -106,6 +107,7 @@ impl RunFolder {
             fs::copy(&from, &to)
                 .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
         }
+        note_part(&aside.join("cell.json"), part)?;
         put_in_place(&aside, &whole)
     }
 
@@ -118,13 +120,32 @@ impl RunFolder {
         for line in text.lines() {
             // The last may be torn.
             if let Ok(mut event) = serde_json::from_str::<Value>(line) {
-                event["part"] = json!(part);
+                // What was merged before has them.
+                if event["part"].is_null() {
+                    event["part"] = json!(part);
+                }
                 lines.push_str(&format!("{event}\n"));
             }
         }
         let written = self.events.write_all(lines.as_bytes());
         written.context("appending to `events.jsonl`")
     }
+}
+
+/// Says in a cell's record which part its position counts in. All else stays as it was written, also
+/// what this version does not know.
+fn note_part(path: &Path, part: &str) -> Result<()> {
+    let text = fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
+    let mut record: Value = serde_json::from_slice(&text)?;
+    if let Value::Object(fields) = &mut record
+        && !fields.contains_key("part")
+    {
+        let after = fields.keys().position(|name| name == "position");
+        let at = after.map_or(fields.len(), |position| position + 1);
+        fields.shift_insert(at, "part".to_owned(), json!(part));
+        write(path, &pretty(&record)?)?;
+    }
+    Ok(())
 }
 
 /// Makes what is in `aside` last, and gives it its name.

@@ -41,6 +41,7 @@ fn run_folder(folder: &Path, lengths: &[u32], concurrencies: &[u32], repeats: u3
                         format: FORMAT,
                         id: format!("rag-{tier}-p{prompt_len}-c{concurrency}-r{repeat}"),
                         position,
+                        part: None,
                         coordinates: serde_json::from_value(coordinates).unwrap(),
                         identity: BTreeMap::new(),
                         machine: BTreeMap::new(),

@@ -224,6 +224,42 @@ fn a_changed_value_is_named_and_its_cells_are_run_again_and_kept_aside() {
 }
 
 #[test]
+fn a_value_that_is_changed_back_brings_back_the_cells_that_were_measured_with_it() {
+    let lab = Lab::new();
+    let original = plan().text();
+    let chunks = "[tier.cpu]\nchunk_size = 128\n[server.sim]";
+    let changed = original.replace("[server.sim]", chunks);
+    lab.run_sim(&plan()).expect_code(0);
+    let first = lab.files("out/cells");
+    let resume_with = |text: &str| {
+        lab.write("plan.toml", text);
+        let resume = ["plan.toml", "--out", "out", "--resume"];
+        lab.labrun(&resume).expect_code(0).stderr
+    };
+    let said = resume_with(&changed);
+    assert!(!said.contains("brought back"), "{said}");
+    let second = lab.files("out/cells");
+    for (text, cells) in [(&original, &first), (&changed, &second)] {
+        let said = resume_with(text);
+        assert!(
+            said.contains("6 of 6 cells are finished, 0 to run"),
+            "{said}"
+        );
+        assert_eq!(said.matches("which is brought back").count(), 2, "{said}");
+        assert!(&lab.files("out/cells") == cells, "as they were measured");
+    }
+    let mut positions = Vec::new();
+    for (path, text) in lab.files("out") {
+        if path.ends_with("cell.json") {
+            let cell: Value = serde_json::from_slice(&text).unwrap();
+            positions.push(cell["position"].as_u64().unwrap());
+        }
+    }
+    positions.sort_unstable();
+    assert_eq!(positions, [1, 2, 3, 4, 5, 6, 7, 8], "none is given twice");
+}
+
+#[test]
 fn more_repeats_and_longer_waits_keep_what_is_finished() {
     let lab = Lab::new();
     lab.run_sim(&plan()).expect_code(0);
@@ -263,9 +299,12 @@ fn retry_says_which_finished_cells_run_again() {
     assert!(!lab.path("out/superseded").exists());
     let said = retry("failed");
     assert!(said.contains("it failed in load"), "{said}");
+    let none_left = "0 of 1 cells are finished, 1 to run";
+    assert!(said.contains(none_left), "{said}");
+    let said = retry("failed");
     assert!(
-        said.contains("0 of 1 cells are finished, 1 to run"),
-        "{said}"
+        said.contains(none_left),
+        "a failed one is brought back: {said}"
     );
     assert_eq!(lab.cells().len(), 1);
 }
@@ -281,14 +320,16 @@ fn an_invalid_cell_is_run_again_when_asked() {
     lab.run_sim(&invalid).expect_code(1);
     let kept = lab.labrun(&["run", "--resume", "out"]).expect_code(1);
     assert!(kept.stderr.contains("1 of 1 cells are finished, 0 to run"));
-    let again = lab
-        .labrun(&["run", "--resume", "out", "--retry", "invalid"])
-        .expect_code(1);
-    assert!(
-        again.stderr.contains("a pass is invalid"),
-        "{}",
-        again.stderr
-    );
+    // The second time, one that is as invalid was put aside.
+    for _ in 0..2 {
+        let again = lab.labrun(&["run", "--resume", "out", "--retry", "invalid"]);
+        let said = again.expect_code(1).stderr;
+        assert!(said.contains("a pass is invalid"), "{said}");
+        assert!(
+            said.contains("0 of 1 cells are finished, 1 to run"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

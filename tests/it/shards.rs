@@ -1,5 +1,7 @@
 //! A matrix in parts, and the parts joined.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::resume::prompts;
@@ -60,10 +62,25 @@ fn shards_joined_are_the_run_that_was_never_split() {
     let manifest: Value = serde_json::from_str(&lab.read("out/manifest.json")).unwrap();
     assert_eq!(manifest["merged_from"].as_array().unwrap().len(), 3);
     assert!(lab.read("out/events.jsonl").contains(r#""part":"2/3""#));
+    let mut places = BTreeSet::new();
+    for (path, cell) in lab.cells() {
+        let (part, position) = (cell["part"].as_str().unwrap(), &cell["position"]);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let folder = format!("part{}", part.strip_suffix("/3").unwrap());
+        let own = lab.read(&format!("{folder}/cells/{name}/cell.json"));
+        let own: Value = serde_json::from_str(&own).unwrap();
+        assert_eq!((&own["position"], &own["part"]), (position, &Value::Null));
+        places.insert((part.to_owned(), position.as_u64().unwrap()));
+    }
+    assert_eq!(places.len(), 8, "a part and a position are of one cell");
     // What was joined is a run like any other.
-    std::fs::remove_dir_all(&lab.cells()[0].0).unwrap();
+    let gone = lab.cells()[0].0.clone();
+    std::fs::remove_dir_all(&gone).unwrap();
     lab.labrun(&["run", "--resume", "out"]).expect_code(0);
     assert_eq!(prompts(&lab), prompts(&whole));
+    let cells = lab.cells();
+    let again = cells.iter().find(|(path, _)| *path == gone).unwrap();
+    assert_eq!(again.1["part"], Value::Null, "it ran in no part");
 }
 
 #[test]

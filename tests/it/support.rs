@@ -140,10 +140,11 @@ impl Lab {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Every file below `name`, with its bytes.
+    /// Every file below `name`, with its bytes, sorted.
     pub fn files(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         collect(&self.path(name), &mut found);
+        found.sort();
         found
     }
 
