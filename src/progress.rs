@@ -68,7 +68,12 @@ pub struct Progress {
     live: Arc<Mutex<Live>>,
     bar: ProgressBar,
     ticker: Option<JoinHandle<()>>,
+    /// When a line of a launch was last said, where there is no live line.
+    launch_said: Option<Instant>,
 }
+
+/// Distance of a launch's lines where there is no live line.
+const LAUNCH_LINES: Duration = Duration::from_secs(10);
 
 /// Distance of redraws of the live line.
 const TICK: Duration = Duration::from_millis(100);
@@ -88,6 +93,7 @@ impl Progress {
             live: Arc::default(),
             bar,
             ticker: None,
+            launch_said: None,
         }
     }
 
@@ -117,9 +123,7 @@ impl Progress {
                 };
                 live.load = None;
             }
-            Event::LaunchProgress { line } => {
-                (*line).clone_into(&mut self.lock().doing);
-            }
+            Event::LaunchProgress { line } => self.launch_line(line),
             Event::LoadStarted { progress, requests } => {
                 self.lock().load = Some((Arc::clone(progress), *requests));
             }
@@ -131,6 +135,18 @@ impl Progress {
             Event::CellSkipped { .. } => self.lock().estimate.skipped(),
             Event::Stopped => {}
             Event::RunFinished { .. } => self.finish(),
+        }
+    }
+
+    /// What takes long of a launch: in the live line, or now and then in one of its own.
+    fn launch_line(&mut self, line: &str) {
+        line.clone_into(&mut self.lock().doing);
+        let is_due = self
+            .launch_said
+            .is_none_or(|at| at.elapsed() >= LAUNCH_LINES);
+        if self.verbosity == Verbosity::Lines && is_due {
+            self.launch_said = Some(Instant::now());
+            self.say(line);
         }
     }
 

@@ -1,6 +1,5 @@
 //! `manifest.json`: what was run, where, with which settings.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -62,10 +61,6 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
     } = target;
     let cells: Vec<&str> = target.cells().map(|(_, cell)| cell.id.as_str()).collect();
     let first = matrix.cells.first();
-    let software = identity.iter().filter(|(name, value)| {
-        let known = ["version.", "model.", "image."];
-        !value.is_empty() && known.iter().any(|known| name.starts_with(known))
-    });
     let mut manifest = json!({
         "run": target.id,
         "started_at": started.rfc3339(),
@@ -82,7 +77,7 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
         "launcher": first.map(|cell| cell.resolved.server.launcher.name()),
         "model": first.map(|cell| cell.resolved.model.as_str()),
         "seed": first.map(|cell| cell.resolved.run.seed),
-        "software": software.collect::<BTreeMap<_, _>>(),
+        "software": software(identity),
         "host": provenance::host(),
         "client_floor": super::floor::of_this_machine(&config.settings.paths.results),
         "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
@@ -96,6 +91,18 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
         provenance::anonymize(&mut manifest);
     }
     Ok(manifest)
+}
+
+/// What of a cell's identity tells of the software that ran it.
+pub fn software(identity: &Identity) -> Identity {
+    let known = ["version.", "model.", "image."];
+    let is_software = |name: &str| known.iter().any(|known| name.starts_with(known));
+    let found = identity
+        .iter()
+        .filter(|(name, value)| is_software(name) && !value.is_empty());
+    found
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// Where files that the plan names are looked up, wherever the run is continued from.

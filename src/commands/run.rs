@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::externals::Externals;
-use super::manifest::{WallClock, manifest};
+use super::manifest::{WallClock, manifest, software};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::{Target, target};
@@ -63,7 +63,8 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         externals.doubts().for_each(|doubt| say(&doubt));
     }
     let identity = target.matrix.cells.first().map(identity_of);
-    let manifest = manifest(&target, &identity.transpose()?.unwrap_or_default(), started)?;
+    let identity = with_kept(identity.transpose()?.unwrap_or_default(), &resumption);
+    let manifest = manifest(&target, &identity, started)?;
     let medians = medians(&target, opened.path(), &resumption)?;
     let folder = opened.begin(&manifest, &target.plan.text)?;
     let runtime = runtime()?;
@@ -74,6 +75,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         ranges: RunRanges::default(),
         kept: resumption.kept.iter().map(corpora).collect(),
         ends: resumption.ends(),
+        has_told_software: false,
         failures_left: match args.max_failures {
             _ if args.fail_fast => Some(0),
             most => most,
@@ -99,6 +101,14 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     }
     say(&how_to_go_on(watched.folder.path()));
     Ok(ExitStatus::CellsFailed)
+}
+
+/// `identity` with what is known of the software that cells which are kept ran on: it is as good as
+/// what will run, and some of it cannot be known before a server does.
+fn with_kept(mut identity: Identity, resumption: &Resumption) -> Identity {
+    let kept = resumption.kept.first();
+    identity.extend(kept.into_iter().flat_map(|kept| software(&kept.identity)));
+    identity
 }
 
 /// Fails where there is no room for a single cell.
@@ -190,6 +200,8 @@ struct Watched {
     /// The prompts of the cells that are kept, by id.
     kept: BTreeMap<String, Vec<String>>,
     ends: Ends,
+    /// Whether the manifest names the software that ran.
+    has_told_software: bool,
     /// How many more cells may fail; absent: all.
     failures_left: Option<u32>,
     stop: Stop,
@@ -233,6 +245,10 @@ impl Watched {
         }
         // The cell first: what was measured is worth more than the log of it.
         self.folder.write_cell(result)?;
+        if matches!(result.outcome, CellOutcome::Completed) && !self.has_told_software {
+            self.folder.note_software(&software(&result.identity))?;
+            self.has_told_software = true;
+        }
         self.torn.take().map_or(Ok(()), Err)
     }
 }

@@ -1,6 +1,7 @@
 //! Writes a run's folder. A cell is written aside, synced and renamed: a folder under `cells/`
 //! with its final name is complete, and nothing else marks completion.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -68,10 +69,28 @@ impl RunFolder {
 
     /// Adds to the manifest how the attempt ended.
     pub fn end(&mut self, facts: Value) -> Result<()> {
+        self.change_manifest(|manifest| manifest["ended"] = facts)
+    }
+
+    /// Puts into the manifest what was learned of the software once it ran.
+    pub fn note_software(&mut self, facts: &BTreeMap<String, String>) -> Result<()> {
+        self.change_manifest(|manifest| {
+            for (name, value) in facts {
+                manifest["software"][name] = json!(value);
+            }
+        })
+    }
+
+    /// Writes the manifest again where `change` changes it.
+    fn change_manifest(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let path = self.path.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
-        let mut manifest: Value = serde_json::from_slice(&text)?;
-        manifest["ended"] = facts;
+        let before: Value = serde_json::from_slice(&text)?;
+        let mut manifest = before.clone();
+        change(&mut manifest);
+        if manifest == before {
+            return Ok(());
+        }
         write_synced(&path, &pretty(&manifest)?)
     }
 

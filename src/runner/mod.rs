@@ -33,6 +33,7 @@ use crate::config::Settings;
 use crate::load::LoadOutcome;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::state::CacheState;
+use crate::server;
 use crate::server::docker::container::ContainerFacts;
 use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
@@ -134,7 +135,7 @@ pub struct CellResult {
     pub cell: Cell,
     /// Its place in the order, from 1.
     pub position: u32,
-    /// What decides its result, as far as it is known before a server starts.
+    /// What decides its result: what is known before a server starts, and the image that ran.
     pub identity: Identity,
     /// The machine when it began, the unit last in each name.
     pub machine: BTreeMap<String, f64>,
@@ -257,7 +258,7 @@ async fn run_cell(
     machine.extend(cooled);
     let began = Instant::now();
     // A file that cannot be read fails the cell where it is read for its requests.
-    let identity = scope.identities.of(cell).unwrap_or_default();
+    let mut identity = scope.identities.of(cell).unwrap_or_default();
     let mut facts = ServerFacts {
         reused: slot.is_some(),
         ..ServerFacts::default()
@@ -298,6 +299,8 @@ async fn run_cell(
         facts.logs = left.take_log_parts();
         ended = Some(left);
     }
+    // What ran outdoes what would run: an image may have been pulled for this very cell.
+    identity.extend(server::facts::of_containers(&facts.containers));
     let (cell, elapsed) = (cell.clone(), began.elapsed());
     let result = CellResult {
         cell,

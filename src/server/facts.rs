@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::docker::container::ContainerFacts;
+use super::docker::image::Content;
 use super::{docker, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -16,6 +18,11 @@ const PACKAGES: [&str; 4] = ["vllm", "lmcache", "torch", "transformers"];
 /// Files of a model up to this size count with their bytes, larger ones with their size: weights
 /// are gigabytes, and another revision has another index or configuration.
 const READ_UP_TO_BYTES: u64 = 1 << 20;
+
+/// Name of the id of a container's image.
+const IMAGE: &str = "version.image";
+/// Name of its registry's digest of it.
+const DIGEST: &str = "image.digest";
 
 /// Facts by name: `version.vllm`, `model.revision`, `model.tokenizer`. What is not known is absent.
 pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
@@ -32,9 +39,10 @@ pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
             }
         }
         Launcher::Docker => {
-            if let Some(id) = docker::image_id(cell) {
-                facts.insert("version.image".to_owned(), id);
-            }
+            facts.extend(docker::content(cell).map(|content| match content {
+                Content::Here(id) => (IMAGE.to_owned(), id),
+                Content::AtRegistry(digest) => (DIGEST.to_owned(), digest),
+            }));
             if cell.resolved.server.is_simulated() {
                 return facts;
             }
@@ -49,6 +57,19 @@ pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
             let hash = blake3::hash(&tokenizer).to_hex();
             facts.insert("model.tokenizer".to_owned(), hash[..16].to_owned());
         }
+    }
+    facts
+}
+
+/// What the containers of a server told of its image: both its id and its registry's digest, where
+/// it has one. Before the server started, one of them may have been all that was known, or none.
+pub fn of_containers(containers: &[ContainerFacts]) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    // Sidecars come first.
+    if let Some(server) = containers.last().filter(|last| last.is_server()) {
+        facts.insert(IMAGE.to_owned(), server.image_id.clone());
+        let digest = server.digest.as_deref().and_then(docker::image::digest_of);
+        facts.extend(digest.map(|digest| (DIGEST.to_owned(), digest.to_owned())));
     }
     facts
 }
@@ -169,6 +190,26 @@ mod tests {
         let found = packages(&bin);
         let expected = [("torch", "2.11.0+cu129"), ("vllm", "0.24.0")];
         assert_eq!(found, expected.map(|(k, v)| (k, v.to_owned())).into());
+    }
+
+    #[test]
+    fn the_image_that_ran_is_told_by_the_servers_own_container() {
+        let container = |role, digest: Option<&str>| ContainerFacts {
+            role,
+            image_id: format!("sha256:{role}"),
+            digest: digest.map(str::to_owned),
+            ..ContainerFacts::default()
+        };
+        let redis = container("redis", Some("r@sha256:1"));
+        assert!(of_containers(std::slice::from_ref(&redis)).is_empty());
+        let own = of_containers(&[redis.clone(), container("sim", None)]);
+        assert_eq!(own, [(IMAGE.into(), "sha256:sim".into())].into());
+        let pulled = of_containers(&[redis, container("vllm", Some("127.0.0.1:1/v@sha256:2"))]);
+        let digest = (DIGEST.to_owned(), "sha256:2".to_owned());
+        assert_eq!(
+            pulled,
+            [digest, (IMAGE.to_owned(), "sha256:vllm".to_owned())].into()
+        );
     }
 
     #[test]

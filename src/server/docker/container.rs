@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, WaitContainerOptions,
 };
@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::daemon::{Daemon, plain, status};
+pub use super::facts::ContainerFacts;
+use super::facts::end_of;
 use super::image::Image;
 use super::logs::{self, LogFiles};
 use super::stats;
@@ -25,29 +27,6 @@ const AWAY_LIMIT: Duration = Duration::from_secs(10);
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for the last lines of a log once its container has ended.
 const LAST_LINES: Duration = Duration::from_secs(3);
-
-/// What is known of a container, as it is kept with a cell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerFacts {
-    /// `vllm`, `sim`, `lmcache` or `redis`.
-    pub role: &'static str,
-    /// The image, as the plan names it.
-    pub image: String,
-    /// The id of its content.
-    pub image_id: String,
-    /// The registry's digest of it; absent for images made on this machine.
-    pub digest: Option<String>,
-    /// When it started, as Docker says it (RFC 3339).
-    pub started_at: Option<String>,
-    /// When it ended; absent while it runs.
-    pub finished_at: Option<String>,
-    /// What it ended with; absent while it runs.
-    pub exit_code: Option<i64>,
-    /// Whether the kernel killed it for its memory.
-    pub oom_killed: bool,
-    /// How often Docker restarted it: 0, since labrun asks for none.
-    pub restart_count: i64,
-}
 
 /// A started container.
 #[derive(Debug)]
@@ -144,7 +123,7 @@ impl Container {
                 .and_then(|pid| u32::try_from(pid).ok())
                 .filter(|pid| *pid > 0),
             ports: published(&found),
-            facts: facts(role, image, &found),
+            facts: ContainerFacts::of(role, image, &found),
             ended,
             log: Some(log),
             tasks,
@@ -202,7 +181,7 @@ impl Container {
         self.tasks.clear();
         let inspected = self.daemon.docker.inspect_container(&self.id, None);
         if let Ok(Ok(found)) = timeout(STEP_LIMIT, inspected).await {
-            note_end(&mut self.facts, &found);
+            self.facts.note_end(&found);
         }
         if let Err(error) = remove(&self.daemon, &self.id).await {
             trouble.push(format!(
@@ -351,43 +330,6 @@ async fn said(daemon: &Daemon, id: &str, role: &str) -> String {
     format!("the container of {role} {}", end_of(&state))
 }
 
-fn end_of(state: &ContainerState) -> String {
-    let code = state.exit_code.unwrap_or_default();
-    let error = state.error.as_deref().filter(|error| !error.is_empty());
-    match (state.oom_killed, code, error) {
-        (Some(true), ..) => {
-            "was killed by the kernel: out of memory (raise `memory` in [server])".to_owned()
-        }
-        (_, _, Some(error)) => format!("failed: {error}"),
-        (_, 143, _) => "was terminated".to_owned(),
-        (_, 129..=159, _) => format!("ended by signal {}", code - 128),
-        _ => format!("exited with code {code}"),
-    }
-}
-
-fn facts(role: &'static str, image: &Image, found: &ContainerInspectResponse) -> ContainerFacts {
-    let state = found.state.as_ref();
-    ContainerFacts {
-        role,
-        image: image.name.clone(),
-        image_id: found.image.clone().unwrap_or_else(|| image.id.clone()),
-        digest: image.digest.clone(),
-        started_at: state.and_then(|state| state.started_at.clone()),
-        ..ContainerFacts::default()
-    }
-}
-
-fn note_end(facts: &mut ContainerFacts, found: &ContainerInspectResponse) {
-    facts.restart_count = found.restart_count.unwrap_or(0);
-    let Some(state) = &found.state else { return };
-    facts.oom_killed = state.oom_killed.unwrap_or(false);
-    facts.started_at.clone_from(&state.started_at);
-    if state.running != Some(true) {
-        facts.exit_code = state.exit_code;
-        facts.finished_at.clone_from(&state.finished_at);
-    }
-}
-
 /// Published ports: the container's and this machine's.
 fn published(found: &ContainerInspectResponse) -> Vec<(u16, u16)> {
     let ports = found
@@ -403,24 +345,4 @@ fn published(found: &ContainerInspectResponse) -> Vec<(u16, u16)> {
         all.extend(inside.zip(outside.into_iter().next()));
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_is_told_by_its_cause() {
-        let state = |code, oom_killed, error: &str| ContainerState {
-            exit_code: Some(code),
-            oom_killed: Some(oom_killed),
-            error: Some(error.to_owned()),
-            ..ContainerState::default()
-        };
-        assert_eq!(end_of(&state(3, false, "")), "exited with code 3");
-        assert_eq!(end_of(&state(139, false, "")), "ended by signal 11");
-        assert_eq!(end_of(&state(143, false, "")), "was terminated");
-        assert!(end_of(&state(137, true, "")).contains("out of memory"));
-        assert!(end_of(&state(127, false, "no such file")).contains("no such file"));
-    }
 }

@@ -15,6 +15,8 @@ use crate::plan::docker_spec::Pull;
 
 /// Shortest time between two lines of a pull's progress.
 const LINE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for a registry to say what a name stands for; a pull has no such limit.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(10);
 
 /// An image that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Image {
     pub id: String,
     /// `repository@sha256:...`, the registry's name of it; absent for images made here.
     pub digest: Option<String>,
+    /// All such names, of every repository that it was pulled from or pushed to.
+    pub digests: Vec<String>,
     /// `NAME=value` of its environment.
     pub env: Vec<String>,
     /// Its user; empty: root.
@@ -67,18 +71,74 @@ pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
     }
 }
 
+/// Which content a name stands for, as far as it can be told without a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// This one, which is on this machine: its id.
+    Here(String),
+    /// One that is still to be pulled: the registry's digest of it, `sha256:...`.
+    AtRegistry(String),
+}
+
+/// What a container of `name` would run if it were started now. `None` where neither this machine
+/// nor a registry has an answer.
+pub async fn resolve(daemon: &Daemon, name: &str, pull: Pull) -> Result<Option<Content>> {
+    let found = inspect(daemon, name).await?;
+    let here = |image: Image| Content::Here(image.id);
+    let would_pull = match pull {
+        Pull::Never => false,
+        Pull::Missing => found.is_none(),
+        Pull::Always => true,
+    };
+    if !would_pull {
+        return Ok(found.map(here));
+    }
+    Ok(match (registry_digest(daemon, name).await, found) {
+        (Some(digest), Some(image)) if image.has_digest(&digest) => Some(here(image)),
+        (Some(digest), _) => Some(Content::AtRegistry(digest)),
+        (None, found) => found.map(here),
+    })
+}
+
+/// The digest that `name` has in its registry; `None` where that does not answer.
+async fn registry_digest(daemon: &Daemon, name: &str) -> Option<String> {
+    if let Some(digest) = digest_of(name) {
+        return Some(digest.to_owned());
+    }
+    let name = with_tag(name);
+    let asked = daemon.docker.inspect_registry_image(&name, None);
+    let answer = tokio::time::timeout(REGISTRY_LIMIT, asked).await.ok()?;
+    answer.ok()?.descriptor.digest
+}
+
+/// The digest in a name of the form `repository@sha256:...`.
+pub fn digest_of(name: &str) -> Option<&str> {
+    Some(name.split_once('@')?.1)
+}
+
+impl Image {
+    fn has_digest(&self, digest: &str) -> bool {
+        let mut own = self.digests.iter().filter_map(|name| digest_of(name));
+        own.any(|own| own == digest)
+    }
+}
+
 fn image_of(name: &str, found: ImageInspect) -> Image {
     let config = found.config.unwrap_or_default();
     let digests = found.repo_digests.unwrap_or_default();
     // One content may have several names; the one that was asked for is the one to show.
-    let repository = repository(name);
-    let own = digests
-        .iter()
-        .find(|digest| digest.starts_with(&format!("{repository}@")));
+    let repository = format!("{}@", repository(name));
+    let own = digests.iter().find(|digest| *digest == name);
+    let own = own.or_else(|| {
+        digests
+            .iter()
+            .find(|digest| digest.starts_with(&repository))
+    });
     Image {
         name: name.to_owned(),
         id: found.id.unwrap_or_default(),
         digest: own.or(digests.first()).cloned(),
+        digests,
         env: config.env.unwrap_or_default(),
         user: config.user.unwrap_or_default(),
     }

@@ -4,6 +4,7 @@
 mod body;
 pub mod container;
 pub mod daemon;
+mod facts;
 pub mod gpu_memory;
 pub mod image;
 pub mod labels;
@@ -34,6 +35,7 @@ use crate::plan::tier::TierKind;
 use container::{Container, ContainerFacts};
 use daemon::Daemon;
 use gpu_memory::GpuMemory;
+use image::Content;
 use launch::Launch;
 use secrets::Secrets;
 
@@ -156,10 +158,11 @@ fn lmcache_image(spec: &DockerSpec) -> &str {
     }
 }
 
-/// The id of the image that the cell's server would run from now; absent where it is still to be
-/// pulled, or Docker does not answer.
-pub fn image_id(cell: &Cell) -> Option<String> {
-    let name = spec_of(cell).ok()?.image.clone();
+/// The content that the cell's server would run from now; absent where nobody can tell: it is still
+/// to be pulled and the registry does not answer, or Docker does not.
+pub fn content(cell: &Cell) -> Option<Content> {
+    let spec = spec_of(cell).ok()?;
+    let (name, pull) = (spec.image.clone(), spec.pull);
     // A thread of its own, since the caller may be within a runtime or not.
     let asked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -168,10 +171,10 @@ pub fn image_id(cell: &Cell) -> Option<String> {
             .ok()?;
         runtime.block_on(async {
             let daemon = Daemon::connect().await.ok()?;
-            image::inspect(&daemon, &name).await.ok().flatten()
+            image::resolve(&daemon, &name, pull).await.ok().flatten()
         })
     });
-    Some(asked.join().ok().flatten()?.id)
+    asked.join().ok().flatten()
 }
 
 /// Starts the containers of `cell`, sidecars first, each healthy before the next. Where one cannot

@@ -8,6 +8,8 @@ mod faults;
 mod full_disks;
 mod matrix;
 mod proxy;
+mod pull;
+mod registry;
 mod secrets;
 
 use std::process::Command;
