@@ -78,6 +78,7 @@ fn uses_docker(matrix: &Matrix) -> bool {
 pub fn in_docker(remove: bool) -> Result<Vec<String>> {
     runtime()?.block_on(async {
         let daemon = Daemon::connect().await?;
+        daemon.check_is_local()?;
         let found = sweep::find_orphans(&daemon).await?;
         if remove && let Err(error) = sweep::remove(&daemon, &found).await {
             bail!("{error:#}; run `labrun clean` again");

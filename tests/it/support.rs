@@ -120,7 +120,12 @@ impl Lab {
 
     /// Every complete cell's `cell.json`, by folder name.
     pub fn cells(&self) -> Vec<(PathBuf, serde_json::Value)> {
-        let Ok(entries) = std::fs::read_dir(self.path("out/cells")) else {
+        self.cells_of("out")
+    }
+
+    /// Those of the run in the folder `out`.
+    pub fn cells_of(&self, out: &str) -> Vec<(PathBuf, serde_json::Value)> {
+        let Ok(entries) = std::fs::read_dir(self.path(out).join("cells")) else {
             return Vec::new();
         };
         let mut cells: Vec<_> = entries

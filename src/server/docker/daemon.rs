@@ -8,6 +8,8 @@ use bollard::Docker;
 use bollard::errors::Error;
 use serde_json::Value;
 
+use super::ssh;
+
 /// Docker's own default.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Longest wait for the first answer.
@@ -49,7 +51,7 @@ impl Daemon {
     }
 
     /// Refuses a daemon of another machine: neither the published ports nor the mounted files would
-    /// be the ones that are meant.
+    /// be the ones that are meant, nor can be known which labruns live there.
     pub fn check_is_local(&self) -> Result<()> {
         if self.is_local() {
             return Ok(());
@@ -72,7 +74,9 @@ fn is_local(host: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => name.split(':').next().unwrap_or(name),
     };
-    scheme == "unix" || ["localhost", "127.0.0.1", "::1"].contains(&name)
+    let own = rustix::system::uname();
+    let own = own.nodename().to_str().unwrap_or_default();
+    scheme == "unix" || ["localhost", "127.0.0.1", "::1", own].contains(&name)
 }
 
 fn client(host: &str) -> Result<Docker> {
@@ -83,8 +87,8 @@ fn client(host: &str) -> Result<Docker> {
     if is_tcp && tls || host.starts_with("https://") {
         bail!("labrun does not speak TLS to Docker; use its unix socket, or ssh://");
     }
-    if host.starts_with("ssh://") && !cfg!(feature = "docker-ssh") {
-        bail!("this labrun was built without ssh; build it with `--features docker-ssh`");
+    if host.starts_with("ssh://") {
+        return ssh::client(host, ANSWER_LIMIT.as_secs());
     }
     let docker = Docker::connect_with_host(host).map_err(plain)?;
     Ok(docker.with_timeout(ANSWER_LIMIT))
@@ -168,6 +172,9 @@ mod tests {
         for other in ["tcp://10.0.0.7:2375", "ssh://me@gpu-box:22", "nonsense"] {
             assert!(!is_local(other), "{other}");
         }
+        let own = rustix::system::uname();
+        let own = format!("ssh://me@{}", own.nodename().to_str().unwrap());
+        assert!(is_local(&own), "{own}");
     }
 
     #[test]

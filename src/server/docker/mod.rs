@@ -12,6 +12,7 @@ mod launch;
 mod logs;
 mod profiled;
 mod secrets;
+mod ssh;
 mod stats;
 pub mod sweep;
 

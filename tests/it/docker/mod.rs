@@ -11,6 +11,7 @@ mod proxy;
 mod pull;
 mod registry;
 mod secrets;
+mod ssh;
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
