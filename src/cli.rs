@@ -176,6 +176,10 @@ pub struct SimArgs {
     /// The vLLM version that it claims to be, with `+labrun-sim` behind it [default: 0.32.0].
     #[arg(long, value_name = "VERSION")]
     pub vllm_version: Option<String>,
+    /// Leave what the Redis tier holds in the Redis of the LMCache configuration when told to stop, and
+    /// begin with what is there.
+    #[arg(long)]
+    pub keep_redis: bool,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

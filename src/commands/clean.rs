@@ -56,7 +56,7 @@ pub async fn after_run(matrix: &Matrix, mark: &Mark) {
         return;
     }
     let removed = match Daemon::connect().await {
-        Ok(daemon) => sweep::remove_own(&daemon, mark).await,
+        Ok(daemon) => sweep::remove_own(&daemon, mark, &[]).await,
         Err(error) => Err(error),
     };
     if let Err(error) = removed {

@@ -8,7 +8,8 @@ use super::ExitStatus;
 use crate::cli::SimArgs;
 use crate::plan::sim_spec::{MODEL_LEN, SimSpec};
 use crate::sim::{
-    ParentWatch, PrefixCaching, SimExit, SimOptions, VERSION, VERSION_SUFFIX, serve, termination,
+    ParentWatch, PrefixCaching, RedisKeeps, SimExit, SimOptions, VERSION, VERSION_SUFFIX, serve,
+    termination,
 };
 
 /// Serves until told to stop.
@@ -38,6 +39,11 @@ pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
         version: match &args.vllm_version {
             Some(version) => format!("{version}{VERSION_SUFFIX}"),
             None => VERSION.to_owned(),
+        },
+        redis: if args.keep_redis {
+            RedisKeeps::Chunks
+        } else {
+            RedisKeeps::Nothing
         },
         parent: if args.exit_with_parent {
             ParentWatch::ExitWithParent

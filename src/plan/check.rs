@@ -193,12 +193,10 @@ impl Parts<'_, '_> {
             .docker
             .as_ref()
             .is_some_and(|docker| !docker.redis_image.is_empty());
-        let why = if server.is_simulated() {
+        let why = if server.is_simulated() && !own_redis {
             "the simulator keeps every tier in its own process"
         } else if server.launcher == Launcher::External {
             "labrun does not start an external server"
-        } else if own_redis {
-            "the Redis of `redis_image` ends with the server; name one in `redis.url`"
         } else {
             return;
         };
@@ -206,7 +204,7 @@ impl Parts<'_, '_> {
             self.problems.add(
                 span_in(self.run, "states"),
                 format!("the cache state `restart` cannot be reached: {why}"),
-                "remove it, or use `launcher = \"process\"`",
+                "remove it, or use `launcher = \"process\"` or \"docker\"",
             );
         }
     }

@@ -169,6 +169,12 @@ fn bad_values_name_the_key_and_what_to_do() {
              valid: `cold`, `gpu`, `tier`, `restart`",
         ),
         (
+            "repeats = 2",
+            "states = [\"cold\", \"restart\"]",
+            "13:10 the cache state `restart` cannot be reached: the simulator keeps every tier in its \
+             own process | remove it, or use `launcher = \"process\"` or \"docker\"",
+        ),
+        (
             "launcher = \"sim\"",
             "launcher = \"process\"\nargs.port = 8000",
             "21:6 `port` in [server.args] is labrun's to set | labrun picks a free port",

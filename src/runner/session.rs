@@ -127,7 +127,7 @@ impl Session {
             cancel: &scope.stop.polite,
         };
         let rendered = server::rendered(cell, &settings, &scratch)?;
-        let server = server::launch(cell, rendered.as_ref(), launch, say).await?;
+        let server = server::launch(cell, rendered.as_ref(), launch, None, say).await?;
         let control = Control::new(server.endpoint().clone())?;
         let logs = LOGS
             .map(|name| LogPart {
@@ -254,6 +254,7 @@ impl Session {
     /// Stops the server and starts it again, with the same configuration; the tier's files and its
     /// Redis stay.
     pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
+        let lasting = self.server.take_lasting();
         let gone = Box::new(Gone(self.server.endpoint().clone()));
         let old = std::mem::replace(&mut self.server, gone);
         old.stop(self.grace, scope.stop.at_once.clone()).await;
@@ -265,7 +266,8 @@ impl Session {
             cancel: &scope.stop.polite,
         };
         let mut nobody = |_: &str| {};
-        let relaunched = server::launch(cell, self.rendered.as_ref(), launch, &mut nobody).await;
+        let rendered = self.rendered.as_ref();
+        let relaunched = server::launch(cell, rendered, launch, lasting, &mut nobody).await;
         self.server = relaunched.map_err(Failure::of(Phase::Launch))?;
         let control = Control::new(self.server.endpoint().clone());
         self.control = control.map_err(Failure::of(Phase::Launch))?;

@@ -34,6 +34,7 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use control::Endpoint;
+use docker::Lasting;
 use docker::container::ContainerFacts;
 use group::Stopped;
 use leftovers::Mark;
@@ -57,6 +58,12 @@ pub trait Server: Send {
 
     /// The Redis that was started for it alone, as this machine reaches it.
     fn redis_url(&self) -> Option<&str> {
+        None
+    }
+
+    /// Takes out what lives on when the server is started again, before it is stopped: the Redis that
+    /// was started for it alone. Whoever takes it hands it to [`launch`].
+    fn take_lasting(&mut self) -> Option<Lasting> {
         None
     }
 
@@ -116,11 +123,12 @@ fn redis_url(settings: &Settings) -> &str {
 }
 
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
-/// tier; `say` gets lines of what takes long. Adding a kind: a variant, a file, an arm.
+/// tier, around what lives on of the one before; `say` gets lines of what takes long. Adding a kind: a variant, a file, an arm.
 pub async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,
+    lasting: Option<Lasting>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Box<dyn Server>> {
     if let Some(rendered) = rendered {
@@ -135,7 +143,10 @@ pub async fn launch(
     Ok(match cell.resolved.server.launcher {
         Launcher::Sim => Box::new(simulated::launch(cell, rendered, scope)?),
         Launcher::Process => Box::new(process::launch(cell, rendered, scope)?),
-        Launcher::Docker => Box::new(Box::pin(docker::launch(cell, rendered, scope, say)).await?),
+        Launcher::Docker => {
+            let launched = docker::launch(cell, rendered, scope, lasting, say);
+            Box::new(Box::pin(launched).await?)
+        }
         Launcher::External => Box::new(external::attach(cell)?),
     })
 }

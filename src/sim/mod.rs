@@ -8,6 +8,7 @@ mod cost;
 mod engine;
 mod frontend;
 mod hash;
+mod keep;
 mod lmcache_config;
 mod offload;
 mod options;
@@ -21,7 +22,7 @@ mod tokenizer;
 pub use engine::{
     Emission, Engine, EngineConfig, EngineEvent, LogEvent, PrefixCaching, SubmitError, TokenEvent,
 };
-pub use options::{ParentWatch, SimOptions};
+pub use options::{ParentWatch, RedisKeeps, SimOptions};
 pub use request::{EndToken, Sampling, Save, SimRequest};
 pub use server::{
     LogSink, PromptDetails, SimExit, SimServer, VERSION, VERSION_SUFFIX, serve, termination,

@@ -20,6 +20,16 @@ pub enum ParentWatch {
     ExitWithParent,
 }
 
+/// Whether the Redis tier outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisKeeps {
+    /// It is in the process's memory, and no Redis is asked.
+    Nothing,
+    /// The Redis of the LMCache configuration keeps its chunks when the process is told to stop, and
+    /// has them when it starts (`--keep-redis`).
+    Chunks,
+}
+
 /// Everything that `labrun sim` takes. Start from [`SimOptions::for_model`].
 #[derive(Clone, Debug)]
 pub struct SimOptions {
@@ -45,6 +55,8 @@ pub struct SimOptions {
     pub version: String,
     /// Whether usage tells the cached tokens.
     pub prompt_details: PromptDetails,
+    /// Whether the Redis tier outlives the process.
+    pub redis: RedisKeeps,
     /// Whether to end with the parent process.
     pub parent: ParentWatch,
     /// Where the log goes.
@@ -67,6 +79,7 @@ impl SimOptions {
             max_model_len: 32_768,
             version: VERSION.to_owned(),
             prompt_details: PromptDetails::Show,
+            redis: RedisKeeps::Nothing,
             parent: ParentWatch::Ignore,
             log: LogSink::Stderr,
         }
@@ -146,6 +159,14 @@ impl SimOptions {
              make it one"
         );
         Ok(Some(loaded))
+    }
+}
+
+impl Setup {
+    /// The Redis that keeps the tier's chunks for `options`, if one does.
+    pub(crate) fn keeper(&self, options: &SimOptions) -> Option<String> {
+        let remote = self.engine.offload.as_ref()?.remote.clone();
+        remote.filter(|_| options.redis == RedisKeeps::Chunks)
     }
 }
 

@@ -117,6 +117,12 @@ impl Store {
         evicted
     }
 
+    /// Everything, the next victim first.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u64, &Chunk)> {
+        let keys = self.order.iter().map(|(_, _, key)| *key);
+        keys.filter_map(|key| Some((key, &self.entries.get(&key)?.chunk)))
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();

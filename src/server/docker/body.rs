@@ -56,36 +56,6 @@ pub fn is_on_host(spec: &DockerSpec) -> bool {
     spec.network == "host"
 }
 
-/// Secrets that a cell's containers get: the token, what the plan names, and settings whose names
-/// say that they are secret.
-pub fn secret_values(
-    cell: &Cell,
-    spec: &DockerSpec,
-    scope: LaunchScope<'_>,
-) -> Result<BTreeMap<String, String>> {
-    let mut all = BTreeMap::new();
-    let machine = scope
-        .settings
-        .env
-        .iter()
-        .filter(|(name, _)| is_secret_name(name));
-    all.extend(machine.map(|(name, value)| (name.clone(), value.clone())));
-    if let Some(token) = std::env::var("HF_TOKEN")
-        .ok()
-        .filter(|token| !token.is_empty())
-    {
-        all.insert("HF_TOKEN".to_owned(), token);
-    }
-    for name in &spec.secrets {
-        let value = std::env::var(name).with_context(|| {
-            format!("`secrets` in [server] names `{name}`, which is not set; set it in the environment or in `.env`")
-        })?;
-        all.insert(name.clone(), value);
-    }
-    all.retain(|name, _| !cell.resolved.server.env.contains_key(name));
-    Ok(all)
-}
-
 impl Basis<'_> {
     /// The server under test: vLLM, or the simulator.
     pub fn server(
@@ -114,12 +84,17 @@ impl Basis<'_> {
             let spec = absolute(&self.scope.folder.join(simulated::SPEC_FILE))?;
             let inside = format!("{INSIDE}/{}", simulated::SPEC_FILE);
             binds.push(format!("{}:{inside}:ro", spec.display()));
-            simulated::arguments(
+            let mut arguments = simulated::arguments(
                 self.cell,
                 (host, port),
                 Path::new(&inside),
                 config.as_deref().map(Path::new),
-            )
+            );
+            if super::has_own_redis(self.cell) {
+                // As what a real tier stored is there after a restart.
+                arguments.push("--keep-redis".into());
+            }
+            arguments
         } else {
             if let Some(config) = config {
                 environment.insert("LMCACHE_CONFIG_FILE".to_owned(), config);

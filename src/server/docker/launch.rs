@@ -21,9 +21,9 @@ use super::daemon::plain;
 use super::image;
 use super::labels::Labels;
 use super::logs::LogFiles;
-use super::secrets::Secrets;
+use super::secrets::{self, Secrets};
 use super::{
-    Addresses, LMCACHE_STDERR_LOG, Parts, REDIS_LOG, has_lmcache_server, has_own_redis,
+    Addresses, LMCACHE_STDERR_LOG, Parts, REDIS_LOG, REDIS_ROLE, has_lmcache_server, has_own_redis,
     lmcache_image,
 };
 use crate::matrix::Cell;
@@ -38,6 +38,8 @@ pub(super) struct Launch<'a> {
     pub(super) spec: &'a DockerSpec,
     pub(super) rendered: Option<&'a Rendered>,
     pub(super) scope: LaunchScope<'a>,
+    /// Where the Redis that lives on from the server before answers.
+    pub(super) redis_url: Option<String>,
 }
 
 impl Launch<'_> {
@@ -53,19 +55,20 @@ impl Launch<'_> {
         } else {
             &self.spec.user
         };
-        let values = body::secret_values(self.cell, self.spec, self.scope)?;
+        let values = secrets::values(self.cell, self.spec, self.scope)?;
         let number = self.number();
         parts.secrets = Secrets::write(&values, user, self.scope.mark, &number)?;
         let labels = Labels::new(self.scope.mark, &self.cell.id);
-        if !body::is_on_host(self.spec)
+        if parts.network.is_none()
+            && !body::is_on_host(self.spec)
             && (has_own_redis(self.cell) || has_lmcache_server(self.cell))
         {
             parts.network = Some(self.network(parts, &labels).await?);
         }
-        let redis_url = if has_own_redis(self.cell) {
-            Some(self.redis(parts, &labels, say).await?)
-        } else {
-            None
+        let redis_url = match &self.redis_url {
+            Some(url) => Some(url.clone()),
+            None if has_own_redis(self.cell) => Some(self.redis(parts, &labels, say).await?),
+            None => None,
         };
         let (lmcache_url, transfer) = match self.rendered {
             None => (None, None),
@@ -219,7 +222,7 @@ impl Launch<'_> {
     ) -> Result<String> {
         let image = self.image(parts, &self.spec.redis_image, say).await?;
         let body = self.basis(parts, labels).redis(&image);
-        self.start(parts, "redis", &image, body, (REDIS_LOG, REDIS_LOG))
+        self.start(parts, REDIS_ROLE, &image, body, (REDIS_LOG, REDIS_LOG))
             .await?;
         let url = format!("redis://127.0.0.1:{}", self.port_of(parts, REDIS_PORT));
         let ask = || async { Redis::connect(&url).await?.ping().await };

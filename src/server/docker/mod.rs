@@ -44,6 +44,8 @@ use secrets::Secrets;
 pub const LMCACHE_STDERR_LOG: &str = "lmcache_server.stderr.log";
 /// Name of the Redis container's log in a server's folder.
 pub const REDIS_LOG: &str = "redis_server.log";
+/// Role of the Redis container.
+const REDIS_ROLE: &str = "redis";
 /// Redis as the cell's other containers reach it.
 const REDIS_URL: &str = "redis://labrun-redis:6379";
 /// A sidecar has nothing to finish once the engine is gone.
@@ -62,6 +64,14 @@ struct Addresses {
     endpoint: Endpoint,
     lmcache_url: Option<String>,
     redis_url: Option<String>,
+}
+
+/// What lives on when a server is started again: its Redis, and the network that reaches it.
+#[derive(Debug)]
+pub struct Lasting {
+    redis: Container,
+    redis_url: String,
+    network: Option<String>,
 }
 
 /// What was made so far, in the order of its making. All of it is removed, whatever happens.
@@ -178,22 +188,32 @@ pub fn content(cell: &Cell) -> Option<Content> {
     asked.join().ok().flatten()
 }
 
-/// Starts the containers of `cell`, sidecars first, each healthy before the next. Where one cannot
-/// be started, all are removed again.
+/// Starts the containers of `cell`, sidecars first, each healthy before the next; `lasting` is there
+/// already. Where one cannot be started, all are removed again.
 pub async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,
+    lasting: Option<Lasting>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Dockered> {
     let spec = spec_of(cell)?;
     let daemon = Daemon::connect().await?;
     daemon.check_is_local()?;
-    sweep::remove_own(&daemon, scope.mark).await?;
+    let keep: Vec<String> = lasting.iter().flat_map(Lasting::names).collect();
+    sweep::remove_own(&daemon, scope.mark, &keep).await?;
+    let (containers, network, redis_url) = match lasting {
+        Some(lasting) => (
+            vec![lasting.redis],
+            lasting.network,
+            Some(lasting.redis_url),
+        ),
+        None => Default::default(),
+    };
     let mut parts = Parts {
         daemon,
-        containers: Vec::new(),
-        network: None,
+        containers,
+        network,
         secrets: None,
         gpu_memory: (spec.gpus != Gpus::None).then(GpuMemory::now).flatten(),
     };
@@ -202,6 +222,7 @@ pub async fn launch(
         spec,
         rendered,
         scope,
+        redis_url,
     };
     match launch.all(&mut parts, say).await {
         Ok(addresses) => Ok(Dockered { addresses, parts }),
@@ -213,6 +234,14 @@ pub async fn launch(
                 error.context(words)
             })
         }
+    }
+}
+
+impl Lasting {
+    /// The id of its container, and the name of its network.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let id = self.redis.id().to_owned();
+        [id].into_iter().chain(self.network.clone())
     }
 }
 
@@ -282,6 +311,20 @@ impl Server for Dockered {
 
     fn redis_url(&self) -> Option<&str> {
         self.addresses.redis_url.as_deref()
+    }
+
+    fn take_lasting(&mut self) -> Option<Lasting> {
+        let redis_url = self.addresses.redis_url.take()?;
+        let parts = &mut self.parts;
+        let at = parts
+            .containers
+            .iter()
+            .position(|container| container.facts().role == REDIS_ROLE)?;
+        Some(Lasting {
+            redis: parts.containers.remove(at),
+            redis_url,
+            network: parts.network.take(),
+        })
     }
 
     fn exited(&mut self) -> BoxFuture<'_, String> {

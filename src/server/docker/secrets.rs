@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Uid, chown};
 
+use super::super::LaunchScope;
 use super::super::leftovers::{Mark, secrets_name};
+use crate::matrix::Cell;
+use crate::plan::docker_spec::DockerSpec;
+use crate::plan::server::is_secret_name;
 
 /// Memory that is shared with no disk.
 const MEMORY: &str = "/dev/shm";
@@ -18,6 +22,36 @@ const MEMORY: &str = "/dev/shm";
 pub const INSIDE: &str = "/run/labrun";
 /// The program that puts secrets into the environment and becomes the server.
 const WRAPPER: &str = "set -a; . /run/labrun/secrets; set +a; exec \"$@\"";
+
+/// Secrets that a cell's containers get: the token, what the plan names, and settings whose names
+/// say that they are secret.
+pub fn values(
+    cell: &Cell,
+    spec: &DockerSpec,
+    scope: LaunchScope<'_>,
+) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    let machine = scope
+        .settings
+        .env
+        .iter()
+        .filter(|(name, _)| is_secret_name(name));
+    all.extend(machine.map(|(name, value)| (name.clone(), value.clone())));
+    if let Some(token) = std::env::var("HF_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+    {
+        all.insert("HF_TOKEN".to_owned(), token);
+    }
+    for name in &spec.secrets {
+        let value = std::env::var(name).with_context(|| {
+            format!("`secrets` in [server] names `{name}`, which is not set; set it in the environment or in `.env`")
+        })?;
+        all.insert(name.clone(), value);
+    }
+    all.retain(|name, _| !cell.resolved.server.env.contains_key(name));
+    Ok(all)
+}
 
 /// The files of one server's secrets; removed with it.
 #[derive(Debug)]

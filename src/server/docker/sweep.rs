@@ -49,9 +49,11 @@ pub async fn find_orphans(daemon: &Daemon) -> Result<Vec<Left>> {
     find(daemon, is_gone).await
 }
 
-/// Removes what earlier cells of this labrun left because their removal failed.
-pub async fn remove_own(daemon: &Daemon, mark: &Mark) -> Result<()> {
-    let own = find(daemon, |owner| owner == mark.owner).await?;
+/// Removes what earlier cells of this labrun left because their removal failed, but for what `keep`
+/// names by id or name.
+pub async fn remove_own(daemon: &Daemon, mark: &Mark, keep: &[String]) -> Result<()> {
+    let mut own = find(daemon, |owner| owner == mark.owner).await?;
+    own.retain(|left| !keep.contains(&left.id) && !keep.contains(&left.name));
     remove(daemon, &own).await
 }
 

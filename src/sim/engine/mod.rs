@@ -130,6 +130,11 @@ impl Engine {
         }
     }
 
+    /// The tiers, to put into them what outlived an earlier process.
+    pub(crate) fn offload_mut(&mut self) -> Option<&mut Offload> {
+        self.offload.as_mut()
+    }
+
     /// Takes a request that reaches the server at `now_us`.
     pub fn submit(&mut self, mut request: SimRequest, now_us: u64) -> Result<(), SubmitError> {
         let capacity = self.pool.len() * self.block_size();

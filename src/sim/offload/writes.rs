@@ -1,15 +1,32 @@
 //! Stores: out of the GPU, into host memory, and on to disk and Redis in their own time.
 
-use super::{Chunk, Landing, Offload, Place, Stored};
+use super::{Chunk, Landing, Offload, Place, Store, Stored};
 use crate::{
     plan::sim_spec::Fault,
     sim::{
         cost::{round_us, transfer_us},
+        keep::Chunks,
         lmcache_config::DiskIo,
     },
 };
 
 impl Offload {
+    /// What the Redis tier holds, the next victim first.
+    pub(crate) fn redis_chunks(&self) -> Chunks {
+        let chunks = self.redis.iter().flat_map(Store::chunks);
+        chunks.map(|(key, chunk)| (key, chunk.clone())).collect()
+    }
+
+    /// Puts into the Redis tier what an earlier process left there; nothing is moved for it.
+    pub(crate) fn restore_redis(&mut self, chunks: Chunks) {
+        if let Some(redis) = self.redis.as_mut() {
+            for (key, chunk) in chunks {
+                redis.insert(key, chunk);
+            }
+        }
+        self.refresh_gauges();
+    }
+
     /// Copies chunks out of the GPU at `now_us` and queues the writes behind it.
     pub(crate) fn store(&mut self, now_us: u64, offered: Vec<(u64, Chunk)>) -> Stored {
         self.settle(now_us);

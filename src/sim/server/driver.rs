@@ -13,6 +13,8 @@ use crate::{
     plan::sim_spec::{Fault, SimSpec},
     sim::{
         engine::{Engine, EngineEvent, SubmitError},
+        keep::Chunks,
+        offload::Offload,
         request::SimRequest,
         stats::{EngineStats, FinishReason, PhysicalBytes, TierStats},
     },
@@ -121,8 +123,9 @@ impl Driver {
         }
     }
 
-    /// Serves commands until it is stopped, every sender is gone, or the engine dies.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+    /// Serves commands until it is stopped, every sender is gone, or the engine dies. Returns what the
+    /// Redis tier holds by then.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) -> Chunks {
         loop {
             let next = match self.wait_us() {
                 Some(0) => commands.try_recv().map_err(|error| match error {
@@ -138,7 +141,8 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => Next::End,
             };
             if matches!(next, Next::End) || matches!(self.dispatch(), Next::End) {
-                return;
+                let offload = self.engine.offload();
+                return offload.map(Offload::redis_chunks).unwrap_or_default();
             }
         }
     }

@@ -41,6 +41,7 @@ use self::{
 };
 use super::{
     engine::Engine,
+    keep,
     options::{ParentWatch, Setup, SimOptions},
     tokenizer::Vocabulary,
 };
@@ -191,6 +192,7 @@ impl SimServer {
 
     async fn serve_loaded(self, end: impl Future<Output = SimExit>) -> anyhow::Result<SimExit> {
         let identity = self.identity();
+        let keeper = self.setup.keeper(&self.options);
         let Self {
             options,
             setup,
@@ -200,7 +202,7 @@ impl SimServer {
         } = self;
         let (commands, inbox) = mpsc::channel();
         let (health, health_seen) = watch::channel(Health::Serving);
-        let engine = Engine::new(setup.engine);
+        let engine = engine(setup, keeper.clone()).await?;
         let driver = Driver::new(engine, options.spec.clone(), log.clone(), health);
         let thread = std::thread::Builder::new()
             .name("sim-engine".to_owned())
@@ -250,10 +252,26 @@ impl SimServer {
         }
         server.abort();
         let _ = commands.send(Command::Stop);
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let joined = tokio::task::spawn_blocking(move || {
+            let chunks = thread.join().unwrap_or_default();
+            // One that died leaves what was there before.
+            let keeper = keeper.filter(|_| exit != SimExit::Fault(Fault::ExitMidLoad));
+            keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
+        });
+        joined.await.context("ending the engine")??;
         log.line(Speaker::Process, "INFO:     Application shutdown complete.");
         Ok(exit)
     }
+}
+
+/// An engine whose Redis tier holds what the Redis at `keeper` kept of an earlier process.
+async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> {
+    let mut engine = Engine::new(setup.engine);
+    if let (Some(url), Some(offload)) = (keeper, engine.offload_mut()) {
+        let kept = tokio::task::spawn_blocking(move || keep::load(&url));
+        offload.restore_redis(kept.await??);
+    }
+    Ok(engine)
 }
 
 /// Completes when the process that started this one is gone.

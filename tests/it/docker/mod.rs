@@ -10,6 +10,7 @@ mod matrix;
 mod proxy;
 mod pull;
 mod registry;
+mod restart;
 mod secrets;
 mod ssh;
 
