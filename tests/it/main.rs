@@ -9,6 +9,7 @@ mod cluster;
 mod diff;
 mod docker;
 mod docker_real_stack;
+mod doctor;
 mod exchange;
 mod external;
 mod fault_table;
