@@ -20,6 +20,7 @@ mod limits;
 #[cfg(feature = "nvtx")]
 mod nvtx;
 mod plan_errors;
+mod podman;
 mod process;
 mod profile;
 mod real_stack;

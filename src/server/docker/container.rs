@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{
@@ -25,6 +26,8 @@ use super::stats;
 const AWAY_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for one answer on the way down.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for a daemon to say of a container what Docker's API has words for.
+const WORDS_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for the last lines of a log once its container has ended.
 const LAST_LINES: Duration = Duration::from_secs(3);
 
@@ -77,13 +80,23 @@ impl Container {
             name: Some(name.to_owned()),
             ..CreateContainerOptions::default()
         };
+        let wants = body.host_config.as_ref();
+        let wants_gpus = wants.is_some_and(|host| host.device_requests.is_some());
         let created = daemon.docker.create_container(Some(options), body).await;
         let trouble = |what: &str| format!("{what} the container of {role} from `{}`", image.name);
         let id = created
             .map_err(plain)
             .with_context(|| trouble("creating"))?
             .id;
-        match Self::start_created(daemon, role, &id, image, files).await {
+        let started = Self::start_created(daemon, role, &id, image, files).await;
+        let checked = started.and_then(|(container, found)| {
+            ensure!(
+                !wants_gpus || has_devices(&found),
+                "the daemon took no notice of `gpus` in [server], as Podman's Docker API does; use Docker"
+            );
+            Ok(container)
+        });
+        match checked {
             Ok(container) => Ok(container),
             Err(error) => {
                 let _best_effort = remove(daemon, &id).await;
@@ -98,11 +111,11 @@ impl Container {
         id: &str,
         image: &Image,
         files: LogFiles,
-    ) -> Result<Self> {
+    ) -> Result<(Self, ContainerInspectResponse)> {
         let (log, samples) = (logs::Copier::open(&files)?, stats::Samples::open(&files)?);
         let docker = &daemon.docker;
         docker.start_container(id, None).await.map_err(plain)?;
-        let found = docker.inspect_container(id, None).await.map_err(plain)?;
+        let found = inspect(docker, id).await.map_err(plain)?;
         let (sender, ended) = watch::channel(None);
         let own = id.to_owned();
         let log = tokio::spawn(log.follow(docker.clone(), own.clone()));
@@ -116,7 +129,7 @@ impl Container {
             Task(tokio::spawn(samples.take(docker.clone(), own, role))),
         ];
         let pid = found.state.as_ref().and_then(|state| state.pid);
-        Ok(Self {
+        let container = Self {
             daemon: daemon.clone(),
             id: id.to_owned(),
             pid: pid
@@ -127,7 +140,8 @@ impl Container {
             ended,
             log: Some(log),
             tasks,
-        })
+        };
+        Ok((container, found))
     }
 
     /// Its id.
@@ -179,7 +193,7 @@ impl Container {
             }
         }
         self.tasks.clear();
-        let inspected = self.daemon.docker.inspect_container(&self.id, None);
+        let inspected = inspect(&self.daemon.docker, &self.id);
         if let Ok(Ok(found)) = timeout(STEP_LIMIT, inspected).await {
             self.facts.note_end(&found);
         }
@@ -239,6 +253,20 @@ impl Drop for Container {
     fn drop(&mut self) {
         if let Some(log) = self.log.take() {
             log.abort();
+        }
+    }
+}
+
+/// What the daemon knows of a container. For a moment Podman calls one that has ended `stopped`, which is
+/// no word of Docker's.
+async fn inspect(docker: &Docker, id: &str) -> Result<ContainerInspectResponse, Error> {
+    let began = Instant::now();
+    loop {
+        match docker.inspect_container(id, None).await {
+            Err(Error::JsonDataError { .. }) if began.elapsed() < WORDS_LIMIT => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            found => return found,
         }
     }
 }
@@ -325,9 +353,19 @@ async fn watch_end(
 
 /// How it ended, in words.
 async fn said(daemon: &Daemon, id: &str, role: &str) -> String {
-    let found = daemon.docker.inspect_container(id, None).await;
+    let found = inspect(&daemon.docker, id).await;
     let state = found.ok().and_then(|found| found.state).unwrap_or_default();
     format!("the container of {role} {}", end_of(&state))
+}
+
+/// Whether a container was given devices of the machine.
+fn has_devices(found: &ContainerInspectResponse) -> bool {
+    let host = found.host_config.as_ref();
+    host.is_some_and(|host| {
+        let requests = host.device_requests.as_ref();
+        let devices = host.devices.as_ref();
+        requests.is_some_and(|all| !all.is_empty()) || devices.is_some_and(|all| !all.is_empty())
+    })
 }
 
 /// Published ports: the container's and this machine's.

@@ -9,7 +9,7 @@ mod full_disks;
 mod matrix;
 mod proxy;
 mod pull;
-mod registry;
+pub mod registry;
 mod restart;
 mod secrets;
 mod ssh;

@@ -69,7 +69,7 @@ impl Registry {
         let mut random = std::fs::File::open("/dev/urandom").unwrap();
         random.read_exact(&mut noise).unwrap();
         std::fs::write(own.join("noise"), &noise).unwrap();
-        let program = layer(&program_root(folder));
+        let program = layer(&program_root(folder, env!("CARGO_BIN_EXE_labrun")));
         let mut own = layer(&own);
         own.sends = Some(sends);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,12 +157,12 @@ impl Drop for Registry {
     }
 }
 
-/// A root with labrun and the libraries that it needs, and nothing else.
-fn program_root(folder: &Path) -> PathBuf {
+/// A root with the program, in /usr/local/bin, and the libraries that it needs, and nothing else.
+pub fn program_root(folder: &Path, built: &str) -> PathBuf {
     let root = folder.join("program");
-    let program = root.join("usr/local/bin/labrun");
+    let name = Path::new(built).file_name().unwrap();
+    let program = root.join("usr/local/bin").join(name);
     std::fs::create_dir_all(program.parent().unwrap()).unwrap();
-    let built = env!("CARGO_BIN_EXE_labrun");
     let mut strip = Command::new("strip");
     let stripped = strip.arg("-o").arg(&program).arg(built).status();
     assert!(stripped.unwrap().success());
