@@ -124,7 +124,7 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
             .extend(others.map(|tier| contrast_sides(baseline, tier)));
         comparison.pools.extend(pools);
     }
-    controls::void(&mut comparison.rows);
+    controls::void(&mut comparison.rows, &controls::limits(run));
     comparison
 }
 

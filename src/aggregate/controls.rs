@@ -4,23 +4,48 @@ use std::collections::BTreeMap;
 
 use super::comparison::{Clarity, ComparisonRow, Contrast, Standing};
 use crate::matrix::controls::is_control;
+use crate::plan::verdict_spec::VerdictSpec;
+use crate::record::reader::RunData;
 
-/// How many times as fast a tier may seem on a control before that is called a win: what differs
-/// between two servers of one kind.
-const MOST_SPEEDUP: f64 = 1.1;
+/// The plan's limit among the values that a cell records, where it is not the default.
+const LIMIT: &str = "plan.verdict.control_speedup";
+
+/// A tier's servers: its name, and the values of the further axes.
+type Servers = (String, BTreeMap<String, String>);
+
+/// How many times as fast each tier may seem on its controls; the strictest where cells of several
+/// runs say different ones.
+pub(super) fn limits(run: &RunData) -> BTreeMap<Servers, f64> {
+    let mut limits = BTreeMap::new();
+    for cell in &run.cells {
+        let at = &cell.coordinates;
+        let told = cell.identity.get(LIMIT).and_then(|text| text.parse().ok());
+        let limit: f64 = told.unwrap_or(VerdictSpec::default().control_speedup);
+        if is_control(&at.label) {
+            let strictest = limits
+                .entry((at.tier.clone(), at.extra.clone()))
+                .or_insert(limit);
+            *strictest = limit.min(*strictest);
+        }
+    }
+    limits
+}
 
 /// Withholds every comparison of a tier that wins on a control at the same further axes, and says
 /// why. A control's own row is kept out of headlines too.
-pub(super) fn void(rows: &mut [ComparisonRow]) {
-    let mut wins: BTreeMap<(String, BTreeMap<String, String>), String> = BTreeMap::new();
+pub(super) fn void(rows: &mut [ComparisonRow], limits: &BTreeMap<Servers, f64>) {
+    let mut wins: BTreeMap<Servers, String> = BTreeMap::new();
     for row in rows.iter().filter(|row| is_control(&row.place.label)) {
-        if let Some(speedup) = win(row) {
+        let key = (row.tier.clone(), row.place.extra.clone());
+        let limit = limits.get(&key).copied();
+        let limit = limit.unwrap_or(VerdictSpec::default().control_speedup);
+        if let Some(speedup) = win(row, limit) {
             let said = format!(
                 "{} seems {speedup:.2} times as fast as the baseline on `{}`, state `{}`, where \
-                 offloading can win nothing: something else differs between the two",
+                 offloading can win nothing (at most {limit:.2} may be chance): something else \
+                 differs between the two",
                 row.tier, row.place.label, row.place.state
             );
-            let key = (row.tier.clone(), row.place.extra.clone());
             wins.entry(key).or_insert(said);
         }
     }
@@ -41,15 +66,14 @@ pub(super) fn void(rows: &mut [ComparisonRow]) {
 }
 
 /// The speedup of a control that is a win: clear, and more than two servers differ.
-fn win(row: &ComparisonRow) -> Option<f64> {
+fn win(row: &ComparisonRow, limit: f64) -> Option<f64> {
     let ttft = &row.ttft;
     let is_clear = ttft
         .interval
         .map_or(ttft.clarity == Clarity::Clear, |interval| {
             interval.low > 1.0
         });
-    ttft.speedup
-        .filter(|speedup| is_clear && *speedup > MOST_SPEEDUP)
+    ttft.speedup.filter(|speedup| is_clear && *speedup > limit)
 }
 
 fn withhold(row: &mut ComparisonRow, why: String) {
@@ -67,6 +91,7 @@ fn withhold(row: &mut ComparisonRow, why: String) {
 
 #[cfg(test)]
 mod tests {
+    use super::LIMIT;
     use crate::aggregate::comparison::{Standing, compare};
     use crate::aggregate::fixture::{Bench, rows_of};
     use crate::matrix::controls::NO_REUSE;
@@ -74,6 +99,14 @@ mod tests {
 
     /// Two tiers that are twice as fast as the baseline, and what each takes on a control.
     fn standings(cpu_on_control_ms: f64) -> Vec<(String, String, String)> {
+        standings_within(cpu_on_control_ms, None)
+    }
+
+    /// The same where the plan says how fast a tier may seem on a control.
+    fn standings_within(
+        cpu_on_control_ms: f64,
+        limit: Option<&str>,
+    ) -> Vec<(String, String, String)> {
         let mut bench = Bench::new();
         let around = |ms: f64| -> Vec<f64> { (0..12).map(|i| ms + f64::from(i)).collect() };
         for (tier, ms) in [("baseline", 200.0), ("cpu", 100.0), ("disk", 100.0)] {
@@ -88,6 +121,10 @@ mod tests {
         ];
         for (tier, ms) in control {
             let cell = bench.cell(tier, 512, 1, 1).labelled(NO_REUSE);
+            let cell = match limit {
+                Some(limit) => cell.planned(LIMIT, limit),
+                None => cell,
+            };
             cell.pass(Cold, &rows_of(&around(ms), 0));
         }
         let rows = compare(&bench.run()).unwrap().rows.into_iter();
@@ -118,6 +155,17 @@ mod tests {
             "{said}"
         );
         assert_eq!(why(&rows, "long_context", "disk"), "compared");
+    }
+
+    #[test]
+    fn the_plan_says_how_fast_a_tier_may_seem_on_a_control() {
+        // 200 ms on the baseline: about 1.21 times as fast.
+        let on = |limit| standings_within(165.0, limit);
+        assert_ne!(why(&on(None), "long_context", "cpu"), "compared");
+        assert_eq!(why(&on(Some("1.3")), "long_context", "cpu"), "compared");
+        let said = on(Some("1.05"));
+        let said = why(&said, "long_context", "cpu");
+        assert!(said.contains("at most 1.05 may be chance"), "{said}");
     }
 
     #[test]

@@ -73,6 +73,12 @@ impl LastCell<'_> {
         self
     }
 
+    /// Gives the cell a value of its plan.
+    pub(crate) fn planned(self, name: &str, value: &str) -> Self {
+        self.0.identity.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// Adds a valid pass of 2 s with these requests.
     pub(crate) fn pass(self, state: CacheState, rows: &[RequestRow]) -> Self {
         let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as u64;

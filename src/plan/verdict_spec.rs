@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::reader::TableReader;
 use super::value::non_negative_number;
 
-/// Thresholds of the verdict, as shares from 0 to 1.
+/// Thresholds of the verdict: shares from 0 to 1, but for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VerdictSpec {
@@ -18,6 +18,22 @@ pub struct VerdictSpec {
     pub moved_share: f64,
     /// Most of a pass's requests that may fail: what is left is no fair sample of what was planned.
     pub failed_share: f64,
+    /// How many times as fast as the baseline a tier may seem on a control, where offloading can
+    /// win nothing, before it is compared nowhere; at least 1.
+    #[serde(skip_serializing_if = "is_default_control_speedup")]
+    pub control_speedup: f64,
+}
+
+/// What differs between two servers of one kind.
+const CONTROL_SPEEDUP: f64 = 1.1;
+
+/// Cells of plans that do not say it keep the ids that they had before it could be said.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_default_control_speedup(speedup: &f64) -> bool {
+    speedup.total_cmp(&CONTROL_SPEEDUP).is_eq()
 }
 
 impl Default for VerdictSpec {
@@ -27,6 +43,7 @@ impl Default for VerdictSpec {
             served_share: 0.9,
             moved_share: 0.9,
             failed_share: 0.02,
+            control_speedup: CONTROL_SPEEDUP,
         }
     }
 }
@@ -47,6 +64,9 @@ impl VerdictSpec {
                 *value = found.value;
             }
         }
+        if let Some(found) = table.read("control_speedup", speedup) {
+            spec.control_speedup = found.value;
+        }
         table.finish();
         spec
     }
@@ -57,6 +77,13 @@ fn share(value: &DeValue<'_>) -> Result<f64, String> {
         .ok()
         .filter(|share| *share <= 1.0)
         .ok_or_else(|| "a share from 0 to 1".to_owned())
+}
+
+fn speedup(value: &DeValue<'_>) -> Result<f64, String> {
+    non_negative_number(value)
+        .ok()
+        .filter(|speedup| *speedup >= 1.0)
+        .ok_or_else(|| "a number from 1 up".to_owned())
 }
 
 #[cfg(test)]
@@ -85,6 +112,11 @@ mod tests {
             ..VerdictSpec::default()
         };
         assert_eq!(spec, expected);
+        let (spec, problems) = read("control_speedup = 1.25");
+        assert_eq!(problems, [""; 0]);
+        assert!((spec.control_speedup - 1.25).abs() < 1e-12);
+        let (_, problems) = read("control_speedup = 0.9");
+        assert!(problems[0].contains("a number from 1 up"), "{problems:?}");
         let (_, problems) = read("moved_share = 90\nserverd_share = 1");
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(

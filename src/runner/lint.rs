@@ -1,13 +1,16 @@
 //! What can be told of a matrix before a GPU second is spent.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::evidence::kv_bytes_per_token;
 use crate::config::Settings;
+use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
 use crate::workload::default_question_len;
 
@@ -44,11 +47,19 @@ const START: Duration = Duration::from_secs(120);
 const PREFILL_TOKENS_PER_S: f64 = 20_000.0;
 const TOKEN_S: f64 = 0.01;
 
+/// A tier that may seem so many times as fast where offloading can win nothing is hardly guarded.
+const WIDE_CONTROL_SPEEDUP: f64 = 1.5;
+
 /// Everything that is found in `matrix`, the worst first.
 pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
+    let has_controls = matrix
+        .cells
+        .iter()
+        .any(|cell| is_control(&cell.coordinates.label));
     for cell in &matrix.cells {
-        for one in lint_cell(cell, settings) {
+        let controls = control_limit(cell, has_controls);
+        for one in lint_cell(cell, settings).into_iter().chain(controls) {
             if !found.contains(&one) {
                 found.push(one);
             }
@@ -56,6 +67,26 @@ pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
     }
     found.sort_by_key(|one| one.severity);
     found
+}
+
+/// What the plan's limit for controls means for them.
+fn control_limit(cell: &Cell, has_controls: bool) -> Option<Found> {
+    let limit = cell.resolved.verdict.control_speedup;
+    let is_own = limit.total_cmp(&VerdictSpec::default().control_speedup) != Ordering::Equal;
+    let said = match has_controls {
+        false if is_own => "`control_speedup` in [verdict] has no effect: no control is measured \
+                            (`controls = true` in [run] asks for them)"
+            .to_owned(),
+        true if limit >= WIDE_CONTROL_SPEEDUP => format!(
+            "`control_speedup` in [verdict] is {limit}: a tier that is nearly so many times as fast \
+             where offloading can win nothing is compared all the same"
+        ),
+        _ => return None,
+    };
+    Some(Found {
+        severity: Severity::Note,
+        said,
+    })
 }
 
 /// Cells, server starts, and about how long it all takes, with what that rests on.

@@ -126,3 +126,22 @@ fn the_cost_counts_starts_and_restarts() {
         "{text}"
     );
 }
+
+#[test]
+fn a_limit_for_controls_is_told_where_it_does_nothing_or_lets_everything_pass() {
+    let limit = |limit: &str, controls: &str| {
+        let run = format!("controls = {controls}\nrequests = 10");
+        let verdict = format!("[verdict]\ncontrol_speedup = {limit}\n[server]");
+        let two = "tier = [\"baseline\", \"cpu\"]";
+        let changes = [
+            ("tier = [\"cpu\"]", two),
+            ("requests = 10", run.as_str()),
+            ("[server]", verdict.as_str()),
+        ];
+        said(&changes, Severity::Note)
+    };
+    assert!(limit("1.2", "false").contains("no control is measured"));
+    assert!(!limit("1.2", "true").contains("control_speedup"));
+    assert!(limit("2.5", "true").contains("is 2.5: a tier that is nearly so many times as fast"));
+    assert!(!limit("1.1", "false").contains("control_speedup"));
+}
