@@ -316,8 +316,11 @@ impl Seen<'_> {
     fn queue(&self) -> Option<(f64, String)> {
         let waiting = self.mean("engine", "waiting").filter(|mean| *mean >= 0.1)?;
         let running = self.mean("engine", "running").unwrap_or(0.0);
-        let reason =
-            format!("{waiting:.1} requests waited in the engine and {running:.1} ran, on average");
+        let most = self.of("engine", "waiting").next()?.max?;
+        let reason = format!(
+            "{waiting:.1} requests waited in the engine (at most {most:.0}) and {running:.1} ran, on \
+             average"
+        );
         Some((waiting, reason))
     }
 }

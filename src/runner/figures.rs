@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::verdict::Facts;
 use crate::server::prom::Scrape;
+use crate::telemetry::summary::Summary;
 
 /// The figures that the verdict rests on, and what the logs tell of the tier's cost.
 pub fn of_facts(facts: &Facts) -> BTreeMap<String, f64> {
@@ -98,9 +99,66 @@ pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
         .collect()
 }
 
+/// What was sampled of the engine during a pass: its queue, and how full its KV cache was. A queue
+/// that comes and goes within a pass is in no counter before or after it.
+pub fn of_samples(summaries: &[Summary]) -> BTreeMap<String, f64> {
+    let engine = |metric: &str| {
+        let mut all = summaries.iter();
+        all.find(|summary| summary.key.source == "engine" && summary.key.metric == metric)
+    };
+    let most = |metric| engine(metric).and_then(|summary| summary.max);
+    let mean = |metric| engine(metric).and_then(|summary| summary.mean);
+    let named = [
+        ("kv_usage_max_percent", most("kv_cache_usage")),
+        ("running_max_requests", most("running")),
+        ("waiting_max_requests", most("waiting")),
+        ("waiting_mean_requests", mean("waiting")),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::sample::{SeriesKey, Unit};
+
+    #[test]
+    fn the_most_that_was_sampled_of_queue_and_cache_is_told() {
+        let summary = |source, metric, unit, mean, max| Summary {
+            key: SeriesKey {
+                source,
+                device: "".into(),
+                metric,
+            },
+            unit,
+            samples: 9,
+            late: 0,
+            mean: Some(mean),
+            max: Some(max),
+            near_max: 0.1,
+            total: None,
+            covered: 1.0,
+        };
+        let figures = of_samples(&[
+            summary("engine", "waiting", Unit::Count, 0.5, 7.0),
+            summary("engine", "kv_cache_usage", Unit::Percent, 40.0, 99.5),
+            summary("gpu", "running", Unit::Count, 1.0, 1.0),
+        ]);
+        let expected = [
+            ("kv_usage_max_percent", 99.5),
+            ("waiting_max_requests", 7.0),
+            ("waiting_mean_requests", 0.5),
+        ];
+        assert_eq!(
+            figures,
+            expected
+                .map(|(name, value)| (name.to_owned(), value))
+                .into()
+        );
+    }
 
     #[test]
     fn means_come_from_sums_and_counts_that_grew() {

@@ -175,6 +175,7 @@ impl Measuring<'_> {
         let mut evidence = figures::of_facts(&facts);
         evidence.extend(pass.engine_figures());
         evidence.extend(pass.token_counts());
+        evidence.extend(figures::of_samples(&telemetry.summaries));
         let schedule = Arc::clone(schedule);
         Ok((
             Pass {

@@ -74,6 +74,39 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
 }
 
 #[test]
+fn evidence_tells_a_queue_that_was_gone_before_the_pass_ended() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["baseline"]"#,
+        concurrency: "6",
+        requests: 6,
+        sim: "max_num_seqs = 1",
+        ..SimPlan::default()
+    };
+    let text = plan.text().replace("gen_len = [4]", "gen_len = [128]");
+    lab.write("plan.toml", &text);
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let (_, cell) = &lab.cells()[0];
+    let evidence = |name: &str| {
+        let value = cell["passes"][0]["evidence"][name].as_f64();
+        value.unwrap_or_else(|| panic!("no {name}: {cell}"))
+    };
+    let (most, mean) = (
+        evidence("waiting_max_requests"),
+        evidence("waiting_mean_requests"),
+    );
+    // Five wait at first; a busy machine may read a little later than that.
+    assert!((2.0..=5.0).contains(&most), "{most} of 6, one runs");
+    assert!(mean > 0.5 && mean < most, "{mean}");
+    assert!((evidence("running_max_requests") - 1.0).abs() < 1e-9);
+    let (most, end) = (
+        evidence("kv_usage_max_percent"),
+        evidence("kv_usage_end_percent"),
+    );
+    assert!(most > 0.1 && most > end, "{most} % and {end} %");
+}
+
+#[test]
 fn telemetry_can_be_turned_off() {
     let lab = Lab::new();
     let config = lab.path("off.toml");

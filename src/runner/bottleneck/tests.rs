@@ -56,7 +56,7 @@ fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
         found
             .reasons
             .iter()
-            .any(|r| r.contains("3.0 requests waited"))
+            .any(|r| r.contains("3.0 requests waited in the engine (at most 7)"))
     );
     // Somebody else keeps the disk busy: the server read nothing.
     rows[4] = ("server", "", "storage_read", 0.0, 0.0);
