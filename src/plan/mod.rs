@@ -3,6 +3,7 @@
 pub mod axes;
 mod check;
 pub mod docker_spec;
+pub mod lmcache_keys;
 pub mod load_spec;
 pub mod pace;
 pub mod problem;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::lmcache_keys;
 use super::problem::suggestion;
 use super::reader::TableReader;
 use super::secret;
@@ -148,8 +149,8 @@ impl TierSpec {
         };
         let template = table.read("template", string).map(|found| found.value);
         let mut settings = Map::new();
-        for key in KEYS {
-            let found = match *key {
+        for key in lmcache_keys::in_process() {
+            let found = match key {
                 "max_local_cpu_size" | "max_local_disk_size" => {
                     table.read(key, |value| positive_number(value).and(json(value)))
                 }
@@ -157,7 +158,7 @@ impl TierSpec {
                 _ => table.read(key, json),
             };
             if let Some(found) = found {
-                settings.insert((*key).to_owned(), found.value);
+                settings.insert(key.to_owned(), found.value);
             }
         }
         table.finish();
@@ -200,86 +201,3 @@ pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
     }
     all
 }
-
-/// Whether LMCache (0.4.5 to 0.5.6) has a configuration key called `key`.
-pub fn is_lmcache_key(key: &str) -> bool {
-    KEYS.contains(&key) || OTHER_KEYS.contains(&key)
-}
-
-/// Advice for a key that it does not have: the nearest one.
-pub fn nearest_lmcache_key(key: &str) -> String {
-    suggestion(key, KEYS)
-}
-
-/// Keys that a template may set and a plan may not: none of them concerns a tier.
-const OTHER_KEYS: [&str; 2] = ["mp_host", "mp_port"];
-
-/// LMCache's configuration keys (0.4.5 to 0.5.6), sorted. LMCache itself only warns of an unknown
-/// key and goes on with its default, so that a typing error would silently measure something else.
-const KEYS: &[&str] = &[
-    "blocking_timeout_secs",
-    "cache_policy",
-    "chunk_size",
-    "controller_pull_url",
-    "controller_reply_url",
-    "enable_async_loading",
-    "enable_blending",
-    "enable_chunk_statistics",
-    "enable_controller",
-    "enable_kv_events",
-    "enable_lazy_memory_allocator",
-    "enable_p2p",
-    "enable_pd",
-    "enable_scheduler_bypass_lookup",
-    "external_lookup_client",
-    "extra_config",
-    "gds_backend",
-    "gds_buffer_size",
-    "gds_path",
-    "gds_path_sharding",
-    "hit_miss_ratio",
-    "internal_api_server_enabled",
-    "internal_api_server_host",
-    "internal_api_server_include_index_list",
-    "internal_api_server_port_start",
-    "internal_api_server_socket_path_prefix",
-    "lazy_memory_expand_trigger_ratio",
-    "lazy_memory_initial_ratio",
-    "lazy_memory_safe_size",
-    "lazy_memory_step_ratio",
-    "lmcache_instance_id",
-    "lmcache_worker_ports",
-    "local_cpu",
-    "local_cpu_use_hugepages",
-    "local_disk",
-    "local_disk_path_sharding",
-    "lookup_server_worker_ids",
-    "lookup_timeout_ms",
-    "max_local_cpu_size",
-    "max_local_disk_size",
-    "min_retrieve_tokens",
-    "nixl_backends",
-    "nixl_buffer_device",
-    "nixl_buffer_size",
-    "numa_mode",
-    "p2p_host",
-    "p2p_init_ports",
-    "p2p_lookup_ports",
-    "pin_check_interval_sec",
-    "pin_timeout_sec",
-    "pre_caching_hash_algorithm",
-    "priority_limit",
-    "py_enable_gc",
-    "remote_serde",
-    "remote_storage_plugins",
-    "remote_url",
-    "reserve_local_cpu_size",
-    "retrieve_locations",
-    "run_script_api_enabled",
-    "save_decode_cache",
-    "save_unfull_chunk",
-    "store_location",
-    "transfer_channel",
-    "use_gds",
-    "use_layerwise",
-];

@@ -3,30 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready as at_once_ready};
 use tokio_util::sync::CancellationToken;
 
 use super::RunScope;
 use super::event::{Event, Phase};
-use super::log_counts::{LogCounts, LogMarks};
+use super::log_counts::LogMarks;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::matrix::Cell;
-use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 use crate::server::control::{Control, Endpoint};
-use crate::server::effective;
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
 use crate::server::redis_local::{self, LocalRedis};
 use crate::server::render::Rendered;
 use crate::server::{
-    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
+    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, cause, docker,
     leftovers, log,
 };
+
+mod configured;
 
 /// Files that a server writes to, of which each cell keeps its part.
 const LOGS: [&str; 6] = [
@@ -172,6 +173,17 @@ impl Session {
         Ok(())
     }
 
+    /// The failure of a server that did not become ready, with what its log says of its end.
+    fn not_ready(&self, error: ReadyError) -> Failure {
+        let log = matches!(error, ReadyError::Exited(_))
+            .then(|| LogMarks::take(self.logs()).text_since(&LogMarks::default()));
+        let error = match log.and_then(|log| cause::first_exception(&log)) {
+            Some(why) => anyhow!("{error}; its log: {why}"),
+            None => error.into(),
+        };
+        Failure::of(Phase::Ready)(error)
+    }
+
     /// The Redis of its tier: labrun's own, a container's, or the one that the settings name.
     pub fn redis_url(&self) -> &str {
         let own = self.server.redis_url();
@@ -212,45 +224,6 @@ impl Session {
         }
     }
 
-    /// Reads back what LMCache runs with, and compares it with what it was told.
-    async fn check_configuration(&mut self, cell: &Cell) -> Result<()> {
-        let Some(rendered) = self.rendered.as_ref() else {
-            return Ok(());
-        };
-        let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
-        let counts = LogCounts::of(&log);
-        self.degraded = counts.degraded;
-        ensure!(
-            counts.unknown_keys.is_empty(),
-            "LMCache does not know `{}` and goes on without; this version has no such key",
-            counts.unknown_keys.join("`, `")
-        );
-        let wrong = match (cell.resolved.server.lmcache, self.server.lmcache_url()) {
-            (LmcacheMode::InProcess, _) => {
-                let told = serde_yaml_ng::from_str(&rendered.text)?;
-                effective::from_log(&log).map(|now| effective::differences(&told, &now))
-            }
-            (LmcacheMode::MultiProcess, Some(url)) => {
-                let arguments = rendered.arguments()?;
-                let config = self.control.lmcache_config(url).await;
-                config.map(|config| effective::server_differences(&arguments, &config))
-            }
-            (LmcacheMode::MultiProcess, None) => None,
-        };
-        match wrong {
-            Some(wrong) if !wrong.is_empty() => {
-                bail!("LMCache does not run as it was told: {}", wrong.join("; "))
-            }
-            None if cell.resolved.server.launcher != Launcher::External => {
-                let said =
-                    "LMCache does not say what it runs with: its configuration is not proven";
-                self.warnings.push(said.to_owned());
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Stops the server and starts it again, with the same configuration; the tier's files and its
     /// Redis stay.
     pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
@@ -272,12 +245,8 @@ impl Session {
         let control = Control::new(self.server.endpoint().clone());
         self.control = control.map_err(Failure::of(Phase::Launch))?;
         let first_start = self.ready;
-        self.wait_ready(cell, scope)
-            .await
-            .map_err(|error| Failure {
-                phase: Phase::Ready,
-                error: error.into(),
-            })?;
+        let ready = self.wait_ready(cell, scope).await;
+        ready.map_err(|error| self.not_ready(error))?;
         self.ready = first_start;
         Ok(())
     }
@@ -443,10 +412,7 @@ pub async fn ensure(
     let phase = Phase::Ready;
     on_event(Event::PhaseStarted { phase, state: None });
     let ready = session.wait_ready(cell, scope).await;
-    ready.map_err(|error| Failure {
-        phase,
-        error: error.into(),
-    })?;
+    ready.map_err(|error| session.not_ready(error))?;
     let checked = session.check_configuration(cell).await;
     checked.map_err(Failure::of(phase))
 }

@@ -10,6 +10,7 @@ use super::docker::image::Content;
 use super::{docker, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
 
 /// Python packages whose versions decide what a server does, by the names of their metadata.
@@ -96,6 +97,26 @@ pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
         }
     }
     found
+}
+
+/// The version of LMCache that will serve `cell`, where it is known before the start: installed
+/// beside the program, or named by the tag of LMCache's own image.
+pub fn lmcache_version(cell: &Cell, settings: &Settings) -> Option<Version> {
+    let server = &cell.resolved.server;
+    match server.launcher {
+        Launcher::Process => packages(&settings.process.bin_dir)
+            .get("lmcache")?
+            .parse()
+            .ok(),
+        Launcher::Docker => version_of_image(docker::lmcache_image_of(cell)?),
+        Launcher::Sim | Launcher::External => None,
+    }
+}
+
+/// `0.5.6` of `lmcache/vllm-openai:v0.5.6-cu129`; others' images may hold any version.
+fn version_of_image(name: &str) -> Option<Version> {
+    let (_, image) = name.rsplit_once("lmcache/")?;
+    image.split_once(':')?.1.parse().ok()
 }
 
 /// The folder of the real `vllm` program, behind links.
@@ -210,6 +231,21 @@ mod tests {
             pulled,
             [digest, (IMAGE.to_owned(), "sha256:vllm".to_owned())].into()
         );
+    }
+
+    #[test]
+    fn the_tag_of_lmcaches_own_images_is_its_version() {
+        let version = |name| version_of_image(name).map(|version| version.to_string());
+        let known = Some("0.4.7".to_owned());
+        assert_eq!(version("lmcache/vllm-openai:v0.4.7"), known);
+        assert_eq!(version("docker.io/lmcache/standalone:v0.4.7-cu129"), known);
+        for name in [
+            "lmcache/vllm-openai:latest",
+            "vllm/vllm-openai:v0.4.7",
+            "own",
+        ] {
+            assert_eq!(version(name), None, "{name}");
+        }
     }
 
     #[test]

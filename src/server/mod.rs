@@ -3,6 +3,8 @@
 //! [`launch`] returns as soon as there is something to stop; waiting until it answers is
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
+mod arguments;
+pub mod cause;
 pub mod control;
 pub mod docker;
 pub mod effective;
@@ -10,6 +12,7 @@ pub mod external;
 pub mod facts;
 pub mod geometry;
 pub mod group;
+pub mod known;
 pub mod leftovers;
 pub mod log;
 pub mod proc_stat;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
 use control::Endpoint;
 use docker::Lasting;
@@ -102,7 +106,11 @@ pub const CONTAINER_STATS: &str = "container_stats.jsonl";
 /// Name of the LMCache server's log in its folder.
 pub const LMCACHE_LOG: &str = "lmcache_server.log";
 
-/// The LMCache configuration of a cell's tier, if LMCache serves it.
+/// The LMCache configuration of a cell's tier, if LMCache serves it. All of it is known to LMCache: to
+/// the version that will run, where that is known before its start.
+///
+/// # Errors
+/// A template that cannot be rendered, or that names what LMCache does not have.
 pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Option<Rendered>> {
     let templates = Some(settings.paths.templates.as_path());
     let scope = Scope {
@@ -111,7 +119,20 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
         redis_url: docker::redis_url(cell).unwrap_or_else(|| redis_url(settings)),
         model: &cell.resolved.model,
     };
-    render::render(&cell.tier, cell.resolved.server.lmcache, scope)
+    let server = &cell.resolved.server;
+    let rendered = render::render(&cell.tier, server.lmcache, scope)?;
+    if let Some(rendered) = &rendered {
+        let version = facts::lmcache_version(cell, settings);
+        check_known(cell, rendered, version)?;
+    }
+    Ok(rendered)
+}
+
+/// Checks that LMCache knows what `rendered` and the plan tell it.
+pub fn check_known(cell: &Cell, rendered: &Rendered, version: Option<Version>) -> Result<()> {
+    let server = &cell.resolved.server;
+    let more = arguments::of(&server.lmcache_args);
+    known::check(rendered, server.lmcache, &more, version)
 }
 
 /// The Redis that settings name; where they name none, a place that stands for labrun's own.
@@ -174,7 +195,6 @@ pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     }
 }
 
-/// A port of 127.0.0.1 that is free now.
 /// The program called `name` in PATH.
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -183,6 +203,7 @@ fn in_path(name: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
+/// A port of 127.0.0.1 that is free now.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener

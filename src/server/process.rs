@@ -9,11 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use super::arguments;
 use super::control::Endpoint;
+use super::facts;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
 use super::profile;
@@ -21,6 +23,7 @@ use super::render::Rendered;
 use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::lmcache_keys;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::TierKind;
 
@@ -122,9 +125,9 @@ fn start_lmcache(
             "--http-port",
             &http_port.to_string(),
         ])
-        .args(["--shm-name", &name])
+        .args(shared_memory_argument(cell, scope.settings, &name))
         .args(rendered.arguments()?)
-        .args(arguments(&cell.resolved.server.lmcache_args));
+        .args(arguments::of(&cell.resolved.server.lmcache_args));
     let log = scope.folder.join(LMCACHE_LOG);
     let process = ProcessGroup::start("the LMCache server", command, &log, scope.mark)?;
     Ok(Sidecar {
@@ -132,6 +135,15 @@ fn start_lmcache(
         admin_url: format!("http://127.0.0.1:{http_port}"),
         shared_memory: Path::new("/dev/shm").join(name),
     })
+}
+
+/// The argument that names the shared memory of an LMCache server, where its version has that.
+pub(super) fn shared_memory_argument(cell: &Cell, settings: &Settings, name: &str) -> Vec<String> {
+    let has = |version| lmcache_keys::has(LmcacheMode::MultiProcess, "shm-name", version);
+    match facts::lmcache_version(cell, settings).and_then(has) {
+        Some(false) => Vec::new(),
+        Some(true) | None => vec!["--shm-name".to_owned(), name.to_owned()],
+    }
 }
 
 /// The command lines that a launch would run, without ports.
@@ -149,21 +161,31 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
             text.push_str(&argument);
         }
     }
-    for argument in arguments(&cell.resolved.server.args) {
+    for argument in arguments::of(&cell.resolved.server.args) {
         text.push(' ');
         text.push_str(&argument);
     }
     if needs_lmcache_server(cell) {
         let lmcache = settings.process.bin_dir.join("lmcache");
-        let own = arguments(&cell.resolved.server.lmcache_args).join(" ");
+        let own = arguments::of(&cell.resolved.server.lmcache_args).join(" ");
         text = format!("{} server {own}\n  {text}", lmcache.display());
     }
     text
 }
 
-/// Checks that the programs of `cell` can be found.
+/// Checks that the programs of `cell` can be found, and can do what it asks.
 pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     find_program("vllm", &settings.process.bin_dir)?;
+    if cell.tier.kind == TierKind::Native
+        && let Some(version) = facts::packages(&settings.process.bin_dir).get("vllm")
+    {
+        ensure!(
+            !version.ends_with("+cpu"),
+            "the tier `{}` needs a GPU: vLLM's own offloading copies with CUDA or XPU, and this \
+             vLLM is {version}, a build for CPUs; remove the tier",
+            cell.tier.name
+        );
+    }
     if cell
         .resolved
         .server
@@ -276,7 +298,7 @@ pub(super) fn vllm_arguments(
     add("--port");
     add(&address.1.to_string());
     add("--enable-prompt-tokens-details");
-    for argument in arguments(&cell.resolved.server.args) {
+    for argument in arguments::of(&cell.resolved.server.args) {
         add(&argument);
     }
     if let Some(transfer) = transfer {
@@ -290,31 +312,6 @@ pub(super) fn vllm_arguments(
         add("native");
     }
     all
-}
-
-/// Plan values as command line arguments: `true` is the flag alone, `false` its `--no-` form, a
-/// table is JSON, a list repeats its items after the flag.
-pub fn arguments(values: &Map<String, Value>) -> Vec<String> {
-    let mut all = Vec::new();
-    for (name, value) in values {
-        match value {
-            Value::Bool(true) => all.push(format!("--{name}")),
-            Value::Bool(false) => all.push(format!("--no-{name}")),
-            Value::Array(items) => {
-                all.push(format!("--{name}"));
-                all.extend(items.iter().map(text));
-            }
-            other => all.extend([format!("--{name}"), text(other)]),
-        }
-    }
-    all
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 impl Server for Vllm {
@@ -366,32 +363,5 @@ impl Server for Vllm {
             stopped
         }
         .boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plan_values_become_arguments() {
-        let values = json!({
-            "enforce-eager": true, "enable-prefix-caching": false, "max-model-len": 8192,
-            "middleware": ["a", "b"], "profiler-config": {"profiler": "torch"},
-        });
-        assert_eq!(
-            arguments(values.as_object().unwrap()),
-            [
-                "--enforce-eager",
-                "--no-enable-prefix-caching",
-                "--max-model-len",
-                "8192",
-                "--middleware",
-                "a",
-                "b",
-                "--profiler-config",
-                "{\"profiler\":\"torch\"}",
-            ]
-        );
     }
 }

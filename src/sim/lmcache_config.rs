@@ -4,26 +4,10 @@ use anyhow::{Context as _, bail, ensure};
 use serde_yaml_ng::{Mapping, Value};
 
 use super::store::Policy;
+use crate::plan::lmcache_keys::check;
+use crate::plan::server::LmcacheMode;
 
 const GIB: f64 = 1_073_741_824.0;
-
-/// Keys that LMCache knows; any other is warned about and ignored.
-const KNOWN_KEYS: &str = "chunk_size local_cpu max_local_cpu_size local_cpu_use_hugepages \
-    reserve_local_cpu_size local_disk local_disk_path_sharding max_local_disk_size remote_url \
-    remote_storage_plugins remote_serde use_layerwise save_decode_cache save_unfull_chunk \
-    pre_caching_hash_algorithm cache_policy min_retrieve_tokens blocking_timeout_secs \
-    lookup_timeout_ms hit_miss_ratio enable_async_loading enable_scheduler_bypass_lookup \
-    external_lookup_client lookup_server_worker_ids numa_mode enable_lazy_memory_allocator \
-    lazy_memory_initial_ratio lazy_memory_expand_trigger_ratio lazy_memory_step_ratio \
-    lazy_memory_safe_size retrieve_locations store_location priority_limit pin_timeout_sec \
-    pin_check_interval_sec py_enable_gc internal_api_server_enabled internal_api_server_host \
-    internal_api_server_port_start internal_api_server_include_index_list \
-    internal_api_server_socket_path_prefix enable_controller controller_pull_url \
-    controller_reply_url lmcache_worker_ports lmcache_instance_id enable_p2p p2p_host \
-    p2p_init_ports p2p_lookup_ports transfer_channel gds_path gds_path_sharding gds_buffer_size \
-    use_gds gds_backend nixl_backends nixl_buffer_size nixl_buffer_device \
-    enable_chunk_statistics enable_kv_events enable_blending enable_pd run_script_api_enabled \
-    mp_host mp_port extra_config";
 
 /// URL schemes that the Redis tier stands for.
 const NETWORK_STORES: [&str; 8] = [
@@ -138,10 +122,10 @@ impl OffloadConfig {
             _ => bail!("it is not a mapping of LMCache keys; write `key: value` lines"),
         };
         let keys = Keys(&map);
-        let known: Vec<&str> = KNOWN_KEYS.split_whitespace().collect();
         let names = map.keys().filter_map(Value::as_str);
+        let known = |name: &&str| check(LmcacheMode::InProcess, name, None).is_ok();
         let unknown_keys = names
-            .filter(|name| !known.contains(name))
+            .filter(|name| !known(name))
             .map(str::to_owned)
             .collect();
         let offload = keys.offload()?;

@@ -111,3 +111,86 @@ fn a_missing_program_is_refused_before_anything_is_written() {
     assert!(ended.stderr.contains("process.bin_dir"), "{}", ended.stderr);
     assert!(!lab.path("out").exists());
 }
+
+/// Says that the lab's programs belong to `package`, as `NAME-VERSION`.
+fn install(lab: &Lab, package: &str) {
+    let folder = format!("lib/python3.12/site-packages/{package}.dist-info/METADATA");
+    lab.write(&folder, "");
+}
+
+#[test]
+fn keys_are_checked_against_the_version_that_is_installed() {
+    let with_key = |version: Option<&str>, mode: &str, tables: &str, code: i32| {
+        let lab = lab_with("exit 3", "exit 3", mode);
+        if let Some(version) = version {
+            install(&lab, &format!("lmcache-{version}"));
+        }
+        lab.write("plan.toml", &(PLAN.replace("@MODE@", mode) + tables));
+        let plan = ["plan", "plan.toml", "--config", "box.toml"];
+        let shown = lab.labrun(&plan);
+        let ended = lab.labrun(&RUN).expect_code(code);
+        assert_eq!(shown.code == Some(0), code == 1, "{}", shown.stderr);
+        assert_eq!(lab.path("out").exists(), code == 1);
+        ended.stderr
+    };
+    let newer = "[tier.cpu]\nlocal_cpu_use_hugepages = true\n";
+    let said = with_key(Some("0.4.5"), "in-process", newer, 2);
+    let expected = "LMCache 0.4.5 has no key `local_cpu_use_hugepages`: 0.4.6 to 0.5.6 have it";
+    assert!(said.contains(expected), "{said}");
+    // Any version may have it where none is known, and this one does.
+    with_key(None, "in-process", newer, 1);
+    with_key(Some("0.5.6"), "in-process", newer, 1);
+
+    let argument = "[server.lmcache_args]\nsession-ttl-seconds = 9\n";
+    let said = with_key(Some("0.5.0"), "multi-process", argument, 2);
+    let expected = "has no argument `--session-ttl-seconds`: only 0.5.6 has it";
+    assert!(said.contains(expected), "{said}");
+    with_key(Some("0.5.6"), "multi-process", argument, 1);
+    let wrong = "[server.lmcache_args]\nl1-sise-gb = 9\n";
+    let said = with_key(None, "multi-process", wrong, 2);
+    assert!(said.contains("did you mean `l1-size-gb`?"), "{said}");
+}
+
+#[test]
+fn an_lmcache_server_is_told_of_shared_memory_only_where_it_knows_it() {
+    for (version, is_told) in [("0.4.6", false), ("0.4.7", true)] {
+        let lab = lab_with("sleep 300", "echo \"args: $*\"\nexit 4", "multi-process");
+        install(&lab, &format!("lmcache-{version}"));
+        lab.labrun(&RUN).expect_code(1);
+        let (path, _) = lab.cells().remove(0);
+        let log = std::fs::read_to_string(path.join("lmcache_server.log")).unwrap();
+        assert!(log.contains("args: server --host"), "{log}");
+        assert_eq!(log.contains("--shm-name"), is_told, "{version}: {log}");
+    }
+}
+
+#[test]
+fn native_offloading_is_refused_on_a_build_for_cpus() {
+    for (version, code) in [("0.32.0+cpu", 2), ("0.32.0", 1)] {
+        let lab = lab_with("exit 3", "exit 3", "in-process");
+        install(&lab, &format!("vllm-{version}"));
+        let plan = PLAN.replace("@MODE@", "in-process");
+        lab.write("plan.toml", &plan.replace(r#"["cpu"]"#, r#"["native"]"#));
+        let ended = lab.labrun(&RUN).expect_code(code);
+        let refused = "the tier `native` needs a GPU";
+        assert_eq!(
+            ended.stderr.contains(refused),
+            code == 2,
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn the_first_exception_of_a_start_is_told() {
+    let vllm = r#"echo "(Worker pid=1) ERROR 11-24 [x.py:1] ValueError: no such dtype"
+echo "RuntimeError: Engine core initialization failed. See root cause above."
+exit 1"#;
+    let lab = lab_with(vllm, "exit 9", "in-process");
+    lab.labrun(&RUN).expect_code(1);
+    assert_eq!(
+        lab.cells()[0].1["outcome"]["error"],
+        "vLLM exited with code 1 before it was ready; its log: ValueError: no such dtype"
+    );
+}

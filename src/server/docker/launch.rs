@@ -12,8 +12,8 @@ use super::super::control::{Control, Endpoint};
 use super::super::redis::Redis;
 use super::super::render::Rendered;
 use super::super::{
-    CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, free_port, leftovers,
-    process, simulated,
+    CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, arguments, free_port,
+    leftovers, process, simulated,
 };
 use super::body::{self, Basis, LMCACHE_NAME, LMCACHE_PORTS, REDIS_PORT, SERVER_PORT};
 use super::container::Container;
@@ -245,9 +245,10 @@ impl Launch<'_> {
             LMCACHE_PORTS
         };
         let shared = leftovers::shared_memory_name(self.scope.mark, ports.0);
-        let mut arguments = vec!["--shm-name".to_owned(), shared];
+        let settings = self.scope.settings;
+        let mut arguments = process::shared_memory_argument(self.cell, settings, &shared);
         arguments.extend(rendered.arguments()?);
-        arguments.extend(process::arguments(&self.cell.resolved.server.lmcache_args));
+        arguments.extend(arguments::of(&self.cell.resolved.server.lmcache_args));
         let body = self
             .basis(parts, labels)
             .lmcache(&image, arguments, ports)?;

@@ -115,7 +115,7 @@ pub fn describe(cell: &Cell) -> String {
         lines.push(format!("container of `{}`: redis-server", spec.redis_image));
     }
     if has_lmcache_server(cell) {
-        let own = super::process::arguments(&cell.resolved.server.lmcache_args).join(" ");
+        let own = super::arguments::of(&cell.resolved.server.lmcache_args).join(" ");
         let command = spec.lmcache_command.join(" ");
         lines.push(format!(
             "container of `{}`: {command} {own}",
@@ -125,7 +125,7 @@ pub fn describe(cell: &Cell) -> String {
     let arguments = if spec.simulator {
         "sim".to_owned()
     } else {
-        let own = super::process::arguments(&cell.resolved.server.args).join(" ");
+        let own = super::arguments::of(&cell.resolved.server.args).join(" ");
         format!("{} {own}", cell.resolved.model)
     };
     lines.push(format!(
@@ -159,6 +159,16 @@ pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
         }
     );
     Ok(())
+}
+
+/// The image that LMCache is in, where the cell's server is no simulator.
+pub fn lmcache_image_of(cell: &Cell) -> Option<&str> {
+    let spec = spec_of(cell).ok().filter(|spec| !spec.simulator)?;
+    Some(if has_lmcache_server(cell) {
+        lmcache_image(spec)
+    } else {
+        &spec.image
+    })
 }
 
 fn lmcache_image(spec: &DockerSpec) -> &str {

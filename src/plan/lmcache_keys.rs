@@ -1,0 +1,233 @@
+//! What each version of LMCache can be told, by its own lists.
+//!
+//! LMCache only warns of a key that it does not know and goes on with its default, so that a typing
+//! error, or a key of another version, would silently measure something else.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use super::problem::suggestion;
+use super::server::LmcacheMode;
+
+/// Keys of the file of in-process mode.
+static IN_PROCESS: LazyLock<Keys> =
+    LazyLock::new(|| Keys::parse(include_str!("lmcache_keys/in_process.txt")));
+/// Arguments of `lmcache server`, without the leading dashes.
+static SERVER: LazyLock<Keys> =
+    LazyLock::new(|| Keys::parse(include_str!("lmcache_keys/server.txt")));
+
+/// A release of LMCache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u32, u32, u32);
+
+impl FromStr for Version {
+    type Err = ();
+
+    /// Reads the release that `0.5.6`, `v0.5.6`, `0.5.6.post1` or `0.5.6-g3e11e108` is of.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let mut parts = text.split(|c: char| !c.is_ascii_digit());
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or(());
+        Ok(Self(number()?, number()?, number()?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// One key, and the first and last of the listed versions that have it.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    name: &'static str,
+    first: Version,
+    last: Version,
+}
+
+/// What the listed versions of one mode have.
+#[derive(Debug)]
+struct Keys {
+    versions: Vec<Version>,
+    keys: Vec<Key>,
+}
+
+impl Keys {
+    /// Reads a list as `tests/lmcache-keys/list` writes it. What cannot be read is left out, which
+    /// the tests would notice.
+    fn parse(text: &'static str) -> Self {
+        let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+        let versions = lines.next().unwrap_or_default();
+        let versions = versions.split_whitespace().filter_map(|v| v.parse().ok());
+        let versions: Vec<Version> = versions.collect();
+        let whole = versions.first().copied().zip(versions.last().copied());
+        let key = |line: &'static str| {
+            let (name, range) = line.split_once(' ').unwrap_or((line, ""));
+            let own = || {
+                let (first, last) = range.split_once('-')?;
+                Some((first.parse().ok()?, last.parse().ok()?))
+            };
+            let (first, last) = if range.is_empty() { whole? } else { own()? };
+            Some(Key { name, first, last })
+        };
+        Self {
+            keys: lines.filter_map(key).collect(),
+            versions,
+        }
+    }
+
+    fn of(mode: LmcacheMode) -> &'static Self {
+        match mode {
+            LmcacheMode::InProcess => &IN_PROCESS,
+            LmcacheMode::MultiProcess => &SERVER,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    fn has(&self, name: &str, version: Version) -> bool {
+        self.find(name)
+            .is_some_and(|key| (key.first..=key.last).contains(&version))
+    }
+}
+
+/// Every key that any listed version has in its file of in-process mode, sorted.
+pub fn in_process() -> Vec<&'static str> {
+    IN_PROCESS.keys.iter().map(|key| key.name).collect()
+}
+
+/// Whether `version` has `key`; `None` for a version that is not listed.
+pub fn has(mode: LmcacheMode, key: &str, version: Version) -> Option<bool> {
+    let keys = Keys::of(mode);
+    let is_listed = keys.versions.contains(&version);
+    is_listed.then(|| keys.has(key, version))
+}
+
+/// Checks that LMCache has `key`: in `version`, or, where that is not known, in any listed one. A
+/// version that is not listed has keys that nobody here knows: it is left to speak for itself.
+///
+/// # Errors
+/// Says that it has no such key, and which versions do or which key is the nearest.
+pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(), String> {
+    let keys = Keys::of(mode);
+    let known = match version {
+        Some(version) if !keys.versions.contains(&version) => return Ok(()),
+        Some(version) => keys.has(key, version),
+        None => keys.find(key).is_some(),
+    };
+    if known {
+        return Ok(());
+    }
+    let who = version.map_or_else(|| "LMCache".to_owned(), |v| format!("LMCache {v}"));
+    let what = match mode {
+        LmcacheMode::InProcess => format!("{who} has no key `{key}`"),
+        LmcacheMode::MultiProcess => format!("`lmcache server` of {who} has no argument `--{key}`"),
+    };
+    Err(match (keys.find(key), version) {
+        (Some(other), _) if other.first == other.last => {
+            format!("{what}: only {} has it", other.first)
+        }
+        (Some(other), _) => format!("{what}: {} to {} have it", other.first, other.last),
+        (None, version) => {
+            let there = |known: &&Key| version.is_none_or(|version| keys.has(known.name, version));
+            let names = keys.keys.iter().filter(there).map(|known| known.name);
+            format!("{what}: {}", suggestion(key, &names.collect::<Vec<_>>()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use LmcacheMode::{InProcess, MultiProcess};
+
+    fn version(text: &str) -> Option<Version> {
+        text.parse().ok()
+    }
+
+    fn refused(mode: LmcacheMode, key: &str, at: Option<Version>) -> String {
+        check(mode, key, at).unwrap_err()
+    }
+
+    #[test]
+    fn releases_are_read_from_what_packages_images_and_logs_call_them() {
+        for text in [
+            "0.5.6",
+            "v0.5.6",
+            "0.5.6.post1",
+            "0.5.6-g3e11e108",
+            "0.5.6+cu129",
+        ] {
+            assert_eq!(text.parse(), Ok(Version(0, 5, 6)), "{text}");
+        }
+        for text in ["latest", "0.5", "", "nightly-0.5.6"] {
+            assert_eq!(text.parse::<Version>(), Err(()), "{text}");
+        }
+        assert_eq!(Version(0, 4, 7).to_string(), "0.4.7");
+    }
+
+    #[test]
+    fn both_lists_are_read_whole() {
+        for (mode, versions, text) in [
+            (InProcess, 14, include_str!("lmcache_keys/in_process.txt")),
+            (MultiProcess, 12, include_str!("lmcache_keys/server.txt")),
+        ] {
+            let keys = Keys::of(mode);
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            assert_eq!(keys.keys.len() + 1, lines.count(), "{mode:?}");
+            assert_eq!(keys.versions.len(), versions, "{mode:?}");
+            assert!(keys.versions.is_sorted());
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_version_is_refused_and_told_where_it_belongs() {
+        let key = "cufile_buffer_size";
+        assert_eq!(check(InProcess, key, version("0.4.3")), Ok(()));
+        let said = refused(InProcess, key, version("0.5.6"));
+        let expected = "LMCache 0.5.6 has no key `cufile_buffer_size`: 0.4.1 to 0.4.3 have it";
+        assert_eq!(said, expected);
+        let said = refused(InProcess, "run_script_api_enabled", version("0.4.7"));
+        assert!(said.ends_with("only 0.5.6 has it"), "{said}");
+        let said = refused(MultiProcess, "shm-name", version("0.4.5"));
+        assert_eq!(
+            said,
+            "`lmcache server` of LMCache 0.4.5 has no argument `--shm-name`: 0.4.7 to 0.5.6 have it"
+        );
+    }
+
+    #[test]
+    fn without_a_version_any_that_is_listed_may_have_the_key() {
+        for key in ["cufile_buffer_size", "run_script_api_enabled", "chunk_size"] {
+            assert_eq!(check(InProcess, key, None), Ok(()), "{key}");
+        }
+        let said = refused(InProcess, "chunk_sise", None);
+        assert_eq!(
+            said,
+            "LMCache has no key `chunk_sise`: did you mean `chunk_size`?"
+        );
+        let said = refused(MultiProcess, "l1-sise-gb", None);
+        assert!(said.ends_with("did you mean `l1-size-gb`?"), "{said}");
+        // The modes have lists of their own.
+        assert!(check(MultiProcess, "max_local_cpu_size", None).is_err());
+    }
+
+    #[test]
+    fn a_version_that_is_not_listed_speaks_for_itself() {
+        for text in ["0.6.0", "0.3.15", "0.5.7"] {
+            assert_eq!(
+                check(InProcess, "brand_new", version(text)),
+                Ok(()),
+                "{text}"
+            );
+            let asked = has(InProcess, "brand_new", text.parse().unwrap());
+            assert_eq!(asked, None, "{text}");
+        }
+        assert_eq!(has(MultiProcess, "shm-name", Version(0, 4, 6)), Some(false));
+        assert_eq!(has(MultiProcess, "shm-name", Version(0, 4, 7)), Some(true));
+    }
+}

@@ -1,0 +1,53 @@
+//! What LMCache says that it runs with, once it is ready.
+
+use anyhow::{Result, bail, ensure};
+
+use super::Session;
+use crate::matrix::Cell;
+use crate::plan::server::{Launcher, LmcacheMode};
+use crate::runner::log_counts::{LogCounts, LogMarks};
+use crate::server::{self, effective, known};
+
+impl Session {
+    /// Reads back what LMCache runs with, and compares it with what it was told.
+    pub(super) async fn check_configuration(&mut self, cell: &Cell) -> Result<()> {
+        let Some(rendered) = self.rendered.as_ref() else {
+            return Ok(());
+        };
+        let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
+        let counts = LogCounts::of(&log);
+        self.degraded = counts.degraded;
+        if let Some(version) = known::version_from_log(&log) {
+            server::check_known(cell, rendered, Some(version))?;
+        }
+        ensure!(
+            counts.unknown_keys.is_empty(),
+            "LMCache does not know `{}` and goes on without; this version has no such key",
+            counts.unknown_keys.join("`, `")
+        );
+        let wrong = match (cell.resolved.server.lmcache, self.server.lmcache_url()) {
+            (LmcacheMode::InProcess, _) => {
+                let told = serde_yaml_ng::from_str(&rendered.text)?;
+                effective::from_log(&log).map(|now| effective::differences(&told, &now))
+            }
+            (LmcacheMode::MultiProcess, Some(url)) => {
+                let arguments = rendered.arguments()?;
+                let config = self.control.lmcache_config(url).await;
+                config.map(|config| effective::server_differences(&arguments, &config))
+            }
+            (LmcacheMode::MultiProcess, None) => None,
+        };
+        match wrong {
+            Some(wrong) if !wrong.is_empty() => {
+                bail!("LMCache does not run as it was told: {}", wrong.join("; "))
+            }
+            None if cell.resolved.server.launcher != Launcher::External => {
+                let said =
+                    "LMCache does not say what it runs with: its configuration is not proven";
+                self.warnings.push(said.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

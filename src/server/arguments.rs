@@ -1,0 +1,56 @@
+//! Plan values to command lines.
+
+use serde_json::{Map, Value};
+
+/// Plan values as command line arguments: `true` is the flag alone, `false` its `--no-` form, a
+/// table is JSON, a list repeats its items after the flag.
+pub fn of(values: &Map<String, Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in values {
+        match value {
+            Value::Bool(true) => all.push(format!("--{name}")),
+            Value::Bool(false) => all.push(format!("--no-{name}")),
+            Value::Array(items) => {
+                all.push(format!("--{name}"));
+                all.extend(items.iter().map(text));
+            }
+            other => all.extend([format!("--{name}"), text(other)]),
+        }
+    }
+    all
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn plan_values_become_arguments() {
+        let values = json!({
+            "enforce-eager": true, "enable-prefix-caching": false, "max-model-len": 8192,
+            "middleware": ["a", "b"], "profiler-config": {"profiler": "torch"},
+        });
+        assert_eq!(
+            of(values.as_object().unwrap()),
+            [
+                "--enforce-eager",
+                "--no-enable-prefix-caching",
+                "--max-model-len",
+                "8192",
+                "--middleware",
+                "a",
+                "b",
+                "--profiler-config",
+                "{\"profiler\":\"torch\"}",
+            ]
+        );
+    }
+}
