@@ -19,6 +19,7 @@ use super::facts;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
 use super::profile;
+use super::redis;
 use super::render::Rendered;
 use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port, in_path};
 use crate::config::Settings;
@@ -128,6 +129,9 @@ fn start_lmcache(
         .args(shared_memory_argument(cell, scope.settings, &name))
         .args(rendered.arguments()?)
         .args(arguments::of(&cell.resolved.server.lmcache_args));
+    if cell.tier.kind == TierKind::Redis {
+        command.envs(redis::adapter_login(&scope.settings.redis.url));
+    }
     let log = scope.folder.join(LMCACHE_LOG);
     let process = ProcessGroup::start("the LMCache server", command, &log, scope.mark)?;
     Ok(Sidecar {
@@ -260,8 +264,10 @@ fn profiled(mut line: Vec<OsString>, cell: &Cell, scope: LaunchScope<'_>) -> Res
 fn command(program: &OsStr, cell: &Cell, scope: LaunchScope<'_>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LMCACHE_") {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        // labrun's own settings are no business of a server, and may hold a password.
+        if text.starts_with("LMCACHE_") || text.starts_with("LABRUN_REDIS") {
+            command.env_remove(&name);
         }
     }
     command

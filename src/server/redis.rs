@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict, IntoConnectionInfo as _,
+};
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -85,6 +87,35 @@ pub fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     format!("{scheme}://{host}")
+}
+
+/// The user and password of `url`, as the adapter of an LMCache server reads them from its
+/// environment: in its arguments every process of the machine could see them, and it shows its
+/// configuration to whoever asks.
+pub fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
+    let Ok(info) = url.into_connection_info() else {
+        return Vec::new();
+    };
+    let settings = info.redis_settings();
+    let named = [
+        ("LMCACHE_RESP_USERNAME", settings.username()),
+        ("LMCACHE_RESP_PASSWORD", settings.password()),
+    ];
+    let told = named.into_iter();
+    told.filter_map(|(name, value)| Some((name, value?.to_owned())))
+        .collect()
+}
+
+/// Why the adapter of an LMCache server cannot use the Redis at `url` as labrun does: it speaks plain
+/// TCP, to the first database.
+pub fn adapter_obstacle(url: &str) -> Option<String> {
+    let info = url.into_connection_info().ok()?;
+    let db = info.redis_settings().db();
+    if !url.starts_with("redis://") {
+        let scheme = url.split("://").next().unwrap_or_default();
+        return Some(format!("it has no `{scheme}://`"));
+    }
+    (db != 0).then(|| format!("it knows database 0 alone, not {db}"))
 }
 
 impl Redis {
@@ -172,6 +203,40 @@ mod tests {
     fn a_password_is_never_shown() {
         assert_eq!(shown("redis://me:s3cret@h:1/0"), "redis://h:1/0");
         assert_eq!(shown("redis://h:1"), "redis://h:1");
+    }
+
+    #[test]
+    fn the_login_of_an_adapter_is_decoded_and_only_what_the_url_has() {
+        let owned = |pairs: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+            pairs
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect()
+        };
+        let (user, password) = ("LMCACHE_RESP_USERNAME", "LMCACHE_RESP_PASSWORD");
+        assert_eq!(
+            adapter_login("redis://me:s%40c%2Fret@h:1"),
+            owned(&[(user, "me"), (password, "s@c/ret")])
+        );
+        assert_eq!(
+            adapter_login("redis://:s3cret@h:1"),
+            owned(&[(password, "s3cret")])
+        );
+        assert_eq!(adapter_login("redis://h:1"), owned(&[]));
+        assert_eq!(adapter_login("nonsense"), owned(&[]));
+    }
+
+    #[test]
+    fn what_an_adapter_cannot_reach_is_told() {
+        for good in ["redis://h:1", "redis://:s3cret@h:1/0"] {
+            assert_eq!(adapter_obstacle(good), None, "{good}");
+        }
+        let other = adapter_obstacle("redis://:s3cret@h:1/3").unwrap();
+        assert_eq!(other, "it knows database 0 alone, not 3");
+        assert_eq!(
+            adapter_obstacle("unix:///run/redis.sock").as_deref(),
+            Some("it has no `unix://`")
+        );
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde_json::Value;
 
+use super::redis;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::{TierKind, TierSpec};
 
@@ -97,6 +98,17 @@ pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Op
     let template = environment
         .get_template(&name)
         .map_err(|error| explain(&name, &error))?;
+    if mode == LmcacheMode::MultiProcess && tier.kind == TierKind::Redis && tier.template.is_none()
+    {
+        let obstacle = redis::adapter_obstacle(scope.redis_url);
+        if let Some(why) = obstacle {
+            bail!(
+                "an LMCache server's adapter cannot use `redis.url` ({}): {why}; name another Redis, \
+                 or give the tier a `template`",
+                redis::shown(scope.redis_url)
+            );
+        }
+    }
     let (redis_host, redis_port) = redis_address(tier, scope.redis_url)?;
     let text = template
         .render(context! {
@@ -293,6 +305,30 @@ mod tests {
             .arguments()
             .unwrap();
         assert!(!arguments.contains(&"--l2-adapter".to_owned()));
+    }
+
+    #[test]
+    fn a_redis_that_an_adapter_cannot_use_is_refused_and_a_password_is_rendered_nowhere() {
+        let redis = TierSpec::built_in("redis").unwrap();
+        let at = |redis_url| {
+            let scope = Scope {
+                redis_url,
+                ..scope(None)
+            };
+            render(&redis, LmcacheMode::MultiProcess, scope)
+        };
+        let text = at("redis://:s3cret@127.0.0.1:6400").unwrap().unwrap().text;
+        assert!(
+            text.contains("127.0.0.1") && !text.contains("s3cret"),
+            "{text}"
+        );
+        let error = at("redis://:s3cret@127.0.0.1:6400/2")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("database 0 alone") && !error.contains("s3cret"),
+            "{error}"
+        );
     }
 
     #[test]

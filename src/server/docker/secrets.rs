@@ -12,9 +12,11 @@ use rustix::fs::{Gid, Uid, chown};
 
 use super::super::LaunchScope;
 use super::super::leftovers::{Mark, secrets_name};
+use super::super::redis;
 use crate::matrix::Cell;
 use crate::plan::docker_spec::DockerSpec;
 use crate::plan::server::is_secret_name;
+use crate::plan::tier::TierKind;
 
 /// Memory that is shared with no disk.
 const MEMORY: &str = "/dev/shm";
@@ -42,6 +44,11 @@ pub fn values(
         .filter(|token| !token.is_empty())
     {
         all.insert("HF_TOKEN".to_owned(), token);
+    }
+    let reads_url = super::has_lmcache_server(cell) && !super::has_own_redis(cell);
+    if reads_url && cell.tier.kind == TierKind::Redis {
+        let login = redis::adapter_login(&scope.settings.redis.url).into_iter();
+        all.extend(login.map(|(name, value)| (name.to_owned(), value)));
     }
     for name in &spec.secrets {
         let value = std::env::var(name).with_context(|| {

@@ -50,3 +50,36 @@ fn ports_are_published_on_this_machine_alone() {
     assert_eq!(binding.host_ip.as_deref(), Some("127.0.0.1"));
     assert_eq!(binding.host_port.as_deref(), Some(""), "one that is free");
 }
+
+#[test]
+fn a_containers_secrets_hold_the_login_of_the_redis_that_it_is_to_use() {
+    let plan = |redis_image: &str| {
+        format!(
+            "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"redis\"]\nprompt_len = [1024]\n\
+             gen_len = [4]\nconcurrency = [1]\nlabel = [\"rag\"]\n[workload.rag]\n\
+             kind = \"shared-prefix\"\n[server]\nlauncher = \"docker\"\nimage = \"i\"\n\
+             lmcache = \"multi-process\"\n{redis_image}"
+        )
+    };
+    let mut settings = crate::config::Config::load(None).unwrap().settings;
+    settings.redis.url = "redis://me:s3cret@10.0.0.1:6379".to_owned();
+    let names = |text: &str| {
+        let plan = crate::plan::Plan::parse(text, "t.toml").unwrap_or_else(|p| panic!("{p}"));
+        let matrix = crate::matrix::Matrix::expand(&plan).unwrap();
+        let cell = &matrix.cells[0];
+        let scope = LaunchScope {
+            settings: &settings,
+            mark: &super::super::super::leftovers::Mark::of_this_process("t"),
+            folder: Path::new("/none"),
+            scratch: Path::new("/none"),
+            cancel: &tokio_util::sync::CancellationToken::new(),
+        };
+        let spec = cell.resolved.server.docker.as_ref().unwrap();
+        let values = super::super::secrets::values(cell, spec, scope).unwrap().into_iter();
+        let login = values.filter(|(name, _)| name.starts_with("LMCACHE_"));
+        login.map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&plan("")), ["s3cret", "me"]);
+    // One of the cell's own has no password.
+    assert!(names(&plan("redis_image = \"redis\"\n")).is_empty());
+}
