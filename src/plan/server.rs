@@ -94,6 +94,13 @@ pub struct ServerSpec {
     pub ready_timeout: Duration,
     /// How long it may take to stop before it is killed.
     pub stop_grace: Duration,
+    /// How long a tier may take to store what earlier requests left; a pass that begins before that
+    /// proves nothing of it.
+    #[serde(
+        default = "default_store_timeout",
+        skip_serializing_if = "is_default_store_timeout"
+    )]
+    pub store_timeout: Duration,
     /// What the simulator pretends to be.
     pub sim: SimSpec,
     /// What its container gets; absent for the other launchers.
@@ -102,6 +109,18 @@ pub struct ServerSpec {
     /// `[profile]`: which profilers watch it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileSpec>,
+}
+
+/// `store_timeout_s` where the plan says nothing.
+const STORE_TIMEOUT_S: u32 = 120;
+
+fn default_store_timeout() -> Duration {
+    Duration::from_secs(u64::from(STORE_TIMEOUT_S))
+}
+
+/// Cells of plans that do not say it keep the ids that they had before it could be said.
+fn is_default_store_timeout(timeout: &Duration) -> bool {
+    *timeout == default_store_timeout()
 }
 
 /// Arguments that labrun sets itself, and from what.
@@ -155,6 +174,7 @@ impl ServerSpec {
             prompt_token_ids: read_token_ids(table),
             ready_timeout: seconds(table, "ready_timeout_s", 900),
             stop_grace: seconds(table, "stop_grace_s", 30),
+            store_timeout: seconds(table, "store_timeout_s", STORE_TIMEOUT_S),
             sim: sim
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,

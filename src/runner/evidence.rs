@@ -7,7 +7,7 @@ use super::Pass;
 use super::figures;
 use super::log_counts::{LogCounts, LogMarks};
 use super::session::Session;
-use super::verdict::{BySource, Canaries, Facts, PageCache, Probe, TierAccount};
+use super::verdict::{BySource, Canaries, Facts, PageCache, Probe, Stores, TierAccount};
 use super::watch::PcieBytes;
 use crate::config::Settings;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
@@ -168,6 +168,8 @@ pub struct PassFacts<'a> {
     pub probe: Option<Probe>,
     /// How the page cache was kept out of it.
     pub page_cache: Option<PageCache>,
+    /// Whether the tier's stores ended in time.
+    pub stores: Stores,
     /// Whether LMCache said at its start that it runs without its engine.
     pub degraded: bool,
     /// Canaries asked in this state.
@@ -193,6 +195,7 @@ impl PassFacts<'_> {
             survives_restart: self.cell.tier.kind.survives_restart(server.lmcache),
             probe: self.probe,
             page_cache: self.page_cache,
+            stores: self.stores,
             stored_tokens: self.stored_tokens(),
             ok: self.load.tally().ok,
             failed: self.load.tally().failed,

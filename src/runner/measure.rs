@@ -142,10 +142,11 @@ impl Measuring<'_> {
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
+        let mut stores = reached.stores;
         let mut pcie = telemetry.pcie();
         if ended.is_ok() && !self.scope.stop.requested() {
             if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
-                self.wait_until_stored(kept).await;
+                stores = self.wait_until_stored(kept).await;
                 settled = Some(Snapshot::take(self.session).await);
                 pcie = self.watch.with_stores(edge, pcie).await;
             }
@@ -166,6 +167,7 @@ impl Measuring<'_> {
             settled: settled.as_ref().unwrap_or(&after),
             probe: reached.probe,
             page_cache: reached.page_cache,
+            stores,
             degraded: self.session.degraded,
             canaries: asked,
         };

@@ -4,6 +4,8 @@
 //! cached byte was loaded. So `valid` needs three witnesses that agree: the engine's counters, bytes
 //! (or the tier's own account) that moved, and text that equals the text computed without the tier.
 
+use std::time::Duration;
+
 use super::log_counts::LogCounts;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -92,6 +94,19 @@ pub enum PageCache {
     },
 }
 
+/// Whether a tier held what it was to hold when that was needed: before a pass that it is to
+/// serve, after a cold one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// Nothing was on its way to it any more.
+    Finished,
+    /// It was still storing.
+    Unfinished {
+        /// How long that was waited for.
+        waited: Duration,
+    },
+}
+
 /// Everything a verdict rests on. `None` is "not known", never zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -111,6 +126,8 @@ pub struct Facts {
     pub logs: LogCounts,
     /// How the page cache was kept out of it.
     pub page_cache: Option<PageCache>,
+    /// Whether the tier's stores ended in time.
+    pub stores: Stores,
     /// Requests answered in full.
     pub ok: u64,
     /// Requests that failed or were not answered in time.
@@ -186,6 +203,7 @@ pub fn judge(facts: &Facts) -> Verdict {
     findings.extend(findings::probe(facts));
     findings.extend(findings::logs(facts));
     findings.extend(findings::page_cache(facts));
+    findings.extend(findings::stores(facts));
     findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
     let status = findings
         .first()

@@ -102,9 +102,36 @@ pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
     wrong
 }
 
+/// Types of adapters that tell all that they can be told, each under the name that it was told by.
+const FRANK_ADAPTERS: [&str; 5] = ["fs", "fs_native", "mock", "resp", "valkey"];
+
+/// What any adapter can be told besides, and tells under another name or not at all.
+const EVERY_ADAPTERS: [&str; 5] = [
+    "type",
+    "eviction",
+    "serde",
+    "persist_enabled",
+    "per_op_workers",
+];
+
+/// What of an `--l2-adapter` did not take. LMCache ignores a key that it does not know, without a
+/// word.
 fn adapter_differences(told: &str, storage: &Value) -> Option<String> {
     let told: Map<String, Value> = serde_json::from_str(told).ok()?;
     let adapters = storage["l2_adapter_config"]["adapters"].as_array()?;
+    let kind = told.get("type").and_then(Value::as_str).unwrap_or_default();
+    let ignored = told.keys().find(|key| {
+        // LMCache before 0.5.1 shows an adapter as text.
+        let tells = |adapter: &Value| !adapter.is_object() || adapter.get(key.as_str()).is_some();
+        FRANK_ADAPTERS.contains(&kind)
+            && !EVERY_ADAPTERS.contains(&key.as_str())
+            && !adapters.iter().any(tells)
+    });
+    if let Some(key) = ignored {
+        return Some(format!(
+            "its L2 adapter `{kind}` knows no `{key}`, and ignores it"
+        ));
+    }
     let holds = |adapter: &Value| {
         told.iter().all(|(key, told)| match adapter.get(key) {
             // What an adapter does not tell of itself cannot be compared.
@@ -289,5 +316,20 @@ mod tests {
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[1].contains("default, not skip_l1"), "{wrong:?}");
         assert!(wrong[2].contains("no L2 adapter"), "{wrong:?}");
+        let unknown = r#"{"type":"fs","base_path":"/d","use_o_direct":true}"#;
+        let wrong = server_differences(&arguments(unknown, "256", "default"), &config);
+        assert_eq!(
+            wrong,
+            ["its L2 adapter `fs` knows no `use_o_direct`, and ignores it"]
+        );
+        // LMCache 0.5.0 shows adapters as text.
+        let mut opaque = config.clone();
+        opaque["storage_manager"]["l2_adapter_config"]["adapters"] = json!(["<FSL2Adapter...>"]);
+        let wrong = server_differences(&arguments(unknown, "256", "default"), &opaque);
+        assert_eq!(wrong, [""; 0]);
+        // What an adapter of another type does not tell of itself cannot be compared.
+        let other = r#"{"type":"raw_block","base_path":"/d","use_uring":true}"#;
+        let wrong = server_differences(&arguments(other, "256", "default"), &config);
+        assert_eq!(wrong, [""; 0]);
     }
 }

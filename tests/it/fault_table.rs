@@ -1,40 +1,9 @@
 //! `docs/faults.md` is true, and nothing that is sound is called otherwise.
 
 use labrun::plan::sim_spec::Fault;
-use serde_json::Value;
 
+use crate::fault_doc::{end_of, rows};
 use crate::support::{Lab, SimPlan};
-
-/// One row of the table.
-#[derive(Debug)]
-struct Row {
-    what: String,
-    tier: String,
-    ends_as: String,
-    said: String,
-}
-
-fn rows() -> Vec<Row> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| "));
-    rows.skip(1)
-        .map(|line| {
-            let cells: Vec<String> = line.trim_matches('|').split(" | ").map(cell).collect();
-            let [what, tier, ends_as, said] = cells.try_into().unwrap();
-            Row {
-                what,
-                tier,
-                ends_as,
-                said,
-            }
-        })
-        .collect()
-}
-
-fn cell(text: &str) -> String {
-    text.trim().trim_matches('|').trim().to_owned()
-}
 
 /// What a row's plan has under `[server]` and `[server.sim]`, and after them.
 fn plan_of(what: &str) -> (&'static str, String) {
@@ -61,30 +30,9 @@ fn plan_of(what: &str) -> (&'static str, String) {
     }
 }
 
-/// How the worst of a cell ended, and everything that was said of it.
-fn end_of(cell: &Value) -> (String, String) {
-    let outcome = &cell["outcome"];
-    let passes = cell["passes"].as_array().unwrap();
-    let said: Vec<&str> = passes
-        .iter()
-        .flat_map(|pass| pass["verdict"]["reasons"].as_array().unwrap())
-        .chain([&outcome["error"]])
-        .filter_map(Value::as_str)
-        .collect();
-    let said = said.join("\n");
-    if outcome["kind"] == "failed" {
-        let phase = outcome["phase"].as_str().unwrap();
-        return (format!("failed in {phase}"), said);
-    }
-    let worst = ["invalid", "inconclusive", "valid"]
-        .into_iter()
-        .find(|word| passes.iter().any(|p| p["verdict"]["status"] == *word));
-    (worst.unwrap_or("not measured").to_owned(), said)
-}
-
 #[test]
 fn every_fault_ends_as_the_table_says() {
-    let rows = rows();
+    let rows = rows("Faults and verdicts");
     for fault in Fault::ALL {
         let name = format!("`{fault}`");
         assert!(rows.iter().any(|row| row.what == name), "no row of {name}");
@@ -111,11 +59,7 @@ fn every_fault_ends_as_the_table_says() {
             continue;
         };
         let (ends_as, said) = end_of(cell);
-        let is_true = match row.ends_as.as_str() {
-            "not valid" => ["inconclusive", "invalid"].contains(&ends_as.as_str()),
-            exactly => ends_as == exactly,
-        };
-        if !is_true || !said.contains(&row.said) {
+        if !row.is_true_of(&ends_as, &said) {
             wrong.push(format!("{row:?}\n  is: {ends_as}\n{said}"));
         }
     }

@@ -12,6 +12,7 @@ mod docker_real_stack;
 mod doctor;
 mod exchange;
 mod external;
+mod fault_doc;
 mod fault_table;
 mod faults;
 mod faulty;

@@ -14,11 +14,9 @@ use crate::runner::event::{Event, Phase};
 use crate::runner::evidence::{Snapshot, cache_unit, whole_units};
 use crate::runner::page_cache;
 use crate::runner::session::Failure;
-use crate::runner::verdict::{BySource, PageCache, Probe};
+use crate::runner::verdict::{BySource, PageCache, Probe, Stores};
 use crate::workload::Schedule;
 
-/// How long a tier may take to store what the fill left, before the cell goes on with a warning.
-const QUIET_LIMIT: Duration = Duration::from_secs(120);
 /// How long the engine's counters may take to tell of an answer that has arrived.
 const COUNTED_LIMIT: Duration = Duration::from_secs(2);
 
@@ -28,6 +26,8 @@ pub(super) struct Reached {
     pub(super) state: CacheState,
     pub(super) page_cache: Option<PageCache>,
     pub(super) probe: Option<Probe>,
+    /// Whether the tier held all that earlier requests left.
+    pub(super) stores: Stores,
 }
 
 impl Measuring<'_> {
@@ -44,22 +44,24 @@ impl Measuring<'_> {
             state: Some(state),
         });
         let mut page_cache = None;
+        let mut stores = Stores::Finished;
         match state {
             // Every prompt of the cell is new to the server, and after the cold pass or the fill
             // its documents are in the GPU cache as far as they fit.
             CacheState::Cold | CacheState::Gpu => {}
             CacheState::Tier => {
-                self.wait_until_stored(kept).await;
+                stores = self.wait_until_stored(kept).await;
                 page_cache = self.keep_page_cache_out(kept);
                 let cleared = self.clear_all_but_the_tier().await;
                 cleared.map_err(Failure::of(Phase::Warm))?;
             }
             CacheState::Restart => {
-                self.wait_until_stored(kept).await;
+                stores = self.wait_until_stored(kept).await;
                 self.restart().await?;
                 if let Some(warmup) = after_restart {
                     self.unmeasured(warmup, "warm-up", kept).await?;
-                    self.wait_until_stored(kept).await;
+                    // What the restart's own warm-up left is asked for by no pass.
+                    let _finished = self.wait_until_stored(kept).await;
                 }
                 page_cache = self.keep_page_cache_out(kept);
             }
@@ -69,23 +71,34 @@ impl Measuring<'_> {
             state,
             page_cache,
             probe,
+            stores,
         })
     }
 
-    /// Waits until nothing that tells of stores moves any more.
-    pub(super) async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) {
-        if !matches!(self.cell.tier.kind, TierKind::Baseline) {
-            // LMCache publishes its in-process counters every 10 s; files tell sooner.
-            let pause = if self.cell.resolved.server.is_simulated() {
-                Duration::from_millis(25)
-            } else {
-                Duration::from_millis(250)
-            };
-            let quiet = tokio::time::timeout(QUIET_LIMIT, self.quiet(pause)).await;
-            if quiet.is_err() {
-                let seconds = QUIET_LIMIT.as_secs();
-                kept.warnings
-                    .push(format!("the tier was still storing after {seconds} s"));
+    /// Waits until nothing that tells of stores moves any more, and says whether that was in time.
+    pub(super) async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) -> Stores {
+        if self.cell.tier.kind == TierKind::Baseline {
+            return Stores::Finished;
+        }
+        let server = &self.cell.resolved.server;
+        // LMCache publishes its in-process counters every 10 s; files tell sooner.
+        let pause = if server.is_simulated() {
+            Duration::from_millis(25)
+        } else {
+            Duration::from_millis(250)
+        };
+        let waited = server.store_timeout;
+        match tokio::time::timeout(waited, self.quiet(pause)).await {
+            Ok(()) => Stores::Finished,
+            Err(_) => {
+                let said = format!(
+                    "the tier was still storing after {} s (raise `store_timeout_s` in [server])",
+                    waited.as_secs()
+                );
+                if !kept.warnings.contains(&said) {
+                    kept.warnings.push(said);
+                }
+                Stores::Unfinished { waited }
             }
         }
     }

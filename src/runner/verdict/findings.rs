@@ -1,6 +1,6 @@
 //! Findings besides the three witnesses: the probe, the logs, the page cache.
 
-use super::{Facts, PageCache, Status, serves};
+use super::{Facts, PageCache, Status, Stores, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 
@@ -33,9 +33,13 @@ pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
         CacheState::Tier | CacheState::Restart if serves(facts) => {
             let tokens = probe.sources.external_tokens;
             let expected = probe.expected_tokens;
+            let from_gpu = match probe.sources.gpu_tokens {
+                tokens if tokens < 1.0 => String::new(),
+                tokens => format!(", and the GPU prefix cache, which was not cleared, {tokens:.0}"),
+            };
             (
                 tokens >= enough,
-                format!("the tier served {tokens:.0} of {expected:.0} tokens of a probe"),
+                format!("the tier served {tokens:.0} of {expected:.0} tokens of a probe{from_gpu}"),
             )
         }
         CacheState::Cold | CacheState::Tier | CacheState::Restart => (
@@ -88,6 +92,32 @@ pub(super) fn logs(facts: &Facts) -> Vec<(Status, String)> {
         }
     }
     findings
+}
+
+/// Whether all that the pass was to find in the tier had arrived there. After a cold pass, that
+/// nothing served, it only means that the bytes of its stores are not all counted.
+pub(super) fn stores(facts: &Facts) -> Option<(Status, String)> {
+    let Stores::Unfinished { waited } = facts.stores else {
+        return None;
+    };
+    let seconds = waited.as_secs();
+    match facts.state {
+        CacheState::Tier | CacheState::Restart if serves(facts) => Some((
+            Status::Inconclusive,
+            format!(
+                "the tier was still storing when the pass began, after {seconds} s: what it did not \
+                 hold yet, it could not serve"
+            ),
+        )),
+        CacheState::Cold => Some((
+            Status::Valid,
+            format!(
+                "the tier was still storing {seconds} s after the pass: what it had not stored by \
+                 then is not counted"
+            ),
+        )),
+        CacheState::Gpu | CacheState::Tier | CacheState::Restart => None,
+    }
 }
 
 /// How the page cache was kept from answering for the disk.

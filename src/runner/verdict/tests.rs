@@ -11,6 +11,7 @@ fn proven() -> Facts {
         probe: None,
         logs: LogCounts::default(),
         page_cache: None,
+        stores: Stores::Finished,
         pcie_tx_bytes: None,
         pcie_method: None,
         stored_tokens: None,
@@ -279,7 +280,7 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     check(
         |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
         Status::Invalid,
-        said,
+        "served 0 of 768 tokens of a probe, and the GPU prefix cache, which was not cleared, 768",
     );
     check(
         |f| f.probe = Some(probed(768.0, 0.0, 512.0)),
@@ -306,6 +307,28 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
         Status::Invalid,
         "the state `cold` was not reached",
     );
+}
+
+#[test]
+fn a_tier_that_was_still_storing_proves_nothing() {
+    let stores = Stores::Unfinished {
+        waited: Duration::from_secs(7),
+    };
+    let said = "still storing when the pass began, after 7 s";
+    check(|f| f.stores = stores, Status::Inconclusive, said);
+    // Nothing is served in a cold pass: its times stand.
+    let mut facts = proven();
+    facts.state = CacheState::Cold;
+    facts.stores = stores;
+    facts.by_source = Some(BySource {
+        computed_tokens: 10_320.0,
+        gpu_tokens: 0.0,
+        external_tokens: 0.0,
+    });
+    let verdict = judge(&facts);
+    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    let told = |reason: &String| reason.contains("still storing 7 s after the pass");
+    assert!(verdict.reasons.iter().any(told), "{verdict:?}");
 }
 
 #[test]
