@@ -227,9 +227,15 @@ impl Control {
 
     /// The configuration that an LMCache server says it runs with, if it says it.
     pub async fn lmcache_config(&self, lmcache_url: &str) -> Option<Value> {
-        let url = format!("{lmcache_url}/config");
-        let answer = self.http.get(&url).send().await.ok()?;
-        answer.error_for_status().ok()?.json().await.ok()
+        // Up to 0.5.0 the route has the shorter name.
+        for route in ["config", "conf"] {
+            let url = format!("{lmcache_url}/{route}");
+            let answer = self.http.get(&url).send().await.ok()?;
+            if let Ok(answer) = answer.error_for_status() {
+                return answer.json().await.ok();
+            }
+        }
+        None
     }
 
     /// An LMCache server says that it is healthy.
@@ -255,6 +261,40 @@ fn head(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn the_configuration_of_an_older_lmcache_server_is_asked_by_its_own_route() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let older = async {
+            loop {
+                let (mut peer, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                let read = peer.read(&mut head).await.unwrap();
+                let asked = String::from_utf8_lossy(&head[..read]).into_owned();
+                let (status, body) = if asked.starts_with("GET /conf ") {
+                    ("200 OK", r#"{"mp":{"chunk_size":256}}"#)
+                } else {
+                    ("404 Not Found", "{}")
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                peer.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
+        let found = tokio::select! {
+            found = control.lmcache_config(&url) => found,
+            () = older => None,
+        };
+        assert_eq!(found.unwrap()["mp"]["chunk_size"], 256);
+    }
 
     #[test]
     fn a_server_is_scheme_host_and_port() {
