@@ -114,6 +114,8 @@ pub struct Telemetry {
     pub pcie_interval_ms: u64,
     /// Time between two readings of what changes slowly or costs much.
     pub slow_interval_ms: u64,
+    /// Most that all samplers may use together, percent of one core; 0 is no limit.
+    pub budget_percent: f64,
     /// How bytes over PCIe are told.
     pub pcie: PcieMethod,
 }

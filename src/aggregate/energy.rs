@@ -31,6 +31,8 @@ mod tests {
             metric: metric.to_owned(),
             unit: String::new(),
             samples: 20,
+            every_s: None,
+            slowed: 0,
             mean: None,
             max: None,
             total: Some(total),

@@ -14,7 +14,8 @@ use crate::cli::TelemetryArgs;
 use crate::config::{self, Config};
 use crate::record::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use crate::record::telemetry_frame::write_telemetry;
-use crate::telemetry::hub::{Gpus, Recorded, Target, Telemetry};
+use crate::telemetry::hub::{Recorded, Target, Telemetry};
+use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::nvml::replay::Recorder;
 use crate::telemetry::sample::Unit;
 use crate::telemetry::summary::{Summary, Window, summarize};
@@ -51,7 +52,12 @@ pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
     }
     let summaries = summarize(&recorded.series, window);
     if let Some(out) = &args.out {
-        write(out, &recorded, &summaries, window, epoch_s)?;
+        write(
+            out,
+            &recorded,
+            &summaries,
+            (window, epoch_s, settings.budget_percent),
+        )?;
         say(&format!("written to {}", out.display()));
     }
     print(&table(&summaries))?;
@@ -61,9 +67,19 @@ pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
     let used = recorded.cpu_share_percent();
     let seconds = window.seconds();
     print(&format!(
-        "the samplers themselves used {used:.2} % of one core over {seconds:.1} s\n"
+        "the samplers themselves used {used:.2} % of one core over {seconds:.1} s ({})\n",
+        allowed(settings.budget_percent)
     ))?;
     Ok(ExitStatus::Success)
+}
+
+/// What the samplers may use, in words.
+fn allowed(budget_percent: f64) -> String {
+    if budget_percent > 0.0 {
+        format!("{budget_percent} % is allowed")
+    } else {
+        "without a limit".to_owned()
+    }
 }
 
 /// Watches until the time is over or labrun is told to stop. Returns also the epoch as the
@@ -98,8 +114,7 @@ fn write(
     out: &Path,
     recorded: &Recorded,
     summaries: &[Summary],
-    window: Window,
-    epoch_s: f64,
+    (window, epoch_s, budget_percent): (Window, f64, f64),
 ) -> Result<()> {
     write_telemetry(&recorded.series, &out.join("telemetry.parquet"))?;
     write_pcie_csv(&recorded.series, &out.join("pcie_stats.csv"))?;
@@ -112,6 +127,7 @@ fn write(
         "to_s": window.to.as_secs_f64(),
         "tier_disk": recorded.tier_disk,
         "samplers_cpu_share_percent": recorded.cpu_share_percent(),
+        "samplers_budget_percent": budget_percent,
         "warnings": recorded.warnings,
         "metrics": metrics,
     });
@@ -124,7 +140,8 @@ fn metric(summary: &Summary) -> Value {
     json!({
         "source": summary.key.source, "device": &*summary.key.device,
         "metric": summary.key.metric, "unit": summary.unit.name(),
-        "samples": summary.samples, "late": summary.late, "mean": summary.mean,
+        "samples": summary.samples, "late": summary.late, "slowed": summary.slowed,
+        "every_s": summary.every_s, "mean": summary.mean,
         "max": summary.max, "total": summary.total, "covered": summary.covered,
     })
 }
@@ -133,7 +150,8 @@ fn table(summaries: &[Summary]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "source", "device", "metric", "mean", "max", "total", "unit", "samples", "late",
+        "source", "device", "metric", "mean", "max", "total", "unit", "samples", "late", "slowed",
+        "every",
     ]);
     for summary in summaries {
         let number = |value: Option<f64>| value.map(scaled).unwrap_or_default();
@@ -151,9 +169,14 @@ fn table(summaries: &[Summary]) -> String {
             summary.unit.name().to_owned(),
             summary.samples.to_string(),
             summary.late.to_string(),
+            summary.slowed.to_string(),
+            summary
+                .every_s
+                .map(|every_s| format!("{every_s:.2} s"))
+                .unwrap_or_default(),
         ]);
     }
-    for column in [3, 4, 5, 7, 8] {
+    for column in [3, 4, 5, 7, 8, 9, 10] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

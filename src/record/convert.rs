@@ -10,8 +10,9 @@ use super::schema::{
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
+use crate::runner::moved::LEAST_COVER;
 use crate::runner::verdict::{self, Status};
-use crate::runner::watch::{LEAST_COVER, PassTelemetry};
+use crate::runner::watch::PassTelemetry;
 use crate::runner::{self, CellResult, Pass};
 use crate::server::docker::container::ContainerFacts;
 use crate::telemetry::sample::SeriesKey;
@@ -172,6 +173,8 @@ fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
             metric: summary.key.metric.to_owned(),
             unit: summary.unit.name().to_owned(),
             samples: summary.samples,
+            every_s: summary.every_s,
+            slowed: summary.slowed,
             mean: summary.mean,
             max: summary.max,
             // A sum over a part of the pass is no sum of the pass.

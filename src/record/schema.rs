@@ -110,7 +110,7 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
     /// Which way: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
-    /// `lmcache-ram`, `lmcache-second-layer`.
+    /// `network-rx`, `network-tx`, `lmcache-ram`, `lmcache-second-layer`.
     pub path: String,
     /// Tokens that the counters say went this way.
     pub tokens: f64,
@@ -118,8 +118,8 @@ pub struct LedgerRow {
     pub expected_bytes: Option<f64>,
     /// Bytes that were seen to move; absent where nothing could see them.
     pub moved_bytes: Option<f64>,
-    /// What saw them: `gpm`, `nvml-counters`, `proc-io`, `diskstats`, `redis-info`,
-    /// `lmcache-account`, `simulated`.
+    /// What saw them: `gpm`, `nvml-counters`, `proc-io`, `diskstats`, `redis-info`, `interface`
+    /// (everything on the way to Redis, headers included), `lmcache-account`, `simulated`.
     pub method: String,
 }
 
@@ -136,6 +136,12 @@ pub struct MetricSummary {
     pub unit: String,
     /// Samples within the pass.
     pub samples: u64,
+    /// Mean time between two of them, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_s: Option<f64>,
+    /// Those that were read after a longer time than was set, to stay within the samplers' budget.
+    #[serde(default)]
+    pub slowed: u64,
     /// Time-weighted mean.
     pub mean: Option<f64>,
     /// Largest sample.

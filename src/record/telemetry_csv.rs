@@ -146,6 +146,7 @@ mod tests {
                 span: Duration::from_millis(500),
                 value,
                 late: false,
+                slowed: false,
             };
             let series = Series {
                 unit: Unit::BytesPerSecond,

@@ -28,6 +28,8 @@ pub struct TelemetryRow {
     pub unit: String,
     /// Whether it was read too late.
     pub late: bool,
+    /// Whether it was read after a longer time than was set, to stay within the samplers' budget.
+    pub slowed: bool,
 }
 
 /// Writes every point as Parquet (zstd), series by series.
@@ -45,7 +47,10 @@ pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Res
         let values: Vec<&str> = points().map(|(key, series, _)| pick(key, series)).collect();
         Column::new(name.into(), values)
     };
-    let late: Vec<bool> = points().map(|(_, _, point)| point.late).collect();
+    let marks = |name: &str, pick: fn(&Point) -> bool| {
+        let values: Vec<bool> = points().map(|(_, _, point)| pick(point)).collect();
+        Column::new(name.into(), values)
+    };
     let columns = vec![
         number("time_s", |point| point.at.as_secs_f64()),
         number("span_s", |point| point.span.as_secs_f64()),
@@ -54,7 +59,8 @@ pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Res
         words("metric", |key, _| key.metric),
         number("value", |point| point.value),
         words("unit", |_, series| series.unit.name()),
-        Column::new("late".into(), late),
+        marks("late", |point| point.late),
+        marks("slowed", |point| point.slowed),
     ];
     let mut frame = DataFrame::new(points().count(), columns)
         .context("cannot put the telemetry into columns")?;
@@ -75,6 +81,8 @@ fn rows_of(frame: &DataFrame) -> Result<Vec<TelemetryRow>> {
     let (source, device) = (word("source")?, word("device")?);
     let (metric, unit) = (word("metric")?, word("unit")?);
     let late = frame.column("late")?.bool()?;
+    // Older files have none.
+    let slowed = frame.column("slowed").ok().map(Column::bool).transpose()?;
     let row = |at: usize| {
         Some(TelemetryRow {
             time_s: time.get(at)?,
@@ -85,6 +93,7 @@ fn rows_of(frame: &DataFrame) -> Result<Vec<TelemetryRow>> {
             value: value.get(at)?,
             unit: unit.get(at)?.to_owned(),
             late: late.get(at)?,
+            slowed: slowed.is_some_and(|slowed| slowed.get(at) == Some(true)),
         })
     };
     (0..frame.height())
@@ -113,6 +122,7 @@ mod tests {
             span: Duration::from_millis(span),
             value,
             late,
+            slowed: late,
         };
         let series = BTreeMap::from([
             (
@@ -145,6 +155,7 @@ mod tests {
                 value: 1.0,
                 unit: "bytes/s".to_owned(),
                 late: true,
+                slowed: true,
             }
         );
         write_telemetry(&BTreeMap::new(), &path).unwrap();

@@ -211,6 +211,7 @@ mod tests {
             value,
             unit: "bytes/s".to_owned(),
             late: false,
+            slowed: false,
         }
     }
 

@@ -244,17 +244,44 @@ impl Seen<'_> {
             name: "redis",
             share,
             reason: format!(
-                "Redis sent {:.0} MB/s and received {:.0} MB/s, and used {cpu:.0} % of a core",
+                "Redis sent {:.0} MB/s and received {:.0} MB/s, and used {cpu:.0} % of a core{}",
                 read / 1e6,
-                written / 1e6
+                written / 1e6,
+                self.way_to_redis()
             ),
         })
     }
 
+    /// Over which interface Redis is reached, where that is known.
+    fn way_to_redis(&self) -> String {
+        let Some(rx) = self.of("network", "redis_rx").next() else {
+            return String::new();
+        };
+        let tx = self.mean("network", "redis_tx").unwrap_or(0.0);
+        format!(
+            "; the interface on the way, {}, carried {:.0} MB/s from there and {:.0} MB/s to it",
+            rx.key.device,
+            rx.mean.unwrap_or(0.0) / 1e6,
+            tx / 1e6
+        )
+    }
+
+    /// The interface on the way to the tier's Redis where there is one, else the busiest that leaves
+    /// this machine.
     fn network(&self) -> Option<Candidate> {
-        let outside = |summary: &&Summary| &*summary.key.device != "lo";
-        let rx = self.of("network", "rx").filter(outside);
-        let tx = self.of("network", "tx").filter(outside);
+        let redis = self.of("network", "redis_rx").next();
+        let redis = redis.map(|summary| &summary.key.device);
+        let wanted = |summary: &&Summary| {
+            let device = &summary.key.device;
+            redis.is_none_or(|redis| redis == device) && !is_inside(device)
+        };
+        let rx = self.of("network", "rx").filter(wanted);
+        let tx = self.of("network", "tx").filter(wanted);
+        let role = if redis.is_some() {
+            " on the way to Redis"
+        } else {
+            ""
+        };
         rx.chain(tx)
             .filter_map(|summary| {
                 let (mean, most) = (summary.mean?, summary.max?);
@@ -263,7 +290,7 @@ impl Seen<'_> {
                     name: "network",
                     share: summary.near_max,
                     reason: format!(
-                        "the network interface {} carried {:.0} MB/s, at most {:.0}",
+                        "the network interface {}{role} carried {:.0} MB/s, at most {:.0}",
                         summary.key.device,
                         mean / 1e6,
                         most / 1e6
@@ -323,6 +350,12 @@ impl Seen<'_> {
         );
         Some((waiting, reason))
     }
+}
+
+/// Whether an interface leads nowhere but to this machine and its containers.
+fn is_inside(interface: &str) -> bool {
+    let virtual_ones = ["veth", "br-", "docker", "virbr", "cni"];
+    interface == "lo" || virtual_ones.iter().any(|kind| interface.starts_with(kind))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The ledger of a pass: bytes that had to move for what was counted, against bytes that did.
 
+use super::moved::RedisNetwork;
 use super::verdict::Facts;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -27,6 +28,33 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
         CacheState::Gpu => Vec::new(),
         CacheState::Tier | CacheState::Restart => loads(facts),
     }
+}
+
+/// The rows of `facts`, and beside what Redis tells of itself what its interface carried.
+pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<Row> {
+    let mut all = rows(facts);
+    let over_network = over_network(&all, network);
+    all.extend(over_network);
+    all
+}
+
+/// What the network interface on the way to Redis carried, beside what Redis tells of itself in
+/// `rows`; headers and everything else on that interface are in it.
+fn over_network(rows: &[Row], seen: Option<&RedisNetwork>) -> Option<Row> {
+    let seen = seen?;
+    rows.iter().find_map(|row| {
+        let (path, moved_bytes) = match row.path {
+            "redis-read" => ("network-rx", seen.rx_bytes),
+            "redis-write" => ("network-tx", seen.tx_bytes),
+            _ => return None,
+        };
+        Some(Row {
+            path,
+            moved_bytes: Some(moved_bytes),
+            method: "interface",
+            ..row.clone()
+        })
+    })
 }
 
 fn row(
@@ -117,4 +145,34 @@ fn stores(facts: &Facts) -> Vec<Row> {
         rows.push(row(facts, "pcie-tx", tokens, facts.pcie_tx_bytes, method));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_is_a_second_witness_of_redis() {
+        let row = |path| Row {
+            path,
+            tokens: 256.0,
+            expected_bytes: Some(1000.0),
+            moved_bytes: Some(1001.0),
+            method: "redis-info",
+        };
+        let seen = RedisNetwork {
+            interface: "eth0".into(),
+            rx_bytes: 1050.0,
+            tx_bytes: 33.0,
+        };
+        let rows = [row("pcie-rx"), row("redis-read")];
+        let found = over_network(&rows, Some(&seen)).unwrap();
+        assert_eq!((found.path, found.method), ("network-rx", "interface"));
+        assert_eq!((found.tokens, found.expected_bytes), (256.0, Some(1000.0)));
+        assert_eq!(found.moved_bytes, Some(1050.0));
+        let found = over_network(&[row("redis-write")], Some(&seen)).unwrap();
+        assert_eq!((found.path, found.moved_bytes), ("network-tx", Some(33.0)));
+        assert_eq!(over_network(&[row("disk-read")], Some(&seen)), None);
+        assert_eq!(over_network(&rows, None), None);
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::event::{Event, Phase};
 use super::evidence::{PassFacts, Snapshot, first_failure};
+use super::moved::Moved;
 use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
@@ -143,12 +144,12 @@ impl Measuring<'_> {
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
         let mut stores = reached.stores;
-        let mut pcie = telemetry.pcie();
+        let mut moved = Moved::of(&telemetry.summaries);
         if ended.is_ok() && !self.scope.stop.requested() {
             if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
                 stores = self.wait_until_stored(kept).await;
                 settled = Some(Snapshot::take(self.session).await);
-                pcie = self.watch.with_stores(edge, pcie).await;
+                moved.add_stores(self.watch.until_now(edge).await.as_deref());
             }
             match self.ask(canaries).await {
                 Ok(answers) => asked = compare(answers, reference),
@@ -163,7 +164,7 @@ impl Measuring<'_> {
             load: &load,
             before: &before,
             after: &after,
-            pcie,
+            pcie: moved.pcie,
             settled: settled.as_ref().unwrap_or(&after),
             probe: reached.probe,
             page_cache: reached.page_cache,
@@ -173,7 +174,7 @@ impl Measuring<'_> {
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
-        let ledger = ledger::rows(&facts);
+        let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
         let mut evidence = figures::of_facts(&facts);
         evidence.extend(pass.engine_figures());
         evidence.extend(pass.token_counts());

@@ -11,6 +11,7 @@ pub mod lint;
 pub mod log_counts;
 pub mod machine;
 mod measure;
+pub mod moved;
 pub mod page_cache;
 mod profile;
 pub mod ranges;

@@ -1,6 +1,6 @@
 //! Telemetry of one cell: started when its server is ready, summed up pass by pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,13 +9,12 @@ use super::bottleneck::{self, Bottleneck};
 use super::session::Session;
 use crate::load::LoadOutcome;
 use crate::matrix::Cell;
-use crate::plan::server::Launcher;
+use crate::plan::docker_spec;
+use crate::plan::server::{Launcher, ServerSpec};
 use crate::plan::tier::TierKind;
-use crate::telemetry::hub::{Gpus, Recorded, Served, Target, Telemetry};
-use crate::telemetry::summary::{Summary, Window, total};
-
-/// Least share of a pass that readings must cover for their sum to be relied on.
-pub const LEAST_COVER: f64 = 0.95;
+use crate::telemetry::hub::{Recorded, Served, Target, Telemetry, TierRedis};
+use crate::telemetry::nvml::choice::Gpus;
+use crate::telemetry::summary::{Summary, Window};
 
 /// Warnings that a run makes once, however many of its cells have cause to.
 #[derive(Debug, Default)]
@@ -29,17 +28,6 @@ impl Said {
     }
 }
 
-/// Bytes over the PCIe links of the server's GPUs during one pass.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PcieBytes {
-    /// Into the GPUs.
-    pub rx_bytes: f64,
-    /// Out of the GPUs.
-    pub tx_bytes: f64,
-    /// How they were told: `gpm` or `nvml-counters`.
-    pub method: &'static str,
-}
-
 /// What telemetry says of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PassTelemetry {
@@ -49,31 +37,6 @@ pub struct PassTelemetry {
     pub cpu_share_percent: Option<f64>,
     /// What held the pass back; absent where nothing was watched.
     pub bottleneck: Option<Bottleneck>,
-}
-
-impl PassTelemetry {
-    /// Bytes over PCIe, where they are known for the whole pass.
-    pub fn pcie(&self) -> Option<PcieBytes> {
-        pcie_of(&self.summaries)
-    }
-}
-
-fn pcie_of(summaries: &[Summary]) -> Option<PcieBytes> {
-    let methods = [
-        ("gpm", "pcie_rx_gpm_payload", "pcie_tx_gpm_payload"),
-        (
-            "nvml-counters",
-            "pcie_rx_counters_payload",
-            "pcie_tx_counters_payload",
-        ),
-    ];
-    methods.into_iter().find_map(|(method, rx, tx)| {
-        Some(PcieBytes {
-            rx_bytes: total(summaries, "gpu", rx, LEAST_COVER)?,
-            tx_bytes: total(summaries, "gpu", tx, LEAST_COVER)?,
-            method,
-        })
-    })
 }
 
 /// The edge at which a pass began.
@@ -122,15 +85,11 @@ impl Watch {
         })
     }
 
-    /// The bytes of a pass, with what was stored out of the GPU between its end and now: a tier
+    /// Every series from the begin of a pass until now, once the tier has stored what it left: it
     /// stores behind the answers.
-    pub async fn with_stores(
-        &self,
-        began: Option<Edge>,
-        pcie: Option<PcieBytes>,
-    ) -> Option<PcieBytes> {
+    pub async fn until_now(&self, began: Option<Edge>) -> Option<Vec<Summary>> {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
-            return pcie;
+            return None;
         };
         let edge = telemetry.edge();
         let window = Window {
@@ -141,11 +100,7 @@ impl Watch {
             from: began.read,
             to: edge,
         };
-        let until_now = pcie_of(&telemetry.summaries(window, core))?;
-        Some(PcieBytes {
-            tx_bytes: until_now.tx_bytes,
-            ..pcie?
-        })
+        Some(telemetry.summaries(window, core))
     }
 
     /// Sums up the pass that began at `began` and has just ended.
@@ -200,95 +155,103 @@ fn served(session: &Session) -> Served {
 }
 
 fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
-    let server = &cell.resolved.server;
-    let is_here = |url: &str| {
-        let host = url.split("://").nth(1).unwrap_or(url);
-        host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]")
-    };
     let simulated = session
         .version
         .as_deref()
         .is_some_and(|version| version.contains("labrun-sim"));
-    let gpus = match server.launcher {
-        _ if simulated => Gpus::None,
-        // The GPUs of another machine are not this one's.
-        Launcher::External if !is_here(&session.control.endpoint().url) => Gpus::None,
-        Launcher::External => Gpus::All,
-        _ => Gpus::Serving {
-            visible: visible_devices(cell, scope),
-        },
+    let server = &cell.resolved.server;
+    let gpus = if simulated {
+        Gpus::None
+    } else {
+        gpus(server, &scope.settings.env, &session.control.endpoint().url)
     };
     let kind = cell.tier.kind;
     Target {
         gpus,
         disk_tier: kind.uses_disk().then(|| session.scratch().to_owned()),
         served: served(session),
-        redis: (kind == TierKind::Redis && !simulated).then(|| session.redis_url().to_owned()),
+        redis: (kind == TierKind::Redis && !simulated).then(|| TierRedis {
+            url: session.redis_url().to_owned(),
+            container: redis_container(session),
+        }),
         recorder: None,
     }
 }
 
-/// What the server's `CUDA_VISIBLE_DEVICES` is.
-fn visible_devices(cell: &Cell, scope: &RunScope<'_>) -> Option<String> {
+/// The first process of the Redis container of the cell's own, where there is one.
+fn redis_container(session: &Session) -> Option<u32> {
+    let processes = session.server.processes();
+    let is_redis = |(role, _): &(&str, u32)| *role == "redis";
+    processes.into_iter().find(is_redis).map(|(_, pid)| pid)
+}
+
+/// The GPUs that `server`, which answers at `url`, may use. `env` is the machine's environment of
+/// servers, under the plan's.
+fn gpus(server: &ServerSpec, env: &BTreeMap<String, String>, url: &str) -> Gpus {
     const NAME: &str = "CUDA_VISIBLE_DEVICES";
-    let planned = cell.resolved.server.env.get(NAME);
-    planned
-        .or(scope.settings.env.get(NAME))
-        .cloned()
-        .or_else(|| std::env::var(NAME).ok())
+    let host = url.split("://").nth(1).unwrap_or(url);
+    let is_here = ["127.", "localhost", "[::1]"]
+        .iter()
+        .any(|local| host.starts_with(local));
+    let told = server.env.get(NAME).or(env.get(NAME)).cloned();
+    match server.launcher {
+        // The GPUs of another machine are not this one's.
+        Launcher::External if !is_here => Gpus::None,
+        Launcher::External => Gpus::All,
+        // A container gets nothing of labrun's own environment.
+        Launcher::Docker => Gpus::Serving {
+            container: Some(
+                server
+                    .docker
+                    .as_ref()
+                    .map_or_else(docker_spec::Gpus::default, |docker| docker.gpus.clone()),
+            ),
+            visible: told,
+        },
+        Launcher::Process | Launcher::Sim => Gpus::Serving {
+            container: None,
+            visible: told.or_else(|| std::env::var(NAME).ok()),
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::sample::{SeriesKey, Unit};
+    use crate::plan::Plan;
 
-    fn rate(metric: &'static str, device: &str, total: f64, covered: f64) -> Summary {
-        Summary {
-            key: SeriesKey {
-                source: "gpu",
-                device: device.into(),
-                metric,
-            },
-            unit: Unit::BytesPerSecond,
-            samples: 10,
-            late: 0,
-            mean: Some(1.0),
-            max: Some(1.0),
-            near_max: 1.0,
-            total: Some(total),
-            covered,
-        }
+    fn gpus_of(server: &str, url: &str) -> Gpus {
+        let text = format!(
+            "name = \"p\"\nmodel = \"m\"\n[matrix]\ntier = [\"baseline\"]\nprompt_len = [8]\n\
+             gen_len = [1]\nconcurrency = [1]\nlabel = [\"x\"]\n[run]\nrequests = 1\n\
+             [workload.x]\nkind = \"unique\"\n[server]\n{server}"
+        );
+        let plan = Plan::parse(&text, "plan.toml").unwrap();
+        let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "5".to_owned())]);
+        gpus(&plan.variants[0].resolved.server, &env, url)
     }
 
     #[test]
-    fn pcie_bytes_are_summed_over_gpus_and_known_only_for_a_whole_pass() {
-        let telemetry = |summaries| PassTelemetry {
-            summaries,
-            ..PassTelemetry::default()
+    fn the_gpus_of_the_server_under_test_are_watched() {
+        let here = "http://127.0.0.1:8000";
+        let docker = "launcher = \"docker\"\nimage = \"i\"\ngpus = [\"0\", \"2\"]\n";
+        let serving = |container, visible: &str| Gpus::Serving {
+            container,
+            visible: Some(visible.to_owned()),
         };
-        let whole = telemetry(vec![
-            rate("pcie_rx_gpm_payload", "0", 100.0, 0.99),
-            rate("pcie_rx_gpm_payload", "1", 20.0, 1.0),
-            rate("pcie_tx_gpm_payload", "0", 5.0, 1.0),
-        ]);
-        let found = whole.pcie().unwrap();
-        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 5.0));
-        assert_eq!(found.method, "gpm");
-        let torn = telemetry(vec![
-            rate("pcie_rx_gpm_payload", "0", 100.0, 0.5),
-            rate("pcie_tx_gpm_payload", "0", 5.0, 1.0),
-        ]);
-        assert_eq!(torn.pcie(), None);
-        let sampled = telemetry(vec![
-            rate("pcie_rx_throughput", "0", 1.0, 1.0),
-            rate("pcie_tx_throughput", "0", 1.0, 1.0),
-        ]);
+        let ids = docker_spec::Gpus::Ids(vec!["0".to_owned(), "2".to_owned()]);
+        assert_eq!(gpus_of(docker, here), serving(Some(ids), "5"));
+        let process = "launcher = \"process\"\n[server.env]\nCUDA_VISIBLE_DEVICES = \"1\"\n";
         assert_eq!(
-            sampled.pcie(),
-            None,
-            "a sampled throughput is never relied on"
+            gpus_of(process, here),
+            serving(None, "1"),
+            "the plan's wins"
         );
+        assert_eq!(gpus_of("launcher = \"process\"", here), serving(None, "5"));
+        let external =
+            |url: &str| gpus_of(&format!("launcher = \"external\"\nurl = \"{url}\""), url);
+        assert_eq!(external(here), Gpus::All);
+        assert_eq!(external("http://10.0.0.7:8000"), Gpus::None);
     }
 
     #[test]

@@ -9,8 +9,10 @@ use super::endpoints::{EngineSampler, RedisSampler};
 use super::host::cpu::CpuSampler;
 use super::host::group::GroupSampler;
 use super::host::io::{self, IoSampler};
-use super::nvml::gauges::GaugeSampler;
-use super::nvml::live::{self, Live};
+use super::host::route;
+use super::nvml::choice::{Gpus, chosen};
+use super::nvml::gauges::{GaugeSampler, Kind};
+use super::nvml::live::Live;
 use super::nvml::pcie::GPM_LAG;
 use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
@@ -26,23 +28,6 @@ const EDGE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for samplers to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// Which GPUs are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Gpus {
-    /// None: the server under test has none.
-    #[default]
-    None,
-    /// Every one that the library lists.
-    All,
-    /// These, by index.
-    These(Vec<u32>),
-    /// Those that the server may use, or does.
-    Serving {
-        /// Its `CUDA_VISIBLE_DEVICES`.
-        visible: Option<String>,
-    },
-}
-
 /// The server under test, as it is now: it may be started again on another port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -52,6 +37,26 @@ pub struct Served {
     pub engine: Option<Endpoint>,
     /// The admin address of an LMCache server beside it.
     pub lmcache: Option<String>,
+}
+
+/// The Redis of a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierRedis {
+    /// `redis://[user:password@]host:port`, as this machine reaches it.
+    pub url: String,
+    /// The first process of its container, where the server reaches it from another container.
+    pub container: Option<u32>,
+}
+
+impl TierRedis {
+    /// The network interface between the server and it.
+    fn interface(&self) -> Option<String> {
+        match self.container {
+            // Without a network of its own it is reached as this machine's.
+            Some(pid) => route::of_container(pid).or_else(|| route::to_redis(&self.url)),
+            None => route::to_redis(&self.url),
+        }
+    }
 }
 
 /// What is watched.
@@ -64,7 +69,7 @@ pub struct Target {
     /// The server.
     pub served: Served,
     /// The Redis of the tier.
-    pub redis: Option<String>,
+    pub redis: Option<TierRedis>,
     /// Keeps NVML's raw answers.
     pub recorder: Option<Recorder>,
 }
@@ -109,20 +114,10 @@ fn share_percent(cpu: Duration, elapsed: Duration) -> f64 {
     cpu.as_secs_f64() / elapsed.as_secs_f64().max(1e-9) * 100.0
 }
 
-/// The GPUs that `gpus` stands for.
-fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
-    match gpus {
-        Gpus::None => Ok(Vec::new()),
-        Gpus::These(these) => Ok(these.clone()),
-        Gpus::All => Ok(live::gpus()?.into_iter().map(|(gpu, _)| gpu).collect()),
-        Gpus::Serving { visible } => live::serving(visible.as_deref(), leaders),
-    }
-}
-
 impl Telemetry {
     /// Starts every sampler that `target` needs, on the clock that began at `epoch`.
     pub fn start(settings: &config::Telemetry, epoch: Instant, target: &Target) -> Self {
-        let recording = Arc::new(Recording::new(epoch));
+        let recording = Arc::new(Recording::within(epoch, settings.budget_percent));
         let mut telemetry = Self {
             began: recording.now(),
             tier_disk: target.disk_tier.as_deref().and_then(io::disk_of),
@@ -134,10 +129,14 @@ impl Telemetry {
             watches_gpus: false,
         };
         let interval = settings.interval();
-        telemetry.add("io", move || Ok(Box::new(IoSampler::new(interval))));
+        let redis = target.redis.clone();
+        telemetry.add("io", move || {
+            let interface = redis.and_then(|redis| redis.interface());
+            Ok(Box::new(IoSampler::new(interval, interface)))
+        });
         let slow = telemetry.slow;
         telemetry.add("cpu", move || Ok(Box::new(CpuSampler::new(slow))));
-        if let Some(url) = target.redis.clone() {
+        if let Some(TierRedis { url, .. }) = target.redis.clone() {
             telemetry.add("redis", move || {
                 Ok(Box::new(RedisSampler::new(&url, slow)?))
             });
@@ -224,10 +223,15 @@ impl Telemetry {
                 Ok(Box::new(PcieSampler::new(open()?, gpu, methods, intervals)))
             });
         }
-        let interval = settings.interval();
-        self.add("gpu", move || {
-            Ok(Box::new(GaugeSampler::new(open()?, gpu, interval)))
-        });
+        for (name, kind, interval) in [
+            ("gpu load", Kind::Load, settings.interval()),
+            ("gpu state", Kind::State, settings.slow_interval()),
+        ] {
+            let open = open.clone();
+            self.add(name, move || {
+                Ok(Box::new(GaugeSampler::new(open()?, gpu, kind, interval)))
+            });
+        }
     }
 
     fn add(
@@ -282,6 +286,14 @@ impl Telemetry {
                 self.recording.warn(said);
             }
         }
+        let slowed = self.recording.slowed();
+        if !slowed.is_empty() {
+            self.recording.warn(format!(
+                "read less often than [telemetry] sets, to stay within `budget_percent`: {} (points \
+                 so read are marked `slowed`, and their metrics tell how often they were read)",
+                slowed.join(", ")
+            ));
+        }
         let elapsed = self.recording.now().saturating_sub(self.began);
         Recorded {
             series: self.recording.take(),
@@ -295,6 +307,7 @@ impl Telemetry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::nvml::live;
     use super::*;
 
     fn settings() -> config::Telemetry {
@@ -303,6 +316,7 @@ mod tests {
             interval_ms: 20,
             pcie_interval_ms: 20,
             slow_interval_ms: 50,
+            budget_percent: 0.0,
             pcie: config::PcieMethod::Auto,
         }
     }
@@ -328,7 +342,7 @@ mod tests {
             "{sources:?}"
         );
         assert!(recorded.cpu > Duration::ZERO && recorded.elapsed >= to.saturating_sub(from));
-        if let Err(why) = live::gpus() {
+        if let Err(why) = live::listed() {
             assert_eq!(recorded.warnings, [format!("no telemetry of GPUs: {why}")]);
         }
     }

@@ -3,6 +3,7 @@
 //! Every sampler has a thread of its own, so that none holds up another or the load. All points
 //! lie on one monotonic clock, the run's, on which requests and phases lie too.
 
+pub mod budget;
 pub mod endpoints;
 pub mod host;
 pub mod hub;
@@ -11,3 +12,4 @@ pub mod proc_io;
 pub mod sample;
 pub mod summary;
 pub mod thread;
+pub mod turns;

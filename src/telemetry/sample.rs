@@ -1,10 +1,12 @@
 //! What samplers make: points of named series, all on one clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::budget::Budget;
 
 /// Names one series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +79,8 @@ pub struct Point {
     pub value: f64,
     /// Read later than it was to be, or slower, by more than half an interval.
     pub late: bool,
+    /// Read after a longer time than was set, so that the samplers stay within their budget.
+    pub slowed: bool,
 }
 
 /// The points of one series, in the order of their time.
@@ -98,18 +102,33 @@ pub struct Recording {
     epoch: Instant,
     series: Mutex<BTreeMap<SeriesKey, Series>>,
     warnings: Mutex<Vec<String>>,
+    slowed: Mutex<BTreeSet<&'static str>>,
     cpu_nanos: AtomicU64,
+    budget: Arc<Budget>,
 }
 
 impl Recording {
-    /// An empty recording of the clock that began at `epoch`.
+    /// An empty recording of the clock that began at `epoch`, whose samplers may cost what they do.
     pub fn new(epoch: Instant) -> Self {
+        Self::within(epoch, 0.0)
+    }
+
+    /// An empty recording of the clock that began at `epoch`, whose samplers may use
+    /// `budget_percent` of one core together; 0 is no limit.
+    pub fn within(epoch: Instant, budget_percent: f64) -> Self {
         Self {
             epoch,
             series: Mutex::default(),
             warnings: Mutex::default(),
+            slowed: Mutex::default(),
             cpu_nanos: AtomicU64::new(0),
+            budget: Arc::new(Budget::new(budget_percent)),
         }
+    }
+
+    /// What its samplers may cost.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Now, on the recording's clock.
@@ -117,10 +136,10 @@ impl Recording {
         self.epoch.elapsed()
     }
 
-    /// Adds what one sampler read at one time.
-    pub fn add(&self, batch: Batch) {
+    /// Takes what one sampler read at one time out of its batch.
+    pub fn add(&self, batch: &mut Batch) {
         let mut all = held(&self.series);
-        for (key, unit, point) in batch.points {
+        for (key, unit, point) in batch.points.drain(..) {
             let series = all.entry(key).or_insert_with(|| Series {
                 unit,
                 points: Vec::new(),
@@ -142,6 +161,16 @@ impl Recording {
     /// What was warned of until now.
     pub fn warnings(&self) -> Vec<String> {
         held(&self.warnings).clone()
+    }
+
+    /// Notes that the sampler `name` was slowed to stay within the budget.
+    pub(super) fn slow(&self, name: &'static str) {
+        held(&self.slowed).insert(name);
+    }
+
+    /// The samplers that were slowed, by name.
+    pub fn slowed(&self) -> Vec<&'static str> {
+        held(&self.slowed).iter().copied().collect()
     }
 
     /// Adds CPU time that a sampler thread used.
@@ -182,6 +211,8 @@ pub struct Batch {
     pub at: Duration,
     /// Whether it is read too late.
     pub late: bool,
+    /// Whether it is read after a longer time than was set.
+    pub slowed: bool,
     /// Something that a reader should know.
     pub warnings: Vec<String>,
     made: (Duration, Instant),
@@ -194,10 +225,18 @@ impl Batch {
         Self {
             at,
             late,
+            slowed: false,
             warnings: Vec::new(),
             made: (at, Instant::now()),
             points: Vec::new(),
         }
+    }
+
+    /// Begins anew at `at`, with the room that it has.
+    pub fn begin(&mut self, at: Duration, late: bool, slowed: bool) {
+        self.points.clear();
+        (self.at, self.late, self.slowed) = (at, late, slowed);
+        self.made = (at, Instant::now());
     }
 
     /// From here on points have the time of now: an answer that took long tells of its end.
@@ -245,12 +284,12 @@ impl Batch {
             device: Arc::clone(device),
             metric,
         };
-        let late = self.late;
         let point = Point {
             at,
             span,
             value,
-            late,
+            late: self.late,
+            slowed: self.slowed,
         };
         self.points.push((key, unit, point));
     }
@@ -327,7 +366,7 @@ mod tests {
             batch.level(("gpu", &gpu, "power"), Unit::Watts, 100.0);
             batch.level(("gpu", &gpu, "temperature"), Unit::Celsius, f64::NAN);
             batch.rate(("gpu", &gpu, "x"), Unit::PerSecond, 1.0, Duration::ZERO);
-            recording.add(batch);
+            recording.add(&mut batch);
         }
         let all = recording.take();
         assert_eq!(all.len(), 1, "{all:?}");

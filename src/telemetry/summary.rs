@@ -38,6 +38,10 @@ pub struct Summary {
     pub samples: u64,
     /// Those of them that came late.
     pub late: u64,
+    /// Those that were read after a longer time than was set, to stay within the budget.
+    pub slowed: u64,
+    /// Mean time between two of them, seconds; absent where there are fewer than two.
+    pub every_s: Option<f64>,
     /// Mean over time.
     pub mean: Option<f64>,
     /// Largest point.
@@ -109,12 +113,21 @@ fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Op
         unit: series.unit,
         samples: weighed.len() as u64,
         late: weighed.iter().filter(|(_, point)| point.late).count() as u64,
+        slowed: weighed.iter().filter(|(_, point)| point.slowed).count() as u64,
+        every_s: every_s(&weighed),
         mean: (weight > 0.0).then(|| sum / weight),
         max: Some(max),
         near_max: if weight > 0.0 { near / weight } else { 0.0 },
         total: (has_span && series.unit.integrates()).then_some(sum),
         covered,
     })
+}
+
+/// Mean time between two points.
+fn every_s(weighed: &[(f64, &Point)]) -> Option<f64> {
+    let ((_, first), (_, last)) = (weighed.first()?, weighed.last()?);
+    let gaps = (weighed.len() > 1).then(|| weighed.len() - 1)?;
+    Some(last.at.saturating_sub(first.at).as_secs_f64() / gaps as f64)
 }
 
 /// The points in the window, each with the time that it stands for.
@@ -173,6 +186,7 @@ mod tests {
                 span: ms(span),
                 value,
                 late: false,
+                slowed: value >= 800.0,
             })
             .collect();
         BTreeMap::from([(key, Series { unit, points })])
@@ -197,6 +211,7 @@ mod tests {
         assert_eq!(found.total, Some(600.0), "50 + 300 + 250");
         assert_eq!(found.mean, Some(300.0));
         assert_eq!((found.samples, found.max), (3, Some(500.0)));
+        assert_eq!((found.every_s, found.slowed), (Some(1.0), 0));
         assert!((found.covered - 1.0).abs() < 1e-9);
     }
 
@@ -237,6 +252,7 @@ mod tests {
         let expected = 50.0 + 0.010 * 900.0;
         assert!((found.total.unwrap() - expected).abs() < 1e-9, "{found:?}");
         assert!((found.covered - 1.0).abs() < 1e-9);
+        assert_eq!(found.slowed, 1, "of what was read at 3000");
     }
 
     #[test]

@@ -8,11 +8,20 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::sample::{Batch, Recording};
+use super::turns::Turns;
+
+/// What a sampler can mostly bear: a pass of some seconds should hold readings of everything.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// One telemetry source. Its calls may block: they run on a thread of their own.
 pub trait Sampler: Send {
     /// Time between two readings.
     fn interval(&self) -> Duration;
+
+    /// Most time between two readings that it can bear, where it has to be slowed.
+    fn longest(&self) -> Duration {
+        self.interval().max(LONGEST)
+    }
 
     /// Reads once. An error ends the sampler; what fails in part is left out of the batch.
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended>;
@@ -56,7 +65,7 @@ impl SamplerThread {
         let (its, recording) = (Arc::clone(&shared), Arc::clone(recording));
         let body = move || {
             match make() {
-                Ok(sampler) => run(sampler, &its, &recording),
+                Ok(sampler) => run(name, sampler, &its, &recording),
                 Err(Ended(why)) => recording.warn(why),
             }
             its.read_until.store(u64::MAX, Ordering::Release);
@@ -127,48 +136,51 @@ fn thread_cpu() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// The next tick after `now` on the grid of `interval` that `planned` lies on: ticks that were
-/// missed are not made up for.
-fn next_tick(planned: Duration, interval: Duration, now: Duration) -> Duration {
-    let behind = now.saturating_sub(planned).as_nanos() / interval.as_nanos().max(1);
-    let steps = u32::try_from(behind).unwrap_or(u32::MAX - 1) + 1;
-    planned.saturating_add(interval.saturating_mul(steps))
-}
-
-fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
-    let mut used = Duration::ZERO;
-    let mut planned = recording.now();
+fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
+    // What its start took is told, but it is no part of what a reading costs.
+    let mut used = thread_cpu();
+    recording.add_cpu(used);
+    let now = recording.now();
+    let mut turns = Turns::new(recording.budget().join(now), now);
+    let mut batch = Batch::new(now, false);
     loop {
         let interval = sampler.interval().max(Duration::from_millis(1));
-        let Some(in_turn) = wait(shared, recording, planned) else {
+        let Some(in_turn) = wait(shared, recording, turns.planned()) else {
             return;
         };
-        let began = recording.now();
-        let late = in_turn && began.saturating_sub(planned) > interval / 2;
-        let mut batch = Batch::new(began, late);
+        let reading = turns.begin(recording.now(), in_turn, interval);
+        batch.begin(reading.began, reading.late, reading.slowed);
         let read = sampler.sample(&mut batch);
-        if recording.now().saturating_sub(began) > interval / 2 {
+        if recording.now().saturating_sub(reading.began) > interval / 2 {
             batch.mark_late();
         }
         for warning in batch.warnings.drain(..) {
             recording.warn(warning);
         }
-        recording.add(batch);
+        recording.add(&mut batch);
+        if reading.slowed {
+            recording.slow(name);
+        }
         let spent = thread_cpu();
-        recording.add_cpu(spent.saturating_sub(used));
+        let cpu = spent.saturating_sub(used);
+        recording.add_cpu(cpu);
         used = spent;
-        let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX - 1);
+        let nanos = u64::try_from(reading.began.as_nanos()).unwrap_or(u64::MAX - 1);
         shared.read_until.store(nanos, Ordering::Release);
         if let Err(Ended(why)) = read {
             recording.warn(why);
             return;
         }
-        planned = if in_turn {
-            next_tick(planned, interval, recording.now())
-        } else {
-            // The edge of a phase begins the grid anew: nothing is read twice for it.
-            began + interval
-        };
+        let longest = sampler.longest().max(interval);
+        turns.end(reading, recording.now(), cpu, (interval, longest));
+        if turns.fall_short() {
+            recording.warn(format!(
+                "the {name} sampler must read every {} ms, or what it reads is lost; that alone costs \
+                 more CPU than `telemetry.budget_percent` allows, and everything else is read as \
+                 seldom as it can be: allow more, or leave it out (`telemetry.pcie = \"off\"`)",
+                longest.as_millis()
+            ));
+        }
     }
 }
 
@@ -236,15 +248,6 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(20), "waited too long");
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    #[test]
-    fn missed_ticks_are_not_made_up_for() {
-        let ms = Duration::from_millis;
-        assert_eq!(next_tick(ms(100), ms(20), ms(100)), ms(120));
-        assert_eq!(next_tick(ms(100), ms(20), ms(119)), ms(120));
-        assert_eq!(next_tick(ms(100), ms(20), ms(171)), ms(180));
-        assert_eq!(next_tick(ms(100), ms(20), ms(0)), ms(120));
     }
 
     #[test]

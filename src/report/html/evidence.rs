@@ -54,6 +54,7 @@ struct TelemetryPart {
     total: String,
     unit: String,
     samples: u64,
+    every: String,
 }
 
 /// A cell that could not be measured to its end.
@@ -174,6 +175,10 @@ fn telemetry(row: &MetricSummary) -> TelemetryPart {
         total: text(row.total),
         unit: row.unit.clone(),
         samples: row.samples,
+        every: match row.every_s {
+            Some(every_s) if row.slowed > 0 => format!("{} (slowed)", short(every_s)),
+            every_s => text(every_s),
+        },
     }
 }
 

@@ -13,6 +13,8 @@ fn seen(rows: &[(&'static str, &str, &'static str, f64, f64)]) -> Vec<Summary> {
         unit: Unit::Percent,
         samples: 20,
         late: 0,
+        slowed: 0,
+        every_s: None,
         mean: Some(mean),
         max: Some(max),
         near_max: mean / max,
@@ -110,6 +112,38 @@ fn redis_is_named_by_its_core_or_by_what_it_sends() {
     assert_eq!(named(&far).name, "network");
     let near = [("network", "lo", "rx", 110e6, 118e6)];
     assert_eq!(named(&near).name, "unknown", "loopback is no network");
+    let container = [("network", "veth5a1", "rx", 110e6, 118e6)];
+    assert_eq!(
+        named(&container).name,
+        "unknown",
+        "nor is a container's end"
+    );
+}
+
+#[test]
+fn the_network_of_redis_is_the_interface_on_the_way_to_it() {
+    let rows = [
+        ("redis", "r", "cpu", 30.0, 40.0),
+        ("redis", "r", "read", 110e6, 300e6),
+        ("redis", "r", "write", 1e6, 9e6),
+        ("network", "eth0", "rx", 70e6, 500e6),
+        ("network", "eth1", "rx", 116e6, 118e6),
+        ("network", "eth1", "redis_rx", 116e6, 118e6),
+        ("network", "eth1", "redis_tx", 2e6, 9e6),
+        ("network", "eth2", "rx", 117e6, 117e6),
+    ];
+    let found = named(&rows);
+    assert_eq!(found.name, "network", "{found:?}");
+    assert!(
+        found.reasons[0].contains("eth1 on the way to Redis carried 116 MB/s"),
+        "{found:?}"
+    );
+    let redis = &found.reasons[1];
+    assert!(
+        redis.contains("on the way, eth1, carried 116 MB/s"),
+        "{redis}"
+    );
+    assert!(!format!("{found:?}").contains("eth2"), "it leads elsewhere");
 }
 
 #[test]

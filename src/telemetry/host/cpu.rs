@@ -1,12 +1,10 @@
 //! CPU, memory, pressure and NUMA of the whole machine.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procfs::{Current as _, Meminfo};
-
+use super::kept::{Kept, number_after};
 use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
 
@@ -15,7 +13,28 @@ use crate::telemetry::thread::{Ended, Sampler};
 pub struct CpuSampler {
     interval: Duration,
     cores: BTreeMap<String, Core>,
-    counters: BTreeMap<(&'static str, String), Growth>,
+    machine: Arc<str>,
+    stat: Kept,
+    meminfo: Kept,
+    pressures: [Pressure; 3],
+    nodes: Vec<Node>,
+    text: Vec<u8>,
+}
+
+/// A file of pressure, and what it told last.
+#[derive(Debug)]
+struct Pressure {
+    file: Kept,
+    device: Arc<str>,
+    growth: [Growth; 2],
+}
+
+/// The counters of one NUMA node.
+#[derive(Debug)]
+struct Node {
+    file: Kept,
+    device: Arc<str>,
+    misses: Growth,
 }
 
 /// Ticks of one core: of all its time, and of the time that it did something.
@@ -36,15 +55,16 @@ struct Ticks {
 impl Ticks {
     /// The first eight columns of a `cpu` line (proc(5)): guest time is part of user time.
     fn parse(columns: &str) -> Option<Self> {
-        let values: Vec<u64> = columns
-            .split_whitespace()
-            .take(8)
-            .map_while(|value| value.parse().ok())
-            .collect();
-        Some(Self {
+        let mut values = [0; 8];
+        let mut told = 0;
+        for (value, column) in values.iter_mut().zip(columns.split_ascii_whitespace()) {
+            *value = column.parse().ok()?;
+            told += 1;
+        }
+        (told > 4).then(|| Self {
             all: values.iter().sum(),
-            idle: *values.get(3)?,
-            io_wait: *values.get(4)?,
+            idle: values[3],
+            io_wait: values[4],
         })
     }
 
@@ -66,7 +86,16 @@ impl CpuSampler {
         Self {
             interval,
             cores: BTreeMap::new(),
-            counters: BTreeMap::new(),
+            machine: "".into(),
+            stat: Kept::open("/proc/stat"),
+            meminfo: Kept::open("/proc/meminfo"),
+            pressures: ["cpu", "io", "memory"].map(|resource| Pressure {
+                file: Kept::open(format!("/proc/pressure/{resource}")),
+                device: resource.into(),
+                growth: <[Growth; 2]>::default(),
+            }),
+            nodes: nodes(),
+            text: Vec::new(),
         }
     }
 
@@ -78,12 +107,15 @@ impl CpuSampler {
             let Some(ticks) = Ticks::parse(columns) else {
                 continue;
             };
-            // The line of all cores is called `cpu`.
-            let device = if name == "cpu" { "all" } else { name };
-            let core = self.cores.entry(name.to_owned()).or_insert_with(|| Core {
-                device: device.into(),
-                last: None,
-            });
+            if !self.cores.contains_key(name) {
+                // The line of all cores is called `cpu`.
+                let device = if name == "cpu" { "all" } else { name }.into();
+                let core = Core { device, last: None };
+                self.cores.insert(name.to_owned(), core);
+            }
+            let Some(core) = self.cores.get_mut(name) else {
+                continue;
+            };
             let Some(before) = core.last.replace(ticks) else {
                 continue;
             };
@@ -100,65 +132,71 @@ impl CpuSampler {
     }
 
     /// Microseconds that some or all tasks waited, as a share of the time.
-    fn pressure(&mut self, resource: &'static str, batch: &mut Batch) {
-        let Ok(text) = fs::read_to_string(format!("/proc/pressure/{resource}")) else {
-            return;
-        };
-        for (kind, total_us) in pressure_totals(&text) {
-            let at = batch.at;
-            let key = ("pressure", format!("{resource}-{kind}"));
-            let growth = self.counters.entry(key).or_default();
-            if let Some((grown, span)) = growth.of(at, total_us / 1e4) {
-                let device: Arc<str> = resource.into();
-                batch.rate(("pressure", &device, kind), Unit::Percent, grown, span);
+    fn pressure(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
+        for Pressure {
+            file,
+            device,
+            growth,
+        } in &mut self.pressures
+        {
+            let Some(text) = file.read(text) else {
+                continue;
+            };
+            for (growth, told) in growth.iter_mut().zip(pressure_totals(text)) {
+                let Some((kind, total_us)) = told else {
+                    continue;
+                };
+                if let Some((grown, span)) = growth.of(batch.at, total_us / 1e4) {
+                    batch.rate(("pressure", device, kind), Unit::Percent, grown, span);
+                }
             }
         }
     }
 
-    fn numa(&mut self, batch: &mut Batch) {
-        for node in 0.. {
-            let path = format!("/sys/devices/system/node/node{node}/numastat");
-            let Ok(text) = fs::read_to_string(path) else {
-                return;
+    fn numa(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
+        for node in &mut self.nodes {
+            let told = node.file.read(text);
+            let Some(misses) = told.and_then(|text| number_after(text, "numa_miss ")) else {
+                continue;
             };
-            let misses = text
-                .lines()
-                .find_map(|line| line.strip_prefix("numa_miss "))
-                .and_then(|value| value.trim().parse::<f64>().ok());
-            let Some(misses) = misses else { continue };
-            let at = batch.at;
-            let growth = self.counters.entry(("numa", node.to_string())).or_default();
-            if let Some((grown, span)) = growth.of(at, misses) {
-                let device: Arc<str> = format!("node{node}").into();
-                batch.rate(("numa", &device, "misses"), Unit::PerSecond, grown, span);
+            if let Some((grown, span)) = node.misses.of(batch.at, misses) {
+                let series = ("numa", &node.device, "misses");
+                batch.rate(series, Unit::PerSecond, grown, span);
             }
         }
     }
+}
+
+/// The NUMA nodes of this machine.
+fn nodes() -> Vec<Node> {
+    let node = |number: u32| Node {
+        file: Kept::open(format!("/sys/devices/system/node/node{number}/numastat")),
+        device: format!("node{number}").into(),
+        misses: Growth::default(),
+    };
+    let all = (0..).map(node);
+    all.take_while(|node| node.file.is_open()).collect()
 }
 
 /// `some` and `full` lines of a pressure file, with their `total` in microseconds.
-pub(super) fn pressure_totals(text: &str) -> Vec<(&'static str, f64)> {
-    let of = |kind: &'static str| {
+pub(super) fn pressure_totals(text: &str) -> [Option<(&'static str, f64)>; 2] {
+    ["some", "full"].map(|kind| {
         let line = text.lines().find(|line| line.starts_with(kind))?;
         let total = line.split_whitespace().last()?.strip_prefix("total=")?;
         Some((kind, total.parse().ok()?))
-    };
-    [of("some"), of("full")].into_iter().flatten().collect()
+    })
 }
 
-fn memory(batch: &mut Batch) {
-    let Ok(memory) = Meminfo::current() else {
-        return;
-    };
-    let device: Arc<str> = "".into();
-    for (metric, bytes) in [
-        ("page_cache", Some(memory.cached)),
-        ("dirty", Some(memory.dirty)),
-        ("writeback", Some(memory.writeback)),
-        ("available", memory.mem_available),
+/// Memory of `/proc/meminfo`, which tells units of 1024 bytes.
+fn memory(meminfo: &str, device: &Arc<str>, batch: &mut Batch) {
+    for (metric, name) in [
+        ("page_cache", "Cached:"),
+        ("dirty", "Dirty:"),
+        ("writeback", "Writeback:"),
+        ("available", "MemAvailable:"),
     ] {
-        if let Some(bytes) = bytes {
-            batch.level(("memory", &device, metric), Unit::Bytes, bytes as f64);
+        if let Some(kib) = number_after(meminfo, name) {
+            batch.level(("memory", device, metric), Unit::Bytes, kib * 1024.0);
         }
     }
 }
@@ -169,14 +207,16 @@ impl Sampler for CpuSampler {
     }
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        if let Ok(stat) = fs::read_to_string("/proc/stat") {
-            self.cores(&stat, batch);
+        let mut text = std::mem::take(&mut self.text);
+        if let Some(stat) = self.stat.read(&mut text) {
+            self.cores(stat, batch);
         }
-        memory(batch);
-        for resource in ["cpu", "io", "memory"] {
-            self.pressure(resource, batch);
+        if let Some(meminfo) = self.meminfo.read(&mut text) {
+            memory(meminfo, &self.machine, batch);
         }
-        self.numa(batch);
+        self.pressure(&mut text, batch);
+        self.numa(&mut text, batch);
+        self.text = text;
         Ok(())
     }
 }
@@ -212,8 +252,20 @@ mod tests {
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=2694214\n";
         assert_eq!(
             pressure_totals(text),
-            [("some", 8_740_249.0), ("full", 2_694_214.0)]
+            [Some(("some", 8_740_249.0)), Some(("full", 2_694_214.0))]
         );
-        assert_eq!(pressure_totals("some nonsense"), []);
+        assert_eq!(pressure_totals("some nonsense"), [None, None]);
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes() {
+        let mut batch = Batch::new(Duration::from_secs(1), false);
+        let text = "MemTotal: 9 kB\nMemAvailable:  4 kB\nCached: 2 kB\nSwapCached: 7 kB\n";
+        memory(text, &"".into(), &mut batch);
+        let points = batch.points().iter();
+        let found: Vec<_> = points
+            .map(|(key, _, point)| (key.metric, point.value))
+            .collect();
+        assert_eq!(found, [("page_cache", 2048.0), ("available", 4096.0)]);
     }
 }

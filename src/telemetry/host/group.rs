@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use procfs::process::Process;
-
 use super::cpu::pressure_totals;
+use super::kept::{Kept, number_after};
 use crate::server::proc_stat::ProcStat;
 use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
@@ -22,94 +21,129 @@ const LOOK_EVERY: u64 = 10;
 pub struct GroupSampler {
     interval: Duration,
     leaders: Vec<u32>,
-    members: BTreeSet<u32>,
-    cgroup: Option<PathBuf>,
-    growth: BTreeMap<(u32, &'static str), Growth>,
+    device: Arc<str>,
+    members: BTreeMap<u32, Member>,
+    clock: Growth,
+    cgroup: Option<Cgroup>,
     ticks: u64,
+    text: Vec<u8>,
 }
 
-/// What one process has used.
-struct Used {
+/// One process: what it tells, and what it told last.
+#[derive(Debug)]
+struct Member {
+    stat: Kept,
+    io: Kept,
+    read: Growth,
+    written: Growth,
+    cpu: Growth,
+}
+
+/// What processes do together, a second; memory in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    processes: f64,
     read: f64,
     written: f64,
-    cpu_s: f64,
+    cpu_percent: f64,
     resident: f64,
+}
+
+impl Member {
+    fn open(pid: u32) -> Self {
+        Self {
+            stat: Kept::open(format!("/proc/{pid}/stat")),
+            io: Kept::open(format!("/proc/{pid}/io")),
+            read: Growth::default(),
+            written: Growth::default(),
+            cpu: Growth::default(),
+        }
+    }
+
+    /// Adds what it does to `sum`; nothing where it is gone. A first reading adds no rate.
+    fn add_to(&mut self, sum: &mut Sum, text: &mut Vec<u8>, at: Duration) {
+        let Some((cpu_s, resident)) = self.stat.read(text).and_then(cpu_and_resident) else {
+            return;
+        };
+        let rate = |growth: &mut Growth, value: f64| {
+            let grown = growth.of(at, value);
+            grown.map_or(0.0, |(grown, span)| grown / span.as_secs_f64())
+        };
+        sum.processes += 1.0;
+        sum.resident += resident;
+        sum.cpu_percent += rate(&mut self.cpu, cpu_s) * 100.0;
+        let io = self.io.read(text).unwrap_or_default();
+        let bytes = |name| number_after(io, name).unwrap_or(0.0);
+        sum.read += rate(&mut self.read, bytes("read_bytes:"));
+        sum.written += rate(&mut self.written, bytes("write_bytes:"));
+    }
+}
+
+/// CPU seconds and resident bytes of a process, from its `stat` (proc(5)): fields 14, 15 and 24. The
+/// command name, field 2, stands in parentheses and may hold anything.
+fn cpu_and_resident(stat: &str) -> Option<(f64, f64)> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let mut number = |skipped| fields.nth(skipped)?.parse::<f64>().ok();
+    let (user, system, pages) = (number(11)?, number(0)?, number(8)?);
+    Some((
+        (user + system) / procfs::ticks_per_second() as f64,
+        pages * procfs::page_size() as f64,
+    ))
 }
 
 impl GroupSampler {
     /// Reads the process groups that `leaders` lead.
     pub fn new(leaders: Vec<u32>, interval: Duration) -> Self {
         Self {
-            cgroup: leaders.first().and_then(|pid| cgroup_of(*pid)),
+            cgroup: leaders.first().and_then(|pid| Cgroup::of(*pid)),
             interval,
             leaders,
-            members: BTreeSet::new(),
-            growth: BTreeMap::new(),
+            device: "".into(),
+            members: BTreeMap::new(),
+            clock: Growth::default(),
             ticks: 0,
+            text: Vec::new(),
         }
     }
 
     fn look(&mut self) {
         let all = ProcStat::all();
         let ours = all.filter(|(_, stat)| stat.lives && self.leaders.contains(&stat.group));
-        self.members = ours.map(|(pid, _)| pid).collect();
         // A container's first process may lead no group that its others belong to.
-        self.members.extend(&self.leaders);
-    }
-
-    /// What `metric` of process `pid` grew by, as a rate; 0 for a first reading.
-    fn rate(&mut self, at: Duration, pid: u32, metric: &'static str, value: f64) -> f64 {
-        let growth = self.growth.entry((pid, metric)).or_default();
-        let grown = growth.of(at, value);
-        grown.map_or(0.0, |(grown, span)| grown / span.as_secs_f64())
+        let pids = ours.map(|(pid, _)| pid).chain(self.leaders.iter().copied());
+        let pids: BTreeSet<u32> = pids.collect();
+        self.members.retain(|pid, _| pids.contains(pid));
+        for pid in pids {
+            self.members.entry(pid).or_insert_with(|| Member::open(pid));
+        }
     }
 
     fn processes(&mut self, batch: &mut Batch, since: Duration) {
-        let at = batch.at;
-        let (mut read, mut written, mut cpu, mut resident) = (0.0, 0.0, 0.0, 0.0);
-        let mut seen = 0.0;
-        for pid in self.members.clone() {
-            let Some(used) = used_by(pid) else { continue };
-            seen += 1.0;
-            read += self.rate(at, pid, "read", used.read);
-            written += self.rate(at, pid, "write", used.written);
-            cpu += self.rate(at, pid, "cpu", used.cpu_s) * 100.0;
-            resident += used.resident;
+        let (at, mut sum) = (batch.at, Sum::default());
+        for member in self.members.values_mut() {
+            member.add_to(&mut sum, &mut self.text, at);
         }
-        if seen == 0.0 {
+        if sum.processes == 0.0 {
             return;
         }
-        let device: Arc<str> = "".into();
-        batch.level(("server", &device, "processes"), Unit::Count, seen);
-        batch.level(
-            ("server", &device, "resident_memory"),
-            Unit::Bytes,
-            resident,
-        );
+        let device = &self.device;
+        let levels = [
+            ("processes", Unit::Count, sum.processes),
+            ("resident_memory", Unit::Bytes, sum.resident),
+        ];
+        for (metric, unit, value) in levels {
+            batch.level(("server", device, metric), unit, value);
+        }
         for (metric, unit, value) in [
-            ("storage_read", Unit::BytesPerSecond, read),
-            ("storage_write", Unit::BytesPerSecond, written),
-            ("cpu", Unit::Percent, cpu),
+            ("storage_read", Unit::BytesPerSecond, sum.read),
+            ("storage_write", Unit::BytesPerSecond, sum.written),
+            ("cpu", Unit::Percent, sum.cpu_percent),
         ] {
             if !since.is_zero() {
-                batch.push(("server", &device, metric), unit, (at, since), value);
+                batch.push(("server", device, metric), unit, (at, since), value);
             }
         }
     }
-}
-
-/// What process `pid` has used; `None` where it is gone.
-fn used_by(pid: u32) -> Option<Used> {
-    let process = Process::new(pid.cast_signed()).ok()?;
-    let stat = process.stat().ok()?;
-    let io = process.io().ok();
-    let ticks = procfs::ticks_per_second() as f64;
-    Some(Used {
-        read: io.map_or(0.0, |io| io.read_bytes as f64),
-        written: io.map_or(0.0, |io| io.write_bytes as f64),
-        cpu_s: (stat.utime + stat.stime) as f64 / ticks,
-        resident: stat.rss as f64 * procfs::page_size() as f64,
-    })
 }
 
 /// The folder of the cgroup (v2) of process `pid`; `None` for the root, which is the machine.
@@ -126,64 +160,120 @@ fn cgroup_of(pid: u32) -> Option<PathBuf> {
         .find(|folder| folder.join("cgroup.procs").exists())
 }
 
-/// Counters and levels of a cgroup: metric, unit, and whether it is a counter.
-fn cgroup_values(folder: &Path) -> Vec<(&'static str, Unit, bool, f64)> {
-    let text = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-    let field = |text: &str, name: &str| -> Option<f64> {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line[name.len()..].trim().parse().ok()
-    };
-    // A line a device: `254:0 rbytes=1 wbytes=2 rios=3 ...`.
-    let io = text("io.stat");
-    let io_sum = |name: &str| -> Option<f64> {
-        let values = io
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix(name)?.parse::<f64>().ok());
-        (!io.is_empty()).then(|| values.sum())
-    };
-    let (cpu, memory) = (text("cpu.stat"), text("memory.stat"));
-    // Microseconds in a second: 10^4 of them are a percent of a core.
-    let percent = |us: Option<f64>| us.map(|us| us / 1e4);
-    let mut all = vec![
-        ("read", Unit::BytesPerSecond, true, io_sum("rbytes=")),
-        ("write", Unit::BytesPerSecond, true, io_sum("wbytes=")),
-        (
-            "cpu",
-            Unit::Percent,
-            true,
-            percent(field(&cpu, "usage_usec ")),
-        ),
-        (
-            "throttled",
-            Unit::Percent,
-            true,
-            percent(field(&cpu, "throttled_usec ")),
-        ),
-        (
-            "memory",
-            Unit::Bytes,
-            false,
-            field(&text("memory.current"), ""),
-        ),
-        ("page_cache", Unit::Bytes, false, field(&memory, "file ")),
-        ("anonymous", Unit::Bytes, false, field(&memory, "anon ")),
-    ];
-    for (file, names) in [
-        ("cpu.pressure", ["cpu_pressure_some", "cpu_pressure_full"]),
-        ("io.pressure", ["io_pressure_some", "io_pressure_full"]),
-        (
-            "memory.pressure",
-            ["memory_pressure_some", "memory_pressure_full"],
-        ),
-    ] {
-        for ((_, us), name) in pressure_totals(&text(file)).into_iter().zip(names) {
-            all.push((name, Unit::Percent, true, percent(Some(us))));
+/// A cgroup's files, and what its counters told last.
+#[derive(Debug)]
+struct Cgroup {
+    device: Arc<str>,
+    io: Kept,
+    cpu: Kept,
+    memory_current: Kept,
+    memory: Kept,
+    pressures: [Kept; 3],
+    growth: BTreeMap<&'static str, Growth>,
+}
+
+/// A metric of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    /// Only grows.
+    Counter(&'static str, Unit, f64),
+    /// Is so now, bytes.
+    Level(&'static str, f64),
+}
+
+const PRESSURES: [[&str; 2]; 3] = [
+    ["cpu_pressure_some", "cpu_pressure_full"],
+    ["io_pressure_some", "io_pressure_full"],
+    ["memory_pressure_some", "memory_pressure_full"],
+];
+
+impl Cgroup {
+    /// The cgroup of process `pid`.
+    fn of(pid: u32) -> Option<Self> {
+        cgroup_of(pid).map(|folder| Self::open(&folder))
+    }
+
+    fn open(folder: &Path) -> Self {
+        let file = |name| Kept::open(folder.join(name));
+        let name = folder.file_name().unwrap_or_default();
+        Self {
+            device: name.to_string_lossy().into(),
+            io: file("io.stat"),
+            cpu: file("cpu.stat"),
+            memory_current: file("memory.current"),
+            memory: file("memory.stat"),
+            pressures: ["cpu.pressure", "io.pressure", "memory.pressure"].map(file),
+            growth: BTreeMap::new(),
         }
     }
-    let known = all.into_iter();
-    known
-        .filter_map(|(metric, unit, counter, value)| Some((metric, unit, counter, value?)))
-        .collect()
+
+    /// Hands everything that it tells now to `keep`.
+    fn tell(&self, text: &mut Vec<u8>, mut keep: impl FnMut(Told)) {
+        if let Some(io) = self.io.read(text).filter(|io| !io.is_empty()) {
+            keep(Told::Counter(
+                "read",
+                Unit::BytesPerSecond,
+                sum_of(io, "rbytes="),
+            ));
+            keep(Told::Counter(
+                "write",
+                Unit::BytesPerSecond,
+                sum_of(io, "wbytes="),
+            ));
+        }
+        // Microseconds in a second: 10^4 of them are a percent of a core.
+        let mut percent = |metric, us: f64| keep(Told::Counter(metric, Unit::Percent, us / 1e4));
+        if let Some(cpu) = self.cpu.read(text) {
+            for (metric, name) in [("cpu", "usage_usec "), ("throttled", "throttled_usec ")] {
+                if let Some(us) = number_after(cpu, name) {
+                    percent(metric, us);
+                }
+            }
+        }
+        for (file, names) in self.pressures.iter().zip(PRESSURES) {
+            let totals = file.read(text).map(pressure_totals).unwrap_or_default();
+            for (told, name) in totals.into_iter().zip(names) {
+                if let Some((_, us)) = told {
+                    percent(name, us);
+                }
+            }
+        }
+        let current = self.memory_current.read(text);
+        if let Some(bytes) = current.and_then(|bytes| bytes.trim().parse().ok()) {
+            keep(Told::Level("memory", bytes));
+        }
+        if let Some(memory) = self.memory.read(text) {
+            for (metric, name) in [("page_cache", "file "), ("anonymous", "anon ")] {
+                if let Some(bytes) = number_after(memory, name) {
+                    keep(Told::Level(metric, bytes));
+                }
+            }
+        }
+    }
+
+    fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
+        let mut growth = std::mem::take(&mut self.growth);
+        self.tell(text, |told| match told {
+            Told::Level(metric, bytes) => {
+                batch.level(("cgroup", &self.device, metric), Unit::Bytes, bytes);
+            }
+            Told::Counter(metric, unit, value) => {
+                let growth = growth.entry(metric).or_default();
+                if let Some((grown, span)) = growth.of(batch.at, value) {
+                    batch.rate(("cgroup", &self.device, metric), unit, grown, span);
+                }
+            }
+        });
+        self.growth = growth;
+    }
+}
+
+/// Sum over devices in `io.stat`, a line a device: `254:0 rbytes=1 wbytes=2 rios=3 ...`.
+fn sum_of(io: &str, name: &str) -> f64 {
+    let words = io.split_ascii_whitespace();
+    words
+        .filter_map(|word| word.strip_prefix(name)?.parse::<f64>().ok())
+        .sum()
 }
 
 impl Sampler for GroupSampler {
@@ -196,29 +286,11 @@ impl Sampler for GroupSampler {
             self.look();
         }
         self.ticks += 1;
-        // Pid 0 stands for the group as a whole and for its cgroup.
-        let clock = self.growth.entry((0, "clock")).or_default();
-        let since = clock
-            .of(batch.at, 0.0)
-            .map_or(Duration::ZERO, |(_, span)| span);
+        let clock = self.clock.of(batch.at, 0.0);
+        let since = clock.map_or(Duration::ZERO, |(_, span)| span);
         self.processes(batch, since);
-        let Some(folder) = self.cgroup.clone() else {
-            return Ok(());
-        };
-        let device: Arc<str> = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into();
-        for (metric, unit, counter, value) in cgroup_values(&folder) {
-            if !counter {
-                batch.level(("cgroup", &device, metric), unit, value);
-                continue;
-            }
-            let growth = self.growth.entry((0, metric)).or_default();
-            if let Some((grown, span)) = growth.of(batch.at, value) {
-                batch.rate(("cgroup", &device, metric), unit, grown, span);
-            }
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.sample(&mut self.text, batch);
         }
         Ok(())
     }
@@ -249,10 +321,13 @@ mod tests {
         ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let found: Vec<(&str, bool, f64)> = cgroup_values(folder.path())
-            .into_iter()
-            .map(|(metric, _, counter, value)| (metric, counter, value))
-            .collect();
+        let (mut found, mut text) = (Vec::new(), Vec::new());
+        Cgroup::open(folder.path()).tell(&mut text, |told| {
+            found.push(match told {
+                Told::Counter(metric, _, value) => (metric, true, value),
+                Told::Level(metric, value) => (metric, false, value),
+            });
+        });
         assert_eq!(
             found,
             [
@@ -260,11 +335,11 @@ mod tests {
                 ("write", true, 10.0),
                 ("cpu", true, 500.0),
                 ("throttled", true, 2.0),
+                ("io_pressure_some", true, 3.0),
+                ("io_pressure_full", true, 1.0),
                 ("memory", false, 4096.0),
                 ("page_cache", false, 2048.0),
                 ("anonymous", false, 1024.0),
-                ("io_pressure_some", true, 3.0),
-                ("io_pressure_full", true, 1.0),
             ]
         );
     }
@@ -272,7 +347,16 @@ mod tests {
     #[test]
     fn a_cgroup_without_controllers_tells_nothing_rather_than_zero() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(cgroup_values(folder.path()).len(), 0);
+        let cgroup = Cgroup::open(folder.path());
+        cgroup.tell(&mut Vec::new(), |told| panic!("{told:?}"));
+    }
+
+    #[test]
+    fn the_fields_of_a_process_count_on_after_its_name() {
+        let stat = "7 (a) b (c) S 1 42 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 987 19 20\n";
+        let (cpu_s, resident) = cpu_and_resident(stat).unwrap();
+        assert!((cpu_s * procfs::ticks_per_second() as f64 - 200.0).abs() < 1e-9);
+        assert!((resident - 20.0 * procfs::page_size() as f64).abs() < 1e-9);
     }
 
     #[test]

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use procfs::DiskStat;
-
+use super::kept::Kept;
 use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
 
@@ -54,74 +53,156 @@ pub struct IoSampler {
     interval: Duration,
     disks: BTreeMap<String, Disk>,
     interfaces: BTreeMap<String, Interface>,
+    /// The interface on the way to the tier's Redis: what it carries is told under that role too.
+    redis_interface: Option<String>,
     /// Partitions, whose bytes their disk counts too.
     partitions: BTreeSet<String>,
+    diskstats: Kept,
+    net_dev: Kept,
+    text: Vec<u8>,
 }
 
 impl IoSampler {
-    /// Reads every disk and interface of the machine.
-    pub fn new(interval: Duration) -> Self {
+    /// Reads every disk and interface of the machine; `redis_interface` is on the way to the tier's
+    /// Redis.
+    pub fn new(interval: Duration, redis_interface: Option<String>) -> Self {
         Self {
             interval,
             disks: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            redis_interface,
             partitions: partitions(),
+            diskstats: Kept::open("/proc/diskstats"),
+            net_dev: Kept::open("/proc/self/net/dev"),
+            text: Vec::new(),
         }
     }
 
-    fn disk(&mut self, stat: &DiskStat, batch: &mut Batch) {
-        let idle = stat.sectors_read == 0 && stat.sectors_written == 0;
-        if idle || self.partitions.contains(&stat.name) {
-            return;
+    fn disks(&mut self, text: &str, batch: &mut Batch) {
+        for (name, stat) in text.lines().filter_map(DiskStat::parse) {
+            if stat.is_unused() || self.partitions.contains(name) {
+                continue;
+            }
+            if !self.disks.contains_key(name) {
+                let disk = Disk {
+                    device: name.into(),
+                    growth: <[Growth; 5]>::default(),
+                };
+                self.disks.insert(name.to_owned(), disk);
+            }
+            if let Some(disk) = self.disks.get_mut(name) {
+                disk.keep(&stat, batch);
+            }
         }
-        let disk = self.disks.entry(stat.name.clone()).or_insert_with(|| Disk {
-            device: stat.name.as_str().into(),
-            growth: <[Growth; 5]>::default(),
-        });
-        let at = batch.at;
+    }
+
+    fn interfaces(&mut self, text: &str, batch: &mut Batch) {
+        for (name, counters) in text.lines().filter_map(interface_of) {
+            if counters == [0.0, 0.0] {
+                continue;
+            }
+            if !self.interfaces.contains_key(name) {
+                let interface = Interface {
+                    device: name.into(),
+                    growth: <[Growth; 2]>::default(),
+                };
+                self.interfaces.insert(name.to_owned(), interface);
+            }
+            let Some(interface) = self.interfaces.get_mut(name) else {
+                continue;
+            };
+            let is_redis = self.redis_interface.as_deref() == Some(name);
+            let metrics = [("rx", "redis_rx"), ("tx", "redis_tx")];
+            let values = metrics.into_iter().zip(counters);
+            for (((metric, role), value), growth) in values.zip(&mut interface.growth) {
+                let Some((grown, span)) = growth.of(batch.at, value) else {
+                    continue;
+                };
+                let told = [Some(metric), is_redis.then_some(role)];
+                for metric in told.into_iter().flatten() {
+                    let series = ("network", &interface.device, metric);
+                    batch.rate(series, Unit::BytesPerSecond, grown, span);
+                }
+            }
+        }
+    }
+}
+
+/// The columns of a line of `/proc/diskstats` that are told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct DiskStat {
+    reads: f64,
+    sectors_read: f64,
+    writes: f64,
+    sectors_written: f64,
+    in_flight: f64,
+    busy_ms: f64,
+}
+
+impl DiskStat {
+    /// Major and minor number, name, then the counters.
+    fn parse(line: &str) -> Option<(&str, Self)> {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        let name = words.next()?;
+        let mut columns = [0.0; 10];
+        for column in &mut columns {
+            *column = words.next()?.parse().ok()?;
+        }
+        let [
+            reads,
+            _,
+            sectors_read,
+            _,
+            writes,
+            _,
+            sectors_written,
+            _,
+            in_flight,
+            busy_ms,
+        ] = columns;
+        let stat = Self {
+            reads,
+            sectors_read,
+            writes,
+            sectors_written,
+            in_flight,
+            busy_ms,
+        };
+        Some((name, stat))
+    }
+
+    fn is_unused(&self) -> bool {
+        self.sectors_read == 0.0 && self.sectors_written == 0.0
+    }
+}
+
+impl Disk {
+    fn keep(&mut self, stat: &DiskStat, batch: &mut Batch) {
         let values = [
-            (
-                "read",
-                Unit::BytesPerSecond,
-                stat.sectors_read as f64 * SECTOR,
-            ),
-            (
-                "write",
-                Unit::BytesPerSecond,
-                stat.sectors_written as f64 * SECTOR,
-            ),
-            ("reads", Unit::PerSecond, stat.reads as f64),
-            ("writes", Unit::PerSecond, stat.writes as f64),
+            ("read", Unit::BytesPerSecond, stat.sectors_read * SECTOR),
+            ("write", Unit::BytesPerSecond, stat.sectors_written * SECTOR),
+            ("reads", Unit::PerSecond, stat.reads),
+            ("writes", Unit::PerSecond, stat.writes),
             // Milliseconds with something in flight: a tenth of them is percent of a second.
-            ("busy", Unit::Percent, stat.time_in_progress as f64 / 10.0),
+            ("busy", Unit::Percent, stat.busy_ms / 10.0),
         ];
-        for ((metric, unit, value), growth) in values.into_iter().zip(&mut disk.growth) {
-            if let Some((grown, span)) = growth.of(at, value) {
-                batch.rate(("disk", &disk.device, metric), unit, grown, span);
+        for ((metric, unit, value), growth) in values.into_iter().zip(&mut self.growth) {
+            if let Some((grown, span)) = growth.of(batch.at, value) {
+                batch.rate(("disk", &self.device, metric), unit, grown, span);
             }
         }
-        let in_flight = stat.in_progress as f64;
-        batch.level(("disk", &disk.device, "in_flight"), Unit::Count, in_flight);
+        let series = ("disk", &self.device, "in_flight");
+        batch.level(series, Unit::Count, stat.in_flight);
     }
+}
 
-    fn interface(&mut self, name: &str, (received, sent): (u64, u64), batch: &mut Batch) {
-        if received == 0 && sent == 0 {
-            return;
-        }
-        let at = batch.at;
-        let entry = self.interfaces.entry(name.to_owned());
-        let interface = entry.or_insert_with(|| Interface {
-            device: name.into(),
-            growth: <[Growth; 2]>::default(),
-        });
-        let values = [("rx", received), ("tx", sent)];
-        for ((metric, value), growth) in values.into_iter().zip(&mut interface.growth) {
-            if let Some((grown, span)) = growth.of(at, value as f64) {
-                let series = ("network", &interface.device, metric);
-                batch.rate(series, Unit::BytesPerSecond, grown, span);
-            }
-        }
-    }
+/// Bytes received and sent of a line of `/proc/net/dev`: `  eth0: 1 2 ...`, sent in the ninth column.
+fn interface_of(line: &str) -> Option<(&str, [f64; 2])> {
+    let (name, columns) = line.split_once(':')?;
+    let mut columns = columns.split_ascii_whitespace();
+    let received = columns.next()?.parse().ok()?;
+    let sent = columns.nth(7)?.parse().ok()?;
+    Some((name.trim(), [received, sent]))
 }
 
 /// Names of the partitions among the block devices.
@@ -142,12 +223,14 @@ impl Sampler for IoSampler {
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
         // In a container either may be hidden: then there is nothing to tell.
-        for stat in procfs::diskstats().unwrap_or_default() {
-            self.disk(&stat, batch);
+        let mut text = std::mem::take(&mut self.text);
+        if let Some(text) = self.diskstats.read(&mut text) {
+            self.disks(text, batch);
         }
-        for (name, status) in procfs::net::dev_status().unwrap_or_default() {
-            self.interface(&name, (status.recv_bytes, status.sent_bytes), batch);
+        if let Some(text) = self.net_dev.read(&mut text) {
+            self.interfaces(text, batch);
         }
+        self.text = text;
         Ok(())
     }
 }
@@ -177,11 +260,11 @@ mod tests {
         let mut smallest = f64::INFINITY;
         for _ in 0..8 {
             let recording = Recording::new(Instant::now());
-            let mut sampler = IoSampler::new(Duration::from_millis(100));
+            let mut sampler = IoSampler::new(Duration::from_millis(100), None);
             let mut sample = || {
                 let mut batch = Batch::new(recording.now(), false);
                 sampler.sample(&mut batch).unwrap();
-                recording.add(batch);
+                recording.add(&mut batch);
             };
             let from = recording.now();
             sample();
@@ -236,6 +319,48 @@ mod tests {
                 "{metric}: {share:.4} of the bytes"
             );
         }
+    }
+
+    #[test]
+    fn lines_of_the_kernels_tables_are_read() {
+        let line = " 254       0 vda 100 1 2000 3 40 5 600 7 8 90 10 0 0 0 0 1 2";
+        let (name, stat) = DiskStat::parse(line).unwrap();
+        assert_eq!(name, "vda");
+        assert_eq!((stat.reads, stat.sectors_read), (100.0, 2000.0));
+        assert_eq!((stat.writes, stat.sectors_written), (40.0, 600.0));
+        assert_eq!((stat.in_flight, stat.busy_ms), (8.0, 90.0));
+        assert_eq!(DiskStat::parse(" 254 0 vda 1 2"), None);
+        let line = "  eth0: 41743 166101    0    0    0     0          0         0  3042 37 0 0";
+        assert_eq!(interface_of(line), Some(("eth0", [41743.0, 3042.0])));
+        assert_eq!(interface_of(" face |bytes    packets errs"), None);
+    }
+
+    #[test]
+    fn the_interface_on_the_way_to_redis_is_told_under_its_role_too() {
+        let mut sampler = IoSampler::new(Duration::from_secs(1), Some("eth1".to_owned()));
+        let table = |bytes: u32| {
+            let row = |name: &str| format!("  {name}: {bytes} 1 0 0 0 0 0 0 {} 1\n", bytes * 2);
+            format!("{}{}", row("eth0"), row("eth1"))
+        };
+        let mut batch = Batch::new(Duration::from_secs(1), false);
+        sampler.interfaces(&table(100), &mut batch);
+        batch.begin(Duration::from_secs(2), false, false);
+        sampler.interfaces(&table(150), &mut batch);
+        let points = batch.points().iter();
+        let found: Vec<_> = points
+            .map(|(key, _, point)| (&*key.device, key.metric, point.value))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("eth0", "rx", 50.0),
+                ("eth0", "tx", 100.0),
+                ("eth1", "rx", 50.0),
+                ("eth1", "redis_rx", 50.0),
+                ("eth1", "tx", 100.0),
+                ("eth1", "redis_tx", 100.0),
+            ]
+        );
     }
 
     #[test]

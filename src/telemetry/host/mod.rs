@@ -3,3 +3,5 @@
 pub mod cpu;
 pub mod group;
 pub mod io;
+pub mod kept;
+pub mod route;

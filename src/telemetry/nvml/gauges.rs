@@ -8,20 +8,48 @@ use super::{Call, NvmlSource, Reading, Why};
 use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
 
-/// Read every time.
-const OFTEN: [Call; 3] = [Call::Utilization, Call::Memory, Call::Power];
-/// Read once in [`RARE_EVERY`] times. Energy is a sum that loses nothing by that, and one call of it
-/// takes 3 ms.
-const RARELY: [Call; 7] = [
-    Call::Energy,
-    Call::Temperature,
-    Call::Clocks,
-    Call::Throttle,
-    Call::Link,
-    Call::Processes,
-    Call::NvLinks,
-];
-const RARE_EVERY: u64 = 5;
+/// Which of them a sampler reads. Each kind has a sampler of its own, so that what costs most can be
+/// read less often by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What changes from moment to moment.
+    Load,
+    /// What changes slowly, or costs milliseconds a call; energy and NVLink bytes are sums that lose
+    /// nothing by being read rarely.
+    State,
+}
+
+impl Kind {
+    fn calls(self) -> &'static [Call] {
+        match self {
+            Self::Load => &[Call::Utilization, Call::Power],
+            Self::State => &[
+                Call::Energy,
+                Call::Memory,
+                Call::Temperature,
+                Call::Clocks,
+                Call::Throttle,
+                Call::Link,
+                Call::NvLinkBytes,
+                Call::Processes,
+                Call::NvLinks,
+            ],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load and power",
+            Self::State => "energy, memory and clocks",
+        }
+    }
+}
+
+/// What hardly ever changes is read once in so many readings: a minute, at the default rates.
+const SELDOM: [Call; 2] = [Call::Processes, Call::NvLinks];
+const SELDOM_EVERY: u64 = 60;
+/// Most time between two readings where the samplers have to be slowed: gauges can wait.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Failures in a row after which a call is not made any more.
 const PATIENCE: u32 = 20;
 
@@ -34,24 +62,27 @@ const THROTTLED_BY_HEAT: u64 = 0x20 | 0x40;
 pub struct GaugeSampler {
     source: Box<dyn NvmlSource>,
     device: Arc<str>,
+    kind: Kind,
     interval: Duration,
     /// Calls still made, with their failures in a row.
     calls: Vec<(Call, u32)>,
     energy: Growth,
+    nvlink: [Growth; 2],
     ticks: u64,
     untold: Vec<&'static str>,
 }
 
 impl GaugeSampler {
-    /// Reads the GPU behind `source`.
-    pub fn new(source: Box<dyn NvmlSource>, gpu: u32, interval: Duration) -> Self {
-        let calls = OFTEN.into_iter().chain(RARELY);
+    /// Reads gauges of `kind` from the GPU behind `source`.
+    pub fn new(source: Box<dyn NvmlSource>, gpu: u32, kind: Kind, interval: Duration) -> Self {
         Self {
             source,
             device: gpu.to_string().into(),
+            kind,
             interval,
-            calls: calls.map(|call| (call, 0)).collect(),
+            calls: kind.calls().iter().map(|call| (*call, 0)).collect(),
             energy: Growth::default(),
+            nvlink: <[Growth; 2]>::default(),
             ticks: 0,
             untold: Vec::new(),
         }
@@ -112,6 +143,9 @@ impl GaugeSampler {
             }
             Reading::Processes { ref pids } => put("processes", Unit::Count, pids.len() as f64),
             Reading::NvLinks { active } => put("nvlinks", Unit::Count, f64::from(active)),
+            Reading::NvLinkBytes { tx_kib, rx_kib } => {
+                keep_nvlink(&mut self.nvlink, [tx_kib, rx_kib], (device, at), batch);
+            }
             Reading::Identity { .. }
             | Reading::GpmStarted
             | Reading::Gpm { .. }
@@ -121,46 +155,70 @@ impl GaugeSampler {
     }
 }
 
+/// What the NVLinks' counters grew by.
+fn keep_nvlink(
+    counters: &mut [Growth; 2],
+    kib: [u64; 2],
+    (device, at): (&Arc<str>, Duration),
+    batch: &mut Batch,
+) {
+    let metrics = ["nvlink_tx_counters", "nvlink_rx_counters"];
+    for ((metric, kib), counter) in metrics.into_iter().zip(kib).zip(counters) {
+        if let Some((grown, span)) = counter.of(at, kib as f64 * 1024.0) {
+            let rate = grown / span.as_secs_f64();
+            let key = ("gpu", device, metric);
+            batch.push(key, Unit::BytesPerSecond, (at, span), rate);
+        }
+    }
+}
+
 impl Sampler for GaugeSampler {
     fn interval(&self) -> Duration {
         self.interval
     }
 
+    fn longest(&self) -> Duration {
+        self.interval.max(LONGEST)
+    }
+
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        let rare = self.ticks.is_multiple_of(RARE_EVERY);
-        for (call, mut failures) in std::mem::take(&mut self.calls) {
-            if !rare && RARELY.contains(&call) {
-                self.calls.push((call, failures));
+        let seldom = self.ticks.is_multiple_of(SELDOM_EVERY);
+        let mut calls = std::mem::take(&mut self.calls);
+        for (call, failures) in &mut calls {
+            let call = *call;
+            if !seldom && SELDOM.contains(&call) {
                 continue;
             }
             let record = self.source.read(call);
             let at_s = record.at_s;
             match record.result() {
                 Ok(reading) => {
-                    failures = 0;
+                    *failures = 0;
                     self.keep(at_s, &reading, batch);
                 }
                 Err(error) => match error.why {
                     Why::Gone => {
                         return Err(Ended(format!(
-                            "GPU {} was lost at {:.1} s ({}); its telemetry ends there",
+                            "GPU {} was lost at {:.1} s ({}); its {} end there",
                             self.device,
                             batch.at.as_secs_f64(),
-                            error.message
+                            error.message,
+                            self.kind.name()
                         )));
                     }
-                    Why::Unsupported => failures = PATIENCE,
-                    Why::Failed => failures += 1,
-                    Why::Ended => failures = u32::MAX,
+                    Why::Unsupported => *failures = PATIENCE,
+                    Why::Failed => *failures += 1,
+                    Why::Ended => *failures = u32::MAX,
                 },
             }
-            if failures < PATIENCE {
-                self.calls.push((call, failures));
-            } else if failures < u32::MAX && call != Call::NvLinks {
-                // Most GPUs have no NVLink: no news.
+            // Most GPUs have no NVLink: no news.
+            let is_news = !matches!(call, Call::NvLinks | Call::NvLinkBytes);
+            if (PATIENCE..u32::MAX).contains(failures) && is_news {
                 self.untold.push(call.name());
             }
         }
+        calls.retain(|(_, failures)| *failures < PATIENCE);
+        self.calls = calls;
         self.ticks += 1;
         if !self.untold.is_empty() {
             let untold = std::mem::take(&mut self.untold).join(", ");
@@ -168,7 +226,8 @@ impl Sampler for GaugeSampler {
             batch.warnings.push(warning);
         }
         if self.calls.is_empty() {
-            return Err(Ended(format!("GPU {} tells nothing more", self.device)));
+            let (gpu, kind) = (&self.device, self.kind.name());
+            return Err(Ended(format!("GPU {gpu} tells nothing more of its {kind}")));
         }
         Ok(())
     }

@@ -1,25 +1,19 @@
 //! The NVIDIA management library of this machine, loaded when it is first asked for.
 
-use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use nvml_wrapper::enum_wrappers::device::{Clock, PcieUtilCounter, TemperatureSensor};
-use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
-use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, Nvml};
 
+use super::choice::Listed;
+use super::fields::{self, NvLinkBytes};
 use super::replay::Recorder;
 use super::{Call, NvmlSource, ReadError, Reading, Record, Why};
-use crate::server::proc_stat::ProcStat;
 
-/// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`.
-const FIELD_PCIE_TX: FieldId = FieldId(197);
-/// `NVML_FI_DEV_PCIE_COUNT_RX_BYTES`.
-const FIELD_PCIE_RX: FieldId = FieldId(198);
 /// Most NVLinks of one GPU.
 const NVLINKS: u32 = 18;
 /// Below this, two GPM samples are too close to be compared, seconds.
@@ -39,52 +33,20 @@ pub fn library() -> Result<&'static Nvml, &'static str> {
     loaded.as_ref().map_err(String::as_str)
 }
 
-/// The GPUs that the library lists: index and UUID.
-pub fn gpus() -> Result<Vec<(u32, String)>, String> {
+/// The GPUs that the library lists, in the order of their indices.
+pub fn listed() -> Result<Vec<Listed>, String> {
     let nvml = library()?;
     let count = nvml.device_count().map_err(|error| error.to_string())?;
-    let uuid = |index| {
+    let listed = |index| {
         let device = nvml.device_by_index(index).ok()?;
-        Some((index, device.uuid().unwrap_or_default()))
+        let running = device.running_compute_processes().unwrap_or_default();
+        Some(Listed {
+            index,
+            uuid: device.uuid().unwrap_or_default(),
+            pids: running.iter().map(|process| process.pid).collect(),
+        })
     };
-    Ok((0..count).filter_map(uuid).collect())
-}
-
-/// The GPUs of a server whose `CUDA_VISIBLE_DEVICES` is `visible`; where it is not set, those that
-/// the processes in the groups of `leaders` compute on; where that cannot be told either (process
-/// ids differ between containers), all.
-pub fn serving(visible: Option<&str>, leaders: &[u32]) -> Result<Vec<u32>, String> {
-    let all = gpus()?;
-    if let Some(visible) = visible {
-        return Ok(visible_among(visible, &all));
-    }
-    let groups = ProcStat::all().filter(|(_, stat)| leaders.contains(&stat.group));
-    let ours: BTreeSet<u32> = groups.map(|(pid, _)| pid).chain(leaders.to_vec()).collect();
-    let nvml = library()?;
-    let serves = |gpu: &u32| {
-        let processes = nvml
-            .device_by_index(*gpu)
-            .and_then(|device| device.running_compute_processes());
-        processes.is_ok_and(|found| found.iter().any(|process| ours.contains(&process.pid)))
-    };
-    let indices: Vec<u32> = all.iter().map(|(gpu, _)| *gpu).collect();
-    let used: Vec<u32> = indices.iter().copied().filter(serves).collect();
-    Ok(if used.is_empty() { indices } else { used })
-}
-
-/// The indices that a `CUDA_VISIBLE_DEVICES` names among `all`: indices, or UUIDs by their begin. As
-/// in CUDA, the first that names none ends the list.
-fn visible_among(visible: &str, all: &[(u32, String)]) -> Vec<u32> {
-    let named = |name: &str| {
-        let is_it = |(gpu, uuid): &&(u32, String)| {
-            name.parse() == Ok(*gpu) || (name.starts_with("GPU-") && uuid.starts_with(name))
-        };
-        all.iter().find(is_it).map(|(gpu, _)| *gpu)
-    };
-    visible
-        .split(',')
-        .map_while(|name| named(name.trim()))
-        .collect()
+    Ok((0..count).filter_map(listed).collect())
 }
 
 /// Reads one GPU.
@@ -94,6 +56,7 @@ pub struct Live {
     gpu: u32,
     epoch: Instant,
     before: Option<(GpmSample<'static>, f64)>,
+    nvlink_bytes: NvLinkBytes,
     recorder: Option<Recorder>,
 }
 
@@ -111,6 +74,7 @@ impl Live {
             gpu,
             epoch,
             before: None,
+            nvlink_bytes: NvLinkBytes::default(),
             recorder,
         })
     }
@@ -174,34 +138,26 @@ impl Live {
                     pids: running.iter().map(|process| process.pid).collect(),
                 }
             }
-            Call::NvLinks => return self.nvlinks(),
-        })
-    }
-
-    fn nvlinks(&self) -> Result<Reading, NvmlError> {
-        // Asked of the first link only, so that a GPU without NVLink says so once.
-        self.device.link_wrapper_for(0).is_active()?;
-        let up = |link: &u32| matches!(self.device.link_wrapper_for(*link).is_active(), Ok(true));
-        let active = (0..NVLINKS).filter(up).count();
-        Ok(Reading::NvLinks {
-            active: u32::try_from(active).unwrap_or(0),
+            Call::NvLinks => {
+                // Asked of the first link only, so that a GPU without NVLink says so once.
+                device.link_wrapper_for(0).is_active()?;
+                Reading::NvLinks {
+                    active: u32::try_from(active_links(device).len()).unwrap_or(0),
+                }
+            }
+            Call::NvLinkBytes => {
+                let links = || active_links(device);
+                let ask = |wanted: &[fields::Field]| fields::read(device, wanted);
+                let [tx_kib, rx_kib] = self.nvlink_bytes.read(links, ask)?;
+                Reading::NvLinkBytes { tx_kib, rx_kib }
+            }
         })
     }
 
     fn counters(&self) -> Result<Reading, NvmlError> {
-        let mut values = self
-            .device
-            .field_values_for(&[FIELD_PCIE_TX, FIELD_PCIE_RX])?
-            .into_iter();
-        let mut next = || -> Result<u64, NvmlError> {
-            let sample = values.next().ok_or(NvmlError::NoData)??;
-            Ok(match sample.value? {
-                SampleValue::U32(value) => u64::from(value),
-                SampleValue::U64(value) => value,
-                SampleValue::I64(value) => value.cast_unsigned(),
-                SampleValue::F64(value) => value as u64,
-            })
-        };
+        let wanted = [(fields::PCIE_TX_BYTES, 0), (fields::PCIE_RX_BYTES, 0)];
+        let mut values = fields::read(&self.device, &wanted)?.into_iter();
+        let mut next = || values.next().unwrap_or(Err(NvmlError::NoData));
         let (tx, rx) = (next()?, next()?);
         Ok(Reading::Counters { tx, rx })
     }
@@ -283,6 +239,12 @@ impl NvmlSource for Live {
     }
 }
 
+/// The NVLinks that are up.
+fn active_links(device: &Device<'_>) -> Vec<u32> {
+    let up = |link: &u32| matches!(device.link_wrapper_for(*link).is_active(), Ok(true));
+    (0..NVLINKS).filter(up).collect()
+}
+
 #[expect(
     clippy::needless_pass_by_value,
     reason = "used with map_err, which hands the error over"
@@ -300,23 +262,5 @@ fn read_error(error: NvmlError) -> ReadError {
     ReadError {
         why,
         message: error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn visible_devices_are_indices_or_uuids() {
-        let all = [
-            (0, "GPU-aaaa-1".to_owned()),
-            (1, "GPU-bbbb-2".to_owned()),
-            (2, "GPU-cccc-3".to_owned()),
-        ];
-        assert_eq!(visible_among("2, 0", &all), [2, 0]);
-        assert_eq!(visible_among("GPU-bbbb", &all), [1]);
-        assert_eq!(visible_among("1,-1,0", &all), [1], "the rest is hidden");
-        assert_eq!(visible_among("", &all), [] as [u32; 0]);
     }
 }

@@ -7,6 +7,8 @@
 //! - `throughput`: `nvmlDeviceGetPcieThroughput`, a window of 20 ms now and then, which is far
 //!   off for bursts. It is shown under its name and never integrated.
 
+pub mod choice;
+pub mod fields;
 pub mod gauges;
 pub mod live;
 pub mod pcie;
@@ -48,6 +50,8 @@ pub enum Call {
     Processes,
     /// NVLinks that are up.
     NvLinks,
+    /// Payload over all NVLinks.
+    NvLinkBytes,
 }
 
 impl Call {
@@ -68,6 +72,7 @@ impl Call {
             Self::Link => "PCIe link",
             Self::Processes => "processes",
             Self::NvLinks => "NVLinks",
+            Self::NvLinkBytes => "bytes over NVLink",
         }
     }
 }
@@ -179,6 +184,13 @@ pub enum Reading {
     NvLinks {
         /// How many.
         active: u32,
+    },
+    /// Payload over all NVLinks since the driver was loaded, in units of 1024 bytes.
+    NvLinkBytes {
+        /// Out of the GPU.
+        tx_kib: u64,
+        /// Into the GPU.
+        rx_kib: u64,
     },
 }
 

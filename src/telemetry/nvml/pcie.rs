@@ -11,6 +11,10 @@ use crate::telemetry::thread::{Ended, Sampler};
 const MIB: f64 = 1_048_576.0;
 /// Failures in a row after which a method is given up.
 const PATIENCE: u32 = 20;
+/// Most time between two readings where the samplers have to be slowed and nothing wraps.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Share of the time in which a full link wraps a 32-bit counter that may pass between two readings.
+const SAFE_SHARE: f64 = 0.7;
 /// `nvmlDeviceGetPcieThroughput` blocks for two windows of 20 ms.
 const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -88,6 +92,9 @@ impl Method {
     }
 }
 
+/// Where 32-bit counters begin anew.
+const WRAP: u64 = 1 << 32;
+
 /// A 32-bit (or wider) byte counter pair, and what it grew by.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unwrap {
@@ -104,7 +111,6 @@ impl Unwrap {
         now: [u64; 2],
         link_bytes_per_s: f64,
     ) -> Option<(f64, [u64; 2])> {
-        const WRAP: u64 = 1 << 32;
         let (then_s, before) = self.last.replace((at_s, now))?;
         let span_s = at_s - then_s;
         let narrow = now.iter().chain(&before).all(|value| *value < WRAP);
@@ -150,6 +156,8 @@ pub struct PcieSampler {
     counter_interval: Duration,
     link_bytes_per_s: f64,
     unwrap: Unwrap,
+    /// Whether a counter was seen beyond 32 bits: then it does not wrap.
+    is_wide: bool,
     failures: u32,
     lost: u32,
 }
@@ -178,6 +186,7 @@ impl PcieSampler {
             counter_interval,
             link_bytes_per_s: link,
             unwrap: Unwrap::default(),
+            is_wide: false,
             failures: 0,
             lost: 0,
         }
@@ -247,6 +256,7 @@ impl PcieSampler {
 
     fn keep_counters(&mut self, (at_s, at): (f64, Duration), now: [u64; 2], batch: &mut Batch) {
         let first = self.unwrap.last.is_none();
+        self.is_wide |= now.iter().any(|value| *value >= WRAP);
         let grown = self.unwrap.growth(at_s, now, self.link_bytes_per_s);
         let Some((span_s, [tx, rx])) = grown else {
             self.lost += u32::from(!first);
@@ -294,6 +304,18 @@ impl Sampler for PcieSampler {
             Some(Method::Counters) => self.counter_interval,
             Some(Method::Throughput) => self.interval.max(THROUGHPUT_INTERVAL),
             Some(Method::Gpm) | None => self.interval,
+        }
+    }
+
+    /// Counters must be read again before they can have wrapped twice, with room for a late reading.
+    fn longest(&self) -> Duration {
+        let usual = self.interval().max(LONGEST);
+        match self.methods.first() {
+            Some(Method::Counters) if !self.is_wide => {
+                let wrap_s = WRAP as f64 / self.link_bytes_per_s;
+                Duration::from_secs_f64(wrap_s * SAFE_SHARE).max(self.interval())
+            }
+            _ => usual,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::gauges::GaugeSampler;
 use super::pcie::{GPM_LAG, Method, PcieSampler, Unwrap, link_bytes_per_s};
 use super::replay::Recorded;
 use super::{Call, ReadError, Reading, Record, Why};
@@ -10,6 +9,8 @@ use crate::config::PcieMethod;
 use crate::telemetry::sample::{Batch, Recording};
 use crate::telemetry::summary::{Summary, Window, summarize, total};
 use crate::telemetry::thread::{Ended, Sampler};
+
+mod gauges;
 
 const GIB32: u64 = 1 << 32;
 
@@ -49,7 +50,7 @@ fn play(mut sampler: impl Sampler) -> (Recording, String) {
         for warning in batch.warnings.drain(..) {
             recording.warn(warning);
         }
-        recording.add(batch);
+        recording.add(&mut batch);
         if let Err(Ended(why)) = read {
             return (recording, why);
         }
@@ -211,109 +212,32 @@ fn a_method_that_was_asked_for_is_not_replaced() {
 }
 
 #[test]
-fn a_gpu_that_goes_away_ends_its_telemetry_with_one_warning() {
-    let power = |milliwatts| Ok(Reading::Power { milliwatts });
-    let records = [
-        record(0.0, Call::Power, power(350_000)),
-        record(0.2, Call::Power, power(360_000)),
-        record(0.4, Call::Power, Err(Why::Gone)),
-        record(0.6, Call::Power, power(1)),
-    ];
-    let sampler = GaugeSampler::new(
-        Box::new(recorded(&records).source(0)),
-        0,
-        Duration::from_millis(200),
-    );
-    let (recording, why) = play(sampler);
-    assert!(why.starts_with("GPU 0 was lost at"), "{why}");
-    let found = over(&recording, 0.0, 1.0);
-    assert_eq!(metrics(&found), ["power"]);
-    assert_eq!((found[0].samples, found[0].mean), (2, Some(355.0)));
-}
-
-#[test]
-fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
-    let mut records = vec![
-        record(0.0, Call::Energy, Err(Why::Unsupported)),
-        record(0.0, Call::Throttle, Err(Why::Unsupported)),
-        record(0.0, Call::NvLinks, Err(Why::Unsupported)),
-    ];
-    for tick in 0..12 {
-        let at_s = f64::from(tick) * 0.2;
-        let used = 1 << 30;
-        let memory = Reading::Memory {
-            used,
-            total: 2 << 30,
-        };
-        records.push(record(at_s, Call::Memory, Ok(memory)));
-        let bits = Reading::Utilization {
-            gpu_percent: 50,
-            memory_percent: 10,
-        };
-        // Fails now and then: left out, and asked again.
-        let answer = if tick % 3 == 0 {
-            Err(Why::Failed)
-        } else {
-            Ok(bits)
-        };
-        records.push(record(at_s, Call::Utilization, answer));
-    }
-    let sampler = GaugeSampler::new(
-        Box::new(recorded(&records).source(0)),
-        0,
-        Duration::from_millis(200),
-    );
-    let (recording, _) = play(sampler);
-    assert_eq!(
-        recording.warnings(),
-        ["GPU 0 does not tell: energy, throttle reasons"]
-    );
-    let found = over(&recording, 0.0, 10.0);
-    let samples: Vec<_> = found
-        .iter()
-        .map(|summary| (summary.key.metric, summary.samples))
-        .collect();
-    assert_eq!(
-        samples,
-        [
-            ("memory_total", 12),
-            ("memory_used", 12),
-            ("memory_utilization", 8),
-            ("utilization", 8),
-        ]
-    );
-}
-
-#[test]
-fn energy_is_the_growth_of_its_counter_and_throttling_is_told_apart() {
-    let mut records = Vec::new();
-    for (tick, bits) in [(0, 0x04), (1, 0x40), (2, 0), (3, 0x80)] {
-        let at_s = f64::from(tick);
-        let energy = Reading::Energy {
-            millijoules: 1_000_000 + 300_000 * tick as u64,
-        };
-        records.push(record(at_s, Call::Energy, Ok(energy)));
-        for _ in 0..5 {
-            records.push(record(at_s, Call::Throttle, Ok(Reading::Throttle { bits })));
-        }
-    }
-    let sampler = GaugeSampler::new(
-        Box::new(recorded(&records).source(0)),
-        0,
-        Duration::from_secs(1),
-    );
-    let (recording, _) = play(sampler);
-    let found = over(&recording, 0.0, 3.0);
-    assert_eq!(total(&found, "gpu", "energy", 0.99), Some(900.0), "joules");
-    let first = recording.series(|key| key.metric.starts_with("throttled_by"));
-    let of = |metric: &str| {
-        let (_, series) = first.iter().find(|(key, _)| key.metric == metric).unwrap();
-        series.points[0].value
+fn counters_are_never_read_later_than_their_link_could_wrap_them_twice() {
+    let identity = |generation| Reading::Identity {
+        name: "GPU".to_owned(),
+        uuid: "GPU-1".to_owned(),
+        max_link_generation: generation,
+        max_link_width: 16,
     };
-    assert_eq!(
-        (of("throttled_by_power"), of("throttled_by_heat")),
-        (100.0, 0.0)
-    );
+    for (generation, longest_ms) in [(5, 47), (4, 95), (3, 190)] {
+        let records = [
+            record(0.0, Call::Identity, Ok(identity(generation))),
+            record(0.0, Call::Counters, Ok(Reading::Counters { tx: 5, rx: 5 })),
+            record(
+                0.1,
+                Call::Counters,
+                Ok(Reading::Counters { tx: GIB32, rx: 5 }),
+            ),
+        ];
+        let mut sampler = pcie(&records, PcieMethod::Counters);
+        assert_eq!(sampler.longest().as_millis(), longest_ms);
+        let mut batch = Batch::new(Duration::ZERO, false);
+        sampler.sample(&mut batch).unwrap();
+        assert_eq!(sampler.longest().as_millis(), longest_ms);
+        // One that does not wrap can wait.
+        sampler.sample(&mut batch).unwrap();
+        assert_eq!(sampler.longest(), Duration::from_secs(5));
+    }
 }
 
 #[test]

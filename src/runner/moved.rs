@@ -1,0 +1,187 @@
+//! Bytes that telemetry saw move during a pass, where it saw them for the whole of it.
+
+use std::sync::Arc;
+
+use crate::telemetry::summary::{Summary, total};
+
+/// Least share of a pass that readings must cover for their sum to be relied on.
+pub const LEAST_COVER: f64 = 0.95;
+
+/// Bytes over the PCIe links of the server's GPUs during one pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PcieBytes {
+    /// Into the GPUs.
+    pub rx_bytes: f64,
+    /// Out of the GPUs.
+    pub tx_bytes: f64,
+    /// How they were told: `gpm` or `nvml-counters`.
+    pub method: &'static str,
+}
+
+impl PcieBytes {
+    /// What the readings of a pass say.
+    pub fn of(summaries: &[Summary]) -> Option<Self> {
+        let methods = [
+            ("gpm", "pcie_rx_gpm_payload", "pcie_tx_gpm_payload"),
+            (
+                "nvml-counters",
+                "pcie_rx_counters_payload",
+                "pcie_tx_counters_payload",
+            ),
+        ];
+        methods.into_iter().find_map(|(method, rx, tx)| {
+            Some(Self {
+                rx_bytes: total(summaries, "gpu", rx, LEAST_COVER)?,
+                tx_bytes: total(summaries, "gpu", tx, LEAST_COVER)?,
+                method,
+            })
+        })
+    }
+
+    /// The same with what left the GPUs until the tier had stored everything; `None` where that is
+    /// not known.
+    pub fn with_stores(self, until_stored: &[Summary]) -> Option<Self> {
+        Some(Self {
+            tx_bytes: Self::of(until_stored)?.tx_bytes,
+            ..self
+        })
+    }
+}
+
+/// Bytes over the network interface on the way to the tier's Redis during one pass, all that it
+/// carried and headers included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisNetwork {
+    /// The interface.
+    pub interface: Arc<str>,
+    /// From Redis.
+    pub rx_bytes: f64,
+    /// To Redis.
+    pub tx_bytes: f64,
+}
+
+impl RedisNetwork {
+    /// What the readings of a pass say; `None` over the loopback, which carries both ways at once and
+    /// the load too.
+    pub fn of(summaries: &[Summary]) -> Option<Self> {
+        let bytes = |metric| total(summaries, "network", metric, LEAST_COVER);
+        let on_the_way = |summary: &&Summary| {
+            summary.key.source == "network" && summary.key.metric == "redis_rx"
+        };
+        let interface = summaries.iter().find(on_the_way)?.key.device.clone();
+        (&*interface != "lo").then_some(())?;
+        Some(Self {
+            interface,
+            rx_bytes: bytes("redis_rx")?,
+            tx_bytes: bytes("redis_tx")?,
+        })
+    }
+}
+
+/// What telemetry saw move during one pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moved {
+    /// Over PCIe.
+    pub pcie: Option<PcieBytes>,
+    /// To and from the tier's Redis.
+    pub network: Option<RedisNetwork>,
+}
+
+impl Moved {
+    /// What the readings of a pass say.
+    pub fn of(summaries: &[Summary]) -> Self {
+        Self {
+            pcie: PcieBytes::of(summaries),
+            network: RedisNetwork::of(summaries),
+        }
+    }
+
+    /// Takes in what moved until the tier had stored what the pass left; `None` where nothing is
+    /// watched.
+    pub fn add_stores(&mut self, until_stored: Option<&[Summary]>) {
+        if let Some(until_stored) = until_stored {
+            self.pcie = self.pcie.and_then(|pcie| pcie.with_stores(until_stored));
+            self.network = RedisNetwork::of(until_stored);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::sample::{SeriesKey, Unit};
+
+    fn rate(
+        (source, metric): (&'static str, &'static str),
+        device: &str,
+        total: f64,
+        covered: f64,
+    ) -> Summary {
+        Summary {
+            key: SeriesKey {
+                source,
+                device: device.into(),
+                metric,
+            },
+            unit: Unit::BytesPerSecond,
+            samples: 10,
+            late: 0,
+            slowed: 0,
+            every_s: None,
+            mean: Some(1.0),
+            max: Some(1.0),
+            near_max: 1.0,
+            total: Some(total),
+            covered,
+        }
+    }
+
+    const RX: (&str, &str) = ("gpu", "pcie_rx_gpm_payload");
+    const TX: (&str, &str) = ("gpu", "pcie_tx_gpm_payload");
+
+    #[test]
+    fn pcie_bytes_are_summed_over_gpus_and_known_only_for_a_whole_pass() {
+        let whole = [
+            rate(RX, "0", 100.0, 0.99),
+            rate(RX, "1", 20.0, 1.0),
+            rate(TX, "0", 5.0, 1.0),
+        ];
+        let found = PcieBytes::of(&whole).unwrap();
+        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 5.0));
+        assert_eq!(found.method, "gpm");
+        let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
+        assert_eq!(PcieBytes::of(&torn), None);
+        let sampled = ["pcie_rx_throughput", "pcie_tx_throughput"]
+            .map(|metric| rate(("gpu", metric), "0", 1.0, 1.0));
+        let found = PcieBytes::of(&sampled);
+        assert_eq!(found, None, "a sampled throughput is never relied on");
+    }
+
+    #[test]
+    fn stores_behind_the_answers_belong_to_the_pass() {
+        let pass = PcieBytes::of(&[rate(RX, "0", 9.0, 1.0), rate(TX, "0", 5.0, 1.0)]).unwrap();
+        let until_stored = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 1.0)];
+        let found = pass.with_stores(&until_stored).unwrap();
+        assert_eq!((found.rx_bytes, found.tx_bytes), (9.0, 50.0));
+        let torn = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 0.5)];
+        assert_eq!(pass.with_stores(&torn), None);
+    }
+
+    #[test]
+    fn the_way_to_redis_is_told_from_other_interfaces() {
+        let of = |device: &str, covered| {
+            RedisNetwork::of(&[
+                rate(("network", "rx"), "eth1", 7.0, 1.0),
+                rate(("network", "redis_rx"), device, 30.0, covered),
+                rate(("network", "redis_tx"), device, 4.0, covered),
+            ])
+        };
+        let found = of("eth0", 1.0).unwrap();
+        assert_eq!(
+            (&*found.interface, found.rx_bytes, found.tx_bytes),
+            ("eth0", 30.0, 4.0)
+        );
+        assert_eq!(of("eth0", 0.5), None);
+        assert_eq!(of("lo", 1.0), None, "it carries the load too");
+    }
+}

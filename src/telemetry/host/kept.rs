@@ -1,0 +1,109 @@
+//! Files of `/proc` and `/sys` that are read again and again: opened once, each reading is made anew
+//! by the kernel.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// A file that is kept open between readings.
+#[derive(Debug)]
+pub struct Kept(Option<File>);
+
+impl Kept {
+    /// Opens it; one that is not there, or may not be read, tells nothing.
+    pub fn open(path: impl AsRef<Path>) -> Self {
+        Self(File::open(path).ok())
+    }
+
+    /// Whether it is there.
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What it says now, read into `buffer`, which grows as it has to and is kept by the caller.
+    /// `None` where it does not say anything, such as of a process that is gone.
+    pub fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
+        let file = self.0.as_ref()?;
+        let mut filled = 0;
+        loop {
+            if filled == buffer.len() {
+                buffer.resize((filled * 2).max(4096), 0);
+            }
+            match file.read_at(&mut buffer[filled..], filled as u64) {
+                // A table is handed out in pieces: only nothing more is its end.
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        std::str::from_utf8(&buffer[..filled]).ok()
+    }
+}
+
+/// The number behind `name` at the begin of a line of `text`.
+pub fn number_after(text: &str, name: &str) -> Option<f64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_file_is_read_anew_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("counters");
+        let long = "x".repeat(20_000);
+        std::fs::write(&path, &long).unwrap();
+        let (kept, mut buffer) = (Kept::open(&path), Vec::new());
+        assert_eq!(kept.read(&mut buffer), Some(long.as_str()));
+        std::fs::write(&path, "shorter").unwrap();
+        assert_eq!(kept.read(&mut buffer), Some("shorter"));
+        assert_eq!(buffer.len(), 32_768, "nothing is allocated anew");
+        assert_eq!(
+            Kept::open(folder.path().join("none")).read(&mut buffer),
+            None
+        );
+    }
+
+    #[test]
+    fn the_kernel_makes_each_reading_anew() {
+        let (stat, mut buffer) = (Kept::open("/proc/self/stat"), Vec::new());
+        let mut used = || {
+            let text = stat.read(&mut buffer).unwrap();
+            let rest = &text[text.rfind(')').unwrap()..];
+            let ticks = rest.split_whitespace().nth(12).unwrap();
+            ticks.parse::<u64>().unwrap()
+        };
+        let before = used();
+        let began = std::time::Instant::now();
+        while used() == before {
+            assert!(began.elapsed().as_secs() < 20, "CPU time does not grow");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_gone_tells_nothing() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let kept = Kept::open(format!("/proc/{}/io", child.id()));
+        let mut buffer = Vec::new();
+        assert!(kept.read(&mut buffer).is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(kept.read(&mut buffer), None);
+    }
+
+    #[test]
+    fn a_number_stands_behind_its_name() {
+        let text = "MemTotal:  5 kB\nDirty:     16 kB\nnuma_miss 7\n";
+        assert_eq!(number_after(text, "Dirty:"), Some(16.0));
+        assert_eq!(number_after(text, "numa_miss "), Some(7.0));
+        assert_eq!(number_after(text, "Cached:"), None);
+    }
+}

@@ -1,0 +1,167 @@
+/* Pretends to be NVIDIA's management library, for the few calls that labrun makes. What it tells
+ * follows from the time, so that a test knows it: PCIe moves 5 GB/s into each GPU and 1 GB/s out of
+ * it, NVLink 3 GiB/s into it and 1 GiB/s out of it, the power is 200 W and GPU n has 1000 + n MiB in
+ * use. GPU 0 knows a sum over its NVLinks, GPU 1 tells each of two by itself.
+ *
+ *   FAKE_NVML_BURN_US  CPU time that every call takes
+ *   FAKE_NVML_LOST_MS  after so long GPU 1 is lost
+ *
+ * GPM, clocks and throttle reasons are not in it, as in an old driver. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { OK = 0, NOT_SUPPORTED = 3, GPU_LOST = 15 };
+
+typedef struct {
+    unsigned index;
+} device;
+
+typedef struct {
+    unsigned field, scope;
+    long long timestamp, latency_us;
+    unsigned type;
+    int result;
+    union {
+        double real;
+        unsigned narrow;
+        unsigned long long wide;
+    } value;
+} field_value;
+
+typedef struct {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+} memory;
+
+static device gpus[2] = {{0}, {1}};
+static uint64_t began_ns;
+
+static uint64_t clock_ns(clockid_t which) {
+    struct timespec now;
+    clock_gettime(which, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t passed_ns(void) { return clock_ns(CLOCK_MONOTONIC) - began_ns; }
+
+static uint64_t setting(const char *name) {
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+/* What every call begins with. */
+static int answer(const device *gpu) {
+    uint64_t burn_us = setting("FAKE_NVML_BURN_US"), lost_ms = setting("FAKE_NVML_LOST_MS");
+    uint64_t until = clock_ns(CLOCK_THREAD_CPUTIME_ID) + burn_us * 1000;
+    while (burn_us && clock_ns(CLOCK_THREAD_CPUTIME_ID) < until) {
+    }
+    return lost_ms && gpu->index == 1 && passed_ns() > lost_ms * 1000000 ? GPU_LOST : OK;
+}
+
+int nvmlInit_v2(void) {
+    began_ns = clock_ns(CLOCK_MONOTONIC);
+    return OK;
+}
+
+int nvmlShutdown(void) { return OK; }
+
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    *count = 2;
+    return OK;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, device **gpu) {
+    if (index > 1) return 2; /* an invalid argument */
+    *gpu = &gpus[index];
+    return OK;
+}
+
+int nvmlDeviceGetName(device *gpu, char *name, unsigned length) {
+    snprintf(name, length, "Fake GPU");
+    return answer(gpu);
+}
+
+int nvmlDeviceGetUUID(device *gpu, char *uuid, unsigned length) {
+    snprintf(uuid, length, "GPU-0000000%u", gpu->index);
+    return answer(gpu);
+}
+
+int nvmlDeviceGetMaxPcieLinkGeneration(device *gpu, unsigned *generation) {
+    *generation = 3;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetMaxPcieLinkWidth(device *gpu, unsigned *lanes) {
+    *lanes = 16;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetCurrPcieLinkGeneration(device *gpu, unsigned *generation) {
+    *generation = 3;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetCurrPcieLinkWidth(device *gpu, unsigned *lanes) {
+    *lanes = 16;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetUtilizationRates(device *gpu, unsigned rates[2]) {
+    rates[0] = 70;
+    rates[1] = 30;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetPowerUsage(device *gpu, unsigned *milliwatts) {
+    *milliwatts = 200000;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(device *gpu, unsigned long long *millijoules) {
+    *millijoules = passed_ns() / 5000; /* 200 W */
+    return answer(gpu);
+}
+
+int nvmlDeviceGetTemperature(device *gpu, unsigned sensor, unsigned *celsius) {
+    (void)sensor;
+    *celsius = 55;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetMemoryInfo_v2(device *gpu, memory *info) {
+    info->total = 80ull << 30;
+    info->used = (1000ull + gpu->index) << 20;
+    return answer(gpu);
+}
+
+int nvmlDeviceGetNvLinkState(device *gpu, unsigned link, unsigned *active) {
+    *active = link < 2;
+    return link < 4 ? answer(gpu) : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetFieldValues(device *gpu, int count, field_value *values) {
+    for (int i = 0; i < count; i++) {
+        field_value *at = &values[i];
+        uint64_t us = passed_ns() / 1000, share = 1;
+        at->result = OK;
+        if (at->field == 138 || at->field == 139) { /* NVLink, KiB out of it and into it */
+            int sums = at->scope == UINT32_MAX;
+            if (sums != (gpu->index == 0) || (!sums && at->scope > 1)) {
+                at->result = NOT_SUPPORTED;
+                continue;
+            }
+            if (!sums) share = 2;
+            at->type = 3;
+            at->value.wide = us * (at->field == 138 ? 1024 : 3072) * 1024 / 1000000 / share;
+        } else if (at->field == 197 || at->field == 198) { /* PCIe, 32 bits, out of it and into it */
+            at->type = 1;
+            at->value.narrow = (unsigned)(us * (at->field == 197 ? 1000 : 5000));
+        } else {
+            at->result = NOT_SUPPORTED;
+        }
+    }
+    return answer(gpu);
+}
