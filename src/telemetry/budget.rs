@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Part of the budget that is divided: what is left is for the start of samplers and for readings at
 /// the edges of phases, which are never put off.
-const DIVIDED: f64 = 0.9;
+const DIVIDED: f64 = 0.8;
 /// What a sampler did not use is its own for this long.
 const CREDIT: Duration = Duration::from_secs(1);
 /// Weight of the newest reading in the mean of what a reading costs.

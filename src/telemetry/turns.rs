@@ -185,7 +185,7 @@ mod tests {
         let seen = play(&[gauges, host], ms(40_000));
         // One percent would be 400 ms; without the budget they would take 560 ms.
         let share = percent(&seen, ms(40_000));
-        assert!(share < 0.9 && share > 0.7, "{share} %");
+        assert!(share < 0.9 && share > 0.6, "{share} %");
         let loaded_cpu = |seen: &Seen, cost_us: u64| {
             let inside = seen.at.iter().filter(|reading| loaded(reading.began));
             inside.count() as f64 * cost_us as f64 / 1e6
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_counter_that_wraps_is_never_read_later_than_it_can_bear() {
         let counters = Costly {
-            intervals: (ms(20), ms(47)),
+            intervals: (ms(20), ms(41)),
             cost: |_| ms(1),
         };
         let gauges = Costly {
@@ -229,7 +229,7 @@ mod tests {
             let reading = turns.begin(ms(at), in_turn, intervals.0);
             turns.end(reading, ms(at + 9), ms(9), intervals);
         }
-        // 18 ms at 0.9 % are paid for after two seconds.
+        // 18 ms at 0.8 % are paid for after two seconds.
         assert!(turns.planned() >= ms(1950), "{:?}", turns.planned());
         let reading = turns.begin(turns.planned(), true, intervals.0);
         assert!(reading.slowed && !reading.late);

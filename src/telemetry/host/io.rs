@@ -79,10 +79,14 @@ impl IoSampler {
     }
 
     fn disks(&mut self, text: &str, batch: &mut Batch) {
-        for (name, stat) in text.lines().filter_map(DiskStat::parse) {
-            if stat.is_unused() || self.partitions.contains(name) {
+        for line in text.lines() {
+            let name = line.split_ascii_whitespace().nth(2).unwrap_or_default();
+            if self.partitions.contains(name) {
                 continue;
             }
+            let Some(stat) = DiskStat::parse(line).filter(|stat| !stat.is_unused()) else {
+                continue;
+            };
             if !self.disks.contains_key(name) {
                 let disk = Disk {
                     device: name.into(),
@@ -141,9 +145,8 @@ struct DiskStat {
 
 impl DiskStat {
     /// Major and minor number, name, then the counters.
-    fn parse(line: &str) -> Option<(&str, Self)> {
-        let mut words = line.split_ascii_whitespace().skip(2);
-        let name = words.next()?;
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace().skip(3);
         let mut columns = [0.0; 10];
         for column in &mut columns {
             *column = words.next()?.parse().ok()?;
@@ -160,15 +163,14 @@ impl DiskStat {
             in_flight,
             busy_ms,
         ] = columns;
-        let stat = Self {
+        Some(Self {
             reads,
             sectors_read,
             writes,
             sectors_written,
             in_flight,
             busy_ms,
-        };
-        Some((name, stat))
+        })
     }
 
     fn is_unused(&self) -> bool {
@@ -324,8 +326,7 @@ mod tests {
     #[test]
     fn lines_of_the_kernels_tables_are_read() {
         let line = " 254       0 vda 100 1 2000 3 40 5 600 7 8 90 10 0 0 0 0 1 2";
-        let (name, stat) = DiskStat::parse(line).unwrap();
-        assert_eq!(name, "vda");
+        let stat = DiskStat::parse(line).unwrap();
         assert_eq!((stat.reads, stat.sectors_read), (100.0, 2000.0));
         assert_eq!((stat.writes, stat.sectors_written), (40.0, 600.0));
         assert_eq!((stat.in_flight, stat.busy_ms), (8.0, 90.0));

@@ -14,7 +14,7 @@ const PATIENCE: u32 = 20;
 /// Most time between two readings where the samplers have to be slowed and nothing wraps.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Share of the time in which a full link wraps a 32-bit counter that may pass between two readings.
-const SAFE_SHARE: f64 = 0.7;
+const SAFE_SHARE: f64 = 0.6;
 /// `nvmlDeviceGetPcieThroughput` blocks for two windows of 20 ms.
 const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -219,7 +219,7 @@ fn counters_are_never_read_later_than_their_link_could_wrap_them_twice() {
         max_link_generation: generation,
         max_link_width: 16,
     };
-    for (generation, longest_ms) in [(5, 47), (4, 95), (3, 190)] {
+    for (generation, longest_ms) in [(5, 40), (4, 81), (3, 163)] {
         let records = [
             record(0.0, Call::Identity, Ok(identity(generation))),
             record(0.0, Call::Counters, Ok(Reading::Counters { tx: 5, rx: 5 })),
