@@ -136,6 +136,8 @@ mod tests {
             unit,
             samples: 9,
             late: 0,
+            slowed: 0,
+            every_s: Some(1.0),
             mean: Some(mean),
             max: Some(max),
             near_max: 0.1,

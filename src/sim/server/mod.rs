@@ -252,16 +252,24 @@ impl SimServer {
         }
         server.abort();
         let _ = commands.send(Command::Stop);
-        let joined = tokio::task::spawn_blocking(move || {
-            let chunks = thread.join().unwrap_or_default();
-            // One that died leaves what was there before.
-            let keeper = keeper.filter(|_| exit != SimExit::Fault(Fault::ExitMidLoad));
-            keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
-        });
-        joined.await.context("ending the engine")??;
+        // One that died leaves what was there before.
+        let keeper = keeper.filter(|_| exit != SimExit::Fault(Fault::ExitMidLoad));
+        end_engine(thread, keeper).await?;
         log.line(Speaker::Process, "INFO:     Application shutdown complete.");
         Ok(exit)
     }
+}
+
+/// Waits for the engine's thread, and keeps what its Redis tier holds in the Redis at `keeper`.
+async fn end_engine(
+    thread: std::thread::JoinHandle<keep::Chunks>,
+    keeper: Option<String>,
+) -> anyhow::Result<()> {
+    let ending = tokio::task::spawn_blocking(move || {
+        let chunks = thread.join().unwrap_or_default();
+        keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
+    });
+    ending.await.context("ending the engine")?
 }
 
 /// An engine whose Redis tier holds what the Redis at `keeper` kept of an earlier process.
