@@ -9,6 +9,7 @@ mod energy;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod parallel;
 mod place;
 mod pool;
 mod samples;
@@ -19,6 +20,7 @@ mod tier;
 pub use break_even::{BreakEven, BreakEvenRow, break_evens};
 pub(crate) use comparison::compare_passes;
 pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing, compare};
+pub(crate) use parallel::side_by_side;
 pub use place::{BASELINE, Place, tier_order};
 pub use pool::{Median, Pool};
 pub(crate) use samples::Passes;

@@ -4,13 +4,12 @@
 //! of a pass are its sorted latencies and a summary of its gaps, which are most of the data.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use polars::prelude::{BooleanChunked, DataFrame, Series};
 
 use crate::aggregate::gaps::Gaps;
+use crate::aggregate::parallel::side_by_side;
 use crate::aggregate::slo::{Kept, Slo};
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
@@ -30,9 +29,6 @@ const COLUMNS: [&str; 10] = [
     "output_tokens",
     "cached_tokens",
 ];
-
-/// More threads than this would keep too many cells in memory.
-const MOST_THREADS: usize = 4;
 
 /// What the requests of one pass say; latencies are those of the ok ones, ascending.
 #[derive(Clone, Debug)]
@@ -101,34 +97,8 @@ impl Passes {
     /// Reads the requests of every cell of `run`.
     pub fn gather(run: &RunData, slos: &[Slo]) -> Result<Self> {
         let cells = run.cells.len();
-        let threads = thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MOST_THREADS)
-            .min(cells.max(1));
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let cell = next.fetch_add(1, Ordering::Relaxed);
-                if cell >= cells {
-                    return done;
-                }
-                done.push((cell, of_cell(&run.requests, cell, slos)));
-            }
-        };
-        let mut all: Vec<_> = thread::scope(|scope| {
-            let hands: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            hands
-                .into_iter()
-                .flat_map(|hand| {
-                    hand.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        });
-        all.sort_by_key(|(cell, _)| *cell);
-        let passes = all.into_iter().map(|(_, passes)| passes);
-        Ok(Self(passes.collect::<Result<_>>()?))
+        let passes = side_by_side(cells, |cell| of_cell(&run.requests, cell, slos));
+        Ok(Self(passes.into_iter().collect::<Result<_>>()?))
     }
 
     /// Those of one pass; `None` for a pass without a single request row.

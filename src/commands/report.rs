@@ -47,29 +47,28 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         .collect::<Result<Vec<_>>>()?;
     let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
-    let timelines = folders.iter().zip(&runs);
-    let timelines = timelines
-        .map(|(folder, run)| timelines_of(folder, &run.cells))
-        .collect::<Result<Vec<_>>>()?
-        .concat();
+    let cells = folders.iter().zip(&runs);
+    let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
+    let mut timelines = timelines_of(&cells)?;
     let report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
     let drawings = report.drawings()?;
     let into = out.join("figures");
-    let folder = if drawings.is_empty() && timelines.is_empty() {
-        out
-    } else {
-        &into
-    };
+    let drawn = !drawings.is_empty() || !timelines.figures.is_empty();
+    let folder = if drawn { &into } else { out };
     std::fs::create_dir_all(folder)
         .with_context(|| format!("making the folder `{}`", folder.display()))?;
     write_figures(&drawings, &into)?;
-    write_figures(&timelines, &into)?;
+    write_figures(&timelines.figures, &into)?;
+    let html = report.html(&facts, &drawings, &mut timelines)?;
+    for (name, bytes) in timelines.files() {
+        write_synced(&into.join(name), bytes)?;
+    }
     for (name, text) in [
         ("summary.csv", report.summary_csv()),
         ("comparison.csv", report.comparison_csv()),
         ("summary.md", report.markdown()),
         ("report.md", report.full_markdown(&facts, &drawings)),
-        ("report.html", report.html(&facts, &drawings)?),
+        ("report.html", html),
     ] {
         write_synced(&out.join(name), text.as_bytes())?;
     }

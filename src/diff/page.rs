@@ -3,6 +3,7 @@
 use crate::diff::Diff;
 use crate::diff::rule::Fired;
 use crate::diff::show::{is_number, simulated};
+use crate::report::escape::escaped;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --good: #1b7837; --bad: #b35806; }
@@ -83,11 +84,4 @@ fn table(table: &crate::report::table::Table) -> String {
         text.push_str("</tr>\n");
     }
     text + "</tbody></table></div>\n"
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }

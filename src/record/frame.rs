@@ -56,6 +56,35 @@ pub(crate) fn load_columns(path: &Path, columns: &[&str]) -> Result<DataFrame> {
         .with_context(|| format!("cannot read `{}`", path.display()))
 }
 
+/// What a timeline needs of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FirstToken {
+    /// The pass that it belongs to.
+    pub state: CacheState,
+    /// When the request was written, milliseconds since the pass began.
+    pub sent_ms: f64,
+    /// From then to its first token, milliseconds; absent where none came.
+    pub ttft_ms: Option<f64>,
+}
+
+/// When the requests of the file were sent and answered, without their gaps.
+pub(crate) fn read_first_tokens(path: &Path) -> Result<Vec<FirstToken>> {
+    let frame = load_columns(path, &["state", "sent_ms", "ttft_ms"])?;
+    let (state, sent) = (frame.column("state")?.str()?, frame.column("sent_ms")?);
+    let (sent, ttft) = (sent.f64()?, frame.column("ttft_ms")?.f64()?);
+    let row = |at: usize| {
+        Some(FirstToken {
+            state: state.get(at).and_then(CacheState::from_name)?,
+            sent_ms: sent.get(at)?,
+            ttft_ms: ttft.get(at),
+        })
+    };
+    let wrong = |at| format!("`{}`: row {at} has no state or time", path.display());
+    (0..frame.height())
+        .map(|at| row(at).with_context(|| wrong(at)))
+        .collect()
+}
+
 /// Rows to columns, one a field of [`RequestRow`] and of its name.
 pub(crate) fn to_frame(rows: &[RequestRow]) -> Result<DataFrame> {
     let times = |name: &str, pick: fn(&RequestRow) -> f64| {

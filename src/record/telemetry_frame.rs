@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use polars::prelude::{Column, DataFrame};
 
-use super::frame::{load_frame, save_frame};
+use super::frame::{load_columns, load_frame, save_frame};
 use crate::telemetry::sample::{Point, Series, SeriesKey};
 
 /// One row of `telemetry.parquet`.
@@ -72,6 +72,63 @@ pub fn read_telemetry(path: &Path) -> Result<Vec<TelemetryRow>> {
     let frame = load_frame(path)?;
     let rows = rows_of(&frame);
     rows.with_context(|| format!("`{}` is not a telemetry file", path.display()))
+}
+
+/// One value of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Reading {
+    /// When it was read, seconds since the run began.
+    pub time_s: f64,
+    /// The time up to then that it is the mean of, seconds; 0 for what is true at one instant.
+    pub span_s: f64,
+    /// The value.
+    pub value: f64,
+}
+
+/// Readings of all devices by source and metric, in the order of the file.
+pub(crate) type Readings = BTreeMap<(String, String), Vec<Reading>>;
+
+/// Reads what [`write_telemetry`] wrote, with no more than a timeline needs: a cell of hours has
+/// millions of rows.
+pub(crate) fn read_readings(path: &Path) -> Result<Readings> {
+    let frame = load_columns(path, &["time_s", "span_s", "source", "metric", "value"])?;
+    let readings = readings_of(&frame);
+    readings.with_context(|| format!("`{}` is not a telemetry file", path.display()))
+}
+
+fn readings_of(frame: &DataFrame) -> Result<Readings> {
+    let number = |name: &str| frame.column(name)?.f64();
+    let word = |name: &str| frame.column(name)?.str();
+    let (time, span, value) = (number("time_s")?, number("span_s")?, number("value")?);
+    let (source, metric) = (word("source")?, word("metric")?);
+    let row = |at: usize| {
+        let reading = Reading {
+            time_s: time.get(at)?,
+            span_s: span.get(at)?,
+            value: value.get(at)?,
+        };
+        Some((source.get(at)?, metric.get(at)?, reading))
+    };
+    let mut all = Readings::new();
+    let mut at = 0;
+    while at < frame.height() {
+        let lacks = |at| format!("row {at} lacks a value");
+        let (source, metric, first) = row(at).with_context(|| lacks(at))?;
+        let key = (source.to_owned(), metric.to_owned());
+        let series = all.entry(key).or_default();
+        series.push(first);
+        at += 1;
+        // Rows stand series by series.
+        while at < frame.height() {
+            let next = row(at).with_context(|| lacks(at))?;
+            if (next.0, next.1) != (source, metric) {
+                break;
+            }
+            series.push(next.2);
+            at += 1;
+        }
+    }
+    Ok(all)
 }
 
 fn rows_of(frame: &DataFrame) -> Result<Vec<TelemetryRow>> {
@@ -143,6 +200,15 @@ mod tests {
         write_telemetry(&series, &path).unwrap();
         let rows = read_telemetry(&path).unwrap();
         assert_eq!(rows.len(), 3);
+        let readings = read_readings(&path).unwrap();
+        let times = |metric: &str| -> Vec<(f64, f64, f64)> {
+            let series = &readings[&("gpu".to_owned(), metric.to_owned())];
+            let parts = series.iter();
+            parts.map(|r| (r.time_s, r.span_s, r.value)).collect()
+        };
+        assert_eq!(readings.len(), 2);
+        assert_eq!(times("pcie_rx_gpm"), [(0.25, 0.25, 5e10), (0.75, 0.5, 1.0)]);
+        assert_eq!(times("power"), [(1.0, 0.0, 350.5)]);
         let late = rows.iter().find(|row| row.late).unwrap();
         assert_eq!(
             *late,

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod axes;
 mod cells;
 mod contrast;
+pub(crate) mod escape;
 mod facts;
 mod figure;
 mod figures;
@@ -31,6 +32,7 @@ use crate::record::schema::CellRecord;
 use crate::report::axes::banner;
 use crate::report::figure::Picture;
 use crate::report::section::Section;
+use crate::report::timeline::Timelines;
 use crate::report::wrap::push_wrapped;
 
 pub use facts::RunFacts;
@@ -135,9 +137,15 @@ impl Report {
         markdown::full(self, runs, drawings)
     }
 
-    /// `report.html`: one page that needs nothing else.
-    pub fn html(&self, runs: &[RunFacts], drawings: &[Drawing]) -> Result<String> {
-        html::document(self, runs, drawings)
+    /// `report.html`: one page that needs nothing else. `timelines` are those of the report's
+    /// cells, or none; those that the page has no room for become files of theirs.
+    pub fn html(
+        &self,
+        runs: &[RunFacts],
+        drawings: &[Drawing],
+        timelines: &mut Timelines,
+    ) -> Result<String> {
+        html::document(self, runs, drawings, timelines)
     }
 
     /// What must stand above all of it; nothing when all was measured.

@@ -1,52 +1,110 @@
 //! `timeline_<cell>`: TTFT of the requests over what PCIe, disks, Redis and the GPU or the engine
 //! did, on the one clock of the run.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod envelope;
+pub(super) mod page;
+mod strip;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use plotters::style::RGBColor;
 
 use super::Drawing;
 use super::figure::{Picture, TimeLine, TimePanel, Timeline};
-use crate::record::frame::read_parquet;
-use crate::record::schema::{CellRecord, RequestRow};
-use crate::record::telemetry_frame::{TelemetryRow, read_telemetry};
+use crate::aggregate::side_by_side;
+use crate::record::frame::{FirstToken, read_first_tokens};
+use crate::record::schema::CellRecord;
+use crate::record::telemetry_frame::{Reading, Readings, read_readings};
+
+pub(super) use page::Strip;
+pub use page::Timelines;
 
 const IN: RGBColor = RGBColor(0, 114, 178);
 const OUT: RGBColor = RGBColor(213, 94, 0);
 
-/// One cell's timeline for each tier of the run in `folder`: the cell that took longest.
-pub fn timelines(folder: &Path, cells: &[CellRecord]) -> Result<Vec<Drawing>> {
-    let took = |cell: &CellRecord| cell.passes.iter().map(|pass| pass.duration_s).sum::<f64>();
-    let mut chosen: BTreeMap<&str, &CellRecord> = BTreeMap::new();
-    for cell in cells {
-        let has_files = folder
-            .join("cells")
-            .join(&cell.id)
-            .join("telemetry.parquet")
-            .is_file();
-        if !has_files || cell.passes.is_empty() {
-            continue;
-        }
-        let best = chosen.entry(&cell.coordinates.tier).or_insert(cell);
-        if took(cell) > took(best) {
-            *best = cell;
-        }
-    }
-    chosen
-        .into_values()
-        .map(|cell| {
-            let place = folder.join("cells").join(&cell.id);
-            let rows = read_telemetry(&place.join("telemetry.parquet"))?;
-            let requests = read_parquet(&place.join("requests.parquet"))?;
-            let picture = Picture::Timeline(timeline(cell, &requests, &rows));
-            Drawing::of(&format!("timeline_{}", cell.id), picture)
-        })
-        .collect()
+/// What can be drawn of one cell.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    /// It has no telemetry.
+    Nothing,
+    /// Its files cannot be read, and why.
+    Unreadable(String),
+    /// All of it.
+    Drawn(Box<Timeline>),
 }
 
-fn timeline(cell: &CellRecord, requests: &[RequestRow], rows: &[TelemetryRow]) -> Timeline {
+/// The timelines of `runs`, each a folder and its cells: one a cell for the page, and as a figure
+/// that of the cell of each tier that took longest.
+pub fn timelines(runs: &[(&Path, &[CellRecord])]) -> Result<Timelines> {
+    let mut all = Timelines::default();
+    let mut taken = BTreeSet::new();
+    for (folder, cells) in runs {
+        let places: Vec<Option<PathBuf>> = cells.iter().map(|cell| place(folder, cell)).collect();
+        let longest = longest(cells, &places);
+        let made = side_by_side(cells.len(), |at| {
+            let seen = match &places[at] {
+                None => Seen::Nothing,
+                Some(place) => match of_cell(place, &cells[at]) {
+                    Ok(timeline) => Seen::Drawn(Box::new(timeline)),
+                    Err(error) => Seen::Unreadable(format!("{error:#}")),
+                },
+            };
+            let strip = Strip::of(&seen);
+            let figure = match seen {
+                Seen::Drawn(timeline) if longest.contains(&at) => {
+                    let name = format!("timeline_{}", cells[at].id);
+                    Some(Drawing::of(&name, Picture::Timeline(*timeline))?)
+                }
+                _ => None,
+            };
+            anyhow::Ok((strip, figure))
+        });
+        for one in made {
+            let (strip, figure) = one?;
+            all.strips.push(strip);
+            all.figures.extend(figure.map(|figure| Drawing {
+                name: page::free_name(&figure.name, &mut taken),
+                ..figure
+            }));
+        }
+    }
+    Ok(all)
+}
+
+/// Where the files of a cell are; none where it has no telemetry or no pass.
+fn place(folder: &Path, cell: &CellRecord) -> Option<PathBuf> {
+    let place = folder.join("cells").join(&cell.id);
+    let told = place.join("telemetry.parquet").is_file() && !cell.passes.is_empty();
+    told.then_some(place)
+}
+
+fn took_s(cell: &CellRecord) -> f64 {
+    cell.passes.iter().map(|pass| pass.duration_s).sum()
+}
+
+/// Of each tier, the cell with telemetry that took longest.
+fn longest(cells: &[CellRecord], places: &[Option<PathBuf>]) -> Vec<usize> {
+    let mut chosen: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, cell) in cells.iter().enumerate() {
+        if places[at].is_some() {
+            let best = chosen.entry(&cell.coordinates.tier).or_insert(at);
+            if took_s(cell) > took_s(&cells[*best]) {
+                *best = at;
+            }
+        }
+    }
+    chosen.into_values().collect()
+}
+
+fn of_cell(place: &Path, cell: &CellRecord) -> Result<Timeline> {
+    let readings = read_readings(&place.join("telemetry.parquet"))?;
+    let requests = read_first_tokens(&place.join("requests.parquet"))?;
+    Ok(timeline(cell, &requests, &readings))
+}
+
+fn timeline(cell: &CellRecord, requests: &[FirstToken], readings: &Readings) -> Timeline {
     let begin = cell.passes.first().map_or(0.0, |pass| pass.started_s);
     let ends = cell
         .passes
@@ -64,7 +122,7 @@ fn timeline(cell: &CellRecord, requests: &[RequestRow], rows: &[TelemetryRow]) -
         lines: Vec::new(),
         dots: ttft(cell, requests),
     }];
-    panels.extend(sources(rows));
+    panels.extend(sources(readings));
     Timeline {
         title: format!(
             "{} on {}, {} prompt tokens, {} at a time",
@@ -77,8 +135,8 @@ fn timeline(cell: &CellRecord, requests: &[RequestRow], rows: &[TelemetryRow]) -
     }
 }
 
-fn ttft(cell: &CellRecord, requests: &[RequestRow]) -> Vec<(f64, f64)> {
-    let place = |row: &RequestRow| {
+fn ttft(cell: &CellRecord, requests: &[FirstToken]) -> Vec<(f64, f64)> {
+    let place = |row: &FirstToken| {
         let pass = cell.passes.iter().find(|pass| pass.state == row.state)?;
         Some((pass.started_s + row.sent_ms / 1e3, row.ttft_ms?))
     };
@@ -86,12 +144,12 @@ fn ttft(cell: &CellRecord, requests: &[RequestRow]) -> Vec<(f64, f64)> {
 }
 
 /// A panel for each source that told anything.
-fn sources(rows: &[TelemetryRow]) -> Vec<TimePanel> {
-    let simulated = rows.iter().any(|row| row.source == "simulated");
+fn sources(readings: &Readings) -> Vec<TimePanel> {
+    let simulated = readings.keys().any(|(source, _)| source == "simulated");
     let said = if simulated { " (simulated)" } else { "" };
     let way = |source: &str, metric: &str, scale: f64| {
-        let wanted = |row: &TelemetryRow| row.source == source && row.metric == metric;
-        steps(rows, wanted, scale)
+        let key = (source.to_owned(), metric.to_owned());
+        readings.get(&key).map_or(vec![], |all| steps(all, scale))
     };
     // What this machine's disk does is not what a simulated one pretends.
     let bytes = |source: &str, metric: &str| {
@@ -101,7 +159,7 @@ fn sources(rows: &[TelemetryRow]) -> Vec<TimePanel> {
             way(source, metric, 1e6)
         }
     };
-    let mut panels: Vec<TimePanel> = pcie(rows).into_iter().collect();
+    let mut panels: Vec<TimePanel> = pcie(readings).into_iter().collect();
     for (source, name, [read, write]) in [
         ("disk", "disk", ["read", "written"]),
         ("redis", "Redis", ["sent", "received"]),
@@ -129,21 +187,20 @@ fn sources(rows: &[TelemetryRow]) -> Vec<TimePanel> {
 }
 
 /// PCIe by the best method that answered.
-fn pcie(rows: &[TelemetryRow]) -> Option<TimePanel> {
+fn pcie(readings: &Readings) -> Option<TimePanel> {
+    let of = |way: &str, method: &str| {
+        let wanted = format!("pcie_{way}_{method}");
+        let (_, all) = readings.iter().find(|((_, metric), _)| *metric == wanted)?;
+        Some(steps(all, 1e9))
+    };
     let (method, said) = [
         ("gpm", ", by GPM"),
         ("counters", ", by NVML's counters"),
         ("simulated", " (simulated)"),
     ]
     .into_iter()
-    .find(|(method, _)| {
-        let rx = format!("pcie_rx_{method}");
-        rows.iter().any(|row| row.metric == rx)
-    })?;
-    let of = |way: &str| {
-        let metric = format!("pcie_{way}_{method}");
-        steps(rows, |row| row.metric == metric, 1e9)
-    };
+    .find(|(method, _)| of("rx", method).is_some())?;
+    let of = |way: &str| of(way, method).unwrap_or_default();
     let lines = [
         line("into the GPU", IN, of("rx")),
         line("out of it", OUT, of("tx")),
@@ -170,27 +227,23 @@ fn line(name: &'static str, colour: RGBColor, steps: Vec<(f64, f64, f64)>) -> Ti
     }
 }
 
-/// Stretches of the series that `wanted` picks, added up over devices that were read together. A
-/// level holds from the reading before it.
-fn steps(
-    rows: &[TelemetryRow],
-    wanted: impl Fn(&TelemetryRow) -> bool,
-    scale: f64,
-) -> Vec<(f64, f64, f64)> {
+/// Stretches of a series, added up over devices that were read together. A level holds from the
+/// reading before it.
+fn steps(readings: &[Reading], scale: f64) -> Vec<(f64, f64, f64)> {
     let mut found: Vec<(f64, f64, f64)> = Vec::new();
-    let mut picked: Vec<&TelemetryRow> = rows.iter().filter(|row| wanted(row)).collect();
-    picked.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
-    for row in picked {
-        let value = row.value / scale;
+    let mut ordered = readings.to_vec();
+    ordered.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
+    for read in ordered {
+        let value = read.value / scale;
         match found.last_mut() {
             // Two disks, read in one go.
-            Some(last) if (last.1 - row.time_s).abs() < 1e-6 => last.2 += value,
+            Some(last) if (last.1 - read.time_s).abs() < 1e-6 => last.2 += value,
             last => {
                 let from = match last {
-                    Some(last) if row.span_s == 0.0 => last.1,
-                    _ => row.time_s - row.span_s,
+                    Some(last) if read.span_s == 0.0 => last.1,
+                    _ => read.time_s - read.span_s,
                 };
-                found.push((from, row.time_s, value));
+                found.push((from, read.time_s, value));
             }
         }
     }
@@ -201,31 +254,25 @@ fn steps(
 mod tests {
     use super::*;
 
-    fn row(time_s: f64, span_s: f64, device: &str, value: f64) -> TelemetryRow {
-        TelemetryRow {
+    fn read(time_s: f64, span_s: f64, value: f64) -> Reading {
+        Reading {
             time_s,
             span_s,
-            source: "disk".to_owned(),
-            device: device.to_owned(),
-            metric: "read".to_owned(),
             value,
-            unit: "bytes/s".to_owned(),
-            late: false,
-            slowed: false,
         }
     }
 
     #[test]
     fn devices_add_up_and_levels_hold_from_the_reading_before() {
-        let rows = [
-            row(1.0, 0.5, "vda", 3e6),
-            row(1.5, 0.5, "vda", 1e6),
-            row(1.0, 0.5, "vdb", 2e6),
+        let two_disks = [
+            read(1.0, 0.5, 3e6),
+            read(1.5, 0.5, 1e6),
+            read(1.0, 0.5, 2e6),
         ];
-        let found = steps(&rows, |_| true, 1e6);
+        let found = steps(&two_disks, 1e6);
         assert_eq!(found, [(0.5, 1.0, 5.0), (1.0, 1.5, 1.0)]);
-        let levels = [row(1.0, 0.0, "", 4.0), row(3.0, 0.0, "", 6.0)];
-        let found = steps(&levels, |_| true, 1.0);
+        let levels = [read(1.0, 0.0, 4.0), read(3.0, 0.0, 6.0)];
+        let found = steps(&levels, 1.0);
         assert_eq!(found, [(1.0, 1.0, 4.0), (1.0, 3.0, 6.0)]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use labrun::plan::state::CacheState;
 use labrun::record::frame::write_parquet;
@@ -9,6 +10,9 @@ use labrun::record::schema::{
     CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
     ServerRecord, Source, Verdict, VerdictStatus,
 };
+
+use labrun::record::telemetry_frame::write_telemetry;
+use labrun::telemetry::sample::{Point, Series, SeriesKey, Unit};
 
 use crate::support::Lab;
 
@@ -66,6 +70,42 @@ fn write(folder: &Path, record: &CellRecord, rows: &[RequestRow]) {
     let json = serde_json::to_vec(record).unwrap();
     std::fs::write(cell.join("cell.json"), json).unwrap();
     write_parquet(rows, &cell.join("requests.parquet")).unwrap();
+    write_telemetry(&telemetry(), &cell.join("telemetry.parquet")).unwrap();
+}
+
+/// Ten series of 4 s, each read every 10 ms and never twice the same.
+fn telemetry() -> BTreeMap<SeriesKey, Series> {
+    let names = [
+        ("gpu", "pcie_rx_counters"),
+        ("gpu", "pcie_tx_counters"),
+        ("gpu", "sm_active"),
+        ("disk", "read"),
+        ("disk", "write"),
+        ("redis", "read"),
+        ("redis", "write"),
+        ("engine", "running"),
+        ("engine", "waiting"),
+        ("cpu", "user"),
+    ];
+    let series = |salt: u64| {
+        let point = |at: u64| Point {
+            at: Duration::from_millis(at * 10),
+            span: Duration::from_millis(10),
+            value: ((at * 7919 + salt * 104_729) % 1009) as f64 * 1e6,
+            late: false,
+        };
+        Series {
+            unit: Unit::BytesPerSecond,
+            points: (1..=400).map(point).collect(),
+        }
+    };
+    let key = |(source, metric)| SeriesKey {
+        source,
+        device: "".into(),
+        metric,
+    };
+    let keys = names.into_iter().map(key);
+    keys.zip(0..).map(|(key, at)| (key, series(at))).collect()
 }
 
 fn requests(state: CacheState, ttft_ms: f64, salt: u32) -> Vec<RequestRow> {
@@ -199,6 +239,37 @@ fn several_runs_are_reported_together() {
             .contains("<title>a + b (simulated)</title>")
     );
     assert!(!lab.path("a/report.html").exists());
+    // Cells of both have the same ids; each run's longest has a figure of its own.
+    for name in ["", "_2"] {
+        let figure = format!("both/figures/timeline_rag-cpu-p1024-c1-r1{name}.png");
+        assert!(lab.path(&figure).exists(), "{figure}");
+    }
+}
+
+#[test]
+fn each_cell_has_its_timeline_and_one_that_cannot_be_read_is_told() {
+    let lab = Lab::new();
+    run_folder(&lab.path("run"), &[1024], &[1], 1);
+    let damaged = lab.path("run/cells/rag-cpu-p1024-c1-r1/telemetry.parquet");
+    std::fs::write(damaged, "no Parquet").unwrap();
+    lab.labrun(&["report", "run"]).expect_code(0);
+    let html = lab.read("run/report.html");
+    let drawn =
+        html.matches("<summary>Timeline: TTFT, PCIe, disk, Redis, GPU, requests in the engine<");
+    assert_eq!(drawn.count(), 3);
+    assert!(html.contains("rag-disk-p1024-c1-r1\"><rect"), "its name");
+    assert!(
+        html.contains("no timeline: cannot read"),
+        "why there is none"
+    );
+    assert!(
+        lab.path("run/figures/timeline_rag-disk-p1024-c1-r1.png")
+            .exists()
+    );
+    assert!(
+        !lab.path("run/figures/timeline_rag-cpu-p1024-c1-r1.png")
+            .exists()
+    );
 }
 
 #[test]
@@ -222,6 +293,17 @@ fn report_of_200_cells_is_small() {
         bytes as f64 / 1e6
     );
     assert!(bytes < 5_000_000, "{bytes} bytes");
+    let html = lab.read("run/report.html");
+    let inline = html.matches("<details class=\"timeline\">").count();
+    assert!(html.contains(&format!("{inline} of 200 timelines are in this page")));
+    let rest = html.split("left out for the page&#x27;s size: ").skip(1);
+    let left_out: Vec<&str> = rest.filter_map(|rest| rest.split('<').next()).collect();
+    // One of each tier and prompt length at least.
+    assert!(inline >= 20 && inline + left_out.len() == 200, "{inline}");
+    for file in left_out {
+        let svg = lab.read(&format!("run/{}", file.replace("&#x2f;", "/")));
+        assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>"));
+    }
     if let Some(keep) = std::env::var_os("LABRUN_KEEP_REPORT") {
         std::fs::copy(lab.path("run/report.html"), keep).unwrap();
     }

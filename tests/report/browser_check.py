@@ -130,6 +130,25 @@ def main():
     sys.exit(1 if FAILED else 0)
 
 
+def timelines(browser, shoot, scheme):
+    """Timelines cost nothing until they are opened, and are drawn in the page's colours."""
+    if not browser.ask("document.querySelectorAll('details.timeline').length"):
+        print("none   timelines: the run has no telemetry")
+        return
+    shut = browser.ask("document.querySelector('details.timeline svg').checkVisibility()")
+    check(f"{scheme}: a timeline is not laid out before it is opened", not shut)
+    box = browser.ask("""(function () { var one = document.querySelector('details.timeline');
+      one.parentElement.open = true; one.open = true; one.scrollIntoView();
+      var box = one.querySelector('svg').getBoundingClientRect();
+      return [box.width, box.height]; })()""")
+    check(f"{scheme}: once opened it is", box[0] > 600 and box[1] > 100, box)
+    ink = browser.ask(f"""(function () {{ var text = document.querySelector('details.timeline svg text.t');
+      return getComputedStyle(text).fill.match(/[0-9]+/g).slice(0, 3).map(Number)
+        .reduce(function (a, b) {{ return a + b; }}); }})()""")
+    check(f"{scheme}: its words stand out", (ink > 500) == (scheme == "dark"), ink)
+    shoot(f"timeline_{scheme}")
+
+
 def judge(browser, url, shots):
     def shoot(name):
         if shots:
@@ -159,6 +178,10 @@ def judge(browser, url, shots):
       link.click(); return link.hash; })()""")
     check("a verdict leads to its evidence", browser.ask(f"document.querySelector('{opened}').open"), opened)
     shoot("evidence")
+    timelines(browser, shoot, "dark")
+    browser.look(1300, 1000, "light")
+    browser.open(url)
+    timelines(browser, shoot, "light")
 
     browser.look(1300, 1000, "dark")
     browser.open(url)
@@ -189,6 +212,8 @@ def judge(browser, url, shots):
           browser.ask("document.querySelectorAll('#cells tbody tr').length") == len(rows))
     check("no dead button without scripts",
           browser.ask("getComputedStyle(document.getElementById('theme')).display") == "none")
+    browser.ask("document.querySelectorAll('details.timeline').forEach(function (one, at) {"
+                " if (at < 2) { one.parentElement.open = true; one.open = true; } })")
     pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     check("it can be printed", pdf.startswith(b"%PDF") and len(pdf) > 20_000, f"{len(pdf)} bytes")
     if shots:

@@ -19,7 +19,7 @@ use crate::report::figure::page::{Layout, WIDTH};
 pub(crate) use axis::{Kind, token_label};
 pub(crate) use heat::{HeatCell, HeatMap, HeatPanel};
 pub(crate) use model::{Axis, Design, Dot, Figure, Join, Mark, Point, facts, simulated};
-pub(crate) use timeline::{TimeLine, TimePanel, Timeline};
+pub(crate) use timeline::{TimeLine, TimePanel, Timeline, label, round_step, round_up};
 
 /// Each pixel of the PNG is the mean of 2 by 2: the bitmap backend does not smooth the edges of
 /// thick lines and polygons itself.

@@ -143,7 +143,8 @@ fn draw_panel<DB: DrawingBackend>(
     Ok(())
 }
 
-fn label(value: f64) -> String {
+/// A number beside an axis.
+pub(crate) fn label(value: f64) -> String {
     if value == 0.0 || value >= 10.0 {
         format!("{value:.0}")
     } else {
@@ -152,7 +153,7 @@ fn label(value: f64) -> String {
 }
 
 /// The next 1, 2 or 5 times a power of ten.
-fn round_step(value: f64) -> f64 {
+pub(crate) fn round_step(value: f64) -> f64 {
     let power = 10f64.powf(value.max(1e-9).log10().floor());
     let wanted = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     wanted
@@ -162,7 +163,7 @@ fn round_step(value: f64) -> f64 {
 }
 
 /// The end of an axis that holds `value`.
-fn round_up(value: f64) -> f64 {
+pub(crate) fn round_up(value: f64) -> f64 {
     if value > 0.0 { round_step(value) } else { 1.0 }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, PassRecord};
 use crate::report::html::Pair;
+use crate::report::timeline::{Strip, Timelines};
 
 /// One cell.
 #[derive(Serialize)]
@@ -18,6 +19,15 @@ pub(super) struct CellPart {
     passes: Vec<PassPart>,
     server: Vec<Pair>,
     warnings: Vec<String>,
+    timeline: Option<TimelinePart>,
+    timeline_remark: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TimelinePart {
+    svg: String,
+    names: String,
+    told: String,
 }
 
 #[derive(Serialize)]
@@ -69,11 +79,51 @@ pub(in crate::report) struct Failure {
 }
 
 /// Every cell, in the order that they ran.
-pub(super) fn cells(records: &[CellRecord]) -> Vec<CellPart> {
+pub(super) fn cells(records: &[CellRecord], timelines: &Timelines) -> Vec<CellPart> {
     (1..)
         .zip(records)
-        .map(|(at, record)| cell(at, record))
+        .map(|(at, record)| {
+            let (timeline, timeline_remark) = timeline(timelines.of_cell(at - 1));
+            CellPart {
+                timeline,
+                timeline_remark,
+                ..cell(at, record)
+            }
+        })
         .collect()
+}
+
+fn timeline(strip: &Strip) -> (Option<TimelinePart>, Option<String>) {
+    match strip {
+        Strip::Nothing => (None, None),
+        Strip::Unreadable(why) => (None, Some(format!("no timeline: {why}"))),
+        Strip::Aside { file, .. } => {
+            let said = format!("timeline left out for the page's size: figures/{file}");
+            (None, Some(said))
+        }
+        Strip::Inline {
+            svg, names, told, ..
+        } => {
+            let part = TimelinePart {
+                svg: svg.clone(),
+                names: names.clone(),
+                told: told.clone(),
+            };
+            (Some(part), None)
+        }
+    }
+}
+
+/// How many timelines the page has, where it lacks some.
+pub(super) fn lacking(timelines: &Timelines) -> Option<String> {
+    let (inline, all) = timelines.counts();
+    (inline < all).then(|| {
+        format!(
+            "{inline} of {all} timelines are in this page: those of the cells that took longest for \
+             each tier and prompt length, then of those that are not valid, then of as many others \
+             as there is room for. Each other cell names the file of its own."
+        )
+    })
 }
 
 fn cell(at: usize, record: &CellRecord) -> CellPart {
@@ -115,6 +165,8 @@ fn cell(at: usize, record: &CellRecord) -> CellPart {
             .iter()
             .map(|text| redact::urls(text))
             .collect(),
+        timeline: None,
+        timeline_remark: None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::record::redact;
 use crate::report::facts::RunFacts;
 use crate::report::html::evidence::{CellPart, Failure};
 use crate::report::section::Section;
+use crate::report::timeline::Timelines;
 use crate::report::{Drawing, Report};
 
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
@@ -125,6 +126,7 @@ struct Document<'a> {
     figures: Vec<FigureView>,
     parts: Vec<Part>,
     cells: Vec<CellPart>,
+    timelines: Option<String>,
     failures: Vec<Failure>,
     remarks: Vec<String>,
     runs: Vec<RunView>,
@@ -132,9 +134,44 @@ struct Document<'a> {
     words: Vec<WordView>,
 }
 
-/// The whole document.
-pub(super) fn document(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> Result<String> {
-    let cells = evidence::cells(&report.cells);
+/// A page stays below 5 MB: this much of it and some words about each timeline.
+const PAGE_BYTES: usize = 4_800_000;
+/// What timelines take at least, however large the rest is.
+const LEAST_TIMELINES_BYTES: usize = 400_000;
+
+/// The whole document, with as many of `timelines` as it has room for; the others become files.
+pub(super) fn document(
+    report: &Report,
+    runs: &[RunFacts],
+    drawings: &[Drawing],
+    timelines: &mut Timelines,
+) -> Result<String> {
+    within(PAGE_BYTES, report, runs, drawings, timelines)
+}
+
+fn within(
+    page_bytes: usize,
+    report: &Report,
+    runs: &[RunFacts],
+    drawings: &[Drawing],
+    timelines: &mut Timelines,
+) -> Result<String> {
+    let bare = rendered(report, runs, drawings, &Timelines::default())?;
+    if *timelines == Timelines::default() {
+        return Ok(bare);
+    }
+    let room = page_bytes.saturating_sub(bare.len());
+    timelines.fit(&report.cells, room.max(LEAST_TIMELINES_BYTES));
+    rendered(report, runs, drawings, timelines)
+}
+
+fn rendered(
+    report: &Report,
+    runs: &[RunFacts],
+    drawings: &[Drawing],
+    timelines: &Timelines,
+) -> Result<String> {
+    let cells = evidence::cells(&report.cells, timelines);
     let mut environment = Environment::new();
     environment
         .add_template("report.html", TEMPLATE)
@@ -157,6 +194,7 @@ pub(super) fn document(report: &Report, runs: &[RunFacts], drawings: &[Drawing])
         figures: figures(drawings),
         parts: parts(report, &cells),
         cells,
+        timelines: evidence::lacking(timelines),
         failures: evidence::failures(&report.cells),
         remarks: report
             .remarks()

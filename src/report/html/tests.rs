@@ -4,6 +4,7 @@ use super::*;
 use crate::aggregate::fixture::{Bench, rows_of};
 use crate::plan::state::CacheState;
 use crate::record::schema::{CellOutcome, LedgerRow, Source, VerdictStatus};
+use crate::report::timeline::page::tests::strips;
 
 const EVIL: &str = "<script>alert(1)</script>";
 
@@ -26,7 +27,35 @@ fn bench() -> Bench {
 }
 
 fn page(report: &Report, facts: &[RunFacts]) -> String {
-    report.html(facts, &report.drawings().unwrap()).unwrap()
+    let drawings = report.drawings().unwrap();
+    let timelines = &mut Timelines::default();
+    report.html(facts, &drawings, timelines).unwrap()
+}
+
+#[test]
+fn timelines_take_the_room_that_the_page_leaves_and_the_others_are_named() {
+    let run = bench().run();
+    let report = Report::of(&run, "t").unwrap();
+    let drawn = |page_bytes: usize, strip_bytes: usize| {
+        let mut timelines = strips(run.cells.len(), strip_bytes);
+        let page = within(page_bytes, &report, &[], &[], &mut timelines).unwrap();
+        let inline = page.matches("<details class=\"timeline\">").count();
+        let files = timelines.files().map(|(name, _)| name.to_owned());
+        (page, inline, files.collect::<Vec<_>>())
+    };
+    let (page, inline, files) = drawn(PAGE_BYTES, 100);
+    assert_eq!((inline, files.len()), (5, 0));
+    assert!(!page.contains("timelines are in this page"));
+    // Of five with 200 kB each, the least room holds two; with a larger page four fit.
+    for (page_bytes, fit) in [(0, 2), (1_000_000, 4)] {
+        let (page, inline, files) = drawn(page_bytes, 200_000);
+        assert_eq!((inline, files.len()), (fit, 5 - fit));
+        assert!(page.contains(&format!("{fit} of 5 timelines are in this page")));
+        for file in files {
+            let said = format!("left out for the page&#x27;s size: figures&#x2f;{file}");
+            assert!(page.contains(&said), "{said}");
+        }
+    }
 }
 
 fn facts(plan: &str) -> RunFacts {
