@@ -172,7 +172,7 @@ impl Metric {
             Self::RequestThroughput => spec!("requests_per_s", "req/s", "Request throughput", RequestsPerSecond, Higher,
                 "Ok requests divided by the pass's duration (first intended send to last arrival)."),
             Self::Goodput => spec!("goodput_per_s", "goodput", "Goodput", RequestsPerSecond, Higher,
-                "Ok requests that keep every objective on single requests (`--slo ttft=500ms`), divided by the pass's duration; 0 for a pass that breaks an objective on the pass as a whole (`--slo ttft_p99=500ms`), absent for one with too few requests to tell. An unanswered request counts as one that took for ever."),
+                "Ok requests that keep every objective on single requests (`--slo ttft=500ms`), divided by the pass's duration; 0 for a pass that breaks an objective on the pass as a whole (`--slo ttft_p99=500ms`), absent for one with too few requests to tell. An unanswered request counts as one that took for ever. Against the baseline, repeats are pooled: each is held against the objectives on its own, their good requests are divided by the sum of their durations."),
             Self::InputThroughput => spec!("input_tokens_per_s", "in tok/s", "Input token throughput", TokensPerSecond, Higher,
                 "Prompt tokens of ok requests divided by the pass's duration. Those that came from a cache count in full."),
             Self::OutputThroughput => spec!("output_tokens_per_s", "out tok/s", "Output token throughput", TokensPerSecond, Higher,
@@ -221,11 +221,11 @@ pub const WORDS: [(&str, &str); 12] = [
     ),
     (
         "interval",
-        "95 %, in brackets. Of a median by order statistics (David & Nagaraja 2003, 7.1), needs 6 samples; where there are repeats, by a seeded bootstrap that draws repeats and then requests within them. Of a throughput, by a bootstrap over 3 or more repeats. Of a speedup, from those of its two parts on the log scale (Zou & Donner 2008). Requests of one pass share a server, so that an interval from one repeat is a lower bound of the doubt.",
+        "95 %, in brackets. Of a median by order statistics (David & Nagaraja 2003, 7.1), needs 6 samples; where there are repeats, by a seeded bootstrap that draws repeats and then requests within them. Of a throughput or a goodput, by a bootstrap over 3 or more repeats. Of a speedup, from those of its two parts on the log scale (Zou & Donner 2008). Requests of one pass share a server, so that an interval from one repeat is a lower bound of the doubt.",
     ),
     (
         "speedup",
-        "Above 1 is better: baseline / tier for latencies, tier / baseline for throughput, at equal coordinates and in the same cache state, repeats pooled. Over several places: the geometric mean.",
+        "Above 1 is better: baseline / tier for latencies and energy, tier / baseline for throughput and goodput, at equal coordinates and in the same cache state, repeats pooled; none where the baseline's goodput is 0. Over several places: the geometric mean.",
     ),
     (
         "`~`",

@@ -8,6 +8,7 @@ use crate::aggregate::controls;
 use crate::aggregate::place::{BASELINE, Place, tier_order};
 use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
 use crate::aggregate::samples::{Passes, Samples};
+use crate::aggregate::slo::Slo;
 use crate::metric::{Better, Metric};
 use crate::record::reader::RunData;
 use crate::record::schema::{Counts, Source, VerdictStatus};
@@ -23,6 +24,8 @@ pub struct Comparison {
     pub pools: Vec<Pool>,
     /// One row a place and tier other than the baseline, in the same order.
     pub rows: Vec<ComparisonRow>,
+    /// The objectives that goodput is told under.
+    pub slos: Vec<Slo>,
 }
 
 /// One tier against the baseline at one place.
@@ -48,8 +51,44 @@ pub struct ComparisonRow {
     pub output: Contrast,
     /// Energy of all GPUs by output tokens.
     pub energy: Contrast,
+    /// Requests a second that keep the objectives; empty without any.
+    pub goodput: Contrast,
     /// Prompt tokens a request that the tier's server says came from a cache, mean.
     pub cached_tokens_mean: Option<f64>,
+}
+
+impl ComparisonRow {
+    /// Everything that is compared.
+    pub(crate) fn contrasts(&self) -> [&Contrast; 5] {
+        let Self {
+            ttft,
+            e2e,
+            output,
+            energy,
+            goodput,
+            ..
+        } = self;
+        [ttft, e2e, output, energy, goodput]
+    }
+
+    /// Takes back what was compared, and says why; the values of both sides stay.
+    pub(super) fn withhold(&mut self, why: String) {
+        self.standing = Standing::Withheld(why);
+        let Self {
+            ttft,
+            e2e,
+            output,
+            energy,
+            goodput,
+            ..
+        } = self;
+        for contrast in [ttft, e2e, output, energy, goodput] {
+            contrast.difference = None;
+            contrast.speedup = None;
+            contrast.interval = None;
+            contrast.clarity = Clarity::Untested;
+        }
+    }
 }
 
 /// Whether a comparison may be drawn.
@@ -72,10 +111,10 @@ pub struct Contrast {
     pub tier: Option<f64>,
     /// Tier minus baseline; absent where withheld.
     pub difference: Option<f64>,
-    /// How many times as good the tier is, above 1 better: baseline / tier for latencies,
-    /// tier / baseline for throughput. Absent where withheld.
+    /// How many times as good the tier is, above 1 better: baseline / tier for latencies
+    /// and energy, tier / baseline for throughput and goodput. Absent where withheld.
     pub speedup: Option<f64>,
-    /// 95 % interval of the speedup, from those of the two medians; absent where one of them is.
+    /// 95 % interval of the speedup, from those of its two parts; absent where one of them is.
     pub interval: Option<Interval>,
     /// Whether the difference stands out of the scatter.
     pub clarity: Clarity,
@@ -94,14 +133,20 @@ pub enum Clarity {
 
 /// Pools the repeats of each tier and compares each with the baseline at equal coordinates.
 pub fn compare(run: &RunData) -> Result<Comparison> {
-    Ok(compare_passes(run, &Passes::gather(run, &[])?))
+    compare_under(run, &[])
 }
 
-pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
+/// The same, with goodput under objectives.
+pub fn compare_under(run: &RunData, slos: &[Slo]) -> Result<Comparison> {
+    Ok(compare_passes(run, &Passes::gather(run, slos)?, slos))
+}
+
+pub(crate) fn compare_passes(run: &RunData, passes: &Passes, slos: &[Slo]) -> Comparison {
     let none = Samples::none();
     let mut comparison = Comparison {
         pools: vec![],
         rows: vec![],
+        slos: slos.to_vec(),
     };
     for (place, tiers) in grouped(run, passes, &none) {
         let mut groups: Vec<_> = tiers.into_iter().collect();
@@ -110,7 +155,10 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes) -> Comparison {
             .into_iter()
             .map(|(tier, members)| Group::of(tier, members))
             .collect();
-        let pools: Vec<_> = groups.iter().map(|group| pool(&place, group)).collect();
+        let pools: Vec<_> = groups
+            .iter()
+            .map(|group| pool(&place, group, slos))
+            .collect();
         let sides = || {
             groups
                 .iter()
@@ -171,26 +219,20 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         (&side.group.ttft, side.pool.ttft_median)
     });
     let e2e = latency(Metric::E2e, |side| (&side.group.e2e, side.pool.e2e_median));
-    let output = |pool: &Pool| Median {
+    let rate = |metric, value: fn(&Pool) -> Median| {
+        let before = baseline.map(|side| value(side.pool)).unwrap_or_default();
+        let after = value(tier.pool);
+        contrast(metric, before, after, Clarity::Untested, &standing)
+    };
+    let output = rate(Metric::OutputThroughput, |pool| Median {
         value: pool.output_tokens_per_s,
         interval: pool.output_interval,
-    };
-    let output = contrast(
-        Metric::OutputThroughput,
-        baseline.map(|side| output(side.pool)).unwrap_or_default(),
-        output(tier.pool),
-        Clarity::Untested,
-        &standing,
-    );
-    let one = |metric, value: fn(&Pool) -> Option<f64>| {
-        let of = |pool: &Pool| Median {
-            value: value(pool),
-            interval: None,
-        };
-        let before = baseline.map(|side| of(side.pool)).unwrap_or_default();
-        contrast(metric, before, of(tier.pool), Clarity::Untested, &standing)
-    };
-    let energy = one(Metric::Energy, |pool| pool.energy_j_per_token);
+    });
+    let energy = rate(Metric::Energy, |pool| Median {
+        value: pool.energy_j_per_token,
+        interval: None,
+    });
+    let goodput = rate(Metric::Goodput, |pool| pool.goodput);
     ComparisonRow {
         place: tier.pool.place.clone(),
         tier: tier.pool.tier.clone(),
@@ -204,6 +246,7 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         e2e,
         output,
         energy,
+        goodput,
         cached_tokens_mean: tier.pool.cached_tokens_mean,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::comparison::{Clarity, ComparisonRow, Contrast, Standing};
+use super::comparison::{Clarity, ComparisonRow, Standing};
 use crate::matrix::controls::is_control;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::record::reader::RunData;
@@ -55,12 +55,12 @@ pub(super) fn void(rows: &mut [ComparisonRow], limits: &BTreeMap<Servers, f64>) 
                 format!(": TTFT {speedup:.2} times as good as the baseline's")
             });
             if row.standing == Standing::Compared {
-                withhold(row, format!("a control{shown}"));
+                row.withhold(format!("a control{shown}"));
             }
         } else if let Some(said) = wins.get(&(row.tier.clone(), row.place.extra.clone()))
             && row.standing == Standing::Compared
         {
-            withhold(row, said.clone());
+            row.withhold(said.clone());
         }
     }
 }
@@ -76,24 +76,12 @@ fn win(row: &ComparisonRow, limit: f64) -> Option<f64> {
     ttft.speedup.filter(|speedup| is_clear && *speedup > limit)
 }
 
-fn withhold(row: &mut ComparisonRow, why: String) {
-    row.standing = Standing::Withheld(why);
-    for contrast in [&mut row.ttft, &mut row.e2e, &mut row.output] {
-        *contrast = Contrast {
-            difference: None,
-            speedup: None,
-            interval: None,
-            clarity: Clarity::Untested,
-            ..contrast.clone()
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::LIMIT;
-    use crate::aggregate::comparison::{Standing, compare};
-    use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::aggregate::comparison::{Standing, compare_under};
+    use crate::aggregate::fixture::{Bench, gpu_total, rows_of};
+    use crate::aggregate::slo::Slos;
     use crate::matrix::controls::NO_REUSE;
     use crate::plan::state::CacheState::Cold;
 
@@ -127,12 +115,23 @@ mod tests {
             };
             cell.pass(Cold, &rows_of(&around(ms), 0));
         }
-        let rows = compare(&bench.run()).unwrap().rows.into_iter();
+        let mut run = bench.run();
+        for pass in run.cells.iter_mut().flat_map(|cell| &mut cell.passes) {
+            pass.telemetry = vec![gpu_total("0", "power", 100.0)];
+        }
+        let rows = compare_under(&run, &"ttft=1s".parse::<Slos>().unwrap().0);
+        let rows = rows.unwrap().rows.into_iter();
         rows.map(|row| {
-            let why = match row.standing {
-                Standing::Compared => "compared".to_owned(),
+            let why = match row.standing.clone() {
+                Standing::Compared => {
+                    assert!(row.contrasts().iter().all(|one| one.speedup.is_some()));
+                    "compared".to_owned()
+                }
                 Standing::Withheld(why) => {
-                    assert_eq!((row.ttft.speedup, row.e2e.difference), (None, None));
+                    for one in row.contrasts() {
+                        assert_eq!((one.speedup, one.difference), (None, None), "{one:?}");
+                        assert!(one.tier.is_some(), "{one:?}");
+                    }
                     why
                 }
             };

@@ -19,25 +19,9 @@ pub(super) fn joules(pass: &PassRecord) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::aggregate::fixture::{Bench, gpu_total, rows_of};
     use crate::aggregate::summarize;
     use crate::plan::state::CacheState;
-    use crate::record::schema::MetricSummary;
-
-    fn total(device: &str, metric: &str, total: f64) -> MetricSummary {
-        MetricSummary {
-            source: "gpu".to_owned(),
-            device: device.to_owned(),
-            metric: metric.to_owned(),
-            unit: String::new(),
-            samples: 20,
-            every_s: None,
-            slowed: 0,
-            mean: None,
-            max: None,
-            total: Some(total),
-        }
-    }
 
     #[test]
     fn energy_is_of_all_gpus_by_output_tokens() {
@@ -49,14 +33,17 @@ mod tests {
         let mut run = bench.run();
         assert_eq!(summarize(&run).unwrap().rows[0].energy_j_per_token, None);
         let pass = &mut run.cells[0].passes[0];
-        pass.telemetry = vec![total("0", "power", 600.0), total("1", "power", 200.0)];
+        pass.telemetry = vec![
+            gpu_total("0", "power", 600.0),
+            gpu_total("1", "power", 200.0),
+        ];
         assert_eq!(
             summarize(&run).unwrap().rows[0].energy_j_per_token,
             Some(100.0)
         );
         run.cells[0].passes[0]
             .telemetry
-            .push(total("0", "energy", 400.0));
+            .push(gpu_total("0", "energy", 400.0));
         assert_eq!(
             summarize(&run).unwrap().rows[0].energy_j_per_token,
             Some(50.0)

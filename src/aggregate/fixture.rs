@@ -7,8 +7,8 @@ use crate::plan::state::CacheState;
 use crate::record::frame::tests::{failed_row, good_row};
 use crate::record::reader::RunData;
 use crate::record::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
-    Source, Verdict, VerdictStatus,
+    CellOutcome, CellRecord, Counts, FORMAT, MetricSummary, PassRecord, RequestOutcome, RequestRow,
+    ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 
@@ -143,6 +143,22 @@ pub(crate) fn rows_of(ttft_ms: &[f64], failed: u32) -> Vec<RequestRow> {
     let first = u32::try_from(rows.len()).unwrap();
     rows.extend((first..first + failed).map(failed_row));
     rows
+}
+
+/// What a GPU told over a pass, as an integral: `power` or `energy`, joules.
+pub(crate) fn gpu_total(device: &str, metric: &str, joules: f64) -> MetricSummary {
+    MetricSummary {
+        source: "gpu".to_owned(),
+        device: device.to_owned(),
+        metric: metric.to_owned(),
+        unit: String::new(),
+        samples: 20,
+        every_s: None,
+        slowed: 0,
+        mean: None,
+        max: None,
+        total: Some(joules),
+    }
 }
 
 /// A run as large as a real one: four tiers, three prompt lengths, two concurrencies, two states,

@@ -19,7 +19,9 @@ mod tier;
 
 pub use break_even::{BreakEven, BreakEvenRow, break_evens};
 pub(crate) use comparison::compare_passes;
-pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing, compare};
+pub use comparison::{
+    Clarity, Comparison, ComparisonRow, Contrast, Standing, compare, compare_under,
+};
 pub(crate) use parallel::side_by_side;
 pub use place::{BASELINE, Place, tier_order};
 pub use pool::{Median, Pool};

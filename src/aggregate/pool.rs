@@ -7,6 +7,7 @@ use crate::aggregate::energy::joules;
 use crate::aggregate::gaps::Gaps;
 use crate::aggregate::place::Place;
 use crate::aggregate::samples::Samples;
+use crate::aggregate::slo::{Service, Slo};
 use crate::aggregate::summary::per_second;
 use crate::metric::Metric;
 use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
@@ -49,6 +50,9 @@ pub struct Pool {
     pub output_tokens_per_s: Option<f64>,
     /// Its interval over repeats; absent for fewer than 3.
     pub output_interval: Option<Interval>,
+    /// Requests that kept the objectives, of all repeats, over the sum of their durations, with its
+    /// interval over repeats; absent without objectives and where a repeat cannot tell.
+    pub goodput: Median,
     /// Points of the distribution function of TTFT: a time and the share of requests up to it.
     pub ttft_curve: Vec<(f64, f64)>,
     /// The same of the gaps between tokens.
@@ -62,7 +66,7 @@ pub struct Pool {
 }
 
 /// A number with its 95 % interval: of a median by order statistics of the requests, or by a
-/// bootstrap over repeats and requests where there are repeats.
+/// bootstrap over repeats and requests where there are repeats; of a rate by one over repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Median {
     /// The number.
@@ -114,8 +118,8 @@ fn together<'a>(
     }
 }
 
-/// Sums up a group.
-pub(super) fn pool(place: &Place, group: &Group<'_>) -> Pool {
+/// Sums up a group, under objectives.
+pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
     let members = &group.members;
     let mut counts = Samples::none().counts;
     let mut verdict = VerdictStatus::Valid;
@@ -154,7 +158,8 @@ pub(super) fn pool(place: &Place, group: &Group<'_>) -> Pool {
         e2e,
         requests_per_s: per_second(Some(counts.ok), duration_s),
         output_tokens_per_s: per_second(output_tokens, duration_s),
-        output_interval: over_repeats(members),
+        output_interval: over_repeats(rates(members)),
+        goodput: goodput(members, slos, duration_s),
         ttft_curve: curve(&group.ttft),
         gaps_curve: Gaps::mixed(members.iter().map(|member| &member.samples.gaps)),
         energy_j_per_token: energy
@@ -186,12 +191,36 @@ fn median(
     }
 }
 
-/// Of the output throughput: each repeat is one value.
-fn over_repeats(members: &[Member<'_>]) -> Option<Interval> {
-    let rates: Option<Vec<f64>> = members
+/// The output throughput of each repeat.
+fn rates(members: &[Member<'_>]) -> Option<Vec<f64>> {
+    members
         .iter()
         .map(|member| per_second(member.samples.output_tokens, member.pass.duration_s))
-        .collect();
+        .collect()
+}
+
+/// Each repeat is held against the objectives on its own, as in the table of cells: one that breaks
+/// an objective on itself adds time and no request.
+fn goodput(members: &[Member<'_>], slos: &[Slo], duration_s: f64) -> Median {
+    let one = |member: &Member<'_>| {
+        Service::of(slos, member.samples, member.pass.duration_s).goodput_per_s
+    };
+    let each: Option<Vec<f64>> = members.iter().map(one).collect();
+    let Some(each) = each.filter(|_| !slos.is_empty() && duration_s > 0.0) else {
+        return Median::default();
+    };
+    let kept = each.iter().zip(members);
+    let kept: f64 = kept
+        .map(|(goodput, member)| goodput * member.pass.duration_s)
+        .sum();
+    Median {
+        value: Some(kept / duration_s),
+        interval: over_repeats(Some(each)),
+    }
+}
+
+/// Of a rate: each repeat is one value.
+fn over_repeats(rates: Option<Vec<f64>>) -> Option<Interval> {
     let rates = rates.filter(|rates| rates.len() >= 3)?;
     Bootstrap::default().percentile(&rates, Statistic::Mean)
 }

@@ -14,7 +14,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     let rows = &comparison.rows;
     let mut notes = Notes::default();
     let (mut columns, caption) = split(axes(rows));
-    columns.extend(values(rows));
+    columns.extend(values(comparison));
     columns.push(Column::numbers(
         &["ok/sent", "base"],
         Keep::Droppable(1),
@@ -27,7 +27,11 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
         Keep::Droppable(1),
         each(rows, |row| answered(row.tier_counts)),
     ));
-    let refs: Vec<_> = rows.iter().map(|row| references(row, &mut notes)).collect();
+    let has_slos = !comparison.slos.is_empty();
+    let refs = rows.iter();
+    let refs: Vec<_> = refs
+        .map(|row| references(row, has_slos, &mut notes))
+        .collect();
     if refs.iter().any(|text| !text.is_empty()) {
         columns.push(Column::words("notes", Keep::Always, refs));
     }
@@ -36,6 +40,13 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
          base / tier for latencies, tier / base for throughput"
             .to_owned(),
     );
+    if !comparison.slos.is_empty() {
+        let slos: Vec<_> = comparison.slos.iter().map(ToString::to_string).collect();
+        notes.add(format!(
+            "goodput: requests a second that keep {}",
+            slos.join(" and ")
+        ));
+    }
     if rows.iter().any(|row| {
         [&row.ttft, &row.e2e]
             .iter()
@@ -55,12 +66,17 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
 }
 
 /// What is compared, and the hits behind it.
-fn values(rows: &[ComparisonRow]) -> Vec<Column> {
+fn values(comparison: &Comparison) -> Vec<Column> {
     use Keep::{Always, Droppable};
+    let rows = &comparison.rows;
     let room = |value, ratio| Room { value, ratio };
     let mut columns = contrast(rows, "TTFT p50", |row| &row.ttft, room(Always, Always));
     let e2e = room(Droppable(2), Always);
     columns.extend(contrast(rows, "E2E p50", |row| &row.e2e, e2e));
+    if !comparison.slos.is_empty() {
+        let goodput = room(Droppable(1), Always);
+        columns.extend(contrast(rows, "goodput", |row| &row.goodput, goodput));
+    }
     let output = room(Droppable(4), Droppable(3));
     columns.extend(contrast(rows, "out tok/s", |row| &row.output, output));
     if rows.iter().any(|row| row.energy.tier.is_some()) {
@@ -188,7 +204,7 @@ fn speedup(contrast: &Contrast) -> String {
     }
 }
 
-fn references(row: &ComparisonRow, notes: &mut Notes) -> String {
+fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String {
     let mut refs = Vec::new();
     if let Standing::Withheld(reason) = &row.standing {
         refs.push(notes.refer(format!("no ratio: {reason}")));
@@ -203,6 +219,16 @@ fn references(row: &ComparisonRow, notes: &mut Notes) -> String {
         |contrast: &Contrast| contrast.speedup.is_none() || contrast.clarity == Clarity::Untested;
     if row.standing == Standing::Compared && few(&row.ttft) {
         refs.push(notes.refer("too few requests to tell a difference from noise".to_owned()));
+    }
+    let goodput = &row.goodput;
+    if has_slos && (goodput.tier.is_none() || goodput.baseline.is_none()) {
+        let untold = "no goodput: too few requests to tell whether a repeat keeps an objective";
+        if row.baseline_counts.is_some() || goodput.tier.is_none() {
+            refs.push(notes.refer(untold.to_owned()));
+        }
+    } else if has_slos && row.standing == Standing::Compared && goodput.speedup.is_none() {
+        let nothing = "no ratio of goodput: the baseline's is 0";
+        refs.push(notes.refer(nothing.to_owned()));
     }
     refs.join("")
 }

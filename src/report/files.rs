@@ -179,6 +179,7 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
         (Metric::E2e, "p50_"),
         (Metric::OutputThroughput, ""),
         (Metric::Energy, ""),
+        (Metric::Goodput, ""),
     ] {
         for part in ["baseline", "tier", "difference"] {
             head.push(metric.column_of(&format!("{prefix}{part}")));
@@ -231,7 +232,7 @@ fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
         row.tier_counts.sent.to_string(),
         row.tier_counts.ok.to_string(),
     ]);
-    for contrast in [&row.ttft, &row.e2e, &row.output, &row.energy] {
+    for contrast in row.contrasts() {
         let Contrast {
             metric,
             baseline,

@@ -65,7 +65,7 @@ impl Report {
         Ok(Self {
             title: title.to_owned(),
             summary: summarize_passes(run, &passes, slos),
-            comparison: compare_passes(run, &passes),
+            comparison: compare_passes(run, &passes, slos),
             slos: slos.to_vec(),
             cells: run.cells.clone(),
         })

@@ -205,6 +205,24 @@ fn objectives_are_columns_and_a_wrong_one_is_pointed_at() {
         .unwrap();
     // 24 requests in 4 s.
     assert_eq!(warm_cpu.split(',').nth(at), Some("6.000"));
+    // The baseline computes its 1024 tokens in more than the objective.
+    assert!(
+        ended
+            .stdout
+            .contains("goodput: requests a second that keep TTFT p90 <= 100 ms and")
+    );
+    let csv = lab.read("run/comparison.csv");
+    let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let at = head
+        .iter()
+        .position(|name| name.starts_with("goodput_per_s_baseline"));
+    let warm_cpu = csv
+        .lines()
+        .find(|line| line.contains(",tier,1,1024,cpu,"))
+        .unwrap();
+    let fields: Vec<&str> = warm_cpu.split(',').skip(at.unwrap()).take(3).collect();
+    assert_eq!(fields, ["0.000", "6.000", "6.000"]);
+    assert!(html.contains("no ratio of goodput: the baseline&#x27;s is 0"));
 
     let before = lab.files("run");
     let ended = lab

@@ -1,5 +1,6 @@
 use super::*;
-use crate::aggregate::fixture::{Bench, rows_of};
+use crate::aggregate::fixture::{Bench, gpu_total, rows_of};
+use crate::aggregate::slo::Slos;
 use crate::plan::state::CacheState;
 
 const COLD: CacheState = CacheState::Cold;
@@ -177,5 +178,134 @@ fn a_tier_without_answers_has_no_ratio() {
     assert_eq!(
         row.standing,
         Standing::Withheld("no request of cpu was answered".to_owned())
+    );
+}
+
+/// The interval of each side is from its least to its most value: 6 requests each.
+#[test]
+fn the_interval_of_a_speedup_is_made_of_those_of_both_medians() {
+    let around = |low: f64, middle: f64, high: f64| [low, middle, middle, middle, middle, high];
+    let mut bench = Bench::new();
+    bench
+        .cell("baseline", 1024, 1, 1)
+        .pass(COLD, &rows_of(&around(64.0, 128.0, 512.0), 0));
+    bench
+        .cell("cpu", 1024, 1, 1)
+        .pass(COLD, &rows_of(&around(2.0, 16.0, 32.0), 0));
+    bench
+        .cell("disk", 1024, 1, 1)
+        .pass(COLD, &rows_of(&[16.0; 5], 0));
+    let rows = compare(&bench.run()).unwrap().rows;
+    let ttft = &rows[0].ttft;
+    assert_eq!(ttft.speedup, Some(8.0));
+    // In powers of two: 1 below and 2 above the baseline's median, 3 below and 1 above the tier's.
+    let interval = ttft.interval.unwrap();
+    let (low, high) = (8.0 / 2f64.sqrt().exp2(), 8.0 * 13f64.sqrt().exp2());
+    assert!((interval.low - low).abs() < 1e-9, "{interval:?}");
+    assert!((interval.high - high).abs() < 1e-9, "{interval:?}");
+    // Five requests are too few for the interval of a median.
+    assert_eq!(
+        (rows[1].ttft.speedup, rows[1].ttft.interval),
+        (Some(8.0), None)
+    );
+}
+
+#[test]
+fn energy_a_token_is_compared_where_every_repeat_told_it() {
+    let mut bench = Bench::new();
+    // Two requests of four tokens a pass.
+    for (tier, repeats) in [("baseline", 2), ("cpu", 1), ("disk", 2)] {
+        for repeat in 1..=repeats {
+            bench
+                .cell(tier, 1024, 1, repeat)
+                .pass(COLD, &rows_of(&[10.0, 20.0], 0));
+        }
+    }
+    let mut run = bench.run();
+    for (at, joules) in [(0, 1000.0), (1, 600.0), (2, 200.0), (3, 300.0)] {
+        run.cells[at].passes[0].telemetry = vec![gpu_total("0", "power", joules)];
+    }
+    let rows = compare(&run).unwrap().rows;
+    // 1600 J for 16 tokens against 200 J for 8.
+    let energy = &rows[0].energy;
+    assert_eq!((energy.baseline, energy.tier), (Some(100.0), Some(25.0)));
+    assert_eq!(
+        (energy.difference, energy.speedup),
+        (Some(-75.0), Some(4.0))
+    );
+    assert_eq!((energy.interval, energy.clarity), (None, Clarity::Untested));
+    // One of the two repeats of disk was not sampled.
+    let energy = &rows[1].energy;
+    assert_eq!((energy.baseline, energy.tier), (Some(100.0), None));
+    assert_eq!(energy.speedup, None);
+}
+
+/// Goodput of cpu against the baseline under `slos`; each inner list is a repeat of 2 s.
+fn goodput(slos: &str, baseline: &[&[f64]], cpu: &[&[f64]]) -> Contrast {
+    let mut bench = Bench::new();
+    for (tier, repeats) in [("baseline", baseline), ("cpu", cpu)] {
+        for (repeat, ttft_ms) in (1..).zip(repeats) {
+            bench
+                .cell(tier, 1024, 1, repeat)
+                .pass(COLD, &rows_of(ttft_ms, 0));
+        }
+    }
+    let slos = slos.parse::<Slos>().unwrap().0;
+    compare_under(&bench.run(), &slos)
+        .unwrap()
+        .rows
+        .remove(0)
+        .goodput
+}
+
+#[test]
+fn goodput_is_compared_with_the_baselines() {
+    let cpu: &[&[f64]] = &[&[10.0, 20.0, 25.0, 90.0]];
+    let of = goodput("ttft=30ms", &[&[10.0, 50.0], &[20.0, 60.0]], cpu);
+    // 2 requests in 4 s against 3 in 2 s.
+    assert_eq!((of.baseline, of.tier), (Some(0.5), Some(1.5)));
+    assert_eq!((of.difference, of.speedup), (Some(1.0), Some(3.0)));
+    assert_eq!(of.interval, None);
+    // The second repeat breaks an objective on itself: its time counts, its requests do not.
+    let of = goodput("ttft_p50=30ms", &[&[10.0, 20.0], &[40.0, 60.0]], cpu);
+    assert_eq!((of.baseline, of.tier), (Some(0.5), Some(2.0)));
+    assert_eq!(of.speedup, Some(4.0));
+}
+
+#[test]
+fn goodput_that_cannot_be_told_or_divided_by_has_no_ratio() {
+    let cpu: &[&[f64]] = &[&[10.0, 20.0]];
+    let nothing = goodput("ttft=30ms", &[&[40.0, 50.0]], cpu);
+    assert_eq!((nothing.baseline, nothing.tier), (Some(0.0), Some(1.0)));
+    assert_eq!((nothing.difference, nothing.speedup), (Some(1.0), None));
+    let lost = goodput("ttft=30ms", cpu, &[&[40.0, 50.0]]);
+    assert_eq!((lost.tier, lost.speedup), (Some(0.0), Some(0.0)));
+    let untold = goodput("ttft_p99=30ms", cpu, cpu);
+    assert_eq!(
+        (untold.baseline, untold.tier, untold.speedup),
+        (None, None, None)
+    );
+    let mut bench = Bench::new();
+    for tier in ["baseline", "cpu"] {
+        bench
+            .cell(tier, 1024, 1, 1)
+            .pass(COLD, &rows_of(&[10.0, 20.0], 0));
+    }
+    let without = compare(&bench.run()).unwrap().rows.remove(0).goodput;
+    assert_eq!((without.baseline, without.tier), (None, None));
+}
+
+#[test]
+fn repeats_give_goodput_and_its_ratio_an_interval() {
+    let baseline: &[&[f64]] = &[&[90.0, 20.0], &[10.0, 20.0], &[10.0, 90.0]];
+    let of = goodput("ttft=30ms", baseline, &[&[10.0; 8], &[10.0; 8], &[10.0; 8]]);
+    // 4 of 6 requests in 6 s against 24.
+    assert_eq!(of.speedup, Some(6.0));
+    let interval = of.interval.unwrap();
+    assert!(interval.low < 6.0 && interval.high > 6.0, "{interval:?}");
+    // Each repeat of the baseline has a goodput of 0.5 or 1, each of cpu 4.
+    assert!(
+        interval.low >= 4.0 - 1e-9 && interval.high <= 8.0 + 1e-9,
+        "{interval:?}"
     );
 }
