@@ -9,6 +9,7 @@ mod energy;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod imported;
 mod parallel;
 mod place;
 mod pool;

@@ -138,8 +138,8 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
     let duration_s: f64 = members.iter().map(|member| member.pass.duration_s).sum();
     let output_tokens: Option<u64> = members.iter().map(|m| m.samples.output_tokens).sum();
     let energy: Option<f64> = members.iter().map(|member| joules(member.pass)).sum();
-    let ttft = Summary::of_sorted(Metric::Ttft, &group.ttft);
-    let e2e = Summary::of_sorted(Metric::E2e, &group.e2e);
+    let ttft = summary(Metric::Ttft, &group.ttft, members);
+    let e2e = summary(Metric::E2e, &group.e2e, members);
     Pool {
         place: place.clone(),
         tier: group.tier.to_owned(),
@@ -167,6 +167,15 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
             .map(|(joules, tokens)| joules / tokens as f64),
         cached_tokens_mean: mean(members.iter().map(|m| m.samples.cached_tokens_mean)),
         bottleneck: most_frequent(members),
+    }
+}
+
+/// Of all values; of a single repeat without any, what it was imported with. Summaries of several
+/// cannot be taken together.
+fn summary(metric: Metric, values: &[f64], members: &[Member<'_>]) -> Summary {
+    match members {
+        [one] => one.samples.summary(metric),
+        _ => Summary::of_sorted(metric, values),
     }
 }
 

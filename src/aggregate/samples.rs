@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use polars::prelude::{BooleanChunked, DataFrame, Series};
 
 use crate::aggregate::gaps::Gaps;
+use crate::aggregate::imported;
 use crate::aggregate::parallel::side_by_side;
 use crate::aggregate::slo::{Kept, Slo};
 use crate::metric::Metric;
@@ -50,6 +51,10 @@ pub(crate) struct Samples {
     pub prompt_tokens_mean: Option<f64>,
     /// Ok requests that kept every objective on single requests.
     pub kept: u64,
+    /// What another tool computed of latencies whose values it did not keep.
+    pub told: BTreeMap<Metric, Summary>,
+    /// Whether the requests were imported without their latencies.
+    pub lacks_requests: bool,
 }
 
 impl Samples {
@@ -72,20 +77,38 @@ impl Samples {
             cached_tokens_mean: None,
             prompt_tokens_mean: None,
             kept: 0,
+            told: BTreeMap::new(),
+            lacks_requests: false,
         }
     }
 
-    /// The distribution of one of its latencies.
-    pub fn summary(&self, metric: Metric) -> Summary {
-        let samples = match metric {
-            Metric::Itl => return self.gaps.summary(),
+    /// How many values of its own it has of one of its latencies.
+    pub fn own(&self, metric: Metric) -> usize {
+        match metric {
+            Metric::Itl => self.gaps.n(),
+            _ => self.values(metric).len(),
+        }
+    }
+
+    fn values(&self, metric: Metric) -> &[f64] {
+        match metric {
             Metric::Ttft => &self.ttft,
             Metric::Tpot => &self.tpot,
             Metric::E2e => &self.e2e,
             Metric::Lateness => &self.lateness,
             _ => unreachable!("{metric:?} is no latency of a request"),
-        };
-        Summary::of_sorted(metric, samples)
+        }
+    }
+
+    /// The distribution of one of its latencies.
+    pub fn summary(&self, metric: Metric) -> Summary {
+        if let Some(told) = self.told.get(&metric) {
+            return told.clone();
+        }
+        match metric {
+            Metric::Itl => self.gaps.summary(),
+            _ => Summary::of_sorted(metric, self.values(metric)),
+        }
     }
 }
 
@@ -97,7 +120,15 @@ impl Passes {
     /// Reads the requests of every cell of `run`.
     pub fn gather(run: &RunData, slos: &[Slo]) -> Result<Self> {
         let cells = run.cells.len();
-        let passes = side_by_side(cells, |cell| of_cell(&run.requests, cell, slos));
+        let passes = side_by_side(cells, |at| {
+            let mut passes = of_cell(&run.requests, at, slos)?;
+            for pass in &run.cells[at].passes {
+                if let Some(samples) = passes.get_mut(&pass.state) {
+                    imported::complete(samples, pass);
+                }
+            }
+            anyhow::Ok(passes)
+        });
         Ok(Self(passes.into_iter().collect::<Result<_>>()?))
     }
 
@@ -178,6 +209,8 @@ fn samples(ok: &DataFrame, counts: Counts, slos: &[Slo]) -> Result<Samples> {
         }
         .count(slos)?,
         gaps: Gaps::of(&gaps)?,
+        told: BTreeMap::new(),
+        lacks_requests: false,
         prompt_tokens: sum("prompt_tokens")?,
         output_tokens: sum("output_tokens")?,
         cached_tokens_mean: column("cached_tokens")?.mean(),

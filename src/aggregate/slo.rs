@@ -196,6 +196,8 @@ pub struct Service {
     pub broken: Vec<Slo>,
     /// Those that it has too few requests for.
     pub untold: Vec<Slo>,
+    /// Those on latencies that are only known as another tool's summary.
+    pub unknown: Vec<Slo>,
     /// Requests a second that kept every objective on single requests, where the pass kept every
     /// objective on itself: 0 where it did not, absent where that cannot be told.
     pub goodput_per_s: Option<f64>,
@@ -206,6 +208,10 @@ impl Service {
     pub(super) fn of(slos: &[Slo], samples: &Samples, duration_s: f64) -> Self {
         let mut service = Self::default();
         for slo in slos {
+            if samples.lacks_requests && samples.own(slo.metric) == 0 {
+                service.unknown.push(*slo);
+                continue;
+            }
             match slo.percentile.map(|p| standard(slo, p, samples)) {
                 Some(Standard::Broken) => service.broken.push(*slo),
                 Some(Standard::Untold) => service.untold.push(*slo),
@@ -217,7 +223,8 @@ impl Service {
         } else {
             0.0
         };
-        let told = service.untold.is_empty() || !service.broken.is_empty();
+        let all_told = service.untold.is_empty() && service.unknown.is_empty();
+        let told = all_told || !service.broken.is_empty();
         service.goodput_per_s = (told && duration_s > 0.0).then(|| kept / duration_s);
         service
     }

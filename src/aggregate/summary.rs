@@ -74,6 +74,8 @@ pub struct SummaryRow {
     pub service: Option<Service>,
     /// What held it back.
     pub bottleneck: Option<String>,
+    /// The latencies that are another tool's summary of requests that it did not keep.
+    pub told: Vec<Metric>,
 }
 
 impl SummaryRow {
@@ -171,6 +173,7 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
             .map(|(joules, tokens)| joules / tokens as f64),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
         bottleneck: pass.bottleneck.as_ref().map(|held| held.name.clone()),
+        told: samples.told.keys().copied().collect(),
     }
 }
 

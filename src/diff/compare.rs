@@ -7,8 +7,9 @@ use crate::diff::judge::{Judged, Outcome, Requests, correct, judge};
 use crate::diff::noise::{Floor, Pair};
 use crate::diff::provenance::{Difference, differences};
 use crate::diff::{CellKey, Measure, Side, Trial};
+use crate::metric::Metric;
 use crate::record::schema::{Source, VerdictStatus};
-use crate::stats::geomean;
+use crate::stats::{Percentile, geomean};
 
 /// What a user lets pass that would be refused or left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +153,7 @@ pub fn compare(a: &Side, b: &Side, options: &Options) -> Result<Diff, Refusal> {
             .extend(overall.map(|overall| (*measure, overall)));
     }
     diff.notes.extend(prompts(&cells));
+    diff.notes.extend(summaries(&cells));
     Ok(diff)
 }
 
@@ -300,6 +302,32 @@ fn overall(rows: &[DiffRow], measure: Measure) -> Option<Overall> {
         cells: numbers.len(),
         better: of(Outcome::Better),
         worse: of(Outcome::Worse),
+    })
+}
+
+/// Which medians are of requests that nobody kept.
+fn summaries(cells: &[Cell]) -> Option<String> {
+    let median = |metric| Measure {
+        metric,
+        percentile: Some(Percentile::P50),
+    };
+    let is_bare = |trial: &Trial, metric: Metric| {
+        let values = trial.samples.get(&metric);
+        trial.values.contains_key(&median(metric)) && values.is_none_or(Vec::is_empty)
+    };
+    let bare = |metric: &Metric| {
+        let mut trials = cells.iter().flat_map(|(_, a, b)| a.iter().chain(b));
+        trials.any(|trial| is_bare(trial, *metric))
+    };
+    let all = [Metric::Ttft, Metric::Tpot, Metric::E2e];
+    let all: Vec<_> = all.iter().filter(|metric| bare(metric)).collect();
+    let names: Vec<_> = all.iter().map(|metric| metric.spec().short).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: some numbers are summaries of imported files, whose requests were not kept; they \
+             have no interval and no test but over repeats",
+            names.join(", ")
+        )
     })
 }
 

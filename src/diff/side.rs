@@ -227,16 +227,6 @@ fn trial(
                 .and_then(|summary| summary.percentile(percentile)),
             None => rate(row, measure.metric),
         };
-        // What another tool computed of requests that it did not keep.
-        let imported = || {
-            let pass = record?.passes.iter().find(|pass| pass.state == row.state)?;
-            let name = match measure.percentile {
-                Some(percentile) => measure.metric.column_of(percentile.name()),
-                None => measure.metric.spec().column.to_owned(),
-            };
-            pass.evidence.get(&format!("imported_{name}")).copied()
-        };
-        let value = value.or_else(imported);
         trial.values.extend(value.map(|value| (measure, value)));
         if let Some(summary) = row.latency(measure.metric) {
             trial.n.insert(measure.metric, summary.n);

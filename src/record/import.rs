@@ -116,7 +116,8 @@ fn of_bench(text: &str, defaults: &Defaults) -> Result<Found> {
     let mut warnings = Vec::new();
     if result.rows.iter().all(|row| row.ttft_ms.is_none()) {
         warnings.push(
-            "imported without --save-detailed: its percentiles are the file's own, its requests have none"
+            "imported without --save-detailed: latencies are the file's own summary; repeats of it \
+             are not pooled, and objectives on them cannot be told"
                 .to_owned(),
         );
     }

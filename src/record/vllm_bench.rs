@@ -138,6 +138,20 @@ pub fn from_json(text: &str, state: CacheState) -> Result<BenchResult> {
         rows: Vec::new(),
         statistics: statistics_of(&file),
     };
+    let output = needed("total_output_tokens")?;
+    // What a summary is of, where the file has no more: an answer of one token has no gap.
+    let decoded = if gen_len > 1 { completed } else { 0.0 };
+    for (latency, n) in [
+        ("ttft", completed),
+        ("tpot", decoded),
+        ("itl", (output - completed).max(0.0)),
+        ("e2e", completed),
+    ] {
+        let stated = format!("imported_{latency}_mean_ms");
+        if result.statistics.contains_key(&stated) {
+            result.statistics.insert(format!("imported_{latency}_n"), n);
+        }
+    }
     let failed =
         number("failed").unwrap_or_else(|| number("num_prompts").unwrap_or(completed) - completed);
     result.rows = match detailed(&file)? {

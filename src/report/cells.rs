@@ -213,10 +213,17 @@ fn standing(service: &Service) -> String {
         let names: Vec<_> = slos.iter().map(ToString::to_string).collect();
         format!("{what}: {}", names.join(", "))
     };
-    match (service.broken.as_slice(), service.untold.as_slice()) {
-        ([], []) => "kept".to_owned(),
-        ([], untold) => said("too few requests to tell", untold),
-        (broken, _) => said("broken", broken),
+    let Service {
+        broken,
+        untold,
+        unknown,
+        ..
+    } = service;
+    match (&broken[..], &untold[..], &unknown[..]) {
+        ([], [], []) => "kept".to_owned(),
+        ([], [], unknown) => said("no values of single requests for", unknown),
+        ([], untold, _) => said("too few requests to tell", untold),
+        (broken, _, _) => said("broken", broken),
     }
 }
 
@@ -241,6 +248,7 @@ fn references(row: &SummaryRow, notes: &mut Notes) -> String {
         let reason = row.reason.as_deref().unwrap_or("no reason recorded");
         refs.push(notes.refer(format!("{}: {reason}", row.verdict.name())));
     }
+    refs.extend(imported(row).map(|said| notes.refer(said)));
     if row.counts.ok < row.counts.sent {
         refs.push(notes.refer(
             "some requests failed or did not finish; latencies and throughput are of the ok ones"
@@ -248,4 +256,26 @@ fn references(row: &SummaryRow, notes: &mut Notes) -> String {
         ));
     }
     refs.join("")
+}
+
+/// What is said of a row whose latencies are another tool's, and which of them it lacks.
+fn imported(row: &SummaryRow) -> Option<String> {
+    let short = |metric: &Metric| metric.spec().short;
+    let told: Vec<_> = row.told.iter().map(short).collect();
+    let absent = |metric: &Metric| row.latency(*metric).is_none_or(|summary| summary.n == 0);
+    let lacking = [Metric::Ttft, Metric::Itl, Metric::Tpot, Metric::E2e];
+    let lacking: Vec<_> = lacking.iter().filter(|m| absent(m)).map(short).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let mut said = format!(
+        "{}: the imported file's own summary of {} ok requests, without an interval, and with the \
+         percentiles that it has",
+        told.join(", "),
+        row.counts.ok
+    );
+    if !lacking.is_empty() {
+        said += &format!("; nothing of {}", lacking.join(", "));
+    }
+    Some(said)
 }

@@ -222,7 +222,7 @@ fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String 
     }
     let goodput = &row.goodput;
     if has_slos && (goodput.tier.is_none() || goodput.baseline.is_none()) {
-        let untold = "no goodput: too few requests to tell whether a repeat keeps an objective";
+        let untold = "no goodput: a repeat has too few requests, or no values of each, to tell whether it keeps the objectives";
         if row.baseline_counts.is_some() || goodput.tier.is_none() {
             refs.push(notes.refer(untold.to_owned()));
         }

@@ -172,3 +172,64 @@ fn results_of_vllm_bench_are_repeats_of_one_cell() {
         .stderr;
     assert!(told.contains("reading `x.csv`"), "{told}");
 }
+
+#[test]
+fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
+    let lab = Lab::new();
+    lab.write("bench.json", CAPTURED);
+    // One that was run without E2E, and by a tool that keeps no latencies at all.
+    let mut older: serde_json::Value = serde_json::from_str(CAPTURED).unwrap();
+    let fields = older.as_object_mut().unwrap();
+    fields.retain(|name, _| name != "latencies" && !name.ends_with("e2el_ms"));
+    lab.write("older.json", &older.to_string());
+    for name in ["bench", "older"] {
+        let file = format!("{name}.json");
+        lab.labrun(&["import", &file, "--out", name]).expect_code(0);
+    }
+    let slo = ["report", "bench", "--slo", "ttft=500ms"];
+    let told = lab.labrun(&slo).expect_code(0).stdout;
+    let note = "the imported file's own summary of 20 ok requests, without an interval";
+    assert!(told.contains("TTFT, ITL, TPOT: "), "{told}");
+    assert!(lab.read("bench/summary.md").contains(note));
+    assert!(
+        told.contains("no values of single requests for: TTFT <= 500 ms"),
+        "{told}"
+    );
+    let field = |run: &str, name: &str| -> String {
+        let csv = lab.read(&format!("{run}/summary.csv"));
+        let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let (head, row) = (lines.next().unwrap(), lines.next().unwrap());
+        row[head.iter().position(|known| *known == name).unwrap()].to_owned()
+    };
+    for (name, value) in [
+        ("ttft_n", "20"),
+        ("ttft_p50_ms", "156.847"),
+        ("ttft_p50_low_ms", ""),
+        ("ttft_p99_ms", ""),
+        ("itl_n", "620"),
+        ("itl_p99_ms", "48.387"),
+        ("e2e_p50_ms", "321.423"),
+        ("output_tokens_per_s", "390.375"),
+        ("goodput_per_s", ""),
+    ] {
+        assert_eq!(field("bench", name), value, "{name}");
+    }
+    // E2E is of single requests, so that it has an interval.
+    assert_ne!(field("bench", "e2e_p50_low_ms"), "");
+    lab.labrun(&["report", "older"]).expect_code(0);
+    assert_eq!(field("older", "e2e_p50_ms"), "");
+    assert!(lab.read("older/summary.md").contains("; nothing of E2E"));
+    assert!(lab.read("older/report.html").contains("nothing of E2E"));
+    // As diff sees it: the summary, its n, and no test.
+    let ttft = ttft_of_diff(&lab, "bench", "older");
+    assert_eq!(
+        (ttft["test"].as_str(), ttft["a_n"].as_u64()),
+        (Some("untested"), Some(20))
+    );
+    let diff = ["diff", "bench", "older", "--allow", "inconclusive"];
+    let told = lab.labrun(&diff).expect_code(0).stdout;
+    assert!(
+        told.contains("TTFT, TPOT: some numbers are summaries of imported files"),
+        "{told}"
+    );
+}

@@ -99,6 +99,16 @@ fn a_file_without_details_gives_what_it_has() {
     );
     assert!((read.statistics["imported_ttft_p50_ms"] - 156.847).abs() < 1e-3);
     assert!((read.statistics["imported_output_tokens_per_s"] - 390.374).abs() < 1e-3);
+    // 640 tokens of 20 requests: 620 gaps.
+    for (latency, n) in [
+        ("ttft", 20.0),
+        ("tpot", 20.0),
+        ("itl", 620.0),
+        ("e2e", 20.0),
+    ] {
+        let told = read.statistics[&format!("imported_{latency}_n")];
+        assert!((told - n).abs() < f64::EPSILON, "{latency} {told}");
+    }
 }
 
 #[test]

@@ -366,6 +366,11 @@ fn notes_on(dots: &[Dot]) -> Vec<String> {
     if counts().any(|n| n < 10) {
         notes.push("no band where a point has fewer than 10 requests".to_owned());
     }
+    let told =
+        |dot: &Dot| dot.summary.n >= 10 && dot.summary.p50.is_some() && dot.summary.p10.is_none();
+    if dots.iter().any(told) {
+        notes.push("no band where a file was imported that has only a summary".to_owned());
+    }
     match dots.iter().filter(|dot| dot.summary.p50.is_none()).count() {
         0 => {}
         1 => notes.push("1 point has too few ok requests to be shown".to_owned()),
