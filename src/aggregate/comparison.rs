@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::aggregate::controls;
+use crate::aggregate::controls::{self, ControlOutcome};
 use crate::aggregate::place::{BASELINE, Place, tier_order};
 use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
 use crate::aggregate::samples::{Passes, Samples};
 use crate::aggregate::slo::Slo;
+use crate::matrix::controls::is_control;
 use crate::metric::{Better, Metric};
 use crate::record::reader::RunData;
 use crate::record::schema::{Counts, Source, VerdictStatus};
@@ -24,8 +25,21 @@ pub struct Comparison {
     pub pools: Vec<Pool>,
     /// One row a place and tier other than the baseline, in the same order.
     pub rows: Vec<ComparisonRow>,
+    /// What came of each control, in the same order.
+    pub controls: Vec<ControlOutcome>,
     /// The objectives that goodput is told under.
     pub slos: Vec<Slo>,
+}
+
+impl Comparison {
+    /// The same without what was only measured to be checked.
+    #[must_use]
+    pub fn without_controls(&self) -> Self {
+        let mut rest = self.clone();
+        rest.rows.retain(|row| !is_control(&row.place.label));
+        rest.pools.retain(|pool| !is_control(&pool.place.label));
+        rest
+    }
 }
 
 /// One tier against the baseline at one place.
@@ -146,6 +160,7 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes, slos: &[Slo]) -> Co
     let mut comparison = Comparison {
         pools: vec![],
         rows: vec![],
+        controls: vec![],
         slos: slos.to_vec(),
     };
     for (place, tiers) in grouped(run, passes, &none) {
@@ -172,7 +187,7 @@ pub(crate) fn compare_passes(run: &RunData, passes: &Passes, slos: &[Slo]) -> Co
             .extend(others.map(|tier| contrast_sides(baseline, tier)));
         comparison.pools.extend(pools);
     }
-    controls::void(&mut comparison.rows, &controls::limits(run));
+    comparison.controls = controls::void(&mut comparison.rows, &controls::limits(run));
     comparison
 }
 

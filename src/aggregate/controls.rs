@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::comparison::{Clarity, ComparisonRow, Standing};
+use super::place::Place;
 use crate::matrix::controls::is_control;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::record::reader::RunData;
@@ -31,22 +32,60 @@ pub(super) fn limits(run: &RunData) -> BTreeMap<Servers, f64> {
     limits
 }
 
+/// What one tier did on one control.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControlOutcome {
+    /// Which control, where.
+    pub place: Place,
+    /// The tier.
+    pub tier: String,
+    /// What came of it.
+    pub result: ControlResult,
+}
+
+/// What came of a control.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlResult {
+    /// No win, as it must be: how many times as good as the baseline's the tier's TTFT is.
+    NoWin(f64),
+    /// A win where there is none to be had: likewise.
+    Win(f64),
+    /// It does not tell, and why.
+    Untold(String),
+}
+
 /// Withholds every comparison of a tier that wins on a control at the same further axes, and says
-/// why. A control's own row is kept out of headlines too.
-pub(super) fn void(rows: &mut [ComparisonRow], limits: &BTreeMap<Servers, f64>) {
+/// why. A control's own row is kept out of headlines too. Tells what came of each control.
+pub(super) fn void(
+    rows: &mut [ComparisonRow],
+    limits: &BTreeMap<Servers, f64>,
+) -> Vec<ControlOutcome> {
+    let limit = |servers: &Servers| {
+        let limit = limits.get(servers).copied();
+        limit.unwrap_or(VerdictSpec::default().control_speedup)
+    };
+    let controls = rows.iter().filter(|row| is_control(&row.place.label));
+    let outcomes: Vec<ControlOutcome> = controls
+        .map(|row| outcome(row, limit(&servers(row))))
+        .collect();
     let mut wins: BTreeMap<Servers, String> = BTreeMap::new();
-    for row in rows.iter().filter(|row| is_control(&row.place.label)) {
-        let key = (row.tier.clone(), row.place.extra.clone());
-        let limit = limits.get(&key).copied();
-        let limit = limit.unwrap_or(VerdictSpec::default().control_speedup);
-        if let Some(speedup) = win(row, limit) {
+    for ControlOutcome {
+        place,
+        tier,
+        result,
+    } in &outcomes
+    {
+        if let ControlResult::Win(speedup) = result {
+            let servers = (tier.clone(), place.extra.clone());
             let said = format!(
-                "{} seems {speedup:.2} times as fast as the baseline on `{}`, state `{}`, where \
-                 offloading can win nothing (at most {limit:.2} may be chance): something else \
-                 differs between the two",
-                row.tier, row.place.label, row.place.state
+                "{tier} seems {speedup:.2} times as fast as the baseline on `{}`, state `{}`, where \
+                 offloading can win nothing (at most {:.2} may be chance): something else differs \
+                 between the two",
+                place.label,
+                place.state,
+                limit(&servers)
             );
-            wins.entry(key).or_insert(said);
+            wins.entry(servers).or_insert(said);
         }
     }
     for row in rows {
@@ -57,11 +96,30 @@ pub(super) fn void(rows: &mut [ComparisonRow], limits: &BTreeMap<Servers, f64>) 
             if row.standing == Standing::Compared {
                 row.withhold(format!("a control{shown}"));
             }
-        } else if let Some(said) = wins.get(&(row.tier.clone(), row.place.extra.clone()))
+        } else if let Some(said) = wins.get(&servers(row))
             && row.standing == Standing::Compared
         {
             row.withhold(said.clone());
         }
+    }
+    outcomes
+}
+
+fn servers(row: &ComparisonRow) -> Servers {
+    (row.tier.clone(), row.place.extra.clone())
+}
+
+fn outcome(row: &ComparisonRow, limit: f64) -> ControlOutcome {
+    let result = match (&row.standing, win(row, limit), row.ttft.speedup) {
+        (Standing::Withheld(why), _, _) => ControlResult::Untold(why.clone()),
+        (_, Some(speedup), _) => ControlResult::Win(speedup),
+        (_, None, Some(speedup)) => ControlResult::NoWin(speedup),
+        (_, None, None) => ControlResult::Untold("too few requests were answered".to_owned()),
+    };
+    ControlOutcome {
+        place: row.place.clone(),
+        tier: row.tier.clone(),
+        result,
     }
 }
 

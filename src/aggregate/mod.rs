@@ -23,6 +23,7 @@ pub(crate) use comparison::compare_passes;
 pub use comparison::{
     Clarity, Comparison, ComparisonRow, Contrast, Standing, compare, compare_under,
 };
+pub use controls::{ControlOutcome, ControlResult};
 pub(crate) use parallel::side_by_side;
 pub use place::{BASELINE, Place, tier_order};
 pub use pool::{Median, Pool};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::aggregate::{BASELINE, Clarity, Comparison, ComparisonRow, Place, Standing};
+use crate::matrix::controls::is_control;
 use crate::plan::state::CacheState;
 use crate::record::schema::{Counts, Source};
 use crate::report::number::{duration, times};
@@ -137,7 +138,10 @@ fn bought(row: &ComparisonRow) -> String {
 /// Rows that may not be compared, by reason.
 fn left_out(comparison: &Comparison) -> Option<String> {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in &comparison.rows {
+    // What controls are for is not to be compared.
+    let rows = comparison.rows.iter();
+    let rows: Vec<_> = rows.filter(|row| !is_control(&row.place.label)).collect();
+    for row in &rows {
         if let Standing::Withheld(reason) = &row.standing {
             *reasons.entry(reason).or_default() += 1;
         }
@@ -147,7 +151,7 @@ fn left_out(comparison: &Comparison) -> Option<String> {
         .iter()
         .map(|(reason, rows)| format!("{reason} ({rows})"))
         .collect();
-    let total = comparison.rows.len();
+    let total = rows.len();
     (count > 0).then(|| format!("Left out, {count} of {total} rows: {}.", each.join("; ")))
 }
 

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod axes;
 mod cells;
 mod contrast;
+mod controls;
 pub(crate) mod escape;
 mod facts;
 mod figure;
@@ -84,6 +85,7 @@ impl Report {
     /// What each tier bought, in sentences.
     pub fn headline(&self) -> Vec<String> {
         let mut sentences = headline::headline(&self.comparison);
+        sentences.extend(controls::lines(&self.comparison));
         let failed: Vec<_> = self
             .summary
             .failed
@@ -100,15 +102,16 @@ impl Report {
         sentences
     }
 
-    /// All of it for a terminal of `width` columns.
+    /// All of it for a terminal of `width` columns. Controls are told in a line each.
     pub fn terminal(&self, width: u16) -> String {
         let mut text = String::new();
         for sentence in self.headline() {
             push_wrapped(&mut text, &sentence, width);
         }
-        if !self.comparison.rows.is_empty() {
+        let shown = self.comparison.without_controls();
+        if !shown.rows.is_empty() {
             text.push_str("\nEach tier against the baseline\n");
-            text.push_str(&contrast::section(&self.comparison).terminal(width));
+            text.push_str(&contrast::section(&shown).terminal(width));
         }
         text.push_str(&self.terminal_cells(width));
         text
@@ -117,9 +120,16 @@ impl Report {
     /// Only the table of cells, for one load that has nothing to be compared with.
     pub fn terminal_cells(&self, width: u16) -> String {
         let mut text = String::new();
-        if !self.summary.rows.is_empty() {
+        let mut shown = self.summary.clone();
+        shown.rows.retain(|row| !is_control(&row.coordinates.label));
+        if !shown.rows.is_empty() {
             text.push_str("\nEvery cell and cache state\n");
-            text.push_str(&cells::section(&self.summary).terminal(width));
+            text.push_str(&cells::section(&shown).terminal(width));
+        }
+        let folded = self.summary.rows.len() - shown.rows.len();
+        if folded > 0 {
+            let rows = format!("not shown: {folded} rows of controls; report.html has them");
+            push_wrapped(&mut text, &rows, width);
         }
         for line in self.remarks() {
             push_wrapped(&mut text, &line, width);
@@ -201,10 +211,7 @@ impl Report {
     pub fn drawings(&self) -> Result<Vec<Drawing>> {
         let models = self.summary.rows.iter().map(|row| row.model.clone());
         let models: Vec<_> = models.collect::<BTreeSet<_>>().into_iter().collect();
-        let mut shown = self.comparison.clone();
-        shown.rows.retain(|row| !is_control(&row.place.label));
-        shown.pools.retain(|pool| !is_control(&pool.place.label));
-        figures::drawings(&shown, &models)
+        figures::drawings(&self.comparison.without_controls(), &models)
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -140,5 +140,8 @@ fn controls_are_measured_where_they_are_asked_for_and_enter_no_headline() {
             assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
         }
     }
-    assert!(ended.stdout.contains("a control"), "{}", ended.stdout);
+    for label in ["control-fits-gpu", "control-no-reuse"] {
+        let told = ended.stdout.matches(label).count();
+        assert_eq!(told, 1, "one line each: {}", ended.stdout);
+    }
 }

@@ -75,7 +75,9 @@ fn a_containers_secrets_hold_the_login_of_the_redis_that_it_is_to_use() {
             cancel: &tokio_util::sync::CancellationToken::new(),
         };
         let spec = cell.resolved.server.docker.as_ref().unwrap();
-        let values = super::super::secrets::values(cell, spec, scope).unwrap().into_iter();
+        let values = super::super::secrets::values(cell, spec, scope)
+            .unwrap()
+            .into_iter();
         let login = values.filter(|(name, _)| name.starts_with("LMCACHE_"));
         login.map(|(_, value)| value).collect::<Vec<_>>()
     };
