@@ -93,6 +93,7 @@ fn telemetry() -> BTreeMap<SeriesKey, Series> {
             span: Duration::from_millis(10),
             value: ((at * 7919 + salt * 104_729) % 1009) as f64 * 1e6,
             late: false,
+            slowed: false,
         };
         Series {
             unit: Unit::BytesPerSecond,

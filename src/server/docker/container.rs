@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -118,12 +118,20 @@ impl Container {
         let found = inspect(docker, id).await.map_err(plain)?;
         let (sender, ended) = watch::channel(None);
         let own = id.to_owned();
-        let log = tokio::spawn(log.follow(docker.clone(), own.clone()));
+        let (said, all_said) = oneshot::channel();
+        let following = log.follow(docker.clone(), own.clone());
+        let log = tokio::spawn(async move {
+            let copied = following.await;
+            // Nobody listens any more when the container's owner is gone.
+            let _nobody = said.send(());
+            copied
+        });
         let tasks = vec![
             Task(tokio::spawn(watch_end(
                 daemon.clone(),
                 own.clone(),
                 role,
+                all_said,
                 sender,
             ))),
             Task(tokio::spawn(samples.take(docker.clone(), own, role))),
@@ -309,6 +317,7 @@ async fn watch_end(
     daemon: Daemon,
     id: String,
     role: &'static str,
+    all_said: oneshot::Receiver<()>,
     sender: watch::Sender<Option<String>>,
 ) {
     let mut away = None;
@@ -347,6 +356,8 @@ async fn watch_end(
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
+    // Who is told of the end reads the log for the cause: its last lines come first.
+    let _late = timeout(LAST_LINES, all_said).await;
     // Nobody listens any more when its owner is gone.
     let _nobody = sender.send(Some(how));
 }
