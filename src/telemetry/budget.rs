@@ -97,8 +97,8 @@ where
     let at = |level: f64, of: &Demand| level.min(of.wanted).max(of.least);
     let wanted: f64 = all().map(|of| of.wanted.max(of.least)).sum();
     if wanted <= share {
-        // Nobody is slowed; what is left makes up for readings that cost more than the mean.
-        return mine.wanted.max(mine.least) + (share - wanted) / all().count().max(1) as f64;
+        // Nobody is slowed; what is left makes up for a reading that cost more than the mean.
+        return mine.wanted.max(mine.least) + (share - wanted);
     }
     let (mut low, mut high) = (0.0, share);
     for _ in 0..40 {
@@ -146,6 +146,9 @@ impl Pace {
         };
         let (share, is_short) = self.budget.ask(self.place, demand);
         self.short = if is_short { self.short + 1 } else { 0 };
+        if self.readings == 1 {
+            return;
+        }
         let now_s = now.as_secs_f64();
         let from_s = self.paid_s.max(now_s - CREDIT.as_secs_f64());
         // One reading that was held up is no reason to slow down for long.
@@ -219,9 +222,9 @@ mod tests {
         // One that must read often keeps what that takes.
         let all = [demand(1.0, 0.1), demand(7.0, 6.0), demand(10.0, 0.1)];
         assert_near(&divided(9.0, &all), &[1.0, 6.0, 2.0]);
-        // Enough for all: what is left is spread.
+        // Enough for all: what is left is for a reading that costs more than others.
         let all = [demand(1.0, 0.1), demand(2.0, 0.1)];
-        assert_near(&divided(9.0, &all), &[4.0, 5.0]);
+        assert_near(&divided(9.0, &all), &[7.0, 8.0]);
     }
 
     #[test]
@@ -248,6 +251,9 @@ mod tests {
         let ms = Duration::from_millis;
         let budget = Arc::new(Budget::new(1.0 / DIVIDED));
         let mut pace = budget.join(ms(0));
+        // The first reading is its start.
+        pace.spend(ms(0), ms(50), ms(100), ms(5000));
+        assert_eq!(pace.next(ms(100), ms(0), (ms(100), ms(5000))), ms(100));
         // 3 ms at one percent of a core are paid for after 300 ms.
         pace.spend(ms(0), ms(3), ms(100), ms(5000));
         assert_eq!(pace.next(ms(100), ms(0), (ms(100), ms(5000))), ms(300));

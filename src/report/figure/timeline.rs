@@ -12,6 +12,8 @@ const LEFT: f64 = 130.0;
 const RIGHT: f64 = 1570.0;
 const TOP: f64 = 120.0;
 const PANEL: f64 = 150.0;
+/// Radius of a dot.
+const DOT: f64 = 4.0;
 const GAP: f64 = 50.0;
 const BOTTOM: f64 = 80.0;
 const SHADE: RGBColor = RGBColor(240, 245, 250);
@@ -137,10 +139,16 @@ fn draw_panel<DB: DrawingBackend>(
     }
     for (at, value) in &panel.dots {
         let x = all.x(*at);
-        canvas.line(&[(x, bottom), (x, bottom - 8.0)], &INK, 1.5, Stroke::Solid)?;
-        canvas.marker(Shape::Circle, (x, y(*value)), 4.0, INK, Fill::Solid)?;
+        let tick = tick(bottom).map(|y| (x, y));
+        canvas.line(&tick, &INK, 1.5, Stroke::Solid)?;
+        canvas.marker(Shape::Circle, (x, y(*value)), DOT, INK, Fill::Solid)?;
     }
     Ok(())
+}
+
+/// Ends of the tick of an instant: below the axis at `bottom`, where no dot hides it.
+fn tick(bottom: f64) -> [f64; 2] {
+    [bottom + DOT + 1.0, bottom + DOT + 9.0]
 }
 
 /// A number beside an axis.
@@ -170,6 +178,13 @@ pub(crate) fn round_up(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dot_at_zero_does_not_hide_the_tick_of_its_instant() {
+        let [from, to] = tick(100.0);
+        assert!(from > 100.0 + DOT && to > from);
+        assert!(to < 100.0 + 22.0, "it stays clear of the next title");
+    }
 
     #[test]
     fn axes_end_on_round_numbers() {

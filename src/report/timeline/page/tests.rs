@@ -7,7 +7,7 @@ const COLD: CacheState = CacheState::Cold;
 /// One strip a cell, each of so many bytes.
 pub(in crate::report) fn strips(count: usize, bytes: usize) -> Timelines {
     let strip = |at| Strip::Inline {
-        svg: format!("<svg>{at:0width$}", width = bytes - 5),
+        svg: format!("<svg>{}{at:010}", "0".repeat(bytes - 15)),
         names: String::new(),
         told: String::new(),
         title: format!("cell {at}"),
