@@ -1,6 +1,11 @@
 //! What became of a shard that Slurm does not run any more. Pure.
 
-use crate::commands::slurm::TaskState;
+use std::time::Duration;
+
+use crate::commands::slurm::{Accounts, TaskState};
+
+/// How long the accounts may be behind the queue: the controller sends them what ended by and by.
+const ACCOUNTS_LAG: Duration = Duration::from_secs(30);
 
 /// What a shard left in its folders.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,8 +39,24 @@ impl Traces {
         }
     }
 
+    /// The fate with what the queue still knows of how `shard` ended and what the accounts say, if it
+    /// can be told by now: the shard has been in no queue `gone_for` so long.
+    pub fn fate_by(
+        self,
+        shard: u32,
+        queued: Option<&TaskState>,
+        accounts: &Accounts,
+        gone_for: Duration,
+    ) -> Option<Fate> {
+        let told = accounts.of(shard);
+        let ended = told.filter(|state| !state.lives()).or(queued);
+        let is_last_word =
+            ended.is_some() || matches!(accounts, Accounts::None) || gone_for >= ACCOUNTS_LAG;
+        is_last_word.then(|| self.fate_with(ended.or(told)))
+    }
+
     /// The fate with what Slurm says, where it says anything.
-    pub fn fate_with(self, slurm: Option<&TaskState>) -> Fate {
+    fn fate_with(self, slurm: Option<&TaskState>) -> Fate {
         let exit_code = self.exit_code.or(slurm.and_then(|state| state.exit_code));
         if let Some(fate) = (Self { exit_code, ..self }).fate() {
             return fate;
@@ -100,6 +121,29 @@ mod tests {
             let lost = Fate::Lost(expected.to_owned());
             assert_eq!(fate(None, false, said, None), lost);
         }
+    }
+
+    #[test]
+    fn accounts_that_are_behind_the_queue_are_waited_for_a_while() {
+        let of = |said: &str| Accounts::Of(vec![("7_1".to_owned(), TaskState::new(said, None))]);
+        let fate = |queued: &str, accounts: &Accounts, gone_s| {
+            let queued = TaskState::new(queued, None);
+            let queued = Some(&queued).filter(|state| !state.said.is_empty());
+            let gone_for = Duration::from_secs(gone_s);
+            Traces::default().fate_by(1, queued, accounts, gone_for)
+        };
+        let killed = |how: &str| Some(Fate::Lost(format!("it was killed{how}")));
+        assert_eq!(fate("", &Accounts::None, 0), killed(""), "no accounts");
+        for behind in [Accounts::Silent, Accounts::Of(Vec::new())] {
+            assert_eq!(fate("", &behind, 29), None);
+            assert_eq!(fate("", &behind, 30), killed(""));
+            assert_eq!(fate("FAILED", &behind, 0), killed(" (Slurm: FAILED)"));
+        }
+        assert_eq!(fate("", &of("RUNNING"), 29), None);
+        assert_eq!(fate("", &of("RUNNING"), 30), killed(" (Slurm: RUNNING)"));
+        assert_eq!(fate("", &of("NODE_FAIL"), 0), killed(" (Slurm: NODE_FAIL)"));
+        let told = Fate::Cancelled("it was cancelled (Slurm: CANCELLED by 7)".to_owned());
+        assert_eq!(fate("CANCELLED", &of("CANCELLED by 7"), 0), Some(told));
     }
 
     #[test]

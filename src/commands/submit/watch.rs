@@ -20,9 +20,6 @@ use crate::server::log::tail;
 /// Lines of a task's log that a failure quotes.
 const TAIL_LINES: usize = 10;
 
-/// How long the accounts may be behind the queue: the controller sends them what ended by and by.
-const ACCOUNTS_LAG: Duration = Duration::from_secs(30);
-
 /// Submits what is not in the queue and not finished, until all is; then merges.
 pub fn watch(args: &SubmitArgs, folder: Folder, submission: Submission) -> Result<ExitStatus> {
     let config = Config::load(submission.config.as_deref())?;
@@ -170,12 +167,7 @@ impl Watch {
             .entry(job)
             .or_insert_with_key(|job| slurm::accounts(job));
         let since = self.gone_since.entry(shard).or_insert_with(Instant::now);
-        let told = accounts.of(shard);
-        match told.filter(|state| !state.lives()).or(queued) {
-            Some(state) => Some(traces.fate_with(Some(state))),
-            None if matches!(accounts, Accounts::None) => Some(traces.fate_with(None)),
-            None => (since.elapsed() >= ACCOUNTS_LAG).then(|| traces.fate_with(told)),
-        }
+        traces.fate_by(shard, queued, accounts, since.elapsed())
     }
 
     /// Takes note of a fate; whether the shard is to be submitted again.
