@@ -1,12 +1,11 @@
 //! A running server and what cells that share it need: its control client, folder and logs.
 
+mod gone;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, pending, ready as at_once_ready};
-use tokio_util::sync::CancellationToken;
 
 use super::RunScope;
 use super::event::{Event, Phase};
@@ -16,7 +15,7 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
-use crate::server::control::{Control, Endpoint};
+use crate::server::control::Control;
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
@@ -228,7 +227,7 @@ impl Session {
     /// Redis stay.
     pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
         let lasting = self.server.take_lasting();
-        let gone = Box::new(Gone(self.server.endpoint().clone()));
+        let gone = Box::new(gone::Gone(self.server.endpoint().clone()));
         let old = std::mem::replace(&mut self.server, gone);
         old.stop(self.grace, scope.stop.at_once.clone()).await;
         let launch = LaunchScope {
@@ -318,31 +317,6 @@ impl Session {
                 logs: self.logs,
             },
         )
-    }
-}
-
-/// In the place of a server between its stop and its next start.
-struct Gone(Endpoint);
-
-impl Server for Gone {
-    fn endpoint(&self) -> &Endpoint {
-        &self.0
-    }
-
-    fn lmcache_url(&self) -> Option<&str> {
-        None
-    }
-
-    fn processes(&self) -> Vec<(&'static str, u32)> {
-        Vec::new()
-    }
-
-    fn exited(&mut self) -> BoxFuture<'_, String> {
-        pending().boxed()
-    }
-
-    fn stop(self: Box<Self>, _: Duration, _: CancellationToken) -> BoxFuture<'static, Stopped> {
-        at_once_ready(Stopped::said("was stopped for a restart")).boxed()
     }
 }
 

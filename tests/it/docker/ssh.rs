@@ -165,7 +165,7 @@ fn an_ssh_that_fails_fails_the_cell_with_what_it_said() {
     );
     check("no_docker", &host, "not found");
     lab.write("authorized", &lab.read("other_key.pub"));
-    check("refused", &host, "Permission denied (publickey)");
+    check("refused", &host, "Permission denied (publickey");
     lab.write("authorized", &authorized);
     lab.write("known", "");
     check("unknown", &host, "Host key verification failed");
