@@ -22,7 +22,6 @@ mod nvml;
 #[cfg(feature = "nvtx")]
 mod nvtx;
 mod plan_errors;
-mod podman;
 mod process;
 mod profile;
 mod real_stack;

@@ -21,6 +21,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, atomic::AtomicU64, mpsc},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -41,7 +42,7 @@ use self::{
 };
 use super::{
     engine::Engine,
-    keep,
+    keep::{self, Chunks},
     options::{ParentWatch, Setup, SimOptions},
     tokenizer::Vocabulary,
 };
@@ -280,6 +281,15 @@ async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> 
         offload.restore_redis(kept.await??);
     }
     Ok(engine)
+}
+
+/// Waits for the engine's thread, and leaves what its Redis tier held in the Redis at `keeper`.
+async fn end_engine(thread: JoinHandle<Chunks>, keeper: Option<String>) -> anyhow::Result<()> {
+    let joined = tokio::task::spawn_blocking(move || {
+        let chunks = thread.join().unwrap_or_default();
+        keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
+    });
+    joined.await.context("ending the engine")?
 }
 
 /// Completes when the process that started this one is gone.

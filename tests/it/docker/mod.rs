@@ -9,7 +9,7 @@ mod full_disks;
 mod matrix;
 mod proxy;
 mod pull;
-pub mod registry;
+mod registry;
 mod restart;
 mod secrets;
 mod ssh;

@@ -158,7 +158,7 @@ impl Drop for Registry {
 }
 
 /// A root with the program, in /usr/local/bin, and the libraries that it needs, and nothing else.
-pub fn program_root(folder: &Path, built: &str) -> PathBuf {
+fn program_root(folder: &Path, built: &str) -> PathBuf {
     let root = folder.join("program");
     let name = Path::new(built).file_name().unwrap();
     let program = root.join("usr/local/bin").join(name);
