@@ -261,18 +261,6 @@ impl SimServer {
     }
 }
 
-/// Waits for the engine's thread, and keeps what its Redis tier holds in the Redis at `keeper`.
-async fn end_engine(
-    thread: std::thread::JoinHandle<keep::Chunks>,
-    keeper: Option<String>,
-) -> anyhow::Result<()> {
-    let ending = tokio::task::spawn_blocking(move || {
-        let chunks = thread.join().unwrap_or_default();
-        keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
-    });
-    ending.await.context("ending the engine")?
-}
-
 /// An engine whose Redis tier holds what the Redis at `keeper` kept of an earlier process.
 async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> {
     let mut engine = Engine::new(setup.engine);
