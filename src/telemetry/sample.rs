@@ -213,6 +213,8 @@ pub struct Batch {
     pub late: bool,
     /// Whether it is read after a longer time than was set.
     pub slowed: bool,
+    /// Whether it is read at the edge of a phase, where a phase of any length has readings of everything.
+    pub at_edge: bool,
     /// Something that a reader should know.
     pub warnings: Vec<String>,
     made: (Duration, Instant),
@@ -226,6 +228,7 @@ impl Batch {
             at,
             late,
             slowed: false,
+            at_edge: false,
             warnings: Vec::new(),
             made: (at, Instant::now()),
             points: Vec::new(),

@@ -150,6 +150,7 @@ fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recor
         };
         let reading = turns.begin(recording.now(), in_turn, interval);
         batch.begin(reading.began, reading.late, reading.slowed);
+        batch.at_edge = !in_turn;
         let read = sampler.sample(&mut batch);
         if recording.now().saturating_sub(reading.began) > interval / 2 {
             batch.mark_late();

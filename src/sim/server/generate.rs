@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -14,7 +15,10 @@ use axum::{
     response::Response,
 };
 use futures::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Sleep, sleep},
+};
 
 use super::{
     answer::{Answer, Api, Shape},
@@ -34,6 +38,8 @@ use crate::{
 
 /// Tokens that a stream gets before `cut-stream` cuts it.
 const TOKENS_BEFORE_CUT: u32 = 3;
+/// Time between them and the cut.
+const PAUSE_BEFORE_CUT: Duration = Duration::from_millis(5);
 
 /// Answers a request.
 pub(super) async fn respond(
@@ -216,6 +222,7 @@ fn stream(
         ready,
         sent: 1,
         cut_after,
+        pause: None,
         end: End::Ahead,
     };
     let mut response = Response::new(Body::from_stream(events));
@@ -238,6 +245,8 @@ struct Events {
     ready: VecDeque<String>,
     sent: u32,
     cut_after: Option<u32>,
+    /// The time before the cut.
+    pause: Option<Pin<Box<Sleep>>>,
     end: End,
 }
 
@@ -251,6 +260,17 @@ impl Stream for Events {
                 return Poll::Ready(Some(Ok(event.into())));
             }
             if this.cut_after.is_some_and(|limit| this.sent >= limit) {
+                // What was written before leaves only while there is nothing more to write.
+                let pause = || Box::pin(sleep(PAUSE_BEFORE_CUT));
+                if this
+                    .pause
+                    .get_or_insert_with(pause)
+                    .as_mut()
+                    .poll(task)
+                    .is_pending()
+                {
+                    return Poll::Pending;
+                }
                 this.cut_after = None;
                 return Poll::Ready(Some(Err(io::Error::other("simulated fault: cut-stream"))));
             }

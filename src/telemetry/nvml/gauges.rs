@@ -45,7 +45,8 @@ impl Kind {
     }
 }
 
-/// What hardly ever changes is read once in so many readings: a minute, at the default rates.
+/// What hardly ever changes is read at the edges of phases, and once in so many readings: a minute,
+/// at the default rates.
 const SELDOM: [Call; 2] = [Call::Processes, Call::NvLinks];
 const SELDOM_EVERY: u64 = 60;
 /// Most time between two readings where the samplers have to be slowed: gauges can wait.
@@ -182,7 +183,7 @@ impl Sampler for GaugeSampler {
     }
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        let seldom = self.ticks.is_multiple_of(SELDOM_EVERY);
+        let seldom = batch.at_edge || self.ticks.is_multiple_of(SELDOM_EVERY);
         let mut calls = std::mem::take(&mut self.calls);
         for (call, failures) in &mut calls {
             let call = *call;

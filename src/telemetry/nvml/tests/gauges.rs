@@ -133,16 +133,17 @@ impl NvmlSource for Asked {
 }
 
 #[test]
-fn what_hardly_changes_is_asked_for_once_a_minute() {
+fn what_hardly_changes_is_asked_for_once_a_minute_and_at_edges() {
     let asked = Arc::<Mutex<BTreeMap<Call, u32>>>::default();
     let source = Box::new(Asked(Arc::clone(&asked)));
     let mut sampler = GaugeSampler::new(source, 0, Kind::State, Duration::from_secs(1));
     for tick in 0..120 {
         let mut batch = Batch::new(Duration::from_secs(tick), false);
+        batch.at_edge = tick == 100;
         sampler.sample(&mut batch).unwrap();
     }
     let asked = asked.lock().unwrap();
-    assert_eq!((asked[&Call::NvLinks], asked[&Call::Processes]), (2, 2));
+    assert_eq!((asked[&Call::NvLinks], asked[&Call::Processes]), (3, 3));
     assert_eq!((asked[&Call::Energy], asked[&Call::Memory]), (120, 120));
     assert!(!asked.contains_key(&Call::Power), "the other kind's");
 }
