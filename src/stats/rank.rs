@@ -1,5 +1,8 @@
 //! Whether two samples differ by more than their own scatter.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rand::seq::SliceRandom as _;
 
 use crate::stats::normal;
@@ -157,24 +160,13 @@ impl Ranks {
         } else {
             self.doubled[self.first..].iter().sum()
         };
-        let mut ranks = self.doubled.clone();
-        ranks.sort_unstable();
-        let largest: usize = ranks[ranks.len() - size..].iter().sum();
-        // ways[k][s]: the share of choices of k ranks among those seen that sum to s.
-        let mut ways = vec![vec![0.0_f64; largest + 1]; size + 1];
-        ways[0][0] = 1.0;
-        let mut reach = vec![0_usize; size + 1];
-        for (seen, rank) in ranks.iter().enumerate() {
-            for k in (1..=size.min(seen + 1)).rev() {
-                let (fewer, more) = ways.split_at_mut(k);
-                let (fewer, more) = (&fewer[k - 1], &mut more[0]);
-                for sum in 0..=reach[k - 1].min(largest - rank) {
-                    more[sum + rank] += fewer[sum];
-                }
-                reach[k] = reach[k].max((reach[k - 1] + rank).min(largest));
-            }
-        }
-        let counts = &ways[size];
+        let counts = if self.tie_term > 0.0 {
+            let mut ranks = self.doubled.clone();
+            ranks.sort_unstable();
+            ways(&ranks, size).into()
+        } else {
+            untied(size, self.doubled.len())
+        };
         let total: f64 = counts.iter().sum();
         let low: f64 = counts[..=of_smaller].iter().sum();
         let high: f64 = counts[of_smaller..].iter().sum();
@@ -202,6 +194,43 @@ impl Ranks {
         let distance = ((self.u() - n * m / 2.0).abs() - 0.5).max(0.0);
         normal::two_sided(distance / variance.sqrt())
     }
+}
+
+/// The distributions without ties that were counted already, by the number of ranks that are chosen
+/// and of all: a report asks for the same few again and again.
+static UNTIED: Mutex<BTreeMap<(usize, usize), Arc<[f64]>>> = Mutex::new(BTreeMap::new());
+
+/// [`ways`] of the ranks 2, 4, ... 2 `all`.
+fn untied(size: usize, all: usize) -> Arc<[f64]> {
+    let known = || UNTIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(counts) = known().get(&(size, all)) {
+        return Arc::clone(counts);
+    }
+    let ranks: Vec<usize> = (1..=all).map(|rank| 2 * rank).collect();
+    let counts: Arc<[f64]> = ways(&ranks, size).into();
+    known().insert((size, all), Arc::clone(&counts));
+    counts
+}
+
+/// In how many ways `size` of `ranks`, which are ascending, sum to 0, 1, 2, ...
+fn ways(ranks: &[usize], size: usize) -> Vec<f64> {
+    let largest: usize = ranks[ranks.len() - size..].iter().sum();
+    // ways[k][s]: choices of k ranks among those seen that sum to s.
+    let mut ways = vec![vec![0.0_f64; largest + 1]; size + 1];
+    ways[0][0] = 1.0;
+    let mut reach = vec![0_usize; size + 1];
+    for (seen, rank) in ranks.iter().enumerate() {
+        for k in (1..=size.min(seen + 1)).rev() {
+            let (fewer, more) = ways.split_at_mut(k);
+            let last = reach[k - 1].min(largest - rank);
+            let (fewer, more) = (&fewer[k - 1][..=last], &mut more[0][*rank..=rank + last]);
+            for (more, fewer) in more.iter_mut().zip(fewer) {
+                *more += fewer;
+            }
+            reach[k] = reach[k].max(last + rank);
+        }
+    }
+    ways.swap_remove(size)
 }
 
 /// The probability by the normal approximation alone.
