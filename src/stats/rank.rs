@@ -196,9 +196,12 @@ impl Ranks {
     }
 }
 
-/// The distributions without ties that were counted already, by the number of ranks that are chosen
-/// and of all: a report asks for the same few again and again.
-static UNTIED: Mutex<BTreeMap<(usize, usize), Arc<[f64]>>> = Mutex::new(BTreeMap::new());
+/// Distributions by the number of ranks that are chosen and of all.
+type Distributions = BTreeMap<(usize, usize), Arc<[f64]>>;
+
+/// The distributions without ties that were counted already: a report asks for the same few again and
+/// again.
+static UNTIED: Mutex<Distributions> = Mutex::new(BTreeMap::new());
 
 /// [`ways`] of the ranks 2, 4, ... 2 `all`.
 fn untied(size: usize, all: usize) -> Arc<[f64]> {
