@@ -40,14 +40,6 @@ impl Server for External {
         &self.endpoint
     }
 
-    fn lmcache_url(&self) -> Option<&str> {
-        None
-    }
-
-    fn processes(&self) -> Vec<(&'static str, u32)> {
-        Vec::new()
-    }
-
     fn exited(&mut self) -> BoxFuture<'_, String> {
         pending().boxed()
     }

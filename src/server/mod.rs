@@ -49,11 +49,15 @@ pub trait Server: Send {
     /// Where requests go, and the model to put in them.
     fn endpoint(&self) -> &Endpoint;
 
-    /// The admin address of the LMCache server beside it, in multi-process mode.
-    fn lmcache_url(&self) -> Option<&str>;
+    /// The admin address of the LMCache server beside it, in multi-process mode; absent without one.
+    fn lmcache_url(&self) -> Option<&str> {
+        None
+    }
 
     /// The processes that serve, by what they are; empty for an external one.
-    fn processes(&self) -> Vec<(&'static str, u32)>;
+    fn processes(&self) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
 
     /// What is known of its containers now; empty where it has none.
     fn containers(&self) -> Vec<ContainerFacts> {

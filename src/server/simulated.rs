@@ -104,10 +104,6 @@ impl Server for Simulated {
         &self.endpoint
     }
 
-    fn lmcache_url(&self) -> Option<&str> {
-        None
-    }
-
     fn processes(&self) -> Vec<(&'static str, u32)> {
         self.process
             .id()

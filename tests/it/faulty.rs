@@ -7,19 +7,9 @@ use std::process::{Command, Output};
 use crate::resume::{check_whole, prompts};
 use crate::support::{Ended, Lab, SimPlan};
 
-/// The library that makes files fail, compiled by the C compiler that builds labrun.
+/// The library that makes files fail.
 fn library(lab: &Lab) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faulty.c");
-    let library = lab.path("faulty.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(source)
-        .arg("-ldl")
-        .output()
-        .unwrap();
-    assert!(compiled.status.success(), "{compiled:?}");
-    library
+    lab.c_library("faulty.so", "faulty.c")
 }
 
 fn run(lab: &Lab, library: &Path, kind: &str, path: &str, at: u32) -> Output {

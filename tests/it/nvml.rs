@@ -1,22 +1,13 @@
 //! NVIDIA GPUs through a management library of the tests' own (`nvml/fake.c`), whose answers follow
 //! from the time.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use crate::support::{Ended, Lab};
 
 /// Watches the two GPUs of the fake library with `arguments`; what labrun printed, and its summary.
 fn watched(lab: &Lab, arguments: &[&str], env: &[(&str, &str)]) -> (Ended, Value) {
-    let library = lab.path("libnvidia-ml.so.1");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/nvml/fake.c");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([library.as_os_str(), source.as_ref()])
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
+    lab.c_library("libnvidia-ml.so.1", "nvml/fake.c");
     let mut command = lab.command(&["telemetry", "--out", "seen"]);
     command
         .args(arguments)

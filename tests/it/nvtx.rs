@@ -1,30 +1,17 @@
 //! What a profiler sees of labrun, through an NVTX injection library of the tests' own.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use serde_json::Value;
 
 use crate::support::{Ended, Lab, SimPlan, SimServer};
-
-/// The library, built into the test's folder.
-fn injection(lab: &Lab) -> PathBuf {
-    let library = lab.path("counts.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/nvtx/counts.c");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([library.as_os_str(), source.as_ref()])
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
-    library
-}
 
 /// Runs labrun with the library attached; returns what that counted.
 fn counted(lab: &Lab, arguments: &[&str]) -> Value {
     let mut command = lab.command(arguments);
     command
-        .env("NVTX_INJECTION64_PATH", injection(lab))
+        .env(
+            "NVTX_INJECTION64_PATH",
+            lab.c_library("counts.so", "nvtx/counts.c"),
+        )
         .env("NVTX_COUNTS", lab.path("counts.json"));
     Ended::of(&command.output().unwrap()).expect_code(0);
     let counts: Value = serde_json::from_str(&lab.read("counts.json")).unwrap();

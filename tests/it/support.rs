@@ -81,6 +81,23 @@ impl Lab {
         self.folder.path().join(name)
     }
 
+    /// The shared library `name` in the folder, from a C file of `tests/it`, by the C compiler that
+    /// builds labrun.
+    pub fn c_library(&self, name: &str, source: &str) -> PathBuf {
+        let library = self.path(name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/it")
+            .join(source);
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([&library, &source])
+            .arg("-ldl")
+            .output()
+            .expect("a C compiler");
+        assert!(built.status.success(), "{built:?}");
+        library
+    }
+
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -18,14 +18,6 @@ impl Server for Gone {
         &self.0
     }
 
-    fn lmcache_url(&self) -> Option<&str> {
-        None
-    }
-
-    fn processes(&self) -> Vec<(&'static str, u32)> {
-        Vec::new()
-    }
-
     fn exited(&mut self) -> BoxFuture<'_, String> {
         pending().boxed()
     }
