@@ -16,6 +16,14 @@ const DIVIDED: f64 = 0.8;
 const CREDIT: Duration = Duration::from_secs(1);
 /// Weight of the newest reading in the mean of what a reading costs.
 const NEWEST: f64 = 0.125;
+/// Most that one reading counts for in that mean, in means: one that was held up tells little of the
+/// next, and what costs more from now on has raised the mean after a few.
+const MOST_COUNTED: f64 = 8.0;
+/// Of the first readings, while caches and clocks are cold, the cheapest tells what the next costs.
+const COLD: u64 = 4;
+/// No gap is longer than this many intervals, unless readings cost so much on the mean: what one
+/// reading cost more than others is paid for by several gaps.
+const MOST_SKIPPED: f64 = 5.0;
 /// Readings in a row for which the budget must be too small before that is said.
 const PATIENCE: u32 = 20;
 
@@ -68,6 +76,7 @@ impl Budget {
             cost_s: 0.0,
             readings: 0,
             paid_s: now.as_secs_f64(),
+            longest_s: 0.0,
             short: 0,
         }
     }
@@ -123,6 +132,8 @@ pub struct Pace {
     readings: u64,
     /// Until when what was used is paid for, seconds on the recording's clock.
     paid_s: f64,
+    /// Longest gap to the next reading, seconds.
+    longest_s: f64,
     /// Readings in a row for which the budget was too small because of this sampler.
     short: u32,
 }
@@ -134,10 +145,13 @@ impl Pace {
         let cost_s = cpu.as_secs_f64();
         self.readings += 1;
         // The first reading opens files and finds its way: it tells nothing of the next.
-        self.cost_s = if self.readings <= 2 {
-            cost_s
-        } else {
-            self.cost_s + (cost_s - self.cost_s) * NEWEST
+        self.cost_s = match self.readings {
+            0..=2 => cost_s,
+            3..=COLD => self.cost_s.min(cost_s),
+            _ => {
+                let counted_s = cost_s.min(self.cost_s * MOST_COUNTED);
+                self.cost_s + (counted_s - self.cost_s) * NEWEST
+            }
         };
         let at = |every: Duration| self.cost_s / every.as_secs_f64().max(1e-6);
         let demand = Demand {
@@ -149,11 +163,18 @@ impl Pace {
         if self.readings == 1 {
             return;
         }
+        let share = share.max(1e-9);
+        let steady_s = if self.readings > COLD {
+            self.cost_s / share * 2.0
+        } else {
+            0.0
+        };
+        self.longest_s = (interval.as_secs_f64() * MOST_SKIPPED).max(steady_s);
         let now_s = now.as_secs_f64();
         let from_s = self.paid_s.max(now_s - CREDIT.as_secs_f64());
         // One reading that was held up is no reason to slow down for long.
         let most_s = now_s + longest.as_secs_f64();
-        self.paid_s = (from_s + cost_s / share.max(1e-9)).min(most_s);
+        self.paid_s = (from_s + cost_s / share).min(most_s);
     }
 
     /// The first tick at or after `planned` that is paid for, on the grid of `interval`, but no later
@@ -166,7 +187,8 @@ impl Pace {
     ) -> Duration {
         let ticks = |time_s: f64| time_s / interval.as_secs_f64().max(1e-6);
         // A tick that is paid for but for a rounding error is.
-        let wanted = (ticks(self.paid_s - planned.as_secs_f64()) - 1e-6).ceil();
+        let paid_s = self.paid_s.min(last.as_secs_f64() + self.longest_s);
+        let wanted = (ticks(paid_s - planned.as_secs_f64()) - 1e-6).ceil();
         let bearable = (last + longest).saturating_sub(planned);
         let most = (ticks(bearable.as_secs_f64()) + 1e-6).floor();
         let skipped = wanted.min(most).max(0.0) as u32;
@@ -259,6 +281,41 @@ mod tests {
         assert_eq!(pace.next(ms(100), ms(0), (ms(100), ms(5000))), ms(300));
         assert_eq!(pace.next(ms(100), ms(0), (ms(100), ms(250))), ms(200));
         assert_eq!(pace.next(ms(400), ms(300), (ms(100), ms(5000))), ms(400));
+    }
+
+    #[test]
+    fn readings_that_cost_more_at_first_or_once_leave_no_long_gaps() {
+        let ms = Duration::from_millis;
+        let us = Duration::from_micros;
+        let intervals = (ms(200), ms(5000));
+        let budget = Arc::new(Budget::new(1.0));
+        let mut all: Vec<Pace> = (0..6).map(|_| budget.join(ms(0))).collect();
+        let mut planned = vec![ms(0); all.len()];
+        let mut gaps = Vec::new();
+        for tick in 0..1000 {
+            let now = ms(tick * 20);
+            for (pace, planned) in all.iter_mut().zip(&mut planned) {
+                if *planned > now {
+                    continue;
+                }
+                // Six at 1 ms a second, but for the cold start, and one reading of 30 ms at 10 s.
+                let cost = us(match tick {
+                    0..=20 => 2000,
+                    500..=509 => 30_000,
+                    _ => 200,
+                });
+                pace.spend(now, cost, intervals.0, intervals.1);
+                let next = pace.next(now + intervals.0, now, intervals);
+                gaps.push((now, next.saturating_sub(now)));
+                *planned = next;
+            }
+        }
+        let longest = gaps.iter().map(|(_, gap)| *gap).max().unwrap();
+        assert_eq!(longest, ms(1000), "{gaps:?}");
+        let slowed = gaps.iter().filter(|(_, gap)| *gap > intervals.0);
+        assert!(slowed.clone().count() > 20);
+        let is_near = |at: Duration| at <= ms(4000) || (ms(10_000)..=ms(16_000)).contains(&at);
+        assert!(slowed.clone().all(|(at, _)| is_near(*at)), "{gaps:?}");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Copies a known number of bytes over PCIe, and compares what others saw with it.
+"""Copies a known number of bytes over PCIe or NVLink, and compares what others saw with it.
 
     pcie_copies.py copy --out copies.json [--gib 100] [--burst-gib 40]
     pcie_copies.py compare copies.json TELEMETRY_DIR [--dmon dmon.csv]
     pcie_copies.py work [--seconds 12]
     pcie_copies.py levels TELEMETRY_DIR SMI_CSV --begin-unix T --end-unix T
+    pcie_copies.py nvlink --out nvlink.json [--gib 200]
+    pcie_copies.py compare-nvlink nvlink.json TELEMETRY_DIR
 
-`copy` needs torch and a GPU. Each mode copies pinned memory of a known size again and again and
+`copy` needs torch and a GPU, `nvlink` two. Each mode copies pinned memory of a known size again and again and
 prints its exact bytes with begin and end on the monotonic clock, which `labrun telemetry` tells
 too. `compare` needs nothing but Python: it sums up `pcie_stats.csv` over each mode's time.
 """
@@ -119,6 +121,57 @@ def copy(args):
     text = json.dumps({"gpu": args.gpu, "modes": results}, indent=1)
     Path(args.out).write_text(text + "\n")
     print(text)
+
+
+def nvlink(args):
+    """Copies from GPU 0 to GPU 1, steadily and in bursts. Exits with 3 where they are not linked."""
+    import torch
+
+    if torch.cuda.device_count() < 2 or not torch.cuda.can_device_access_peer(0, 1):
+        print("no two GPUs that reach each other", file=sys.stderr)
+        sys.exit(3)
+    here = torch.empty(CHUNK, dtype=torch.uint8, device="cuda:0")
+    there = torch.empty(CHUNK, dtype=torch.uint8, device="cuda:1")
+    there.copy_(here)
+    torch.cuda.synchronize(0)
+    time.sleep(2.0)
+    moved, begin = 0, time.monotonic()
+    while moved < args.gib * 2**30:
+        # Bursts of 50 ms in the second half.
+        until = time.monotonic() + BURST_S
+        while time.monotonic() < until:
+            there.copy_(here, non_blocking=True)
+            moved += CHUNK
+            torch.cuda.synchronize(0)
+        if moved > args.gib * 2**29:
+            time.sleep(PAUSE_S)
+    seconds = time.monotonic() - begin
+    text = json.dumps({"bytes": moved + CHUNK, "seconds": seconds})
+    Path(args.out).write_text(text + "\n")
+    print(f"NVLink 0 to 1: {moved / 1e9:.2f} GB in {seconds:.2f} s", file=sys.stderr)
+
+
+def compare_nvlink(args):
+    """Compares with the totals of a `labrun telemetry` that ran around all of `nvlink`."""
+    true = json.loads(Path(args.copies).read_text())["bytes"]
+    metrics = json.loads((Path(args.telemetry) / "summary.json").read_text())["metrics"]
+    wrong = 0
+    for gpu, way in (("0", "tx"), ("1", "rx"), ("0", "rx"), ("1", "tx")):
+        for method in ("counters", "gpm"):
+            totals = [m["total"] for m in metrics
+                      if m["metric"] == f"nvlink_{way}_{method}" and m["device"] == gpu]
+            if not totals:
+                print(f"GPU {gpu} {way} by {method}: not told")
+                wrong += method == "counters"
+                continue
+            used = (gpu, way) in (("0", "tx"), ("1", "rx"))
+            off = (totals[0] / true - 1) * 100 if used else totals[0] / true * 100
+            # What comes back over the link is acknowledgements.
+            out = method == "counters" and abs(off) > 5.0
+            wrong += out
+            print(f"GPU {gpu} {way} by {method:8} true {true * used / 1e9:8.2f} GB "
+                  f"seen {totals[0] / 1e9:8.2f} GB {off:+.2f} %{' OUT' if out else ''}")
+    return 1 if wrong else 0
 
 
 def seen_bytes(rows, gpu, method, column, begin, end):
@@ -288,8 +341,15 @@ def main():
     four.add_argument("--begin-unix", type=float, required=True)
     four.add_argument("--end-unix", type=float, required=True)
     four.add_argument("--out")
+    five = commands.add_parser("nvlink")
+    five.add_argument("--out", required=True)
+    five.add_argument("--gib", type=float, default=200.0)
+    six = commands.add_parser("compare-nvlink")
+    six.add_argument("copies")
+    six.add_argument("telemetry")
     args = parser.parse_args()
-    do = {"copy": copy, "compare": compare, "work": work, "levels": levels}
+    do = {"copy": copy, "compare": compare, "work": work, "levels": levels,
+          "nvlink": nvlink, "compare-nvlink": compare_nvlink}
     sys.exit(do[args.command](args))
 
 
