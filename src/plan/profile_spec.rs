@@ -50,7 +50,7 @@ impl Default for ProfileSpec {
         Self {
             nsys: true,
             profiler: Profiler::Cuda,
-            trace: ["cuda", "nvtx", "osrt"].map(str::to_owned).into(),
+            trace: ["cuda", "nvtx"].map(str::to_owned).into(),
             nsys_args: Vec::new(),
             layerwise_nvtx: false,
         }

@@ -208,7 +208,9 @@ impl Measuring<'_> {
             .await
             .map_err(Failure::of(Phase::Load))?;
         if died.is_none() {
-            profiled.close(&self.session.control, kept.warnings).await;
+            let stop = &self.scope.stop.polite;
+            let control = &self.session.control;
+            profiled.close(control, stop, kept.warnings).await;
         }
         Ok((started, load, died))
     }

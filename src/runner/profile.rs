@@ -1,5 +1,8 @@
 //! The profilers of `[profile]`, started and stopped around a measured window.
 
+use anyhow::anyhow;
+use tokio_util::sync::CancellationToken;
+
 use crate::matrix::Cell;
 use crate::server::control::Control;
 
@@ -30,11 +33,22 @@ impl Window {
         }
     }
 
-    /// Stops it, which writes the report.
-    pub async fn close(self, control: &Control, warnings: &mut Vec<String>) {
-        if self.started
-            && let Err(error) = control.profiler("stop_profile").await
-        {
+    /// Stops it, which writes the report: that may take minutes, for which nobody waits any more who
+    /// told labrun to `stop`.
+    pub async fn close(
+        self,
+        control: &Control,
+        stop: &CancellationToken,
+        warnings: &mut Vec<String>,
+    ) {
+        if !self.started {
+            return;
+        }
+        let written = tokio::select! {
+            written = control.profiler("stop_profile") => written,
+            () = stop.cancelled() => Err(anyhow!("labrun was told to stop before it was written")),
+        };
+        if let Err(error) = written {
             warnings.push(format!("the profile may be incomplete: {error:#}"));
         }
     }

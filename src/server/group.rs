@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,6 +17,9 @@ use super::leftovers::{self, Mark};
 
 /// Longest wait for killed processes to be gone; one in an uninterruptible read takes its time.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Distinguishes the groups that this labrun started.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
 /// How a server ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct ProcessGroup {
     name: &'static str,
     child: Child,
     group: Option<Pid>,
+    /// What all its processes carry in their environment, also those that left the group.
+    carried: String,
     /// Held open where it is piped: a child that watches it ends when labrun does. (Waiting for
     /// a child would close it.)
     _stdin: Option<ChildStdin>,
@@ -68,9 +74,12 @@ impl ProcessGroup {
             .get_program()
             .to_string_lossy()
             .into_owned();
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let carried = format!("{}-{number}", mark.owner);
         let mut child = command
             .process_group(0)
             .envs(mark.environment())
+            .env(leftovers::GROUP, &carried)
             .stdout(Stdio::from(file.try_clone()?))
             .stderr(Stdio::from(file))
             .kill_on_drop(true)
@@ -82,6 +91,7 @@ impl ProcessGroup {
             _stdin: child.stdin.take(),
             child,
             group,
+            carried,
         })
     }
 
@@ -107,6 +117,7 @@ impl ProcessGroup {
             () = tokio::time::sleep(grace) => None,
             () = at_once.cancelled() => None,
         };
+        let ended_politely = ended.is_some();
         let said = match ended {
             Some(Ok(status)) => said(status),
             Some(Err(error)) => format!("could not be waited for: {error}"),
@@ -121,8 +132,17 @@ impl ProcessGroup {
         // What the leader left behind in its group (vLLM's engine, its workers) goes too.
         self.signal(Signal::KILL);
         self.wait_until_empty().await;
+        self.end_those_who_left(ended_politely).await;
         self.group = None;
         Stopped::said(said)
+    }
+
+    /// Ends what left the group: a profiler puts the server into a session of its own.
+    async fn end_those_who_left(&self, politely: bool) {
+        let carried = self.carried.clone();
+        let end = move || leftovers::end_carriers(&carried, politely, GONE_LIMIT);
+        // It fails only where the runtime ends: then Drop kills what is left.
+        let _ended = tokio::task::spawn_blocking(end).await;
     }
 
     /// Killed processes take a moment to be gone: until then they hold ports and GPU memory.
@@ -146,7 +166,10 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     /// The backstop for a panic or a cancelled task: nothing of the group survives.
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        if self.group.is_some() {
+            self.signal(Signal::KILL);
+            leftovers::kill_carriers(&self.carried);
+        }
     }
 }
 
@@ -201,6 +224,35 @@ mod tests {
             .await;
         assert!(stopped.how.starts_with("killed"), "{stopped:?}");
         assert!(!alive(&child), "the child of the group survived");
+    }
+
+    #[tokio::test]
+    async fn what_left_the_group_ends_with_it_on_every_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = Mark::of_this_process("t");
+        // As nsys does: the server in a session of its own, which a signal to the group misses.
+        let script = "setsid sh -c 'echo $$; exec sleep 100' & wait";
+        for path in ["stop", "at once", "drop"] {
+            let log = dir.path().join(path);
+            let group = ProcessGroup::start("test", shell(script), &log, &mark).unwrap();
+            let left = first_line(&log).await;
+            let at_once = CancellationToken::new();
+            match path {
+                "stop" => drop(group.stop(Duration::from_secs(60), at_once).await),
+                "at once" => {
+                    at_once.cancel();
+                    drop(group.stop(Duration::from_secs(60), at_once).await);
+                }
+                _ => {
+                    drop(group);
+                    let began = std::time::Instant::now();
+                    while alive(&left) && began.elapsed() < Duration::from_secs(10) {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+            assert!(!alive(&left), "{path}");
+        }
     }
 
     #[tokio::test]

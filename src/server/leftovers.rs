@@ -23,6 +23,8 @@ pub struct Mark {
 
 const RUN: &str = "LABRUN_RUN";
 const OWNER: &str = "LABRUN_OWNER";
+/// What all processes of one started command carry besides.
+pub const GROUP: &str = "LABRUN_GROUP";
 /// What the names of shared memory begin with.
 const SHARED_MEMORY: &str = "labrun_";
 /// What the names of scratch folders begin with.
@@ -98,17 +100,9 @@ pub fn find(scratch: &Path) -> Result<Vec<Leftover>> {
 }
 
 fn processes() -> Result<Vec<Leftover>> {
+    let entries = fs::read_dir("/proc").context("reading /proc")?;
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("reading /proc")? {
-        let Ok(entry) = entry else { continue };
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // Processes that end meanwhile, and those of other users, cannot be read: not ours.
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
-            continue;
-        };
+    for (pid, environment) in environments(entries) {
         let (Some(run), Some(owner)) = (value(&environment, RUN), value(&environment, OWNER))
         else {
             continue;
@@ -120,6 +114,47 @@ fn processes() -> Result<Vec<Leftover>> {
     }
     found.sort_by_key(|(pid, _)| *pid);
     Ok(found.into_iter().map(|(_, left)| left).collect())
+}
+
+/// Every process whose environment can be read. Those that end meanwhile, and those of other users,
+/// cannot: they are not ours.
+fn environments(entries: fs::ReadDir) -> impl Iterator<Item = (u32, Vec<u8>)> {
+    entries.flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, fs::read(format!("/proc/{pid}/environ")).ok()?))
+    })
+}
+
+/// Living processes that carry `group` ([`GROUP`]), wherever they went: a profiler starts its agent
+/// and the server in sessions of their own.
+fn carriers(group: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    environments(entries)
+        .filter(|(_, environment)| value(environment, GROUP).as_deref() == Some(group))
+        .map(|(pid, _)| pid)
+        .filter(|pid| start_time(*pid).is_some())
+        .collect()
+}
+
+/// Kills at once every process that carries `group`.
+pub fn kill_carriers(group: &str) {
+    signal(&carriers(group), Signal::KILL);
+}
+
+/// Ends every process that carries `group`, politely for a moment where it is `polite`; one that is
+/// killed may take as long as `limit` to be gone.
+pub fn end_carriers(group: &str, polite: bool, limit: Duration) {
+    let pids = carriers(group);
+    if polite && !pids.is_empty() {
+        signal(&pids, Signal::TERM);
+        wait_for_end(&pids, POLITE);
+    }
+    // Also what was started meanwhile.
+    let pids = carriers(group);
+    signal(&pids, Signal::KILL);
+    wait_for_end(&pids, limit);
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<Leftover> {
@@ -150,21 +185,9 @@ pub fn remove(found: &[Leftover]) {
             Leftover::Files(_) => None,
         })
         .collect();
-    let signal_all = |signal| {
-        for pid in pids
-            .iter()
-            .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
-        {
-            // One that is gone by now is what is wanted.
-            let _gone = kill_process(pid, signal);
-        }
-    };
-    signal_all(Signal::TERM);
-    let began = Instant::now();
-    while began.elapsed() < POLITE && pids.iter().any(|pid| start_time(*pid).is_some()) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    signal_all(Signal::KILL);
+    signal(&pids, Signal::TERM);
+    wait_for_end(&pids, POLITE);
+    signal(&pids, Signal::KILL);
     for left in found {
         if let Leftover::Files(path) = left {
             let _gone = if path.is_dir() {
@@ -173,6 +196,23 @@ pub fn remove(found: &[Leftover]) {
                 fs::remove_file(path)
             };
         }
+    }
+}
+
+fn signal(pids: &[u32], signal: Signal) {
+    for pid in pids
+        .iter()
+        .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+    {
+        // One that is gone by now is what is wanted.
+        let _gone = kill_process(pid, signal);
+    }
+}
+
+fn wait_for_end(pids: &[u32], limit: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < limit && pids.iter().any(|pid| start_time(*pid).is_some()) {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -10,6 +10,18 @@ use crate::plan::profile_spec::{ProfileSpec, Profiler};
 /// Nsight Systems' program.
 pub const NSYS: &str = "nsys";
 
+/// How `nsys profile` is called, unless the plan's own arguments say otherwise.
+const DEFAULTS: [&str; 7] = [
+    "--trace-fork-before-exec=true",
+    "--cuda-graph-trace=node",
+    "--capture-range=cudaProfilerApi",
+    "--capture-range-end=repeat",
+    // Backtraces of every thread of vLLM: gigabytes and minutes of writing for seconds of load.
+    "--sample=none",
+    "--cpuctxsw=none",
+    "--force-overwrite=true",
+];
+
 /// Name of the folder of reports in a run's folder.
 const REPORTS: &str = "profiles";
 
@@ -55,17 +67,9 @@ pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<O
     if !profile.nsys {
         return line;
     }
-    let mut wrapped: Vec<OsString> = [
-        NSYS,
-        "profile",
-        "--trace-fork-before-exec=true",
-        "--cuda-graph-trace=node",
-        "--capture-range=cudaProfilerApi",
-        "--capture-range-end=repeat",
-        "--force-overwrite=true",
-    ]
-    .map(OsString::from)
-    .into();
+    let mut wrapped: Vec<OsString> = [NSYS, "profile"].map(OsString::from).into();
+    let kept = DEFAULTS.iter().filter(|option| !is_given(profile, option));
+    wrapped.extend(kept.map(OsString::from));
     wrapped.push(format!("--trace={}", profile.trace.join(",")).into());
     let mut output = OsString::from("--output=");
     output.push(reports);
@@ -73,6 +77,15 @@ pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<O
     wrapped.extend(profile.nsys_args.iter().map(OsString::from));
     wrapped.extend(line);
     wrapped
+}
+
+/// Whether the plan gives `option` itself: nsys refuses one that is there twice.
+fn is_given(profile: &ProfileSpec, option: &str) -> bool {
+    let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+    profile
+        .nsys_args
+        .iter()
+        .any(|own| name(own) == name(option))
 }
 
 #[cfg(test)]
@@ -92,8 +105,8 @@ mod tests {
         assert_eq!(
             text.join(" "),
             "nsys profile --trace-fork-before-exec=true --cuda-graph-trace=node \
-             --capture-range=cudaProfilerApi --capture-range-end=repeat --force-overwrite=true \
-             --trace=cuda,nvtx,osrt --output=/r/run/profiles/server-2 --gpu-metrics-devices=all \
+             --capture-range=cudaProfilerApi --capture-range-end=repeat --sample=none \
+             --cpuctxsw=none --force-overwrite=true --trace=cuda,nvtx --output=/r/run/profiles/server-2 --gpu-metrics-devices=all \
              vllm serve"
         );
         assert_eq!(
@@ -104,6 +117,22 @@ mod tests {
                 "--enable-layerwise-nvtx-tracing"
             ]
         );
+    }
+
+    #[test]
+    fn what_the_plan_gives_itself_is_not_given_twice() {
+        let profile = ProfileSpec {
+            nsys_args: ["--sample=process-tree", "--cuda-graph-trace", "graph"]
+                .map(str::to_owned)
+                .into(),
+            ..ProfileSpec::default()
+        };
+        let line = wrap(&profile, vec!["vllm".into()], Path::new("/x"));
+        let text: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+        let text = text.join(" ");
+        assert_eq!(text.matches("--sample").count(), 1, "{text}");
+        assert_eq!(text.matches("--cuda-graph-trace").count(), 1, "{text}");
+        assert!(text.contains("--cpuctxsw=none"), "{text}");
     }
 
     #[test]

@@ -71,8 +71,8 @@ fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_told() {
     let reports = lab.path("out/profiles/server-1");
     let nsys = format!(
         "nsys: profile --trace-fork-before-exec=true --cuda-graph-trace=node \
-         --capture-range=cudaProfilerApi --capture-range-end=repeat --force-overwrite=true \
-         --trace=cuda,nvtx --output={} bin/vllm serve m",
+         --capture-range=cudaProfilerApi --capture-range-end=repeat --sample=none --cpuctxsw=none \
+         --force-overwrite=true --trace=cuda,nvtx --output={} bin/vllm serve m",
         reports.display()
     );
     assert!(calls.contains(&nsys), "{calls}");
