@@ -61,6 +61,23 @@ fn gpus_tell_what_their_library_answers_and_what_it_does_not() {
 }
 
 #[test]
+fn several_gpus_use_gpm_one_after_the_other() {
+    let lab = Lab::new();
+    let gpm = [
+        ("FAKE_NVML_GPM", "1"),
+        ("LABRUN_TELEMETRY__BUDGET_PERCENT", "0"),
+        ("LABRUN_TELEMETRY__INTERVAL_MS", "20"),
+    ];
+    let (_, summary) = watched(&lab, &["--seconds", "2"], &gpm);
+    for gpu in ["0", "1"] {
+        assert_mean(&summary, gpu, "pcie_rx_gpm", 5000.0 * 1_048_576.0);
+        assert_mean(&summary, gpu, "pcie_tx_gpm", 1000.0 * 1_048_576.0);
+        let row = row(&summary, gpu, "pcie_rx_gpm");
+        assert!(row["samples"].as_u64().unwrap() > 5, "{row}");
+    }
+}
+
+#[test]
 fn the_gpus_that_are_asked_for_are_watched() {
     let lab = Lab::new();
     let (_, summary) = watched(&lab, &["--seconds", "0.5", "--gpu", "1"], &[]);

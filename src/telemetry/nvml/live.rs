@@ -1,6 +1,6 @@
 //! The NVIDIA management library of this machine, loaded when it is first asked for.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use nvml_wrapper::enum_wrappers::device::{Clock, PcieUtilCounter, TemperatureSensor};
@@ -154,6 +154,12 @@ impl Live {
         })
     }
 
+    /// Compares a new GPM sample with the one before.
+    fn gpm(&mut self) -> Result<Reading, NvmlError> {
+        let _alone = gpm_alone();
+        self.gpm_sampled()
+    }
+
     fn counters(&self) -> Result<Reading, NvmlError> {
         let wanted = [(fields::PCIE_TX_BYTES, 0), (fields::PCIE_RX_BYTES, 0)];
         let mut values = fields::read(&self.device, &wanted)?.into_iter();
@@ -162,9 +168,8 @@ impl Live {
         Ok(Reading::Counters { tx, rx })
     }
 
-    /// Compares a new sample with the one before. One that cannot be compared is dropped, so that
-    /// the next reading covers its time too.
-    fn gpm(&mut self) -> Result<Reading, NvmlError> {
+    /// A sample that cannot be compared is dropped, so that the next reading covers its time too.
+    fn gpm_sampled(&mut self) -> Result<Reading, NvmlError> {
         if self.before.is_none() && !self.device.gpm_support()? {
             return Err(NvmlError::NotSupported);
         }
@@ -205,6 +210,20 @@ impl Live {
         self.before = Some((sample, at_s));
         Ok(reading)
     }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _alone = gpm_alone();
+        self.before = None;
+    }
+}
+
+/// Keeps other threads from GPM until it is dropped. Two samplers in it at once, each with a GPU and
+/// samples of its own, broke off the process in `nvmlGpmMetricsGet` (driver 580.159, two H200).
+fn gpm_alone() -> MutexGuard<'static, ()> {
+    static GPM: Mutex<()> = Mutex::new(());
+    GPM.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl NvmlSource for Live {

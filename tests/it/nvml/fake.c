@@ -5,8 +5,10 @@
  *
  *   FAKE_NVML_BURN_US  CPU time that every call takes
  *   FAKE_NVML_LOST_MS  after so long GPU 1 is lost
+ *   FAKE_NVML_GPM      GPM is there; as the real one, it bears one thread at a time
  *
- * GPM, clocks and throttle reasons are not in it, as in an old driver. */
+ * Clocks and throttle reasons are not in it, as in an old driver. */
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,4 +166,60 @@ int nvmlDeviceGetFieldValues(device *gpu, int count, field_value *values) {
         }
     }
     return answer(gpu);
+}
+
+typedef struct {
+    unsigned version, supported;
+} gpm_support;
+
+typedef struct {
+    unsigned version, count;
+    void *samples[2];
+    struct {
+        unsigned id;
+        int result;
+        double value;
+        char *names[3];
+    } metrics[210];
+} gpm_metrics;
+
+/* Ends the process where two threads are in GPM at once. */
+static void gpm_alone(void) {
+    static atomic_int inside;
+    struct timespec pause = {0, 3000000};
+    if (atomic_fetch_add(&inside, 1)) abort();
+    nanosleep(&pause, NULL);
+    atomic_fetch_sub(&inside, 1);
+}
+
+int nvmlGpmQueryDeviceSupport(device *gpu, gpm_support *support) {
+    support->supported = getenv("FAKE_NVML_GPM") != NULL;
+    return answer(gpu);
+}
+
+int nvmlGpmSampleAlloc(void **sample) {
+    *sample = malloc(8);
+    return OK;
+}
+
+int nvmlGpmSampleFree(void *sample) {
+    gpm_alone();
+    free(sample);
+    return OK;
+}
+
+int nvmlGpmSampleGet(device *gpu, void *sample) {
+    gpm_alone();
+    *(uint64_t *)sample = passed_ns();
+    return answer(gpu);
+}
+
+int nvmlGpmMetricsGet(gpm_metrics *get) {
+    gpm_alone();
+    for (unsigned i = 0; i < get->count; i++) { /* MiB/s out of the GPU and into it */
+        unsigned id = get->metrics[i].id;
+        get->metrics[i].result = id == 20 || id == 21 ? OK : NOT_SUPPORTED;
+        get->metrics[i].value = id == 20 ? 1000 : 5000;
+    }
+    return OK;
 }
