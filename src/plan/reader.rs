@@ -234,7 +234,12 @@ impl<'t> TableReader<'t> {
     /// Reports every key that was never asked for, with the nearest valid one.
     pub fn finish(&self) {
         let asked = self.asked.borrow();
-        let valid: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let mut valid: Vec<&str> = Vec::new();
+        for key in asked.iter() {
+            if !valid.contains(&key.as_str()) {
+                valid.push(key);
+            }
+        }
         for key in self.keys() {
             if !valid.contains(&key.value.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.value, self.title());

@@ -144,6 +144,8 @@ struct Sizes {
     shared_tokens: u32,
     /// Tokens of all documents.
     set_tokens: f64,
+    /// Tokens of all questions and answers of a pass.
+    own_tokens: f64,
 }
 
 fn sizes(cell: &Cell) -> Option<Sizes> {
@@ -174,6 +176,8 @@ fn sizes(cell: &Cell) -> Option<Sizes> {
     Some(Sizes {
         shared_tokens,
         set_tokens: f64::from(documents) * f64::from(shared_tokens),
+        own_tokens: f64::from(requests)
+            * f64::from(prompt_len - shared_tokens + cell.coordinates.gen_len.get()),
     })
 }
 
@@ -300,10 +304,18 @@ fn tier(
     let (Some(bytes), Some((name, capacity))) = (bytes, capacity_bytes(cell)) else {
         return;
     };
-    let set = bytes * sizes.set_tokens;
+    // vLLM's own offloading keeps every block; LMCache's chunks are longer than most questions.
+    let (what, tokens) = match cell.tier.kind {
+        TierKind::Native => (
+            "the documents, questions and answers",
+            sizes.set_tokens + sizes.own_tokens,
+        ),
+        _ => ("the documents", sizes.set_tokens),
+    };
+    let set = bytes * tokens;
     if set > capacity {
         let said = format!(
-            "{place}: the documents are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
+            "{place}: {what} are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
              what is evicted is computed again, and the state `tier` will not be valid",
             set / GIB,
             capacity / GIB

@@ -18,6 +18,7 @@ mod faults;
 mod faulty;
 mod layering;
 mod limits;
+mod nsys;
 mod nvml;
 #[cfg(feature = "nvtx")]
 mod nvtx;

@@ -46,16 +46,26 @@ exec "$LABRUN" sim --model m --port "$2"
 
 fn lab() -> Lab {
     let lab = Lab::new();
-    for (name, script) in [("nsys", NSYS), ("vllm", VLLM)] {
-        let path = lab.write(&format!("bin/{name}"), script);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
-    lab.write("plan.toml", PLAN);
+    write_program(&lab, "nsys", NSYS);
+    write_plan(&lab, 2);
     lab
 }
 
-const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
+fn write_program(lab: &Lab, name: &str, script: &str) {
+    let path = lab.write(&format!("bin/{name}"), script);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A plan for a server under `nsys` with so many requests a pass, and the stand-in for vLLM.
+pub fn write_plan(lab: &Lab, requests: u32) {
+    write_program(lab, "vllm", VLLM);
+    lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
+    let plan = PLAN.replace("requests = 2", &format!("requests = {requests}"));
+    lab.write("plan.toml", &plan);
+}
+
+/// What runs it.
+pub const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
 
 #[test]
 fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_told() {

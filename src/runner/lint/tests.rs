@@ -74,6 +74,22 @@ fn a_working_set_that_does_not_fit_is_told_for_gpu_and_tier() {
 }
 
 #[test]
+fn a_native_tier_holds_questions_and_answers_too() {
+    // 9680 tokens of documents, and 10 * (32 + 4) of questions and answers.
+    let native = |gib: f64| {
+        let tier = format!("[tier.native]\nmax_local_cpu_size = {gib}\n[server]");
+        let changes = [("\"cpu\"", "\"native\""), ("[server]", tier.as_str())];
+        said(&changes, Severity::Problem)
+    };
+    let problems = native(1.2);
+    assert!(
+        problems.contains("the documents, questions and answers are 1.2 GiB of KV"),
+        "{problems}"
+    );
+    assert_eq!(native(1.24), "");
+}
+
+#[test]
 fn a_redis_value_and_a_staging_buffer_have_limits() {
     let tier = "[tier.redis]\nchunk_size = 8192\nmax_local_cpu_size = 0.5\n[server]";
     let changes = [
