@@ -1,6 +1,6 @@
 //! What samplers make: points of named series, all on one clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -92,6 +92,14 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
+/// How often a sampler read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Readings {
+    all: u64,
+    /// Those that were put off to stay within the budget.
+    slowed: u64,
+}
+
 /// Most points of one series that are kept: a day at 20 ms. What comes after is not kept.
 const POINT_LIMIT: usize = 24 * 3600 * 50;
 
@@ -102,7 +110,7 @@ pub struct Recording {
     epoch: Instant,
     series: Mutex<BTreeMap<SeriesKey, Series>>,
     warnings: Mutex<Vec<String>>,
-    slowed: Mutex<BTreeSet<&'static str>>,
+    readings: Mutex<BTreeMap<&'static str, Readings>>,
     cpu_nanos: AtomicU64,
     budget: Arc<Budget>,
 }
@@ -120,7 +128,7 @@ impl Recording {
             epoch,
             series: Mutex::default(),
             warnings: Mutex::default(),
-            slowed: Mutex::default(),
+            readings: Mutex::default(),
             cpu_nanos: AtomicU64::new(0),
             budget: Arc::new(Budget::new(budget_percent)),
         }
@@ -163,14 +171,25 @@ impl Recording {
         held(&self.warnings).clone()
     }
 
-    /// Notes that the sampler `name` was slowed to stay within the budget.
-    pub(super) fn slow(&self, name: &'static str) {
-        held(&self.slowed).insert(name);
+    /// Notes a reading of the sampler `name`, and whether it was put off to stay within the budget.
+    pub(super) fn note_reading(&self, name: &'static str, slowed: bool) {
+        let mut readings = held(&self.readings);
+        let of = readings.entry(name).or_default();
+        of.all += 1;
+        of.slowed += u64::from(slowed);
     }
 
-    /// The samplers that were slowed, by name.
-    pub fn slowed(&self) -> Vec<&'static str> {
-        held(&self.slowed).iter().copied().collect()
+    /// The samplers that were slowed so much that a reader should know, with the share of their
+    /// readings that were put off. A few at its start are no news: their points are marked.
+    pub fn slowed(&self) -> Vec<String> {
+        held(&self.readings)
+            .iter()
+            .filter(|(_, of)| of.slowed >= 3 && of.slowed * 20 >= of.all)
+            .map(|(name, of)| {
+                let percent = of.slowed as f64 / of.all as f64 * 100.0;
+                format!("{name} ({percent:.0} % of its readings)")
+            })
+            .collect()
     }
 
     /// Adds CPU time that a sampler thread used.
@@ -358,6 +377,18 @@ mod tests {
         assert_eq!(growth.of(ms(1500), 20.0), Some((20.0, ms(500))));
         assert_eq!(growth.of(ms(1505), 30.0), None, "a moment passed");
         assert_eq!(growth.of(ms(2500), 40.0), Some((20.0, ms(1000))));
+    }
+
+    #[test]
+    fn only_who_was_slowed_much_is_told() {
+        let recording = Recording::new(Instant::now());
+        for turn in 0..100 {
+            recording.note_reading("often", turn % 10 == 0);
+            recording.note_reading("at its start", turn < 4);
+            recording.note_reading("never", false);
+        }
+        recording.note_reading("short", true);
+        assert_eq!(recording.slowed(), ["often (10 % of its readings)"]);
     }
 
     #[test]

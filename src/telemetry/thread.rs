@@ -159,9 +159,7 @@ fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recor
             recording.warn(warning);
         }
         recording.add(&mut batch);
-        if reading.slowed {
-            recording.slow(name);
-        }
+        recording.note_reading(name, reading.slowed);
         let spent = thread_cpu();
         let cpu = spent.saturating_sub(used);
         recording.add_cpu(cpu);
