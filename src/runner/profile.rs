@@ -53,3 +53,35 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::control::Endpoint;
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_does_not_wait_for_a_profile() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        // It takes a connection and never answers, as vLLM while nsys writes.
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
+        let (stop, mut warnings) = (CancellationToken::new(), Vec::new());
+        let close = Window { started: true }.close(&control, &stop, &mut warnings);
+        let told = async {
+            let _peer = listener.accept().await.unwrap();
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = close => {}
+            () = told => unreachable!("it waits for ever"),
+        }
+        assert_eq!(
+            warnings,
+            ["the profile may be incomplete: labrun was told to stop before it was written"]
+        );
+    }
+}
