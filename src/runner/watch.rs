@@ -33,7 +33,7 @@ impl Said {
 pub struct PassTelemetry {
     /// Every series over the pass.
     pub summaries: Vec<Summary>,
-    /// CPU time of the samplers, percent of one core; absent where nothing was watched.
+    /// CPU time of the samplers beside the load, percent of one core; absent where nothing was watched.
     pub cpu_share_percent: Option<f64>,
     /// What held the pass back; absent where nothing was watched.
     pub bottleneck: Option<Bottleneck>,
@@ -108,6 +108,8 @@ impl Watch {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
             return PassTelemetry::default();
         };
+        // What the samplers used beside the load: the readings of the edge come when it is over.
+        let used = telemetry.cpu().saturating_sub(began.cpu);
         let edge = telemetry.edge();
         // The readings of the edge come a moment after it, and all up to them is the pass's.
         let to = telemetry.settle_all(edge).await;
@@ -120,12 +122,11 @@ impl Watch {
             to: edge,
         };
         let summaries = telemetry.summaries(window, core);
-        let used = telemetry.cpu().saturating_sub(began.cpu);
         let client = load.audit.client_bound.as_deref();
         let bottleneck = bottleneck::of_pass(&summaries, client, telemetry.tier_disk());
         PassTelemetry {
             cpu_share_percent: Some(
-                used.as_secs_f64() / window.seconds().max(f64::MIN_POSITIVE) * 100.0,
+                used.as_secs_f64() / core.seconds().max(f64::MIN_POSITIVE) * 100.0,
             ),
             bottleneck: Some(bottleneck),
             summaries,
