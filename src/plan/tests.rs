@@ -147,13 +147,6 @@ fn bad_values_name_the_key_and_what_to_do() {
             "8:11 axis `gen_len` must be an array | found the integer 8",
         ),
         (
-            "repeats = 2",
-            "ready_timeout_s = 9",
-            "13:1 unknown key `ready_timeout_s` in [run] | valid: `requests`, `time_limit_s`, \
-             `cell_time_limit_s`, `cooldown_below_c`, `cooldown_limit_s`, `aa`, `auto`, `repeats`, \
-             `states`, `order`, `reuse`, `seed`, `warmup`, `canaries`, `controls`",
-        ),
-        (
             "launcher = \"sim\"",
             "launcher = \"simm\"",
             "20:12 `launcher` in [server] is `simm` | did you mean `sim`?",
@@ -201,6 +194,16 @@ fn bad_values_name_the_key_and_what_to_do() {
     ] {
         assert_eq!(problem_of(from, to), expected);
     }
+}
+
+#[test]
+fn the_keys_that_there_are_are_named_once_each() {
+    assert_eq!(
+        problem_of("repeats = 2", "ready_timeout_s = 9"),
+        "13:1 unknown key `ready_timeout_s` in [run] | valid: `requests`, `time_limit_s`, \
+         `cell_time_limit_s`, `cooldown_below_c`, `cooldown_limit_s`, `aa`, `auto`, `repeats`, \
+         `states`, `order`, `reuse`, `seed`, `warmup`, `canaries`, `controls`"
+    );
 }
 
 #[test]

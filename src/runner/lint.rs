@@ -138,17 +138,17 @@ fn load_s(cell: &Cell) -> f64 {
     run.states.len() as f64 * (computed + generated / f64::from(at.concurrency.get()))
 }
 
-/// Sizes of one cell.
-struct Sizes {
-    /// Tokens that all prompts of a document share.
-    shared_tokens: u32,
-    /// Tokens of all documents.
-    set_tokens: f64,
-    /// Tokens of all questions and answers of a pass.
-    own_tokens: f64,
+/// Sizes of one cell, in tokens.
+struct Tokens {
+    /// What all prompts of a document share.
+    shared: u32,
+    /// All documents.
+    set: f64,
+    /// All questions and answers of a pass.
+    own: f64,
 }
 
-fn sizes(cell: &Cell) -> Option<Sizes> {
+fn tokens(cell: &Cell) -> Option<Tokens> {
     let prompt_len = cell.coordinates.prompt_len.get();
     let requests = cell.resolved.run.requests.get();
     let (documents, question_len) = match &cell.workload.kind {
@@ -172,12 +172,12 @@ fn sizes(cell: &Cell) -> Option<Sizes> {
         }
     };
     let question_len = question_len.unwrap_or_else(|| default_question_len(prompt_len));
-    let shared_tokens = prompt_len.saturating_sub(question_len);
-    Some(Sizes {
-        shared_tokens,
-        set_tokens: f64::from(documents) * f64::from(shared_tokens),
-        own_tokens: f64::from(requests)
-            * f64::from(prompt_len - shared_tokens + cell.coordinates.gen_len.get()),
+    let shared = prompt_len.saturating_sub(question_len);
+    let gen_len = cell.coordinates.gen_len.get();
+    Some(Tokens {
+        shared,
+        set: f64::from(documents) * f64::from(shared),
+        own: f64::from(requests) * f64::from(prompt_len - shared + gen_len),
     })
 }
 
@@ -228,19 +228,19 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
             add(Severity::Problem, said);
         }
     }
-    let Some(sizes) = sizes(cell).filter(|_| warm) else {
+    let Some(tokens) = tokens(cell).filter(|_| warm) else {
         return found;
     };
-    gpu(cell, &sizes, bytes, &place, &mut add);
+    gpu(cell, &tokens, bytes, &place, &mut add);
     if kind != TierKind::Baseline && states.iter().any(|state| *state >= CacheState::Tier) {
-        tier(cell, &sizes, bytes, &place, &mut add);
+        tier(cell, &tokens, bytes, &place, &mut add);
     }
     found
 }
 
 fn gpu(
     cell: &Cell,
-    sizes: &Sizes,
+    tokens: &Tokens,
     bytes: Option<f64>,
     place: &str,
     add: &mut impl FnMut(Severity, String),
@@ -248,7 +248,7 @@ fn gpu(
     let Some(gpu_tokens) = gpu_tokens(cell, bytes) else {
         return;
     };
-    let set = sizes.set_tokens;
+    let set = tokens.set;
     if cell.resolved.run.states.contains(&CacheState::Gpu) && set > gpu_tokens {
         let said = format!(
             "{place}: the documents are {set:.0} tokens, more than the {gpu_tokens:.0} that the GPU \
@@ -283,20 +283,20 @@ fn gpu_tokens(cell: &Cell, bytes: Option<f64>) -> Option<f64> {
 
 fn tier(
     cell: &Cell,
-    sizes: &Sizes,
+    tokens: &Tokens,
     bytes: Option<f64>,
     place: &str,
     add: &mut impl FnMut(Severity, String),
 ) {
     let chunk = cell.tier.chunk_tokens();
-    let whole = sizes.shared_tokens / chunk * chunk;
-    if cell.tier.kind.uses_lmcache() && whole < sizes.shared_tokens {
-        let lost = sizes.shared_tokens - whole;
-        if f64::from(lost) > 0.1 * f64::from(sizes.shared_tokens) {
+    let whole = tokens.shared / chunk * chunk;
+    if cell.tier.kind.uses_lmcache() && whole < tokens.shared {
+        let lost = tokens.shared - whole;
+        if f64::from(lost) > 0.1 * f64::from(tokens.shared) {
             let said = format!(
                 "{place}: of {} shared tokens {whole} fill whole chunks of {chunk}; {lost} are \
                  computed each time",
-                sizes.shared_tokens
+                tokens.shared
             );
             add(Severity::Note, said);
         }
@@ -305,14 +305,14 @@ fn tier(
         return;
     };
     // vLLM's own offloading keeps every block; LMCache's chunks are longer than most questions.
-    let (what, tokens) = match cell.tier.kind {
+    let (what, kept) = match cell.tier.kind {
         TierKind::Native => (
             "the documents, questions and answers",
-            sizes.set_tokens + sizes.own_tokens,
+            tokens.set + tokens.own,
         ),
-        _ => ("the documents", sizes.set_tokens),
+        _ => ("the documents", tokens.set),
     };
-    let set = bytes * tokens;
+    let set = bytes * kept;
     if set > capacity {
         let said = format!(
             "{place}: {what} are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
