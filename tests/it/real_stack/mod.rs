@@ -37,41 +37,43 @@ fn run(lab: &Lab, text: &str, code: i32) -> crate::support::Ended {
         .expect_code(code)
 }
 
-/// A restart takes a minute, so that it is left out where there is nothing to survive it.
+/// Two runs beside each other: a start of vLLM takes a minute, mostly of one core. A restart takes
+/// another, so that it is left out where there is nothing to survive it.
 #[test]
 #[ignore = "needs tests/real-stack/install and redis-server, and takes minutes"]
 fn every_tier_of_the_real_stack_is_measured_and_proven() {
-    for (tiers, states, count) in [
-        (r#"["baseline", "cpu"]"#, r#"["cold", "gpu", "tier"]"#, 3),
-        (
-            r#"["disk", "redis"]"#,
-            r#"["cold", "gpu", "tier", "restart"]"#,
-            4,
-        ),
-    ] {
-        let lab = Lab::new();
-        let ended = run(&lab, &plan(tiers, states), 0);
-        assert!(!ended.stdout.contains("imulated"), "{}", ended.stdout);
-        let cells = lab.cells();
-        assert_eq!(cells.len(), 2);
-        for (path, cell) in &cells {
-            assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
-            assert_eq!(cell["source"], "measured");
-            // A machine without an NVIDIA driver says so once; nothing else is to be warned of.
-            let warnings = cell["warnings"].as_array().unwrap().iter();
-            let mut others = warnings.filter(|said| !said.to_string().contains("libnvidia-ml"));
-            assert_eq!(others.next(), None, "{cell}");
-            let version = cell["server"]["version"].as_str().unwrap();
-            assert!(version.starts_with("0.32"), "{version}");
-            let log = std::fs::metadata(path.join("server.log")).unwrap().len();
-            assert!(log > 0, "{} has no server log", path.display());
-            assert_eq!(cell["passes"].as_array().unwrap().len(), count);
-            check_passes(cell);
-        }
-        // One row a cell and cache state.
-        assert_eq!(lab.read("out/summary.csv").lines().count(), 1 + 2 * count);
-        lab.assert_no_server_is_left();
+    std::thread::scope(|scope| {
+        let in_memory = || check_tiers(r#"["baseline", "cpu"]"#, r#"["cold", "gpu", "tier"]"#, 3);
+        scope.spawn(in_memory);
+        let states = r#"["cold", "gpu", "tier", "restart"]"#;
+        check_tiers(r#"["disk", "redis"]"#, states, 4);
+    });
+}
+
+/// A run of two `tiers` in `states`, of which there are `count`.
+fn check_tiers(tiers: &str, states: &str, count: usize) {
+    let lab = Lab::new();
+    let ended = run(&lab, &plan(tiers, states), 0);
+    assert!(!ended.stdout.contains("imulated"), "{}", ended.stdout);
+    let cells = lab.cells();
+    assert_eq!(cells.len(), 2);
+    for (path, cell) in &cells {
+        assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
+        assert_eq!(cell["source"], "measured");
+        // A machine without an NVIDIA driver says so once; nothing else is to be warned of.
+        let warnings = cell["warnings"].as_array().unwrap().iter();
+        let mut others = warnings.filter(|said| !said.to_string().contains("libnvidia-ml"));
+        assert_eq!(others.next(), None, "{cell}");
+        let version = cell["server"]["version"].as_str().unwrap();
+        assert!(version.starts_with("0.32"), "{version}");
+        let log = std::fs::metadata(path.join("server.log")).unwrap().len();
+        assert!(log > 0, "{} has no server log", path.display());
+        assert_eq!(cell["passes"].as_array().unwrap().len(), count);
+        check_passes(cell);
     }
+    // One row a cell and cache state.
+    assert_eq!(lab.read("out/summary.csv").lines().count(), 1 + 2 * count);
+    lab.assert_no_server_is_left();
 }
 
 fn check_passes(cell: &serde_json::Value) {
