@@ -8,12 +8,15 @@ over a pipe.
 """
 
 import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -34,7 +37,8 @@ class Browser:
             [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
              "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe",
              f"--user-data-dir={profile}"],
-            close_fds=False, preexec_fn=wire, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            close_fds=False, preexec_fn=wire, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
@@ -89,8 +93,25 @@ class Browser:
                   features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def stop(self):
+        """Ends the browser and its helpers, which outlive it a moment and write to the profile."""
         self.process.terminate()
+        for _ in range(200):
+            if not self.lives():
+                return
+            time.sleep(0.05)
+        # Also where only dead processes are left, that nobody waits for.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def lives(self):
+        """Whether a process of its group is left."""
+        self.process.poll()
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 FAILED = []
@@ -121,7 +142,8 @@ def main():
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
         sys.exit("no chromium in PATH")
-    with tempfile.TemporaryDirectory() as profile:
+    # Its crash handler leaves the group, so that it may still write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, profile)
         try:
             judge(browser, report.as_uri(), shots)
