@@ -107,7 +107,7 @@ impl<'t> TableReader<'t> {
 
     /// The raw value of `key`, if it is there.
     pub fn value(&self, key: &str) -> Option<Located<&'t DeValue<'t>>> {
-        self.asked.borrow_mut().push(key.to_owned());
+        self.ask(key);
         self.table.get(key).map(|spanned| Located {
             value: spanned.get_ref(),
             span: spanned.span(),
@@ -145,7 +145,7 @@ impl<'t> TableReader<'t> {
         read: impl FnOnce(&DeValue<'t>) -> Result<T, String>,
     ) -> Option<Located<T>> {
         if self.table.get(key).is_none() {
-            self.asked.borrow_mut().push(key.to_owned());
+            self.ask(key);
             self.problem(
                 format!("`{key}` is missing in {}", self.title()),
                 format!("add `{key}`"),
@@ -234,18 +234,21 @@ impl<'t> TableReader<'t> {
     /// Reports every key that was never asked for, with the nearest valid one.
     pub fn finish(&self) {
         let asked = self.asked.borrow();
-        let mut valid: Vec<&str> = Vec::new();
-        for key in asked.iter() {
-            if !valid.contains(&key.as_str()) {
-                valid.push(key);
-            }
-        }
+        let valid: Vec<&str> = asked.iter().map(String::as_str).collect();
         for key in self.keys() {
             if !valid.contains(&key.value.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.value, self.title());
                 self.problems
                     .add(key.span, message, suggestion(&key.value, &valid));
             }
+        }
+    }
+
+    /// Notes that `key` is valid here; once, however often it is asked for.
+    fn ask(&self, key: &str) {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.iter().any(|known| known == key) {
+            asked.push(key.to_owned());
         }
     }
 

@@ -147,7 +147,10 @@ pub fn kill_carriers(group: &str) {
 /// killed may take as long as `limit` to be gone.
 pub fn end_carriers(group: &str, polite: bool, limit: Duration) {
     let pids = carriers(group);
-    if polite && !pids.is_empty() {
+    if pids.is_empty() {
+        return;
+    }
+    if polite {
         signal(&pids, Signal::TERM);
         wait_for_end(&pids, POLITE);
     }

@@ -81,11 +81,13 @@ pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<O
 
 /// Whether the plan gives `option` itself: nsys refuses one that is there twice.
 fn is_given(profile: &ProfileSpec, option: &str) -> bool {
-    let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
-    profile
-        .nsys_args
-        .iter()
-        .any(|own| name(own) == name(option))
+    let mut given = profile.nsys_args.iter();
+    given.any(|own| option_name(own) == option_name(option))
+}
+
+/// `--name` of `--name=value`.
+fn option_name(word: &str) -> &str {
+    word.split_once('=').map_or(word, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -106,8 +108,8 @@ mod tests {
             text.join(" "),
             "nsys profile --trace-fork-before-exec=true --cuda-graph-trace=node \
              --capture-range=cudaProfilerApi --capture-range-end=repeat --sample=none \
-             --cpuctxsw=none --force-overwrite=true --trace=cuda,nvtx --output=/r/run/profiles/server-2 --gpu-metrics-devices=all \
-             vllm serve"
+             --cpuctxsw=none --force-overwrite=true --trace=cuda,nvtx \
+             --output=/r/run/profiles/server-2 --gpu-metrics-devices=all vllm serve"
         );
         assert_eq!(
             vllm_arguments(&profile, &reports),

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(feature = "nvtx")]
 use serde_json::Value;
 
 use crate::profile;
-use crate::support::{Ended, Lab};
+use crate::support::{Ended, Lab, wait_until};
+
+/// How long to wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder of the real `nsys`.
 fn nsys_folder() -> PathBuf {
@@ -107,14 +110,6 @@ fn left(lab: &Lab) -> Vec<String> {
         .collect()
 }
 
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 #[ignore = "needs tests/nsys/install"]
 fn nsys_takes_labruns_arguments_and_a_server_under_it_is_measured() {
@@ -142,7 +137,7 @@ fn nsys_a_run_that_is_stopped_or_killed_leaves_no_server() {
             let events = std::fs::read_to_string(lab.path("out/events.jsonl"));
             events.is_ok_and(|text| text.contains("\"phase\":\"load\""))
         };
-        wait_for("the load did not begin", measures);
+        assert!(wait_until(PATIENCE, measures), "the load did not begin");
         let is_server = |line: &String| line.contains("sim --model");
         assert!(left(&lab).iter().any(is_server), "{:?}", left(&lab));
         for signal in signals {
@@ -155,7 +150,7 @@ fn nsys_a_run_that_is_stopped_or_killed_leaves_no_server() {
         if cleans {
             // Any labrun that starts meanwhile, of another test, removes it too.
             Ended::of(&lab.command(&["clean"]).output().unwrap()).expect_code(0);
-            wait_for("left behind", || left(&lab).is_empty());
+            wait_until(PATIENCE, || left(&lab).is_empty());
         }
         assert_eq!(left(&lab), [""; 0], "after {signals:?}");
     }

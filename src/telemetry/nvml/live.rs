@@ -154,12 +154,6 @@ impl Live {
         })
     }
 
-    /// Compares a new GPM sample with the one before.
-    fn gpm(&mut self) -> Result<Reading, NvmlError> {
-        let _alone = gpm_alone();
-        self.gpm_sampled()
-    }
-
     fn counters(&self) -> Result<Reading, NvmlError> {
         let wanted = [(fields::PCIE_TX_BYTES, 0), (fields::PCIE_RX_BYTES, 0)];
         let mut values = fields::read(&self.device, &wanted)?.into_iter();
@@ -168,8 +162,10 @@ impl Live {
         Ok(Reading::Counters { tx, rx })
     }
 
-    /// A sample that cannot be compared is dropped, so that the next reading covers its time too.
-    fn gpm_sampled(&mut self) -> Result<Reading, NvmlError> {
+    /// Compares a new GPM sample with the one before. One that cannot be compared is dropped, so
+    /// that the next reading covers its time too.
+    fn gpm(&mut self) -> Result<Reading, NvmlError> {
+        let _alone = gpm_alone();
         if self.before.is_none() && !self.device.gpm_support()? {
             return Err(NvmlError::NotSupported);
         }
