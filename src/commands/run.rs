@@ -18,10 +18,10 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::progress::{Progress, Verbosity};
-use crate::record::convert::cell_record;
+use crate::record::convert::{TELEMETRY_SHARE, cell_record};
 use crate::record::open::Opened;
 use crate::record::resume::{self, Ends, Resumption};
-use crate::record::schema::CellRecord;
+use crate::record::schema::{CellRecord, PassRecord};
 use crate::record::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::identity::{Identities, Identity};
@@ -76,6 +76,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
         kept: resumption.kept.iter().map(corpora).collect(),
         ends: resumption.ends(),
         has_told_software: false,
+        samplers_percent: None,
         failures_left: match args.max_failures {
             _ if args.fail_fast => Some(0),
             most => most,
@@ -202,6 +203,8 @@ struct Watched {
     ends: Ends,
     /// Whether the manifest names the software that ran.
     has_told_software: bool,
+    /// Most that the samplers used beside the load of a pass, percent of a core.
+    samplers_percent: Option<f64>,
     /// How many more cells may fail; absent: all.
     failures_left: Option<u32>,
     stop: Stop,
@@ -238,6 +241,8 @@ impl Watched {
         let record = cell_record(result);
         self.ends.count(&record);
         self.kept.extend([corpora(&record)]);
+        let shares = record.passes.iter().filter_map(samplers_percent);
+        self.samplers_percent = shares.chain(self.samplers_percent).reduce(f64::max);
         let mut own = Ends::default();
         own.count(&record);
         if own.failed + own.invalid > 0 {
@@ -347,6 +352,11 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
     }
     if !args.quiet {
         say(&format!("\nwritten to {}", folder.display()));
+        if let Some(percent) = watched.samplers_percent {
+            say(&format!(
+                "telemetry used at most {percent:.2} % of one core beside the load of a pass"
+            ));
+        }
     }
     if watched.stop.requested() {
         let why = watched.stop.why().unwrap_or("interrupted");
@@ -372,6 +382,10 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
         return Ok(ExitStatus::CellsFailed);
     }
     Ok(ExitStatus::Success)
+}
+
+fn samplers_percent(pass: &PassRecord) -> Option<f64> {
+    pass.client.get(TELEMETRY_SHARE).copied()
 }
 
 /// What to type to run what is missing.

@@ -29,6 +29,22 @@ impl Profiler {
     }
 }
 
+/// The long name of the option of `nsys profile` that `word` gives; `word` itself where it is none.
+pub fn option_name(word: &str) -> &str {
+    let short = match word.as_bytes() {
+        [b'-', letter, ..] => *letter,
+        _ => b'-',
+    };
+    match short {
+        b't' => "--trace",
+        b'o' => "--output",
+        b's' => "--sample",
+        b'c' => "--capture-range",
+        b'f' => "--force-overwrite",
+        _ => word.split_once('=').map_or(word, |(name, _)| name),
+    }
+}
+
 /// `[profile]`, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfileSpec {
@@ -75,6 +91,18 @@ impl ProfileSpec {
             spec.trace = trace;
         }
         if let Some(arguments) = words("nsys_args") {
+            for (ours, hint) in [
+                ("--trace", "say it with `trace` in [profile]"),
+                (
+                    "--output",
+                    "remove it: reports lie in the run's folder, under `profiles`",
+                ),
+            ] {
+                let own = arguments.iter().find(|word| option_name(word) == ours);
+                if let Some(word) = own {
+                    table.problem(format!("`{word}` in `nsys_args` is labrun's to set"), hint);
+                }
+            }
             spec.nsys_args = arguments;
         }
         if let Some(found) = table.read("layerwise_nvtx", boolean) {
@@ -172,6 +200,13 @@ mod tests {
                 "set by [profile] too",
             ),
             (process, "", "nsis = true", "nsis"),
+            (process, "", "nsys_args = [\"-t\", \"osrt\"]", "`-t`"),
+            (
+                process,
+                "",
+                "nsys_args = [\"--output=x\"]",
+                "labrun's to set",
+            ),
         ] {
             let found = problems(server, args, profile);
             assert_eq!(found.len(), 1, "{found:?}");

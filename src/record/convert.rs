@@ -153,11 +153,14 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
     }
 }
 
+/// The figure of a pass that tells what the samplers used beside the load, percent of one core.
+pub const TELEMETRY_SHARE: &str = "telemetry_cpu_share_percent";
+
 /// What the client says of itself, and of the samplers beside it.
 fn client_figures(pass: &Pass) -> BTreeMap<String, f64> {
     let mut figures = pass.load.audit.figures();
     if let Some(share) = pass.telemetry.cpu_share_percent {
-        figures.insert("telemetry_cpu_share_percent".to_owned(), share);
+        figures.insert(TELEMETRY_SHARE.to_owned(), share);
     }
     figures
 }

@@ -7,6 +7,7 @@ pub mod import;
 pub mod lab_csv;
 pub mod lock;
 pub mod open;
+pub mod phase_csv;
 pub mod reader;
 pub mod redact;
 pub mod resume;

@@ -17,7 +17,7 @@ const PCIE_COLUMNS: [&str; 7] = [
 
 /// The head of `disk_io_stats_*.csv`: means over `span_s` up to `time_s`; `tier` marks the disk of
 /// the disk tier.
-const DISK_COLUMNS: [&str; 9] = [
+const DISK_COLUMNS: [&str; 10] = [
     "device",
     "read_mb_s",
     "write_mb_s",
@@ -27,6 +27,7 @@ const DISK_COLUMNS: [&str; 9] = [
     "time_s",
     "span_s",
     "tier",
+    "late",
 ];
 
 /// Writes `pcie_stats_*.csv`; not where nothing told of PCIe.
@@ -91,6 +92,7 @@ pub fn write_disk_csv(
                     seconds(at.at.as_secs_f64()),
                     seconds(at.span.as_secs_f64()),
                     u8::from(is_tier).to_string(),
+                    u8::from(at.late).to_string(),
                 ],
             );
         }
@@ -191,9 +193,9 @@ mod tests {
         write_disk_csv(&all, Some("vda"), &path).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
-            "device,read_mb_s,write_mb_s,reads_s,writes_s,busy_percent,time_s,span_s,tier\n\
-             vda,2.000,1.000,,,12.3,1.500000,0.500000,1\n\
-             vdb,0.000,,,,,1.500000,0.500000,0\n"
+            "device,read_mb_s,write_mb_s,reads_s,writes_s,busy_percent,time_s,span_s,tier,late\n\
+             vda,2.000,1.000,,,12.3,1.500000,0.500000,1,0\n\
+             vdb,0.000,,,,,1.500000,0.500000,0,0\n"
         );
     }
 }

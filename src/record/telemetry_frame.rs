@@ -85,13 +85,19 @@ pub(crate) struct Reading {
     pub value: f64,
 }
 
-/// Readings of all devices by source and metric, in the order of the file.
-pub(crate) type Readings = BTreeMap<(String, String), Vec<Reading>>;
+/// Readings of one metric by device, in the order of the file.
+pub(crate) type Devices = BTreeMap<String, Vec<Reading>>;
+
+/// All readings by source and metric.
+pub(crate) type Readings = BTreeMap<(String, String), Devices>;
 
 /// Reads what [`write_telemetry`] wrote, with no more than a timeline needs: a cell of hours has
 /// millions of rows.
 pub(crate) fn read_readings(path: &Path) -> Result<Readings> {
-    let frame = load_columns(path, &["time_s", "span_s", "source", "metric", "value"])?;
+    let frame = load_columns(
+        path,
+        &["time_s", "span_s", "source", "device", "metric", "value"],
+    )?;
     let readings = readings_of(&frame);
     readings.with_context(|| format!("`{}` is not a telemetry file", path.display()))
 }
@@ -100,31 +106,33 @@ fn readings_of(frame: &DataFrame) -> Result<Readings> {
     let number = |name: &str| frame.column(name)?.f64();
     let word = |name: &str| frame.column(name)?.str();
     let (time, span, value) = (number("time_s")?, number("span_s")?, number("value")?);
-    let (source, metric) = (word("source")?, word("metric")?);
+    let (source, device, metric) = (word("source")?, word("device")?, word("metric")?);
     let row = |at: usize| {
         let reading = Reading {
             time_s: time.get(at)?,
             span_s: span.get(at)?,
             value: value.get(at)?,
         };
-        Some((source.get(at)?, metric.get(at)?, reading))
+        let series = (source.get(at)?, metric.get(at)?, device.get(at)?);
+        Some((series, reading))
     };
     let mut all = Readings::new();
     let mut at = 0;
     while at < frame.height() {
         let lacks = |at| format!("row {at} lacks a value");
-        let (source, metric, first) = row(at).with_context(|| lacks(at))?;
-        let key = (source.to_owned(), metric.to_owned());
-        let series = all.entry(key).or_default();
-        series.push(first);
+        let (series, first) = row(at).with_context(|| lacks(at))?;
+        let (source, metric, device) = series;
+        let devices = all.entry((source.to_owned(), metric.to_owned()));
+        let own = devices.or_default().entry(device.to_owned()).or_default();
+        own.push(first);
         at += 1;
         // Rows stand series by series.
         while at < frame.height() {
-            let next = row(at).with_context(|| lacks(at))?;
-            if (next.0, next.1) != (source, metric) {
+            let (next, reading) = row(at).with_context(|| lacks(at))?;
+            if next != series {
                 break;
             }
-            series.push(next.2);
+            own.push(reading);
             at += 1;
         }
     }
@@ -202,8 +210,8 @@ mod tests {
         assert_eq!(rows.len(), 3);
         let readings = read_readings(&path).unwrap();
         let times = |metric: &str| -> Vec<(f64, f64, f64)> {
-            let series = &readings[&("gpu".to_owned(), metric.to_owned())];
-            let parts = series.iter();
+            let devices = &readings[&("gpu".to_owned(), metric.to_owned())];
+            let parts = devices.values().flatten();
             parts.map(|r| (r.time_s, r.span_s, r.value)).collect()
         };
         assert_eq!(readings.len(), 2);

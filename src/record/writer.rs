@@ -14,6 +14,7 @@ use super::convert::{cell_record, request_rows};
 use super::frame::write_parquet;
 use super::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use super::lock::Lock;
+use super::phase_csv::write_phase_csv;
 use super::redact;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_frame::write_telemetry;
@@ -220,6 +221,8 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     let at = &result.cell.coordinates;
     let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
     write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
+    let phases = folder.join("telemetry_phases.csv");
+    write_phase_csv(&watched.series, &result.phases, &phases)?;
     write_pcie_csv(&watched.series, &named("pcie_stats"))?;
     let disk = watched.tier_disk.as_deref();
     write_disk_csv(&watched.series, disk, &named("disk_io_stats"))

@@ -3,26 +3,23 @@
 
 mod envelope;
 pub(super) mod page;
+mod panels;
 mod strip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use plotters::style::RGBColor;
 
 use super::Drawing;
-use super::figure::{Picture, TimeLine, TimePanel, Timeline};
+use super::figure::{Picture, TimePanel, Timeline};
 use crate::aggregate::side_by_side;
 use crate::record::frame::{FirstToken, read_first_tokens};
 use crate::record::schema::CellRecord;
-use crate::record::telemetry_frame::{Reading, Readings, read_readings};
+use crate::record::telemetry_frame::{Readings, read_readings};
 
 pub(super) use page::Strip;
 pub use page::Timelines;
-
-const IN: RGBColor = RGBColor(0, 114, 178);
-const OUT: RGBColor = RGBColor(213, 94, 0);
 
 /// What can be drawn of one cell.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,12 +114,8 @@ fn timeline(cell: &CellRecord, requests: &[FirstToken], readings: &Readings) -> 
         let to = pass.started_s + pass.duration_s;
         (pass.started_s, to, pass.state.to_string())
     });
-    let mut panels = vec![TimePanel {
-        title: "TTFT, ms; a tick where a request was sent".to_owned(),
-        lines: Vec::new(),
-        dots: ttft(cell, requests),
-    }];
-    panels.extend(sources(readings));
+    let mut panels = vec![ttft(cell, requests)];
+    panels.extend(panels::sources(readings));
     Timeline {
         title: format!(
             "{} on {}, {} prompt tokens, {} at a time",
@@ -135,144 +128,17 @@ fn timeline(cell: &CellRecord, requests: &[FirstToken], readings: &Readings) -> 
     }
 }
 
-fn ttft(cell: &CellRecord, requests: &[FirstToken]) -> Vec<(f64, f64)> {
-    let place = |row: &FirstToken| {
+/// A dot a first token, and a tick a request, answered or not.
+fn ttft(cell: &CellRecord, requests: &[FirstToken]) -> TimePanel {
+    let sent = |row: &FirstToken| {
         let pass = cell.passes.iter().find(|pass| pass.state == row.state)?;
-        Some((pass.started_s + row.sent_ms / 1e3, row.ttft_ms?))
+        Some(pass.started_s + row.sent_ms / 1e3)
     };
-    requests.iter().filter_map(place).collect()
-}
-
-/// A panel for each source that told anything.
-fn sources(readings: &Readings) -> Vec<TimePanel> {
-    let simulated = readings.keys().any(|(source, _)| source == "simulated");
-    let said = if simulated { " (simulated)" } else { "" };
-    let way = |source: &str, metric: &str, scale: f64| {
-        let key = (source.to_owned(), metric.to_owned());
-        readings.get(&key).map_or(vec![], |all| steps(all, scale))
-    };
-    // What this machine's disk does is not what a simulated one pretends.
-    let bytes = |source: &str, metric: &str| {
-        if simulated {
-            way("simulated", &format!("{source}_{metric}"), 1e6)
-        } else {
-            way(source, metric, 1e6)
-        }
-    };
-    let mut panels: Vec<TimePanel> = pcie(readings).into_iter().collect();
-    for (source, name, [read, write]) in [
-        ("disk", "disk", ["read", "written"]),
-        ("redis", "Redis", ["sent", "received"]),
-    ] {
-        let lines = [
-            line(read, IN, bytes(source, "read")),
-            line(write, OUT, bytes(source, "write")),
-        ];
-        let moved = lines.iter().flat_map(|line| &line.steps);
-        if moved.map(|step| step.2).fold(0.0, f64::max) > 0.1 {
-            panels.extend(panel(format!("{name}{said}, MB/s"), lines));
-        }
-    }
-    let mut gpu = way("gpu", "sm_active", 1.0);
-    if gpu.is_empty() {
-        gpu = way("gpu", "utilization", 1.0);
-    }
-    panels.extend(panel("GPU, % busy".to_owned(), [line("busy", IN, gpu)]));
-    let requests = [
-        line("running", IN, way("engine", "running", 1.0)),
-        line("waiting", OUT, way("engine", "waiting", 1.0)),
-    ];
-    panels.extend(panel(format!("requests in the engine{said}"), requests));
-    panels
-}
-
-/// PCIe by the best method that answered.
-fn pcie(readings: &Readings) -> Option<TimePanel> {
-    let of = |way: &str, method: &str| {
-        let wanted = format!("pcie_{way}_{method}");
-        let (_, all) = readings.iter().find(|((_, metric), _)| *metric == wanted)?;
-        Some(steps(all, 1e9))
-    };
-    let (method, said) = [
-        ("gpm", ", by GPM"),
-        ("counters", ", by NVML's counters"),
-        ("simulated", " (simulated)"),
-    ]
-    .into_iter()
-    .find(|(method, _)| of("rx", method).is_some())?;
-    let of = |way: &str| of(way, method).unwrap_or_default();
-    let lines = [
-        line("into the GPU", IN, of("rx")),
-        line("out of it", OUT, of("tx")),
-    ];
-    panel(format!("PCIe{said}, GB/s"), lines)
-}
-
-/// A panel of the lines that say anything; none where none does.
-fn panel<const N: usize>(title: String, lines: [TimeLine; N]) -> Option<TimePanel> {
-    let told = lines.into_iter().filter(|line| !line.steps.is_empty());
-    let lines: Vec<TimeLine> = told.collect();
-    (!lines.is_empty()).then_some(TimePanel {
-        title,
-        lines,
-        dots: Vec::new(),
-    })
-}
-
-fn line(name: &'static str, colour: RGBColor, steps: Vec<(f64, f64, f64)>) -> TimeLine {
-    TimeLine {
-        name,
-        colour,
-        steps,
-    }
-}
-
-/// Stretches of a series, added up over devices that were read together. A level holds from the
-/// reading before it.
-fn steps(readings: &[Reading], scale: f64) -> Vec<(f64, f64, f64)> {
-    let mut found: Vec<(f64, f64, f64)> = Vec::new();
-    let mut ordered = readings.to_vec();
-    ordered.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
-    for read in ordered {
-        let value = read.value / scale;
-        match found.last_mut() {
-            // Two disks, read in one go.
-            Some(last) if (last.1 - read.time_s).abs() < 1e-6 => last.2 += value,
-            last => {
-                let from = match last {
-                    Some(last) if read.span_s == 0.0 => last.1,
-                    _ => read.time_s - read.span_s,
-                };
-                found.push((from, read.time_s, value));
-            }
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(time_s: f64, span_s: f64, value: f64) -> Reading {
-        Reading {
-            time_s,
-            span_s,
-            value,
-        }
-    }
-
-    #[test]
-    fn devices_add_up_and_levels_hold_from_the_reading_before() {
-        let two_disks = [
-            read(1.0, 0.5, 3e6),
-            read(1.5, 0.5, 1e6),
-            read(1.0, 0.5, 2e6),
-        ];
-        let found = steps(&two_disks, 1e6);
-        assert_eq!(found, [(0.5, 1.0, 5.0), (1.0, 1.5, 1.0)]);
-        let levels = [read(1.0, 0.0, 4.0), read(3.0, 0.0, 6.0)];
-        let found = steps(&levels, 1.0);
-        assert_eq!(found, [(1.0, 1.0, 4.0), (1.0, 3.0, 6.0)]);
+    let dot = |row: &FirstToken| Some((sent(row)?, row.ttft_ms?));
+    TimePanel {
+        title: "TTFT, ms; a tick where a request was sent".to_owned(),
+        lines: Vec::new(),
+        dots: requests.iter().filter_map(dot).collect(),
+        ticks: requests.iter().filter_map(sent).collect(),
     }
 }

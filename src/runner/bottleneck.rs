@@ -19,6 +19,8 @@ pub struct Bottleneck {
 const BUSY_SHARE: f64 = 0.6;
 /// Fewer readings than this say nothing of a pass.
 const LEAST_SAMPLES: u64 = 4;
+/// A link cannot carry more than this share of what it can; readings err by less.
+const MOST_SHARE: f64 = 1.1;
 /// Less traffic than this holds nobody back, bytes a second.
 const LEAST_RATE: f64 = 10e6;
 /// Requests waiting in the engine that make a queue.
@@ -153,8 +155,11 @@ impl Seen<'_> {
     }
 
     fn pcie(&self) -> Option<Candidate> {
+        // One reading of a link tells of it: it is read seldom.
         let largest = |metric: &str| {
-            let found = self.of("gpu", metric).filter_map(|summary| summary.max);
+            let all = self.summaries.iter();
+            let found = all.filter(|one| one.key.source == "gpu" && one.key.metric == metric);
+            let found = found.filter_map(|summary| summary.max);
             found.reduce(f64::max).unwrap_or(0.0) as u32
         };
         let (generation, width) = (largest("pcie_generation"), largest("pcie_width"));
@@ -174,6 +179,10 @@ impl Seen<'_> {
             .max_by(|a, b| a.1.total_cmp(&b.1))?;
         let (way, rate) = busiest;
         let share = rate / most;
+        // A link that rests is slower: read at rest only, it says nothing of what was carried.
+        if share > MOST_SHARE {
+            return None;
+        }
         Some(Candidate {
             name: "pcie",
             share,
@@ -206,12 +215,7 @@ impl Seen<'_> {
         let (read, most_read) = of_disk("read");
         let (written, most_written) = of_disk("write");
         // Where the server's own bytes are known, another's work is not its bottleneck.
-        let own = ["storage_read", "storage_write"].map(|metric| self.mean("server", metric));
-        let own = match own {
-            [None, None] => read + written,
-            [read, written] => read.unwrap_or(0.0) + written.unwrap_or(0.0),
-        };
-        if own < LEAST_RATE {
+        if self.own_storage().unwrap_or(read + written) < LEAST_RATE {
             return None;
         }
         Some(Candidate {
@@ -227,6 +231,21 @@ impl Seen<'_> {
                 most_written / 1e6
             ),
         })
+    }
+
+    /// What all parts of the server read and wrote, bytes a second; `None` where one does not tell.
+    fn own_storage(&self) -> Option<f64> {
+        let parts = self.of("server", "processes").count();
+        let mut sum = 0.0;
+        for metric in ["storage_read", "storage_write"] {
+            let told = self.of("server", metric).filter_map(|summary| summary.mean);
+            let told: Vec<f64> = told.collect();
+            if told.is_empty() || told.len() < parts {
+                return None;
+            }
+            sum += told.iter().sum::<f64>();
+        }
+        Some(sum)
     }
 
     /// Redis serves with one thread: its CPU is its limit, or what was seen to go through it.
@@ -282,15 +301,25 @@ impl Seen<'_> {
         } else {
             ""
         };
+        let link = |device: &str| {
+            let links = self.of("network", "link");
+            let mut own = links.filter(|summary| &*summary.key.device == device);
+            own.find_map(|summary| summary.max)
+        };
         rx.chain(tx)
             .filter_map(|summary| {
                 let (mean, most) = (summary.mean?, summary.max?);
+                let link = link(&summary.key.device);
+                let of_link = link.map_or(String::new(), |link| {
+                    format!(", and its link {:.0} MB/s", link / 1e6)
+                });
                 // A gigabit is 125 MB/s: less than half of that is no load for any network.
                 (mean >= 60e6).then(|| Candidate {
                     name: "network",
-                    share: summary.near_max,
+                    // Without a link that tells, the most that it was seen to carry stands for it.
+                    share: link.map_or(summary.near_max, |link| mean / link),
                     reason: format!(
-                        "the network interface {}{role} carried {:.0} MB/s, at most {:.0}",
+                        "the network interface {}{role} carried {:.0} MB/s, at most {:.0}{of_link}",
                         summary.key.device,
                         mean / 1e6,
                         most / 1e6

@@ -132,24 +132,36 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
+        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
         let edge = self.watch.begin(self.session).await;
-        let (started, load, died) = self.measured(schedule, kept).await?;
+        let started = self.scope.epoch.elapsed();
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Verify,
             state: Some(state),
         });
         let (after, telemetry) =
             tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
+        // Only now: a report takes long to write, and neither that time nor its bytes are the pass's.
+        if died.is_none() {
+            let stop = &self.scope.stop.polite;
+            let control = &self.session.control;
+            profiled.close(control, stop, kept.warnings).await;
+        }
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
         let mut stores = reached.stores;
-        let mut moved = Moved::of(&telemetry.summaries);
+        let gpus = self.watch.gpus();
+        let mut moved = Moved::of(&telemetry.summaries, gpus);
         if ended.is_ok() && !self.scope.stop.requested() {
             if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
                 stores = self.wait_until_stored(kept).await;
                 settled = Some(Snapshot::take(self.session).await);
-                moved.add_stores(self.watch.until_now(edge).await.as_deref());
+                moved.add_stores(self.watch.until_now(edge).await.as_deref(), gpus);
             }
             match self.ask(canaries).await {
                 Ok(answers) => asked = compare(answers, reference),
@@ -193,26 +205,6 @@ impl Measuring<'_> {
             },
             ended,
         ))
-    }
-
-    /// The requests of a pass, under the plan's profilers; and when they began.
-    async fn measured(
-        &mut self,
-        schedule: &Arc<Schedule>,
-        kept: &mut Kept<'_>,
-    ) -> Result<(Duration, LoadOutcome, Option<String>), Failure> {
-        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
-        let started = self.scope.epoch.elapsed();
-        let (load, died) = self
-            .drive(schedule)
-            .await
-            .map_err(Failure::of(Phase::Load))?;
-        if died.is_none() {
-            let stop = &self.scope.stop.polite;
-            let control = &self.session.control;
-            profiled.close(control, stop, kept.warnings).await;
-        }
-        Ok((started, load, died))
     }
 
     /// Requests that are sent for what they leave behind.

@@ -13,6 +13,7 @@ pub mod machine;
 mod measure;
 pub mod moved;
 pub mod page_cache;
+pub mod phases;
 mod profile;
 pub mod ranges;
 pub mod repeats;
@@ -44,6 +45,7 @@ use event::{Event, Phase};
 use identity::{Identities, Identity};
 use limits::CellLimit;
 use machine::Cooled;
+use phases::{PhaseStretch, Phases};
 use repeats::Medians;
 use session::{EndedSession, Failure, LogPart, Session};
 use stop::Stop;
@@ -150,6 +152,8 @@ pub struct CellResult {
     pub passes: Vec<Pass>,
     /// What the machine did from its ready server to its end.
     pub telemetry: Recorded,
+    /// When its phases were.
+    pub phases: Vec<PhaseStretch>,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
 }
@@ -254,6 +258,11 @@ async fn run_cell(
     slot: &mut Option<Session>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> (CellResult, Option<EndedSession>) {
+    let mut phases = Phases::default();
+    let on_event = &mut |event: Event<'_>| {
+        phases.see(&event, scope.epoch.elapsed());
+        on_event(event);
+    };
     let (cooled, mut warnings) = cool_down(cell, scope).await;
     let mut machine = machine::state();
     machine.extend(cooled);
@@ -313,6 +322,7 @@ async fn run_cell(
         server: facts,
         passes,
         telemetry,
+        phases: phases.finish(scope.epoch.elapsed()),
         warnings,
     };
     (result, ended)

@@ -1,5 +1,6 @@
 //! Bytes that telemetry saw move during a pass, where it saw them for the whole of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::telemetry::summary::{Summary, total};
@@ -14,13 +15,30 @@ pub struct PcieBytes {
     pub rx_bytes: f64,
     /// Out of the GPUs.
     pub tx_bytes: f64,
-    /// How they were told: `gpm` or `nvml-counters`.
+    /// How they were told: `gpm`, `nvml-counters`, or both, where GPUs answer different ones.
     pub method: &'static str,
 }
 
 impl PcieBytes {
-    /// What the readings of a pass say.
-    pub fn of(summaries: &[Summary]) -> Option<Self> {
+    /// What the readings of a pass say of all `gpus` that are to be watched; `None` where one of
+    /// them does not tell.
+    pub fn of(summaries: &[Summary], gpus: usize) -> Option<Self> {
+        let on_gpus = summaries.iter().filter(|one| one.key.source == "gpu");
+        let devices: BTreeSet<_> = on_gpus.map(|one| &one.key.device).collect();
+        if devices.len() < gpus {
+            return None;
+        }
+        let mut all: Option<Self> = None;
+        for device in devices {
+            let own = Self::of_one(summaries, device)?;
+            all = Some(all.map_or(own, |sum| sum.and(own)));
+        }
+        all
+    }
+
+    fn of_one(summaries: &[Summary], device: &str) -> Option<Self> {
+        let own = summaries.iter().filter(|one| &*one.key.device == device);
+        let own: Vec<Summary> = own.cloned().collect();
         let methods = [
             ("gpm", "pcie_rx_gpm_payload", "pcie_tx_gpm_payload"),
             (
@@ -31,18 +49,31 @@ impl PcieBytes {
         ];
         methods.into_iter().find_map(|(method, rx, tx)| {
             Some(Self {
-                rx_bytes: total(summaries, "gpu", rx, LEAST_COVER)?,
-                tx_bytes: total(summaries, "gpu", tx, LEAST_COVER)?,
+                rx_bytes: total(&own, "gpu", rx, LEAST_COVER)?,
+                tx_bytes: total(&own, "gpu", tx, LEAST_COVER)?,
                 method,
             })
         })
     }
 
+    fn and(self, other: Self) -> Self {
+        let is_same = self.method == other.method;
+        Self {
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+            method: if is_same {
+                self.method
+            } else {
+                "gpm+nvml-counters"
+            },
+        }
+    }
+
     /// The same with what left the GPUs until the tier had stored everything; `None` where that is
     /// not known.
-    pub fn with_stores(self, until_stored: &[Summary]) -> Option<Self> {
+    pub fn with_stores(self, until_stored: &[Summary], gpus: usize) -> Option<Self> {
         Some(Self {
-            tx_bytes: Self::of(until_stored)?.tx_bytes,
+            tx_bytes: Self::of(until_stored, gpus)?.tx_bytes,
             ..self
         })
     }
@@ -88,19 +119,21 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// What the readings of a pass say.
-    pub fn of(summaries: &[Summary]) -> Self {
+    /// What the readings of a pass say, where `gpus` GPUs are to be watched.
+    pub fn of(summaries: &[Summary], gpus: usize) -> Self {
         Self {
-            pcie: PcieBytes::of(summaries),
+            pcie: PcieBytes::of(summaries, gpus),
             network: RedisNetwork::of(summaries),
         }
     }
 
     /// Takes in what moved until the tier had stored what the pass left; `None` where nothing is
     /// watched.
-    pub fn add_stores(&mut self, until_stored: Option<&[Summary]>) {
+    pub fn add_stores(&mut self, until_stored: Option<&[Summary]>, gpus: usize) {
         if let Some(until_stored) = until_stored {
-            self.pcie = self.pcie.and_then(|pcie| pcie.with_stores(until_stored));
+            self.pcie = self
+                .pcie
+                .and_then(|pcie| pcie.with_stores(until_stored, gpus));
             self.network = RedisNetwork::of(until_stored);
         }
     }
@@ -145,26 +178,47 @@ mod tests {
             rate(RX, "0", 100.0, 0.99),
             rate(RX, "1", 20.0, 1.0),
             rate(TX, "0", 5.0, 1.0),
+            rate(TX, "1", 1.0, 1.0),
         ];
-        let found = PcieBytes::of(&whole).unwrap();
-        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 5.0));
+        let found = PcieBytes::of(&whole, 2).unwrap();
+        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 6.0));
         assert_eq!(found.method, "gpm");
+        assert_eq!(PcieBytes::of(&whole, 3), None, "a third GPU is silent");
+        assert_eq!(PcieBytes::of(&whole[..3], 2), None, "one lacks a way");
         let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
-        assert_eq!(PcieBytes::of(&torn), None);
+        assert_eq!(PcieBytes::of(&torn, 1), None);
         let sampled = ["pcie_rx_throughput", "pcie_tx_throughput"]
             .map(|metric| rate(("gpu", metric), "0", 1.0, 1.0));
-        let found = PcieBytes::of(&sampled);
+        let found = PcieBytes::of(&sampled, 1);
         assert_eq!(found, None, "a sampled throughput is never relied on");
     }
 
     #[test]
+    fn each_gpu_is_told_by_its_own_method() {
+        let counters = |way: &'static str, total| rate(("gpu", way), "1", total, 1.0);
+        let mixed = [
+            rate(RX, "0", 100.0, 1.0),
+            rate(TX, "0", 5.0, 1.0),
+            counters("pcie_rx_counters_payload", 20.0),
+            counters("pcie_tx_counters_payload", 1.0),
+        ];
+        let found = PcieBytes::of(&mixed, 2).unwrap();
+        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 6.0));
+        assert_eq!(found.method, "gpm+nvml-counters");
+        let silent = rate(("gpu", "power"), "1", 9.0, 1.0);
+        let one = [mixed[0].clone(), mixed[1].clone(), silent];
+        assert_eq!(PcieBytes::of(&one, 2), None, "half of it is not the whole");
+    }
+
+    #[test]
     fn stores_behind_the_answers_belong_to_the_pass() {
-        let pass = PcieBytes::of(&[rate(RX, "0", 9.0, 1.0), rate(TX, "0", 5.0, 1.0)]).unwrap();
+        let pass = [rate(RX, "0", 9.0, 1.0), rate(TX, "0", 5.0, 1.0)];
+        let pass = PcieBytes::of(&pass, 1).unwrap();
         let until_stored = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 1.0)];
-        let found = pass.with_stores(&until_stored).unwrap();
+        let found = pass.with_stores(&until_stored, 1).unwrap();
         assert_eq!((found.rx_bytes, found.tx_bytes), (9.0, 50.0));
         let torn = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 0.5)];
-        assert_eq!(pass.with_stores(&torn), None);
+        assert_eq!(pass.with_stores(&torn, 1), None);
     }
 
     #[test]

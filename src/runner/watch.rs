@@ -103,6 +103,11 @@ impl Watch {
         Some(telemetry.summaries(window, core))
     }
 
+    /// How many GPUs are watched, or would be if they answered.
+    pub fn gpus(&self) -> usize {
+        self.telemetry.as_ref().map_or(0, Telemetry::gpus)
+    }
+
     /// Sums up the pass that began at `began` and has just ended.
     pub async fn end(&self, began: Option<Edge>, load: &LoadOutcome) -> PassTelemetry {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
@@ -147,9 +152,8 @@ impl Watch {
 }
 
 fn served(session: &Session) -> Served {
-    let processes = session.server.processes();
     Served {
-        leaders: processes.into_iter().map(|(_, pid)| pid).collect(),
+        leaders: session.server.processes(),
         engine: Some(session.control.endpoint().clone()),
         lmcache: session.server.lmcache_url().map(str::to_owned),
     }

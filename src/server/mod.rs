@@ -12,6 +12,7 @@ pub mod external;
 pub mod facts;
 pub mod geometry;
 pub mod group;
+pub mod kin;
 pub mod known;
 pub mod leftovers;
 pub mod log;

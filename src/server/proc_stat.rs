@@ -7,6 +7,8 @@ use std::fs;
 pub struct ProcStat {
     /// Whether it runs still: one that has ended and was not waited for yet does not.
     pub lives: bool,
+    /// The process that started it, or 1 where that is gone.
+    pub parent: u32,
     /// Its process group.
     pub group: u32,
     /// When it started, clock ticks since boot.
@@ -28,14 +30,15 @@ impl ProcStat {
         })
     }
 
-    /// State is field 3, the group 5, the start 22. The command name, field 2, stands in parentheses
+    /// State is field 3, the parent 4, the group 5, the start 22. The command name, field 2, stands in parentheses
     /// and may hold spaces and parentheses; fields count on after its last one.
     fn parse(stat: &str) -> Option<Self> {
         let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
         let state = fields.next()?;
         Some(Self {
             lives: !matches!(state, "Z" | "X"),
-            group: fields.nth(1)?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
             started: fields.nth(16)?.parse().ok()?,
         })
     }
@@ -50,8 +53,8 @@ mod tests {
         let stat = "7 (a) b (c) S 1 42 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987 19 20\n";
         let parsed = ProcStat::parse(stat).unwrap();
         assert_eq!(
-            (parsed.lives, parsed.group, parsed.started),
-            (true, 42, 987)
+            (parsed.lives, parsed.parent, parsed.group, parsed.started),
+            (true, 1, 42, 987)
         );
         assert!(!ProcStat::parse(&stat.replace(" S ", " Z ")).unwrap().lives);
         assert_eq!(ProcStat::parse("7 (torn"), None);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::plan::profile_spec::{ProfileSpec, Profiler};
+use crate::plan::profile_spec::{ProfileSpec, Profiler, option_name};
 
 /// Nsight Systems' program.
 pub const NSYS: &str = "nsys";
@@ -85,11 +85,6 @@ fn is_given(profile: &ProfileSpec, option: &str) -> bool {
     given.any(|own| option_name(own) == option_name(option))
 }
 
-/// `--name` of `--name=value`.
-fn option_name(word: &str) -> &str {
-    word.split_once('=').map_or(word, |(name, _)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,10 +118,15 @@ mod tests {
 
     #[test]
     fn what_the_plan_gives_itself_is_not_given_twice() {
+        let given = [
+            "--sample=process-tree",
+            "--cuda-graph-trace",
+            "graph",
+            "-c",
+            "none",
+        ];
         let profile = ProfileSpec {
-            nsys_args: ["--sample=process-tree", "--cuda-graph-trace", "graph"]
-                .map(str::to_owned)
-                .into(),
+            nsys_args: given.map(str::to_owned).into(),
             ..ProfileSpec::default()
         };
         let line = wrap(&profile, vec!["vllm".into()], Path::new("/x"));
@@ -134,6 +134,10 @@ mod tests {
         let text = text.join(" ");
         assert_eq!(text.matches("--sample").count(), 1, "{text}");
         assert_eq!(text.matches("--cuda-graph-trace").count(), 1, "{text}");
+        assert!(
+            !text.contains("--capture-range="),
+            "it is there as -c: {text}"
+        );
         assert!(text.contains("--cpuctxsw=none"), "{text}");
     }
 

@@ -11,7 +11,7 @@ use super::sample::{Batch, Growth, Unit};
 use super::thread::{Ended, Sampler};
 use crate::server::control::{Control, Endpoint};
 use crate::server::prom::Scrape;
-use crate::server::redis::{Redis, shown};
+use crate::server::redis::{Redis, RedisInfo, shown};
 
 /// Longest wait for one answer: a busy engine answers late, a dead one never.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -171,16 +171,16 @@ impl Rows {
         // Where a file names devices only, it still says so.
         let device: Arc<str> = if source == "simulated" { source } else { "" }.into();
         for &(name, label, metric, shape) in rows {
-            let Some(value) = scrape.sum(name, label) else {
-                continue;
-            };
-            match shape {
-                Shape::Level(unit, factor) => {
+            match (shape, scrape.sum(name, label)) {
+                (Shape::Level(unit, factor), Some(value)) => {
                     batch.level((source, &device, metric), unit, value * factor);
                 }
-                Shape::Growth(unit) => {
+                (Shape::Level(..), None) => {}
+                (Shape::Growth(unit), value) => {
                     let growth = self.growth.entry((source, metric)).or_default();
-                    if let Some((grown, span)) = growth.of(batch.at, value) {
+                    // A counter may be shown only once it counts: until then it is zero.
+                    let grown = growth.of(batch.at, value.unwrap_or(0.0));
+                    if let (Some((grown, span)), Some(_)) = (grown, value) {
                         batch.rate((source, &device, metric), unit, grown, span);
                     }
                 }
@@ -242,7 +242,9 @@ impl Sampler for EngineSampler {
 /// Reads a Redis.
 pub struct RedisSampler {
     runtime: Runtime,
-    redis: Redis,
+    url: String,
+    /// The connection; none since it broke.
+    redis: Option<Redis>,
     device: Arc<str>,
     interval: Duration,
     growth: BTreeMap<&'static str, Growth>,
@@ -257,11 +259,26 @@ impl RedisSampler {
             connected.map_err(|error| Ended(format!("no telemetry of Redis: {error:#}")))?;
         Ok(Self {
             runtime,
-            redis,
+            url: url.to_owned(),
+            redis: Some(redis),
             device: shown(url).into(),
             interval,
             growth: BTreeMap::new(),
         })
+    }
+}
+
+impl RedisSampler {
+    /// What it says now. A connection that broke is made again at the next reading.
+    fn info(&mut self) -> Option<RedisInfo> {
+        if self.redis.is_none() {
+            self.redis = ask(&self.runtime, Redis::connect(&self.url));
+        }
+        let info = ask(&self.runtime, self.redis.as_ref()?.info());
+        if info.is_none() {
+            self.redis = None;
+        }
+        info
     }
 }
 
@@ -271,7 +288,7 @@ impl Sampler for RedisSampler {
     }
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        let Some(info) = ask(&self.runtime, self.redis.info()) else {
+        let Some(info) = self.info() else {
             return Ok(());
         };
         batch.answered();
@@ -345,6 +362,24 @@ mod tests {
                 ("prompt_tokens", 25.0),
             ]
         );
+    }
+
+    #[test]
+    fn a_counter_that_is_shown_once_it_counts_began_at_zero() {
+        let mut rows = Rows::default();
+        let texts = [
+            "lmcache_mp_l1_write_chunks_total 4\n",
+            "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
+        ];
+        let mut seen = Vec::new();
+        for (at, text) in texts.into_iter().enumerate() {
+            let mut batch = Batch::new(seconds(at as u64 * 2), false);
+            rows.keep("lmcache", &LMCACHE, &scrape(text), &mut batch);
+            let points = batch.points().iter();
+            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
+        }
+        let expected = [("ram_hit_tokens", 1024.0), ("ram_stored_chunks", 0.0)];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -31,8 +31,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// The server under test, as it is now: it may be started again on another port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// The processes that lead its groups.
-    pub leaders: Vec<u32>,
+    /// The processes that it was started by, and what each is.
+    pub leaders: Vec<(&'static str, u32)>,
     /// The engine's address.
     pub engine: Option<Endpoint>,
     /// The admin address of an LMCache server beside it.
@@ -85,7 +85,8 @@ pub struct Telemetry {
     slow: Duration,
     tier_disk: Option<String>,
     began: Duration,
-    watches_gpus: bool,
+    /// How many GPUs are to be watched.
+    gpus: usize,
 }
 
 /// What samplers leave behind.
@@ -126,7 +127,7 @@ impl Telemetry {
             server_threads: Vec::new(),
             served: Served::default(),
             slow: settings.slow_interval(),
-            watches_gpus: false,
+            gpus: 0,
         };
         let interval = settings.interval();
         let redis = target.redis.clone();
@@ -142,7 +143,8 @@ impl Telemetry {
             });
         }
         telemetry.follow(target.served.clone());
-        match chosen(&target.gpus, &target.served.leaders) {
+        let leaders: Vec<u32> = target.served.leaders.iter().map(|(_, pid)| *pid).collect();
+        match chosen(&target.gpus, &leaders) {
             Ok(gpus) => {
                 for gpu in gpus {
                     telemetry.add_gpu(settings, epoch, gpu, target);
@@ -171,7 +173,7 @@ impl Telemetry {
             let leaders = served.leaders.clone();
             add(
                 "group",
-                Box::new(move || Ok(Box::new(GroupSampler::new(leaders, slow)))),
+                Box::new(move || Ok(Box::new(GroupSampler::new(&leaders, slow)))),
             );
         }
         if let Some(endpoint) = served.engine.clone() {
@@ -189,6 +191,11 @@ impl Telemetry {
         self.tier_disk.as_deref()
     }
 
+    /// How many GPUs are watched, or would be if they answered.
+    pub fn gpus(&self) -> usize {
+        self.gpus
+    }
+
     fn all_threads(&self) -> impl Iterator<Item = &SamplerThread> {
         self.threads.iter().chain(&self.server_threads)
     }
@@ -197,7 +204,7 @@ impl Telemetry {
     /// when the readings of `edge` were there.
     pub async fn settle_all(&self, edge: Duration) -> Duration {
         let settled = self.settle(edge).await;
-        if self.watches_gpus {
+        if self.gpus > 0 {
             tokio::time::sleep(GPM_LAG).await;
             self.settle(self.edge()).await;
         }
@@ -215,7 +222,7 @@ impl Telemetry {
                 Ok(Box::new(live))
             }
         };
-        self.watches_gpus = true;
+        self.gpus += 1;
         let intervals = (settings.interval(), settings.pcie_interval());
         for methods in Method::chains(settings.pcie) {
             let open = open.clone();

@@ -1,13 +1,12 @@
-//! Bytes that a process group moved to and from storage, from `/proc/<pid>/io` (proc(5)).
+//! Bytes that a server's processes moved to and from storage, from `/proc/<pid>/io` (proc(5)).
 //!
 //! `read_bytes` counts what was fetched from the storage layer: a read that the page cache answers
 //! adds nothing to it. That is how a disk tier is told from RAM.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
-use crate::server::proc_stat::ProcStat;
+use crate::server::kin;
 
 /// Storage counters of one process, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,38 +15,21 @@ struct Storage {
     write_bytes: u64,
 }
 
-/// Counters of every process of some groups at one instant.
+/// Counters of every process of some servers at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct GroupIo {
     processes: BTreeMap<u32, Storage>,
 }
 
 impl GroupIo {
-    /// Reads the counters of all processes whose group leader is among `leaders`, or that live in
-    /// a container with one: processes there may lead groups of their own.
+    /// Reads the counters of all processes of the servers that `leaders` lead ([`kin`]).
     pub fn read(leaders: &[u32]) -> Self {
-        let mut processes = BTreeMap::new();
-        if leaders.is_empty() {
-            return Self { processes };
+        let pids = kin::of(leaders).into_keys();
+        Self {
+            processes: pids
+                .filter_map(|pid| Some((pid, storage_of(pid)?)))
+                .collect(),
         }
-        let own = pid_namespace(std::process::id());
-        let containers: Vec<PathBuf> = leaders
-            .iter()
-            .filter_map(|leader| pid_namespace(*leader))
-            .filter(|namespace| Some(namespace) != own.as_ref())
-            .collect();
-        let is_contained = |pid| {
-            !containers.is_empty()
-                && pid_namespace(pid).is_some_and(|namespace| containers.contains(&namespace))
-        };
-        for (pid, stat) in ProcStat::all() {
-            if (leaders.contains(&stat.group) || is_contained(pid))
-                && let Some(storage) = storage_of(pid)
-            {
-                processes.insert(pid, storage);
-            }
-        }
-        Self { processes }
     }
 
     /// Bytes fetched from storage since `before`; `None` when nothing could be read.
@@ -72,11 +54,6 @@ impl GroupIo {
     }
 }
 
-/// `pid:[4026531836]` (namespaces(7)); `None` where it may not be read.
-fn pid_namespace(pid: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
-}
-
 fn storage_of(pid: u32) -> Option<Storage> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let field = |name: &str| -> Option<u64> {
@@ -95,6 +72,7 @@ fn storage_of(pid: u32) -> Option<Storage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::proc_stat::ProcStat;
     use std::io::Write as _;
 
     #[test]

@@ -50,6 +50,16 @@ struct Orders {
     now: bool,
 }
 
+/// A sampler's hold of what is shared: when it lets go, also by a panic, nobody waits for another
+/// reading.
+struct Reader(Arc<Shared>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.read_until.store(u64::MAX, Ordering::Release);
+    }
+}
+
 /// A running sampler.
 #[derive(Debug)]
 pub struct SamplerThread {
@@ -64,11 +74,11 @@ impl SamplerThread {
         let shared = Arc::<Shared>::default();
         let (its, recording) = (Arc::clone(&shared), Arc::clone(recording));
         let body = move || {
+            let its = Reader(its);
             match make() {
-                Ok(sampler) => run(name, sampler, &its, &recording),
+                Ok(sampler) => run(name, sampler, &its.0, &recording),
                 Err(Ended(why)) => recording.warn(why),
             }
-            its.read_until.store(u64::MAX, Ordering::Release);
         };
         let builder = std::thread::Builder::new().name(format!("tele-{name}"));
         let thread = builder.spawn(body).ok();
@@ -295,6 +305,15 @@ mod tests {
         let counted: Vec<f64> = (1..=points.len()).map(|n| n as f64).collect();
         assert_eq!(values, counted, "one point a reading");
         assert!(points[2].late, "{:?}", points[2]);
+    }
+
+    #[test]
+    fn a_sampler_that_breaks_off_holds_nobody_up() {
+        let recording = Arc::new(Recording::new(Instant::now()));
+        let thread = SamplerThread::start("bad", Box::new(|| panic!("on purpose")), &recording);
+        wait_for(|| thread.has_read_since(Duration::from_secs(1_000_000)));
+        let said = thread.join(Instant::now() + Duration::from_secs(10));
+        assert_eq!(said.as_deref(), Some("the bad sampler broke off"));
     }
 
     #[test]

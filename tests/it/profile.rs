@@ -1,8 +1,11 @@
 //! `[profile]`: the server under a fake `nsys` that runs what it is given, and a real one's traces.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use crate::support::Lab;
+use crate::support::{Ended, Lab, SimServer};
 
 const PLAN: &str = r#"
 name = "p"
@@ -76,7 +79,7 @@ fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_told() {
         .env("PATH", format!("{}:{path}", lab.path("bin").display()))
         .env("LAB", lab.path(""))
         .env("LABRUN", env!("CARGO_BIN_EXE_labrun"));
-    crate::support::Ended::of(&command.output().unwrap()).expect_code(0);
+    Ended::of(&command.output().unwrap()).expect_code(0);
     let calls = lab.read("calls");
     let reports = lab.path("out/profiles/server-1");
     let nsys = format!(
@@ -113,7 +116,7 @@ fn a_missing_nsys_is_refused_before_anything_is_written() {
     let lab = lab();
     let mut command = lab.command(&RUN);
     command.env("PATH", lab.path("empty"));
-    let ended = crate::support::Ended::of(&command.output().unwrap()).expect_code(2);
+    let ended = Ended::of(&command.output().unwrap()).expect_code(2);
     assert!(
         ended.stderr.contains("`nsys` is not in PATH"),
         "{}",
@@ -127,6 +130,75 @@ fn the_plan_shows_the_wrapped_line() {
     let lab = lab();
     let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
     assert!(ended.stdout.contains("nsys profile"), "{}", ended.stdout);
+}
+
+/// What is written on `from` to `to`, but for the profiler's routes, which it answers itself: the
+/// start at once, the stop after `writing`, as one that writes a report.
+fn forward(mut from: TcpStream, mut to: TcpStream, writing: Duration) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        let said = &bytes[..count];
+        let stops = said.starts_with(b"POST /stop_profile");
+        let done = if stops || said.starts_with(b"POST /start_profile") {
+            std::thread::sleep(if stops { writing } else { Duration::ZERO });
+            from.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        } else {
+            to.write_all(said)
+        };
+        if done.is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown(std::net::Shutdown::Both));
+}
+
+/// A port at which the server at `upstream` is reached, with a profiler.
+fn with_profiler(upstream: u16, writing: Duration) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else {
+                return;
+            };
+            let (mut back, mut answers) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            std::thread::spawn(move || forward(client, server, writing));
+        }
+    });
+    port
+}
+
+#[test]
+fn the_writing_of_a_report_is_no_part_of_the_pass() {
+    let lab = Lab::new();
+    let server = SimServer::start(&lab);
+    let port = with_profiler(server.port, Duration::from_secs(3));
+    let external = format!("launcher = \"external\"\nurl = \"http://127.0.0.1:{port}\"\n");
+    let plan = PLAN.replace("launcher = \"process\"\n", &external);
+    let plan = plan
+        .replace("enforce-eager = true\n", "")
+        .replace("[server.args]\n", "");
+    let plan = plan.replace(
+        "layerwise_nvtx = true\ntrace = [\"cuda\", \"nvtx\"]",
+        "nsys = false",
+    );
+    lab.write(
+        "plan.toml",
+        &plan.replace("model = \"m\"", "model = \"sim\""),
+    );
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let (_, cell) = lab.cells().remove(0);
+    let warnings = cell["warnings"].to_string();
+    assert!(warnings.contains("profiled: these latencies"), "{warnings}");
+    for pass in cell["passes"].as_array().unwrap() {
+        assert!(pass["duration_s"].as_f64().unwrap() < 2.0, "{pass:#}");
+        let rows = pass["telemetry"].as_array().unwrap();
+        let running = rows.iter().find(|row| row["metric"] == "running").unwrap();
+        // Once a second, and at both edges: three seconds more would be three readings more.
+        assert!(running["samples"].as_u64().unwrap() <= 3, "{running}");
+    }
 }
 
 /// The real vLLM on a CPU, whose platform has PyTorch's profiler only.

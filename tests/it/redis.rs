@@ -1,10 +1,14 @@
 //! The client of Redis against a real one.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use labrun::server::leftovers::Mark;
 use labrun::server::redis_local::LocalRedis;
+use labrun::telemetry::endpoints::RedisSampler;
+use labrun::telemetry::sample::Batch;
+use labrun::telemetry::thread::Sampler as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::process;
@@ -61,6 +65,63 @@ exit 4"#;
     let address = format!(r#""host":"127.0.0.1","port":{port}"#);
     assert!(log.contains(&address), "{log}");
     assert_kept_nowhere(&lab, password);
+}
+
+/// Points of one reading at `second`, by metric.
+fn read_at(sampler: &mut RedisSampler, second: u64) -> BTreeMap<&'static str, f64> {
+    let mut batch = Batch::new(Duration::from_secs(second), false);
+    sampler.sample(&mut batch).unwrap();
+    let points = batch.points().iter();
+    points
+        .map(|(key, _, point)| (key.metric, point.value))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn telemetry_tells_a_redis_and_finds_it_again_after_a_restart() {
+    let lab = Lab::new();
+    let (first, port) = with_password(&lab, "pw");
+    let url = format!("redis://:pw@127.0.0.1:{port}");
+    let mut sampler = RedisSampler::new(&url, Duration::from_secs(1)).unwrap();
+    let began = read_at(&mut sampler, 0);
+    assert!(
+        began["used_memory"] > 1e5 && began["clients"] >= 1.0,
+        "{began:?}"
+    );
+    let client = redis::Client::open(url.as_str()).unwrap();
+    let mut other = client.get_connection().unwrap();
+    let value = vec![7_u8; 1 << 20];
+    redis::cmd("SET")
+        .arg("a")
+        .arg(&value)
+        .exec(&mut other)
+        .unwrap();
+    for key in ["a", "a", "none"] {
+        redis::cmd("GET").arg(key).exec(&mut other).unwrap();
+    }
+    let told = read_at(&mut sampler, 2);
+    // Over two seconds: a write of 1 MiB, two reads of it, and one of what is not there.
+    for (metric, bytes) in [("write", 1 << 20), ("read", 2 << 20)] {
+        let ratio = told[metric] * 2.0 / f64::from(bytes);
+        assert!((1.0..1.05).contains(&ratio), "{metric}: {told:?}");
+    }
+    assert_eq!((told["key_hits"], told["key_misses"]), (1.0, 0.5));
+    assert!(
+        told["commands"] >= 2.0 && told.contains_key("cpu"),
+        "{told:?}"
+    );
+    drop(first);
+    assert_eq!(read_at(&mut sampler, 4), BTreeMap::new(), "it is gone");
+    let file = lab.path("redis.conf");
+    let mut again = Command::new("redis-server");
+    let _second = Kill(again.arg(file).stdout(Stdio::null()).spawn().unwrap());
+    let mut second = 5;
+    let is_told = || {
+        second += 1;
+        read_at(&mut sampler, second).contains_key("used_memory")
+    };
+    assert!(wait_until(Duration::from_secs(20), is_told));
 }
 
 #[tokio::test]

@@ -71,6 +71,16 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     assert!(pcie.starts_with("gpu,rxpci,txpci,"), "{pcie}");
     assert!(pcie.contains(",simulated,"), "{pcie}");
     assert!(named("disk_io_stats_").starts_with("device,read_mb_s,"));
+    // Also the phases beside the measured ones, on the same clock.
+    let phases = named("telemetry_phases");
+    for phase in ["warm,tier,", "load,cold,", "load,tier,", "verify,cold,"] {
+        let rows = phases.lines().filter(|row| row.starts_with(phase));
+        assert!(rows.count() > 5, "{phase} in {phases}");
+    }
+    let load = phases.lines().find(|row| row.starts_with("load,tier,"));
+    let started: f64 = load.unwrap().split(',').nth(2).unwrap().parse().unwrap();
+    let pass = passes[1]["started_s"].as_f64().unwrap();
+    assert!(started <= pass && pass - started < 3.0, "{started} {pass}");
 }
 
 #[test]

@@ -35,8 +35,10 @@ pub(crate) struct Timeline {
 pub(crate) struct TimePanel {
     pub title: String,
     pub lines: Vec<TimeLine>,
-    /// Instants with a value each, marked, with a tick where they begin.
+    /// Instants with a value each.
     pub dots: Vec<(f64, f64)>,
+    /// Instants, marked at the axis.
+    pub ticks: Vec<f64>,
 }
 
 /// One series: stretches of time with a value each.
@@ -137,11 +139,13 @@ fn draw_panel<DB: DrawingBackend>(
         canvas.text(line.name, (across, top - 12.0), named)?;
         across -= 140.0;
     }
-    for (at, value) in &panel.dots {
-        let x = all.x(*at);
-        let tick = tick(bottom).map(|y| (x, y));
+    for at in &panel.ticks {
+        let tick = tick(bottom).map(|y| (all.x(*at), y));
         canvas.line(&tick, &INK, 1.5, Stroke::Solid)?;
-        canvas.marker(Shape::Circle, (x, y(*value)), DOT, INK, Fill::Solid)?;
+    }
+    for (at, value) in &panel.dots {
+        let place = (all.x(*at), y(*value));
+        canvas.marker(Shape::Circle, place, DOT, INK, Fill::Solid)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A timeline as SVG that is small enough to stand in a page once for each cell: a path a series,
 //! in whole units, in the colours of the page around it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::envelope::{COLUMNS, Ends, envelope, most};
@@ -134,34 +135,48 @@ fn draw_panel(svg: &mut String, all: &Timeline, panel: &TimePanel, top: i32) {
     text(svg, "t", (LEFT, top - 5), &title);
     let mut across = LEFT + WIDTH;
     for (line, columns) in panel.lines.iter().zip(&series[1..]) {
-        let class = if line.colour == super::OUT { "b" } else { "a" };
+        let class = if line.colour == super::panels::OUT {
+            "b"
+        } else {
+            "a"
+        };
         band(svg, class, columns, &y);
         text(svg, &format!("{class} e"), (across, top - 5), line.name);
         across -= 110;
     }
+    ticks(svg, all, &panel.ticks, bottom);
     if few {
-        marks(svg, all, &panel.dots, bottom, &y);
+        marks(svg, all, &panel.dots, &y);
     } else {
         band(svg, "r f", &series[0], &y);
     }
 }
 
-/// A dot at each value, and a tick at the bottom below it.
-fn marks(
-    svg: &mut String,
-    all: &Timeline,
-    dots: &[(f64, f64)],
-    bottom: i32,
-    y: &impl Fn(f64) -> i32,
-) {
-    if dots.is_empty() {
+/// A tick at the axis for each instant; of many, one a column.
+fn ticks(svg: &mut String, all: &Timeline, instants: &[f64], bottom: i32) {
+    let step = if instants.len() <= MOST_DOTS {
+        1
+    } else {
+        COLUMN
+    };
+    let place = |at: &f64| LEFT + (x(all, *at) - LEFT) / step * step;
+    let places: BTreeSet<i32> = instants.iter().map(place).collect();
+    if places.is_empty() {
         return;
     }
     svg.push_str(r#"<path class="r" d=""#);
-    for (at, _) in dots {
-        let _ = write!(svg, "M{} {bottom}v-5", x(all, *at));
+    for place in places {
+        let _ = write!(svg, "M{place} {bottom}v-5");
     }
-    svg.push_str(r#""/><path class="d" d=""#);
+    svg.push_str(r#""/>"#);
+}
+
+/// A dot at each value.
+fn marks(svg: &mut String, all: &Timeline, dots: &[(f64, f64)], y: &impl Fn(f64) -> i32) {
+    if dots.is_empty() {
+        return;
+    }
+    svg.push_str(r#"<path class="d" d=""#);
     for (at, value) in dots {
         let _ = write!(svg, "M{} {}h0", x(all, *at), y(*value));
     }

@@ -43,7 +43,9 @@ fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
         ("disk", "nvme0n1", "busy", 93.0, 100.0),
         ("disk", "nvme0n1", "read", 850e6, 910e6),
         ("disk", "sda", "busy", 99.0, 100.0),
-        ("server", "", "storage_read", 850e6, 910e6),
+        ("server", "vllm", "storage_read", 850e6, 910e6),
+        ("server", "vllm", "storage_write", 0.0, 0.0),
+        ("server", "vllm", "processes", 3.0, 3.0),
         ("engine", "", "waiting", 3.0, 7.0),
         ("engine", "", "running", 1.0, 1.0),
     ];
@@ -61,8 +63,16 @@ fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
             .any(|r| r.contains("3.0 requests waited in the engine (at most 7)"))
     );
     // Somebody else keeps the disk busy: the server read nothing.
-    rows[4] = ("server", "", "storage_read", 0.0, 0.0);
+    rows[4] = ("server", "vllm", "storage_read", 0.0, 0.0);
     assert_eq!(named(&rows).name, "queue");
+    // Another part of it does.
+    rows.push(("server", "lmcache", "storage_read", 850e6, 910e6));
+    rows.push(("server", "lmcache", "storage_write", 0.0, 0.0));
+    rows.push(("server", "lmcache", "processes", 1.0, 1.0));
+    assert_eq!(named(&rows).name, "disk");
+    // What it does may not be read: that is not nothing.
+    rows.retain(|row| (row.1, row.2) != ("lmcache", "storage_read"));
+    assert_eq!(named(&rows).name, "disk");
 }
 
 #[test]
@@ -89,6 +99,16 @@ fn pcie_is_judged_against_its_link() {
     let found = named(&rows);
     assert_eq!(found.name, "pcie");
     assert!(found.reasons[0].contains("45.0 of 63.0 GB/s"), "{found:?}");
+    // The link is read once a second or less often: one reading of it is enough.
+    let mut short = seen(&rows);
+    for link in &mut short[1..3] {
+        link.samples = 1;
+    }
+    assert_eq!(of_pass(&short, None, None).name, "pcie");
+    // It rested whenever it was read: it cannot have carried that.
+    rows[1] = ("gpu", "0", "pcie_generation", 1.0, 1.0);
+    assert_ne!(named(&rows).name, "pcie");
+    rows[1] = ("gpu", "0", "pcie_generation", 5.0, 5.0);
     rows[0].3 = 5e9;
     assert_eq!(named(&rows).name, "unknown");
 }
@@ -110,6 +130,13 @@ fn redis_is_named_by_its_core_or_by_what_it_sends() {
     assert_eq!(named(&idle).name, "unknown");
     let far = [("network", "eth0", "rx", 110e6, 118e6)];
     assert_eq!(named(&far).name, "network");
+    // Steady, and hardly anything to a link of 100 Gbit/s; much to one of 1 Gbit/s.
+    let wide = [far[0], ("network", "eth0", "link", 12.5e9, 12.5e9)];
+    assert_eq!(named(&wide).name, "unknown");
+    let narrow = [far[0], ("network", "eth0", "link", 125e6, 125e6)];
+    let found = named(&narrow);
+    assert_eq!(found.name, "network");
+    assert!(found.reasons[0].contains("its link 125 MB/s"), "{found:?}");
     let near = [("network", "lo", "rx", 110e6, 118e6)];
     assert_eq!(named(&near).name, "unknown", "loopback is no network");
     let container = [("network", "veth5a1", "rx", 110e6, 118e6)];

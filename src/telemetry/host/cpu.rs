@@ -189,14 +189,21 @@ pub(super) fn pressure_totals(text: &str) -> [Option<(&'static str, f64)>; 2] {
 
 /// Memory of `/proc/meminfo`, which tells units of 1024 bytes.
 fn memory(meminfo: &str, device: &Arc<str>, batch: &mut Batch) {
-    for (metric, name) in [
-        ("page_cache", "Cached:"),
-        ("dirty", "Dirty:"),
-        ("writeback", "Writeback:"),
-        ("available", "MemAvailable:"),
+    let bytes = |name| Some(number_after(meminfo, name)? * 1024.0);
+    let shared = bytes("Shmem:");
+    for (metric, bytes) in [
+        // Memory that processes share (/dev/shm) is counted as cached, and caches no file.
+        (
+            "page_cache",
+            bytes("Cached:").map(|all| all - shared.unwrap_or(0.0)),
+        ),
+        ("shared", shared),
+        ("dirty", bytes("Dirty:")),
+        ("writeback", bytes("Writeback:")),
+        ("available", bytes("MemAvailable:")),
     ] {
-        if let Some(kib) = number_after(meminfo, name) {
-            batch.level(("memory", device, metric), Unit::Bytes, kib * 1024.0);
+        if let Some(bytes) = bytes {
+            batch.level(("memory", device, metric), Unit::Bytes, bytes);
         }
     }
 }
@@ -247,6 +254,65 @@ mod tests {
     }
 
     #[test]
+    fn each_core_is_told() {
+        let mut sampler = CpuSampler::new(Duration::from_secs(1));
+        let mut batch = Batch::new(Duration::from_secs(1), false);
+        sampler.cores("cpu0 0 0 0 10 0\ncpu1 0 0 0 10 0\n", &mut batch);
+        sampler.cores("cpu0 75 0 0 35 0\ncpu1 25 0 0 85 0\n", &mut batch);
+        let points = batch.points().iter();
+        let found: Vec<_> = points
+            .map(|(key, _, point)| (&*key.device, point.value))
+            .collect();
+        assert_eq!(found, [("cpu0", 75.0), ("cpu1", 25.0)]);
+    }
+
+    #[test]
+    fn misses_of_nodes_and_pressures_are_rates() {
+        let folder = tempfile::tempdir().unwrap();
+        let (numastat, psi) = (folder.path().join("numastat"), folder.path().join("io"));
+        let write = |misses: u32, some_us: u32, full_us: u32| {
+            std::fs::write(&numastat, format!("numa_hit 9\nnuma_miss {misses}\n")).unwrap();
+            let text =
+                format!("some avg10=0.00 total={some_us}\nfull avg10=0.00 total={full_us}\n");
+            std::fs::write(&psi, text).unwrap();
+        };
+        write(100, 0, 0);
+        let mut sampler = CpuSampler::new(Duration::from_secs(1));
+        sampler.nodes = vec![Node {
+            file: Kept::open(&numastat),
+            device: "node1".into(),
+            misses: Growth::default(),
+        }];
+        sampler.pressures = [
+            &psi,
+            &folder.path().join("none"),
+            &folder.path().join("none"),
+        ]
+        .map(|path| Pressure {
+            file: Kept::open(path),
+            device: "io".into(),
+            growth: <[Growth; 2]>::default(),
+        });
+        sampler
+            .sample(&mut Batch::new(Duration::from_secs(1), false))
+            .unwrap();
+        write(160, 500_000, 20_000);
+        let mut batch = Batch::new(Duration::from_secs(3), false);
+        sampler.sample(&mut batch).unwrap();
+        let points = batch.points().iter();
+        let found: Vec<_> = points
+            .filter(|(key, _, _)| matches!(key.source, "numa" | "pressure"))
+            .map(|(key, _, point)| (&*key.device, key.metric, point.value))
+            .collect();
+        let expected = [
+            ("io", "some", 25.0),
+            ("io", "full", 1.0),
+            ("node1", "misses", 30.0),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn pressure_is_told_in_both_kinds() {
         let text = "some avg10=0.32 avg60=0.42 avg300=0.52 total=8740249\n\
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=2694214\n";
@@ -260,12 +326,20 @@ mod tests {
     #[test]
     fn memory_is_told_in_bytes() {
         let mut batch = Batch::new(Duration::from_secs(1), false);
-        let text = "MemTotal: 9 kB\nMemAvailable:  4 kB\nCached: 2 kB\nSwapCached: 7 kB\n";
+        let text = "MemTotal: 9 kB\nMemAvailable:  4 kB\nCached: 3 kB\nSwapCached: 7 kB\n\
+                    Shmem: 1 kB\n";
         memory(text, &"".into(), &mut batch);
         let points = batch.points().iter();
         let found: Vec<_> = points
             .map(|(key, _, point)| (key.metric, point.value))
             .collect();
-        assert_eq!(found, [("page_cache", 2048.0), ("available", 4096.0)]);
+        assert_eq!(
+            found,
+            [
+                ("page_cache", 2048.0),
+                ("shared", 1024.0),
+                ("available", 4096.0)
+            ]
+        );
     }
 }

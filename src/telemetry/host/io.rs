@@ -44,6 +44,8 @@ struct Disk {
 #[derive(Debug)]
 struct Interface {
     device: Arc<str>,
+    /// What its link carries each way, bytes a second; absent where it has none, or does not tell.
+    link: Option<f64>,
     growth: [Growth; 2],
 }
 
@@ -108,6 +110,7 @@ impl IoSampler {
             if !self.interfaces.contains_key(name) {
                 let interface = Interface {
                     device: name.into(),
+                    link: link_of(name),
                     growth: <[Growth; 2]>::default(),
                 };
                 self.interfaces.insert(name.to_owned(), interface);
@@ -115,6 +118,10 @@ impl IoSampler {
             let Some(interface) = self.interfaces.get_mut(name) else {
                 continue;
             };
+            if let Some(link) = interface.link {
+                let series = ("network", &interface.device, "link");
+                batch.level(series, Unit::BytesPerSecond, link);
+            }
             let is_redis = self.redis_interface.as_deref() == Some(name);
             let metrics = [("rx", "redis_rx"), ("tx", "redis_tx")];
             let values = metrics.into_iter().zip(counters);
@@ -205,6 +212,18 @@ fn interface_of(line: &str) -> Option<(&str, [f64; 2])> {
     let received = columns.next()?.parse().ok()?;
     let sent = columns.nth(7)?.parse().ok()?;
     Some((name.trim(), [received, sent]))
+}
+
+/// What the link of an interface carries, bytes a second.
+fn link_of(interface: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{interface}/speed")).ok()?;
+    bytes_a_second(&text)
+}
+
+/// Of megabits a second; a link that is down, and one of software, tells -1.
+fn bytes_a_second(megabits: &str) -> Option<f64> {
+    let megabits: f64 = megabits.trim().parse().ok()?;
+    (megabits > 0.0).then_some(megabits * 1e6 / 8.0)
 }
 
 /// Names of the partitions among the block devices.
@@ -334,6 +353,13 @@ mod tests {
         let line = "  eth0: 41743 166101    0    0    0     0          0         0  3042 37 0 0";
         assert_eq!(interface_of(line), Some(("eth0", [41743.0, 3042.0])));
         assert_eq!(interface_of(" face |bytes    packets errs"), None);
+    }
+
+    #[test]
+    fn a_link_tells_megabits_and_one_of_software_nothing() {
+        assert_eq!(bytes_a_second("100000\n"), Some(12.5e9));
+        assert_eq!(bytes_a_second("-1\n"), None);
+        assert_eq!(link_of("none"), None);
     }
 
     #[test]

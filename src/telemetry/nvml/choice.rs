@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::live;
 use crate::plan::docker_spec;
-use crate::server::proc_stat::ProcStat;
+use crate::server::kin;
 
 /// Which GPUs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,20 +36,19 @@ pub struct Listed {
     pub pids: Vec<u32>,
 }
 
-/// The GPUs that `gpus` stands for, for a server whose processes are in the groups of `leaders`.
+/// The GPUs that `gpus` stands for, for a server whose processes `leaders` lead.
 pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
     match gpus {
         Gpus::None => Ok(Vec::new()),
         Gpus::These(these) => Ok(these.clone()),
         Gpus::All => Ok(indices(&live::listed()?)),
         Gpus::Serving { container, visible } => {
-            let groups = ProcStat::all().filter(|(_, stat)| leaders.contains(&stat.group));
-            let ours = groups.map(|(pid, _)| pid).chain(leaders.to_vec());
+            let ours = kin::of(leaders).into_keys().collect();
             serving(
                 container.as_ref(),
                 visible.as_deref(),
                 &live::listed()?,
-                &ours.collect(),
+                &ours,
             )
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::report::figure::TimeLine;
-use crate::report::timeline::{IN, OUT};
+use crate::report::timeline::panels::{IN, OUT};
 
 fn panel(steps: Vec<(f64, f64, f64)>, dots: Vec<(f64, f64)>) -> TimePanel {
     TimePanel {
@@ -10,6 +10,7 @@ fn panel(steps: Vec<(f64, f64, f64)>, dots: Vec<(f64, f64)>) -> TimePanel {
             colour: IN,
             steps,
         }],
+        ticks: dots.iter().map(|dot| dot.0).collect(),
         dots,
     }
 }
@@ -73,17 +74,20 @@ fn the_noisiest_series_of_a_long_cell_stay_small() {
     let dots = (0..20_000).map(|at| (f64::from(at) / 100.0, f64::from(at % 700)));
     panels.insert(0, panel(vec![], dots.collect()));
     let svg = strip(&timeline(panels));
-    assert!(svg.len() < 50_000, "{} bytes", svg.len());
+    assert!(svg.len() < 54_000, "{} bytes", svg.len());
+    assert!(svg.contains(r#"<path class="r" d="M56 104v-5M59 104v-5M62 "#));
     assert!(svg.contains(">TTFT, ms; 20000 requests, least to most<"));
     assert!(svg.contains(r#"<path class="r f" d="M56 "#));
 }
 
 #[test]
-fn few_requests_are_dots_each_with_its_tick() {
-    let dots = vec![(0.0, 100.0), (155.0, 50.0)];
-    let svg = strip(&timeline(vec![panel(vec![], dots)]));
+fn few_requests_are_ticks_and_their_first_tokens_dots() {
+    let mut one = panel(vec![], vec![(0.0, 100.0), (155.0, 50.0)]);
+    // No token came.
+    one.ticks.push(310.0);
+    let svg = strip(&timeline(vec![one]));
     assert!(
-        svg.contains(r#"<path class="r" d="M56 104v-5M521 104v-5"/>"#),
+        svg.contains(r#"<path class="r" d="M56 104v-5M521 104v-5M986 104v-5"/>"#),
         "{svg}"
     );
     assert!(

@@ -1,0 +1,126 @@
+//! `telemetry_phases.csv`: what every series says of every phase of a cell, also of those beside the
+//! measured passes (`cell.json` has these).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::csv;
+use crate::runner::moved::LEAST_COVER;
+use crate::runner::phases::PhaseStretch;
+use crate::telemetry::sample::{Series, SeriesKey};
+use crate::telemetry::summary::summarize;
+
+/// The head: times in seconds since the run began; values in `unit`, and `total`, where something is
+/// moved or counted, in `unit` without its `/s`.
+const COLUMNS: [&str; 12] = [
+    "phase",
+    "state",
+    "started_s",
+    "duration_s",
+    "source",
+    "device",
+    "metric",
+    "unit",
+    "samples",
+    "mean",
+    "max",
+    "total",
+];
+
+/// Writes `telemetry_phases.csv`: a row a phase and series, none where nothing was read in it.
+pub fn write_phase_csv(
+    series: &BTreeMap<SeriesKey, Series>,
+    phases: &[PhaseStretch],
+    path: &Path,
+) -> Result<()> {
+    let mut text = String::new();
+    csv::push_row(&mut text, &COLUMNS);
+    for PhaseStretch {
+        phase,
+        state,
+        window,
+    } in phases
+    {
+        for summary in summarize(series, *window) {
+            let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+            // A sum over a part of the phase is no sum of the phase.
+            let total = summary.total.filter(|_| summary.covered >= LEAST_COVER);
+            csv::push_row(
+                &mut text,
+                &[
+                    phase.name().to_owned(),
+                    state
+                        .map(|state| state.name().to_owned())
+                        .unwrap_or_default(),
+                    format!("{:.6}", window.from.as_secs_f64()),
+                    format!("{:.6}", window.seconds()),
+                    summary.key.source.to_owned(),
+                    summary.key.device.to_string(),
+                    summary.key.metric.to_owned(),
+                    summary.unit.name().to_owned(),
+                    summary.samples.to_string(),
+                    number(summary.mean),
+                    number(summary.max),
+                    number(total),
+                ],
+            );
+        }
+    }
+    fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::state::CacheState;
+    use crate::runner::event::Phase;
+    use crate::telemetry::sample::{Point, Unit};
+    use crate::telemetry::summary::Window;
+
+    #[test]
+    fn each_phase_has_its_mean_its_most_and_its_total() {
+        let key = SeriesKey {
+            source: "disk",
+            device: "vda".into(),
+            metric: "read",
+        };
+        let point = |at: u64, value| Point {
+            at: Duration::from_secs(at),
+            span: Duration::from_secs(1),
+            value,
+            late: false,
+            slowed: false,
+        };
+        let all = Series {
+            unit: Unit::BytesPerSecond,
+            points: vec![point(1, 10.0), point(2, 30.0), point(3, 7.0)],
+        };
+        let stretch = |phase, state, from: u64, to: u64| PhaseStretch {
+            phase,
+            state,
+            window: Window {
+                from: Duration::from_secs(from),
+                to: Duration::from_secs(to),
+            },
+        };
+        let phases = [
+            stretch(Phase::Warm, None, 0, 2),
+            stretch(Phase::Load, Some(CacheState::Tier), 2, 4),
+            stretch(Phase::Stop, None, 5, 6),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("telemetry_phases.csv");
+        write_phase_csv(&BTreeMap::from([(key, all)]), &phases, &path).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "phase,state,started_s,duration_s,source,device,metric,unit,samples,mean,max,total\n\
+             warm,,0.000000,2.000000,disk,vda,read,bytes/s,2,20,30,40\n\
+             load,tier,2.000000,2.000000,disk,vda,read,bytes/s,1,7,7,\n"
+        );
+    }
+}

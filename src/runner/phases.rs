@@ -1,0 +1,74 @@
+//! When the phases of a cell were, on the run's clock.
+
+use std::time::Duration;
+
+use super::event::{Event, Phase};
+use crate::plan::state::CacheState;
+use crate::telemetry::summary::Window;
+
+/// One phase of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseStretch {
+    /// Which.
+    pub phase: Phase,
+    /// The cache state that it served, where there was one.
+    pub state: Option<CacheState>,
+    /// From when to when, from the run's epoch.
+    pub window: Window,
+}
+
+/// The phases of a cell so far.
+#[derive(Debug, Default)]
+pub struct Phases(Vec<PhaseStretch>);
+
+impl Phases {
+    /// Takes note of an `event` that happened `at` this time: a phase ends where the next begins.
+    pub fn see(&mut self, event: &Event<'_>, at: Duration) {
+        if let Event::PhaseStarted { phase, state } = event {
+            self.end(at);
+            self.0.push(PhaseStretch {
+                phase: *phase,
+                state: *state,
+                window: Window { from: at, to: at },
+            });
+        }
+    }
+
+    /// All of them, the last one ended `at` this time.
+    pub fn finish(mut self, at: Duration) -> Vec<PhaseStretch> {
+        self.end(at);
+        self.0
+    }
+
+    fn end(&mut self, at: Duration) {
+        if let Some(last) = self.0.last_mut() {
+            last.window.to = at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_ends_where_the_next_begins() {
+        let mut phases = Phases::default();
+        for (second, phase) in [(1, Phase::Warm), (4, Phase::Load)] {
+            let event = Event::PhaseStarted { phase, state: None };
+            phases.see(&event, Duration::from_secs(second));
+            phases.see(&Event::Stopped, Duration::from_secs(second + 1));
+        }
+        let found = phases.finish(Duration::from_secs(9)).into_iter();
+        let found: Vec<_> = found
+            .map(|one| {
+                (
+                    one.phase,
+                    one.window.from.as_secs(),
+                    one.window.to.as_secs(),
+                )
+            })
+            .collect();
+        assert_eq!(found, [(Phase::Warm, 1, 4), (Phase::Load, 4, 9)]);
+    }
+}

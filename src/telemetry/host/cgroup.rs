@@ -1,0 +1,243 @@
+//! The cgroups (v2) that hold a server's processes: what they use, and what they wait for (PSI).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cpu::pressure_totals;
+use super::kept::{Kept, number_after};
+use crate::telemetry::sample::{Batch, Growth, Unit};
+
+/// The cgroups of `leaders`, each once, named by the roles that are in it.
+pub fn of(leaders: &[(&'static str, u32)]) -> Vec<Cgroup> {
+    by_folder(leaders, folder_of_process)
+}
+
+fn by_folder(
+    leaders: &[(&'static str, u32)],
+    folder_of: impl Fn(u32) -> Option<PathBuf>,
+) -> Vec<Cgroup> {
+    let mut found: Vec<(PathBuf, Vec<&str>)> = Vec::new();
+    for (role, leader) in leaders {
+        let Some(folder) = folder_of(*leader) else {
+            continue;
+        };
+        match found.iter_mut().find(|(known, _)| *known == folder) {
+            Some((_, roles)) => roles.push(role),
+            None => found.push((folder, vec![role])),
+        }
+    }
+    let found = found.iter();
+    found
+        .map(|(folder, roles)| Cgroup::open(folder, &roles.join("+")))
+        .collect()
+}
+
+/// The folder of the cgroup (v2) of process `pid`; `None` for the root, which is the machine.
+fn folder_of_process(pid: u32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let inside = path.trim_start_matches('/');
+    if inside.is_empty() {
+        return None;
+    }
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .map(|root| Path::new(root).join(inside))
+        .find(|folder| folder.join("cgroup.procs").exists())
+}
+
+/// A cgroup's files, and what its counters told last.
+#[derive(Debug)]
+pub struct Cgroup {
+    device: Arc<str>,
+    io: Kept,
+    cpu: Kept,
+    memory_current: Kept,
+    memory: Kept,
+    pressures: [Kept; 3],
+    growth: BTreeMap<&'static str, Growth>,
+}
+
+/// A metric of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    /// Only grows.
+    Counter(&'static str, Unit, f64),
+    /// Is so now, bytes.
+    Level(&'static str, f64),
+}
+
+const PRESSURES: [[&str; 2]; 3] = [
+    ["cpu_pressure_some", "cpu_pressure_full"],
+    ["io_pressure_some", "io_pressure_full"],
+    ["memory_pressure_some", "memory_pressure_full"],
+];
+
+impl Cgroup {
+    fn open(folder: &Path, name: &str) -> Self {
+        let file = |name| Kept::open(folder.join(name));
+        Self {
+            device: name.into(),
+            io: file("io.stat"),
+            cpu: file("cpu.stat"),
+            memory_current: file("memory.current"),
+            memory: file("memory.stat"),
+            pressures: ["cpu.pressure", "io.pressure", "memory.pressure"].map(file),
+            growth: BTreeMap::new(),
+        }
+    }
+
+    /// Hands everything that it tells now to `keep`.
+    fn tell(&self, text: &mut Vec<u8>, mut keep: impl FnMut(Told)) {
+        if let Some(io) = self.io.read(text).filter(|io| !io.is_empty()) {
+            keep(Told::Counter(
+                "read",
+                Unit::BytesPerSecond,
+                sum_of(io, "rbytes="),
+            ));
+            keep(Told::Counter(
+                "write",
+                Unit::BytesPerSecond,
+                sum_of(io, "wbytes="),
+            ));
+        }
+        // Microseconds in a second: 10^4 of them are a percent of a core.
+        let mut percent = |metric, us: f64| keep(Told::Counter(metric, Unit::Percent, us / 1e4));
+        if let Some(cpu) = self.cpu.read(text) {
+            for (metric, name) in [("cpu", "usage_usec "), ("throttled", "throttled_usec ")] {
+                if let Some(us) = number_after(cpu, name) {
+                    percent(metric, us);
+                }
+            }
+        }
+        for (file, names) in self.pressures.iter().zip(PRESSURES) {
+            let totals = file.read(text).map(pressure_totals).unwrap_or_default();
+            for (told, name) in totals.into_iter().zip(names) {
+                if let Some((_, us)) = told {
+                    percent(name, us);
+                }
+            }
+        }
+        let current = self.memory_current.read(text);
+        if let Some(bytes) = current.and_then(|bytes| bytes.trim().parse().ok()) {
+            keep(Told::Level("memory", bytes));
+        }
+        if let Some(memory) = self.memory.read(text) {
+            let bytes = |name| number_after(memory, name);
+            let shared = bytes("shmem ");
+            for (metric, bytes) in [
+                // Shared memory is counted as of files too.
+                (
+                    "page_cache",
+                    bytes("file ").map(|all| all - shared.unwrap_or(0.0)),
+                ),
+                ("shared", shared),
+                ("anonymous", bytes("anon ")),
+            ] {
+                if let Some(bytes) = bytes {
+                    keep(Told::Level(metric, bytes));
+                }
+            }
+        }
+    }
+
+    /// Adds what it tells now.
+    pub fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
+        let mut growth = std::mem::take(&mut self.growth);
+        self.tell(text, |told| match told {
+            Told::Level(metric, bytes) => {
+                batch.level(("cgroup", &self.device, metric), Unit::Bytes, bytes);
+            }
+            Told::Counter(metric, unit, value) => {
+                let growth = growth.entry(metric).or_default();
+                if let Some((grown, span)) = growth.of(batch.at, value) {
+                    batch.rate(("cgroup", &self.device, metric), unit, grown, span);
+                }
+            }
+        });
+        self.growth = growth;
+    }
+}
+
+/// Sum over devices in `io.stat`, a line a device: `254:0 rbytes=1 wbytes=2 rios=3 ...`.
+fn sum_of(io: &str, name: &str) -> f64 {
+    let words = io.split_ascii_whitespace();
+    words
+        .filter_map(|word| word.strip_prefix(name)?.parse::<f64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroups_files_are_read_by_their_fields() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            (
+                "io.stat",
+                "254:0 rbytes=100 wbytes=7 rios=1\n254:16 rbytes=20 wbytes=3 rios=1\n",
+            ),
+            (
+                "cpu.stat",
+                "usage_usec 5000000\nuser_usec 1\nthrottled_usec 20000\n",
+            ),
+            ("memory.current", "4096\n"),
+            (
+                "memory.stat",
+                "anon 1024\nfile 2048\nshmem 48\nfile_mapped 1\n",
+            ),
+            (
+                "io.pressure",
+                "some avg10=0.00 total=30000\nfull avg10=0.00 total=10000\n",
+            ),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let (mut found, mut text) = (Vec::new(), Vec::new());
+        Cgroup::open(folder.path(), "vllm").tell(&mut text, |told| {
+            found.push(match told {
+                Told::Counter(metric, _, value) => (metric, true, value),
+                Told::Level(metric, value) => (metric, false, value),
+            });
+        });
+        assert_eq!(
+            found,
+            [
+                ("read", true, 120.0),
+                ("write", true, 10.0),
+                ("cpu", true, 500.0),
+                ("throttled", true, 2.0),
+                ("io_pressure_some", true, 3.0),
+                ("io_pressure_full", true, 1.0),
+                ("memory", false, 4096.0),
+                ("page_cache", false, 2000.0),
+                ("shared", false, 48.0),
+                ("anonymous", false, 1024.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cgroup_without_controllers_tells_nothing_rather_than_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::open(folder.path(), "vllm");
+        cgroup.tell(&mut Vec::new(), |told| panic!("{told:?}"));
+    }
+
+    #[test]
+    fn each_cgroup_is_read_once_under_the_roles_in_it() {
+        let leaders = [("redis", 7), ("vllm", 8), ("lmcache", 9), ("none", 10)];
+        let folder_of = |pid| match pid {
+            7 => Some(PathBuf::from("/redis")),
+            10 => None,
+            _ => Some(PathBuf::from("/server")),
+        };
+        let found = by_folder(&leaders, folder_of);
+        let names: Vec<_> = found.iter().map(|cgroup| &*cgroup.device).collect();
+        assert_eq!(names, ["redis", "vllm+lmcache"]);
+    }
+}
