@@ -12,7 +12,7 @@ use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
 use super::verdict::{Canaries, judge};
-use super::watch::Watch;
+use super::watch::{Edge, PassTelemetry, Watch};
 use super::{Pass, RunScope, figures, ledger};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
@@ -47,6 +47,18 @@ struct Measuring<'a> {
     watch: Watch,
     /// Whether the probe's document was filled; absent before it was asked about.
     probe_filled: Option<bool>,
+}
+
+/// The requests of a pass and what was seen beside them.
+struct Measured {
+    edge: Option<Edge>,
+    /// When they began, from the run's epoch.
+    started: Duration,
+    load: LoadOutcome,
+    /// How the server ended, if it did so meanwhile.
+    died: Option<String>,
+    after: Snapshot,
+    telemetry: PassTelemetry,
 }
 
 /// Measures `cell` in each of its states.
@@ -132,25 +144,14 @@ impl Measuring<'_> {
             phase: Phase::Load,
             state: Some(state),
         });
-        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
-        let edge = self.watch.begin(self.session).await;
-        let started = self.scope.epoch.elapsed();
-        let (load, died) = self
-            .drive(schedule)
-            .await
-            .map_err(Failure::of(Phase::Load))?;
-        (self.on_event)(Event::PhaseStarted {
-            phase: Phase::Verify,
-            state: Some(state),
-        });
-        let (after, telemetry) =
-            tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
-        // Only now: a report takes long to write, and neither that time nor its bytes are the pass's.
-        if died.is_none() {
-            let stop = &self.scope.stop.polite;
-            let control = &self.session.control;
-            profiled.close(control, stop, kept.warnings).await;
-        }
+        let Measured {
+            edge,
+            started,
+            load,
+            died,
+            after,
+            telemetry,
+        } = self.measured(state, schedule, kept).await?;
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let mut settled = None;
@@ -205,6 +206,42 @@ impl Measuring<'_> {
             },
             ended,
         ))
+    }
+
+    /// The requests of a pass, watched, and under the plan's profilers.
+    async fn measured(
+        &mut self,
+        state: CacheState,
+        schedule: &Arc<Schedule>,
+        kept: &mut Kept<'_>,
+    ) -> Result<Measured, Failure> {
+        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
+        let edge = self.watch.begin(self.session).await;
+        let started = self.scope.epoch.elapsed();
+        let (load, died) = self
+            .drive(schedule)
+            .await
+            .map_err(Failure::of(Phase::Load))?;
+        (self.on_event)(Event::PhaseStarted {
+            phase: Phase::Verify,
+            state: Some(state),
+        });
+        let (after, telemetry) =
+            tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
+        // Only now: a report takes long to write, and neither that time nor its bytes are the pass's.
+        if died.is_none() {
+            let stop = &self.scope.stop.polite;
+            let control = &self.session.control;
+            profiled.close(control, stop, kept.warnings).await;
+        }
+        Ok(Measured {
+            edge,
+            started,
+            load,
+            died,
+            after,
+            telemetry,
+        })
     }
 
     /// Requests that are sent for what they leave behind.

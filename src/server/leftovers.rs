@@ -57,6 +57,11 @@ pub fn secrets_name(mark: &Mark, server: &str) -> String {
     format!("{SHARED_MEMORY}{}_secrets-{server}", mark.owner)
 }
 
+/// Name of the folder of a server's metrics in memory.
+pub fn metrics_name(mark: &Mark, server: &str) -> String {
+    format!("{SHARED_MEMORY}{}_metrics-{server}", mark.owner)
+}
+
 /// Name of the scratch folder of a run's server, in a folder that runs share.
 pub fn scratch_name(mark: &Mark, server: u32) -> String {
     format!("{SCRATCH}{}_{server}", mark.owner)

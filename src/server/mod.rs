@@ -16,6 +16,7 @@ pub mod kin;
 pub mod known;
 pub mod leftovers;
 pub mod log;
+pub mod own_metrics;
 pub mod proc_stat;
 pub mod process;
 pub mod profile;

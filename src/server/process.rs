@@ -18,6 +18,7 @@ use super::control::Endpoint;
 use super::facts;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
+use super::own_metrics::{self, MetricsFolder};
 use super::profile;
 use super::redis;
 use super::render::Rendered;
@@ -45,6 +46,8 @@ pub struct Vllm {
     endpoint: Endpoint,
     engine: ProcessGroup,
     lmcache: Option<Sidecar>,
+    /// Kept as long as the engine runs.
+    _metrics: Option<MetricsFolder>,
 }
 
 /// The LMCache server of multi-process mode.
@@ -94,6 +97,12 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     if let Some(file) = config_file {
         command.env("LMCACHE_CONFIG_FILE", file);
     }
+    let metrics = own_metrics::is_wanted(cell, scope.settings)
+        .then(|| MetricsFolder::make(scope.mark, scope.folder))
+        .transpose()?;
+    if let Some(folder) = &metrics {
+        command.env(own_metrics::VARIABLE, folder.path());
+    }
     let log = scope.folder.join(SERVER_LOG);
     let engine = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
     let url = format!("http://127.0.0.1:{port}");
@@ -105,6 +114,7 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
         endpoint,
         engine,
         lmcache,
+        _metrics: metrics,
     })
 }
 

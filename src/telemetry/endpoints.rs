@@ -34,7 +34,7 @@ const COUNT: Shape = Shape::Level(Unit::Count, 1.0);
 const BYTES: Shape = Shape::Level(Unit::Bytes, 1.0);
 
 /// Of the engine (vLLM's names; in-process LMCache exposes its own beside them).
-const ENGINE: [Row; 13] = [
+const ENGINE: [Row; 17] = [
     ("vllm:num_requests_running", None, "running", COUNT),
     ("vllm:num_requests_waiting", None, "waiting", COUNT),
     (
@@ -63,6 +63,31 @@ const ENGINE: [Row; 13] = [
         Some("source=\"external_kv_transfer\""),
         "tier_hit_tokens",
         PER_S,
+    ),
+    // LMCache tells of these every ten seconds.
+    (
+        "lmcache:num_hit_tokens_total",
+        None,
+        "lmcache_hit_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache:num_stored_tokens_total",
+        None,
+        "lmcache_stored_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache:num_remote_read_bytes_total",
+        None,
+        "lmcache_remote_read",
+        BYTES_PER_S,
+    ),
+    (
+        "lmcache:num_remote_write_bytes_total",
+        None,
+        "lmcache_remote_write",
+        BYTES_PER_S,
     ),
     ("lmcache:local_cache_usage", None, "lmcache_ram", BYTES),
     ("lmcache:local_storage_usage", None, "lmcache_disk", BYTES),

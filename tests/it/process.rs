@@ -49,6 +49,8 @@ fn an_early_exit_is_told_with_the_log_and_what_was_started_is_as_planned() {
     let vllm = r#"echo "args: $*"
 echo "seed $PYTHONHASHSEED threads $OMP_NUM_THREADS stray <$LMCACHE_CHUNK_SIZE>"
 echo "config $(cat "$LMCACHE_CONFIG_FILE")"
+echo "metrics <$(ls -A "$PROMETHEUS_MULTIPROC_DIR")> in $PROMETHEUS_MULTIPROC_DIR."
+touch "$PROMETHEUS_MULTIPROC_DIR/counter_1.db"
 exit 3"#;
     let lab = lab_with(vllm, "exit 9", "in-process");
     let mut command = lab.command(&RUN);
@@ -69,9 +71,13 @@ exit 3"#;
         "--max-model-len 8192 --no-enable-prefix-caching",
         r#""kv_connector":"LMCacheConnectorV1""#,
         "chunk_size: 256",
+        "metrics <> in /dev/shm/labrun_",
     ] {
         assert!(log.contains(expected), "no `{expected}` in:\n{log}");
     }
+    let metrics = log.split("metrics <> in ").nth(1).unwrap();
+    let metrics = metrics.split('.').next().unwrap();
+    assert!(!std::path::Path::new(metrics).exists(), "{metrics} is left");
     assert!(path.join("lmcache.yaml").is_file());
     lab.assert_no_server_is_left();
 }

@@ -68,6 +68,8 @@ fn measured(readings: &Readings) -> Vec<TimePanel> {
     let lmcache = [
         line("RAM", IN, of("lmcache", "ram_hit_tokens", 1e3)),
         line("second tier", OUT, of("lmcache", "second_hit_tokens", 1e3)),
+        // In the engine's process it does not tell tiers apart.
+        line("all tiers", IN, of("engine", "lmcache_hit_tokens", 1e3)),
     ];
     let shares = |metric| {
         let all = devices(readings, ("gpu", metric));

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, EndpointSettings, HostConfig, HostConfigLogConfig,
-    NetworkingConfig, PortBinding, ResourcesUlimits,
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
+    ResourcesUlimits,
 };
 use serde_json::Value;
 
+use super::super::own_metrics;
 use super::super::process::{self, ENVIRONMENT};
 use super::super::render::Rendered;
 use super::super::{LaunchScope, absolute, simulated};
@@ -18,8 +19,11 @@ use super::labels::Labels;
 use super::profiled::Line;
 use super::secrets::{INSIDE, Secrets};
 use crate::matrix::Cell;
-use crate::plan::docker_spec::{DockerSpec, Gpus};
+use crate::plan::docker_spec::DockerSpec;
 use crate::plan::server::is_secret_name;
+use given::{device_requests, publish};
+
+mod given;
 
 /// Port of the server inside its container.
 pub const SERVER_PORT: u16 = 8000;
@@ -33,6 +37,8 @@ pub const LMCACHE_NAME: &str = "labrun-lmcache";
 pub const REDIS_NAME: &str = "labrun-redis";
 /// Where the Hugging Face cache is inside.
 const HF_HOME: &str = "/run/labrun/huggingface";
+/// Where LMCache in vLLM's own process leaves its metrics inside.
+const METRICS: &str = "/run/labrun/metrics";
 
 /// What every body of a cell follows from.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +127,9 @@ impl Basis<'_> {
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
+        // In memory, and empty at each start.
+        let in_memory = || HashMap::from([(METRICS.to_owned(), String::new())]);
+        host_config.tmpfs = self.has_metrics().then(in_memory);
         if !is_on_host(self.spec) {
             let outside = self
                 .spec
@@ -312,8 +321,15 @@ impl Basis<'_> {
             .filter(|folder| folder.is_dir())
     }
 
+    fn has_metrics(&self) -> bool {
+        !self.spec.simulator && own_metrics::is_wanted(self.cell, self.scope.settings)
+    }
+
     fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
+        if self.has_metrics() {
+            all.insert(own_metrics::VARIABLE.to_owned(), METRICS.to_owned());
+        }
         if !self.spec.simulator && self.hf_cache().is_some() {
             all.insert("HF_HOME".to_owned(), HF_HOME.to_owned());
         }
@@ -351,36 +367,6 @@ fn lines(environment: &BTreeMap<String, String>, image: &Image) -> Vec<String> {
             .map(|(name, value)| format!("{name}={value}")),
     );
     all
-}
-
-/// Publishes `port` on 127.0.0.1; on a free port where `outside` is empty.
-fn publish(body: &mut ContainerCreateBody, port: u16, outside: &str) {
-    let inside = format!("{port}/tcp");
-    let binding = PortBinding {
-        host_ip: Some("127.0.0.1".to_owned()),
-        host_port: Some(outside.to_owned()),
-    };
-    body.exposed_ports = Some(vec![inside.clone()]);
-    let host_config = body.host_config.get_or_insert_default();
-    host_config.port_bindings = Some(HashMap::from([(inside, Some(vec![binding]))]));
-}
-
-fn device_requests(gpus: &Gpus) -> Option<Vec<DeviceRequest>> {
-    let (count, device_ids) = match gpus {
-        Gpus::None => return None,
-        Gpus::All => (Some(-1), None),
-        Gpus::Count(count) => (Some(i64::from(*count)), None),
-        Gpus::Ids(ids) => (None, Some(ids.clone())),
-    };
-    // A name with `=` is CDI's (`nvidia.com/gpu=0`).
-    let is_cdi = device_ids.iter().flatten().any(|id| id.contains('='));
-    Some(vec![DeviceRequest {
-        driver: is_cdi.then(|| "cdi".to_owned()),
-        count,
-        device_ids,
-        capabilities: (!is_cdi).then(|| vec![vec!["gpu".to_owned()]]),
-        options: None,
-    }])
 }
 
 /// `path` with the home folder for a leading `~`.

@@ -1,6 +1,7 @@
 //! Bodies without a daemon.
 
 use super::*;
+use crate::plan::docker_spec::Gpus;
 
 #[test]
 fn a_name_alone_takes_a_stray_variable_of_the_image_out() {
@@ -84,4 +85,48 @@ fn a_containers_secrets_hold_the_login_of_the_redis_that_it_is_to_use() {
     assert_eq!(names(&plan("")), ["s3cret", "me"]);
     // One of the cell's own has no password.
     assert!(names(&plan("redis_image = \"redis\"\n")).is_empty());
+}
+
+#[test]
+fn lmcache_in_vllms_process_gets_a_folder_in_memory_for_its_metrics() {
+    let body = |more: &str| {
+        let text = format!(
+            "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"cpu\"]\nprompt_len = [1024]\n\
+             gen_len = [4]\nconcurrency = [1]\nlabel = [\"rag\"]\n[workload.rag]\n\
+             kind = \"shared-prefix\"\n[server]\nlauncher = \"docker\"\nimage = \"i\"\n{more}"
+        );
+        let plan = crate::plan::Plan::parse(&text, "t.toml").unwrap_or_else(|p| panic!("{p}"));
+        let matrix = crate::matrix::Matrix::expand(&plan).unwrap();
+        let cell = &matrix.cells[0];
+        let mark = super::super::super::leftovers::Mark::of_this_process("t");
+        let settings = crate::config::Config::load(None).unwrap().settings;
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let basis = Basis {
+            cell,
+            spec: cell.resolved.server.docker.as_ref().unwrap(),
+            scope: LaunchScope {
+                settings: &settings,
+                mark: &mark,
+                folder: Path::new("/none"),
+                scratch: Path::new("/none"),
+                cancel: &cancel,
+            },
+            labels: &Labels::new(&mark, "c"),
+            secrets: None,
+            network: None,
+        };
+        let body = basis.server(&Image::default(), None, None, 8000).unwrap();
+        let named = |line: &String| line.starts_with("PROMETHEUS_MULTIPROC_DIR=");
+        let told = body.env.unwrap().into_iter().find(named);
+        (told, body.host_config.unwrap().tmpfs)
+    };
+    let (told, tmpfs) = body("lmcache = \"in-process\"\n");
+    assert_eq!(told.unwrap(), format!("PROMETHEUS_MULTIPROC_DIR={METRICS}"));
+    assert!(tmpfs.unwrap().contains_key(METRICS));
+    let (told, tmpfs) = body("lmcache = \"multi-process\"\n");
+    assert_eq!((told, tmpfs), (None, None), "it has an endpoint of its own");
+    let own = "lmcache = \"in-process\"\n[server.env]\nPROMETHEUS_MULTIPROC_DIR = \"/x\"\n";
+    let (told, tmpfs) = body(own);
+    assert_eq!(told.unwrap(), "PROMETHEUS_MULTIPROC_DIR=/x");
+    assert_eq!(tmpfs, None);
 }
