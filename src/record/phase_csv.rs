@@ -11,7 +11,7 @@ use super::csv;
 use crate::runner::moved::LEAST_COVER;
 use crate::runner::phases::PhaseStretch;
 use crate::telemetry::sample::{Series, SeriesKey};
-use crate::telemetry::summary::summarize;
+use crate::telemetry::summary::{Summary, summarize};
 
 /// The head: times in seconds since the run began; values in `unit`, and `total`, where something is
 /// moved or counted, in `unit` without its `/s`.
@@ -30,21 +30,28 @@ const COLUMNS: [&str; 12] = [
     "total",
 ];
 
-/// Writes `telemetry_phases.csv`: a row a phase and series, none where nothing was read in it.
-pub fn write_phase_csv(
+/// Writes `telemetry_phases.csv`: a row a phase and series, none where nothing was read in it. A phase
+/// that was `measured` is told by the readings made at its edges, as in `cell.json`; what was read over
+/// an edge of another counts by its share.
+pub fn write_phase_csv<'s>(
     series: &BTreeMap<SeriesKey, Series>,
     phases: &[PhaseStretch],
+    measured: impl Fn(&PhaseStretch) -> Option<&'s [Summary]>,
     path: &Path,
 ) -> Result<()> {
     let mut text = String::new();
     csv::push_row(&mut text, &COLUMNS);
-    for PhaseStretch {
-        phase,
-        state,
-        window,
-    } in phases
-    {
-        for summary in summarize(series, *window) {
+    for stretch in phases {
+        let PhaseStretch {
+            phase,
+            state,
+            window,
+        } = stretch;
+        let summaries = match measured(stretch) {
+            Some(summaries) => summaries.to_vec(),
+            None => summarize(series, *window),
+        };
+        for summary in summaries {
             let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
             // A sum over a part of the phase is no sum of the phase.
             let total = summary.total.filter(|_| summary.covered >= LEAST_COVER);
@@ -111,16 +118,24 @@ mod tests {
         let phases = [
             stretch(Phase::Warm, None, 0, 2),
             stretch(Phase::Load, Some(CacheState::Tier), 2, 4),
+            stretch(Phase::Load, Some(CacheState::Cold), 4, 5),
             stretch(Phase::Stop, None, 5, 6),
         ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("telemetry_phases.csv");
-        write_phase_csv(&BTreeMap::from([(key, all)]), &phases, &path).unwrap();
+        let series = BTreeMap::from([(key, all)]);
+        let mut edges = summarize(&series, phases[0].window);
+        edges[0].total = Some(41.0);
+        let measured = |stretch: &PhaseStretch| {
+            (stretch.state == Some(CacheState::Cold)).then_some(edges.as_slice())
+        };
+        write_phase_csv(&series, &phases, measured, &path).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             "phase,state,started_s,duration_s,source,device,metric,unit,samples,mean,max,total\n\
              warm,,0.000000,2.000000,disk,vda,read,bytes/s,2,20,30,40\n\
-             load,tier,2.000000,2.000000,disk,vda,read,bytes/s,1,7,7,\n"
+             load,tier,2.000000,2.000000,disk,vda,read,bytes/s,1,7,7,\n\
+             load,cold,4.000000,1.000000,disk,vda,read,bytes/s,2,20,30,41\n"
         );
     }
 }

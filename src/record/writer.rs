@@ -19,7 +19,8 @@ use super::redact;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_frame::write_telemetry;
 use crate::runner::CellResult;
-use crate::runner::event::Event;
+use crate::runner::event::{Event, Phase};
+use crate::runner::phases::PhaseStretch;
 use crate::runner::session::LogPart;
 use crate::server::CONTAINER_STATS;
 
@@ -222,7 +223,12 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
     write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
     let phases = folder.join("telemetry_phases.csv");
-    write_phase_csv(&watched.series, &result.phases, &phases)?;
+    let measured = |stretch: &PhaseStretch| {
+        let mut passes = result.passes.iter();
+        let pass = passes.find(|pass| Some(pass.state) == stretch.state)?;
+        (stretch.phase == Phase::Load).then_some(pass.telemetry.summaries.as_slice())
+    };
+    write_phase_csv(&watched.series, &result.phases, measured, &phases)?;
     write_pcie_csv(&watched.series, &named("pcie_stats"))?;
     let disk = watched.tier_disk.as_deref();
     write_disk_csv(&watched.series, disk, &named("disk_io_stats"))

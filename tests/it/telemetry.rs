@@ -14,6 +14,24 @@ fn total(pass: &Value, source: &str, metric: &str) -> f64 {
     total.unwrap_or_else(|| panic!("{source} {metric} has no total: {row} in {pass}"))
 }
 
+/// Also the phases beside the measured ones are told, on the same clock; the measured one of `pass` as
+/// in `cell.json`.
+fn assert_phases_are_told(phases: &str, pass: &Value) {
+    let rows = |begin: &str| phases.lines().filter(|row| row.starts_with(begin)).count();
+    for phase in ["warm,tier,", "load,cold,", "load,tier,", "verify,cold,"] {
+        assert!(rows(phase) > 5, "{phase} in {phases}");
+    }
+    let is_wanted =
+        |row: &&str| row.starts_with("load,tier,") && row.contains(",engine,,prompt_tokens,");
+    let row = phases.lines().find(is_wanted).unwrap();
+    let columns: Vec<&str> = row.split(',').collect();
+    let number = |at: usize| columns[at].parse::<f64>().unwrap();
+    let ratio = number(11) / total(pass, "engine", "prompt_tokens");
+    assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
+    let (started, pass) = (number(2), pass["started_s"].as_f64().unwrap());
+    assert!(started <= pass && pass - started < 3.0, "{started} {pass}");
+}
+
 #[test]
 fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     let lab = Lab::new();
@@ -71,16 +89,7 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     assert!(pcie.starts_with("gpu,rxpci,txpci,"), "{pcie}");
     assert!(pcie.contains(",simulated,"), "{pcie}");
     assert!(named("disk_io_stats_").starts_with("device,read_mb_s,"));
-    // Also the phases beside the measured ones, on the same clock.
-    let phases = named("telemetry_phases");
-    for phase in ["warm,tier,", "load,cold,", "load,tier,", "verify,cold,"] {
-        let rows = phases.lines().filter(|row| row.starts_with(phase));
-        assert!(rows.count() > 5, "{phase} in {phases}");
-    }
-    let load = phases.lines().find(|row| row.starts_with("load,tier,"));
-    let started: f64 = load.unwrap().split(',').nth(2).unwrap().parse().unwrap();
-    let pass = passes[1]["started_s"].as_f64().unwrap();
-    assert!(started <= pass && pass - started < 3.0, "{started} {pass}");
+    assert_phases_are_told(&named("telemetry_phases"), &passes[1]);
 }
 
 #[test]
