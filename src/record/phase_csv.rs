@@ -11,7 +11,7 @@ use super::csv;
 use crate::runner::moved::LEAST_COVER;
 use crate::runner::phases::PhaseStretch;
 use crate::telemetry::sample::{Series, SeriesKey};
-use crate::telemetry::summary::{Summary, summarize};
+use crate::telemetry::summary::{Summary, Window, summarize};
 
 /// The head: times in seconds since the run began; values in `unit`, and `total`, where something is
 /// moved or counted, in `unit` without its `/s`.
@@ -36,20 +36,16 @@ const COLUMNS: [&str; 12] = [
 pub fn write_phase_csv<'s>(
     series: &BTreeMap<SeriesKey, Series>,
     phases: &[PhaseStretch],
-    measured: impl Fn(&PhaseStretch) -> Option<&'s [Summary]>,
+    measured: impl Fn(&PhaseStretch) -> Option<(Window, &'s [Summary])>,
     path: &Path,
 ) -> Result<()> {
     let mut text = String::new();
     csv::push_row(&mut text, &COLUMNS);
     for stretch in phases {
-        let PhaseStretch {
-            phase,
-            state,
-            window,
-        } = stretch;
-        let summaries = match measured(stretch) {
-            Some(summaries) => summaries.to_vec(),
-            None => summarize(series, *window),
+        let PhaseStretch { phase, state, .. } = stretch;
+        let (window, summaries) = match measured(stretch) {
+            Some((window, summaries)) => (window, summaries.to_vec()),
+            None => (stretch.window, summarize(series, stretch.window)),
         };
         for summary in summaries {
             let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
@@ -87,7 +83,6 @@ mod tests {
     use crate::plan::state::CacheState;
     use crate::runner::event::Phase;
     use crate::telemetry::sample::{Point, Unit};
-    use crate::telemetry::summary::Window;
 
     #[test]
     fn each_phase_has_its_mean_its_most_and_its_total() {
@@ -127,7 +122,8 @@ mod tests {
         let mut edges = summarize(&series, phases[0].window);
         edges[0].total = Some(41.0);
         let measured = |stretch: &PhaseStretch| {
-            (stretch.state == Some(CacheState::Cold)).then_some(edges.as_slice())
+            let is_cold = stretch.state == Some(CacheState::Cold);
+            is_cold.then_some((phases[0].window, edges.as_slice()))
         };
         write_phase_csv(&series, &phases, measured, &path).unwrap();
         assert_eq!(
@@ -135,7 +131,7 @@ mod tests {
             "phase,state,started_s,duration_s,source,device,metric,unit,samples,mean,max,total\n\
              warm,,0.000000,2.000000,disk,vda,read,bytes/s,2,20,30,40\n\
              load,tier,2.000000,2.000000,disk,vda,read,bytes/s,1,7,7,\n\
-             load,cold,4.000000,1.000000,disk,vda,read,bytes/s,2,20,30,41\n"
+             load,cold,0.000000,2.000000,disk,vda,read,bytes/s,2,20,30,41\n"
         );
     }
 }

@@ -226,7 +226,8 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     let measured = |stretch: &PhaseStretch| {
         let mut passes = result.passes.iter();
         let pass = passes.find(|pass| Some(pass.state) == stretch.state)?;
-        (stretch.phase == Phase::Load).then_some(pass.telemetry.summaries.as_slice())
+        let told = (pass.telemetry.window, pass.telemetry.summaries.as_slice());
+        (stretch.phase == Phase::Load).then_some(told)
     };
     write_phase_csv(&watched.series, &result.phases, measured, &phases)?;
     write_pcie_csv(&watched.series, &named("pcie_stats"))?;

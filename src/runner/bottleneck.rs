@@ -155,9 +155,9 @@ impl Seen<'_> {
     }
 
     fn pcie(&self) -> Option<Candidate> {
-        // One reading of a link tells of it: it is read seldom.
+        // A link is read seldom: once where a pass begins and once where it ends is enough.
         let largest = |metric: &str| {
-            let all = self.summaries.iter();
+            let all = self.summaries.iter().filter(|one| one.samples >= 2);
             let found = all.filter(|one| one.key.source == "gpu" && one.key.metric == metric);
             let found = found.filter_map(|summary| summary.max);
             found.reduce(f64::max).unwrap_or(0.0) as u32
@@ -309,7 +309,7 @@ impl Seen<'_> {
         rx.chain(tx)
             .filter_map(|summary| {
                 let (mean, most) = (summary.mean?, summary.max?);
-                let link = link(&summary.key.device);
+                let link = link(&summary.key.device).filter(|link| mean <= link * MOST_SHARE);
                 let of_link = link.map_or(String::new(), |link| {
                     format!(", and its link {:.0} MB/s", link / 1e6)
                 });

@@ -11,8 +11,8 @@ use super::moved::Moved;
 use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::session::{Failure, Session};
-use super::verdict::{Canaries, judge};
-use super::watch::{Edge, PassTelemetry, Watch};
+use super::verdict::{Canaries, Stores, judge};
+use super::watch::{PassTelemetry, Watch};
 use super::{Pass, RunScope, figures, ledger};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
@@ -51,7 +51,6 @@ struct Measuring<'a> {
 
 /// The requests of a pass and what was seen beside them.
 struct Measured {
-    edge: Option<Edge>,
     /// When they began, from the run's epoch.
     started: Duration,
     load: LoadOutcome,
@@ -59,6 +58,10 @@ struct Measured {
     died: Option<String>,
     after: Snapshot,
     telemetry: PassTelemetry,
+    moved: Moved,
+    /// What the counters say once the tier has stored what the pass left, and whether it has; absent
+    /// where that is not waited for.
+    settled: Option<(Snapshot, Stores)>,
 }
 
 /// Measures `cell` in each of its states.
@@ -145,25 +148,20 @@ impl Measuring<'_> {
             state: Some(state),
         });
         let Measured {
-            edge,
             started,
             load,
             died,
             after,
             telemetry,
+            moved,
+            settled,
         } = self.measured(state, schedule, kept).await?;
+        let (settled, stores) = settled.map_or((None, reached.stores), |(settled, stores)| {
+            (Some(settled), stores)
+        });
         let mut asked = None;
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
-        let mut settled = None;
-        let mut stores = reached.stores;
-        let gpus = self.watch.gpus();
-        let mut moved = Moved::of(&telemetry.summaries, gpus);
         if ended.is_ok() && !self.scope.stop.requested() {
-            if state == CacheState::Cold && self.cell.tier.kind.uses_lmcache() {
-                stores = self.wait_until_stored(kept).await;
-                settled = Some(Snapshot::take(self.session).await);
-                moved.add_stores(self.watch.until_now(edge).await.as_deref(), gpus);
-            }
             match self.ask(canaries).await {
                 Ok(answers) => asked = compare(answers, reference),
                 Err(failure) => ended = Err(failure),
@@ -228,19 +226,30 @@ impl Measuring<'_> {
         });
         let (after, telemetry) =
             tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
-        // Only now: a report takes long to write, and neither that time nor its bytes are the pass's.
+        let gpus = self.watch.gpus();
+        let mut moved = Moved::of(&telemetry.summaries, gpus);
+        let mut settled = None;
         if died.is_none() {
+            let leaves = state == CacheState::Cold && self.cell.tier.kind.uses_lmcache();
+            if leaves && !self.scope.stop.requested() {
+                let stores = self.wait_until_stored(kept).await;
+                settled = Some((Snapshot::take(self.session).await, stores));
+                moved.add_stores(self.watch.until_now(edge).await.as_deref(), gpus);
+            }
+            // Only now: a report takes long to write, and neither that time nor its bytes are the
+            // pass's.
             let stop = &self.scope.stop.polite;
             let control = &self.session.control;
             profiled.close(control, stop, kept.warnings).await;
         }
         Ok(Measured {
-            edge,
             started,
             load,
             died,
             after,
             telemetry,
+            moved,
+            settled,
         })
     }
 

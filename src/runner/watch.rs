@@ -31,6 +31,8 @@ impl Said {
 /// What telemetry says of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PassTelemetry {
+    /// The time between the readings at its edges.
+    pub window: Window,
     /// Every series over the pass.
     pub summaries: Vec<Summary>,
     /// CPU time of the samplers beside the load, percent of one core; absent where nothing was watched.
@@ -135,6 +137,7 @@ impl Watch {
             ),
             bottleneck: Some(bottleneck),
             summaries,
+            window: core,
         }
     }
 
@@ -202,7 +205,7 @@ fn gpus(server: &ServerSpec, env: &BTreeMap<String, String>, url: &str) -> Gpus 
     match server.launcher {
         // The GPUs of another machine are not this one's.
         Launcher::External if !is_here => Gpus::None,
-        Launcher::External => Gpus::All,
+        Launcher::External => Gpus::Used,
         // A container gets nothing of labrun's own environment.
         Launcher::Docker => Gpus::Serving {
             container: Some(
@@ -255,7 +258,7 @@ mod tests {
         assert_eq!(gpus_of("launcher = \"process\"", here), serving(None, "5"));
         let external =
             |url: &str| gpus_of(&format!("launcher = \"external\"\nurl = \"{url}\""), url);
-        assert_eq!(external(here), Gpus::All);
+        assert_eq!(external(here), Gpus::Used);
         assert_eq!(external("http://10.0.0.7:8000"), Gpus::None);
     }
 

@@ -97,9 +97,11 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     if let Some(file) = config_file {
         command.env("LMCACHE_CONFIG_FILE", file);
     }
-    let metrics = own_metrics::is_wanted(cell, scope.settings)
-        .then(|| MetricsFolder::make(scope.mark, scope.folder))
-        .transpose()?;
+    let wants_metrics = own_metrics::is_wanted(cell, scope.settings);
+    // Without room for it the server runs all the same: some series are missing then.
+    let metrics = wants_metrics
+        .then(|| MetricsFolder::make(scope.mark, scope.folder).ok())
+        .flatten();
     if let Some(folder) = &metrics {
         command.env(own_metrics::VARIABLE, folder.path());
     }

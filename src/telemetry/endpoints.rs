@@ -64,16 +64,17 @@ const ENGINE: [Row; 17] = [
         "tier_hit_tokens",
         PER_S,
     ),
-    // LMCache tells of these every ten seconds.
+    // LMCache tells of these every ten seconds. Each worker of a model that is split over GPUs counts
+    // the same tokens, and its own bytes.
     (
         "lmcache:num_hit_tokens_total",
-        None,
+        Some("worker_id=\"0\""),
         "lmcache_hit_tokens",
         PER_S,
     ),
     (
         "lmcache:num_stored_tokens_total",
-        None,
+        Some("worker_id=\"0\""),
         "lmcache_stored_tokens",
         PER_S,
     ),
@@ -188,7 +189,8 @@ fn ask<T>(runtime: &Runtime, question: impl Future<Output = anyhow::Result<T>>) 
 /// Rows of tables to series, with what the counters stood at.
 #[derive(Debug, Default)]
 struct Rows {
-    growth: BTreeMap<(&'static str, &'static str), Growth>,
+    /// With whether it was ever shown.
+    growth: BTreeMap<(&'static str, &'static str), (Growth, bool)>,
 }
 
 impl Rows {
@@ -202,10 +204,16 @@ impl Rows {
                 }
                 (Shape::Level(..), None) => {}
                 (Shape::Growth(unit), value) => {
-                    let growth = self.growth.entry((source, metric)).or_default();
+                    let (growth, was_shown) = self.growth.entry((source, metric)).or_default();
                     // A counter may be shown only once it counts: until then it is zero.
-                    let grown = growth.of(batch.at, value.unwrap_or(0.0));
-                    if let (Some((grown, span)), Some(_)) = (grown, value) {
+                    let Some(value) = value else {
+                        if !*was_shown {
+                            growth.of(batch.at, 0.0);
+                        }
+                        continue;
+                    };
+                    *was_shown = true;
+                    if let Some((grown, span)) = growth.of(batch.at, value) {
                         batch.rate((source, &device, metric), unit, grown, span);
                     }
                 }
@@ -395,6 +403,9 @@ mod tests {
         let texts = [
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
+            // An answer that lacks one says nothing of it.
+            "lmcache_mp_l1_write_chunks_total 4\n",
+            "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
         ];
         let mut seen = Vec::new();
         for (at, text) in texts.into_iter().enumerate() {
@@ -403,7 +414,47 @@ mod tests {
             let points = batch.points().iter();
             seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
         }
-        let expected = [("ram_hit_tokens", 1024.0), ("ram_stored_chunks", 0.0)];
+        let expected = [
+            ("ram_hit_tokens", 1024.0),
+            ("ram_stored_chunks", 0.0),
+            ("ram_stored_chunks", 0.0),
+            ("ram_hit_tokens", 0.0),
+            ("ram_stored_chunks", 0.0),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn tokens_of_lmcache_in_process_are_counted_once_and_bytes_by_each_worker() {
+        let of = |tokens: u32, bytes: u32| {
+            let labels = |worker| format!("{{role=\"worker\",worker_id=\"{worker}\"}}");
+            let line = |name: &str, worker, value| {
+                format!("lmcache:{name}_total{} {value}\n", labels(worker))
+            };
+            (0..2)
+                .map(|worker| {
+                    let bytes = line("num_remote_read_bytes", worker, bytes);
+                    line("num_hit_tokens", worker, tokens) + &bytes
+                })
+                .collect::<String>()
+        };
+        let mut rows = Rows::default();
+        rows.keep(
+            "engine",
+            &ENGINE,
+            &scrape(&of(0, 0)),
+            &mut Batch::new(seconds(0), false),
+        );
+        let mut batch = Batch::new(seconds(1), false);
+        rows.keep("engine", &ENGINE, &scrape(&of(256, 1000)), &mut batch);
+        let points = batch.points().iter();
+        let seen: Vec<_> = points
+            .map(|(key, _, point)| (key.metric, point.value))
+            .collect();
+        let expected = [
+            ("lmcache_hit_tokens", 256.0),
+            ("lmcache_remote_read", 2000.0),
+        ];
         assert_eq!(seen, expected);
     }
 

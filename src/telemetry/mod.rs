@@ -13,3 +13,7 @@ pub mod sample;
 pub mod summary;
 pub mod thread;
 pub mod turns;
+
+/// Taken by tests that count bytes of disks, so that none counts another's.
+#[cfg(test)]
+static DISK_TESTS: std::sync::Mutex<()> = std::sync::Mutex::new(());

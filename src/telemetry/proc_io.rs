@@ -24,7 +24,10 @@ pub struct GroupIo {
 impl GroupIo {
     /// Reads the counters of all processes of the servers that `leaders` lead ([`kin`]).
     pub fn read(leaders: &[u32]) -> Self {
-        let pids = kin::of(leaders).into_keys();
+        Self::of(kin::of(leaders).into_keys())
+    }
+
+    fn of(pids: impl Iterator<Item = u32>) -> Self {
         Self {
             processes: pids
                 .filter_map(|pid| Some((pid, storage_of(pid)?)))
@@ -72,22 +75,24 @@ fn storage_of(pid: u32) -> Option<Storage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::proc_stat::ProcStat;
     use std::io::Write as _;
 
     #[test]
     fn a_synced_write_is_seen_and_a_cached_read_is_not() {
-        let group = ProcStat::read(std::process::id()).unwrap().group;
+        // This process alone, with no child of another test that ends meanwhile: its bytes would be
+        // this one's.
+        let _alone = crate::telemetry::DISK_TESTS.lock();
+        let read = || GroupIo::of([std::process::id()].into_iter());
         let dir = tempfile::tempdir_in(".").unwrap();
         let path = dir.path().join("data");
-        let before = GroupIo::read(&[group]);
+        let before = read();
         let mut file = fs::File::create(&path).unwrap();
         file.write_all(&vec![7; 4 << 20]).unwrap();
         file.sync_all().unwrap();
-        let written = GroupIo::read(&[group]);
+        let written = read();
         assert!(written.written_since(&before).unwrap() >= 4 << 20);
         assert_eq!(fs::read(&path).unwrap().len(), 4 << 20);
-        let cached = GroupIo::read(&[group]).read_since(&written).unwrap();
+        let cached = read().read_since(&written).unwrap();
         assert!(
             cached < 1 << 20,
             "{cached} bytes were fetched for a cached read"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sample::{Point, Series, SeriesKey, Unit};
 
 /// A stretch of a run: a pass, mostly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// Its begin, from the run's epoch.
     pub from: Duration,

@@ -174,7 +174,7 @@ fn with_profiler(upstream: u16, writing: Duration) -> u16 {
 fn the_writing_of_a_report_is_no_part_of_the_pass() {
     let lab = Lab::new();
     let server = SimServer::start(&lab);
-    let port = with_profiler(server.port, Duration::from_secs(3));
+    let port = with_profiler(server.port, Duration::from_secs(6));
     let external = format!("launcher = \"external\"\nurl = \"http://127.0.0.1:{port}\"\n");
     let plan = PLAN.replace("launcher = \"process\"\n", &external);
     let plan = plan
@@ -193,11 +193,11 @@ fn the_writing_of_a_report_is_no_part_of_the_pass() {
     let warnings = cell["warnings"].to_string();
     assert!(warnings.contains("profiled: these latencies"), "{warnings}");
     for pass in cell["passes"].as_array().unwrap() {
-        assert!(pass["duration_s"].as_f64().unwrap() < 2.0, "{pass:#}");
+        assert!(pass["duration_s"].as_f64().unwrap() < 4.0, "{pass:#}");
         let rows = pass["telemetry"].as_array().unwrap();
         let running = rows.iter().find(|row| row["metric"] == "running").unwrap();
-        // Once a second, and at both edges: three seconds more would be three readings more.
-        assert!(running["samples"].as_u64().unwrap() <= 3, "{running}");
+        // Once a second, and at both edges: six seconds more would be six readings more.
+        assert!(running["samples"].as_u64().unwrap() <= 5, "{running}");
     }
 }
 

@@ -127,8 +127,8 @@ impl Basis<'_> {
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
-        // In memory, and empty at each start.
-        let in_memory = || HashMap::from([(METRICS.to_owned(), String::new())]);
+        // In memory, empty at each start, and whoever the server runs as may write to it.
+        let in_memory = || HashMap::from([(METRICS.to_owned(), "mode=1777".to_owned())]);
         host_config.tmpfs = self.has_metrics().then(in_memory);
         if !is_on_host(self.spec) {
             let outside = self

@@ -67,6 +67,10 @@ impl Member {
 
     /// Adds what it does to `sum`; nothing where it is gone. A first reading adds no rate.
     fn add_to(&mut self, sum: &mut Sum, text: &mut Vec<u8>, at: Duration) {
+        let io = self.io.read(text);
+        let bytes = |name| io.and_then(|io| number_after(io, name));
+        let moved = (bytes("read_bytes:"), bytes("write_bytes:"));
+        // Last: a process that ended meanwhile has no part in the sum.
         let Some((cpu_s, resident)) = self.stat.read(text).and_then(cpu_and_resident) else {
             return;
         };
@@ -77,16 +81,15 @@ impl Member {
         sum.processes += 1.0;
         sum.resident += resident;
         sum.cpu_percent += rate(&mut self.cpu, cpu_s) * 100.0;
-        let io = self.io.read(text);
-        let bytes = |name| io.and_then(|io| number_after(io, name));
-        // Another user's are not told, which is not zero.
-        sum.storage = match (sum.storage, bytes("read_bytes:"), bytes("write_bytes:")) {
-            (Some([read, written]), Some(own_read), Some(own_written)) => Some([
-                read + rate(&mut self.read, own_read),
-                written + rate(&mut self.written, own_written),
-            ]),
+        let own = match moved {
+            (Some(read), Some(written)) => {
+                Some([rate(&mut self.read, read), rate(&mut self.written, written)])
+            }
+            // Another user's are not told, which is not zero.
             _ => None,
         };
+        let both = sum.storage.zip(own);
+        sum.storage = both.map(|(sum, own)| [sum[0] + own[0], sum[1] + own[1]]);
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Gpus {
     None,
     /// Every one that the library lists.
     All,
+    /// Those on which anything computes, or all where nothing does or that is not told.
+    Used,
     /// These, by index.
     These(Vec<u32>),
     /// Those that the server may use, or does.
@@ -42,6 +44,7 @@ pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
         Gpus::None => Ok(Vec::new()),
         Gpus::These(these) => Ok(these.clone()),
         Gpus::All => Ok(indices(&live::listed()?)),
+        Gpus::Used => Ok(used(live::listed()?)),
         Gpus::Serving { container, visible } => {
             let ours = kin::of(leaders).into_keys().collect();
             serving(
@@ -52,6 +55,11 @@ pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
             )
         }
     }
+}
+
+fn used(all: Vec<Listed>) -> Vec<u32> {
+    let (used, idle): (Vec<_>, Vec<_>) = all.into_iter().partition(|gpu| !gpu.pids.is_empty());
+    indices(if used.is_empty() { &idle } else { &used })
 }
 
 fn indices(gpus: &[Listed]) -> Vec<u32> {
@@ -196,6 +204,17 @@ mod tests {
         assert_eq!(watched(None, None), [2]);
         let others = serving(None, None, &machine(), &BTreeSet::from([7]));
         assert_eq!(others.unwrap(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn of_a_server_that_others_started_it_is_the_gpus_in_use_else_all() {
+        let mut all = machine();
+        for gpu in &mut all {
+            gpu.pids = if gpu.index == 1 { vec![7] } else { vec![] };
+        }
+        assert_eq!(used(all.clone()), [1]);
+        all[1].pids.clear();
+        assert_eq!(used(all), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn lmcache_in_vllms_process_gets_a_folder_in_memory_for_its_metrics() {
     };
     let (told, tmpfs) = body("lmcache = \"in-process\"\n");
     assert_eq!(told.unwrap(), format!("PROMETHEUS_MULTIPROC_DIR={METRICS}"));
-    assert!(tmpfs.unwrap().contains_key(METRICS));
+    assert_eq!(tmpfs.unwrap()[METRICS], "mode=1777");
     let (told, tmpfs) = body("lmcache = \"multi-process\"\n");
     assert_eq!((told, tmpfs), (None, None), "it has an endpoint of its own");
     let own = "lmcache = \"in-process\"\n[server.env]\nPROMETHEUS_MULTIPROC_DIR = \"/x\"\n";
