@@ -1,0 +1,307 @@
+//! Which series of `/metrics` are kept, and under which names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::server::prom::Scrape;
+use crate::telemetry::sample::{Batch, Growth, Unit};
+
+/// How a series of `/metrics` becomes one of ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// As it is, times a factor.
+    Level(Unit, f64),
+    /// What it grew by; a counter that fell began anew.
+    Growth(Unit),
+}
+
+/// Name and label there, metric here.
+pub type Row = (&'static str, Option<&'static str>, &'static str, Shape);
+
+const PER_S: Shape = Shape::Growth(Unit::PerSecond);
+const BYTES_PER_S: Shape = Shape::Growth(Unit::BytesPerSecond);
+const COUNT: Shape = Shape::Level(Unit::Count, 1.0);
+const BYTES: Shape = Shape::Level(Unit::Bytes, 1.0);
+
+/// Of the engine (vLLM's names; in-process LMCache exposes its own beside them).
+pub const ENGINE: [Row; 17] = [
+    ("vllm:num_requests_running", None, "running", COUNT),
+    ("vllm:num_requests_waiting", None, "waiting", COUNT),
+    (
+        "vllm:kv_cache_usage_perc",
+        None,
+        "kv_cache_usage",
+        Shape::Level(Unit::Percent, 100.0),
+    ),
+    ("vllm:num_preemptions_total", None, "preemptions", PER_S),
+    ("vllm:prompt_tokens_total", None, "prompt_tokens", PER_S),
+    ("vllm:generation_tokens_total", None, "output_tokens", PER_S),
+    (
+        "vllm:prompt_tokens_by_source_total",
+        Some("source=\"local_compute\""),
+        "computed_tokens",
+        PER_S,
+    ),
+    (
+        "vllm:prompt_tokens_by_source_total",
+        Some("source=\"local_cache_hit\""),
+        "gpu_hit_tokens",
+        PER_S,
+    ),
+    (
+        "vllm:prompt_tokens_by_source_total",
+        Some("source=\"external_kv_transfer\""),
+        "tier_hit_tokens",
+        PER_S,
+    ),
+    // LMCache tells of these every ten seconds. Each worker of a model that is split over GPUs counts
+    // the same tokens, and its own bytes.
+    (
+        "lmcache:num_hit_tokens_total",
+        Some("worker_id=\"0\""),
+        "lmcache_hit_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache:num_stored_tokens_total",
+        Some("worker_id=\"0\""),
+        "lmcache_stored_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache:num_remote_read_bytes_total",
+        None,
+        "lmcache_remote_read",
+        BYTES_PER_S,
+    ),
+    (
+        "lmcache:num_remote_write_bytes_total",
+        None,
+        "lmcache_remote_write",
+        BYTES_PER_S,
+    ),
+    ("lmcache:local_cache_usage", None, "lmcache_ram", BYTES),
+    ("lmcache:local_storage_usage", None, "lmcache_disk", BYTES),
+    ("lmcache:remote_cache_usage", None, "lmcache_remote", BYTES),
+    (
+        "lmcache:remote_put_task_num",
+        None,
+        "lmcache_remote_puts",
+        COUNT,
+    ),
+];
+
+/// Of an LMCache server of its own.
+pub const LMCACHE: [Row; 5] = [
+    (
+        "lmcache_mp_lookup_hit_l1_tokens_total",
+        None,
+        "ram_hit_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache_mp_lookup_hit_l2_tokens_total",
+        None,
+        "second_hit_tokens",
+        PER_S,
+    ),
+    (
+        "lmcache_mp_l1_write_chunks_total",
+        None,
+        "ram_stored_chunks",
+        PER_S,
+    ),
+    (
+        "lmcache_mp_l2_store_submitted_objects_chunks_total",
+        None,
+        "second_submitted_chunks",
+        PER_S,
+    ),
+    (
+        "lmcache_mp_l2_store_completed_objects_chunks_total",
+        None,
+        "second_stored_chunks",
+        PER_S,
+    ),
+];
+
+/// Of the simulator: what it pretends to move. Its source and the method say that it is simulated.
+pub const SIMULATED: [Row; 6] = [
+    (
+        "labrun_sim_pcie_rx_bytes_total",
+        None,
+        "pcie_rx_simulated",
+        BYTES_PER_S,
+    ),
+    (
+        "labrun_sim_pcie_tx_bytes_total",
+        None,
+        "pcie_tx_simulated",
+        BYTES_PER_S,
+    ),
+    (
+        "labrun_sim_disk_read_bytes_total",
+        None,
+        "disk_read",
+        BYTES_PER_S,
+    ),
+    (
+        "labrun_sim_disk_write_bytes_total",
+        None,
+        "disk_write",
+        BYTES_PER_S,
+    ),
+    (
+        "labrun_sim_redis_read_bytes_total",
+        None,
+        "redis_read",
+        BYTES_PER_S,
+    ),
+    (
+        "labrun_sim_redis_write_bytes_total",
+        None,
+        "redis_write",
+        BYTES_PER_S,
+    ),
+];
+
+/// Rows of tables to series, with what the counters stood at.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// With whether it was ever shown.
+    growth: BTreeMap<(&'static str, &'static str), (Growth, bool)>,
+}
+
+impl Rows {
+    /// Adds what `scrape` tells of `rows`, as series of `source`.
+    pub fn keep(&mut self, source: &'static str, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
+        // Where a file names devices only, it still says so.
+        let device: Arc<str> = if source == "simulated" { source } else { "" }.into();
+        for &(name, label, metric, shape) in rows {
+            match (shape, scrape.sum(name, label)) {
+                (Shape::Level(unit, factor), Some(value)) => {
+                    batch.level((source, &device, metric), unit, value * factor);
+                }
+                (Shape::Level(..), None) => {}
+                (Shape::Growth(unit), value) => {
+                    let (growth, was_shown) = self.growth.entry((source, metric)).or_default();
+                    // A counter may be shown only once it counts: until then it is zero.
+                    let Some(value) = value else {
+                        if !*was_shown {
+                            growth.of(batch.at, 0.0);
+                        }
+                        continue;
+                    };
+                    *was_shown = true;
+                    if let Some((grown, span)) = growth.of(batch.at, value) {
+                        batch.rate((source, &device, metric), unit, grown, span);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn scrape(text: &str) -> Scrape {
+        Scrape::parse(text)
+    }
+
+    fn seconds(value: u64) -> Duration {
+        Duration::from_secs(value)
+    }
+
+    #[test]
+    fn counters_become_rates_also_over_a_restart() {
+        let mut rows = Rows::default();
+        let texts = [
+            "vllm:prompt_tokens_total 100\nvllm:num_requests_waiting 3\n",
+            "vllm:prompt_tokens_total 300\nvllm:num_requests_waiting 5\n",
+            // The engine was started again: it counts from zero.
+            "vllm:prompt_tokens_total 50\nvllm:num_requests_waiting 0\n",
+        ];
+        let mut seen = Vec::new();
+        for (at, text) in texts.into_iter().enumerate() {
+            let mut batch = Batch::new(seconds(at as u64 * 2), false);
+            rows.keep("engine", &ENGINE, &scrape(text), &mut batch);
+            let points = batch.points().iter();
+            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
+        }
+        assert_eq!(
+            seen,
+            [
+                ("waiting", 3.0),
+                ("waiting", 5.0),
+                ("prompt_tokens", 100.0),
+                ("waiting", 0.0),
+                ("prompt_tokens", 25.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_counter_that_is_shown_once_it_counts_began_at_zero() {
+        let mut rows = Rows::default();
+        let texts = [
+            "lmcache_mp_l1_write_chunks_total 4\n",
+            "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
+            // An answer that lacks one says nothing of it.
+            "lmcache_mp_l1_write_chunks_total 4\n",
+            "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
+        ];
+        let mut seen = Vec::new();
+        for (at, text) in texts.into_iter().enumerate() {
+            let mut batch = Batch::new(seconds(at as u64 * 2), false);
+            rows.keep("lmcache", &LMCACHE, &scrape(text), &mut batch);
+            let points = batch.points().iter();
+            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
+        }
+        let expected = [
+            ("ram_hit_tokens", 1024.0),
+            ("ram_stored_chunks", 0.0),
+            ("ram_stored_chunks", 0.0),
+            ("ram_hit_tokens", 0.0),
+            ("ram_stored_chunks", 0.0),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn tokens_of_lmcache_in_process_are_counted_once_and_bytes_by_each_worker() {
+        let of = |tokens: u32, bytes: u32| {
+            let labels = |worker| format!("{{role=\"worker\",worker_id=\"{worker}\"}}");
+            let line = |name: &str, worker, value| {
+                format!("lmcache:{name}_total{} {value}\n", labels(worker))
+            };
+            (0..2)
+                .map(|worker| {
+                    let bytes = line("num_remote_read_bytes", worker, bytes);
+                    line("num_hit_tokens", worker, tokens) + &bytes
+                })
+                .collect::<String>()
+        };
+        let mut rows = Rows::default();
+        rows.keep(
+            "engine",
+            &ENGINE,
+            &scrape(&of(0, 0)),
+            &mut Batch::new(seconds(0), false),
+        );
+        let mut batch = Batch::new(seconds(1), false);
+        rows.keep("engine", &ENGINE, &scrape(&of(256, 1000)), &mut batch);
+        let points = batch.points().iter();
+        let seen: Vec<_> = points
+            .map(|(key, _, point)| (key.metric, point.value))
+            .collect();
+        let expected = [
+            ("lmcache_hit_tokens", 256.0),
+            ("lmcache_remote_read", 2000.0),
+        ];
+        assert_eq!(seen, expected);
+    }
+}
