@@ -18,6 +18,10 @@ use super::leftovers::{self, Mark};
 /// Longest wait for killed processes to be gone; one in an uninterruptible read takes its time.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long the helpers of a leader that ended may tidy up: Python's resource tracker removes vLLM's
+/// shared memory only when all that used it are gone.
+const TIDY_LIMIT: Duration = Duration::from_secs(2);
+
 /// Distinguishes the groups that this labrun started.
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
@@ -129,9 +133,15 @@ impl ProcessGroup {
                 }
             }
         };
+        if ended_politely {
+            tokio::select! {
+                () = self.wait_until_empty(TIDY_LIMIT) => {}
+                () = at_once.cancelled() => {}
+            }
+        }
         // What the leader left behind in its group (vLLM's engine, its workers) goes too.
         self.signal(Signal::KILL);
-        self.wait_until_empty().await;
+        self.wait_until_empty(GONE_LIMIT).await;
         self.end_those_who_left(ended_politely).await;
         self.group = None;
         Stopped::said(said)
@@ -146,11 +156,11 @@ impl ProcessGroup {
     }
 
     /// Killed processes take a moment to be gone: until then they hold ports and GPU memory.
-    async fn wait_until_empty(&self) {
+    async fn wait_until_empty(&self, limit: Duration) {
         let Some(group) = self.group else { return };
         let leader = group.as_raw_nonzero().get().cast_unsigned();
         let began = Instant::now();
-        while began.elapsed() < GONE_LIMIT && leftovers::group_lives(leader) {
+        while began.elapsed() < limit && leftovers::group_lives(leader) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -224,6 +234,34 @@ mod tests {
             .await;
         assert!(stopped.how.starts_with("killed"), "{stopped:?}");
         assert!(!alive(&child), "the child of the group survived");
+    }
+
+    #[tokio::test]
+    async fn helpers_of_a_leader_that_ended_may_tidy_up_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, tidy) = (dir.path().join("log"), dir.path().join("tidy"));
+        // As Python's resource tracker: it outlives the leader, deaf to the polite signal.
+        let script = "(trap '' TERM; echo up; read end; sleep 0.2; echo > \"$TIDY\") < \"$PIPE\" & \
+                      exec 9> \"$PIPE\"; exec sleep 100";
+        let pipe = dir.path().join("pipe");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+        let mut command = shell(script);
+        command.env("TIDY", &tidy).env("PIPE", &pipe);
+        let mark = Mark::of_this_process("t");
+        let group = ProcessGroup::start("test", command, &log, &mark).unwrap();
+        first_line(&log).await;
+        let stopped = group
+            .stop(Duration::from_secs(60), CancellationToken::new())
+            .await;
+        assert_eq!(stopped.how, "terminated");
+        assert!(tidy.exists());
     }
 
     #[tokio::test]
