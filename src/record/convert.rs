@@ -10,7 +10,7 @@ use super::schema::{
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::runner::moved::LEAST_COVER;
+use crate::runner::moved::whole_total;
 use crate::runner::verdict::{self, Status};
 use crate::runner::watch::PassTelemetry;
 use crate::runner::{self, CellResult, Pass};
@@ -180,8 +180,7 @@ fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
             slowed: summary.slowed,
             mean: summary.mean,
             max: summary.max,
-            // A sum over a part of the pass is no sum of the pass.
-            total: summary.total.filter(|_| summary.covered >= LEAST_COVER),
+            total: whole_total(summary),
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::csv;
-use crate::runner::moved::LEAST_COVER;
+use crate::runner::moved::whole_total;
 use crate::runner::phases::PhaseStretch;
 use crate::telemetry::sample::{Series, SeriesKey};
 use crate::telemetry::summary::{Summary, Window, summarize};
@@ -43,14 +43,16 @@ pub fn write_phase_csv<'s>(
     csv::push_row(&mut text, &COLUMNS);
     for stretch in phases {
         let PhaseStretch { phase, state, .. } = stretch;
+        let unmeasured;
         let (window, summaries) = match measured(stretch) {
-            Some((window, summaries)) => (window, summaries.to_vec()),
-            None => (stretch.window, summarize(series, stretch.window)),
+            Some(told) => told,
+            None => {
+                unmeasured = summarize(series, stretch.window);
+                (stretch.window, unmeasured.as_slice())
+            }
         };
         for summary in summaries {
             let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-            // A sum over a part of the phase is no sum of the phase.
-            let total = summary.total.filter(|_| summary.covered >= LEAST_COVER);
             csv::push_row(
                 &mut text,
                 &[
@@ -67,7 +69,7 @@ pub fn write_phase_csv<'s>(
                     summary.samples.to_string(),
                     number(summary.mean),
                     number(summary.max),
-                    number(total),
+                    number(whole_total(summary)),
                 ],
             );
         }

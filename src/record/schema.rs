@@ -118,8 +118,9 @@ pub struct LedgerRow {
     pub expected_bytes: Option<f64>,
     /// Bytes that were seen to move; absent where nothing could see them.
     pub moved_bytes: Option<f64>,
-    /// What saw them: `gpm`, `nvml-counters`, `gpm+nvml-counters`, `proc-io`, `diskstats`, `redis-info`, `interface`
-    /// (everything on the way to Redis, headers included), `lmcache-account`, `simulated`.
+    /// What saw them: `gpm`, `nvml-counters`, `gpm+nvml-counters`, `proc-io`, `diskstats`,
+    /// `redis-info`, `interface` (everything on the way to Redis, headers included),
+    /// `lmcache-account`, `simulated`.
     pub method: String,
 }
 

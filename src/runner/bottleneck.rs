@@ -101,10 +101,19 @@ impl Seen<'_> {
         source: &'b str,
         metric: &'b str,
     ) -> impl Iterator<Item = &'b Summary> + 'b {
+        self.read_at_least(LEAST_SAMPLES, source, metric)
+    }
+
+    fn read_at_least<'b>(
+        &'b self,
+        samples: u64,
+        source: &'b str,
+        metric: &'b str,
+    ) -> impl Iterator<Item = &'b Summary> + 'b {
         self.summaries
             .iter()
             .filter(move |summary| summary.key.source == source && summary.key.metric == metric)
-            .filter(|summary| summary.samples >= LEAST_SAMPLES)
+            .filter(move |summary| summary.samples >= samples)
     }
 
     fn mean(&self, source: &str, metric: &str) -> Option<f64> {
@@ -157,8 +166,7 @@ impl Seen<'_> {
     fn pcie(&self) -> Option<Candidate> {
         // A link is read seldom: once where a pass begins and once where it ends is enough.
         let largest = |metric: &str| {
-            let all = self.summaries.iter().filter(|one| one.samples >= 2);
-            let found = all.filter(|one| one.key.source == "gpu" && one.key.metric == metric);
+            let found = self.read_at_least(2, "gpu", metric);
             let found = found.filter_map(|summary| summary.max);
             found.reduce(f64::max).unwrap_or(0.0) as u32
         };

@@ -6,7 +6,12 @@ use std::sync::Arc;
 use crate::telemetry::summary::{Summary, total};
 
 /// Least share of a pass that readings must cover for their sum to be relied on.
-pub const LEAST_COVER: f64 = 0.95;
+const LEAST_COVER: f64 = 0.95;
+
+/// The total of a series where readings cover all of its time: a sum over a part is no sum of it.
+pub fn whole_total(summary: &Summary) -> Option<f64> {
+    summary.total.filter(|_| summary.covered >= LEAST_COVER)
+}
 
 /// Bytes over the PCIe links of the server's GPUs during one pass.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -30,8 +30,8 @@ impl ProcStat {
         })
     }
 
-    /// State is field 3, the parent 4, the group 5, the start 22. The command name, field 2, stands in parentheses
-    /// and may hold spaces and parentheses; fields count on after its last one.
+    /// State is field 3, the parent 4, the group 5, the start 22. The command name, field 2, stands in
+    /// parentheses and may hold spaces and parentheses; fields count on after its last one.
     fn parse(stat: &str) -> Option<Self> {
         let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
         let state = fields.next()?;

@@ -216,22 +216,32 @@ mod tests {
         Duration::from_secs(value)
     }
 
+    /// What is told of answers two seconds apart.
+    fn told_two_seconds_apart(
+        source: &'static str,
+        table: &[Row],
+        texts: &[&str],
+    ) -> Vec<(&'static str, f64)> {
+        let mut rows = Rows::default();
+        let mut seen = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            let mut batch = Batch::new(seconds(at as u64 * 2), false);
+            rows.keep(source, table, &scrape(text), &mut batch);
+            let points = batch.points().iter();
+            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
+        }
+        seen
+    }
+
     #[test]
     fn counters_become_rates_also_over_a_restart() {
-        let mut rows = Rows::default();
         let texts = [
             "vllm:prompt_tokens_total 100\nvllm:num_requests_waiting 3\n",
             "vllm:prompt_tokens_total 300\nvllm:num_requests_waiting 5\n",
             // The engine was started again: it counts from zero.
             "vllm:prompt_tokens_total 50\nvllm:num_requests_waiting 0\n",
         ];
-        let mut seen = Vec::new();
-        for (at, text) in texts.into_iter().enumerate() {
-            let mut batch = Batch::new(seconds(at as u64 * 2), false);
-            rows.keep("engine", &ENGINE, &scrape(text), &mut batch);
-            let points = batch.points().iter();
-            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
-        }
+        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
         assert_eq!(
             seen,
             [
@@ -246,7 +256,6 @@ mod tests {
 
     #[test]
     fn a_counter_that_is_shown_once_it_counts_began_at_zero() {
-        let mut rows = Rows::default();
         let texts = [
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
@@ -254,13 +263,7 @@ mod tests {
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
         ];
-        let mut seen = Vec::new();
-        for (at, text) in texts.into_iter().enumerate() {
-            let mut batch = Batch::new(seconds(at as u64 * 2), false);
-            rows.keep("lmcache", &LMCACHE, &scrape(text), &mut batch);
-            let points = batch.points().iter();
-            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
-        }
+        let seen = told_two_seconds_apart("lmcache", &LMCACHE, &texts);
         let expected = [
             ("ram_hit_tokens", 1024.0),
             ("ram_stored_chunks", 0.0),
