@@ -14,7 +14,7 @@ sweep plan="plans/long_context.toml" *args:
 
 # A real vLLM with a real LMCache on the CPU
 real-cpu:
-    tests/real-stack/install
+    scripts/install-real-stack.sh
     cargo run --release -- plans/real_cpu.toml --config "${LABRUN_REAL_STACK:-$HOME/.cache/labrun-real-stack}/labrun.toml"
 
 # All tests but those of the real stack

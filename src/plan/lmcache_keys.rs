@@ -55,7 +55,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// Reads a list as `tests/lmcache-keys/list` writes it. What cannot be read is left out, which
+    /// Reads a list as `scripts/list-lmcache-keys.py` writes it. What cannot be read is left out, which
     /// the tests would notice.
     fn parse(text: &'static str) -> Self {
         let mut lines = text.lines().filter(|line| !line.starts_with('#'));

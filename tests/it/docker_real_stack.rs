@@ -1,5 +1,5 @@
-//! A real vLLM and a real LMCache server in containers, as `tests/real-stack/install` and
-//! `tests/docker/images` make them: their folders are mounted read-only into a plain Debian.
+//! A real vLLM and a real LMCache server in containers, as `scripts/install-real-stack.sh` and
+//! `scripts/build-docker-images.sh` make them: their folders are mounted read-only into a plain Debian.
 
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ fn plan(stack: &Path) -> String {
 }
 
 #[test]
-#[ignore = "needs Docker and tests/real-stack/install, and takes minutes"]
+#[ignore = "needs Docker and scripts/install-real-stack.sh, and takes minutes"]
 fn docker_real_stack() {
     let docker = Docker::new();
     let lab = Lab::new();

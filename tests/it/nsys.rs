@@ -1,4 +1,4 @@
-//! The real Nsight Systems (`tests/nsys/install`), which needs no GPU for what is asked of it here.
+//! The real Nsight Systems (`scripts/install-nsys.sh`), which needs no GPU for what is asked of it here.
 
 #[cfg(feature = "nvtx")]
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn nsys_folder() -> PathBuf {
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/labrun-nsys"),
         PathBuf::from,
     );
-    assert!(folder.join("ready").exists(), "run tests/nsys/install");
+    assert!(folder.join("ready").exists(), "run scripts/install-nsys.sh");
     folder.join("bin")
 }
 
@@ -55,7 +55,7 @@ fn ranges(lab: &Lab, report: &str) -> BTreeMap<String, u64> {
 
 #[cfg(feature = "nvtx")]
 #[test]
-#[ignore = "needs tests/nsys/install"]
+#[ignore = "needs scripts/install-nsys.sh"]
 fn nsys_sees_each_range_of_labrun() {
     use crate::support::SimPlan;
     let lab = Lab::new();
@@ -111,7 +111,7 @@ fn left(lab: &Lab) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs tests/nsys/install"]
+#[ignore = "needs scripts/install-nsys.sh"]
 fn nsys_takes_labruns_arguments_and_a_server_under_it_is_measured() {
     let lab = Lab::new();
     let ended = under_nsys(&lab, 2).stderr(Stdio::piped()).output().unwrap();
@@ -124,7 +124,7 @@ fn nsys_takes_labruns_arguments_and_a_server_under_it_is_measured() {
 }
 
 #[test]
-#[ignore = "needs tests/nsys/install"]
+#[ignore = "needs scripts/install-nsys.sh"]
 fn nsys_a_run_that_is_stopped_or_killed_leaves_no_server() {
     for (signals, cleans) in [
         (&["TERM"][..], false),

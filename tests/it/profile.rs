@@ -203,7 +203,7 @@ fn the_writing_of_a_report_is_no_part_of_the_pass() {
 
 /// The real vLLM on a CPU, whose platform has PyTorch's profiler only.
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn real_stack_a_real_vllm_is_profiled_around_each_window() {
     let lab = Lab::new();
     let plan = include_str!("../../plans/real_cpu.toml");

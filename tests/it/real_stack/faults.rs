@@ -84,7 +84,7 @@ const FILES: &str = r#"- "--chunk-size"
 "#;
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn ram_that_answers_for_the_disk_is_invalid() {
     // Each of two documents is read once, and then kept in L1.
     let retaining = r#"- "--l2-prefetch-policy"
@@ -106,7 +106,7 @@ fn ram_that_answers_for_the_disk_is_invalid() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_key_that_the_adapter_ignores_fails_the_cell() {
     // The knob is called `use_odirect`: LMCache would read through the page cache, and say nothing.
     let adapter = r#"- "--l2-adapter"
@@ -120,7 +120,7 @@ fn a_key_that_the_adapter_ignores_fails_the_cell() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_tier_that_is_too_small_is_invalid() {
     let lab = Lab::new();
     let text = plan(r#"["cpu"]"#, r#"["cold", "tier"]"#)
@@ -137,7 +137,7 @@ fn a_tier_that_is_too_small_is_invalid() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_degraded_lmcache_is_invalid() {
     // In vLLM's own process LMCache does not start on a CPU.
     let lab = Lab::new();
@@ -178,7 +178,7 @@ fn run_unseen(lab: &Lab, text: &str, code: i32) {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_key_of_another_version_fails_the_cell_and_is_refused_where_the_version_is_seen() {
     let lab = Lab::new();
     let text = in_process(r#"["cold", "tier"]"#)
@@ -191,7 +191,7 @@ fn a_key_of_another_version_fails_the_cell_and_is_refused_where_the_version_is_s
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn native_offloading_on_a_cpu_fails_the_cell_and_is_refused_where_the_version_is_seen() {
     let lab = Lab::new();
     let text = plan(r#"["native"]"#, r#"["cold", "tier"]"#);
@@ -202,7 +202,7 @@ fn native_offloading_on_a_cpu_fails_the_cell_and_is_refused_where_the_version_is
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_cache_that_cannot_be_reset_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["baseline"]"#, r#"["cold", "tier"]"#)
@@ -226,7 +226,7 @@ class NoReset:
 "#;
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_reset_that_resets_nothing_is_invalid() {
     let lab = Lab::new();
     lab.write("modules/no_reset.py", NO_RESET);
@@ -248,7 +248,7 @@ fn a_reset_that_resets_nothing_is_invalid() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install and redis-server, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh and redis-server, and takes minutes"]
 fn a_store_that_does_not_end_proves_nothing() {
     let lab = Lab::new();
     let text = plan(r#"["redis"]"#, r#"["cold", "tier"]"#)
@@ -272,7 +272,7 @@ fn a_store_that_does_not_end_proves_nothing() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_killed_lmcache_server_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["cpu"]"#, r#"["cold", "tier"]"#)
@@ -292,7 +292,7 @@ fn a_killed_lmcache_server_fails_the_cell() {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn a_reset_that_is_refused_while_requests_run_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["baseline"]"#, r#"["cold", "tier"]"#);

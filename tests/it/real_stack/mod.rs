@@ -1,4 +1,4 @@
-//! The whole job on a real vLLM and a real LMCache, as `tests/real-stack/install` makes them.
+//! The whole job on a real vLLM and a real LMCache, as `scripts/install-real-stack.sh` makes them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn run(lab: &Lab, text: &str, code: i32) -> crate::support::Ended {
 /// Two runs beside each other: a start of vLLM takes a minute, mostly of one core. A restart takes
 /// another, so that it is left out where there is nothing to survive it.
 #[test]
-#[ignore = "needs tests/real-stack/install and redis-server, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh and redis-server, and takes minutes"]
 fn every_tier_of_the_real_stack_is_measured_and_proven() {
     std::thread::scope(|scope| {
         let in_memory = || check_tiers(r#"["baseline", "cpu"]"#, r#"["cold", "gpu", "tier"]"#, 3);
@@ -123,7 +123,7 @@ fn check_ledger(pass: &serde_json::Value, path: &str) {
 }
 
 #[test]
-#[ignore = "needs tests/real-stack/install and redis-server, and takes minutes"]
+#[ignore = "needs scripts/install-real-stack.sh and redis-server, and takes minutes"]
 fn a_redis_with_a_password_serves_and_the_password_is_kept_nowhere() {
     let password = "s3cret-canary";
     let lab = Lab::new();

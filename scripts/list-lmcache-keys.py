@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the lists of LMCache's configuration keys that src/plan/lmcache_keys/ holds.
 
-usage: list VERSION...      the oldest first; needs pip and PyPI, 15 MB a version
+usage: scripts/list-lmcache-keys.py VERSION...      the oldest first; needs pip and PyPI, 15 MB a version
 
 Of each version's wheel two things are read, without importing anything: the keys of the in-process
 engine's file (`_CONFIG_DEFINITIONS` in lmcache/v1/config.py), and the arguments of `lmcache server`
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 
-LISTS = pathlib.Path(__file__).resolve().parents[2] / "src/plan/lmcache_keys"
+LISTS = pathlib.Path(__file__).resolve().parents[1] / "src/plan/lmcache_keys"
 SERVER = "lmcache/cli/commands/server.py"
 
 
@@ -85,7 +85,7 @@ def write(name, what, versions, keys_of):
     known = [version for version in versions if keys_of[version] is not None]
     lines = [
         f"# {what}",
-        "# Read from the wheels on PyPI by tests/lmcache-keys/list; behind a key, the versions that",
+        "# Read from the wheels on PyPI by scripts/list-lmcache-keys.py; behind a key, the versions that",
         "# have it where not all do.",
         "versions: " + " ".join(known),
     ]

@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """Builds a folder with Llama-3-8B's geometry and no weights, to be served with --load-format dummy.
 
 The tokenizer is word-level, `t0` to `t127999`: every id is one word, so prompts have exact lengths.
-usage: make_model.py DIR
+usage: scripts/make-gpu-check-model.py DIR
 """
 import json
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts NVIDIA's Nsight Systems into one folder, from Debian's archive (non-free); needs no GPU.
-# usage: install [DIR]      default: $LABRUN_NSYS or ~/.cache/labrun-nsys; 170 MB to fetch. Safe to
+# usage: scripts/install-nsys.sh [DIR]      default: $LABRUN_NSYS or ~/.cache/labrun-nsys; 170 MB to fetch. Safe to
 # repeat. Its `nsys` is then in DIR/bin.
 set -euo pipefail
 dir=${1:-${LABRUN_NSYS:-$HOME/.cache/labrun-nsys}}
