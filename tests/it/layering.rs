@@ -71,20 +71,3 @@ fn a_module_uses_only_modules_above_it() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
-
-#[test]
-fn no_file_has_more_than_400_lines() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    for folder in ["src", "tests", "benches"] {
-        source_files(&root.join(folder), &mut files);
-    }
-    let long: Vec<String> = files
-        .iter()
-        .map(|file| (file, std::fs::read_to_string(file).unwrap().lines().count()))
-        // A test module or a table of data may be a little longer than a page of logic.
-        .filter(|(_, lines)| *lines > 450)
-        .map(|(file, lines)| format!("{}: {lines}", file.display()))
-        .collect();
-    assert!(long.is_empty(), "{long:#?}");
-}
