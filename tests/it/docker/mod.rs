@@ -57,7 +57,10 @@ impl Docker {
     pub fn new() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         IMAGES.call_once(|| {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/build-docker-images.sh");
+            let script = concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/scripts/build-docker-images.sh"
+            );
             let made = Command::new(script)
                 .arg(env!("CARGO_BIN_EXE_labrun"))
                 .output()
