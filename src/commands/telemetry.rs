@@ -14,7 +14,7 @@ use crate::cli::TelemetryArgs;
 use crate::config::{self, Config};
 use crate::record::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use crate::record::telemetry_frame::write_telemetry;
-use crate::telemetry::hub::{Recorded, Target, Telemetry};
+use crate::telemetry::collector::{Recorded, Target, Telemetry};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::nvml::replay::Recorder;
 use crate::telemetry::sample::Unit;

@@ -17,7 +17,7 @@ use super::{Pass, RunScope, figures, ledger};
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
-use crate::telemetry::hub::Recorded;
+use crate::telemetry::collector::Recorded;
 use crate::workload::Schedule;
 use reach::Reached;
 

@@ -39,7 +39,7 @@ use crate::server;
 use crate::server::docker::container::ContainerFacts;
 use crate::server::leftovers::Mark;
 use crate::server::render::Rendered;
-use crate::telemetry::hub::Recorded;
+use crate::telemetry::collector::Recorded;
 use crate::workload::Schedule;
 use event::{Event, Phase};
 use identity::{Identities, Identity};

@@ -12,7 +12,7 @@ use crate::matrix::Cell;
 use crate::plan::docker_spec;
 use crate::plan::server::{Launcher, ServerSpec};
 use crate::plan::tier::TierKind;
-use crate::telemetry::hub::{Recorded, Served, Target, Telemetry, TierRedis};
+use crate::telemetry::collector::{Recorded, Served, Target, Telemetry, TierRedis};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::summary::{Summary, Window};
 

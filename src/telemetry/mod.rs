@@ -6,7 +6,7 @@
 pub mod budget;
 pub mod endpoints;
 pub mod host;
-pub mod hub;
+pub mod collector;
 pub mod nvml;
 pub mod proc_io;
 pub mod sample;
