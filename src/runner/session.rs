@@ -22,8 +22,8 @@ use crate::server::redis::Redis;
 use crate::server::redis_local::{self, LocalRedis};
 use crate::server::render::Rendered;
 use crate::server::{
-    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, cause, docker,
-    leftovers, log,
+    self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
+    leftovers, log, startup_error,
 };
 
 mod configured;
@@ -176,7 +176,7 @@ impl Session {
     fn not_ready(&self, error: ReadyError) -> Failure {
         let log = matches!(error, ReadyError::Exited(_))
             .then(|| LogMarks::take(self.logs()).text_since(&LogMarks::default()));
-        let error = match log.and_then(|log| cause::first_exception(&log)) {
+        let error = match log.and_then(|log| startup_error::first_exception(&log)) {
             Some(why) => anyhow!("{error}; its log: {why}"),
             None => error.into(),
         };

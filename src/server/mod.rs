@@ -4,21 +4,20 @@
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
 mod arguments;
-pub mod cause;
+pub mod config_readback;
 pub mod control;
 pub mod docker;
-pub mod effective;
 pub mod external;
 pub mod facts;
 pub mod geometry;
 pub mod group;
-pub mod kin;
-pub mod known;
+pub mod key_check;
 pub mod leftovers;
 pub mod log;
-pub mod own_metrics;
+pub mod metrics_dir;
 pub mod proc_stat;
 pub mod process;
+pub mod process_tree;
 pub mod profile;
 pub mod prom;
 pub mod ready;
@@ -26,6 +25,7 @@ pub mod redis;
 pub mod redis_local;
 pub mod render;
 pub mod simulated;
+pub mod startup_error;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
 pub fn check_known(cell: &Cell, rendered: &Rendered, version: Option<Version>) -> Result<()> {
     let server = &cell.resolved.server;
     let more = arguments::of(&server.lmcache_args);
-    known::check(rendered, server.lmcache, &more, version)
+    key_check::check(rendered, server.lmcache, &more, version)
 }
 
 /// The Redis that settings name; where they name none, a place that stands for labrun's own.

@@ -18,7 +18,7 @@ use super::control::Endpoint;
 use super::facts;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
-use super::own_metrics::{self, MetricsFolder};
+use super::metrics_dir::{self, MetricsFolder};
 use super::profile;
 use super::redis;
 use super::render::Rendered;
@@ -97,13 +97,13 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     if let Some(file) = config_file {
         command.env("LMCACHE_CONFIG_FILE", file);
     }
-    let wants_metrics = own_metrics::is_wanted(cell, scope.settings);
+    let wants_metrics = metrics_dir::is_wanted(cell, scope.settings);
     // Without room for it the server runs all the same: some series are missing then.
     let metrics = wants_metrics
         .then(|| MetricsFolder::make(scope.mark, scope.folder).ok())
         .flatten();
     if let Some(folder) = &metrics {
-        command.env(own_metrics::VARIABLE, folder.path());
+        command.env(metrics_dir::VARIABLE, folder.path());
     }
     let log = scope.folder.join(SERVER_LOG);
     let engine = ProcessGroup::start("vLLM", command, &log, scope.mark)?;

@@ -4,9 +4,9 @@
 //! lie on one monotonic clock, the run's, on which requests and phases lie too.
 
 pub mod budget;
+pub mod collector;
 pub mod endpoints;
 pub mod host;
-pub mod collector;
 pub mod nvml;
 pub mod proc_io;
 pub mod sample;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::server::kin;
+use crate::server::process_tree;
 
 /// Storage counters of one process, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub struct GroupIo {
 }
 
 impl GroupIo {
-    /// Reads the counters of all processes of the servers that `leaders` lead ([`kin`]).
+    /// Reads the counters of all processes of the servers that `leaders` lead ([`process_tree`]).
     pub fn read(leaders: &[u32]) -> Self {
-        Self::of(kin::of(leaders).into_keys())
+        Self::of(process_tree::of(leaders).into_keys())
     }
 
     fn of(pids: impl Iterator<Item = u32>) -> Self {

@@ -6,7 +6,7 @@ use super::Session;
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::runner::log_counts::{LogCounts, LogMarks};
-use crate::server::{self, effective, known};
+use crate::server::{self, config_readback, key_check};
 
 impl Session {
     /// Reads back what LMCache runs with, and compares it with what it was told.
@@ -17,7 +17,7 @@ impl Session {
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
         let counts = LogCounts::of(&log);
         self.degraded = counts.degraded;
-        if let Some(version) = known::version_from_log(&log) {
+        if let Some(version) = key_check::version_from_log(&log) {
             server::check_known(cell, rendered, Some(version))?;
         }
         ensure!(
@@ -28,12 +28,12 @@ impl Session {
         let wrong = match (cell.resolved.server.lmcache, self.server.lmcache_url()) {
             (LmcacheMode::InProcess, _) => {
                 let told = serde_yaml_ng::from_str(&rendered.text)?;
-                effective::from_log(&log).map(|now| effective::differences(&told, &now))
+                config_readback::from_log(&log).map(|now| config_readback::differences(&told, &now))
             }
             (LmcacheMode::MultiProcess, Some(url)) => {
                 let arguments = rendered.arguments()?;
                 let config = self.control.lmcache_config(url).await;
-                config.map(|config| effective::server_differences(&arguments, &config))
+                config.map(|config| config_readback::server_differences(&arguments, &config))
             }
             (LmcacheMode::MultiProcess, None) => None,
         };

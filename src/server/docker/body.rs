@@ -10,7 +10,7 @@ use bollard::models::{
 };
 use serde_json::Value;
 
-use super::super::own_metrics;
+use super::super::metrics_dir;
 use super::super::process::{self, ENVIRONMENT};
 use super::super::render::Rendered;
 use super::super::{LaunchScope, absolute, simulated};
@@ -322,13 +322,13 @@ impl Basis<'_> {
     }
 
     fn has_metrics(&self) -> bool {
-        !self.spec.simulator && own_metrics::is_wanted(self.cell, self.scope.settings)
+        !self.spec.simulator && metrics_dir::is_wanted(self.cell, self.scope.settings)
     }
 
     fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         if self.has_metrics() {
-            all.insert(own_metrics::VARIABLE.to_owned(), METRICS.to_owned());
+            all.insert(metrics_dir::VARIABLE.to_owned(), METRICS.to_owned());
         }
         if !self.spec.simulator && self.hf_cache().is_some() {
             all.insert("HF_HOME".to_owned(), HF_HOME.to_owned());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cgroup::{self, Cgroup};
 use super::kept::{Kept, number_after};
-use crate::server::kin;
+use crate::server::process_tree;
 use crate::telemetry::sample::{Batch, Growth, Unit};
 use crate::telemetry::thread::{Ended, Sampler};
 
@@ -162,7 +162,7 @@ impl GroupSampler {
 
     fn look(&mut self) {
         let leaders: Vec<u32> = self.parts.iter().map(|part| part.leader).collect();
-        let all = kin::of(&leaders);
+        let all = process_tree::of(&leaders);
         for part in &mut self.parts {
             let is_own = |pid: &u32| all.get(pid) == Some(&part.leader);
             part.members.retain(|pid, _| is_own(pid));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::live;
 use crate::plan::docker_spec;
-use crate::server::kin;
+use crate::server::process_tree;
 
 /// Which GPUs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
         Gpus::All => Ok(indices(&live::listed()?)),
         Gpus::Used => Ok(used(live::listed()?)),
         Gpus::Serving { container, visible } => {
-            let ours = kin::of(leaders).into_keys().collect();
+            let ours = process_tree::of(leaders).into_keys().collect();
             serving(
                 container.as_ref(),
                 visible.as_deref(),
