@@ -4,7 +4,7 @@
 
 pub mod units;
 
-pub mod ranges;
+pub mod nvtx;
 
 pub mod metric;
 

@@ -27,7 +27,7 @@ use crate::runner::event::Event;
 use crate::runner::identity::{Identities, Identity};
 use crate::runner::lint::{self, Severity};
 use crate::runner::machine::too_little_room;
-use crate::runner::ranges::RunRanges;
+use crate::runner::nvtx::RunRanges;
 use crate::runner::repeats::Medians;
 use crate::runner::stop::Stop;
 use crate::runner::watch::Said;

@@ -149,7 +149,7 @@ pub async fn drive(
     let abandon = cancel.child_token();
     let abandoned_too = abandon.clone().drop_guard();
     raise_open_files();
-    crate::ranges::prepare();
+    crate::nvtx::prepare();
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {

@@ -19,7 +19,7 @@ use super::link::{Connection, Link};
 use super::reading::Reading;
 use super::record::{Outcome, RequestRecord};
 use super::socket::Received;
-use crate::ranges::RequestRange;
+use crate::nvtx::RequestRange;
 use crate::workload::Keep;
 
 /// How long the end of a body may follow `[DONE]`, for the connection to be reused.

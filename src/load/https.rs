@@ -13,7 +13,7 @@ use super::error::{ErrorKind, Failure, MESSAGE_BYTES};
 use super::exchange::Bounds;
 use super::reading::Reading;
 use super::record::{Outcome, RequestRecord};
-use crate::ranges::RequestRange;
+use crate::nvtx::RequestRange;
 use crate::workload::PlannedRequest;
 
 /// uvicorn closes idle connections after 5 s.

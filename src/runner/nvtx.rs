@@ -1,7 +1,7 @@
 //! Run, cells and phases as profiler ranges, told from the events of a run.
 
 use super::event::{Event, Phase};
-use crate::ranges::{self, Kind, Range};
+use crate::nvtx::{self, Kind, Range};
 
 /// The ranges that are open.
 #[derive(Debug, Default)]
@@ -18,16 +18,16 @@ impl RunRanges {
     pub fn see(&mut self, event: &Event<'_>) {
         match event {
             Event::RunStarted { work } => {
-                self.run = Some(ranges::start(Kind::Run, work.todo.len() as u64));
+                self.run = Some(nvtx::start(Kind::Run, work.todo.len() as u64));
             }
             Event::CellStarted { position, .. } => {
                 self.end_cell();
                 self.position = u64::from(*position);
-                self.cell = Some(ranges::start(Kind::Cell, self.position));
+                self.cell = Some(nvtx::start(Kind::Cell, self.position));
             }
             Event::PhaseStarted { phase, .. } => {
                 drop(self.phase.take());
-                self.phase = Some(ranges::start(kind_of(*phase), self.position));
+                self.phase = Some(nvtx::start(kind_of(*phase), self.position));
             }
             Event::CellFinished { .. } => self.end_cell(),
             Event::Stopped | Event::RunFinished { .. } => {
