@@ -9,7 +9,7 @@ use console::Term;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, floor, print, runtime, say, width};
+use super::{ExitStatus, client_floor, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::config::Config;
@@ -39,7 +39,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
         let floor = runtime.block_on(bench::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
         let results = Config::load(None)?.settings.paths.results;
-        let kept = floor::keep(&floor, &results)?;
+        let kept = client_floor::keep(&floor, &results)?;
         say(&format!(
             "kept in {}; manifests of runs tell it",
             kept.display()

@@ -79,7 +79,7 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
         "seed": first.map(|cell| cell.resolved.run.seed),
         "software": software(identity),
         "host": provenance::host(),
-        "client_floor": super::floor::of_this_machine(&config.settings.paths.results),
+        "client_floor": super::client_floor::of_this_machine(&config.settings.paths.results),
         "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
         "settings": serde_json::to_value(&config.settings)?,
         "settings_from": config.origins,

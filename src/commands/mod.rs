@@ -2,11 +2,11 @@
 
 mod bench;
 mod clean;
+mod client_floor;
 mod diff;
 mod doctor;
 mod exchange;
 mod externals;
-mod floor;
 mod keep;
 mod manifest;
 mod merge;

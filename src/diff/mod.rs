@@ -2,8 +2,8 @@
 
 pub mod compact;
 mod compare;
+mod export;
 mod judge;
-mod machine;
 mod measure;
 mod noise;
 mod page;
