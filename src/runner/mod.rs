@@ -4,12 +4,12 @@ pub mod bottleneck;
 pub mod event;
 pub mod evidence;
 pub mod figures;
+pub mod host;
 pub mod identity;
 pub mod ledger;
 mod limits;
 pub mod lint;
 pub mod log_counts;
-pub mod machine;
 mod measure;
 pub mod moved;
 pub mod nvtx;
@@ -42,9 +42,9 @@ use crate::server::render::Rendered;
 use crate::telemetry::collector::Recorded;
 use crate::workload::Schedule;
 use event::{Event, Phase};
+use host::Cooled;
 use identity::{Identities, Identity};
 use limits::CellLimit;
-use machine::Cooled;
 use phases::{PhaseStretch, Phases};
 use repeats::Medians;
 use session::{EndedSession, Failure, LogPart, Session};
@@ -264,7 +264,7 @@ async fn run_cell(
         on_event(event);
     };
     let (cooled, mut warnings) = cool_down(cell, scope).await;
-    let mut machine = machine::state();
+    let mut machine = host::state();
     machine.extend(cooled);
     let began = Instant::now();
     // A file that cannot be read fails the cell where it is read for its requests.
@@ -373,7 +373,7 @@ fn over_time(phase: Phase, limit: Duration) -> Failure {
 fn too_little_room(scope: &RunScope<'_>) -> Option<String> {
     let settings = scope.settings;
     let folders = [scope.folder, settings.paths.scratch.as_path()];
-    machine::too_little_room(folders, settings.limits.min_free_mib)
+    host::too_little_room(folders, settings.limits.min_free_mib)
 }
 
 /// Waits until the GPU is as cool as the plan asks. Returns what the record keeps of it, and what a
@@ -385,7 +385,7 @@ async fn cool_down(cell: &Cell, scope: &RunScope<'_>) -> (Option<(String, f64)>,
     };
     let limit = pace.cooldown_limit;
     let stop = &scope.stop.polite;
-    match machine::cool_down(machine::hottest_gpu_c, below_c, limit, stop).await {
+    match host::cool_down(host::hottest_gpu_c, below_c, limit, stop).await {
         Cooled::After(waited) => {
             let waited_s = waited.as_secs_f64();
             (Some(("cooldown_s".to_owned(), waited_s)), Vec::new())
