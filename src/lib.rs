@@ -26,6 +26,8 @@ pub mod load;
 
 pub mod telemetry;
 
+pub mod verdict;
+
 pub mod runner;
 
 pub mod record;

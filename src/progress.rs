@@ -14,9 +14,8 @@ use estimate::Estimate;
 
 use crate::load::Progress as LoadProgress;
 use crate::runner::event::Event;
-use crate::runner::evidence::counts_line;
-use crate::runner::verdict::Status;
-use crate::runner::{CellOutcome, CellResult};
+use crate::runner::result::{CellOutcome, CellResult};
+use crate::verdict::Status;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +234,7 @@ fn outcome_text(result: &CellResult) -> String {
                 Status::Inconclusive => format!("inconclusive: {}", first(&pass.verdict.reasons)),
                 Status::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
             };
-            format!("{} {}, {verdict}", pass.state.name(), counts_line(pass))
+            format!("{} {}, {verdict}", pass.state.name(), pass.counts_line())
         })
         .collect();
     match &result.outcome {

@@ -23,13 +23,12 @@ use crate::record::convert::{pass_record, request_rows, source_of_version};
 use crate::record::reader::RunData;
 use crate::record::schema::{CellOutcome, CellRecord, FORMAT, ServerRecord};
 use crate::report::Report;
-use crate::runner::Pass;
-use crate::runner::evidence::first_failure;
+use crate::runner::result::{Pass, PassTelemetry};
 use crate::runner::stop::Stop;
-use crate::runner::verdict::{Status, Verdict};
-use crate::runner::watch::PassTelemetry;
 use crate::server::control::{self, Control};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
+use crate::verdict::answers::first_failure;
+use crate::verdict::{Status, Verdict};
 use crate::workload::{self, Schedule, Workload};
 
 /// Runs one load and prints its table, or its JSON.

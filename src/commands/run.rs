@@ -29,9 +29,9 @@ use crate::runner::identity::{Identities, Identity};
 use crate::runner::lint::{self, Severity};
 use crate::runner::nvtx::RunRanges;
 use crate::runner::repeats::Medians;
+use crate::runner::result::{CellOutcome, CellResult, Work};
+use crate::runner::scope::{RunScope, Said};
 use crate::runner::stop::Stop;
-use crate::runner::watch::Said;
-use crate::runner::{CellOutcome, CellResult, RunScope, Work};
 use crate::server::leftovers::{self, Mark};
 use crate::{runner, server};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::matrix::{Cell, shares_server};
-use crate::runner::Work;
+use crate::runner::result::Work;
 
 /// Cells that are expected to take alike.
 type Kind = (Arc<str>, bool);

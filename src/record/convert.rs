@@ -10,12 +10,12 @@ use super::schema::{
 };
 use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Cell;
-use crate::runner::moved::whole_total;
-use crate::runner::verdict::{self, Status};
-use crate::runner::watch::PassTelemetry;
-use crate::runner::{self, CellResult, Pass};
+use crate::runner::identity;
+use crate::runner::result::{self, CellResult, Pass, PassTelemetry};
 use crate::server::docker::container::ContainerFacts;
 use crate::telemetry::sample::SeriesKey;
+use crate::verdict::moved::whole_total;
+use crate::verdict::{self, Status, ledger};
 
 /// Simulated where the server's version says so.
 pub fn source_of_version(version: Option<&str>) -> Source {
@@ -97,15 +97,15 @@ fn identity(result: &CellResult) -> BTreeMap<String, String> {
     for value in identity.values_mut() {
         *value = redact::urls(value);
     }
-    let hash = runner::identity::hash(&identity);
+    let hash = identity::hash(&identity);
     identity.insert("hash".to_owned(), hash);
     identity
 }
 
-fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
+fn outcome(outcome: &result::CellOutcome) -> CellOutcome {
     match outcome {
-        runner::CellOutcome::Completed => CellOutcome::Completed,
-        runner::CellOutcome::Failed {
+        result::CellOutcome::Completed => CellOutcome::Completed,
+        result::CellOutcome::Failed {
             phase,
             error,
             log_tail,
@@ -114,7 +114,7 @@ fn outcome(outcome: &runner::CellOutcome) -> CellOutcome {
             error: redact::urls(error),
             log_tail: log_tail.iter().map(|line| redact::urls(line)).collect(),
         },
-        runner::CellOutcome::Aborted => CellOutcome::Aborted {
+        result::CellOutcome::Aborted => CellOutcome::Aborted {
             reason: "the run was interrupted".to_owned(),
         },
     }
@@ -185,7 +185,7 @@ fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
         .collect()
 }
 
-fn ledger_row(row: &runner::ledger::Row) -> LedgerRow {
+fn ledger_row(row: &ledger::Row) -> LedgerRow {
     LedgerRow {
         path: row.path.to_owned(),
         tokens: row.tokens,

@@ -8,10 +8,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::csv;
-use crate::runner::moved::whole_total;
-use crate::runner::phases::PhaseStretch;
+use crate::runner::result::PhaseStretch;
 use crate::telemetry::sample::{Series, SeriesKey};
 use crate::telemetry::summary::{Summary, Window, summarize};
+use crate::verdict::moved::whole_total;
 
 /// The head: times in seconds since the run began; values in `unit`, and `total`, where something is
 /// moved or counted, in `unit` without its `/s`.
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::plan::state::CacheState;
-    use crate::runner::event::Phase;
+    use crate::runner::result::Phase;
     use crate::telemetry::sample::{Point, Unit};
 
     #[test]

@@ -18,10 +18,8 @@ use super::phase_csv::write_phase_csv;
 use super::redact;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_frame::write_telemetry;
-use crate::runner::CellResult;
-use crate::runner::event::{Event, Phase};
-use crate::runner::phases::PhaseStretch;
-use crate::runner::session::LogPart;
+use crate::runner::event::Event;
+use crate::runner::result::{CellResult, LogPart, Phase, PhaseStretch};
 use crate::server::CONTAINER_STATS;
 
 /// A run's folder, open for writing by this process alone.

@@ -7,38 +7,7 @@ use crate::load::Progress;
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 
-use super::{CellResult, Work};
-
-/// What a cell is doing. A failure names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Rendering files and starting processes.
-    Launch,
-    /// Waiting for the first real token.
-    Ready,
-    /// Unmeasured requests: warm-up, fill, waiting for stores, clearing caches.
-    Warm,
-    /// Measured requests.
-    Load,
-    /// Reading counters and asking canaries.
-    Verify,
-    /// Stopping the server.
-    Stop,
-}
-
-impl Phase {
-    /// The word in messages and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Launch => "launch",
-            Self::Ready => "ready",
-            Self::Warm => "warm",
-            Self::Load => "load",
-            Self::Verify => "verify",
-            Self::Stop => "stop",
-        }
-    }
-}
+use super::result::{CellResult, Phase, Work};
 
 /// One thing that happened.
 #[derive(Debug)]

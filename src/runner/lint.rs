@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::evidence::kv_bytes_per_token;
 use crate::config::Settings;
 use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
@@ -12,6 +11,7 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
+use crate::server::geometry;
 use crate::workload::default_question_len;
 
 /// How bad it is.
@@ -191,7 +191,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
     let states = &cell.resolved.run.states;
     let kind = cell.tier.kind;
     let mode = cell.resolved.server.lmcache;
-    let bytes = kv_bytes_per_token(cell, settings);
+    let bytes = geometry::of_cell(cell, settings);
     if states.contains(&CacheState::Restart) && !kind.survives_restart(mode) {
         let why = match kind {
             TierKind::Baseline => "there is nothing that could survive it".to_owned(),

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::event::{Event, Phase};
-use super::evidence::{PassFacts, Snapshot, first_failure};
-use super::moved::Moved;
+use super::event::Event;
+use super::evidence::PassFacts;
 use super::profile::Window;
 use super::requests::{Requests, requests_of};
+use super::result::{Pass, PassTelemetry, Phase};
+use super::scope::RunScope;
 use super::session::{Failure, Session};
-use super::verdict::{Canaries, Stores, judge};
-use super::watch::{PassTelemetry, Watch};
-use super::{Pass, RunScope, figures, ledger};
+use super::snapshot::Snapshot;
+use super::watch::Watch;
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 use crate::telemetry::collector::Recorded;
+use crate::verdict::answers::first_failure;
+use crate::verdict::moved::Moved;
+use crate::verdict::{Canaries, Stores, judge, ledger, measures};
 use crate::workload::Schedule;
 use reach::Reached;
 
@@ -186,10 +189,10 @@ impl Measuring<'_> {
         let facts = pass.facts();
         let verdict = judge(&facts);
         let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
-        let mut evidence = figures::of_facts(&facts);
-        evidence.extend(pass.engine_figures());
+        let mut evidence = measures::of_facts(&facts);
+        evidence.extend(pass.engine_measures());
         evidence.extend(pass.token_counts());
-        evidence.extend(figures::of_samples(&telemetry.summaries));
+        evidence.extend(measures::of_samples(&telemetry.summaries));
         let schedule = Arc::clone(schedule);
         Ok((
             Pass {

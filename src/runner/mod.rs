@@ -1,175 +1,42 @@
 //! Takes cells through their phases, in order, cancellably. A failed cell is data, not an error.
 
-pub mod bottleneck;
 pub mod event;
-pub mod evidence;
-pub mod figures;
+mod evidence;
 pub mod host;
 pub mod identity;
-pub mod ledger;
 mod limits;
 pub mod lint;
-pub mod log_counts;
+mod log_marks;
 mod measure;
-pub mod moved;
 pub mod nvtx;
 pub mod page_cache;
 pub mod phases;
 mod profile;
 pub mod repeats;
 mod requests;
+pub mod result;
+pub mod scope;
 pub mod session;
+mod snapshot;
 pub mod stop;
-pub mod verdict;
 pub mod watch;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 
-use crate::config::Settings;
-use crate::load::LoadOutcome;
-use crate::matrix::{Cell, Matrix, shares_server};
-use crate::plan::state::CacheState;
+use crate::matrix::{Cell, shares_server};
 use crate::server;
-use crate::server::docker::container::ContainerFacts;
-use crate::server::leftovers::Mark;
-use crate::server::render::Rendered;
 use crate::telemetry::collector::Recorded;
-use crate::workload::Schedule;
-use event::{Event, Phase};
+use event::Event;
 use host::Cooled;
-use identity::{Identities, Identity};
 use limits::CellLimit;
-use phases::{PhaseStretch, Phases};
+use phases::Phases;
 use repeats::Medians;
-use session::{EndedSession, Failure, LogPart, Session};
-use stop::Stop;
-use verdict::Verdict;
-use watch::PassTelemetry;
-
-/// What a run may use.
-#[derive(Clone, Copy, Debug)]
-pub struct RunScope<'a> {
-    /// The machine's settings.
-    pub settings: &'a Settings,
-    /// The mark that started processes carry.
-    pub mark: &'a Mark,
-    /// The run's folder; servers keep their logs under it while they live.
-    pub folder: &'a Path,
-    /// The plan's folder; files that it names are looked up there.
-    pub plan_folder: &'a Path,
-    /// What decides the results of its cells.
-    pub identities: &'a Identities<'a>,
-    /// How the run is told to stop.
-    pub stop: &'a Stop,
-    /// When the run began, which all offsets are told from.
-    pub epoch: Instant,
-    /// Warnings of telemetry that were made already.
-    pub said: &'a watch::Said,
-}
-
-/// How a cell ended.
-#[derive(Debug)]
-pub enum CellOutcome {
-    /// Every pass ran to its end.
-    Completed,
-    /// It could not be measured to its end.
-    Failed {
-        /// In which phase.
-        phase: Phase,
-        /// What happened, with causes.
-        error: String,
-        /// The last lines of the server's logs.
-        log_tail: Vec<String>,
-    },
-    /// The run was told to stop while it ran.
-    Aborted,
-}
-
-/// One measured pass.
-#[derive(Debug)]
-pub struct Pass {
-    /// The cache state that it ran in.
-    pub state: CacheState,
-    /// When it began, from the run's epoch.
-    pub started: Duration,
-    /// What was sent.
-    pub schedule: Arc<Schedule>,
-    /// What came back.
-    pub load: LoadOutcome,
-    /// Whether the declared tier served.
-    pub verdict: Verdict,
-    /// The figures that the verdict rests on, by name.
-    pub evidence: BTreeMap<String, f64>,
-    /// Bytes that had to move against bytes that did.
-    pub ledger: Vec<ledger::Row>,
-    /// What the machine did meanwhile.
-    pub telemetry: PassTelemetry,
-}
-
-/// What is known of a cell's server.
-#[derive(Debug, Default)]
-pub struct ServerFacts {
-    /// What `/version` answered.
-    pub version: Option<String>,
-    /// From its start to its first real token.
-    pub ready: Option<Duration>,
-    /// How it ended; absent while the next cell shares it.
-    pub stopped: Option<String>,
-    /// Its containers, where it runs in some.
-    pub containers: Vec<ContainerFacts>,
-    /// Whether the cell found it running.
-    pub reused: bool,
-    /// Its rendered LMCache configuration.
-    pub rendered: Option<Rendered>,
-    /// Its logs' parts of this cell.
-    pub logs: Vec<LogPart>,
-}
-
-/// All that is known of one cell.
-#[derive(Debug)]
-pub struct CellResult {
-    /// The cell.
-    pub cell: Cell,
-    /// Its place in the order, from 1.
-    pub position: u32,
-    /// What decides its result: what is known before a server starts, and the image that ran.
-    pub identity: Identity,
-    /// The machine when it began, the unit last in each name.
-    pub machine: BTreeMap<String, f64>,
-    /// From its start to its end.
-    pub elapsed: Duration,
-    /// How it ended.
-    pub outcome: CellOutcome,
-    /// Its server.
-    pub server: ServerFacts,
-    /// Its passes, in order.
-    pub passes: Vec<Pass>,
-    /// What the machine did from its ready server to its end.
-    pub telemetry: Recorded,
-    /// When its phases were.
-    pub phases: Vec<PhaseStretch>,
-    /// What a reader should know besides.
-    pub warnings: Vec<String>,
-}
-
-/// Which cells are run.
-#[derive(Clone, Copy, Debug)]
-pub struct Work<'a> {
-    /// All cells.
-    pub matrix: &'a Matrix,
-    /// Indices of those to run, in order.
-    pub todo: &'a [usize],
-    /// The position of the first of them: those before it ran earlier.
-    pub first_position: u32,
-    /// Which attempt at the run this is, from 1.
-    pub attempt: u32,
-}
+use result::{CellOutcome, CellResult, Phase, ServerFacts, Work};
+use scope::RunScope;
+use session::{EndedSession, Failure, Session};
 
 /// Runs every cell of `work`, or all that come before the run is told to stop. `on_cell` keeps what
 /// was measured; if it cannot, the run ends, since measuring what cannot be kept is waste. `medians`

@@ -1,6 +1,7 @@
 //! Run, cells and phases as profiler ranges, told from the events of a run.
 
-use super::event::{Event, Phase};
+use super::event::Event;
+use super::result::Phase;
 use crate::nvtx::{self, Kind, Range};
 
 /// The ranges that are open.

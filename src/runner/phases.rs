@@ -2,20 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::{Event, Phase};
-use crate::plan::state::CacheState;
+use super::event::Event;
+use super::result::PhaseStretch;
 use crate::telemetry::summary::Window;
-
-/// One phase of a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PhaseStretch {
-    /// Which.
-    pub phase: Phase,
-    /// The cache state that it served, where there was one.
-    pub state: Option<CacheState>,
-    /// From when to when, from the run's epoch.
-    pub window: Window,
-}
 
 /// The phases of a cell so far.
 #[derive(Debug, Default)]
@@ -50,6 +39,7 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::result::Phase;
 
     #[test]
     fn a_phase_ends_where_the_next_begins() {

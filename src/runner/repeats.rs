@@ -7,7 +7,7 @@ use crate::load::{Outcome, RequestRecord};
 use crate::matrix::Coordinates;
 use crate::plan::pace::{AutoMetric, AutoRepeats};
 use crate::plan::state::CacheState;
-use crate::runner::Pass;
+use crate::runner::result::Pass;
 use crate::stats::{quantile, t_quantile};
 use crate::units::Repeat;
 

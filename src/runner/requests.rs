@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
-use super::RunScope;
+use super::scope::RunScope;
 use super::session::Session;
 use crate::matrix::Cell;
 use crate::plan::load_spec::Arrival;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::RunScope;
-use super::event::{Event, Phase};
-use super::log_counts::LogMarks;
+use super::event::Event;
+use super::log_marks::LogMarks;
+use super::result::{LogPart, Phase};
+use super::scope::RunScope;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -68,19 +69,6 @@ pub struct Session {
     scratch: PathBuf,
     grace: Duration,
     logs: Vec<LogPart>,
-}
-
-/// The part of a log that was written since the last cell took its part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogPart {
-    /// The log's file name.
-    pub name: &'static str,
-    /// The log itself.
-    pub path: PathBuf,
-    /// First byte of the part.
-    pub from: u64,
-    /// One past its last byte.
-    pub to: u64,
 }
 
 /// What kept a cell from being measured, and in which phase.

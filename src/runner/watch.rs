@@ -1,11 +1,10 @@
 //! Telemetry of one cell: started when its server is ready, summed up pass by pass.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::RunScope;
-use super::bottleneck::{self, Bottleneck};
+use super::result::PassTelemetry;
+use super::scope::{RunScope, Said};
 use super::session::Session;
 use crate::load::LoadOutcome;
 use crate::matrix::Cell;
@@ -15,31 +14,7 @@ use crate::plan::tier::TierKind;
 use crate::telemetry::collector::{Recorded, Served, Target, Telemetry, TierRedis};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::summary::{Summary, Window};
-
-/// Warnings that a run makes once, however many of its cells have cause to.
-#[derive(Debug, Default)]
-pub struct Said(Mutex<BTreeSet<String>>);
-
-impl Said {
-    /// Whether `text` is said for the first time.
-    fn first(&self, text: &str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.insert(text.to_owned())
-    }
-}
-
-/// What telemetry says of one pass.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PassTelemetry {
-    /// The time between the readings at its edges.
-    pub window: Window,
-    /// Every series over the pass.
-    pub summaries: Vec<Summary>,
-    /// CPU time of the samplers beside the load, percent of one core; absent where nothing was watched.
-    pub cpu_share_percent: Option<f64>,
-    /// What held the pass back; absent where nothing was watched.
-    pub bottleneck: Option<Bottleneck>,
-}
+use crate::verdict::bottleneck;
 
 /// The edge at which a pass began.
 #[derive(Clone, Copy, Debug)]
@@ -260,11 +235,5 @@ mod tests {
             |url: &str| gpus_of(&format!("launcher = \"external\"\nurl = \"{url}\""), url);
         assert_eq!(external(here), Gpus::Used);
         assert_eq!(external("http://10.0.0.7:8000"), Gpus::None);
-    }
-
-    #[test]
-    fn a_warning_is_said_once_in_a_run() {
-        let said = Said::default();
-        assert!(said.first("no GPU") && !said.first("no GPU") && said.first("other"));
     }
 }

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::config::Settings;
+use crate::matrix::Cell;
+
 /// The fields of a Hugging Face `config.json` that decide the size of a token's KV.
 #[derive(Debug, Deserialize)]
 struct ModelConfig {
@@ -19,7 +22,7 @@ struct ModelConfig {
 /// Bytes of KV that one token takes, all layers, all ranks: 2 (K and V) x layers x KV heads x head
 /// size x bytes a value. `None` where the folder has no `config.json` that says it. `dtype` is what
 /// the server was told, over the model's own.
-pub fn kv_bytes_per_token(model_folder: &Path, dtype: Option<&str>) -> Option<u64> {
+fn kv_bytes_per_token(model_folder: &Path, dtype: Option<&str>) -> Option<u64> {
     let text = std::fs::read_to_string(model_folder.join("config.json")).ok()?;
     let config: ModelConfig = serde_json::from_str(&text).ok()?;
     let kv_heads = config
@@ -36,6 +39,21 @@ pub fn kv_bytes_per_token(model_folder: &Path, dtype: Option<&str>) -> Option<u6
         Some(_) => return None,
     };
     Some(2 * config.num_hidden_layers * kv_heads * head_size * value_bytes)
+}
+
+/// KV bytes a token of `cell`'s model, from its `config.json` where that is at hand.
+pub fn of_cell(cell: &Cell, settings: &Settings) -> Option<f64> {
+    let server = &cell.resolved.server;
+    if server.is_simulated() {
+        return Some(server.sim.kv_bytes_per_token as f64);
+    }
+    let says = |name: &str| server.args.get(name).and_then(|value| value.as_str());
+    let dtype = says("kv-cache-dtype")
+        .filter(|dtype| *dtype != "auto")
+        .or(says("dtype"));
+    let models: &Path = &settings.paths.models;
+    let bytes = kv_bytes_per_token(&models.join(&cell.resolved.model), dtype);
+    bytes.map(|bytes| bytes as f64)
 }
 
 #[cfg(test)]

@@ -10,11 +10,13 @@ use crate::load::{Endpoint, RequestRecord};
 use crate::plan::server::LmcacheMode;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::runner::event::{Event, Phase};
-use crate::runner::evidence::{Snapshot, cache_unit, whole_units};
+use crate::runner::event::Event;
 use crate::runner::page_cache;
+use crate::runner::result::Phase;
 use crate::runner::session::Failure;
-use crate::runner::verdict::{BySource, PageCache, Probe, Stores};
+use crate::runner::snapshot::Snapshot;
+use crate::verdict::answers::{cache_unit, whole_units};
+use crate::verdict::{BySource, PageCache, Probe, Stores};
 use crate::workload::Schedule;
 
 /// How long the engine's counters may take to tell of an answer that has arrived.

@@ -5,8 +5,9 @@ use anyhow::{Result, bail, ensure};
 use super::Session;
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
-use crate::runner::log_counts::{LogCounts, LogMarks};
+use crate::runner::log_marks::LogMarks;
 use crate::server::{self, config_readback, key_check};
+use crate::verdict::log_counts::LogCounts;
 
 impl Session {
     /// Reads back what LMCache runs with, and compares it with what it was told.

@@ -1,4 +1,10 @@
+use std::time::Duration;
+
+use super::log_counts::LogCounts;
 use super::*;
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::plan::verdict_spec::VerdictSpec;
 
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {

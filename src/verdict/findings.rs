@@ -1,6 +1,6 @@
 //! Findings besides the three witnesses: the probe, the logs, the page cache.
 
-use super::{Facts, PageCache, Status, Stores, serves};
+use super::facts::{Facts, PageCache, Status, Stores, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 

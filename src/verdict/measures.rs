@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::verdict::Facts;
+use super::facts::Facts;
+use super::log_counts::Moved;
 use crate::server::prom::Scrape;
 use crate::telemetry::summary::Summary;
 
@@ -12,9 +13,7 @@ pub fn of_facts(facts: &Facts) -> BTreeMap<String, f64> {
     let probed = facts.probe;
     let logs = &facts.logs;
     let count = |number: u64| Some(number as f64);
-    let mean = |moved: super::log_counts::Moved| {
-        (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64)
-    };
+    let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
     let hits = sources.map(|s| s.gpu_tokens + s.external_tokens);
     let named = [
         ("computed_tokens", sources.map(|s| s.computed_tokens)),

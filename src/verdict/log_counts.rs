@@ -3,62 +3,7 @@
 //! Some of what goes wrong is told nowhere else: a put that timed out, a lookup that gave up, a
 //! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
-
 use crate::server::log::plain;
-
-/// How far some logs were written at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogMarks(Vec<(PathBuf, u64)>);
-
-impl LogMarks {
-    /// The lengths of `logs` now; one that is not there has none.
-    pub fn take(logs: impl IntoIterator<Item = PathBuf>) -> Self {
-        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
-        Self(
-            logs.into_iter()
-                .map(|path| {
-                    let length = length(&path);
-                    (path, length)
-                })
-                .collect(),
-        )
-    }
-
-    /// Whether there is any log to read.
-    pub fn exist(&self) -> bool {
-        self.0.iter().any(|(_, length)| *length > 0)
-    }
-
-    /// What was written from `before` to now.
-    pub fn text_since(&self, before: &Self) -> String {
-        let mut text = String::new();
-        for (path, to) in &self.0 {
-            let from = before
-                .0
-                .iter()
-                .find(|(known, _)| known == path)
-                .map_or(0, |(_, length)| *length);
-            if let Some(part) = read(path, from, *to) {
-                text.push_str(&part);
-                text.push('\n');
-            }
-        }
-        text
-    }
-}
-
-fn read(path: &PathBuf, from: u64, to: u64) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    file.seek(SeekFrom::Start(from)).ok()?;
-    let mut bytes = Vec::new();
-    file.take(to.saturating_sub(from))
-        .read_to_end(&mut bytes)
-        .ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
 
 /// LMCache's lines of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -213,26 +158,5 @@ mod tests {
         assert_eq!((counts.lookup_timeouts, counts.remote_errors), (1, 1));
         assert_eq!(counts.allocation_failures, 1);
         assert_eq!(counts.direct_io, Some(false));
-    }
-
-    #[test]
-    fn only_what_was_written_since_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("server.log");
-        std::fs::write(&path, "Stored 1 out of total 1 tokens\n").unwrap();
-        let logs = || [path.clone(), dir.path().join("none.log")];
-        let before = LogMarks::take(logs());
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        text.push_str("Stored 2 out of total 2 tokens\n");
-        std::fs::write(&path, text).unwrap();
-        let part = LogMarks::take(logs()).text_since(&before);
-        assert_eq!(
-            (
-                part.matches("Stored").count(),
-                LogCounts::of(&part).stored.lines
-            ),
-            (1, 1)
-        );
-        assert!(part.contains("Stored 2"));
     }
 }

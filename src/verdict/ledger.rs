@@ -1,7 +1,7 @@
 //! The ledger of a pass: bytes that had to move for what was counted, against bytes that did.
 
+use super::facts::Facts;
 use super::moved::RedisNetwork;
-use super::verdict::Facts;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 

@@ -1,0 +1,56 @@
+//! What a run may use.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::identity::Identities;
+use super::stop::Stop;
+use crate::config::Settings;
+use crate::server::leftovers::Mark;
+
+/// What a run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RunScope<'a> {
+    /// The machine's settings.
+    pub settings: &'a Settings,
+    /// The mark that started processes carry.
+    pub mark: &'a Mark,
+    /// The run's folder; servers keep their logs under it while they live.
+    pub folder: &'a Path,
+    /// The plan's folder; files that it names are looked up there.
+    pub plan_folder: &'a Path,
+    /// What decides the results of its cells.
+    pub identities: &'a Identities<'a>,
+    /// How the run is told to stop.
+    pub stop: &'a Stop,
+    /// When the run began, which all offsets are told from.
+    pub epoch: Instant,
+    /// Warnings of telemetry that were made already.
+    pub said: &'a Said,
+}
+
+/// Warnings that a run makes once, however many of its cells have cause to.
+#[derive(Debug, Default)]
+pub struct Said(Mutex<BTreeSet<String>>);
+
+impl Said {
+    /// Whether `text` is said for the first time.
+    pub(super) fn first(&self, text: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_said_once_in_a_run() {
+        let said = Said::default();
+        assert!(said.first("no GPU") && !said.first("no GPU") && said.first("other"));
+    }
+}

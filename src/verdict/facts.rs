@@ -1,0 +1,169 @@
+//! What a verdict rests on, and what it is.
+
+use std::time::Duration;
+
+use super::log_counts::LogCounts;
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::plan::verdict_spec::VerdictSpec;
+
+/// The word of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// The evidence shows that the declared tier served.
+    Valid,
+    /// The evidence does not settle it.
+    Inconclusive,
+    /// The evidence shows that it did not.
+    Invalid,
+}
+
+/// A verdict with its reasons in plain words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The word: the worst that any reason demands.
+    pub status: Status,
+    /// Why, one sentence each, the worst first.
+    pub reasons: Vec<String>,
+}
+
+/// Prompt tokens of a pass by where the engine says they came from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BySource {
+    /// Computed.
+    pub computed_tokens: f64,
+    /// Found in the GPU prefix cache.
+    pub gpu_tokens: f64,
+    /// Loaded through the connector.
+    pub external_tokens: f64,
+}
+
+impl BySource {
+    /// All of them.
+    pub fn total(self) -> f64 {
+        self.computed_tokens + self.gpu_tokens + self.external_tokens
+    }
+}
+
+/// What the tier itself says that it served.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierAccount {
+    /// Tokens found in its RAM layer.
+    pub ram_tokens: f64,
+    /// Tokens found in its second layer (files or Redis).
+    pub second_tokens: f64,
+}
+
+/// Canary prompts: asked once when their text was computed, and again in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canaries {
+    /// How many were asked.
+    pub asked: u32,
+    /// How many were answered, both times, with text or token ids.
+    pub answered: u32,
+    /// How many were answered with the same text as before.
+    pub same: u32,
+    /// How many the server says a cache served part of.
+    pub from_cache: u32,
+}
+
+/// What a probe found: a prompt that was asked before, and again before the clock started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probe {
+    /// Its tokens that a cache should hold.
+    pub expected_tokens: f64,
+    /// Where they came from.
+    pub sources: BySource,
+}
+
+/// How the page cache was kept from answering for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageCache {
+    /// The tier reads with `O_DIRECT`.
+    Direct,
+    /// Its files' pages were dropped before the pass.
+    Dropped {
+        /// How many files.
+        files: u64,
+    },
+}
+
+/// Whether a tier held what it was to hold when that was needed: before a pass that it is to
+/// serve, after a cold one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// Nothing was on its way to it any more.
+    Finished,
+    /// It was still storing.
+    Unfinished {
+        /// How long that was waited for.
+        waited: Duration,
+    },
+}
+
+/// Everything a verdict rests on. `None` is "not known", never zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// How much evidence is enough.
+    pub limits: VerdictSpec,
+    /// Whether the numbers are simulated.
+    pub simulated: bool,
+    /// The cache state that the pass was to run in.
+    pub state: CacheState,
+    /// The declared tier.
+    pub tier: TierKind,
+    /// Whether what the tier holds outlives a restart of the server.
+    pub survives_restart: bool,
+    /// What the probe of this state found; absent where none could be asked.
+    pub probe: Option<Probe>,
+    /// LMCache's log lines of the pass.
+    pub logs: LogCounts,
+    /// How the page cache was kept out of it.
+    pub page_cache: Option<PageCache>,
+    /// Whether the tier's stores ended in time.
+    pub stores: Stores,
+    /// Requests answered in full.
+    pub ok: u64,
+    /// Requests that failed or were not answered in time.
+    pub failed: u64,
+    /// The first failure, where there was one.
+    pub first_failure: Option<String>,
+    /// Prompt tokens by the engine's counters.
+    pub by_source: Option<BySource>,
+    /// Tokens that a cache should have held before the pass, chunk rounding counted in.
+    pub expected_hit_tokens: f64,
+    /// Tokens at the front of prompts that earlier requests, of this pass too, may have left.
+    pub shared_tokens: f64,
+    /// Of these, tokens that the pass repeats itself: the GPU cache may serve them in any state.
+    pub repeated_tokens: f64,
+    /// Requests whose prompt the server counted otherwise than planned.
+    pub wrong_prompt_length: u64,
+    /// The tier's own account.
+    pub account: Option<TierAccount>,
+    /// KV bytes a token.
+    pub kv_bytes_per_token: Option<f64>,
+    /// Bytes that came to the GPU over PCIe.
+    pub pcie_rx_bytes: Option<f64>,
+    /// Bytes that left the GPU over PCIe.
+    pub pcie_tx_bytes: Option<f64>,
+    /// What saw the PCIe bytes.
+    pub pcie_method: Option<&'static str>,
+    /// Tokens that the tier stored in the pass.
+    pub stored_tokens: Option<f64>,
+    /// Bytes fetched from storage.
+    pub disk_read_bytes: Option<f64>,
+    /// Bytes sent to storage, until the tier had stored what the pass left.
+    pub disk_write_bytes: Option<f64>,
+    /// Bytes received from Redis.
+    pub redis_read_bytes: Option<f64>,
+    /// Bytes sent to Redis, until the tier had stored what the pass left.
+    pub redis_write_bytes: Option<f64>,
+    /// Canary prompts; absent where none were asked.
+    pub canaries: Option<Canaries>,
+}
+
+/// Whether the tier is to serve in this state: there is one, and what it holds is still there.
+pub(super) fn serves(facts: &Facts) -> bool {
+    facts.tier != TierKind::Baseline
+        && (facts.state != CacheState::Restart || facts.survives_restart)
+}

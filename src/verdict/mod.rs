@@ -1,0 +1,23 @@
+//! Whether the evidence shows that the declared tier served. Pure: facts in, verdict out.
+//!
+//! Counters alone prove nothing: an engine was seen to count hits, and to answer fast, while no
+//! cached byte was loaded. So `valid` needs three witnesses that agree: the engine's counters, bytes
+//! (or the tier's own account) that moved, and text that equals the text computed without the tier.
+
+pub mod answers;
+pub mod bottleneck;
+mod facts;
+mod findings;
+mod judge;
+pub mod ledger;
+pub mod log_counts;
+pub mod measures;
+pub mod moved;
+
+pub use facts::{
+    BySource, Canaries, Facts, PageCache, Probe, Status, Stores, TierAccount, Verdict,
+};
+pub use judge::judge;
+
+#[cfg(test)]
+mod tests;
