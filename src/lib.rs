@@ -38,7 +38,7 @@ pub mod report;
 
 pub mod diff;
 
-pub mod doctor;
+pub mod preflight;
 
 pub mod progress;
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{ExitStatus, load_plan, print, runtime, width};
 use crate::cli::DoctorArgs;
 use crate::config::Config;
-use crate::doctor::{Level, Line, Needs, examine, worst};
+use crate::preflight::{Level, Line, Needs, examine, worst};
 
 /// Examines the machine and says what to mend.
 pub fn doctor(args: &DoctorArgs) -> Result<ExitStatus> {

@@ -10,7 +10,7 @@ use super::{ExitStatus, load_plan, print};
 use crate::cli::PlanArgs;
 use crate::config::{Config, Settings};
 use crate::matrix::{Cell, Matrix};
-use crate::runner::lint::{self, Severity};
+use crate::preflight::lint::{self, Severity};
 use crate::server;
 
 /// Shows the matrix and every distinct rendered file and command.

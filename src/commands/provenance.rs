@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::doctor::meminfo;
+use crate::runner::host::meminfo;
 use crate::telemetry::nvml::live::library;
 
 /// The state of the repository that holds `folder`: its commit, and a hash of what was changed

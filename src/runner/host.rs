@@ -88,6 +88,16 @@ fn hottest_cpu_c(hwmon: &Path) -> Option<f64> {
         .reduce(f64::max)
 }
 
+/// A field of `/proc/meminfo`, bytes.
+pub fn meminfo(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// Bytes that this user may still write to the file system of `path`.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = statvfs(path).ok()?;
@@ -190,6 +200,12 @@ mod tests {
             }
         }
         assert_eq!(hottest_cpu_c(dir.path()), Some(57.5));
+    }
+
+    #[test]
+    fn a_field_of_meminfo_is_read_in_bytes() {
+        assert!(meminfo("MemTotal") > meminfo("MemAvailable"));
+        assert_eq!(meminfo("Mem"), None, "the start of a name is not the name");
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod evidence;
 pub mod host;
 pub mod identity;
 mod limits;
-pub mod lint;
 mod log_marks;
 mod measure;
 pub mod nvtx;

@@ -9,7 +9,8 @@ use bollard::query_parameters::{LogsOptions, WaitContainerOptions};
 use futures::StreamExt as _;
 
 use super::gpu::Gpu;
-use super::{Level, Line, Needs};
+use super::line::{Level, Line};
+use super::needs::Needs;
 use crate::server::docker::container;
 use crate::server::docker::daemon::{self, Daemon, plain};
 use crate::server::docker::image::{self, Image};

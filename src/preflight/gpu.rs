@@ -2,7 +2,8 @@
 
 use nvml_wrapper::Nvml;
 
-use super::{Line, Needs};
+use super::line::Line;
+use super::needs::Needs;
 
 /// What NVML says.
 pub struct Gpu {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Level, Line, Needs};
+use super::line::{Level, Line};
+use super::needs::Needs;
 use crate::config::Settings;
 use crate::server::redis::{Redis, shown};
 

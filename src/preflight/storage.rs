@@ -8,9 +8,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use rustix::fs::{Advice, fadvise, statvfs};
 
-use super::machine::meminfo;
-use super::{Level, Line, Needs, gib};
+use super::line::{Level, Line, gib};
+use super::needs::Needs;
 use crate::config::Settings;
+use crate::runner::host::meminfo;
 
 /// What is written and read back to time the device, bytes.
 const PROBE_BYTES: usize = 128 << 20;
