@@ -40,6 +40,8 @@ pub mod diff;
 
 pub mod preflight;
 
+pub mod cluster;
+
 pub mod progress;
 
 pub mod cli;

@@ -1,8 +1,10 @@
-//! Numbers with units. No arithmetic that makes no sense, no I/O.
+//! Numbers with units. No arithmetic that makes no sense, no files.
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// Declares a count that cannot be zero, with the unit in its name.
@@ -83,6 +85,38 @@ impl Seed {
 impl fmt::Display for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Wall-clock time, read once a run: every other time is a distance from it.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock(SystemTime);
+
+impl WallClock {
+    /// Now.
+    pub fn now() -> Self {
+        Self(SystemTime::now())
+    }
+
+    /// The id of a run of the plan `text` that begins now, also its folder's name:
+    /// `20261124T061500Z` and six digits of a hash.
+    pub fn run_id(self, text: &str) -> String {
+        let nanos = self.0.duration_since(UNIX_EPOCH);
+        let nanos = nanos.map_or(0, |since| since.as_nanos());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(text.as_bytes());
+        hasher.update(&nanos.to_le_bytes());
+        let hash = hasher.finalize().to_hex();
+        format!("{}-{}", self.utc().format("%Y%m%dT%H%M%SZ"), &hash[..6])
+    }
+
+    /// RFC 3339, in UTC.
+    pub fn rfc3339(self) -> String {
+        self.utc().to_rfc3339()
+    }
+
+    fn utc(self) -> DateTime<Utc> {
+        self.0.into()
     }
 }
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::manifest::WallClock;
 use super::provenance::host;
 use crate::load::bench::Calibration;
 use crate::record::writer::write_synced;
+use crate::units::WallClock;
 
 fn path(results: &Path) -> PathBuf {
     results.join("client-floor.json")

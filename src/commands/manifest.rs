@@ -1,55 +1,15 @@
 //! `manifest.json`: what was run, where, with which settings.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::provenance;
 use super::target::Target;
 use crate::plan::Plan;
 use crate::runner::identity::Identity;
-
-/// Wall-clock time, read once a run: every other time is a distance from it.
-#[derive(Clone, Copy, Debug)]
-pub struct WallClock(SystemTime);
-
-impl WallClock {
-    /// Now.
-    pub fn now() -> Self {
-        Self(SystemTime::now())
-    }
-
-    /// `20261124T061500Z`, for folder names.
-    pub fn compact(self) -> String {
-        self.utc().format("%Y%m%dT%H%M%SZ").to_string()
-    }
-
-    /// RFC 3339, in UTC.
-    pub fn rfc3339(self) -> String {
-        self.utc().to_rfc3339()
-    }
-
-    fn utc(self) -> DateTime<Utc> {
-        self.0.into()
-    }
-
-    fn since_epoch_nanos(self) -> u128 {
-        self.0
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos())
-    }
-}
-
-/// The short hash in a run folder's name: the plan's text and the time.
-pub fn short_hash(plan: &Plan, started: WallClock) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(plan.text.as_bytes());
-    hasher.update(&started.since_epoch_nanos().to_le_bytes());
-    hasher.finalize().to_hex()[..6].to_owned()
-}
+use crate::units::WallClock;
 
 /// The manifest of a run. `identity` is that of one of its cells, for the versions in it.
 pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Result<Value> {

@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::manifest::WallClock;
 use super::report::write_report;
-use super::target::read_manifest;
 use super::{ExitStatus, print, say, width};
 use crate::cli::MergeArgs;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
 use crate::record::open::Opened;
-use crate::record::reader::{cell_folders, read_cell};
+use crate::record::reader::{cell_folders, read_cell, read_manifest};
 use crate::record::resume::Ends;
+use crate::units::WallClock;
 
 /// Joins runs.
 pub fn merge(args: &MergeArgs) -> Result<ExitStatus> {

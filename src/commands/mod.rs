@@ -17,7 +17,6 @@ mod report;
 mod run;
 mod sides;
 mod sim;
-mod slurm;
 mod submit;
 mod target;
 mod telemetry;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::externals::Externals;
-use super::manifest::{WallClock, manifest, software};
+use super::manifest::{manifest, software};
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::{Target, target};
@@ -33,6 +33,7 @@ use crate::runner::result::{CellOutcome, CellResult, Work};
 use crate::runner::scope::{RunScope, Said};
 use crate::runner::stop::Stop;
 use crate::server::leftovers::{self, Mark};
+use crate::units::WallClock;
 use crate::{runner, server};
 
 /// Runs a plan, or what is missing of it.

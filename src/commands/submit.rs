@@ -1,93 +1,27 @@
 //! `labrun submit --slurm`: one plan on a cluster, a shard a task, joined at the end.
 
-mod fate;
-mod watch;
-
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 
-use super::manifest::{WallClock, short_hash};
+use super::merge::{merge_into, status};
 use super::plan::check_rendering;
-use super::slurm::Job;
-use super::target::read_manifest;
-use super::{ExitStatus, load_plan};
+use super::report::write_report;
+use super::{ExitStatus, load_plan, print, say, width};
 use crate::cli::SubmitArgs;
+use crate::cluster::{Folder, Job, Submission, watch};
 use crate::config::{Config, Slurm};
 use crate::record::writer::write_synced;
-use fate::Traces;
-use watch::watch;
-
-/// What a later `submit --resume` must know.
-#[derive(Debug, Serialize, Deserialize)]
-struct Submission {
-    plan: PathBuf,
-    config: Option<PathBuf>,
-    shards: u32,
-    /// The job that each shard was submitted in last.
-    jobs: BTreeMap<u32, String>,
-    /// How often each was submitted.
-    submitted: BTreeMap<u32, u32>,
-}
-
-/// The folder of a submission: the merged run, and `shards` and `submit` in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn submit(&self) -> PathBuf {
-        self.0.join("submit")
-    }
-
-    fn shard(&self, shard: u32) -> PathBuf {
-        self.0.join("shards").join(shard.to_string())
-    }
-
-    fn exit_file(&self, shard: u32) -> PathBuf {
-        self.submit().join(format!("exit-{shard}"))
-    }
-
-    fn read(&self) -> Result<Submission> {
-        let path = self.submit().join("submission.json");
-        let text = std::fs::read(&path).with_context(|| {
-            format!(
-                "`{}` was not submitted: no `{}`",
-                self.0.display(),
-                path.display()
-            )
-        })?;
-        serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
-    }
-
-    fn write(&self, submission: &Submission) -> Result<()> {
-        let text = serde_json::to_vec_pretty(submission)?;
-        write_synced(&self.submit().join("submission.json"), &text)
-    }
-
-    /// What the folder itself says of a shard.
-    fn traces(&self, shard: u32) -> Traces {
-        let code = std::fs::read_to_string(self.exit_file(shard));
-        let manifest = read_manifest(&self.shard(shard)).unwrap_or_default();
-        Traces {
-            exit_code: code.ok().and_then(|text| text.trim().parse().ok()),
-            finished: manifest["ended"]["how"] == "finished",
-        }
-    }
-
-    /// What to type to watch it again.
-    fn how_to_go_on(&self) -> String {
-        format!("`labrun submit --slurm --resume {}`", self.0.display())
-    }
-}
+use crate::units::WallClock;
 
 /// Submits a plan and watches it, or watches what was submitted.
 pub fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
     ensure!(args.slurm, "say where to: --slurm");
     if args.resume {
-        let folder = Folder(args.plan.clone());
+        let folder = Folder::new(args.plan.clone());
         let submission = folder.read()?;
-        return watch(args, folder, submission);
+        return run_to_end(args, &folder, submission);
     }
     let (plan, matrix) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
@@ -100,18 +34,18 @@ pub fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
         bail!("into how many shards? --shards 1 to {cells}, the number of cells");
     };
     let started = WallClock::now();
-    let id = format!("{}-{}", started.compact(), short_hash(&plan, started));
+    let id = started.run_id(&plan.text);
     let default = || config.settings.paths.results.join(&plan.name).join(id);
-    let folder = Folder(std::path::absolute(
+    let folder = Folder::new(std::path::absolute(
         args.out.clone().unwrap_or_else(default),
     )?);
     ensure!(
         !folder.submit().exists(),
         "`{}` was submitted already; watch it with {}",
-        folder.0.display(),
-        folder.how_to_go_on()
+        folder.path().display(),
+        folder.resume_hint()
     );
-    for path in [folder.submit(), folder.0.join("shards")] {
+    for path in [folder.submit(), folder.shards()] {
         std::fs::create_dir_all(&path).with_context(|| format!("making `{}`", path.display()))?;
     }
     let submission = Submission {
@@ -128,13 +62,26 @@ pub fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
         config: submission.config.clone(),
         working_folder: std::env::current_dir()?,
         folder: folder.submit(),
-        shards_folder: folder.0.join("shards"),
+        shards_folder: folder.shards(),
         shards,
     };
     let script = job.script(&asked(args, &config.settings.slurm));
     write_synced(&folder.submit().join("job.sh"), script.as_bytes())?;
     folder.write(&submission)?;
-    watch(args, folder, submission)
+    run_to_end(args, &folder, submission)
+}
+
+/// Watches a submission until every shard ran, then joins the shards.
+fn run_to_end(args: &SubmitArgs, folder: &Folder, submission: Submission) -> Result<ExitStatus> {
+    let config = Config::load(submission.config.as_deref())?;
+    let poll = Duration::from_secs_f64(args.poll_s.clamp(0.1, 3600.0));
+    let resubmit = config.settings.slurm.resubmit;
+    let shards = watch(folder, submission, resubmit, poll, &mut say)?;
+    let ends = merge_into(folder.path(), &shards, false, true)?;
+    let report = write_report(folder.path())?;
+    print(&report.terminal(width()))?;
+    say(&format!("\nwritten to {}", folder.path().display()));
+    Ok(status(ends))
 }
 
 /// The settings, under the flags.

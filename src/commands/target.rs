@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 
 use super::load_plan;
-use super::manifest::{WallClock, short_hash};
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::Plan;
+use crate::record::reader::read_manifest;
+use crate::units::WallClock;
 
 /// What a run is made of before anything is written.
 pub struct Target {
@@ -123,17 +123,11 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
 }
 
 fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
-    let id = format!("{}-{}", started.compact(), short_hash(plan, started));
+    let id = started.run_id(&plan.text);
     match shard {
         Some(Shard { index, of }) => format!("{id}-shard{index}of{of}"),
         None => id,
     }
-}
-
-/// The manifest of the run in `folder`.
-pub fn read_manifest(folder: &Path) -> Option<Value> {
-    let text = std::fs::read(folder.join("manifest.json")).ok()?;
-    serde_json::from_slice(&text).ok()
 }
 
 /// The latest run of this part under `runs`: folders' names begin with the time.

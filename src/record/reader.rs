@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use polars::prelude::DataFrame;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::record::frame;
 use crate::record::schema::{CellRecord, FORMAT, RequestRow};
@@ -164,6 +165,12 @@ fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
     } else {
         frame::to_frame(&[])
     }
+}
+
+/// The manifest of the run in `folder`.
+pub fn read_manifest(folder: &Path) -> Option<Value> {
+    let text = fs::read(folder.join("manifest.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 #[cfg(test)]

@@ -6,33 +6,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::accounts::{Accounts, TaskState, accounts as read_accounts};
 use super::fate::Fate;
-use super::{Folder, Submission};
-use crate::cli::SubmitArgs;
-use crate::commands::merge::{merge_into, status};
-use crate::commands::report::write_report;
-use crate::commands::slurm::{self, Accounts, TaskState};
-use crate::commands::{ExitStatus, print, say, width};
-use crate::config::Config;
+use super::slurm;
+use super::submission::{Folder, Submission};
 use crate::record::lock::LOCK_FILE;
 use crate::server::log::tail;
 
 /// Lines of a task's log that a failure quotes.
 const TAIL_LINES: usize = 10;
 
-/// Submits what is not in the queue and not finished, until all is; then merges.
-pub fn watch(args: &SubmitArgs, folder: Folder, submission: Submission) -> Result<ExitStatus> {
-    let config = Config::load(submission.config.as_deref())?;
+/// Submits what is not in the queue and not finished, until all is. Looks every `poll`, submits a
+/// shard that was lost `resubmit` times again, and reports each change to `say`. Returns the run
+/// folders of all shards, each of which ran.
+pub fn watch(
+    folder: &Folder,
+    submission: Submission,
+    resubmit: u32,
+    poll: Duration,
+    say: &mut dyn FnMut(&str),
+) -> Result<Vec<PathBuf>> {
     say(&format!(
         "{} shards in {}; Ctrl-C leaves them running, and {} watches again",
         submission.shards,
-        folder.0.display(),
-        folder.how_to_go_on()
+        folder.path().display(),
+        folder.resume_hint()
     ));
     let mut watch = Watch {
         folder,
         submission,
-        most: 1 + config.settings.slurm.resubmit,
+        most: 1 + resubmit,
         own: BTreeMap::new(),
         seen: BTreeSet::new(),
         gone_since: BTreeMap::new(),
@@ -43,7 +46,7 @@ pub fn watch(args: &SubmitArgs, folder: Folder, submission: Submission) -> Resul
     loop {
         let (states, all_known) = watch.queue();
         if all_known {
-            watch.settle(&states)?;
+            watch.settle(&states, say)?;
         }
         let line = watch.progress_line(&states);
         if line != last_line {
@@ -53,13 +56,13 @@ pub fn watch(args: &SubmitArgs, folder: Folder, submission: Submission) -> Resul
         if watch.is_over() {
             return watch.end();
         }
-        std::thread::sleep(Duration::from_secs_f64(args.poll_s.clamp(0.1, 3600.0)));
+        std::thread::sleep(poll);
     }
 }
 
 /// A submission that is watched.
-struct Watch {
-    folder: Folder,
+struct Watch<'a> {
+    folder: &'a Folder,
     submission: Submission,
     /// How often a shard is submitted at most while it is watched.
     most: u32,
@@ -74,7 +77,7 @@ struct Watch {
     cancelled: BTreeMap<u32, String>,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// The states of the shards in their latest jobs, and whether every queue could be asked.
     fn queue(&self) -> (BTreeMap<u32, TaskState>, bool) {
         let jobs = &self.submission.jobs;
@@ -119,7 +122,11 @@ impl Watch {
     }
 
     /// Decides on shards that are alive in no queue: finished, or to be submitted (again).
-    fn settle(&mut self, states: &BTreeMap<u32, TaskState>) -> Result<()> {
+    fn settle(
+        &mut self,
+        states: &BTreeMap<u32, TaskState>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<()> {
         let mut again = Vec::new();
         let mut accounts = BTreeMap::new();
         for shard in 1..=self.submission.shards {
@@ -138,7 +145,7 @@ impl Watch {
             }
             if let Some(fate) = self.fate(shard, state, &mut accounts) {
                 self.gone_since.remove(&shard);
-                if self.is_lost(shard, fate)? {
+                if self.is_lost(shard, fate, say)? {
                     again.push(shard);
                 }
             }
@@ -165,13 +172,13 @@ impl Watch {
             .unwrap_or_default();
         let accounts = accounts
             .entry(job)
-            .or_insert_with_key(|job| slurm::accounts(job));
+            .or_insert_with_key(|job| read_accounts(job));
         let since = self.gone_since.entry(shard).or_insert_with(Instant::now);
         traces.fate_by(shard, queued, accounts, since.elapsed())
     }
 
     /// Takes note of a fate; whether the shard is to be submitted again.
-    fn is_lost(&mut self, shard: u32, fate: Fate) -> Result<bool> {
+    fn is_lost(&mut self, shard: u32, fate: Fate, say: &mut dyn FnMut(&str)) -> Result<bool> {
         let own = self.own.get(&shard).copied().unwrap_or(0);
         let how = match fate {
             Fate::Finished => {
@@ -225,8 +232,8 @@ impl Watch {
         self.folder.write(&self.submission)
     }
 
-    /// Joins the shards, if all of them ran.
-    fn end(&self) -> Result<ExitStatus> {
+    /// The run folders of the shards, if all of them ran.
+    fn end(&self) -> Result<Vec<PathBuf>> {
         if let Some((shard, how)) = self.cancelled.first_key_value() {
             let others = match self.cancelled.len() {
                 1 => String::new(),
@@ -234,16 +241,11 @@ impl Watch {
             };
             bail!(
                 "shard {shard} did not run: {how}{others}; {} submits them again",
-                self.folder.how_to_go_on()
+                self.folder.resume_hint()
             );
         }
         let shards = 1..=self.submission.shards;
-        let parts: Vec<PathBuf> = shards.map(|shard| self.folder.shard(shard)).collect();
-        let ends = merge_into(&self.folder.0, &parts, false, true)?;
-        let report = write_report(&self.folder.0)?;
-        print(&report.terminal(width()))?;
-        say(&format!("\nwritten to {}", self.folder.0.display()));
-        Ok(status(ends))
+        Ok(shards.map(|shard| self.folder.shard(shard)).collect())
     }
 }
 

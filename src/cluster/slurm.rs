@@ -1,15 +1,13 @@
 //! What is said to Slurm and what it says: the script of an array, `sbatch`, `squeue`, `sacct`.
 
-mod accounts;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::accounts::TaskState;
 use crate::config::Slurm;
-pub use accounts::{Accounts, TaskState, accounts};
 
 /// What one task of the array runs.
 #[derive(Clone, Debug)]

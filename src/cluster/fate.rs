@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::commands::slurm::{Accounts, TaskState};
+use super::accounts::{Accounts, TaskState};
 
 /// How long the accounts may be behind the queue: the controller sends them what ended by and by.
 const ACCOUNTS_LAG: Duration = Duration::from_secs(30);

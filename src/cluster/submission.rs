@@ -1,0 +1,96 @@
+//! The folder of a submission, and what a later `labrun submit` must know of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::fate::Traces;
+use crate::record::reader::read_manifest;
+use crate::record::writer::write_synced;
+
+/// What a later `submit --resume` must know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The machine's settings.
+    pub config: Option<PathBuf>,
+    /// How many shards there are.
+    pub shards: u32,
+    /// The job that each shard was submitted in last.
+    pub jobs: BTreeMap<u32, String>,
+    /// How often each was submitted.
+    pub submitted: BTreeMap<u32, u32>,
+}
+
+/// The folder of a submission: the merged run, and `shards` and `submit` in it.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The merged run's folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where scripts, logs and exit codes are.
+    pub fn submit(&self) -> PathBuf {
+        self.0.join("submit")
+    }
+
+    /// Where each shard has its run folder.
+    pub fn shards(&self) -> PathBuf {
+        self.0.join("shards")
+    }
+
+    /// The run folder of a shard.
+    pub fn shard(&self, shard: u32) -> PathBuf {
+        self.shards().join(shard.to_string())
+    }
+
+    /// Where the script of a shard writes its exit code.
+    pub(super) fn exit_file(&self, shard: u32) -> PathBuf {
+        self.submit().join(format!("exit-{shard}"))
+    }
+
+    /// Reads what was submitted.
+    pub fn read(&self) -> Result<Submission> {
+        let path = self.submit().join("submission.json");
+        let text = std::fs::read(&path).with_context(|| {
+            format!(
+                "`{}` was not submitted: no `{}`",
+                self.0.display(),
+                path.display()
+            )
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
+    }
+
+    /// Stores what was submitted.
+    pub fn write(&self, submission: &Submission) -> Result<()> {
+        let text = serde_json::to_vec_pretty(submission)?;
+        write_synced(&self.submit().join("submission.json"), &text)
+    }
+
+    /// What the folder itself says of a shard.
+    pub(super) fn traces(&self, shard: u32) -> Traces {
+        let code = std::fs::read_to_string(self.exit_file(shard));
+        let manifest = read_manifest(&self.shard(shard)).unwrap_or_default();
+        Traces {
+            exit_code: code.ok().and_then(|text| text.trim().parse().ok()),
+            finished: manifest["ended"]["how"] == "finished",
+        }
+    }
+
+    /// What to type to watch it again.
+    pub fn resume_hint(&self) -> String {
+        format!("`labrun submit --slurm --resume {}`", self.0.display())
+    }
+}
