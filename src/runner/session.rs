@@ -1,11 +1,12 @@
 //! A running server and what cells that share it need: its control client, folder and logs.
 
-mod gone;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending, ready as at_once};
+use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::log_marks::LogMarks;
@@ -16,7 +17,7 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
-use crate::server::control::Control;
+use crate::server::control::{Control, Endpoint};
 use crate::server::group::Stopped;
 use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
@@ -215,7 +216,7 @@ impl Session {
     /// Redis stay.
     pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
         let lasting = self.server.take_lasting();
-        let gone = Box::new(gone::Gone(self.server.endpoint().clone()));
+        let gone = Box::new(Stopping(self.server.endpoint().clone()));
         let old = std::mem::replace(&mut self.server, gone);
         old.stop(self.grace, scope.stop.at_once.clone()).await;
         let launch = LaunchScope {
@@ -377,4 +378,21 @@ pub async fn ensure(
     ready.map_err(|error| session.not_ready(error))?;
     let checked = session.check_configuration(cell).await;
     checked.map_err(Failure::of(phase))
+}
+
+/// In the place of a server between its stop and its next start.
+struct Stopping(Endpoint);
+
+impl Server for Stopping {
+    fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, String> {
+        pending().boxed()
+    }
+
+    fn stop(self: Box<Self>, _: Duration, _: CancellationToken) -> BoxFuture<'static, Stopped> {
+        at_once(Stopped::said("was stopped for a restart")).boxed()
+    }
 }

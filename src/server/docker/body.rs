@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
-    ResourcesUlimits,
+    ContainerCreateBody, DeviceRequest, EndpointSettings, HostConfig, HostConfigLogConfig,
+    NetworkingConfig, PortBinding, ResourcesUlimits,
 };
 use serde_json::Value;
 
@@ -19,11 +19,8 @@ use super::labels::Labels;
 use super::profiled::Line;
 use super::secrets::{INSIDE, Secrets};
 use crate::matrix::Cell;
-use crate::plan::docker_spec::DockerSpec;
+use crate::plan::docker_spec::{DockerSpec, Gpus};
 use crate::plan::server::is_secret_name;
-use given::{device_requests, publish};
-
-mod given;
 
 /// Port of the server inside its container.
 pub const SERVER_PORT: u16 = 8000;
@@ -378,6 +375,37 @@ fn at_home(path: &Path) -> Result<PathBuf> {
         }
         Err(_) => Ok(path.to_owned()),
     }
+}
+
+/// Publishes `port` on 127.0.0.1; on a free port where `outside` is empty.
+fn publish(body: &mut ContainerCreateBody, port: u16, outside: &str) {
+    let inside = format!("{port}/tcp");
+    let binding = PortBinding {
+        host_ip: Some("127.0.0.1".to_owned()),
+        host_port: Some(outside.to_owned()),
+    };
+    body.exposed_ports = Some(vec![inside.clone()]);
+    let host_config = body.host_config.get_or_insert_default();
+    host_config.port_bindings = Some(HashMap::from([(inside, Some(vec![binding]))]));
+}
+
+/// The GPUs, as Docker is asked for them.
+fn device_requests(gpus: &Gpus) -> Option<Vec<DeviceRequest>> {
+    let (count, device_ids) = match gpus {
+        Gpus::None => return None,
+        Gpus::All => (Some(-1), None),
+        Gpus::Count(count) => (Some(i64::from(*count)), None),
+        Gpus::Ids(ids) => (None, Some(ids.clone())),
+    };
+    // A name with `=` is CDI's (`nvidia.com/gpu=0`).
+    let is_cdi = device_ids.iter().flatten().any(|id| id.contains('='));
+    Some(vec![DeviceRequest {
+        driver: is_cdi.then(|| "cdi".to_owned()),
+        count,
+        device_ids,
+        capabilities: (!is_cdi).then(|| vec![vec!["gpu".to_owned()]]),
+        options: None,
+    }])
 }
 
 #[cfg(test)]
