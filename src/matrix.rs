@@ -123,7 +123,8 @@ impl Matrix {
     }
 
     /// How many servers are started for the matrix.
-    pub fn server_starts(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn server_starts(&self) -> usize {
         1 + self
             .cells
             .windows(2)

@@ -113,17 +113,6 @@ impl RequestRecord {
         }
     }
 
-    /// From the intended send to the first token: what a user of an open loop waits, with the
-    /// client's queueing and connection set-up.
-    pub fn ttft_from_intended(&self) -> Option<Duration> {
-        Some((self.sent? + self.ttft()?).saturating_sub(self.intended))
-    }
-
-    /// From the intended send to the last token.
-    pub fn e2e_from_intended(&self) -> Option<Duration> {
-        Some((self.sent? + self.e2e()?).saturating_sub(self.intended))
-    }
-
     /// (E2E - TTFT) / (output tokens - 1), by the server's count of tokens.
     pub fn tpot(&self) -> Option<Duration> {
         let later_tokens = self
@@ -190,8 +179,6 @@ mod tests {
         assert_eq!(record.lateness(), Some(ms(4)));
         assert_eq!(record.ttft(), Some(ms(50)));
         assert_eq!(record.e2e(), Some(ms(90)));
-        assert_eq!(record.ttft_from_intended(), Some(ms(74)));
-        assert_eq!(record.e2e_from_intended(), Some(ms(114)));
         assert_eq!(
             record.tpot(),
             Some(ms(10)),

@@ -6,31 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use polars::prelude::{Column, DataFrame};
 
-use super::frame::{load_columns, load_frame, save_frame};
+use super::frame::{load_columns, save_frame};
 use crate::telemetry::sample::{Point, Series, SeriesKey};
-
-/// One row of `telemetry.parquet`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TelemetryRow {
-    /// When it was read, seconds since the run began.
-    pub time_s: f64,
-    /// The time up to then that it is the mean of, seconds; 0 for what is true at one instant.
-    pub span_s: f64,
-    /// Which sampler: `gpu`, `disk`, `cpu`, ...
-    pub source: String,
-    /// Which device of it; empty where there is one only.
-    pub device: String,
-    /// What; PCIe bytes end in the method that told them.
-    pub metric: String,
-    /// The value.
-    pub value: f64,
-    /// Its unit.
-    pub unit: String,
-    /// Whether it was read too late.
-    pub late: bool,
-    /// Whether it was read after a longer time than was set, to stay within the samplers' budget.
-    pub slowed: bool,
-}
 
 /// Writes every point as Parquet (zstd), series by series.
 pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Result<()> {
@@ -67,16 +44,9 @@ pub fn write_telemetry(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Res
     save_frame(&mut frame, path)
 }
 
-/// Reads the rows that [`write_telemetry`] wrote.
-pub fn read_telemetry(path: &Path) -> Result<Vec<TelemetryRow>> {
-    let frame = load_frame(path)?;
-    let rows = rows_of(&frame);
-    rows.with_context(|| format!("`{}` is not a telemetry file", path.display()))
-}
-
 /// One value of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// When it was read, seconds since the run began.
     pub time_s: f64,
     /// The time up to then that it is the mean of, seconds; 0 for what is true at one instant.
@@ -86,14 +56,14 @@ pub(crate) struct Reading {
 }
 
 /// Readings of one metric by device, in the order of the file.
-pub(crate) type Devices = BTreeMap<String, Vec<Reading>>;
+pub type Devices = BTreeMap<String, Vec<Reading>>;
 
 /// All readings by source and metric.
-pub(crate) type Readings = BTreeMap<(String, String), Devices>;
+pub type Readings = BTreeMap<(String, String), Devices>;
 
 /// Reads what [`write_telemetry`] wrote, with no more than a timeline needs: a cell of hours has
 /// millions of rows.
-pub(crate) fn read_readings(path: &Path) -> Result<Readings> {
+pub fn read_readings(path: &Path) -> Result<Readings> {
     let frame = load_columns(
         path,
         &["time_s", "span_s", "source", "device", "metric", "value"],
@@ -139,38 +109,12 @@ fn readings_of(frame: &DataFrame) -> Result<Readings> {
     Ok(all)
 }
 
-fn rows_of(frame: &DataFrame) -> Result<Vec<TelemetryRow>> {
-    let number = |name: &str| frame.column(name)?.f64();
-    let word = |name: &str| frame.column(name)?.str();
-    let (time, span, value) = (number("time_s")?, number("span_s")?, number("value")?);
-    let (source, device) = (word("source")?, word("device")?);
-    let (metric, unit) = (word("metric")?, word("unit")?);
-    let late = frame.column("late")?.bool()?;
-    // Older files have none.
-    let slowed = frame.column("slowed").ok().map(Column::bool).transpose()?;
-    let row = |at: usize| {
-        Some(TelemetryRow {
-            time_s: time.get(at)?,
-            span_s: span.get(at)?,
-            source: source.get(at)?.to_owned(),
-            device: device.get(at)?.to_owned(),
-            metric: metric.get(at)?.to_owned(),
-            value: value.get(at)?,
-            unit: unit.get(at)?.to_owned(),
-            late: late.get(at)?,
-            slowed: slowed.is_some_and(|slowed| slowed.get(at) == Some(true)),
-        })
-    };
-    (0..frame.height())
-        .map(|at| row(at).with_context(|| format!("row {at} lacks a value")))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::record::frame::load_frame;
     use crate::telemetry::sample::Unit;
 
     #[test]
@@ -206,8 +150,6 @@ mod tests {
             ),
         ]);
         write_telemetry(&series, &path).unwrap();
-        let rows = read_telemetry(&path).unwrap();
-        assert_eq!(rows.len(), 3);
         let readings = read_readings(&path).unwrap();
         let times = |metric: &str| -> Vec<(f64, f64, f64)> {
             let devices = &readings[&("gpu".to_owned(), metric.to_owned())];
@@ -217,22 +159,20 @@ mod tests {
         assert_eq!(readings.len(), 2);
         assert_eq!(times("pcie_rx_gpm"), [(0.25, 0.25, 5e10), (0.75, 0.5, 1.0)]);
         assert_eq!(times("power"), [(1.0, 0.0, 350.5)]);
-        let late = rows.iter().find(|row| row.late).unwrap();
-        assert_eq!(
-            *late,
-            TelemetryRow {
-                time_s: 0.75,
-                span_s: 0.5,
-                source: "gpu".to_owned(),
-                device: "0".to_owned(),
-                metric: "pcie_rx_gpm".to_owned(),
-                value: 1.0,
-                unit: "bytes/s".to_owned(),
-                late: true,
-                slowed: true,
-            }
-        );
+        let frame = load_frame(&path).unwrap();
+        let row_at = |time_s: f64| {
+            let times = frame.column("time_s").unwrap().f64().unwrap();
+            times.iter().position(|at| at == Some(time_s)).unwrap()
+        };
+        let late = row_at(0.75);
+        let word = |name: &str| frame.column(name).unwrap().str().unwrap().get(late);
+        let mark = |name: &str, at| frame.column(name).unwrap().bool().unwrap().get(at);
+        assert_eq!((word("device"), word("unit")), (Some("0"), Some("bytes/s")));
+        for name in ["late", "slowed"] {
+            let marks = (mark(name, late), mark(name, row_at(0.25)));
+            assert_eq!(marks, (Some(true), Some(false)), "{name}");
+        }
         write_telemetry(&BTreeMap::new(), &path).unwrap();
-        assert_eq!(read_telemetry(&path).unwrap(), []);
+        assert_eq!(read_readings(&path).unwrap(), Readings::new());
     }
 }

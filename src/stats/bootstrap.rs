@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use crate::stats::{Interval, normal, quantile};
+use crate::stats::{Interval, quantile};
 use crate::units::Seed;
 
 /// What is computed of a sample.
@@ -22,14 +22,6 @@ impl Statistic {
             Self::Mean if sorted.is_empty() => None,
             Self::Mean => Some(sorted.iter().sum::<f64>() / sorted.len() as f64),
             Self::Quantile(q) => quantile(sorted, q),
-        }
-    }
-
-    /// How many values it needs to mean something: see [`crate::stats::support`].
-    pub fn need(self) -> usize {
-        match self {
-            Self::Mean => 1,
-            Self::Quantile(q) => crate::stats::support(q),
         }
     }
 
@@ -52,7 +44,7 @@ impl Statistic {
 }
 
 /// A seeded bootstrap: the same values and seed, the same interval. Efron & Tibshirani, "An
-/// Introduction to the Bootstrap", 1993, chapters 13 and 14.
+/// Introduction to the Bootstrap", 1993, chapter 13.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bootstrap {
     /// How often the sample is drawn anew.
@@ -81,27 +73,6 @@ impl Bootstrap {
         let drawn = self.draws(&[values], statistic)?;
         let tail = (1.0 - self.confidence) / 2.0;
         self.between(&drawn, tail, 1.0 - tail)
-    }
-
-    /// The BCa interval of independent values: bias-corrected and accelerated, better than the
-    /// percentile interval where the statistic's own distribution is skewed (Efron, "Better
-    /// Bootstrap Confidence Intervals", JASA 82, 1987). `None` for fewer than 2 values.
-    pub fn bca(&self, values: &[f64], statistic: Statistic) -> Option<Interval> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let seen = statistic.of(&sorted)?;
-        let drawn = self.draws(&[values], statistic)?;
-        let below = drawn.iter().filter(|value| **value < seen).count() as f64;
-        let equal = drawn.iter().filter(|value| **value <= seen).count() as f64;
-        // Ties, of which quantiles have many, count half.
-        let bias = normal::quantile(f64::midpoint(below, equal) / drawn.len() as f64);
-        let acceleration = acceleration(&sorted, statistic);
-        let shifted = |tail: f64| {
-            let z = bias + normal::quantile(tail);
-            normal::cdf(bias + z / (1.0 - acceleration * z))
-        };
-        let tail = (1.0 - self.confidence) / 2.0;
-        self.between(&drawn, shifted(tail), shifted(1.0 - tail))
     }
 
     /// The percentile interval over repeats: repeats are drawn, then values within each, so that
@@ -162,36 +133,6 @@ impl Bootstrap {
 
 fn draw_from(group: &[f64], rng: &mut ChaCha8Rng, sample: &mut Vec<f64>) {
     sample.extend((0..group.len()).map(|_| group[rng.random_range(0..group.len())]));
-}
-
-/// The acceleration of BCa, by the jackknife; 0 where no value moves the statistic.
-fn acceleration(sorted: &[f64], statistic: Statistic) -> f64 {
-    let n = sorted.len();
-    let total: f64 = sorted.iter().sum();
-    let without = |left_out: usize| match statistic {
-        Statistic::Mean => (total - sorted[left_out]) / (n - 1) as f64,
-        Statistic::Quantile(q) => {
-            let h = (n - 2) as f64 * q.clamp(0.0, 1.0);
-            let at = |rank: usize| sorted[rank + usize::from(rank >= left_out)];
-            let below = h.floor() as usize;
-            let (low, high) = (at(below), at((below + 1).min(n - 2)));
-            low + (h - h.floor()) * (high - low)
-        }
-    };
-    let values: Vec<f64> = (0..n).map(without).collect();
-    let mean = values.iter().sum::<f64>() / n as f64;
-    let power = |exponent| {
-        values
-            .iter()
-            .map(|v| (mean - v).powi(exponent))
-            .sum::<f64>()
-    };
-    let spread: f64 = power(2);
-    if spread <= 0.0 {
-        0.0
-    } else {
-        power(3) / (6.0 * spread.powf(1.5))
-    }
 }
 
 #[cfg(test)]

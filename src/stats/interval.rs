@@ -20,7 +20,7 @@ pub struct Interval {
 /// `P(l <= B <= u - 1)` with `B ~ Binomial(n, q)`: David & Nagaraja, "Order Statistics", 3rd ed.
 /// 2003, section 7.1. Requests of one pass share a server and are not quite independent, so the
 /// interval is a lower bound of the doubt.
-pub fn quantile_interval(sorted: &[f64], q: f64, confidence: f64) -> Option<Interval> {
+pub(super) fn quantile_interval(sorted: &[f64], q: f64, confidence: f64) -> Option<Interval> {
     debug_assert!(sorted.is_sorted(), "interval of unsorted values");
     let tail = (1.0 - confidence) / 2.0;
     let (lower, below) = rank_below(sorted.len(), q, tail)?;

@@ -28,28 +28,6 @@ pub(super) fn two_sided(z: f64) -> f64 {
     if z <= 0.0 { 1.0 } else { erfc(z / SQRT_2) }
 }
 
-/// `P(Z <= z)`.
-pub(super) fn cdf(z: f64) -> f64 {
-    let tail = erfc(z.abs() / SQRT_2) / 2.0;
-    if z < 0.0 { tail } else { 1.0 - tail }
-}
-
-/// The `z` with `P(Z <= z) = p`, by bisection: it is asked for a few times an interval, never
-/// in a loop over samples. `p` is kept within what a double can tell from 0 and 1.
-pub(super) fn quantile(p: f64) -> f64 {
-    let p = p.clamp(1e-15, 1.0 - 1e-15);
-    let (mut low, mut high) = (-9.0, 9.0);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if cdf(middle) < p {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    f64::midpoint(low, high)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,16 +44,6 @@ mod tests {
         ] {
             let got = two_sided(z);
             assert!((got / expected - 1.0).abs() < 1e-12, "z {z}: {got}");
-        }
-        assert!((cdf(-1.0) - 0.158_655_253_931_457).abs() < 1e-14);
-    }
-
-    #[test]
-    fn the_quantile_inverts_the_distribution() {
-        assert!((quantile(0.975) - 1.959_963_984_540_054).abs() < 1e-12);
-        assert!(quantile(0.5).abs() < 1e-12);
-        for p in [1e-6, 0.01, 0.3, 0.999] {
-            assert!((cdf(quantile(p)) / p - 1.0).abs() < 1e-9, "{p}");
         }
     }
 }

@@ -1,13 +1,10 @@
 //! Quantiles by one named definition.
 
-use crate::stats::{Interval, quantile_interval};
-
 /// The quantile `q` (0 to 1) of values in ascending order; `None` for an empty slice.
 ///
 /// Definition 7 of Hyndman & Fan, "Sample Quantiles in Statistical Packages", The American
 /// Statistician 50(4), 1996 (R's default, NumPy's and polars' `linear`): with `h = (n - 1) q`,
-/// the straight line between the values at `floor(h)` and `floor(h) + 1`, counted from 0. The
-/// other definitions are in [`crate::stats::Definition`]; labrun prints this one everywhere.
+/// the straight line between the values at `floor(h)` and `floor(h) + 1`, counted from 0.
 pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     debug_assert!(sorted.is_sorted(), "quantile of unsorted values");
     let last = sorted.len().checked_sub(1)?;
@@ -20,64 +17,12 @@ pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 /// How many samples the quantile `q` needs to be shown: `ceil(1 / tail)`, where the tail is the
 /// smaller of `q` and `1 - q`; at least 2. With fewer, no sample is expected beyond it, and the
 /// value is little more than the extreme of the sample under another name.
-pub fn support(q: f64) -> usize {
+fn support(q: f64) -> usize {
     let tail = q.min(1.0 - q);
     if tail <= 0.0 {
         return 1; // the smallest and the largest value are what they are
     }
     ((1.0 / tail - 1e-9).ceil() as usize).max(2)
-}
-
-/// A quantile of a sample, with how many samples it rests on. One that they cannot support is a
-/// value of its own, never a number.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum QuantileEstimate {
-    /// There are samples enough.
-    Known {
-        /// The quantile, by [`quantile`].
-        value: f64,
-        /// How many samples.
-        n: usize,
-        /// Its interval by order statistics; absent where `n` does not reach the confidence.
-        interval: Option<Interval>,
-    },
-    /// There are too few.
-    Unsupported {
-        /// How many there are.
-        n: usize,
-        /// How many it takes.
-        need: usize,
-    },
-}
-
-impl QuantileEstimate {
-    /// The quantile `q` of independent values in ascending order, with its interval at
-    /// `confidence`.
-    pub fn of(sorted: &[f64], q: f64, confidence: f64) -> Self {
-        let (n, need) = (sorted.len(), support(q));
-        match quantile(sorted, q) {
-            Some(value) if n >= need => Self::Known {
-                value,
-                n,
-                interval: quantile_interval(sorted, q, confidence),
-            },
-            _ => Self::Unsupported { n, need },
-        }
-    }
-
-    /// How many samples it rests on.
-    pub fn n(self) -> usize {
-        let (Self::Known { n, .. } | Self::Unsupported { n, .. }) = self;
-        n
-    }
-
-    /// The number, where there is one.
-    pub fn value(self) -> Option<f64> {
-        match self {
-            Self::Known { value, .. } => Some(value),
-            Self::Unsupported { .. } => None,
-        }
-    }
 }
 
 /// The quantiles that are reported.
@@ -165,25 +110,5 @@ mod tests {
         let needs = Percentile::ALL.map(Percentile::need);
         assert_eq!(needs, [10, 2, 10, 20, 100]);
         assert_eq!((support(0.0), support(1.0), support(0.999)), (1, 1, 1000));
-    }
-
-    #[test]
-    fn what_the_samples_cannot_support_is_no_number() {
-        let values: Vec<f64> = (1..=99).map(f64::from).collect();
-        let p99 = QuantileEstimate::of(&values, 0.99, 0.95);
-        assert_eq!(p99, QuantileEstimate::Unsupported { n: 99, need: 100 });
-        assert_eq!((p99.n(), p99.value()), (99, None));
-        let p95 = QuantileEstimate::of(&values[..20], 0.95, 0.95);
-        // 20 values hold their 95th percentile, but not its interval: 0.95^20 = 0.36.
-        let known = QuantileEstimate::Known {
-            value: 19.05,
-            n: 20,
-            interval: None,
-        };
-        assert_eq!(p95, known);
-        assert_eq!(
-            QuantileEstimate::of(&[], 0.5, 0.95),
-            QuantileEstimate::Unsupported { n: 0, need: 2 }
-        );
     }
 }

@@ -43,13 +43,6 @@ pub enum RankMethod {
     Normal,
 }
 
-/// The smallest probability that the test can find with samples of these sizes: `2 / C(n + m, n)`.
-/// Where it is above the level, no outcome could be clear.
-pub fn smallest_p(n: usize, m: usize) -> f64 {
-    let arrangements: f64 = (1..=n).map(|k| (m + k) as f64 / k as f64).product();
-    (2.0 / arrangements).min(1.0)
-}
-
 /// [`mann_whitney`], but `None` when a sample has fewer than 4 values.
 pub fn rank_test(first: &[f64], second: &[f64]) -> Option<RankTest> {
     if first.len().min(second.len()) < 4 {

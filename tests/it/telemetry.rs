@@ -1,7 +1,7 @@
 //! What runs keep of the machine beside the load.
 
 use crate::support::{Lab, SimPlan};
-use labrun::record::telemetry_frame::read_telemetry;
+use labrun::record::telemetry_frame::read_readings;
 use serde_json::Value;
 
 fn total(pass: &Value, source: &str, metric: &str) -> f64 {
@@ -62,17 +62,17 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     let read = total(&passes[1], "simulated", "disk_read");
     let ratio = read / passes[1]["evidence"]["disk_read_bytes"].as_f64().unwrap();
     assert!((ratio - 1.0).abs() < 0.02, "{ratio}");
-    let rows = read_telemetry(&path.join("telemetry.parquet")).unwrap();
+    let readings = read_readings(&path.join("telemetry.parquet")).unwrap();
     for (at, pass) in passes.iter().enumerate() {
         let from = pass["started_s"].as_f64().unwrap();
         let to = from + pass["duration_s"].as_f64().unwrap();
-        let inside = rows
-            .iter()
-            .filter(|row| row.source == "disk" && row.time_s >= from && row.time_s <= to + 0.6);
-        assert!(inside.count() > 0, "pass {at} has readings of its own time");
+        let of_disk = readings.iter().filter(|((source, _), _)| source == "disk");
+        let mut at_disk = of_disk.flat_map(|(_, devices)| devices.values().flatten());
+        let is_inside = at_disk.any(|reading| (from..=to + 0.6).contains(&reading.time_s));
+        assert!(is_inside, "pass {at} has readings of its own time");
     }
     assert!(
-        rows.iter().all(|row| row.source != "gpu"),
+        readings.keys().all(|(source, _)| source != "gpu"),
         "a simulated server has no GPU of this machine"
     );
     let named = |kind: &str| {
@@ -174,8 +174,8 @@ fn the_machine_alone_is_watched_and_its_own_cost_printed() {
     let summary: Value = serde_json::from_str(&summary).unwrap();
     assert!(summary["epoch_monotonic_s"].as_f64().unwrap() > 0.0);
     assert!(summary["samplers_cpu_share_percent"].as_f64().unwrap() > 0.0);
-    let rows = read_telemetry(&out.join("telemetry.parquet")).unwrap();
-    assert!(rows.iter().any(|row| row.source == "cpu"));
+    let readings = read_readings(&out.join("telemetry.parquet")).unwrap();
+    assert!(readings.keys().any(|(source, _)| source == "cpu"));
     let warnings = summary["warnings"].as_array().unwrap();
     let about_gpus = warnings
         .iter()

@@ -10,9 +10,6 @@ import numpy as np
 import scipy
 from scipy import stats
 
-METHODS = ["inverted_cdf", "averaged_inverted_cdf", "closest_observation", "interpolated_inverted_cdf",
-           "hazen", "weibull", "linear", "median_unbiased", "normal_unbiased"]
-
 rng = np.random.default_rng(20261124)
 
 
@@ -25,8 +22,7 @@ def quantiles():
     for n in (1, 2, 5, 10, 37):
         sample = sorted(values(n, 3))
         for q in (0.0, 0.1, 0.25, 0.5, 0.73, 0.9, 0.99, 1.0):
-            cases.append({"sample": sample, "q": q,
-                          "by_definition": [float(np.quantile(sample, q, method=m)) for m in METHODS]})
+            cases.append({"sample": sample, "q": q, "linear": float(np.quantile(sample, q, method="linear"))})
     return cases
 
 
@@ -44,10 +40,9 @@ def tests():
         else:
             p = stats.mannwhitneyu(a, b, method="exact").pvalue
         result = stats.mannwhitneyu(a, b, method="asymptotic")
-        shift = float(np.median(np.subtract.outer(np.array(b), np.array(a))))
         delta = float(np.sign(np.subtract.outer(np.array(b), np.array(a))).mean())
         cases.append({"a": a, "b": b, "u": float(result.statistic), "p": float(p), "tied": tied,
-                      "p_normal": float(result.pvalue), "shift": shift, "delta": delta})
+                      "p_normal": float(result.pvalue), "delta": delta})
     return cases
 
 
@@ -74,10 +69,9 @@ def bootstrap():
     sample = values(40, 3)
     cases = {"sample": sample}
     for name, statistic in [("mean", np.mean), ("median", np.median)]:
-        for method in ("percentile", "BCa"):
-            low, high = stats.bootstrap((sample,), statistic, n_resamples=50_000, method=method,
-                                        rng=np.random.default_rng(1)).confidence_interval
-            cases[f"{name}_{method.lower()}"] = [float(low), float(high)]
+        low, high = stats.bootstrap((sample,), statistic, n_resamples=50_000, method="percentile",
+                                    rng=np.random.default_rng(1)).confidence_interval
+        cases[name] = [float(low), float(high)]
     return cases
 
 

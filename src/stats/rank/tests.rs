@@ -115,8 +115,6 @@ fn equal_samples_do_not_differ_and_small_ones_cannot_tell() {
     assert_eq!((equal.u, equal.p), (8.0, 1.0));
     assert_eq!(rank_test(&[1.0; 3], &[2.0; 9]), None);
     assert_eq!(mann_whitney(&[], &[2.0]), None);
-    assert!((smallest_p(4, 4) - 2.0 / 70.0).abs() < 1e-15);
-    assert!((smallest_p(3, 3) - 0.1).abs() < 1e-15 && smallest_p(1, 1) > 0.999);
     let three = mann_whitney(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]).unwrap();
-    assert!((three.p - smallest_p(3, 3)).abs() < 1e-15);
+    assert!((three.p - 0.1).abs() < 1e-15);
 }
