@@ -31,7 +31,12 @@ fn quantiles() {
     for case in fixture("quantiles").as_array().unwrap() {
         let (sample, q) = (numbers(&case["sample"]), number(&case["q"]));
         let what = format!("{q} of {}", sample.len());
-        close(quantile(&sample, q).unwrap(), number(&case["linear"]), 1e-9, &what);
+        close(
+            quantile(&sample, q).unwrap(),
+            number(&case["linear"]),
+            1e-9,
+            &what,
+        );
     }
 }
 

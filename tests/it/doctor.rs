@@ -64,6 +64,23 @@ fn of<'a>(lines: &'a [Value], topic: &str) -> &'a Value {
 }
 
 #[test]
+fn docker_over_ssh_is_refused_with_what_to_do() {
+    let lab = Lab::new();
+    for arguments in [&["doctor"][..], &["clean", "--dry-run"]] {
+        let mut command = lab.command(arguments);
+        command
+            .env("DOCKER_HOST", "ssh://me@gpu-box")
+            .env("COLUMNS", "400");
+        let ended = Ended::of(&command.output().unwrap()).expect_code(0);
+        let shown = format!("{}{}", ended.stdout, ended.stderr);
+        let refusal = "labrun does not reach Docker over ssh (`ssh://me@gpu-box`)";
+        assert!(shown.contains(refusal), "{shown}");
+        assert!(shown.contains("run labrun on that machine"), "{shown}");
+        assert!(!shown.contains("is the daemon running"), "{shown}");
+    }
+}
+
+#[test]
 fn without_a_plan_nothing_must_be_there_and_what_is_missing_is_a_warning() {
     let lab = Lab::new();
     let (lines, worst) = lines(&lab, &[], 0);

@@ -8,8 +8,6 @@ use bollard::Docker;
 use bollard::errors::Error;
 use serde_json::Value;
 
-use super::ssh;
-
 /// Docker's own default.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Longest wait for the first answer.
@@ -22,7 +20,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 pub struct Daemon {
     /// Its client, in a version that both speak.
     pub docker: Docker,
-    /// `unix://...`, `tcp://...` or `ssh://...`.
+    /// `unix://...` or `tcp://...`.
     pub host: String,
 }
 
@@ -30,6 +28,7 @@ impl Daemon {
     /// The daemon that `DOCKER_HOST`, or else the current Docker context, names.
     pub async fn connect() -> Result<Self> {
         let host = host();
+        check_transport(&host)?;
         let trouble = || {
             format!(
                 "cannot reach Docker at `{host}`; is the daemon running, and may this user use it? \
@@ -68,7 +67,6 @@ fn is_local(host: &str) -> bool {
     let Some((scheme, rest)) = host.split_once("://") else {
         return false;
     };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let name = rest.split(['/', '?']).next().unwrap_or(rest);
     let name = match name.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
@@ -79,17 +77,27 @@ fn is_local(host: &str) -> bool {
     scheme == "unix" || ["localhost", "127.0.0.1", "::1", own].contains(&name)
 }
 
-fn client(host: &str) -> Result<Docker> {
+/// Refuses an address that labrun cannot speak to.
+fn check_transport(host: &str) -> Result<()> {
+    if host.starts_with("ssh://") {
+        bail!(
+            "labrun does not reach Docker over ssh (`{host}`): the daemon must be this machine's; run \
+             labrun on that machine, with DOCKER_HOST={DEFAULT_HOST}"
+        );
+    }
     let tls = ["DOCKER_TLS_VERIFY", "DOCKER_TLS"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     let is_tcp = host.starts_with("tcp://") || host.starts_with("http://");
     if is_tcp && tls || host.starts_with("https://") {
-        bail!("labrun does not speak TLS to Docker; use its unix socket, or ssh://");
+        bail!(
+            "labrun does not speak TLS to Docker (`{host}`); use its socket, DOCKER_HOST={DEFAULT_HOST}"
+        );
     }
-    if host.starts_with("ssh://") {
-        return ssh::client(host, ANSWER_LIMIT.as_secs());
-    }
+    Ok(())
+}
+
+fn client(host: &str) -> Result<Docker> {
     let docker = Docker::connect_with_host(host).map_err(plain)?;
     Ok(docker.with_timeout(ANSWER_LIMIT))
 }
@@ -164,16 +172,15 @@ mod tests {
             "unix:///var/run/docker.sock",
             "tcp://127.0.0.1:2375",
             "tcp://localhost:2375/",
-            "ssh://me@localhost",
             "tcp://[::1]:2375",
         ] {
             assert!(is_local(local), "{local}");
         }
-        for other in ["tcp://10.0.0.7:2375", "ssh://me@gpu-box:22", "nonsense"] {
+        for other in ["tcp://10.0.0.7:2375", "tcp://gpu-box:2375", "nonsense"] {
             assert!(!is_local(other), "{other}");
         }
         let own = rustix::system::uname();
-        let own = format!("ssh://me@{}", own.nodename().to_str().unwrap());
+        let own = format!("tcp://{}:2375", own.nodename().to_str().unwrap());
         assert!(is_local(&own), "{own}");
     }
 

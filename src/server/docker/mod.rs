@@ -12,7 +12,6 @@ mod launch;
 mod logs;
 mod profiled;
 mod secrets;
-mod ssh;
 mod stats;
 pub mod sweep;
 

@@ -12,7 +12,6 @@ mod pull;
 mod registry;
 mod restart;
 mod secrets;
-mod ssh;
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
