@@ -49,16 +49,15 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
     let cells = folders.iter().zip(&runs);
     let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
-    let mut timelines = timelines_of(&cells)?;
+    let mut timelines = timelines_of(&cells);
     let report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
     let drawings = report.drawings()?;
     let into = out.join("figures");
-    let drawn = !drawings.is_empty() || !timelines.figures.is_empty();
+    let drawn = !drawings.is_empty() || timelines.files().next().is_some();
     let folder = if drawn { &into } else { out };
     std::fs::create_dir_all(folder)
         .with_context(|| format!("making the folder `{}`", folder.display()))?;
     write_figures(&drawings, &into)?;
-    write_figures(&timelines.figures, &into)?;
     let html = report.html(&facts, &drawings, &mut timelines)?;
     for (name, bytes) in timelines.files() {
         write_synced(&into.join(name), bytes)?;

@@ -1,7 +1,8 @@
-//! `timeline_<cell>`: TTFT of the requests over what PCIe, disks, Redis and the GPU or the engine
+//! Timelines: TTFT of the requests over what PCIe, disks, Redis and the GPU or the engine
 //! did, on the one clock of the run.
 
 mod envelope;
+mod model;
 pub(super) mod page;
 mod panels;
 mod strip;
@@ -11,63 +12,48 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::Drawing;
-use super::figure::{Picture, TimePanel, Timeline};
 use crate::aggregate::side_by_side;
 use crate::record::frame::{FirstToken, read_first_tokens};
 use crate::record::schema::CellRecord;
 use crate::record::telemetry_frame::{Readings, read_readings};
+use model::{TimePanel, Timeline};
 
 pub(super) use page::Strip;
 pub use page::Timelines;
 
-/// What can be drawn of one cell.
-#[derive(Clone, Debug, PartialEq)]
-enum Seen {
-    /// It has no telemetry.
-    Nothing,
-    /// Its files cannot be read, and why.
-    Unreadable(String),
-    /// All of it.
-    Drawn(Box<Timeline>),
-}
-
-/// The timelines of `runs`, each a folder and its cells: one a cell for the page, and as a figure
-/// that of the cell of each tier that took longest.
-pub fn timelines(runs: &[(&Path, &[CellRecord])]) -> Result<Timelines> {
+/// The timelines of `runs`, each a folder and its cells: one a cell for the page, and as a file
+/// too that of the cell of each tier that took longest.
+pub fn timelines(runs: &[(&Path, &[CellRecord])]) -> Timelines {
     let mut all = Timelines::default();
     let mut taken = BTreeSet::new();
     for (folder, cells) in runs {
         let places: Vec<Option<PathBuf>> = cells.iter().map(|cell| place(folder, cell)).collect();
         let longest = longest(cells, &places);
-        let made = side_by_side(cells.len(), |at| {
-            let seen = match &places[at] {
-                None => Seen::Nothing,
-                Some(place) => match of_cell(place, &cells[at]) {
-                    Ok(timeline) => Seen::Drawn(Box::new(timeline)),
-                    Err(error) => Seen::Unreadable(format!("{error:#}")),
-                },
-            };
-            let strip = Strip::of(&seen);
-            let figure = match seen {
-                Seen::Drawn(timeline) if longest.contains(&at) => {
-                    let name = format!("timeline_{}", cells[at].id);
-                    Some(Drawing::of(&name, Picture::Timeline(*timeline))?)
-                }
-                _ => None,
-            };
-            anyhow::Ok((strip, figure))
+        let names = cells.iter().map(|cell| format!("timeline_{}", cell.id));
+        let files: Vec<String> = names.map(|name| free_name(&name, &mut taken)).collect();
+        let strips = side_by_side(cells.len(), |at| match &places[at] {
+            None => Strip::Nothing,
+            Some(place) => match of_cell(place, &cells[at]) {
+                Ok(timeline) => Strip::of(&timeline, files[at].clone()),
+                Err(error) => Strip::Unreadable(format!("{error:#}")),
+            },
         });
-        for one in made {
-            let (strip, figure) = one?;
-            all.strips.push(strip);
-            all.figures.extend(figure.map(|figure| Drawing {
-                name: page::free_name(&figure.name, &mut taken),
-                ..figure
-            }));
+        for (at, strip) in strips.into_iter().enumerate() {
+            all.add(strip, longest.contains(&at));
         }
     }
-    Ok(all)
+    all
+}
+
+/// `wanted`.svg, or with a number behind it: cells of two runs may have one id.
+fn free_name(wanted: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut name = format!("{wanted}.svg");
+    let mut at = 2;
+    while !taken.insert(name.clone()) {
+        name = format!("{wanted}_{at}.svg");
+        at += 1;
+    }
+    name
 }
 
 /// Where the files of a cell are; none where it has no telemetry or no pass.

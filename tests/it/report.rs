@@ -260,7 +260,7 @@ fn several_runs_are_reported_together() {
     assert!(!lab.path("a/report.html").exists());
     // Cells of both have the same ids; each run's longest has a figure of its own.
     for name in ["", "_2"] {
-        let figure = format!("both/figures/timeline_rag-cpu-p1024-c1-r1{name}.png");
+        let figure = format!("both/figures/timeline_rag-cpu-p1024-c1-r1{name}.svg");
         assert!(lab.path(&figure).exists(), "{figure}");
     }
 }
@@ -282,11 +282,11 @@ fn each_cell_has_its_timeline_and_one_that_cannot_be_read_is_told() {
         "why there is none"
     );
     assert!(
-        lab.path("run/figures/timeline_rag-disk-p1024-c1-r1.png")
+        lab.path("run/figures/timeline_rag-disk-p1024-c1-r1.svg")
             .exists()
     );
     assert!(
-        !lab.path("run/figures/timeline_rag-cpu-p1024-c1-r1.png")
+        !lab.path("run/figures/timeline_rag-cpu-p1024-c1-r1.svg")
             .exists()
     );
 }

@@ -7,7 +7,6 @@ mod look;
 mod model;
 mod page;
 mod panel;
-mod timeline;
 
 use anyhow::{Context as _, Result};
 use plotters::backend::{BitMapBackend, SVGBackend};
@@ -19,7 +18,6 @@ use crate::report::figure::page::{Layout, WIDTH};
 pub(crate) use axis::{Kind, token_label};
 pub(crate) use heat::{HeatCell, HeatMap, HeatPanel};
 pub(crate) use model::{Axis, Design, Dot, Figure, Join, Mark, Point, facts, simulated};
-pub(crate) use timeline::{TimeLine, TimePanel, Timeline, label, round_step, round_up};
 
 /// Each pixel of the PNG is the mean of 2 by 2: the bitmap backend does not smooth the edges of
 /// thick lines and polygons itself.
@@ -32,8 +30,6 @@ pub(crate) enum Picture {
     Lines(Figure),
     /// Coloured cells in panels.
     Heat(HeatMap),
-    /// Panels on one time axis.
-    Timeline(Timeline),
 }
 
 impl Picture {
@@ -42,7 +38,6 @@ impl Picture {
         match self {
             Self::Lines(figure) => &figure.title,
             Self::Heat(map) => &map.title,
-            Self::Timeline(timeline) => &timeline.title,
         }
     }
 
@@ -50,7 +45,6 @@ impl Picture {
         match self {
             Self::Lines(figure) => Ok(Layout::of(figure)?.height),
             Self::Heat(map) => Ok(map.height()),
-            Self::Timeline(timeline) => Ok(timeline.height()),
         }
     }
 
@@ -58,7 +52,6 @@ impl Picture {
         match self {
             Self::Lines(figure) => page::draw(canvas, figure, &Layout::of(figure)?),
             Self::Heat(map) => heat::draw(canvas, map),
-            Self::Timeline(all) => timeline::draw(canvas, all),
         }
     }
 

@@ -97,7 +97,7 @@ fn timeline(strip: &Strip) -> (Option<TimelinePart>, Option<String>) {
     match strip {
         Strip::Nothing => (None, None),
         Strip::Unreadable(why) => (None, Some(format!("no timeline: {why}"))),
-        Strip::Aside { file, .. } => {
+        Strip::Aside { file } => {
             let said = format!("timeline left out for the page's size: figures/{file}");
             (None, Some(said))
         }

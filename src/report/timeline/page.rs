@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Seen, strip, took_s};
+use super::model::Timeline;
+use super::{strip, took_s};
 use crate::record::schema::{CellOutcome, CellRecord, VerdictStatus};
-use crate::report::Drawing;
 
 /// The timelines of all cells of a report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timelines {
-    /// As figures: of each tier of each run, the cell that took longest.
-    pub figures: Vec<Drawing>,
+    /// Those that are files, by name: of each tier of each run, the cell that took longest; and what
+    /// the page has no room for.
+    files: BTreeMap<String, String>,
     /// For the page, in the order of the report's cells.
-    pub(super) strips: Vec<Strip>,
+    strips: Vec<Strip>,
 }
 
 /// The timeline of one cell, for the page.
@@ -30,29 +31,27 @@ pub(in crate::report) enum Strip {
         names: String,
         /// What was done to its series.
         told: String,
-        /// Its title, should it become a file.
+        /// Its title as a file.
         title: String,
+        /// The file's name, where it becomes one.
+        file: String,
     },
-    /// The page has no room for it; it is a file.
+    /// The page has no room for it; it is this file.
     Aside {
         /// The file's name.
         file: String,
-        /// The file.
-        svg: String,
     },
 }
 
 impl Strip {
-    pub(super) fn of(seen: &Seen) -> Self {
-        match seen {
-            Seen::Nothing => Self::Nothing,
-            Seen::Unreadable(why) => Self::Unreadable(why.clone()),
-            Seen::Drawn(timeline) => Self::Inline {
-                svg: strip::strip(timeline),
-                names: strip::names(timeline),
-                told: strip::told(timeline),
-                title: format!("{} ({})", timeline.title, timeline.subtitle),
-            },
+    /// What is drawn of `timeline`, and the name of its file, should it become one.
+    pub(super) fn of(timeline: &Timeline, file: String) -> Self {
+        Self::Inline {
+            svg: strip::strip(timeline),
+            names: strip::names(timeline),
+            told: strip::told(timeline),
+            title: format!("{} ({})", timeline.title, timeline.subtitle),
+            file,
         }
     }
 
@@ -65,6 +64,26 @@ impl Strip {
 }
 
 impl Timelines {
+    /// Adds that of the next cell; as a file too where `is_file` says so.
+    pub(super) fn add(&mut self, strip: Strip, is_file: bool) {
+        if is_file {
+            self.write(&strip);
+        }
+        self.strips.push(strip);
+    }
+
+    /// Makes a file of what is drawn, and returns the file's name.
+    fn write(&mut self, strip: &Strip) -> Option<String> {
+        let Strip::Inline {
+            svg, title, file, ..
+        } = strip
+        else {
+            return None;
+        };
+        self.files.insert(file.clone(), strip::alone(svg, title));
+        Some(file.clone())
+    }
+
     /// That of the cell at `at` of the report.
     pub(in crate::report) fn of_cell(&self, at: usize) -> &Strip {
         self.strips.get(at).unwrap_or(&Strip::Nothing)
@@ -78,30 +97,24 @@ impl Timelines {
         (inline, inline + self.strips.iter().filter(is_aside).count())
     }
 
-    /// The files of those that the page has no room for: names and what they hold.
+    /// The files: names and what they hold.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.strips.iter().filter_map(|strip| match strip {
-            Strip::Aside { file, svg } => Some((file.as_str(), svg.as_bytes())),
-            _ => None,
-        })
+        let files = self.files.iter();
+        files.map(|(name, svg)| (name.as_str(), svg.as_bytes()))
     }
 
     /// Moves out of the page what does not fit into `budget_bytes`. `cells` are the report's.
     pub(in crate::report) fn fit(&mut self, cells: &[CellRecord], budget_bytes: usize) {
         let mut left = budget_bytes;
-        let figures = self.figures.iter().map(|figure| figure.name.clone());
-        let mut taken: BTreeSet<String> = figures.collect();
         for at in by_weight(cells) {
             let bytes = self.strips[at].bytes();
             if bytes <= left {
                 left -= bytes;
                 continue;
             }
-            if let Strip::Inline { svg, title, .. } = &self.strips[at] {
-                let svg = strip::alone(svg, title);
-                let name = free_name(&format!("timeline_{}", cells[at].id), &mut taken);
-                let file = format!("{name}.svg");
-                self.strips[at] = Strip::Aside { file, svg };
+            let strip = std::mem::replace(&mut self.strips[at], Strip::Nothing);
+            if let Some(file) = self.write(&strip) {
+                self.strips[at] = Strip::Aside { file };
             }
         }
     }
@@ -133,17 +146,6 @@ fn is_doubtful(cell: &CellRecord) -> bool {
     let mut passes = cell.passes.iter();
     cell.outcome != CellOutcome::Completed
         || passes.any(|pass| pass.verdict.status != VerdictStatus::Valid)
-}
-
-/// `wanted`, or with a number behind it: cells of two runs may have one id.
-pub(super) fn free_name(wanted: &str, taken: &mut BTreeSet<String>) -> String {
-    let mut name = wanted.to_owned();
-    let mut at = 2;
-    while !taken.insert(name.clone()) {
-        name = format!("{wanted}_{at}");
-        at += 1;
-    }
-    name
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! What each source told, as panels of a timeline.
 
-use plotters::style::RGBColor;
-
+use super::model::{Colour, TimeLine, TimePanel};
 use crate::record::telemetry_frame::{Devices, Reading, Readings};
-use crate::report::figure::{TimeLine, TimePanel};
 
-pub(super) const IN: RGBColor = RGBColor(0, 114, 178);
-pub(super) const OUT: RGBColor = RGBColor(213, 94, 0);
+pub(super) const IN: Colour = Colour::Blue;
+pub(super) const OUT: Colour = Colour::Orange;
 
 /// A stretch of time, in seconds, and the value in it.
 type Step = (f64, f64, f64);
@@ -147,7 +145,7 @@ fn panel<const N: usize>(title: String, lines: [TimeLine; N]) -> Option<TimePane
     })
 }
 
-fn line(name: &'static str, colour: RGBColor, steps: Vec<Step>) -> TimeLine {
+fn line(name: &'static str, colour: Colour, steps: Vec<Step>) -> TimeLine {
     TimeLine {
         name,
         colour,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::envelope::{COLUMNS, Ends, envelope, most};
+use super::model::{Colour, TimePanel, Timeline};
 use crate::report::escape::escaped;
-use crate::report::figure::{TimePanel, Timeline, label, round_step, round_up};
 
 const LEFT: i32 = 56;
 const COLUMN: i32 = 3;
@@ -135,10 +135,9 @@ fn draw_panel(svg: &mut String, all: &Timeline, panel: &TimePanel, top: i32) {
     text(svg, "t", (LEFT, top - 5), &title);
     let mut across = LEFT + WIDTH;
     for (line, columns) in panel.lines.iter().zip(&series[1..]) {
-        let class = if line.colour == super::panels::OUT {
-            "b"
-        } else {
-            "a"
+        let class = match line.colour {
+            Colour::Blue => "a",
+            Colour::Orange => "b",
         };
         band(svg, class, columns, &y);
         text(svg, &format!("{class} e"), (across, top - 5), line.name);
@@ -239,6 +238,30 @@ fn time_axis(svg: &mut String, all: &Timeline, base: i32) {
         (middle, base + 34),
         "seconds since the run began",
     );
+}
+
+/// A number beside an axis.
+fn label(value: f64) -> String {
+    if value == 0.0 || value >= 10.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+/// The next 1, 2 or 5 times a power of ten.
+fn round_step(value: f64) -> f64 {
+    let power = 10f64.powf(value.max(1e-9).log10().floor());
+    let wanted = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    wanted
+        .into_iter()
+        .find(|step| *step >= value)
+        .unwrap_or(10.0 * power)
+}
+
+/// The end of an axis that holds `value`.
+fn round_up(value: f64) -> f64 {
+    if value > 0.0 { round_step(value) } else { 1.0 }
 }
 
 #[cfg(test)]

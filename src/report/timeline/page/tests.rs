@@ -6,15 +6,20 @@ const COLD: CacheState = CacheState::Cold;
 
 /// One strip a cell, each of so many bytes.
 pub(in crate::report) fn strips(count: usize, bytes: usize) -> Timelines {
-    let strip = |at| Strip::Inline {
+    let mut all = Timelines::default();
+    for at in 0..count {
+        all.add(strip(at, bytes), false);
+    }
+    all
+}
+
+fn strip(at: usize, bytes: usize) -> Strip {
+    Strip::Inline {
         svg: format!("<svg>{}{at:010}", "0".repeat(bytes - 15)),
         names: String::new(),
         told: String::new(),
         title: format!("cell {at}"),
-    };
-    Timelines {
-        figures: Vec::new(),
-        strips: (0..count).map(strip).collect(),
+        file: format!("timeline_c{at}.svg"),
     }
 }
 
@@ -58,22 +63,21 @@ fn each_tier_and_length_comes_first_then_what_is_not_valid() {
 }
 
 #[test]
-fn files_of_cells_with_one_id_do_not_overwrite_each_other() {
+fn a_cell_that_is_a_file_anyway_is_one_file_when_the_page_has_no_room() {
     let mut bench = Bench::new();
-    for _ in 0..2 {
-        bench
-            .cell("cpu", 1024, 1, 1)
-            .pass(COLD, &rows_of(&[1.0], 0));
+    for tier in ["cpu", "disk"] {
+        bench.cell(tier, 1024, 1, 1).pass(COLD, &rows_of(&[1.0], 0));
     }
-    let (inline, files) = fitted(strips(2, 100), &bench.run().cells, 0);
-    assert!(inline.is_empty());
-    assert_eq!(
-        files,
-        [
-            "timeline_cpu-p1024-c1-r1.svg",
-            "timeline_cpu-p1024-c1-r1_2.svg"
-        ]
-    );
+    let mut all = Timelines::default();
+    all.add(strip(0, 100), true);
+    all.add(strip(1, 100), false);
+    let names =
+        |all: &Timelines| -> Vec<String> { all.files().map(|(name, _)| name.to_owned()).collect() };
+    assert_eq!(names(&all), ["timeline_c0.svg"]);
+    assert_eq!(all.counts(), (2, 2), "it stands in the page as well");
+    all.fit(&bench.run().cells, 0);
+    assert_eq!(names(&all), ["timeline_c0.svg", "timeline_c1.svg"]);
+    assert_eq!(all.counts(), (0, 2));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::figure::TimeLine;
+use crate::report::timeline::model::TimeLine;
 use crate::report::timeline::panels::{IN, OUT};
 
 fn panel(steps: Vec<(f64, f64, f64)>, dots: Vec<(f64, f64)>) -> TimePanel {
@@ -110,4 +110,17 @@ fn the_time_axis_of_a_short_cell_tells_its_ticks_apart() {
         told(&short),
         "Each series from its least to its most in every 1.0 ms."
     );
+}
+
+#[test]
+fn axes_end_on_round_numbers() {
+    for (value, end) in [
+        (0.0, 1.0),
+        (0.3, 0.5),
+        (1.0, 1.0),
+        (47.0, 50.0),
+        (51.0, 100.0),
+    ] {
+        assert!((round_up(value) - end).abs() < 1e-9, "{value}");
+    }
 }
