@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use labrun::load::Tally;
-use labrun::load::bench::{
-    CASE_B, CASE_C, CASE_D, CASE_J, Case, Seen, Server, errors, monotonic_ns, pin, read_bare,
-    run_client, run_faults, schedule_of,
+use labrun::load::selftest::{
+    CASE_B, Case, Gaps, Seen, Server, errors, monotonic_ns, pin, read_bare, run_client, schedule_of,
 };
 use labrun::plan::load_spec::Arrival;
 use labrun::plan::state::CacheState;
@@ -28,16 +27,48 @@ use labrun::plan::workload_spec::{WorkloadKind, WorkloadSpec};
 use labrun::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 use labrun::workload::{Pass, Schedule, Workload};
 
+#[path = "client/faulty.rs"]
+mod faulty;
 #[path = "client/table.rs"]
 mod table;
 
+use faulty::run_faults;
 use table::{Compared, Faults, Side};
 
+/// Many streams, long answers.
+const CASE_C: Case = Case {
+    name: "C",
+    streams: 512,
+    ttft: Duration::from_millis(200),
+    gap: Duration::from_millis(20),
+    tokens: 256,
+    requests: 2000,
+    ..CASE_B
+};
+/// As fast as the server can write, one chunk a write.
+const CASE_D: Case = Case {
+    name: "D",
+    streams: 32,
+    ttft: Duration::ZERO,
+    gap: Duration::ZERO,
+    tokens: 128,
+    requests: 5000,
+    ..CASE_B
+};
 /// 200 distinct prompts of 16,000 tokens; what counts is when the first is sent.
 const CASE_E: Case = Case {
     name: "E",
     streams: 8,
     tokens: 8,
+    requests: 200,
+    ..CASE_B
+};
+/// Jittered gaps with rare stalls, which the gap's 99th percentile must show.
+const CASE_J: Case = Case {
+    name: "J",
+    streams: 32,
+    gaps: Gaps::JitterAndStalls,
+    tokens: 100,
     requests: 200,
     ..CASE_B
 };

@@ -269,7 +269,7 @@ pub struct TelemetryArgs {
     #[arg(long, value_name = "METHOD")]
     pub pcie: Option<PcieMethod>,
     /// Keep NVML's raw answers in a file, one a line.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide = true)]
     pub record_replay: Option<PathBuf>,
     /// Settings of this machine, over the built-in defaults.
     #[arg(long, value_name = "FILE")]

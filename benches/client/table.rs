@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use labrun::load::Tally;
-use labrun::load::bench::{Case, Errors, STALL};
+use labrun::load::selftest::{Case, Errors, STALL};
 
 /// What one side of a case cost and saw.
 #[derive(Clone)]

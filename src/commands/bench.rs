@@ -13,7 +13,7 @@ use super::{ExitStatus, client_floor, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::config::Config;
-use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, bench, drive};
+use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, drive, selftest};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::load_spec::{Arrival, LoadSpec, Stop as LoadStop};
@@ -35,7 +35,7 @@ use crate::workload::{self, Schedule, Workload};
 pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
     let runtime = runtime()?;
     if args.calibrate {
-        let floor = runtime.block_on(bench::calibrate())?;
+        let floor = runtime.block_on(selftest::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
         let results = Config::load(None)?.settings.paths.results;
         let kept = client_floor::keep(&floor, &results)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::provenance::host;
-use crate::load::bench::Calibration;
+use crate::load::selftest::Calibration;
 use crate::record::writer::write_synced;
 use crate::units::WallClock;
 

@@ -27,7 +27,6 @@
 
 mod alarm;
 mod audit;
-pub mod bench;
 mod drive;
 mod endpoint;
 mod error;
@@ -41,6 +40,7 @@ mod progress;
 mod reading;
 mod record;
 mod request;
+pub mod selftest;
 mod socket;
 mod sse;
 #[cfg(test)]

@@ -302,60 +302,55 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Rebuild the page with `LABRUN_BLESS=1 cargo test --lib sim::calibration`.
+#[test]
+fn the_architecture_page_holds_the_digest() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let table = digest(&rows(&SimSpec::default()).unwrap());
+    assert!(
+        text.contains(&table),
+        "ARCHITECTURE.md should hold:\n{table}"
+    );
+}
 
-    /// Rebuild the page with `LABRUN_BLESS=1 cargo test --lib sim::calibration`.
-    #[test]
-    fn the_architecture_page_holds_the_digest() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let table = digest(&rows(&SimSpec::default()).unwrap());
-        assert!(
-            text.contains(&table),
-            "ARCHITECTURE.md should hold:\n{table}"
-        );
+#[test]
+fn the_page_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulator-calibration.md");
+    let page = page(&rows(&SimSpec::default()).unwrap());
+    if std::env::var_os("LABRUN_BLESS").is_some() {
+        std::fs::write(path, &page).unwrap();
     }
+    let on_disk = std::fs::read_to_string(path).unwrap();
+    assert!(
+        on_disk == page,
+        "docs/simulator-calibration.md is stale; now it is:\n{page}"
+    );
+}
 
-    #[test]
-    fn the_page_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulator-calibration.md");
-        let page = page(&rows(&SimSpec::default()).unwrap());
-        if std::env::var_os("LABRUN_BLESS").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let on_disk = std::fs::read_to_string(path).unwrap();
-        assert!(
-            on_disk == page,
-            "docs/simulator-calibration.md is stale; now it is:\n{page}"
-        );
+#[test]
+fn one_request_at_a_time_is_within_a_quarter_of_the_measurement() {
+    let rows = rows(&SimSpec::default()).unwrap();
+    let judged = rows
+        .iter()
+        .filter(|row| row.concurrency == 1 && row.is_clean());
+    assert_eq!(judged.clone().count(), 33);
+    for row in judged {
+        assert!(row.error().abs() <= 0.25, "TTFT: {row:?}");
+        let itl = row.simulated_itl_ms / row.measured_itl_ms - 1.0;
+        assert!(itl.abs() <= 0.1, "ITL: {row:?}");
     }
+}
 
-    #[test]
-    fn one_request_at_a_time_is_within_a_quarter_of_the_measurement() {
-        let rows = rows(&SimSpec::default()).unwrap();
-        let judged = rows
-            .iter()
-            .filter(|row| row.concurrency == 1 && row.is_clean());
-        assert_eq!(judged.clone().count(), 33);
-        for row in judged {
-            assert!(row.error().abs() <= 0.25, "TTFT: {row:?}");
-            let itl = row.simulated_itl_ms / row.measured_itl_ms - 1.0;
-            assert!(itl.abs() <= 0.1, "ITL: {row:?}");
-        }
-    }
-
-    #[test]
-    fn eight_at_a_time_are_near_the_measurement() {
-        let rows = rows(&SimSpec::default()).unwrap();
-        for row in rows
-            .iter()
-            .filter(|row| row.concurrency == 8 && row.is_clean())
-        {
-            // GPU hits do not depend on the tier, yet measured from 79 to 134 ms.
-            let limit = if row.state == "gpu" { 0.5 } else { 0.25 };
-            assert!(row.error().abs() <= limit, "TTFT: {row:?}");
-        }
+#[test]
+fn eight_at_a_time_are_near_the_measurement() {
+    let rows = rows(&SimSpec::default()).unwrap();
+    for row in rows
+        .iter()
+        .filter(|row| row.concurrency == 8 && row.is_clean())
+    {
+        // GPU hits do not depend on the tier, yet measured from 79 to 134 ms.
+        let limit = if row.state == "gpu" { 0.5 } else { 0.25 };
+        assert!(row.error().abs() <= limit, "TTFT: {row:?}");
     }
 }

@@ -3,7 +3,8 @@
 //! [`Engine`] models scheduling, caches and tiers in virtual time; the HTTP server around it
 //! drives it in real time and speaks vLLM's API.
 
-pub mod calibration;
+#[cfg(test)]
+mod calibration;
 mod cost;
 mod engine;
 mod frontend;

@@ -18,6 +18,7 @@ mod faults;
 mod faulty;
 mod layering;
 mod limits;
+mod load_faults;
 mod nsys;
 mod nvml;
 #[cfg(feature = "nvtx")]

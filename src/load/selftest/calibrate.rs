@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    CASE_B, CASE_D, Case, Errors, Server, errors, monotonic_ns, pin, read_bare, run_client,
-    schedule_of, thread_cpu,
+    CASE_B, Case, Errors, Server, errors, monotonic_ns, pin, read_bare, run_client, schedule_of,
+    thread_cpu,
 };
 use crate::load::{LoadError, LoadOutcome};
 
@@ -41,9 +41,15 @@ const PACED: Case = Case {
     requests: 256,
     ..CASE_B
 };
+/// As fast as the server can write, one chunk a write.
 const BURST: Case = Case {
+    name: "burst",
+    streams: 32,
+    ttft: Duration::ZERO,
+    gap: Duration::ZERO,
+    tokens: 128,
     requests: 1000,
-    ..CASE_D
+    ..CASE_B
 };
 
 /// Measures. Takes about four seconds and two cores; run it while nothing else runs.

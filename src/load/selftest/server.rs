@@ -63,18 +63,19 @@ impl Server {
     }
 }
 
-pub(super) const HEAD: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
+/// The head of an answer.
+pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
                       transfer-encoding: chunked\r\n\r\n";
-/// As vLLM writes it.
-pub(super) const TOKEN: &str = "data: {\"id\":\"cmpl-a5015e300e927298\",\"object\":\"text_completion\",\
+/// The event of one token, as vLLM writes it.
+pub const TOKEN: &str = "data: {\"id\":\"cmpl-a5015e300e927298\",\"object\":\"text_completion\",\
     \"created\":1795492298,\"model\":\"tiny\",\"choices\":[{\"index\":0,\"text\":\" the\",\
     \"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null,\"prompt_token_ids\":null,\
     \"token_ids\":null}]}\n\n";
 const LISTENER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
-pub(super) fn chunk(text: &str) -> Vec<u8> {
+/// `text` as a chunk of an answer's body.
+pub fn chunk(text: &str) -> Vec<u8> {
     format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
@@ -304,7 +305,7 @@ impl Loop {
 }
 
 /// Takes one whole request off the front; returns the number that its body begins with.
-pub(super) fn take_request(inbox: &mut Vec<u8>) -> Option<u32> {
+pub fn take_request(inbox: &mut Vec<u8>) -> Option<u32> {
     let head_end = memchr::memmem::find(inbox, b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&inbox[..head_end]).to_ascii_lowercase();
     let length = head.split("content-length:").nth(1)?.lines().next()?.trim();

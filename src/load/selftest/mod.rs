@@ -7,7 +7,6 @@
 mod bare;
 mod calibrate;
 mod compare;
-mod faulty;
 mod server;
 
 use std::io;
@@ -25,8 +24,7 @@ use crate::workload::{Keep, PlannedRequest, Schedule, Start};
 pub use bare::read_bare;
 pub use calibrate::{Calibration, calibrate};
 pub use compare::{Errors, errors};
-pub use faulty::run_faults;
-pub use server::{Served, Server};
+pub use server::{HEAD, Served, Server, TOKEN, chunk, take_request};
 
 /// One load of the benchmark: what the reference server does and what is asked of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,36 +74,6 @@ pub const CASE_B: Case = Case {
     requests: 1000,
     body_bytes: 2048,
 };
-/// Many streams, long answers.
-pub const CASE_C: Case = Case {
-    name: "C",
-    streams: 512,
-    ttft: ms(200),
-    gap: ms(20),
-    tokens: 256,
-    requests: 2000,
-    ..CASE_B
-};
-/// As fast as the server can write, one chunk a write.
-pub const CASE_D: Case = Case {
-    name: "D",
-    streams: 32,
-    ttft: ms(0),
-    gap: ms(0),
-    tokens: 128,
-    requests: 5000,
-    ..CASE_B
-};
-/// Jittered gaps with rare stalls, which the gap's 99th percentile must show.
-pub const CASE_J: Case = Case {
-    name: "J",
-    streams: 32,
-    gaps: Gaps::JitterAndStalls,
-    tokens: 100,
-    requests: 200,
-    ..CASE_B
-};
-
 /// Requests of a case. The server tells them apart by their first bytes.
 pub fn schedule_of(case: &Case) -> Schedule {
     let requests = (0..case.requests)
@@ -125,7 +93,7 @@ pub fn schedule_of(case: &Case) -> Schedule {
 }
 
 /// A body that names its request and is filled up to a prompt's size.
-pub(crate) fn body_of(number: u32, bytes: usize) -> Bytes {
+fn body_of(number: u32, bytes: usize) -> Bytes {
     let mut body = format!("{{\"request\":{number:010},\"prompt\":\"").into_bytes();
     body.resize(bytes.max(body.len() + 2) - 2, b'x');
     body.extend_from_slice(b"\"}");
@@ -182,7 +150,7 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// CPU that this thread has used so far.
-pub(crate) fn thread_cpu() -> Duration {
+fn thread_cpu() -> Duration {
     super::audit::CpuTimes::now().thread()
 }
 

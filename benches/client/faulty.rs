@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use labrun::load::selftest::{CASE_B, Case, HEAD, TOKEN, chunk, schedule_of, take_request};
+use labrun::load::{Endpoint, LoadError, LoadOptions, LoadOutcome, Progress, drive};
+use labrun::plan::load_spec::Timeouts;
 use tokio_util::sync::CancellationToken;
-
-use super::server::{HEAD, TOKEN, chunk, take_request};
-use super::{CASE_B, Case, schedule_of};
-use crate::load::{Endpoint, LoadError, LoadOptions, LoadOutcome, Progress, drive};
-use crate::plan::load_spec::Timeouts;
 
 /// More requests than its time has room for, so that some are in flight when it ends.
 const FAULTS: Case = Case {
@@ -119,33 +117,4 @@ fn tokens(stream: &mut TcpStream, count: u32) -> io::Result<()> {
         std::thread::sleep(GAP);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::load::Outcome;
-
-    #[tokio::test]
-    async fn every_request_is_told_whatever_the_server_does() {
-        let (outcome, received) = run_faults(Duration::from_millis(1500)).await.unwrap();
-        let tally = outcome.tally();
-        assert_eq!(tally.sent, tally.ok + tally.failed + tally.unfinished);
-        assert_eq!(tally.sent, outcome.records.len() as u64);
-        assert_eq!(tally.sent, received, "{tally:?}");
-        assert!(tally.ok > 0 && tally.unfinished > 0, "{tally:?}");
-        let kinds: BTreeSet<String> = outcome
-            .records
-            .iter()
-            .filter_map(|record| match &record.outcome {
-                Outcome::Failed(failure) => Some(failure.kind.name().into_owned()),
-                Outcome::Ok | Outcome::Unfinished => None,
-            })
-            .collect();
-        for kind in ["cut-stream", "http-503", "timeout-total"] {
-            assert!(kinds.contains(kind), "{kind}: {kinds:?}");
-        }
-    }
 }

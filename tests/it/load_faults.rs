@@ -1,0 +1,32 @@
+//! The load client against the faulty server of `benches/client.rs`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use labrun::load::Outcome;
+
+#[path = "../../benches/client/faulty.rs"]
+mod faulty;
+
+use faulty::run_faults;
+
+#[tokio::test]
+async fn every_request_is_told_whatever_the_server_does() {
+    let (outcome, received) = run_faults(Duration::from_millis(1500)).await.unwrap();
+    let tally = outcome.tally();
+    assert_eq!(tally.sent, tally.ok + tally.failed + tally.unfinished);
+    assert_eq!(tally.sent, outcome.records.len() as u64);
+    assert_eq!(tally.sent, received, "{tally:?}");
+    assert!(tally.ok > 0 && tally.unfinished > 0, "{tally:?}");
+    let kinds: BTreeSet<String> = outcome
+        .records
+        .iter()
+        .filter_map(|record| match &record.outcome {
+            Outcome::Failed(failure) => Some(failure.kind.name().into_owned()),
+            Outcome::Ok | Outcome::Unfinished => None,
+        })
+        .collect();
+    for kind in ["cut-stream", "http-503", "timeout-total"] {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+}
