@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::param::{clock_ticks_per_second, page_size};
+
 use super::cgroup::{self, Cgroup};
 use super::kept::{Kept, number_after};
 use crate::server::process_tree;
@@ -100,8 +102,8 @@ fn cpu_and_resident(stat: &str) -> Option<(f64, f64)> {
     let mut number = |skipped| fields.nth(skipped)?.parse::<f64>().ok();
     let (user, system, pages) = (number(11)?, number(0)?, number(8)?);
     Some((
-        (user + system) / procfs::ticks_per_second() as f64,
-        pages * procfs::page_size() as f64,
+        (user + system) / clock_ticks_per_second() as f64,
+        pages * page_size() as f64,
     ))
 }
 
@@ -204,8 +206,8 @@ mod tests {
     fn the_fields_of_a_process_count_on_after_its_name() {
         let stat = "7 (a) b (c) S 1 42 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 987 19 20\n";
         let (cpu_s, resident) = cpu_and_resident(stat).unwrap();
-        assert!((cpu_s * procfs::ticks_per_second() as f64 - 200.0).abs() < 1e-9);
-        assert!((resident - 20.0 * procfs::page_size() as f64).abs() < 1e-9);
+        assert!((cpu_s * clock_ticks_per_second() as f64 - 200.0).abs() < 1e-9);
+        assert!((resident - 20.0 * page_size() as f64).abs() < 1e-9);
     }
 
     #[test]
