@@ -5,7 +5,7 @@ use anyhow::Result;
 use polars::prelude::{ExplodeOptions, Series};
 
 use crate::metric::Metric;
-use crate::stats::{Percentile, Summary};
+use crate::stats::{Percentile, QuantilePlace, Summary};
 
 /// Where the distribution is kept: enough to draw it, its tail more finely.
 const SHARES: [f64; 27] = [
@@ -40,19 +40,16 @@ impl Gaps {
         let Some(last) = values.len().checked_sub(1) else {
             return Self::default();
         };
-        let places = SHARES.map(|share| last as f64 * share);
+        let places = SHARES.map(|share| QuantilePlace::of(share, last));
         let mut ranks: Vec<usize> = places
             .iter()
-            .flat_map(|h| [h.floor() as usize, (h.floor() as usize + 1).min(last)])
+            .flat_map(|place| [place.below, place.above])
             .collect();
         ranks.sort_unstable();
         ranks.dedup();
         place(&mut values, 0, &ranks);
-        let quantile = |h: f64| {
-            let below = h.floor() as usize;
-            let (low, high) = (values[below], values[(below + 1).min(last)]);
-            low + (h - h.floor()) * (high - low)
-        };
+        let quantile =
+            |place: QuantilePlace| place.between(values[place.below], values[place.above]);
         Self {
             n: values.len(),
             sum: values.iter().sum(),

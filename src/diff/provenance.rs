@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::matrix::inputs::flatten;
+
 /// What a manifest holds besides facts.
 const NO_FACTS: [&str; 3] = ["cells", "settings_from", "format"];
 
@@ -48,28 +50,6 @@ fn within(name: &str, names: &[&str]) -> bool {
         let rest = name.strip_prefix(outer);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     })
-}
-
-fn flatten(name: &str, value: &Value, facts: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let name = if name.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{name}.{key}")
-                };
-                flatten(&name, value, facts);
-            }
-        }
-        Value::Null => {}
-        Value::String(text) => {
-            facts.insert(name.to_owned(), text.clone());
-        }
-        other => {
-            facts.insert(name.to_owned(), other.to_string());
-        }
-    }
 }
 
 /// What is not the same on both sides, by name. What only one side has, such as a fact that an

@@ -53,16 +53,22 @@ impl Cell {
     }
 }
 
-fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+/// Every value in `value` by its dotted name under `name`, which may be empty. A name without a
+/// value is left out: an earlier version did not know it.
+pub fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(table) => {
+            let outer = if name.is_empty() {
+                String::new()
+            } else {
+                format!("{name}.")
+            };
             for (key, value) in table {
-                flatten(&format!("{name}.{key}"), value, into);
+                flatten(&format!("{outer}{key}"), value, into);
             }
         }
-        Value::String(text) => drop(into.insert(name.to_owned(), text.clone())),
-        // Not set; an earlier version did not know the name.
         Value::Null => {}
+        Value::String(text) => drop(into.insert(name.to_owned(), text.clone())),
         other => drop(into.insert(name.to_owned(), other.to_string())),
     }
 }

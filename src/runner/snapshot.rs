@@ -2,7 +2,7 @@
 
 use super::log_marks::LogMarks;
 use super::session::Session;
-use crate::server::prom::Scrape;
+use crate::server::prom::{Scrape, growth};
 use crate::server::redis::RedisInfo;
 use crate::telemetry::proc_io::GroupIo;
 use crate::verdict::{BySource, TierAccount};
@@ -118,8 +118,7 @@ impl Snapshot {
         field: impl Fn(&RedisInfo) -> Option<f64>,
     ) -> Option<f64> {
         let (now, then) = (field(self.redis.as_ref()?)?, field(before.redis.as_ref()?)?);
-        // A counter that fell was reset by a restart of Redis.
-        Some(if now < then { now } else { now - then })
+        Some(growth(then, now))
     }
 
     pub(super) fn account(&self, before: &Self) -> Option<TierAccount> {

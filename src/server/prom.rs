@@ -49,14 +49,19 @@ impl Scrape {
         total
     }
 
-    /// How much the sum grew since `before`. A counter that fell was reset by a restart of its
-    /// server: then what it counts since is its whole value. A series that appears only now began
-    /// at zero.
+    /// How much the sum grew since `before`, by [`growth`]. A series that appears only now began at
+    /// zero.
     pub fn growth(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<f64> {
         let now = self.sum(name, label)?;
         let then = before.sum(name, label).unwrap_or(0.0);
-        Some(if now < then { now } else { now - then })
+        Some(growth(then, now))
     }
+}
+
+/// How much a counter grew from `before` to `now`. One that fell began anew at zero, as a restarted
+/// server's does: its whole value is growth.
+pub fn growth(before: f64, now: f64) -> f64 {
+    if now < before { now } else { now - before }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use crate::stats::{Interval, quantile};
+use crate::stats::{Interval, QuantilePlace, quantile};
 use crate::units::Seed;
 
 /// What is computed of a sample.
@@ -30,14 +30,10 @@ impl Statistic {
         match self {
             Self::Mean => values.iter().sum::<f64>() / values.len() as f64,
             Self::Quantile(q) => {
-                let last = values.len() - 1;
-                let h = last as f64 * q.clamp(0.0, 1.0);
-                let below = h.floor() as usize;
-                let (_, low, rest) = values.select_nth_unstable_by(below, f64::total_cmp);
-                let low = *low;
-                let high = rest.iter().copied().fold(f64::INFINITY, f64::min);
-                let high = if rest.is_empty() { low } else { high };
-                low + (h - h.floor()) * (high - low)
+                let place = QuantilePlace::of(q, values.len() - 1);
+                let (_, low, rest) = values.select_nth_unstable_by(place.below, f64::total_cmp);
+                let high = rest.iter().copied().min_by(f64::total_cmp);
+                place.between(*low, high.unwrap_or(*low))
             }
         }
     }

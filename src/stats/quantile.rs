@@ -8,10 +8,37 @@
 pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     debug_assert!(sorted.is_sorted(), "quantile of unsorted values");
     let last = sorted.len().checked_sub(1)?;
-    let h = last as f64 * q.clamp(0.0, 1.0);
-    let below = h.floor() as usize;
-    let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
-    Some(low + (h - h.floor()) * (high - low))
+    let place = QuantilePlace::of(q, last);
+    Some(place.between(sorted[place.below], sorted[place.above]))
+}
+
+/// Where a quantile by the definition of [`quantile`] lies among values in ascending order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantilePlace {
+    /// The value at or below it, counted from 0.
+    pub below: usize,
+    /// The next one; the same at the largest value.
+    pub above: usize,
+    /// How far it is from the one to the other, 0 to 1.
+    share: f64,
+}
+
+impl QuantilePlace {
+    /// That of the quantile `q` (0 to 1), where the largest value is at `last`.
+    pub fn of(q: f64, last: usize) -> Self {
+        let h = last as f64 * q.clamp(0.0, 1.0);
+        let below = h.floor() as usize;
+        Self {
+            below,
+            above: (below + 1).min(last),
+            share: h - h.floor(),
+        }
+    }
+
+    /// The quantile, from the values at [`Self::below`] and [`Self::above`].
+    pub fn between(self, low: f64, high: f64) -> f64 {
+        low + self.share * (high - low)
+    }
 }
 
 /// How many samples the quantile `q` needs to be shown: `ceil(1 / tail)`, where the tail is the

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
+use crate::server::prom::growth;
 
 /// Names one series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -342,7 +343,7 @@ pub struct Growth {
 impl Growth {
     /// What it grew by since the last reading, and in which time; `None` the first time, and where
     /// the last was a moment ago: a rate over so short a time tells nothing, and the next reading
-    /// covers it. A counter that fell began anew at zero, as a restarted server's does.
+    /// covers it.
     pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
         if let Some((then, before)) = self.last
             && at.saturating_sub(then) < SHORTEST
@@ -351,13 +352,8 @@ impl Growth {
             return None;
         }
         let (then, before) = self.last.replace((at, value))?;
-        let grown = if value < before {
-            value
-        } else {
-            value - before
-        };
         let span = at.saturating_sub(then);
-        (!span.is_zero()).then_some((grown, span))
+        (!span.is_zero()).then_some((growth(before, value), span))
     }
 }
 
