@@ -80,11 +80,11 @@ impl Matrix {
         }
         for excluded in &plan.axes.exclude {
             if !placed.points().any(|at| matches(excluded, &at)) {
-                problems.push(Problem {
-                    span: excluded.span.clone(),
-                    message: "this `matrix.exclude` takes no cell out".to_owned(),
-                    hint: "each value must stand on its axis".to_owned(),
-                });
+                problems.push(Problem::new(
+                    excluded.span.clone(),
+                    "this `matrix.exclude` takes no cell out",
+                    "each value must stand on its axis",
+                ));
             }
         }
         if !plan.axes.exclude.is_empty() {
@@ -106,11 +106,11 @@ impl Matrix {
         }
         let cells = placed.into_cells(!plan.axes.include.is_empty());
         if cells.is_empty() {
-            problems.push(Problem {
-                span: plan.axes.span.clone(),
-                message: "the matrix has no cell".to_owned(),
-                hint: "`matrix.exclude` takes every one out".to_owned(),
-            });
+            problems.push(Problem::new(
+                plan.axes.span.clone(),
+                "the matrix has no cell",
+                "`matrix.exclude` takes every one out",
+            ));
         }
         if problems.is_empty() {
             return Ok(cells);

@@ -43,10 +43,12 @@ pub(super) fn useless_includes(plan: &Plan, placed: &Placed) -> Vec<Problem> {
             .any(|at| matches(included, &at) && !there(&at))
     });
     useless
-        .map(|included| Problem {
-            span: included.span.clone(),
-            message: "this `matrix.include` adds no cell".to_owned(),
-            hint: "its cells stand on the axes already; remove it".to_owned(),
+        .map(|included| {
+            Problem::new(
+                included.span.clone(),
+                "this `matrix.include` adds no cell",
+                "its cells stand on the axes already; remove it",
+            )
         })
         .collect()
 }

@@ -17,6 +17,7 @@ pub mod sim_spec;
 pub mod state;
 pub mod tier;
 pub mod value;
+mod variants;
 pub mod verdict_spec;
 pub mod workload_spec;
 
@@ -25,7 +26,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use toml::de::DeTable;
 
 use axes::Axes;
@@ -100,12 +100,17 @@ impl Plan {
             problems,
         };
         let problems = Problems::default();
-        let document = read_document(text, &problems);
-        let Some(Document {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        add_syntax_problems(text, &errors, &problems);
+        if !errors.is_empty() {
+            // What follows a syntax error is guesswork; its problems would mislead.
+            return Err(failed(problems.into_sorted()));
+        }
+        let Document {
             name,
             axes,
             resolved: Some(resolved),
-        }) = document
+        } = read_document(document.get_ref(), &problems)
         else {
             return Err(failed(problems.into_sorted()));
         };
@@ -113,7 +118,7 @@ impl Plan {
         if shape::cells(&axes, resolved.run.repeats.get()) > shape::MOST_CELLS {
             return Err(failed(problems.into_sorted()));
         }
-        let variants = read_variants(text, &axes, resolved, &problems);
+        let variants = variants::read(document.get_ref(), &axes, resolved, &problems);
         if !problems.is_empty() {
             return Err(failed(problems.into_sorted()));
         }
@@ -125,17 +130,6 @@ impl Plan {
             variants,
         })
     }
-}
-
-fn read_document(text: &str, problems: &Problems) -> Option<Document> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    add_syntax_problems(text, &errors, problems);
-    if !errors.is_empty() {
-        // What follows a syntax error is guesswork; its problems would mislead.
-        return None;
-    }
-    let root = TableReader::new("", document.get_ref(), 0..0, problems);
-    Some(read_root(&root))
 }
 
 /// Reports what the TOML parser says, up to the first error that may be the cause of the next.
@@ -164,7 +158,8 @@ fn add_syntax_problems(text: &str, errors: &[toml::de::Error], problems: &Proble
     }
 }
 
-fn read_root(root: &TableReader<'_>) -> Document {
+fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
+    let root = &TableReader::new("", document, 0..0, problems);
     let name = root.require("name", slug);
     let model = root.require("model", string);
     let matrix = section(root, "matrix");
@@ -253,98 +248,6 @@ fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     } else {
         Err(expected.to_owned())
     }
-}
-
-/// Reads the plan again for each point of the further axes, with that point's values put in.
-fn read_variants(text: &str, axes: &Axes, resolved: Resolved, problems: &Problems) -> Vec<Variant> {
-    if axes.extra.is_empty() {
-        return vec![Variant {
-            extra: BTreeMap::new(),
-            resolved: Arc::new(resolved),
-        }];
-    }
-    let mut variants = Vec::new();
-    let mut points: Vec<Vec<usize>> = vec![Vec::new()];
-    for axis in &axes.extra {
-        points = points
-            .iter()
-            .flat_map(|point| {
-                (0..axis.values.len()).map(|index| [point.as_slice(), &[index]].concat())
-            })
-            .collect();
-    }
-    for point in points {
-        let Ok(mut document) = toml::from_str::<toml::Table>(text) else {
-            continue;
-        };
-        let mut extra = BTreeMap::new();
-        for (axis, &index) in axes.extra.iter().zip(&point) {
-            let value = &axis.values[index].value;
-            extra.insert(axis.key.clone(), axes::shown(value));
-            if let Err(message) = put(&mut document, &axis.key, value) {
-                problems.add(axis.span.clone(), message, "name a key of the plan");
-            }
-        }
-        let inner = Problems::default();
-        let changed = toml::to_string(&document).unwrap_or_default();
-        let read = read_document(&changed, &inner).and_then(|document| document.resolved);
-        let found = inner.into_sorted();
-        let span = axes.extra[0].span.clone();
-        for problem in found {
-            // It is there without this point's values too, and has its own place there.
-            if problems.holds(&problem.message) {
-                continue;
-            }
-            let is_secret = problem.message.contains(secret::PLANS_ARE_KEPT);
-            let at = extra.iter().map(|(key, value)| {
-                if is_secret {
-                    format!("a value of {key}")
-                } else {
-                    format!("{key} = {value}")
-                }
-            });
-            let at = at.collect::<Vec<_>>().join(", ");
-            problems.add(
-                span.clone(),
-                format!("at {at}: {}", problem.message),
-                problem.hint,
-            );
-        }
-        if let Some(resolved) = read {
-            variants.push(Variant {
-                extra,
-                resolved: Arc::new(resolved),
-            });
-        }
-    }
-    variants
-}
-
-/// Puts `value` at the dotted `key`, making tables on the way.
-fn put(document: &mut toml::Table, key: &str, value: &Value) -> Result<(), String> {
-    let value: toml::Value =
-        serde_json::from_value(value.clone()).map_err(|_| format!("axis `{key}` holds a null"))?;
-    let mut parts = key.split('.').peekable();
-    let mut table = document;
-    while let Some(part) = parts.next() {
-        if part == "matrix" || part.is_empty() {
-            return Err(format!("axis `{key}` cannot name the matrix itself"));
-        }
-        if parts.peek().is_none() {
-            table.insert(part.to_owned(), value);
-            return Ok(());
-        }
-        let next = table
-            .entry(part.to_owned())
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let Some(next) = next.as_table_mut() else {
-            return Err(format!(
-                "axis `{key}` goes through `{part}`, which is not a table"
-            ));
-        };
-        table = next;
-    }
-    Err(format!("axis `{key}` names nothing"))
 }
 
 #[cfg(test)]

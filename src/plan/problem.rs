@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::secret::{PLANS_ARE_KEPT, mask_line};
+use super::secret::mask_line;
 
 /// One thing that is wrong with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,29 @@ pub struct Problem {
     pub message: String,
     /// What to do about it; empty where the message says it.
     pub hint: String,
+    /// Whether the text at its place may be shown.
+    pub kind: ProblemKind,
+}
+
+impl Problem {
+    /// One whose place in the text may be shown.
+    pub fn new(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+            hint: hint.into(),
+            kind: ProblemKind::Plain,
+        }
+    }
+}
+
+/// Whether the text that a problem points at may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It may.
+    Plain,
+    /// It holds a secret: its line is shown masked.
+    Secret,
 }
 
 /// Every problem of one plan, with the text that they point into.
@@ -35,7 +58,7 @@ impl PlanProblems {
         let secrets = self
             .problems
             .iter()
-            .filter(|problem| problem.message.contains(PLANS_ARE_KEPT));
+            .filter(|problem| problem.kind == ProblemKind::Secret);
         secrets.fold(self.text.clone(), |text, problem| {
             mask_line(&text, problem.span.start)
         })
@@ -130,11 +153,11 @@ mod tests {
         let problems = PlanProblems {
             file: "plans/x.toml".into(),
             text: text.into(),
-            problems: vec![Problem {
-                span: at..at + 4,
-                message: "unknown key `tyer` in [matrix]".into(),
-                hint: "did you mean `tier`?".into(),
-            }],
+            problems: vec![Problem::new(
+                at..at + 4,
+                "unknown key `tyer` in [matrix]",
+                "did you mean `tier`?",
+            )],
         };
         let shown = problems.to_string();
         assert!(

@@ -28,17 +28,17 @@ pub struct Problems(RefCell<Vec<Problem>>);
 impl Problems {
     /// Adds one.
     pub fn add(&self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        let problem = Problem {
-            span,
-            message: message.into(),
-            hint: hint.into(),
-        };
+        self.push(Problem::new(span, message, hint));
+    }
+
+    /// Adds one that is made already.
+    pub fn push(&self, problem: Problem) {
         self.0.borrow_mut().push(problem);
     }
 
-    /// Whether one says `message`.
-    pub fn holds(&self, message: &str) -> bool {
-        self.0.borrow().iter().any(|found| found.message == message)
+    /// Whether `problem` is one of them.
+    pub fn holds(&self, problem: &Problem) -> bool {
+        self.0.borrow().contains(problem)
     }
 
     /// Whether there are none yet.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
+use super::problem::{Problem, ProblemKind};
 use super::reader::{Located, TableReader};
 
 /// Words that mark a name whose value is a secret.
@@ -11,9 +12,6 @@ const SECRET_WORDS: [&str; 5] = ["PASSWORD", "SECRET", "API_KEY", "APIKEY", "CRE
 
 /// What follows `TOKEN` in names of what is counted in tokens, or makes them.
 const HARMLESS_AFTER_TOKEN: [&str; 4] = ["S", "IZ", "_ID", "_THRESHOLD"];
-
-/// How messages about secrets end; the lines that they point at are shown masked.
-pub(super) const PLANS_ARE_KEPT: &str = ", and plans are kept";
 
 /// `text` with what its strings say masked in the line at `at`, byte for byte.
 pub(super) fn mask_line(text: &str, at: usize) -> String {
@@ -84,24 +82,27 @@ impl Finder<'_, '_> {
     fn named(&self, name: &str, span: Range<usize>, value: &DeValue<'_>) -> bool {
         // A flag is no secret: `hf-token = true` takes the one that the machine has.
         if is_secret_name(name) && !value.is_bool() {
-            let message = format!(
-                "`{name}` in {} looks like a secret{PLANS_ARE_KEPT}",
-                self.table.title()
-            );
-            self.table.problems().add(span, message, self.instead);
+            self.report(name, "looks like a secret", span);
             return false;
         }
         self.inside(name, span, value)
     }
 
+    fn report(&self, name: &str, what: &str, span: Range<usize>) {
+        let message = format!(
+            "`{name}` in {} {what}, and plans are kept",
+            self.table.title()
+        );
+        self.table.problems().push(Problem {
+            kind: ProblemKind::Secret,
+            ..Problem::new(span, message, self.instead)
+        });
+    }
+
     fn inside(&self, name: &str, span: Range<usize>, value: &DeValue<'_>) -> bool {
         match value {
             DeValue::String(text) if has_user_info(text) => {
-                let message = format!(
-                    "`{name}` in {} holds a URL with a user or a password{PLANS_ARE_KEPT}",
-                    self.table.title()
-                );
-                self.table.problems().add(span, message, self.instead);
+                self.report(name, "holds a URL with a user or a password", span);
                 false
             }
             DeValue::Array(items) => items

@@ -279,6 +279,31 @@ fn a_further_axis_names_any_key_of_the_plan() {
 }
 
 #[test]
+fn a_value_of_an_axis_has_its_own_problem_whatever_the_plan_has_there() {
+    let text = GOOD.replace("[run]", "\"run.requests\" = [4, 0]\n\n[run]\nrequests = 0");
+    let found = cells_of(&text);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("12:1 at run.requests = 0: `requests` in [run]"));
+    assert!(
+        found[1].starts_with("15:12 `requests` in [run]"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_axis_that_names_no_key_is_one_problem_however_many_values_it_has() {
+    for (key, expected) in [
+        ("matrix.tier", "cannot name the matrix itself"),
+        ("name.x", "goes through `name`, which is not a table"),
+    ] {
+        let text = GOOD.replace("[run]", &format!("\"{key}\" = [1, 2, 3]\n\n[run]"));
+        let found = cells_of(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?}");
+    }
+}
+
+#[test]
 fn an_id_changes_with_what_decides_the_result_and_with_nothing_else() {
     let ids = |text: &str| {
         let matrix = Matrix::expand(&Plan::parse(text, "t").unwrap()).unwrap();
