@@ -48,6 +48,9 @@ pub mod cli;
 
 pub mod commands;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

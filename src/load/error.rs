@@ -28,12 +28,16 @@ pub enum ErrorKind {
     NotAStream,
     /// What came is not HTTP/1.1.
     BadResponse,
-    /// An event is not the JSON of a completion.
+    /// No event of the answer could be read as one of a completion.
     BadEvent,
     /// An event is longer than any completion's.
     EventTooLarge,
     /// The stream ended well and held no token.
     EmptyAnswer,
+    /// It went on far beyond the length that was asked for.
+    EndlessAnswer,
+    /// labrun could open no more connections: the limit of its open files was reached.
+    OpenFiles,
 }
 
 impl ErrorKind {
@@ -54,6 +58,8 @@ impl ErrorKind {
             Self::BadEvent => "bad-event",
             Self::EventTooLarge => "event-too-large",
             Self::EmptyAnswer => "empty-answer",
+            Self::EndlessAnswer => "endless-answer",
+            Self::OpenFiles => "open-files",
         })
     }
 }
@@ -81,15 +87,26 @@ impl Failure {
 
     /// A failure with the first bytes of what the server wrote.
     pub(crate) fn with_body(kind: ErrorKind, body: &[u8]) -> Self {
-        let kept = &body[..body.len().min(MESSAGE_BYTES)];
-        Self::new(kind, String::from_utf8_lossy(kept).trim().to_owned())
+        Self::new(kind, visible(body, MESSAGE_BYTES))
+    }
+
+    /// An error that the server reported inside a stream.
+    pub(crate) fn in_stream(words: &[u8]) -> Self {
+        if words.trim_ascii().is_empty() {
+            return Self::new(ErrorKind::StreamError, "`event: error` without a message");
+        }
+        Self::with_body(ErrorKind::StreamError, words)
     }
 
     /// What an error while connecting means.
     pub(crate) fn connecting(error: &io::Error) -> Self {
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
-            io::ErrorKind::TimedOut => ErrorKind::TimeoutConnect,
+        let kind = match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::ConnectionRefused, _) => ErrorKind::ConnectRefused,
+            (io::ErrorKind::TimedOut, _) => ErrorKind::TimeoutConnect,
+            (_, Some(libc::EMFILE | libc::ENFILE)) => {
+                let message = format!("{error}: raise labrun's limit of open files (`ulimit -n`)");
+                return Self::new(ErrorKind::OpenFiles, message);
+            }
             _ => ErrorKind::Connect,
         };
         Self::new(kind, error.to_string())
@@ -107,9 +124,39 @@ impl Failure {
     }
 }
 
+/// The first `limit_bytes` of what a server wrote, with what would act on a terminal escaped.
+pub(crate) fn visible(bytes: &[u8], limit_bytes: usize) -> String {
+    let shown = &bytes[..bytes.len().min(limit_bytes)];
+    let mut out = String::with_capacity(shown.len());
+    for c in String::from_utf8_lossy(shown).trim().chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_text_stays() {
+        assert_eq!(
+            visible(b"\x1b]0;x\x07 a\nb\xff", 99),
+            "\\u{1b}]0;x\\u{7} a\\nb\u{fffd}"
+        );
+        assert_eq!(visible("zu heiß".as_bytes(), 99), "zu heiß");
+    }
+
+    #[test]
+    fn a_client_out_of_files_is_told_from_a_server_that_refuses() {
+        let failure = Failure::connecting(&io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(failure.kind.name(), "open-files");
+        assert!(failure.message.contains("ulimit -n"), "{}", failure.message);
+    }
 
     #[test]
     fn names_are_kebab_case() {

@@ -1,280 +1,390 @@
 //! Reads one event of a completion stream, without a JSON tree.
 //!
-//! Which events are tokens follows what servers send: a completion chunk with non-empty `choices`
-//! is one, also with empty text (special tokens, parts of a character); a chat chunk that only
-//! names the role is none.
+//! It takes what it knows, of whatever JSON type it is, and passes over the rest: servers, gateways
+//! and middlewares add, repeat and leave out. What is no JSON is
+//! repaired once and read again.
+//!
+//! Which events are tokens follows what servers send. A chunk of text, of reasoning or of tool calls
+//! is one. One that only names the role is none. An empty text is a token where the server's own
+//! count has room for it: vLLM writes one for a special token or a part of a character, gateways
+//! write one to keep a connection alive.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+
+use super::take::{Count, Filled, Key, Take, take_json};
+use super::usage::Usage;
+use code::{Code, CodeOf, IsError};
+
+mod code;
 
 /// One event of the stream, as far as it matters.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Event<'a> {
-    #[serde(borrow, default)]
-    pub(crate) choices: Choices<'a>,
-    #[serde(default)]
-    pub(crate) usage: Option<Usage>,
-    #[serde(default)]
-    pub(crate) error: Option<IgnoredAny>,
+    pub(crate) choice: Option<Choice<'a>>,
+    usage: Option<Usage>,
+    /// It has `choices`, as every chunk has.
+    has_choices: bool,
+    /// Its `error`, and what else marks a failure whatever stands beside it.
+    error: Option<Filled>,
+    error_code: Filled,
+    is_error_object: bool,
+    /// What marks a failure where there are no choices.
+    detail: Filled,
+    message: Filled,
+    code: Code,
 }
 
-/// Token counts as the server reports them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// Tokens of the answer.
-    #[serde(default)]
-    pub completion_tokens: u32,
-    /// What is known of the prompt's tokens.
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
+/// The first choice of an event: requests ask for one.
+#[derive(Debug, Default)]
+pub(crate) struct Choice<'a> {
+    text: Option<Text<'a>>,
+    delta: Delta<'a>,
+    token_ids: Option<Vec<u32>>,
+    finish_reason: Option<Cow<'a, str>>,
+    usage: Option<Usage>,
+    error: Filled,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u32>,
+#[derive(Debug, Default)]
+struct Delta<'a> {
+    has_role: bool,
+    content: Option<Text<'a>>,
+    reasoning_content: Option<Text<'a>>,
+    reasoning: Option<Text<'a>>,
+    /// What is a token though it is no text: tool calls, and reasoning in another shape.
+    other: Filled,
 }
 
-impl Usage {
-    /// Prompt tokens that came from a cache, where the server says so.
-    pub fn cached_tokens(&self) -> Option<u32> {
-        self.prompt_tokens_details
-            .and_then(|details| details.cached_tokens)
+/// What an event brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brings {
+    /// At least one token.
+    Token,
+    /// An empty text: a token that has no text of its own, or none.
+    EmptyText,
+    /// No token.
+    Nothing,
+}
+
+/// Pieces of text, which stay in the input unless they hold escapes.
+#[derive(Debug, Default)]
+struct Text<'a> {
+    first: Cow<'a, str>,
+    /// Of a list of parts, the others.
+    more: Vec<Cow<'a, str>>,
+    /// What a part holds that is no text.
+    other: Filled,
+}
+
+impl<'a> Text<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Self {
+            first: text,
+            ..Self::default()
+        }
+    }
+
+    fn push(&mut self, piece: Cow<'a, str>) {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else if !piece.is_empty() {
+            self.more.push(piece);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.other == Filled::Empty
     }
 }
 
-/// All choices of an event, folded into the first: requests ask for one.
-#[derive(Debug, Default)]
-pub(crate) struct Choices<'a> {
-    pub(crate) first: Option<Choice<'a>>,
+/// Finish reasons of an answer that the server gave up, in lower case.
+const BROKEN_OFF: [&str; 6] = [
+    "cancelled",
+    "canceled",
+    "failed",
+    "failure",
+    "timeout",
+    "insufficient_system_resource",
+];
+
+impl Event<'_> {
+    /// Whether it reports that the request failed.
+    pub(crate) fn is_failure(&self) -> bool {
+        let alone = !self.has_choices && self.usage.is_none();
+        let error = match self.error {
+            // An empty error is how fixed schemas say that there is none, beside what there is.
+            Some(Filled::Empty) => alone,
+            Some(Filled::Filled) => true,
+            None => false,
+        };
+        let words = self.message == Filled::Filled && self.code != Code::Fine;
+        error
+            || self.is_error_object
+            || self.error_code == Filled::Filled
+            || alone && (self.detail == Filled::Filled || words || self.code == Code::Error)
+            || self
+                .choice
+                .as_ref()
+                .is_some_and(|choice| choice.error == Filled::Filled || choice.is_broken_off())
+    }
+
+    /// The usage, wherever it stands.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
+            .or_else(|| self.choice.as_ref().and_then(|choice| choice.usage))
+    }
 }
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Choice<'a> {
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
-    #[serde(default)]
-    token_ids: Option<Count>,
-    #[serde(borrow, default)]
-    finish_reason: Option<Text<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Delta<'a> {
-    #[serde(default)]
-    role: Option<IgnoredAny>,
-    #[serde(borrow, default)]
-    content: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    reasoning: Option<Text<'a>>,
-    #[serde(default)]
-    tool_calls: Option<IgnoredAny>,
-}
-
-/// Text that stays in the input unless it holds escapes. A newtype, because serde borrows a `Cow`
-/// only where it is a field of its own, not inside an `Option`.
-#[derive(Debug, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The length of a JSON array.
-#[derive(Clone, Copy, Debug)]
-struct Count(u32);
 
 impl Choice<'_> {
     /// Whether the event stands for tokens.
-    pub(crate) fn is_token(&self) -> bool {
-        if let Some(Count(ids)) = self.token_ids {
-            return ids > 0;
+    pub(crate) fn brings(&self) -> Brings {
+        if let Some(ids) = &self.token_ids {
+            return if ids.is_empty() {
+                Brings::Nothing
+            } else {
+                Brings::Token
+            };
         }
-        match &self.delta {
-            None => true,
-            Some(delta) => {
-                let texts = [&delta.content, &delta.reasoning_content, &delta.reasoning];
-                let mut said = texts.into_iter().flatten().peekable();
-                let role_only =
-                    delta.role.is_some() && said.clone().all(|Text(text)| text.is_empty());
-                delta.tool_calls.is_some() || (said.peek().is_some() && !role_only)
-            }
+        let delta = &self.delta;
+        let texts = [
+            &self.text,
+            &delta.content,
+            &delta.reasoning_content,
+            &delta.reasoning,
+        ];
+        let mut texts = texts.into_iter().flatten().peekable();
+        let is_empty = texts.peek().is_some() && !delta.has_role;
+        if delta.other == Filled::Filled || texts.any(|text| !text.is_empty()) {
+            Brings::Token
+        } else if is_empty {
+            Brings::EmptyText
+        } else {
+            Brings::Nothing
         }
     }
 
     /// Token ids in the event, where they were asked for.
-    pub(crate) fn token_ids(&self) -> Option<u32> {
-        self.token_ids.map(|Count(ids)| ids)
+    pub(crate) fn token_ids(&self) -> Option<&[u32]> {
+        self.token_ids.as_deref()
     }
 
     /// Why the answer ended, in the event that ends it.
     pub(crate) fn finish_reason(&self) -> Option<&str> {
-        self.finish_reason
-            .as_ref()
-            .map(|Text(reason)| reason.as_ref())
+        self.finish_reason.as_deref()
+    }
+
+    fn is_broken_off(&self) -> bool {
+        self.finish_reason().is_some_and(|reason| {
+            let reason = reason.to_ascii_lowercase();
+            reason.contains("error")
+                || reason.contains("abort")
+                || BROKEN_OFF.contains(&reason.as_str())
+        })
     }
 
     /// The event's pieces of text.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        let delta = self.delta.as_ref();
-        let of_delta = delta
-            .map(|delta| [&delta.reasoning_content, &delta.reasoning, &delta.content])
-            .into_iter()
-            .flatten();
-        of_delta
-            .chain([&self.text])
-            .flatten()
-            .map(|Text(text)| text.as_ref())
+        let delta = &self.delta;
+        [
+            &delta.reasoning_content,
+            &delta.reasoning,
+            &delta.content,
+            &self.text,
+        ]
+        .into_iter()
+        .flatten()
+        .flat_map(|text| std::iter::once(&text.first).chain(&text.more))
+        .map(AsRef::as_ref)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First<'a>(std::marker::PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for First<'a> {
-            type Value = Choices<'a>;
+impl<'de> Event<'de> {
+    /// Reads an event; `None` where it is JSON of another shape than an object.
+    pub(crate) fn read(data: &'de [u8]) -> Result<Option<Self>, serde_json::Error> {
+        let mut root = Root(None);
+        take_json(data, &mut root)?;
+        Ok(root.0)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of choices")
+struct Root<'a>(Option<Event<'a>>);
+
+impl<'de> Take<'de> for Root<'de> {
+    fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
+        let event = self.0.insert(Event::default());
+        while let Some(Key(key)) = map.next_key()? {
+            event.member(&key, &mut map)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Event<'de> {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "choices" => {
+                self.has_choices = true;
+                Choices(&mut self.choice).take_value(map)
             }
+            "usage" => self.usage.take_value(map),
+            "error" => self.error.take_value(map),
+            "error_code" | "errors" | "error_message" | "error_msg" => {
+                self.error_code.take_value(map)
+            }
+            "object" | "type" => IsError(&mut self.is_error_object).take_value(map),
+            "detail" => self.detail.take_value(map),
+            "message" | "msg" => self.message.take_value(map),
+            "code" => CodeOf(&mut self.code, true).take_value(map),
+            "status" | "status_code" | "statusCode" => {
+                CodeOf(&mut self.code, false).take_value(map)
+            }
+            _ => map.next_value::<IgnoredAny>().map(drop),
+        }
+    }
+}
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Choices<'a>, A::Error> {
-                let first = items.next_element()?;
-                while items.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Choices { first })
+/// The first of the choices; what was read stays where an empty list follows.
+struct Choices<'t, 'a>(&'t mut Option<Choice<'a>>);
+
+impl<'de> Take<'de> for Choices<'_, 'de> {
+    fn array<A: SeqAccess<'de>>(&mut self, mut items: A) -> Result<(), A::Error> {
+        let mut first = Choice::default();
+        if first.take_item(&mut items)? {
+            *self.0 = Some(first);
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Take<'de> for Choice<'de> {
+    fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "text" => self.text.take_value(&mut map)?,
+                "delta" | "message" => self.delta.take_value(&mut map)?,
+                "token_ids" => TokenIds(&mut self.token_ids).take_value(&mut map)?,
+                "finish_reason" => Reason(&mut self.finish_reason).take_value(&mut map)?,
+                "usage" => self.usage.take_value(&mut map)?,
+                "error" => self.error.take_value(&mut map)?,
+                _ => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
-        deserializer.deserialize_seq(First(std::marker::PhantomData))
+        Ok(())
     }
 }
 
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items;
-        impl<'de> Visitor<'de> for Items {
-            type Value = Count;
+impl<'de> Take<'de> for Delta<'de> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        self.content.text(text);
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of token ids")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Count, A::Error> {
-                let mut count = 0;
-                while items.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
+    fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "role" => {
+                    let mut role = Filled::Empty;
+                    role.take_value(&mut map)?;
+                    self.has_role |= role == Filled::Filled;
                 }
-                Ok(Count(count))
+                "content" => self.content.take_value(&mut map)?,
+                "reasoning_content" => self.reasoning_content.take_value(&mut map)?,
+                "reasoning" | "thinking" => self.reasoning.take_value(&mut map)?,
+                "tool_calls" | "function_call" | "refusal" | "reasoning_details" => {
+                    self.other.take_value(&mut map)?;
+                }
+                _ => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
-        deserializer.deserialize_seq(Items)
+        Ok(())
     }
 }
 
-/// The token ids of an event, for answers that are kept.
-pub(crate) fn token_ids_of(data: &[u8]) -> Vec<u32> {
-    #[derive(Deserialize)]
-    struct Ids {
-        #[serde(default)]
-        choices: Vec<ChoiceIds>,
+/// Token ids, where they are a list.
+struct TokenIds<'t>(&'t mut Option<Vec<u32>>);
+
+impl<'de> Take<'de> for TokenIds<'_> {
+    fn array<A: SeqAccess<'de>>(&mut self, mut items: A) -> Result<(), A::Error> {
+        let mut ids = Vec::new();
+        let mut id = Count(None);
+        while id.take_item(&mut items)? {
+            ids.extend(id.0.take());
+        }
+        *self.0 = Some(ids);
+        Ok(())
     }
-    #[derive(Deserialize)]
-    struct ChoiceIds {
-        #[serde(default)]
-        token_ids: Option<Vec<u32>>,
+}
+
+/// Why an answer ended, as a word, a number or an object that names its type.
+struct Reason<'t, 'a>(&'t mut Option<Cow<'a, str>>);
+
+impl<'de> Take<'de> for Reason<'_, 'de> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        if !text.is_empty() && text != "null" {
+            *self.0 = Some(text);
+        }
     }
-    let ids = serde_json::from_slice::<Ids>(data).ok();
-    ids.and_then(|ids| ids.choices.into_iter().next()?.token_ids)
-        .unwrap_or_default()
+
+    fn number(&mut self, number: f64) {
+        *self.0 = Some(number.to_string().into());
+    }
+
+    fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "type" | "reason" => self.take_value(&mut map)?,
+                _ => map.next_value::<IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text, a list of parts, or an object that holds either.
+impl<'de> Take<'de> for Option<Text<'de>> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        *self = Some(Text::of(text));
+    }
+
+    fn object<A: MapAccess<'de>>(&mut self, map: A) -> Result<(), A::Error> {
+        Part(self.insert(Text::default())).object(map)
+    }
+
+    fn array<A: SeqAccess<'de>>(&mut self, items: A) -> Result<(), A::Error> {
+        Part(self.insert(Text::default())).array(items)
+    }
+}
+
+/// A part of a text.
+struct Part<'t, 'a>(&'t mut Text<'a>);
+
+impl<'de> Take<'de> for Part<'_, 'de> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        self.0.push(text);
+    }
+
+    fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "text" | "content" | "thinking" | "reasoning" | "summary" => {
+                    self.take_value(&mut map)?;
+                }
+                "type" | "id" | "index" | "format" | "status" => {
+                    map.next_value::<IgnoredAny>().map(drop)?;
+                }
+                _ => self.0.other.take_value(&mut map)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn array<A: SeqAccess<'de>>(&mut self, mut items: A) -> Result<(), A::Error> {
+        while self.take_item(&mut items)? {}
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Event<'_> {
-        serde_json::from_str(text).unwrap()
-    }
-
-    fn is_token(text: &str) -> bool {
-        read(text)
-            .choices
-            .first
-            .is_some_and(|choice| choice.is_token())
-    }
-
-    #[test]
-    fn empty_text_is_a_token_and_usage_is_none() {
-        assert!(is_token(
-            r#"{"choices":[{"index":0,"text":"","logprobs":null,"finish_reason":null,
-                "stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}"#
-        ));
-        let event = read(
-            r#"{"choices":[],"usage":{"prompt_tokens":600,"total_tokens":610,
-                "completion_tokens":10,"prompt_tokens_details":{"cached_tokens":512}}}"#,
-        );
-        assert!(event.choices.first.is_none());
-        let usage = event.usage.unwrap();
-        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (600, 10));
-        assert_eq!(usage.cached_tokens(), Some(512));
-    }
-
-    #[test]
-    fn the_role_chunk_of_chat_is_no_token() {
-        assert!(!is_token(
-            r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},
-                "finish_reason":null}],"prompt_token_ids":null}"#
-        ));
-        assert!(is_token(
-            r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#
-        ));
-        assert!(is_token(
-            r#"{"choices":[{"delta":{"role":"assistant","content":"Hi"}}]}"#
-        ));
-        assert!(is_token(
-            r#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#
-        ));
-        assert!(!is_token(
-            r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#
-        ));
-    }
-
-    #[test]
-    fn token_ids_settle_it() {
-        assert!(is_token(r#"{"choices":[{"text":"","token_ids":[5]}]}"#));
-        assert!(!is_token(r#"{"choices":[{"text":"","token_ids":[]}]}"#));
-        let data = br#"{"choices":[{"text":"ab","token_ids":[5,6]}]}"#;
-        assert_eq!(token_ids_of(data), [5, 6]);
-    }
-
-    #[test]
-    fn escaped_text_is_decoded_and_plain_text_borrowed() {
-        let event = read(r#"{"choices":[{"text":"a\n\u00e9"}]}"#);
-        assert_eq!(
-            event.choices.first.unwrap().texts().collect::<String>(),
-            "a\né"
-        );
-        let plain = read(r#"{"choices":[{"text":"ab"}]}"#)
-            .choices
-            .first
-            .unwrap();
-        assert!(matches!(plain.text, Some(Text(Cow::Borrowed("ab")))));
-    }
-
-    #[test]
-    fn errors_and_nonsense_are_seen() {
-        assert!(
-            read(r#"{"error":{"message":"out of memory","code":500}}"#)
-                .error
-                .is_some()
-        );
-        assert!(
-            serde_json::from_slice::<Event<'_>>(b"{\"choices\":[{\"text\":\"\xff\"}]}").is_err()
-        );
-        assert!(serde_json::from_slice::<Event<'_>>(b"nonsense").is_err());
-    }
-}
+mod tests;

@@ -365,7 +365,7 @@ impl Answer<'_> {
 
     fn finish(self, cut: Option<Failure>, record: &mut RequestRecord) -> Outcome {
         match self.phase {
-            Phase::Stream { reading, .. } => reading.finish(cut, record),
+            Phase::Stream { reading, .. } => reading.finish(cut, self.last - self.sent, record),
             Phase::Words { head, words, .. } => {
                 let kind = match head.status {
                     200 => ErrorKind::NotAStream,

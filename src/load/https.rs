@@ -94,6 +94,7 @@ impl Https {
         let streamed = status == 200 && is_stream;
         let mut reading = Reading::new(request.keep, request.gen_len, record);
         let mut words = Vec::new();
+        let mut last = sent;
         let cut = loop {
             let limit = if record.token_events > 0 {
                 bounds.total
@@ -114,6 +115,7 @@ impl Https {
             let at = Instant::now();
             match frame {
                 Ok(Some(bytes)) if streamed => {
+                    last = at;
                     let mark = reading.mark(record);
                     let none_yet = record.token_events == 0;
                     reading.take(&bytes, record);
@@ -135,7 +137,7 @@ impl Https {
             }
         };
         if streamed {
-            return reading.finish(cut, record);
+            return reading.finish(cut, last - sent, record);
         }
         let kind = if status == 200 {
             ErrorKind::NotAStream

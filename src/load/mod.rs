@@ -32,6 +32,8 @@ mod endpoint;
 mod error;
 mod event;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http1;
 mod https;
 mod link;
@@ -43,15 +45,17 @@ mod request;
 pub mod selftest;
 mod socket;
 mod sse;
+mod take;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use alarm::Timer;
 pub use audit::Audit;
 pub use drive::{EndedBy, LoadError, LoadOptions, LoadOutcome, Tally, Window, drive};
 pub use endpoint::{BadEndpoint, Endpoint, Scheme};
 pub use error::{ErrorKind, Failure};
-pub use event::Usage;
 pub use progress::{Progress, Snapshot};
 pub use record::{Answer, Outcome, RequestRecord};
-pub use sse::{EventTooLarge, Splitter};
+pub use sse::{EventTooLarge, Payload, Splitter};
+pub use usage::Usage;

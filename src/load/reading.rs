@@ -2,20 +2,33 @@
 
 use std::time::Duration;
 
-use super::error::{ErrorKind, Failure};
-use super::event::{Event, token_ids_of};
+use super::error::{ErrorKind, Failure, visible};
+use super::event::{Brings, Choice, Event};
 use super::record::{Answer, Outcome, RequestRecord};
-use super::sse::Splitter;
+use super::sse::{Payload, Splitter};
+use super::take::repaired;
 use crate::workload::Keep;
 
 /// Longest event that is accepted: room for the ids of a very long prompt.
 const EVENT_BYTES: usize = 16 << 20;
+
+/// Longest text of an answer that is stored whole.
+const TEXT_BYTES: usize = 16 << 20;
 
 /// Arrivals that a record reserves room for before the first; more are taken as they come.
 const RESERVED_ARRIVALS: u32 = 1 << 16;
 
 /// Bytes of text that are hashed at once.
 const HASH_PIECE: usize = 512;
+
+/// Bytes of an event that could not be read that its record shows.
+const SAMPLE_BYTES: usize = 200;
+
+/// Longest finish reason that a record stores; servers write a word.
+const REASON_CHARS: usize = 64;
+
+/// What ends a stream.
+const END_MARK: &[u8] = b"[DONE]";
 
 /// The answer of one request while it arrives.
 #[derive(Debug)]
@@ -26,6 +39,16 @@ pub(crate) struct Reading {
     done: bool,
     failure: Option<Failure>,
     events: u32,
+    empty_texts: EmptyTexts,
+    token_limit: u32,
+}
+
+/// Empty texts before the first token. Whether they were tokens is known at the end.
+#[derive(Debug, Default)]
+struct EmptyTexts {
+    events: u32,
+    /// Arrivals of the frames that brought nothing else.
+    arrivals_ns: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -41,6 +64,60 @@ enum TextSink {
     },
 }
 
+impl TextSink {
+    fn new(keep: Keep) -> Self {
+        match keep {
+            Keep::Hash => Self::Hash {
+                hasher: Box::new(blake3::Hasher::new()),
+                pending: Vec::with_capacity(HASH_PIECE),
+            },
+            Keep::Text => Self::Keep {
+                text: String::new(),
+                token_ids: Vec::new(),
+            },
+        }
+    }
+
+    fn take(&mut self, choice: &Choice<'_>) {
+        for piece in choice.texts() {
+            match self {
+                Self::Hash { hasher, pending } => {
+                    if pending.len() + piece.len() > HASH_PIECE {
+                        hasher.update(pending);
+                        pending.clear();
+                    }
+                    if piece.len() > HASH_PIECE {
+                        hasher.update(piece.as_bytes());
+                    } else {
+                        pending.extend_from_slice(piece.as_bytes());
+                    }
+                }
+                Self::Keep { text, .. } => text.push_str(piece),
+            }
+        }
+        if let Self::Keep { token_ids, .. } = self {
+            token_ids.extend(choice.token_ids().unwrap_or_default());
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        matches!(self, Self::Keep { text, .. } if text.len() > TEXT_BYTES)
+    }
+
+    fn finish(self) -> Answer {
+        match self {
+            Self::Hash {
+                mut hasher,
+                pending,
+            } => {
+                hasher.update(&pending);
+                Answer::Hash(hasher.finalize())
+            }
+            Self::Keep { text, token_ids } => Answer::Kept { text, token_ids },
+        }
+    }
+}
+
 impl Reading {
     pub(crate) fn new(keep: Keep, gen_len: u32, record: &mut RequestRecord) -> Self {
         record
@@ -48,25 +125,19 @@ impl Reading {
             .reserve_exact(gen_len.min(RESERVED_ARRIVALS) as usize);
         Self {
             splitter: Splitter::new(EVENT_BYTES),
-            text: match keep {
-                Keep::Hash => TextSink::Hash {
-                    hasher: Box::new(blake3::Hasher::new()),
-                    pending: Vec::with_capacity(HASH_PIECE),
-                },
-                Keep::Text => TextSink::Keep {
-                    text: String::new(),
-                    token_ids: Vec::new(),
-                },
-            },
+            text: TextSink::new(keep),
             done: false,
             failure: None,
             events: 0,
+            empty_texts: EmptyTexts::default(),
+            // A server may ignore the length that was asked for, but not without end.
+            token_limit: gen_len.saturating_mul(16).saturating_add(1 << 16),
         }
     }
 
-    /// Whether the end mark came.
+    /// Whether the end mark came, with or without what should follow it.
     pub(crate) fn is_done(&self) -> bool {
-        self.done
+        self.done || self.splitter.awaits_only_the_end_of(END_MARK)
     }
 
     /// Whether the answer can no longer end well.
@@ -76,27 +147,88 @@ impl Reading {
 
     /// Takes bytes of the body. The caller took the time before.
     pub(crate) fn take(&mut self, bytes: &[u8], record: &mut RequestRecord) {
-        let Self {
-            splitter,
-            text,
-            done,
-            failure,
-            events,
-        } = self;
-        let fed = splitter.feed(bytes, |data| {
-            if !*done && failure.is_none() {
-                *events += 1;
-                match take_event(data, text, record) {
-                    Ok(EventKind::End) => *done = true,
-                    Ok(EventKind::Chunk) => {}
-                    Err(error) => *failure = Some(error),
-                }
-            }
-        });
+        let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(0));
+        let fed = splitter.feed(bytes, |payload| self.take_payload(payload, record));
+        self.splitter = splitter;
         if let Err(too_large) = fed {
             let message = format!("an event is longer than {} bytes", too_large.limit_bytes);
-            self.failure
-                .get_or_insert(Failure::new(ErrorKind::EventTooLarge, message));
+            self.fail(Failure::new(ErrorKind::EventTooLarge, message));
+        }
+    }
+
+    /// Takes what stands where the body ended, if it is whole.
+    fn take_end(&mut self, record: &mut RequestRecord) {
+        let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(0));
+        let odd = (record.odd_events, record.odd_sample.is_some());
+        splitter.end(|payload| self.take_payload(payload, record));
+        // A part of an event is a cut, not an odd event.
+        record.odd_events = odd.0;
+        if !odd.1 {
+            record.odd_sample = None;
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+
+    fn take_payload(&mut self, payload: Payload<'_>, record: &mut RequestRecord) {
+        if self.done || self.has_failed() {
+            return;
+        }
+        self.events += 1;
+        match payload {
+            Payload::Error(words) => self.fail(Failure::in_stream(words)),
+            Payload::Data(data) => {
+                let data = data.trim_ascii();
+                if data == END_MARK {
+                    self.done = true;
+                } else if is_error_text(data) {
+                    self.fail(Failure::in_stream(data));
+                } else if !is_keep_alive(data) {
+                    self.take_json(data, record);
+                }
+            }
+        }
+    }
+
+    fn take_json(&mut self, data: &[u8], record: &mut RequestRecord) {
+        match Event::read(data) {
+            Ok(Some(event)) => self.take_event(&event, data, record),
+            Ok(None) => note_odd(data, record),
+            Err(_) => match Event::read(&repaired(data)) {
+                Ok(Some(event)) => self.take_event(&event, data, record),
+                Ok(None) | Err(_) => note_odd(data, record),
+            },
+        }
+    }
+
+    fn take_event(&mut self, event: &Event<'_>, data: &[u8], record: &mut RequestRecord) {
+        if let Some(usage) = event.usage() {
+            record.usage = Some(record.usage.unwrap_or_default().followed_by(usage));
+        }
+        let choice = event.choice.as_ref();
+        if let Some(reason) = choice.and_then(Choice::finish_reason) {
+            record.finish_reason = Some(reason.chars().take(REASON_CHARS).collect());
+        }
+        if event.is_failure() {
+            return self.fail(Failure::in_stream(data));
+        }
+        let Some(choice) = choice else { return };
+        match choice.brings() {
+            Brings::EmptyText if record.token_events == 0 => self.empty_texts.events += 1,
+            Brings::EmptyText | Brings::Token => record.token_events += 1,
+            Brings::Nothing => {}
+        }
+        if let Some(ids) = choice.token_ids() {
+            let ids = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+            record.token_ids = Some(record.token_ids.unwrap_or(0).saturating_add(ids));
+        }
+        self.text.take(choice);
+        let events = record.token_events.max(self.empty_texts.events);
+        if events > self.token_limit || self.text.is_too_long() {
+            let message = format!("it did not end after {events} events with tokens");
+            self.fail(Failure::new(ErrorKind::EndlessAnswer, message));
         }
     }
 
@@ -112,9 +244,11 @@ impl Reading {
             record.frames += 1;
         }
         let tokens = record.token_events - mark.token_events;
+        let nanos = u64::try_from(since_sent.as_nanos()).unwrap_or(u64::MAX);
         if tokens > 0 {
-            let nanos = u64::try_from(since_sent.as_nanos()).unwrap_or(u64::MAX);
             record.arrivals_ns.push(nanos);
+        } else if self.empty_texts.events > mark.empty_texts {
+            self.empty_texts.arrivals_ns.push(nanos);
         }
         if tokens > 1 {
             record.coalesced_frames += 1;
@@ -126,35 +260,57 @@ impl Reading {
         Mark {
             events: self.events,
             token_events: record.token_events,
+            empty_texts: self.empty_texts.events,
         }
     }
 
-    /// The outcome of an answer of which no more will come, because `cut` (absent: its end).
-    pub(crate) fn finish(self, cut: Option<Failure>, record: &mut RequestRecord) -> Outcome {
-        record.answer = match self.text {
-            TextSink::Hash {
-                mut hasher,
-                pending,
-            } => {
-                hasher.update(&pending);
-                Answer::Hash(hasher.finalize())
-            }
-            TextSink::Keep { text, token_ids } => Answer::Kept { text, token_ids },
-        };
+    /// The outcome of an answer of which no more will come, because `cut` (absent: its end). Its
+    /// last bytes arrived `since_sent` after the request was written.
+    pub(crate) fn finish(
+        mut self,
+        cut: Option<Failure>,
+        since_sent: Duration,
+        record: &mut RequestRecord,
+    ) -> Outcome {
+        let mark = self.mark(record);
+        self.take_end(record);
+        self.close_frame(mark, since_sent, record);
+        self.settle_empty_texts(record);
+        record.answer = self.text.finish();
         if let Some(failure) = self.failure {
             return Outcome::Failed(failure);
         }
-        if !self.done {
+        // The end mark, or else a body that ended as HTTP says it should behind a finish reason.
+        if !self.done && (cut.is_some() || record.finish_reason.is_none()) {
             let cut = cut.unwrap_or_else(|| {
                 Failure::new(ErrorKind::CutStream, "the body ended before `[DONE]`")
             });
             return Outcome::Failed(cut);
         }
-        if record.token_events == 0 {
-            let message = "the stream ended without a token";
-            return Outcome::Failed(Failure::new(ErrorKind::EmptyAnswer, message));
+        match (&record.odd_sample, record.token_events) {
+            (_, 1..) => Outcome::Ok,
+            (Some(sample), 0) => {
+                let message =
+                    format!("no event of the answer could be read as one; first: {sample}");
+                Outcome::Failed(Failure::new(ErrorKind::BadEvent, message))
+            }
+            (None, 0) => {
+                let message = "the stream ended without a token";
+                Outcome::Failed(Failure::new(ErrorKind::EmptyAnswer, message))
+            }
         }
-        Outcome::Ok
+    }
+
+    /// Empty texts before the first token were tokens where the server's count has room for them.
+    fn settle_empty_texts(&mut self, record: &mut RequestRecord) {
+        let events = record.token_events.saturating_add(self.empty_texts.events);
+        let counted = record.output_tokens().unwrap_or(0);
+        if self.empty_texts.events > 0 && events <= counted {
+            record.token_events = events;
+            let later = std::mem::take(&mut record.arrivals_ns);
+            record.arrivals_ns = std::mem::take(&mut self.empty_texts.arrivals_ns);
+            record.arrivals_ns.extend(later);
+        }
     }
 }
 
@@ -163,177 +319,35 @@ impl Reading {
 pub(crate) struct Mark {
     events: u32,
     token_events: u32,
+    empty_texts: u32,
 }
 
-enum EventKind {
-    Chunk,
-    End,
+/// Whether an event says nothing by itself: empty, `null`, or a bare word such as `ping`.
+fn is_keep_alive(data: &[u8]) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    data.len() <= 32 && data.iter().all(is_word)
 }
 
-fn take_event(
-    data: &[u8],
-    text: &mut TextSink,
-    record: &mut RequestRecord,
-) -> Result<EventKind, Failure> {
-    if data == b"[DONE]" {
-        return Ok(EventKind::End);
-    }
-    let event: Event<'_> = serde_json::from_slice(data).map_err(|error| {
-        let shown = String::from_utf8_lossy(&data[..data.len().min(200)]).into_owned();
-        Failure::new(
-            ErrorKind::BadEvent,
-            format!("{error} in the event: {shown}"),
-        )
-    })?;
-    if event.error.is_some() {
-        return Err(Failure::with_body(ErrorKind::StreamError, data));
-    }
-    if event.usage.is_some() {
-        record.usage = event.usage;
-    }
-    let Some(choice) = event.choices.first else {
-        return Ok(EventKind::Chunk);
-    };
-    if choice.is_token() {
-        record.token_events += 1;
-    }
-    if let Some(ids) = choice.token_ids() {
-        record.token_ids = Some(record.token_ids.unwrap_or(0) + ids);
-    }
-    if let Some(reason) = choice.finish_reason() {
-        record.finish_reason = Some(reason.to_owned());
-    }
-    for piece in choice.texts() {
-        match text {
-            TextSink::Hash { hasher, pending } => {
-                if pending.len() + piece.len() > HASH_PIECE {
-                    hasher.update(pending);
-                    pending.clear();
-                }
-                if piece.len() > HASH_PIECE {
-                    hasher.update(piece.as_bytes());
-                } else {
-                    pending.extend_from_slice(piece.as_bytes());
-                }
-            }
-            TextSink::Keep { text, .. } => text.push_str(piece),
-        }
-    }
-    if let TextSink::Keep { token_ids, .. } = text
-        && choice.token_ids().is_some()
-    {
-        token_ids.extend(token_ids_of(data));
-    }
-    Ok(EventKind::Chunk)
+/// Whether an event that is no JSON object reports an error in plain words.
+fn is_error_text(data: &[u8]) -> bool {
+    let words = data.trim_ascii_start();
+    let words = words.strip_prefix(b"\"").unwrap_or(words);
+    let words = words.strip_prefix(b"[").unwrap_or(words);
+    ["error", "internal server error", "internal error"]
+        .iter()
+        .any(|begin| {
+            let found = words.get(..begin.len());
+            found.is_some_and(|found| found.eq_ignore_ascii_case(begin.as_bytes()))
+        })
+}
+
+/// Counts an event that could not be read, and shows the first.
+fn note_odd(data: &[u8], record: &mut RequestRecord) {
+    record.odd_events = record.odd_events.saturating_add(1);
+    record
+        .odd_sample
+        .get_or_insert_with(|| visible(data, SAMPLE_BYTES));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> RequestRecord {
-        let mut record = RequestRecord::begun(0, Duration::ZERO, Duration::ZERO);
-        record.sent = Some(Duration::ZERO);
-        record
-    }
-
-    /// Reads frames that arrive one millisecond apart.
-    fn read(keep: Keep, frames: &[&str]) -> (Outcome, RequestRecord) {
-        let mut record = record();
-        let mut reading = Reading::new(keep, 4, &mut record);
-        for (number, frame) in frames.iter().enumerate() {
-            let mark = reading.mark(&record);
-            reading.take(frame.as_bytes(), &mut record);
-            reading.close_frame(mark, Duration::from_millis(number as u64), &mut record);
-        }
-        let outcome = reading.finish(None, &mut record);
-        (outcome, record)
-    }
-
-    const TOKEN: &str = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
-    const USAGE: &str =
-        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":9}}\n\n";
-    const DONE: &str = "data: [DONE]\n\n";
-
-    fn kind(outcome: &Outcome) -> String {
-        match outcome {
-            Outcome::Ok => "ok".to_owned(),
-            Outcome::Unfinished => "unfinished".to_owned(),
-            Outcome::Failed(failure) => failure.kind.name().into_owned(),
-        }
-    }
-
-    #[test]
-    fn tokens_of_one_frame_share_one_arrival() {
-        let two = format!("{TOKEN}{TOKEN}");
-        let last = format!("{TOKEN}{USAGE}{DONE}");
-        let (outcome, record) = read(Keep::Hash, &[TOKEN, &two, ": keep-alive\n\n", &last]);
-        assert_eq!(outcome, Outcome::Ok);
-        assert_eq!(record.arrivals_ns, [0, 1_000_000, 3_000_000]);
-        assert_eq!(
-            (record.frames, record.coalesced_frames, record.token_events),
-            (3, 1, 4)
-        );
-        assert_eq!(record.output_tokens(), Some(9), "by usage, not by events");
-    }
-
-    #[test]
-    fn a_frame_that_cuts_an_event_counts_where_the_event_ends() {
-        let (first, second) = TOKEN.split_at(20);
-        let (_, record) = read(Keep::Hash, &[first, second, DONE]);
-        assert_eq!(record.arrivals_ns, [1_000_000]);
-        assert_eq!(record.frames, 2);
-    }
-
-    #[test]
-    fn each_bad_end_has_its_name() {
-        let error = "data: {\"error\":{\"message\":\"out of memory\",\"code\":500}}\n\n";
-        assert_eq!(
-            kind(&read(Keep::Hash, &[TOKEN, error, DONE]).0),
-            "stream-error"
-        );
-        assert_eq!(kind(&read(Keep::Hash, &[TOKEN]).0), "cut-stream");
-        assert_eq!(kind(&read(Keep::Hash, &[USAGE, DONE]).0), "empty-answer");
-        assert_eq!(
-            kind(&read(Keep::Hash, &["data: nonsense\n\n", DONE]).0),
-            "bad-event"
-        );
-        assert_eq!(
-            kind(&read(Keep::Hash, &[TOKEN, DONE, "data: x\n\n"]).0),
-            "ok",
-            "after the end"
-        );
-    }
-
-    #[test]
-    fn the_hash_is_of_the_whole_text() {
-        let piece = "x".repeat(300);
-        let small = format!("data: {{\"choices\":[{{\"text\":\"{piece}\"}}]}}\n\n");
-        let large = format!("data: {{\"choices\":[{{\"text\":\"{piece}{piece}\"}}]}}\n\n");
-        let (_, record) = read(Keep::Hash, &[&small, &small, &large, &small, DONE]);
-        let whole = blake3::hash(piece.repeat(5).as_bytes());
-        assert_eq!(record.answer, Answer::Hash(whole));
-    }
-
-    #[test]
-    fn equal_texts_have_equal_hashes_however_they_were_cut() {
-        let whole = "data: {\"choices\":[{\"text\":\"aa\"}]}\n\n";
-        let (_, one) = read(Keep::Hash, &[whole, DONE]);
-        let (_, two) = read(Keep::Hash, &[TOKEN, TOKEN, DONE]);
-        assert_eq!(one.answer, two.answer);
-        let with_ids = "data: {\"choices\":[{\"text\":\"b\",\"token_ids\":[1,2]}]}\n\n";
-        let (_, kept) = read(Keep::Text, &[TOKEN, with_ids, DONE]);
-        assert_eq!(
-            kept.answer,
-            Answer::Kept {
-                text: "ab".to_owned(),
-                token_ids: vec![1, 2]
-            }
-        );
-        assert_eq!(
-            kept.output_tokens(),
-            Some(2),
-            "by ids where there is no usage"
-        );
-    }
-}
+mod tests;

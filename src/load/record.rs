@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Failure;
-use super::event::Usage;
+use super::usage::Usage;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,12 @@ pub struct RequestRecord {
     pub usage: Option<Usage>,
     /// Token ids received, where they were asked for.
     pub token_ids: Option<u32>,
+    /// Output tokens that it asked for.
+    pub asked_tokens: u32,
+    /// Events that could not be read, and were passed over.
+    pub odd_events: u32,
+    /// The beginning of the first of them.
+    pub odd_sample: Option<String>,
     /// Why the answer ended, as the server says (`length`, `stop`).
     pub finish_reason: Option<String>,
     /// The HTTP status, if an answer came.
@@ -86,6 +92,9 @@ impl RequestRecord {
             token_events: 0,
             usage: None,
             token_ids: None,
+            asked_tokens: 0,
+            odd_events: 0,
+            odd_sample: None,
             finish_reason: None,
             http_status: None,
             reconnected: false,
@@ -131,18 +140,18 @@ impl RequestRecord {
 
     /// Prompt tokens by the server's count.
     pub fn prompt_tokens(&self) -> Option<u32> {
-        self.usage.map(|usage| usage.prompt_tokens)
+        self.usage.and_then(|usage| usage.prompt_tokens)
     }
 
     /// Prompt tokens that the server says came from a cache.
     pub fn cached_tokens(&self) -> Option<u32> {
-        self.usage.and_then(|usage| usage.cached_tokens())
+        self.usage.and_then(|usage| usage.cached_tokens)
     }
 
     /// Output tokens by the server's count, else by the ids that it sent. Never by events.
     pub fn output_tokens(&self) -> Option<u32> {
         self.usage
-            .map(|usage| usage.completion_tokens)
+            .and_then(|usage| usage.completion_tokens)
             .or(self.token_ids)
     }
 
@@ -164,8 +173,11 @@ mod tests {
     }
 
     fn usage(prompt: u32, output: u32) -> Usage {
-        let text = format!("{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output}}}");
-        serde_json::from_str(&text).unwrap()
+        Usage {
+            prompt_tokens: Some(prompt),
+            completion_tokens: Some(output),
+            cached_tokens: None,
+        }
     }
 
     #[test]

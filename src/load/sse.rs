@@ -1,11 +1,11 @@
 //! Splits a byte stream into server-sent events.
 //!
-//! A pure decoder: bytes in, `data` payloads out, however the bytes were cut. Only the data is
-//! kept; event names, ids and retry times mean nothing to completions. Payloads are handed out as
-//! slices of the input where an event lies in it whole, which is the common case; nothing is
+//! A pure decoder: bytes in, payloads out, however the bytes were cut. Of an event's name it matters
+//! only whether it is `error`; ids and retry times mean nothing to completions. Payloads are handed
+//! out as slices of the input where an event lies in it whole, which is the common case; nothing is
 //! copied then.
 //!
-//! It takes bytes, not text: a payload that is not UTF-8 is the JSON reader's to refuse, at the
+//! It takes bytes, not text: a payload that is not UTF-8 is the JSON reader's to repair, at the
 //! event where it stands.
 
 use memchr::memchr2;
@@ -17,6 +17,18 @@ pub struct EventTooLarge {
     pub limit_bytes: usize,
 }
 
+/// What an event hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Its data.
+    Data(&'a [u8]),
+    /// The data of an event that is named `error`; where it has none, its comment.
+    Error(&'a [u8]),
+}
+
+/// Bytes of a comment that are kept for an event named `error`.
+const COMMENT_BYTES: usize = 500;
+
 /// The decoder of one stream.
 #[derive(Debug)]
 pub struct Splitter {
@@ -26,6 +38,10 @@ pub struct Splitter {
     data: Vec<u8>,
     /// Data lines of the event so far.
     data_lines: usize,
+    /// The event is named `error`.
+    is_error: bool,
+    /// The last comment since the end of the event before.
+    comment: Vec<u8>,
     /// The last byte was CR: an LF that follows belongs to it.
     skip_lf: bool,
     /// No line was read yet, so a byte order mark may stand here.
@@ -43,6 +59,8 @@ impl Splitter {
             line: Vec::new(),
             data: Vec::new(),
             data_lines: 0,
+            is_error: false,
+            comment: Vec::new(),
             skip_lf: false,
             at_start: true,
             comments: 0,
@@ -55,8 +73,12 @@ impl Splitter {
         self.comments
     }
 
-    /// Decodes the next bytes; `sink` gets the data of each event that they complete.
-    pub fn feed(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<(), EventTooLarge> {
+    /// Decodes the next bytes; `sink` gets the payload of each event that they complete.
+    pub fn feed(
+        &mut self,
+        input: &[u8],
+        mut sink: impl FnMut(Payload<'_>),
+    ) -> Result<(), EventTooLarge> {
         let mut rest = input;
         // The event's only data line so far, where it lies in `input` and was not copied.
         let mut pending: Option<&[u8]> = None;
@@ -101,22 +123,28 @@ impl Splitter {
         &mut self,
         mut line: &'l [u8],
         pending: &mut Option<&'l [u8]>,
-        sink: &mut impl FnMut(&[u8]),
+        sink: &mut impl FnMut(Payload<'_>),
     ) {
         if self.at_start {
             self.at_start = false;
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         }
         match line.first() {
-            None if self.data_lines > 0 => {
-                sink(pending.take().unwrap_or(&self.data));
-                self.data.clear();
-                self.data_lines = 0;
+            None => self.dispatch(pending.take(), sink),
+            Some(b':') => {
+                self.comments += 1;
+                let comment = line[1..].trim_ascii();
+                self.comment.clear();
+                let kept = comment.len().min(COMMENT_BYTES);
+                self.comment.extend_from_slice(&comment[..kept]);
             }
-            None => {}
-            Some(b':') => self.comments += 1,
             Some(_) => {
-                let Some(value) = data_of(line) else { return };
+                let Some(value) = value_of(line, b"data") else {
+                    if let Some(name) = value_of(line, b"event") {
+                        self.is_error = name.trim_ascii().eq_ignore_ascii_case(b"error");
+                    }
+                    return;
+                };
                 self.data_lines += 1;
                 if self.data_lines == 1 {
                     *pending = Some(value);
@@ -131,6 +159,42 @@ impl Splitter {
         }
     }
 
+    /// Ends the event. One named `error` is handed out even without data.
+    fn dispatch(&mut self, pending: Option<&[u8]>, sink: &mut impl FnMut(Payload<'_>)) {
+        let data = pending.unwrap_or(&self.data);
+        match (self.is_error, self.data_lines) {
+            (true, 0) => sink(Payload::Error(&self.comment)),
+            (true, _) => sink(Payload::Error(data)),
+            (false, 0) => {}
+            (false, _) => sink(Payload::Data(data)),
+        }
+        self.data.clear();
+        self.comment.clear();
+        self.data_lines = 0;
+        self.is_error = false;
+    }
+
+    /// Whether the event that has begun is `mark` and nothing else so far, whatever white space
+    /// stands around it.
+    pub fn awaits_only_the_end_of(&self, mark: &[u8]) -> bool {
+        let value = match (self.data_lines, self.line.as_slice()) {
+            (1, []) => self.data.as_slice(),
+            (0, line) => value_of(line, b"data").unwrap_or_default(),
+            _ => return false,
+        };
+        value.trim_ascii() == mark
+    }
+
+    /// The stream has ended: hands out the event that it ended in.
+    pub fn end(&mut self, mut sink: impl FnMut(Payload<'_>)) {
+        let line = std::mem::take(&mut self.line);
+        let mut pending = None;
+        if !line.is_empty() {
+            self.take_line(&line, &mut pending, &mut sink);
+        }
+        self.dispatch(pending, &mut sink);
+    }
+
     fn check_size(&self) -> Result<(), EventTooLarge> {
         if self.line.len() + self.data.len() > self.limit_bytes {
             return Err(EventTooLarge {
@@ -141,9 +205,9 @@ impl Splitter {
     }
 }
 
-/// The value of a `data` field; `None` for any other.
-fn data_of(line: &[u8]) -> Option<&[u8]> {
-    match line.strip_prefix(b"data")? {
+/// The value of the field `name`; `None` for any other.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    match line.strip_prefix(name)? {
         [] => Some(&[]),
         [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
         _ => None,
@@ -161,12 +225,19 @@ mod tests {
 
     const LIMIT: usize = 8 << 20;
 
+    fn data(payload: Payload<'_>) -> Option<Vec<u8>> {
+        match payload {
+            Payload::Data(data) => Some(data.to_vec()),
+            Payload::Error(_) => None,
+        }
+    }
+
     fn split<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         let mut splitter = Splitter::new(LIMIT);
         let mut events = Vec::new();
         for part in parts {
             splitter
-                .feed(part, |data| events.push(data.to_vec()))
+                .feed(part, |payload| events.extend(data(payload)))
                 .unwrap();
         }
         events
@@ -302,5 +373,59 @@ mod tests {
             .feed(b": keep-alive\n\n:\r\ndata: [DONE]\n", |_| events += 1)
             .unwrap();
         assert_eq!((events, splitter.comments()), (0, 2));
+    }
+
+    #[test]
+    fn an_event_named_error_has_its_data_or_its_comment() {
+        for (text, words) in [
+            ("event: error\ndata: no\n\n", "no"),
+            ("data: no\nevent:Error \n\n", "no"),
+            ("event: error\n: no\n\n", "no"),
+            (": no\nevent: error\n\n", "no"),
+            (": keep-alive\n\nevent: error\n\n", ""),
+        ] {
+            for piece in [1, text.len()] {
+                let mut splitter = Splitter::new(LIMIT);
+                let mut seen = Vec::new();
+                for part in text.as_bytes().chunks(piece) {
+                    let sink = |payload: Payload<'_>| seen.push(format!("{payload:?}"));
+                    splitter.feed(part, sink).unwrap();
+                }
+                assert_eq!(
+                    seen,
+                    [format!("{:?}", Payload::Error(words.as_bytes()))],
+                    "{text:?}"
+                );
+            }
+        }
+        assert_eq!(
+            split([&b"event: ping\ndata: a\n\nevent: error\n\ndata: b\n\n"[..]]),
+            [b"a", b"b"]
+        );
+    }
+
+    #[test]
+    fn a_mark_is_seen_before_its_blank_line_and_at_the_end() {
+        for text in ["data: [DONE]", "data:[DONE] \r\n", "x: y\ndata: [DONE]\n"] {
+            let mut splitter = Splitter::new(LIMIT);
+            splitter
+                .feed(text.as_bytes(), |_| panic!("not yet"))
+                .unwrap();
+            assert!(splitter.awaits_only_the_end_of(b"[DONE]"), "{text:?}");
+            let mut events = Vec::new();
+            splitter.end(|payload| events.extend(data(payload)));
+            assert_eq!(events.len(), 1);
+            assert!(events[0].starts_with(b"[DONE]"), "{text:?}");
+        }
+        for text in [
+            "data: [DONE",
+            "data: a\ndata: [DONE]\n",
+            "data: [DONE]\n\n",
+            "",
+        ] {
+            let mut splitter = Splitter::new(LIMIT);
+            splitter.feed(text.as_bytes(), |_| {}).unwrap();
+            assert!(!splitter.awaits_only_the_end_of(b"[DONE]"), "{text:?}");
+        }
     }
 }

@@ -36,7 +36,13 @@ async fn every_failure_has_its_own_name() {
         ),
         (
             "bad-event",
-            token_then(vec![Step::Write(chunk("data: {\n\n")), Step::Stall]),
+            [
+                STREAM_HEAD.into(),
+                chunk("data: {\n\ndata: [DONE]\n\n"),
+                b"0\r\n\r\n".to_vec(),
+            ]
+            .map(Step::Write)
+            .into(),
         ),
         ("http-500", text(refused)),
         ("not-a-stream", text(json)),

@@ -1,0 +1,51 @@
+//! Names and codes by which servers mark an event as an error.
+
+use std::borrow::Cow;
+
+use crate::load::take::Take;
+
+/// Whether the name of what an event is says `error`.
+pub(super) struct IsError<'t>(pub(super) &'t mut bool);
+
+impl<'de> Take<'de> for IsError<'_> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        *self.0 |= text.eq_ignore_ascii_case("error");
+    }
+}
+
+/// What a code or a status says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Code {
+    /// Nothing, or that all is well.
+    #[default]
+    Fine,
+    /// Something with a name or a number of its own: an error where words stand beside it.
+    Named,
+    /// A status of an HTTP error, or a larger number.
+    Error,
+}
+
+/// A code, and whether it may be a name.
+pub(super) struct CodeOf<'t>(pub(super) &'t mut Code, pub(super) bool);
+
+impl<'de> Take<'de> for CodeOf<'_> {
+    fn text(&mut self, text: Cow<'de, str>) {
+        let text = text.trim();
+        let well = ["", "ok", "success"];
+        if let Ok(number) = text.parse() {
+            Take::number(self, number);
+        } else if self.1 && !well.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+            *self.0 = Code::Named.max(*self.0);
+        }
+    }
+
+    fn number(&mut self, number: f64) {
+        let code = match number {
+            400.0.. => Code::Error,
+            100.0..400.0 | 0.0 => Code::Fine,
+            _ if self.1 => Code::Named,
+            _ => Code::Fine,
+        };
+        *self.0 = code.max(*self.0);
+    }
+}
