@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::matrix::shard::Shard;
-use crate::record::resume::Retry;
+use crate::recorder::resume::Retry;
 
 pub use results::{
     AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs,

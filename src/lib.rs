@@ -14,6 +14,8 @@ pub mod plan;
 
 pub mod matrix;
 
+pub mod record;
+
 pub mod config;
 
 pub mod workload;
@@ -30,15 +32,15 @@ pub mod verdict;
 
 pub mod runner;
 
-pub mod record;
+pub mod recorder;
+
+pub mod preflight;
 
 pub mod aggregate;
 
 pub mod report;
 
 pub mod diff;
-
-pub mod preflight;
 
 pub mod cluster;
 

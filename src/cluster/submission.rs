@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fate::Traces;
 use crate::record::reader::read_manifest;
-use crate::record::writer::write_synced;
+use crate::recorder::writer::write_synced;
 
 /// What a later `submit --resume` must know.
 #[derive(Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::accounts::{Accounts, TaskState, accounts as read_accounts};
 use super::fate::Fate;
 use super::slurm;
 use super::submission::{Folder, Submission};
-use crate::record::lock::LOCK_FILE;
+use crate::recorder::lock::LOCK_FILE;
 use crate::server::log::tail;
 
 /// Lines of a task's log that a failure quotes.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::provenance::host;
 use crate::load::selftest::Calibration;
-use crate::record::writer::write_synced;
+use crate::recorder::writer::write_synced;
 use crate::units::WallClock;
 
 fn path(results: &Path) -> PathBuf {

@@ -10,12 +10,12 @@ use super::{ExitStatus, print, say};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use crate::config::Config;
 use crate::record::frame::read_parquet;
-use crate::record::import::{Defaults, import as import_files};
 use crate::record::lab_csv::flat_csv;
 use crate::record::reader::{read_cell, read_run};
 use crate::record::schema::{CellRecord, RequestRow};
-use crate::record::vllm_bench::to_json;
-use crate::record::writer::write_synced;
+use crate::recorder::import::{Defaults, import as import_files};
+use crate::recorder::vllm_bench::to_json;
+use crate::recorder::writer::write_synced;
 
 /// Writes a run for other tools.
 pub fn export(args: &ExportArgs) -> Result<ExitStatus> {

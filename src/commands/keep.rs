@@ -7,7 +7,7 @@ use super::{ExitStatus, print};
 use crate::cli::KeepArgs;
 use crate::config::Config;
 use crate::diff::compact::{Compact, FILES};
-use crate::record::writer::write_synced;
+use crate::recorder::writer::write_synced;
 
 /// Writes the tables of a run below the results folder.
 pub fn keep(args: &KeepArgs) -> Result<ExitStatus> {

@@ -12,9 +12,9 @@ use crate::cli::MergeArgs;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
-use crate::record::open::Opened;
 use crate::record::reader::{cell_folders, read_cell, read_manifest};
-use crate::record::resume::Ends;
+use crate::recorder::open::Opened;
+use crate::recorder::resume::Ends;
 use crate::units::WallClock;
 
 /// Joins runs.

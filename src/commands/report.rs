@@ -8,7 +8,7 @@ use super::{ExitStatus, print, say, width};
 use crate::aggregate::Slo;
 use crate::cli::ReportArgs;
 use crate::record::reader::{RunData, read_run};
-use crate::record::writer::write_synced;
+use crate::recorder::writer::write_synced;
 use crate::report::timeline::timelines as timelines_of;
 use crate::report::{Drawing, Report, RunFacts};
 

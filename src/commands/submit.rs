@@ -12,7 +12,7 @@ use super::{ExitStatus, load_plan, print, say, width};
 use crate::cli::SubmitArgs;
 use crate::cluster::{Folder, Job, Submission, watch};
 use crate::config::{Config, Slurm};
-use crate::record::writer::write_synced;
+use crate::recorder::writer::write_synced;
 use crate::units::WallClock;
 
 /// Submits a plan and watches it, or watches what was submitted.

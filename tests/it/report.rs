@@ -11,7 +11,7 @@ use labrun::record::schema::{
     ServerRecord, Source, Verdict, VerdictStatus,
 };
 
-use labrun::record::telemetry_frame::write_telemetry;
+use labrun::recorder::telemetry_parquet::write_telemetry;
 use labrun::telemetry::sample::{Point, Series, SeriesKey, Unit};
 
 use crate::support::Lab;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::csv;
+use crate::record::csv;
 use crate::telemetry::sample::{Point, Series, SeriesKey};
 
 /// The head of `pcie_stats_*.csv`: the first columns are those of `nvidia-smi dmon -s t` (MB/s,

@@ -11,13 +11,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::{cell_record, request_rows};
-use super::frame::write_parquet;
-use super::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use super::lock::Lock;
 use super::phase_csv::write_phase_csv;
-use super::redact;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
-use super::telemetry_frame::write_telemetry;
+use super::telemetry_parquet::write_telemetry;
+use crate::record::frame::write_parquet;
+use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
+use crate::record::redact;
 use crate::runner::event::Event;
 use crate::runner::result::{CellResult, LogPart, Phase, PhaseStretch};
 use crate::server::CONTAINER_STATS;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::csv;
+use crate::record::csv;
 use crate::runner::result::PhaseStretch;
 use crate::telemetry::sample::{Series, SeriesKey};
 use crate::telemetry::summary::{Summary, Window, summarize};

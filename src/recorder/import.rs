@@ -8,16 +8,16 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::csv::read_rows;
-use super::frame::write_parquet;
-use super::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
-    Source, Verdict, VerdictStatus,
-};
 use super::vllm_bench;
 use super::writer::write_synced;
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
+use crate::record::csv::read_rows;
+use crate::record::frame::write_parquet;
+use crate::record::schema::{
+    CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
+    Source, Verdict, VerdictStatus,
+};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 
 /// Why an imported cell is inconclusive.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::redact;
-use super::schema::{
+use crate::load::{Outcome, RequestRecord};
+use crate::matrix::Cell;
+use crate::record::redact;
+use crate::record::schema::{
     Bottleneck, CellOutcome, CellRecord, ContainerRecord, Counts, FORMAT, LedgerRow, MetricSummary,
     PassRecord, RequestOutcome, RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
-use crate::load::{Outcome, RequestRecord};
-use crate::matrix::Cell;
 use crate::runner::identity;
 use crate::runner::result::{self, CellResult, Pass, PassTelemetry};
 use crate::server::docker::container::ContainerFacts;

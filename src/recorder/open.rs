@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::lock::{LOCK_FILE, Lock};
-use super::schema::FORMAT;
+use super::resume;
 use super::writer::{Attempt, RunFolder, pretty, sync_folder, write_synced};
-use super::{redact, resume};
+use crate::record::redact;
+use crate::record::schema::FORMAT;
 
 /// A run's folder that is locked, and read as far as it goes.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::frame::load_frame;
-use super::reader::{cell_folders, read_cell};
-use super::redact;
-use super::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
 use super::writer::sync_folder;
 use crate::matrix::{Cell, Coordinates};
 use crate::plan::pace::AutoMetric;
 use crate::plan::state::CacheState;
+use crate::record::frame::load_frame;
+use crate::record::reader::{cell_folders, read_cell};
+use crate::record::redact;
+use crate::record::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
 use crate::runner::identity::{Identity, changes};
 
 /// Where a run's folder keeps what does not count any more.
