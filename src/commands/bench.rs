@@ -9,7 +9,7 @@ use console::Term;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, client_floor, print, runtime, say, width};
+use super::{ExitStatus, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
 use crate::record::reader::RunData;
 use crate::record::schema::{CellOutcome, CellRecord, FORMAT, ServerRecord};
+use crate::recorder::client_floor;
 use crate::recorder::convert::{pass_record, request_rows, source_of_version};
 use crate::report::Report;
 use crate::runner::result::{Pass, PassTelemetry};

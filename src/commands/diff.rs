@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 
-use super::sides::{Places, both_sides};
 use super::{ExitStatus, print, say, width};
 use crate::cli::{AllowWhat, DiffArgs, DiffFormat};
 use crate::config::Config;
+use crate::diff::resolve::{Places, both_sides};
 use crate::diff::rule::{Fired, Rule};
 use crate::diff::{Allow, Measure, Options, compare};
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use chrono::DateTime;
 
-use super::sides::{manifest, run_folder};
 use super::{ExitStatus, print, say};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use crate::config::Config;
+use crate::diff::resolve::{manifest, run_folder};
 use crate::record::frame::read_parquet;
 use crate::record::lab_csv::flat_csv;
 use crate::record::reader::{read_cell, read_run};

@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result};
 
-use super::sides::{manifest, run_folder, side_of_run};
 use super::{ExitStatus, print};
 use crate::cli::KeepArgs;
 use crate::config::Config;
 use crate::diff::compact::{Compact, FILES};
+use crate::diff::resolve::{manifest, run_folder, side_of_run};
 use crate::recorder::writer::write_synced;
 
 /// Writes the tables of a run below the results folder.

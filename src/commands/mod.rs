@@ -2,20 +2,16 @@
 
 mod bench;
 mod clean;
-mod client_floor;
 mod diff;
 mod doctor;
 mod exchange;
 mod externals;
 mod keep;
-mod manifest;
 mod merge;
 mod plan;
 mod plot;
-mod provenance;
 mod report;
 mod run;
-mod sides;
 mod sim;
 mod submit;
 mod target;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::merge::{merge_into, status};
+use super::merge::join;
 use super::plan::check_rendering;
-use super::report::write_report;
-use super::{ExitStatus, load_plan, print, say, width};
+use super::{ExitStatus, load_plan, say};
 use crate::cli::SubmitArgs;
 use crate::cluster::{Folder, Job, Submission, watch};
 use crate::config::{Config, Slurm};
@@ -77,11 +76,7 @@ fn run_to_end(args: &SubmitArgs, folder: &Folder, submission: Submission) -> Res
     let poll = Duration::from_secs_f64(args.poll_s.clamp(0.1, 3600.0));
     let resubmit = config.settings.slurm.resubmit;
     let shards = watch(folder, submission, resubmit, poll, &mut say)?;
-    let ends = merge_into(folder.path(), &shards, false, true)?;
-    let report = write_report(folder.path())?;
-    print(&report.terminal(width()))?;
-    say(&format!("\nwritten to {}", folder.path().display()));
-    Ok(status(ends))
+    join(folder.path(), &shards, false, true)
 }
 
 /// The settings, under the flags.

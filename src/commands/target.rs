@@ -7,49 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use super::load_plan;
 use crate::cli::RunArgs;
 use crate::config::Config;
+use crate::matrix::Matrix;
 use crate::matrix::shard::Shard;
-use crate::matrix::{Cell, Matrix};
 use crate::plan::Plan;
 use crate::record::reader::read_manifest;
+use crate::recorder::manifest::{Target, run_id};
 use crate::units::WallClock;
-
-/// What a run is made of before anything is written.
-pub struct Target {
-    /// The plan.
-    pub plan: Plan,
-    /// Its cells.
-    pub matrix: Matrix,
-    /// The machine's settings.
-    pub config: Config,
-    /// The file of settings that was named.
-    pub config_file: Option<PathBuf>,
-    /// The part of the matrix that is run.
-    pub shard: Option<Shard>,
-    /// Whether the manifest names no person and no machine.
-    pub anonymous: bool,
-    /// The run's id, if it is a new one.
-    pub id: String,
-    /// The run's folder.
-    pub folder: PathBuf,
-}
-
-impl Target {
-    /// The cells that are run, with their indices in the matrix.
-    pub fn cells(&self) -> impl Iterator<Item = (usize, &Cell)> {
-        let own = match self.shard {
-            Some(shard) => self.matrix.cells_of(shard),
-            None => (0..self.matrix.cells.len()).collect(),
-        };
-        own.into_iter()
-            .map(|index| (index, &self.matrix.cells[index]))
-    }
-
-    /// The plan's folder, where files that it names are looked up.
-    pub fn plan_folder(&self) -> PathBuf {
-        let parent = Path::new(&self.plan.file).parent();
-        parent.unwrap_or_else(|| Path::new(".")).to_owned()
-    }
-}
 
 /// Finds the plan and the folder that `args` mean.
 pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
@@ -120,14 +83,6 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
         config,
         config_file,
     })
-}
-
-fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
-    let id = started.run_id(&plan.text);
-    match shard {
-        Some(Shard { index, of }) => format!("{id}-shard{index}of{of}"),
-        None => id,
-    }
 }
 
 /// The latest run of this part under `runs`: folders' names begin with the time.

@@ -1,4 +1,5 @@
-//! What differs between two sides, and whether it is more than noise. Pure: reads no file.
+//! What differs between two sides, and whether it is more than noise. Pure, but for
+//! `resolve`, which reads run folders, kept tables and git.
 
 pub mod compact;
 mod compare;
@@ -8,6 +9,7 @@ mod measure;
 mod noise;
 mod page;
 pub mod provenance;
+pub mod resolve;
 pub mod rule;
 mod show;
 mod side;

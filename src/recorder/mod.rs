@@ -1,10 +1,15 @@
-//! Writes a run's folder: opens and locks it, keeps each cell whole, continues and joins runs.
+//! Writes a run's folder: opens and locks it, keeps each cell whole, continues, imports and joins
+//! runs, and says where they took place.
 
+pub mod client_floor;
 pub mod convert;
 pub mod import;
 pub mod lock;
+pub mod manifest;
+pub mod merge;
 pub mod open;
 pub mod phase_csv;
+pub mod provenance;
 pub mod resume;
 pub mod telemetry_csv;
 pub mod telemetry_parquet;

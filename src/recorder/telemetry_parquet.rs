@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::record::frame::load_frame;
-    use crate::record::telemetry_frame::read_readings;
+    use crate::record::telemetry_frame::{Readings, read_readings};
     use crate::telemetry::sample::Unit;
 
     #[test]

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::provenance::host;
+use super::writer::write_synced;
 use crate::load::selftest::Calibration;
-use crate::recorder::writer::write_synced;
 use crate::units::WallClock;
 
 fn path(results: &Path) -> PathBuf {

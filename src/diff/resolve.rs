@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::diff::compact::{Compact, FILES};
-use crate::diff::{Side, provenance};
+use super::compact::{Compact, FILES};
+use super::{Side, provenance};
 use crate::record::reader::read_run;
 
 /// Where sides are looked for.

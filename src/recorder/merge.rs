@@ -1,0 +1,237 @@
+//! Joins the run folders of shards into one, after checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::open::Opened;
+use super::resume::Ends;
+use crate::matrix::shard::Shard;
+use crate::matrix::{Coordinates, Matrix};
+use crate::plan::Plan;
+use crate::record::reader::{cell_folders, read_cell, read_manifest};
+use crate::units::WallClock;
+
+/// What came of a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// How the cells of all parts ended.
+    pub ends: Ends,
+    /// What a person should know besides.
+    pub notes: Vec<String>,
+}
+
+/// One run to be joined.
+struct Part {
+    folder: PathBuf,
+    manifest: Value,
+    plan: String,
+    cells: Vec<(PathBuf, Coordinates)>,
+}
+
+impl Part {
+    fn read(folder: &Path, ends: &mut Ends) -> Result<Self> {
+        let name = folder.display();
+        let manifest = read_manifest(folder)
+            .with_context(|| format!("`{name}` is no run folder: it has no `manifest.json`"))?;
+        let plan = std::fs::read_to_string(folder.join("plan.toml"))
+            .with_context(|| format!("reading the plan of `{name}`"))?;
+        let mut cells = Vec::new();
+        for path in cell_folders(&folder.join("cells"))? {
+            let record = read_cell(&path)?;
+            ends.count(&record);
+            cells.push((path, record.coordinates));
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            manifest,
+            plan,
+            cells,
+        })
+    }
+
+    fn shard(&self) -> Option<Shard> {
+        serde_json::from_value(self.manifest["shard"].clone()).unwrap_or(None)
+    }
+
+    /// Its name in what is merged.
+    fn label(&self) -> String {
+        let folder = || self.folder.display().to_string();
+        self.shard().map_or_else(folder, |shard| shard.to_string())
+    }
+}
+
+/// Copies the cells of `runs` into `out`. With `resume`, `out` may hold some of them already.
+pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) -> Result<Merged> {
+    let mut ends = Ends::default();
+    let parts = runs
+        .iter()
+        .map(|run| Part::read(run, &mut ends))
+        .collect::<Result<Vec<_>>>()?;
+    let Some(first) = parts.first() else {
+        bail!("nothing to merge: name run folders");
+    };
+    for part in &parts[1..] {
+        check_alike(first, part)?;
+    }
+    let notes = missing_shards(&parts)?.into_iter().collect();
+    check_twice(&parts)?;
+    let missing = missing_cells(first, &parts)?;
+    if !missing.is_empty() && !allow_missing {
+        bail!(
+            "{} of the plan's cells are in none of these runs, such as `{}`; finish their runs with \
+             `labrun run --resume RUN`, or give --allow-missing",
+            missing.len(),
+            missing[0]
+        );
+    }
+    let is_empty = !std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(
+        resume || is_empty,
+        "`{}` exists and is not empty; name another folder",
+        out.display()
+    );
+    let opened = Opened::open(out, true)?;
+    let is_first = opened.manifest.is_none();
+    let mut folder = opened.begin(&merged_manifest(&parts)?, &first.plan)?;
+    for part in &parts {
+        let label = part.label();
+        for (path, _) in &part.cells {
+            folder.adopt(path, &label)?;
+        }
+        if is_first {
+            folder.append_events_of(&part.folder, &label)?;
+        }
+    }
+    folder.end(json!({
+        "how": "merged",
+        "at": WallClock::now().rfc3339(),
+        "completed": ends.completed,
+        "failed": ends.failed,
+        "invalid": ends.invalid,
+        "missing": missing.len(),
+    }))?;
+    Ok(Merged { ends, notes })
+}
+
+/// Fails where two runs are not parts of one.
+fn check_alike(first: &Part, part: &Part) -> Result<()> {
+    let (a, b) = (first.folder.display(), part.folder.display());
+    ensure!(
+        first.plan == part.plan,
+        "`{a}` and `{b}` ran different plans: their `plan.toml` differ"
+    );
+    for (what, pointer) in [
+        ("versions or models", "/software"),
+        ("launchers", "/launcher"),
+        ("servers' environments", "/settings/env"),
+        ("GPUs", "/host/gpu"),
+    ] {
+        let of = |part: &Part| part.manifest.pointer(pointer).cloned().unwrap_or_default();
+        let (mut one, mut other) = (of(first), of(part));
+        if pointer == "/host/gpu" {
+            (one, other) = (gpu_names(&one), gpu_names(&other));
+        }
+        ensure!(
+            one == other,
+            "`{a}` and `{b}` have different {what} ({one} and {other}); what they measured cannot \
+             be compared as one run"
+        );
+    }
+    Ok(())
+}
+
+fn gpu_names(gpu: &Value) -> Value {
+    let devices = gpu["devices"].as_array().into_iter().flatten();
+    devices.map(|device| device["name"].clone()).collect()
+}
+
+/// Names the shards that are not there; fails where the parts are no shards of one division.
+fn missing_shards(parts: &[Part]) -> Result<Option<String>> {
+    let shards: Vec<Shard> = parts.iter().filter_map(Part::shard).collect();
+    let mut seen = BTreeSet::new();
+    for shard in &shards {
+        ensure!(
+            shard.of == shards[0].of,
+            "shards {} and {shard} are of different divisions",
+            shards[0]
+        );
+        ensure!(seen.insert(shard.index), "shard {shard} is there twice");
+    }
+    if shards.len() == parts.len() && !shards.is_empty() {
+        let missing: Vec<String> = (1..=shards[0].of)
+            .filter(|index| !seen.contains(index))
+            .map(|index| index.to_string())
+            .collect();
+        if !missing.is_empty() {
+            return Ok(Some(format!(
+                "missing of {} shards: {}",
+                shards[0].of,
+                missing.join(", ")
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn check_twice(parts: &[Part]) -> Result<()> {
+    let mut seen: BTreeMap<&Coordinates, &Path> = BTreeMap::new();
+    for (path, at) in parts.iter().flat_map(|part| &part.cells) {
+        if let Some(other) = seen.insert(at, path) {
+            bail!(
+                "the cell `{}` is there twice: `{}` and `{}`",
+                at.slug(),
+                other.display(),
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The plan's cells that no part has, without repeats that were not needed.
+fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
+    let plan = Plan::parse(
+        &first.plan,
+        &first.folder.join("plan.toml").display().to_string(),
+    )?;
+    let matrix = Matrix::expand(&plan)?;
+    let there: BTreeSet<&Coordinates> = parts
+        .iter()
+        .flat_map(|part| &part.cells)
+        .map(|(_, at)| at)
+        .collect();
+    let missing = matrix.cells.iter().filter(|cell| {
+        let auto = cell.resolved.run.pace.auto;
+        let may_miss = auto.is_some_and(|auto| cell.coordinates.repeat > auto.min_repeats);
+        !may_miss && !there.contains(&cell.coordinates)
+    });
+    Ok(missing.map(|cell| cell.id.clone()).collect())
+}
+
+/// The first part's manifest, with what the others say of themselves.
+fn merged_manifest(parts: &[Part]) -> Result<Value> {
+    let mut manifest = parts.first().context("no part")?.manifest.clone();
+    let of = |part: &Part| {
+        let mut own = part.manifest.clone();
+        if let Value::Object(table) = &mut own {
+            for key in ["cells", "settings", "settings_from", "earlier_attempts"] {
+                table.remove(key);
+            }
+        }
+        own
+    };
+    manifest["merged_from"] = parts.iter().map(of).collect();
+    manifest["shard"] = Value::Null;
+    let ids = parts.iter().flat_map(|part| &part.cells);
+    let ids = ids.filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
+    manifest["cells"] = ids.collect();
+    if let Value::Object(table) = &mut manifest {
+        for key in ["ended", "earlier_attempts", "attempt"] {
+            table.remove(key);
+        }
+    }
+    Ok(manifest)
+}
