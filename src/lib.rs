@@ -4,6 +4,12 @@
 
 pub mod units;
 
+pub mod bounded;
+
+pub mod foreign;
+
+pub mod secret;
+
 pub mod nvtx;
 
 pub mod metric;
@@ -59,6 +65,7 @@ use clap::Parser as _;
 
 /// Runs labrun with the arguments of this process.
 pub fn run() -> ExitCode {
+    commands::mask_panics();
     let cli = cli::Cli::parse();
     commands::main(cli).into()
 }

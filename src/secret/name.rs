@@ -1,0 +1,171 @@
+//! Names whose values are secrets.
+
+/// Words that mark a secret wherever they stand in a name, its separators left out.
+const ANYWHERE: [&str; 14] = [
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "SECRET",
+    "CREDENTIAL",
+    "APIKEY",
+    "ACCESSKEY",
+    "PRIVATEKEY",
+    "SIGNINGKEY",
+    "ENCRYPTIONKEY",
+    "SSHKEY",
+    "AUTHKEY",
+    "AUTHORIZATION",
+    "CONNECTIONSTRING",
+];
+
+/// Parts of a name that mark a secret wherever they stand.
+const PARTS: [&str; 6] = ["COOKIE", "COOKIES", "DSN", "JWT", "CREDS", "BEARER"];
+
+/// Parts that mark a secret at the end of a name alone: `compilation_pass_config` is none.
+const LAST_PARTS: [&str; 6] = ["PASS", "PAT", "PWD", "AUTH", "PASSCODE", "CRED"];
+
+/// What follows `TOKEN` in names of what is counted in tokens, or makes them.
+const HARMLESS_AFTER_TOKEN: [&str; 10] = [
+    "S",
+    "IZ",
+    "_ID",
+    "_THRESHOLD",
+    "_COUNT",
+    "_LEN",
+    "_LIMIT",
+    "_BUDGET",
+    "_SIZE",
+    "_NUM",
+];
+
+/// Last parts of names whose values say where a secret is, or what it is called.
+const PLACES: [&str; 6] = ["FILE", "PATH", "DIR", "FOLDER", "NAME", "SOCK"];
+
+/// The shell's own names for folders.
+const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
+
+/// Whether the value of something called `name` is a secret, in whatever style the name is written:
+/// `DB_PASS`, `api-key`, `redisPassword`.
+pub fn is_secret(name: &str) -> bool {
+    let name = snake(name);
+    is_ordinary(&name).is_some_and(|ordinary| !ordinary) || is_token(&name)
+}
+
+/// Whether a number called `name` is a secret: one of tokens is a count, a numeric password is one.
+pub fn is_secret_number(name: &str) -> bool {
+    is_ordinary(&snake(name)).is_some_and(|ordinary| !ordinary)
+}
+
+fn is_token(name: &str) -> bool {
+    is_ordinary(name).is_some()
+        && name.match_indices("TOKEN").any(|(at, word)| {
+            let after = &name[at + word.len()..];
+            !HARMLESS_AFTER_TOKEN
+                .iter()
+                .any(|harmless| after.starts_with(harmless))
+        })
+}
+
+/// Whether no word but `TOKEN` can mark `name` as a secret's; absent where nothing can: it says where
+/// a secret is.
+fn is_ordinary(name: &str) -> Option<bool> {
+    let parts: Vec<&str> = name.split('_').filter(|part| !part.is_empty()).collect();
+    let last = parts.last().copied().unwrap_or_default();
+    // `secrets` in [server] is a list of names.
+    if PLACES.contains(&last) || FOLDERS.contains(&name) || last == "SECRETS" {
+        return None;
+    }
+    let joined = parts.concat();
+    let marked = ANYWHERE.iter().any(|word| joined.contains(word))
+        || parts.iter().any(|part| PARTS.contains(part))
+        || LAST_PARTS.contains(&last);
+    Some(!marked)
+}
+
+/// `redisPassword-2` as `REDIS_PASSWORD_2`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut before_is_lower = false;
+    for c in name.chars() {
+        if c.is_uppercase() && before_is_lower {
+            out.push('_');
+        }
+        before_is_lower = c.is_lowercase() || c.is_ascii_digit();
+        if c.is_alphanumeric() {
+            out.extend(c.to_uppercase());
+        } else {
+            out.push('_');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_secrets_are_known_in_any_style() {
+        for secret in [
+            "api-key",
+            "HF_TOKEN",
+            "hf-token",
+            "redis_password",
+            "AWS_SECRET_ACCESS_KEY",
+            "apiKey",
+            "HF_TOKEN_2",
+            "REDIS_PASSWD",
+            "PASSPHRASE",
+            "SSH_PRIVATE_KEY",
+            "GITHUB_PAT",
+            "AUTHORIZATION",
+            "Authorization",
+            "DB_PASS",
+            "COOKIE",
+            "DSN",
+            "SENTRY_DSN",
+            "dbPwd",
+            "REDISCLI_AUTH",
+            "redisPassword",
+            "proxy-authorization",
+            "APIKEY",
+            "session-cookie",
+            "AZURE_STORAGE_CONNECTION_STRING",
+        ] {
+            assert!(is_secret(secret), "{secret}");
+        }
+    }
+
+    #[test]
+    fn counts_places_and_ordinary_names_are_no_secrets() {
+        for harmless in [
+            "max-num-batched-tokens",
+            "tokenizer-mode",
+            "TOKENIZERS_PARALLELISM",
+            "long-prefill-token-threshold",
+            "eos_token_id",
+            "min_retrieve_tokens",
+            "HF_TOKEN_PATH",
+            "PWD",
+            "OLDPWD",
+            "compilation_pass_config",
+            "GPG_KEY",
+            "PATH",
+            "SSH_AUTH_SOCK",
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "compass",
+            "author",
+            "keyspace_hits",
+            "bypass",
+            "plan.server.docker.secrets",
+        ] {
+            assert!(!is_secret(harmless), "{harmless}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_tokens_is_a_count_and_a_numeric_password_is_a_secret() {
+        assert!(is_secret("max-num-batched-token") && !is_secret_number("max-num-batched-token"));
+        assert!(is_secret_number("redis-password"));
+    }
+}
