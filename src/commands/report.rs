@@ -59,6 +59,7 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         .with_context(|| format!("making the folder `{}`", folder.display()))?;
     write_figures(&drawings, &into)?;
     let html = report.html(&facts, &drawings, &mut timelines)?;
+    write_pages(&html.pages, out)?;
     for (name, bytes) in timelines.files() {
         write_synced(&into.join(name), bytes)?;
     }
@@ -67,11 +68,34 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         ("comparison.csv", report.comparison_csv()),
         ("summary.md", report.markdown()),
         ("report.md", report.full_markdown(&facts, &drawings)),
-        ("report.html", html),
+        ("report.html", html.report),
     ] {
         write_synced(&out.join(name), text.as_bytes())?;
     }
     Ok(report)
+}
+
+/// The pages of cells; those of an earlier report of more cells go.
+fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
+    let folder = out.join("evidence");
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_page = name.starts_with("cells-") && name.ends_with(".html");
+        let is_written = pages
+            .iter()
+            .any(|(page, _)| page.ends_with(&format!("/{name}")));
+        if is_page && !is_written {
+            // Another report may remove it at the same time.
+            let _absent = std::fs::remove_file(entry.path());
+        }
+    }
+    if !pages.is_empty() {
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("making the folder `{}`", folder.display()))?;
+    }
+    pages
+        .iter()
+        .try_for_each(|(name, text)| write_synced(&out.join(name), text.as_bytes()))
 }
 
 /// Side by side: a PNG takes longer than all the tables.

@@ -8,6 +8,7 @@ use crate::diff::{Diff, DiffRow, LEVEL, Measure};
 use crate::metric::Better;
 use crate::record::schema::Source;
 use crate::report::axes::{Axis, Shown, banner, extra_axes, split};
+use crate::report::escape::markdown;
 use crate::report::notes::Notes;
 use crate::report::number::Scale;
 use crate::report::section::Section;
@@ -43,18 +44,22 @@ impl Diff {
 
     /// As Markdown.
     pub fn markdown(&self, fired: &[Fired]) -> String {
-        let mut text = format!("# {} → {}\n\n", self.names[0], self.names[1]);
+        let [a, b] = self.names.each_ref().map(|name| markdown(name));
+        let mut text = format!("# {a} → {b}\n\n");
         for line in self.opening() {
-            text.push_str(&format!("- {line}\n"));
+            text.push_str(&format!("- {}\n", markdown(&line)));
         }
         for part in self.parts() {
-            text.push_str(&format!("\n## {}\n\n", part.heading));
+            text.push_str(&format!("\n## {}\n\n", markdown(&part.heading)));
             text.push_str(&part.section.markdown());
         }
         text.push('\n');
         for line in self.closing(fired) {
-            let inner = if line.starts_with("- ") { "  " } else { "- " };
-            text.push_str(&format!("{inner}{line}\n"));
+            let (mark, line) = match line.strip_prefix("- ") {
+                Some(inner) => ("  - ", inner),
+                None => ("- ", line.as_str()),
+            };
+            text.push_str(&format!("{mark}{}\n", markdown(line)));
         }
         text
     }

@@ -142,7 +142,7 @@ mod tests {
         );
         assert!(!shown.contains("a control"), "{shown}");
         let timelines = &mut Timelines::default();
-        let html = report.html(&[], &[], timelines).unwrap();
+        let html = report.html(&[], &[], timelines).unwrap().report;
         for text in [report.summary_csv(), report.comparison_csv(), html] {
             assert!(text.matches("control-no-reuse").count() >= 4);
             assert!(text.matches("control-fits-gpu").count() >= 2);

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use crate::record::redact;
 use crate::record::schema::{CellRecord, LedgerRow, VerdictStatus};
+use crate::report::escape::{markdown, markdown_code};
 use crate::report::{Drawing, FIGURES, Report, RunFacts, glossary, html};
 
 /// The headline, the tables and the glossary.
 pub(super) fn summary(report: &Report) -> String {
     let mut text = opening(report);
     for sentence in report.headline() {
-        let _ = writeln!(text, "- {sentence}");
+        let _ = writeln!(text, "- {}", markdown(&sentence));
     }
     if let Some(section) = report.comparison_section() {
         text.push_str("\n## Each tier against the baseline\n\n");
@@ -41,7 +42,7 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
         text.push('\n');
     }
     for sentence in report.headline() {
-        let _ = writeln!(text, "- {sentence}");
+        let _ = writeln!(text, "- {}", markdown(&sentence));
     }
     let sections = [
         (
@@ -59,7 +60,12 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
     if !drawings.is_empty() {
         text.push_str("\n## Figures\n");
         for drawing in drawings {
-            let _ = writeln!(text, "\n![{}](figures/{}.png)", drawing.title, drawing.name);
+            let _ = writeln!(
+                text,
+                "\n![{}](figures/{}.png)",
+                markdown(&drawing.title),
+                drawing.name
+            );
         }
     }
     text.push_str("\n## Verdict and ledger of each cell\n");
@@ -69,9 +75,9 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
     for failure in html::failures(report) {
         let _ = writeln!(
             text,
-            "\n### Failure of `{}`\n\n{}",
-            failure.id,
-            line(&failure.what)
+            "\n### Failure of {}\n\n{}",
+            markdown_code(&failure.id),
+            markdown(&failure.what)
         );
         if !failure.log.is_empty() {
             fenced(&mut text, "", &failure.log);
@@ -80,13 +86,13 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
     notes(&mut text, report);
     for run in runs {
         if let Some(plan) = &run.plan {
-            let _ = writeln!(text, "\n## Plan of `{}`", run.name);
-            fenced(&mut text, "toml", &redact::urls(plan));
+            let _ = writeln!(text, "\n## Plan of {}", markdown_code(&run.name));
+            fenced(&mut text, "toml", &redact::text(plan));
         }
         if !run.manifest.is_null() {
             let mut manifest = run.manifest.clone();
             redact::json(&mut manifest);
-            let _ = writeln!(text, "\n## Manifest of `{}`", run.name);
+            let _ = writeln!(text, "\n## Manifest of {}", markdown_code(&run.name));
             let manifest = serde_json::to_string_pretty(&manifest).unwrap_or_default();
             fenced(&mut text, "json", &manifest);
         }
@@ -96,7 +102,7 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
 }
 
 fn opening(report: &Report) -> String {
-    let mut text = format!("# {}\n\n", line(&report.title));
+    let mut text = format!("# {}\n\n", markdown(&report.title));
     if let Some(banner) = report.banner() {
         let _ = writeln!(text, "**{banner}**\n");
     }
@@ -109,15 +115,20 @@ fn notes(text: &mut String, report: &Report) {
         text.push_str("\n## Notes\n\n");
     }
     for remark in remarks {
-        let _ = writeln!(text, "- {}", line(&redact::urls(&remark)));
+        let _ = writeln!(text, "- {}", markdown(&redact::text(&remark)));
     }
 }
 
 fn evidence(text: &mut String, cell: &CellRecord) {
-    let _ = writeln!(text, "\n### `{}` ({})\n", cell.id, cell.source.name());
+    let _ = writeln!(
+        text,
+        "\n### {} ({})\n",
+        markdown_code(&cell.id),
+        cell.source.name()
+    );
     for pass in &cell.passes {
         let held = match &pass.bottleneck {
-            Some(held) => format!("; held back by {}", held.name),
+            Some(held) => format!("; held back by {}", markdown(&held.name)),
             None => String::new(),
         };
         let verdict = pass.verdict.status.name();
@@ -129,10 +140,10 @@ fn evidence(text: &mut String, cell: &CellRecord) {
             pass.verdict.reasons.len()
         };
         for reason in pass.verdict.reasons.iter().take(words) {
-            let _ = writeln!(text, "  - {}", line(&redact::urls(reason)));
+            let _ = writeln!(text, "  - {}", markdown(&redact::text(reason)));
         }
         for row in &pass.ledger {
-            let _ = writeln!(text, "  - {}", ledger(row));
+            let _ = writeln!(text, "  - {}", markdown(&ledger(row)));
         }
     }
 }
@@ -147,11 +158,6 @@ fn ledger(row: &LedgerRow) -> String {
         bytes(row.moved_bytes),
         row.method
     )
-}
-
-/// Text that must not begin a new line, a heading or a tag.
-fn line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ").replace('<', "&lt;")
 }
 
 /// Text between fences longer than any in it.

@@ -37,6 +37,7 @@ use crate::report::timeline::Timelines;
 use crate::report::wrap::push_wrapped;
 
 pub use facts::RunFacts;
+pub use html::Html;
 
 /// The figures of a run.
 const FIGURES: [(Metric, &str); 2] = [
@@ -147,14 +148,15 @@ impl Report {
         markdown::full(self, runs, drawings)
     }
 
-    /// `report.html`: one page that needs nothing else. `timelines` are those of the report's
-    /// cells, or none; those that the page has no room for become files of theirs.
+    /// `report.html`: one page that needs nothing else, with pages of cells beside it where there are too
+    /// many for one. `timelines` are those of the report's cells, or none; those that the page has no room
+    /// for become files of theirs.
     pub fn html(
         &self,
         runs: &[RunFacts],
         drawings: &[Drawing],
         timelines: &mut Timelines,
-    ) -> Result<String> {
+    ) -> Result<Html> {
         html::document(self, runs, drawings, timelines)
     }
 

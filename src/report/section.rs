@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::record::schema::Source;
 use crate::report::axes::banner;
+use crate::report::escape::markdown;
 use crate::report::notes::Notes;
 use crate::report::table::Table;
 use crate::report::wrap::push_wrapped;
@@ -53,14 +54,14 @@ impl Section {
             let _ = writeln!(text, "**{banner}**\n");
         }
         if let Some(caption) = self.caption() {
-            let _ = writeln!(text, "{caption}\n");
+            let _ = writeln!(text, "{}\n", markdown(caption));
         }
         text.push_str(&self.table.markdown());
         if !self.notes.is_empty() {
             text.push('\n');
         }
         for note in &self.notes {
-            let _ = writeln!(text, "- {note}");
+            let _ = writeln!(text, "- {}", markdown(note));
         }
         text
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, TableComponent, presets};
 
+use crate::report::escape::markdown;
 use crate::report::wrap::push_wrapped;
 
 /// Where a column's text stands.
@@ -110,11 +111,10 @@ impl Table {
     /// As a Markdown pipe table.
     pub fn markdown(&self) -> String {
         let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
-        let escaped = |text: &String| text.replace('|', "\\|");
         let mut text = line(
             self.columns
                 .iter()
-                .map(|c| escaped(&c.head.join(" ")))
+                .map(|c| markdown(&c.head.join(" ")))
                 .collect(),
         );
         let rules = self.columns.iter().map(|column| match column.side {
@@ -127,7 +127,7 @@ impl Table {
             text.push_str(&line(
                 self.columns
                     .iter()
-                    .map(|c| escaped(&c.cells[row]))
+                    .map(|c| markdown(&c.cells[row]))
                     .collect(),
             ));
         }
@@ -171,7 +171,8 @@ fn drawn(columns: &[&Column], width: u16) -> String {
         table.add_row(
             columns
                 .iter()
-                .map(|column| aligned(&column.cells[row], column.side)),
+                // A line end in a value must not pass for a row.
+                .map(|column| aligned(&column.cells[row].replace('\n', " "), column.side)),
         );
     }
     let mut text = table.trim_fmt();

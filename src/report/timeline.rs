@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::aggregate::side_by_side;
+use crate::matrix::file_name::file_name;
 use crate::record::frame::{FirstToken, read_first_tokens};
 use crate::record::schema::CellRecord;
 use crate::record::telemetry_frame::{Readings, read_readings};
@@ -20,6 +21,7 @@ use model::{TimePanel, Timeline};
 
 pub(super) use page::Strip;
 pub use page::Timelines;
+pub(super) use page::is_doubtful;
 
 /// The timelines of `runs`, each a folder and its cells: one a cell for the page, and as a file
 /// too that of the cell of each tier that took longest.
@@ -29,7 +31,9 @@ pub fn timelines(runs: &[(&Path, &[CellRecord])]) -> Timelines {
     for (folder, cells) in runs {
         let places: Vec<Option<PathBuf>> = cells.iter().map(|cell| place(folder, cell)).collect();
         let longest = longest(cells, &places);
-        let names = cells.iter().map(|cell| format!("timeline_{}", cell.id));
+        let names = cells
+            .iter()
+            .map(|cell| file_name(&format!("timeline_{}", cell.id)));
         let files: Vec<String> = names.map(|name| free_name(&name, &mut taken)).collect();
         let strips = side_by_side(cells.len(), |at| match &places[at] {
             None => Strip::Nothing,

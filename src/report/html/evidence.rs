@@ -126,6 +126,11 @@ pub(super) fn lacking(timelines: &Timelines) -> Option<String> {
     })
 }
 
+/// The id of a cell's part of a page.
+pub(super) fn anchor(at: usize) -> String {
+    format!("cell-{at}")
+}
+
 fn cell(at: usize, record: &CellRecord) -> CellPart {
     let server = &record.server;
     let mut about = vec![
@@ -151,7 +156,7 @@ fn cell(at: usize, record: &CellRecord) -> CellPart {
     CellPart {
         id: record.id.clone(),
         // Ids may hold characters that a link cannot.
-        anchor: format!("cell-{at}"),
+        anchor: anchor(at),
         source: record.source.name(),
         failed: match record.outcome {
             CellOutcome::Completed => None,
@@ -163,7 +168,7 @@ fn cell(at: usize, record: &CellRecord) -> CellPart {
         warnings: record
             .warnings
             .iter()
-            .map(|text| redact::urls(text))
+            .map(|text| redact::text(text))
             .collect(),
         timeline: None,
         timeline_remark: None,
@@ -184,7 +189,7 @@ fn pass(record: &PassRecord) -> PassPart {
             .verdict
             .reasons
             .iter()
-            .map(|text| redact::urls(text))
+            .map(|text| redact::text(text))
             .collect(),
         bottleneck: held.map(|held| held.name.clone()),
         held: held.map(|held| held.reasons.clone()).unwrap_or_default(),
@@ -248,8 +253,8 @@ pub(in crate::report) fn failures(records: &[CellRecord]) -> Vec<Failure> {
         };
         Some(Failure {
             id: record.id.clone(),
-            what: redact::urls(&what),
-            log: redact::urls(&log),
+            what: redact::text(&what),
+            log: redact::text(&log),
         })
     };
     records.iter().filter_map(failure).collect()
@@ -258,7 +263,7 @@ pub(in crate::report) fn failures(records: &[CellRecord]) -> Vec<Failure> {
 fn pair(name: &str, value: &str) -> Pair {
     Pair {
         name: name.to_owned(),
-        value: redact::urls(value),
+        value: redact::text(value),
     }
 }
 

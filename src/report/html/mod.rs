@@ -1,6 +1,9 @@
 //! `report.html`: one file that needs nothing else, opened from disk.
 
 mod evidence;
+mod pages;
+
+use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 use minijinja::Environment;
@@ -8,15 +11,19 @@ use minijinja::value::Serde;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::foreign::shortened;
 use crate::metric::{Metric, WORDS};
 use crate::record::redact;
 use crate::report::facts::RunFacts;
-use crate::report::html::evidence::{CellPart, Failure};
+use crate::report::html::evidence::Failure;
+use crate::report::html::pages::PageView;
 use crate::report::section::Section;
 use crate::report::timeline::Timelines;
 use crate::report::{Drawing, Report};
 
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
+const CELL: &str = include_str!("../../../templates/report/cell.html");
+const CELLS: &str = include_str!("../../../templates/report/cells.html");
 const CSS: &str = include_str!("../../../templates/report/report.css");
 const JS: &str = include_str!("../../../templates/report/report.js");
 
@@ -45,7 +52,7 @@ struct ColumnView {
 #[derive(Serialize)]
 struct RowView {
     cells: Vec<String>,
-    /// The id of what the row's verdict rests on.
+    /// Where what the row's verdict rests on stands.
     link: Option<String>,
 }
 
@@ -53,6 +60,13 @@ impl TableView {
     fn of(section: &Section, links: &[String]) -> Self {
         let columns = &section.table.columns;
         let height = columns.first().map_or(0, |column| column.cells.len());
+        let mut notes = section.notes.clone();
+        if height > MAX_ROWS {
+            notes.insert(
+                0,
+                format!("the first {MAX_ROWS} of {height} rows; the CSV files have all"),
+            );
+        }
         let row = |at: usize| RowView {
             cells: columns
                 .iter()
@@ -68,8 +82,8 @@ impl TableView {
             banner: section.banner,
             caption: section.caption.clone(),
             columns: columns.iter().map(head).collect(),
-            rows: (0..height).map(row).collect(),
-            notes: section.notes.clone(),
+            rows: (0..height.min(MAX_ROWS)).map(row).collect(),
+            notes,
         }
     }
 }
@@ -125,7 +139,10 @@ struct Document<'a> {
     headline: Vec<String>,
     figures: Vec<FigureView>,
     parts: Vec<Part>,
-    cells: Vec<CellPart>,
+    /// Each cell's evidence, as HTML; none where they stand in pages of their own.
+    cells: Vec<String>,
+    cell_count: usize,
+    pages: Vec<PageView>,
     timelines: Option<String>,
     failures: Vec<Failure>,
     remarks: Vec<String>,
@@ -136,50 +153,118 @@ struct Document<'a> {
 
 /// A page stays below 5 MB: this much of it and some words about each timeline.
 const PAGE_BYTES: usize = 4_800_000;
+/// What the evidence of all cells takes at most, without timelines.
+const EVIDENCE_BYTES: usize = 2_400_000;
 /// What timelines take at least, however large the rest is.
 const LEAST_TIMELINES_BYTES: usize = 400_000;
 
-/// The whole document, with as many of `timelines` as it has room for; the others become files.
+/// The most rows of a table in the page.
+const MAX_ROWS: usize = 1_000;
+/// The most failures and notes that the page spells out.
+const MAX_FAILURES: usize = 50;
+/// The most bytes of a plan, and the most cells of a manifest, that the page shows.
+const MAX_PLAN_CHARS: usize = 200_000;
+const MAX_MANIFEST_CELLS: usize = 200;
+
+/// The report, and the pages of cells that it has no room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Html {
+    /// `report.html`.
+    pub report: String,
+    /// Pages beside it: their names below the report's folder, and what they hold.
+    pub pages: Vec<(String, String)>,
+}
+
+/// The whole document, with as many of `timelines` as it has room for; the others become files. Where the
+/// evidence of all cells is more than a page holds, it stands in pages of its own.
 pub(super) fn document(
     report: &Report,
     runs: &[RunFacts],
     drawings: &[Drawing],
     timelines: &mut Timelines,
-) -> Result<String> {
-    within(PAGE_BYTES, report, runs, drawings, timelines)
+) -> Result<Html> {
+    within(
+        (PAGE_BYTES, EVIDENCE_BYTES),
+        report,
+        runs,
+        drawings,
+        timelines,
+    )
 }
 
 fn within(
-    page_bytes: usize,
+    (page_bytes, evidence_bytes): (usize, usize),
     report: &Report,
     runs: &[RunFacts],
     drawings: &[Drawing],
     timelines: &mut Timelines,
-) -> Result<String> {
-    let bare = rendered(report, runs, drawings, &Timelines::default())?;
-    if *timelines == Timelines::default() {
-        return Ok(bare);
+) -> Result<Html> {
+    let environment = environment()?;
+    let bare = Timelines::default();
+    let cells = pages::render(&environment, &evidence::cells(&report.cells, &bare))?;
+    let bytes: usize = cells.iter().map(String::len).sum();
+    let is_paged = bytes > evidence_bytes;
+    if *timelines == bare {
+        return rendered(
+            &environment,
+            report,
+            runs,
+            drawings,
+            (cells, timelines),
+            is_paged,
+        );
     }
-    let room = page_bytes.saturating_sub(bare.len());
+    let room = if is_paged {
+        0
+    } else {
+        let bare = (cells, &*timelines);
+        let page = rendered(&environment, report, runs, drawings, bare, false)?;
+        page_bytes.saturating_sub(page.report.len())
+    };
     timelines.fit(&report.cells, room.max(LEAST_TIMELINES_BYTES));
-    rendered(report, runs, drawings, timelines)
+    let cells = pages::render(&environment, &evidence::cells(&report.cells, timelines))?;
+    rendered(
+        &environment,
+        report,
+        runs,
+        drawings,
+        (cells, timelines),
+        is_paged,
+    )
+}
+
+fn environment() -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    for (name, source) in [
+        ("report.html", TEMPLATE),
+        ("cell.html", CELL),
+        ("cells.html", CELLS),
+    ] {
+        environment
+            .add_template(name, source)
+            .context("the report's template is wrong")?;
+    }
+    Ok(environment)
 }
 
 fn rendered(
+    environment: &Environment<'_>,
     report: &Report,
     runs: &[RunFacts],
     drawings: &[Drawing],
-    timelines: &Timelines,
-) -> Result<String> {
-    let cells = evidence::cells(&report.cells, timelines);
-    let mut environment = Environment::new();
-    environment
-        .add_template("report.html", TEMPLATE)
-        .context("the report's template is wrong")?;
+    (cells, timelines): (Vec<String>, &Timelines),
+    is_paged: bool,
+) -> Result<Html> {
     let template = environment.get_template("report.html")?;
     let (glossary, words) = glossary();
     let banner = report.banner();
     let answer = report.answer().map(|section| TableView::of(&section, &[]));
+    let (files, pages, cells) = if is_paged {
+        let (files, views) = pages::split(environment, report, &cells)?;
+        (files, views, Vec::new())
+    } else {
+        (Vec::new(), Vec::new(), cells)
+    };
     let document = Document {
         title: &report.title,
         version: env!("CARGO_PKG_VERSION"),
@@ -192,22 +277,43 @@ fn rendered(
         answer,
         headline: report.headline(),
         figures: figures(drawings),
-        parts: parts(report, &cells),
+        parts: parts(report, &pages),
         cells,
+        cell_count: report.cells.len(),
+        pages,
         timelines: evidence::lacking(timelines),
-        failures: evidence::failures(&report.cells),
-        remarks: report
-            .remarks()
-            .iter()
-            .map(|text| redact::urls(text))
-            .collect(),
+        failures: first(evidence::failures(&report.cells)),
+        remarks: remarks(report),
         runs: runs.iter().map(run).collect(),
         glossary,
         words,
     };
-    template
+    let text = template
         .render(Serde(&document))
-        .context("cannot write the report")
+        .context("cannot write the report")?;
+    Ok(Html {
+        report: text,
+        pages: files,
+    })
+}
+
+fn remarks(report: &Report) -> Vec<String> {
+    let all = report.remarks();
+    let more = all.len().saturating_sub(MAX_FAILURES);
+    let mut shown: Vec<String> = all
+        .iter()
+        .take(MAX_FAILURES)
+        .map(|text| redact::text(text))
+        .collect();
+    if more > 0 {
+        shown.push(format!("and {more} more, in report.md"));
+    }
+    shown
+}
+
+fn first<T>(mut all: Vec<T>) -> Vec<T> {
+    all.truncate(MAX_FAILURES);
+    all
 }
 
 /// Only the report's own script has it: text of a plan that passes for a script is not run.
@@ -228,7 +334,7 @@ fn mark(banner: &str) -> &'static str {
     }
 }
 
-fn parts(report: &Report, cells: &[CellPart]) -> Vec<Part> {
+fn parts(report: &Report, pages: &[PageView]) -> Vec<Part> {
     let mut parts = Vec::new();
     if let Some(section) = report.comparison_section() {
         parts.push(Part {
@@ -247,12 +353,22 @@ fn parts(report: &Report, cells: &[CellPart]) -> Vec<Part> {
         });
     }
     if let Some(section) = report.cells_section() {
-        let anchor = |id: &String| {
-            let part = cells.iter().find(|part| part.id == *id);
-            part.map(|part| part.anchor.clone()).unwrap_or_default()
+        let numbers: HashMap<&str, usize> = report
+            .cells
+            .iter()
+            .enumerate()
+            .map(|(at, cell)| (cell.id.as_str(), at))
+            .collect();
+        let link = |id: &str| {
+            let at = numbers.get(id).copied().unwrap_or_default();
+            let page = pages
+                .iter()
+                .find(|page| (page.first..=page.last).contains(&(at + 1)));
+            let file = page.map_or("", |page| page.file.as_str());
+            format!("{file}#{}", evidence::anchor(at))
         };
         let rows = report.summary.rows.iter();
-        let links: Vec<_> = rows.map(|row| anchor(&row.cell)).collect();
+        let links: Vec<_> = rows.map(|row| link(&row.cell)).collect();
         parts.push(Part {
             id: "cells",
             short: "Cells",
@@ -303,9 +419,17 @@ fn text_at(value: &Value, pointer: &str) -> Option<String> {
 fn run(facts: &RunFacts) -> RunView {
     let mut manifest = facts.manifest.clone();
     redact::json(&mut manifest);
+    if let Some(cells) = manifest.get_mut("cells").and_then(Value::as_array_mut)
+        && cells.len() > MAX_MANIFEST_CELLS
+    {
+        let more = cells.len() - MAX_MANIFEST_CELLS;
+        cells.truncate(MAX_MANIFEST_CELLS);
+        cells.push(Value::String(format!("and {more} more")));
+    }
+    let plan = facts.plan.as_deref().map(redact::text);
     RunView {
         name: facts.name.clone(),
-        plan: facts.plan.as_deref().map(redact::urls),
+        plan: plan.map(|plan| shortened(&plan, MAX_PLAN_CHARS).into_owned()),
         manifest: (!manifest.is_null())
             .then(|| serde_json::to_string_pretty(&manifest).unwrap_or_default()),
     }

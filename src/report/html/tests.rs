@@ -29,7 +29,40 @@ fn bench() -> Bench {
 fn page(report: &Report, facts: &[RunFacts]) -> String {
     let drawings = report.drawings().unwrap();
     let timelines = &mut Timelines::default();
-    report.html(facts, &drawings, timelines).unwrap()
+    report.html(facts, &drawings, timelines).unwrap().report
+}
+
+#[test]
+fn evidence_that_is_too_much_for_the_page_stands_in_pages_that_the_rows_lead_to() {
+    let run = bench().run();
+    let report = Report::of(&run, "t").unwrap();
+    let html = |evidence_bytes| {
+        let timelines = &mut Timelines::default();
+        within((PAGE_BYTES, evidence_bytes), &report, &[], &[], timelines).unwrap()
+    };
+    let whole = html(EVIDENCE_BYTES);
+    assert_eq!(whole.pages, []);
+    assert!(whole.report.contains("<details id=\"cell-4\">"));
+    assert!(
+        whole
+            .report
+            .contains("href=\"#cell-4\" class=\"verdict invalid\"")
+    );
+    let paged = html(100);
+    assert!(paged.report.len() < whole.report.len());
+    assert!(!paged.report.contains("<details id=\"cell-4\">"));
+    let [(name, page)] = &paged.pages[..] else {
+        panic!("{:?}", paged.pages)
+    };
+    assert_eq!(name, "evidence/cells-1.html");
+    assert!(page.contains("<details id=\"cell-4\">") && page.contains("cells 1 to 5"));
+    for link in [
+        "href=\"evidence&#x2f;cells-1.html#cell-4\" class=\"verdict invalid\"",
+        "1 to 5</a>",
+        "1 of them failed or are not valid",
+    ] {
+        assert!(paged.report.contains(link), "{link}");
+    }
 }
 
 #[test]
@@ -38,7 +71,15 @@ fn timelines_take_the_room_that_the_page_leaves_and_the_others_are_named() {
     let report = Report::of(&run, "t").unwrap();
     let drawn = |page_bytes: usize, strip_bytes: usize| {
         let mut timelines = strips(run.cells.len(), strip_bytes);
-        let page = within(page_bytes, &report, &[], &[], &mut timelines).unwrap();
+        let page = within(
+            (page_bytes, EVIDENCE_BYTES),
+            &report,
+            &[],
+            &[],
+            &mut timelines,
+        )
+        .unwrap()
+        .report;
         let inline = page.matches("<details class=\"timeline\">").count();
         let files = timelines.files().map(|(name, _)| name.to_owned());
         (page, inline, files.collect::<Vec<_>>())

@@ -142,7 +142,7 @@ fn by_weight(cells: &[CellRecord]) -> Vec<usize> {
     order
 }
 
-fn is_doubtful(cell: &CellRecord) -> bool {
+pub(in crate::report) fn is_doubtful(cell: &CellRecord) -> bool {
     let mut passes = cell.passes.iter();
     cell.outcome != CellOutcome::Completed
         || passes.any(|pass| pass.verdict.status != VerdictStatus::Valid)
