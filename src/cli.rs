@@ -348,6 +348,9 @@ pub struct CleanArgs {
     /// List only.
     #[arg(long)]
     pub dry_run: bool,
+    /// Remove also what may be somebody's, without asking: folders of this machine before its last start.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
     /// Settings of this machine, over the built-in defaults; they name the scratch folder.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

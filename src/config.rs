@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, providers::Env};
 use serde::{Deserialize, Serialize};
+
+use crate::{bounded, secret};
+
+/// The most bytes of a settings file.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The built-in defaults: the commented file is their only home.
 pub const DEFAULTS: &str = include_str!("../configs/default.toml");
@@ -55,6 +61,9 @@ pub struct Paths {
 pub struct Process {
     /// Folder that holds `vllm` and `lmcache`; empty: PATH.
     pub bin_dir: PathBuf,
+    /// Variables that servers inherit though they name a credential, a proxy or an account; one that
+    /// ends in `*` stands for all that begin so.
+    pub inherit: Vec<String>,
 }
 
 /// `[redis]`.
@@ -162,12 +171,22 @@ pub struct Config {
     pub origins: BTreeMap<String, String>,
 }
 
+impl Settings {
+    /// Masks from now on what is secret among the settings.
+    fn remember_secrets(&self) {
+        secret::remember_urls(&self.redis.url);
+        for (name, value) in &self.env {
+            secret::remember_named(name, value);
+        }
+    }
+}
+
 impl Config {
     /// Layers defaults, `file` and the environment (which holds `.env` by then).
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let mut figment = Figment::from(TomlLayer::new("built-in defaults", DEFAULTS)?);
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
+            let text = bounded::read(path, MAX_BYTES)
                 .with_context(|| format!("reading the config file `{}`", path.display()))?;
             figment = figment.merge(TomlLayer::new(&format!("`{}`", path.display()), &text)?);
         }
@@ -179,15 +198,62 @@ impl Config {
         let settings: Settings = match figment.extract() {
             Ok(settings) => settings,
             Err(error) => {
-                let lines: Vec<String> = error.into_iter().map(|e| e.to_string()).collect();
+                let lines: Vec<String> = error.into_iter().map(|error| explain(&error)).collect();
                 bail!("the configuration is wrong: {}", lines.join("; "));
             }
         };
+        settings.remember_secrets();
         let mut origins = BTreeMap::new();
         let values = serde_json::to_value(&settings)?;
         collect_origins(&figment, "", &values, &mut origins);
         Ok(Self { settings, origins })
     }
+}
+
+/// What is wrong with a value and where, without the value: it may be a secret.
+fn explain(error: &figment::Error) -> String {
+    let what = match &error.kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            format!("expected {expected}")
+        }
+        Kind::InvalidLength(_, expected) => format!("expected {expected}"),
+        Kind::UnknownField(name, valid) => {
+            let valid: Vec<String> = valid.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "unknown field `{name}`, expected one of {}",
+                valid.join(", ")
+            )
+        }
+        Kind::UnknownVariant(_, valid) => format!("expected one of {}", valid.join(", ")),
+        Kind::MissingField(name) => format!("missing field `{name}`"),
+        Kind::DuplicateField(name) => format!("duplicate field `{name}`"),
+        _ => "it cannot be read".to_owned(),
+    };
+    let key = error.path.join(".");
+    let origin = error
+        .metadata
+        .as_ref()
+        .map_or("", |found| found.name.as_ref());
+    match (key.as_str(), origin) {
+        ("", "") => what,
+        ("", origin) => format!("{what} in {origin}"),
+        (key, "") => format!("`{key}`: {what}"),
+        (key, origin) => format!("`{key}` in {origin}: {what}"),
+    }
+}
+
+/// Where in `text` an error of its TOML is and what it is, without the line: it may hold a secret.
+fn explain_toml(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line = 1 + before.matches('\n').count();
+    let column = 1 + before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count();
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 fn collect_origins(
@@ -222,7 +288,8 @@ struct TomlLayer {
 
 impl TomlLayer {
     fn new(name: &str, text: &str) -> Result<Self> {
-        let values = toml::from_str(text).with_context(|| format!("reading {name}"))?;
+        let values = toml::from_str(text)
+            .map_err(|error| anyhow!("reading {name}: {}", explain_toml(text, &error)))?;
         Ok(Self {
             name: name.to_owned(),
             values,
@@ -268,6 +335,36 @@ mod tests {
         std::fs::write(&file, "[redis]\nurll = \"x\"\n").unwrap();
         let error = Config::load(Some(&file)).unwrap_err().to_string();
         assert!(error.contains("urll"), "{error}");
+    }
+
+    #[test]
+    fn no_message_quotes_a_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("box.toml");
+        for (text, expected) in [
+            (
+                "[redis]\nurl = \"redis://:canary-pw@h:1/0\n",
+                "line 2, column",
+            ),
+            ("[redis]\nurl = [\"canary-pw\"]\n", "`redis.url` in"),
+            ("redis = \"redis://:canary-pw@h\"\n", "`redis` in"),
+            (
+                "[telemetry]\npcie = \"canary-pw\"\n",
+                "expected one of auto",
+            ),
+            (
+                "[limits]\nmin_free_mib = \"canary-pw\"\n",
+                "`limits.min_free_mib` in",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = format!("{:#}", Config::load(Some(&file)).unwrap_err());
+            assert!(!error.contains("canary-pw"), "{error}");
+            assert!(
+                error.contains(expected) && error.contains("box.toml"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

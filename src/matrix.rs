@@ -3,6 +3,7 @@
 mod cells;
 pub mod controls;
 mod coordinates;
+pub mod file_name;
 pub mod inputs;
 mod partial;
 mod place;

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use estimate::Estimate;
 
 use crate::load::Progress as LoadProgress;
+use crate::record::redact;
 use crate::runner::event::Event;
 use crate::runner::result::{CellOutcome, CellResult};
 use crate::verdict::Status;
@@ -139,7 +140,7 @@ impl Progress {
 
     /// What takes long of a launch: in the live line, or now and then in one of its own.
     fn launch_line(&mut self, line: &str) {
-        line.clone_into(&mut self.lock().doing);
+        self.lock().doing = redact::text(line);
         let is_due = self
             .launch_said
             .is_none_or(|at| at.elapsed() >= LAUNCH_LINES);
@@ -211,9 +212,10 @@ impl Progress {
 }
 
 fn say(verbosity: Verbosity, bar: &ProgressBar, line: &str) {
+    let line = redact::text(line);
     match verbosity {
         Verbosity::Live => bar.println(line),
-        Verbosity::Lines => drop(Term::stderr().write_line(line)),
+        Verbosity::Lines => drop(Term::stderr().write_line(&line)),
         Verbosity::Quiet => {}
     }
 }

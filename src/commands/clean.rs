@@ -1,6 +1,9 @@
 //! `labrun clean`: removes servers that a killed run left behind.
 
+use std::io::IsTerminal as _;
+
 use anyhow::{Result, bail};
+use console::Term;
 
 use super::{ExitStatus, print, runtime, say};
 use crate::cli::CleanArgs;
@@ -9,7 +12,7 @@ use crate::matrix::Matrix;
 use crate::plan::server::Launcher;
 use crate::server::docker::daemon::{self, Daemon};
 use crate::server::docker::sweep;
-use crate::server::leftovers::{self, Mark};
+use crate::server::leftovers::{self, Leftover, Mark};
 
 /// Lists and removes leftovers.
 pub fn clean(args: &CleanArgs) -> Result<ExitStatus> {
@@ -25,18 +28,49 @@ pub fn clean(args: &CleanArgs) -> Result<ExitStatus> {
         }
     };
     let found = leftovers::find(&config.settings.paths.scratch)?;
+    let (mut doubtful, mut sure): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|left| matches!(left, Leftover::Doubtful { .. }));
     if remove {
-        leftovers::remove(&found);
+        doubtful.retain(|left| {
+            let may_go = matches!(left, Leftover::Doubtful { may_go: true, .. });
+            let goes = may_go && (args.yes || ask(left));
+            if goes {
+                sure.push(left.clone());
+            }
+            !goes
+        });
+        leftovers::remove(&sure);
     }
-    lines.extend(found.iter().map(ToString::to_string));
+    lines.extend(sure.iter().map(ToString::to_string));
     let did = if remove { "removed" } else { "would remove" };
     for line in &lines {
         print(&format!("{did} {line}\n"))?;
     }
-    if lines.is_empty() {
+    for left in &doubtful {
+        let may_go = matches!(left, Leftover::Doubtful { may_go: true, .. });
+        let how = if may_go {
+            "; `labrun clean --yes` removes it"
+        } else {
+            ""
+        };
+        print(&format!("left {left}{how}\n"))?;
+    }
+    if lines.is_empty() && doubtful.is_empty() {
         print("nothing was left behind\n")?;
     }
     Ok(ExitStatus::Success)
+}
+
+/// Asks whether `left` can go, where somebody can answer.
+fn ask(left: &Leftover) -> bool {
+    let terminal = Term::stderr();
+    if !terminal.is_term() || !std::io::stdin().is_terminal() {
+        return false;
+    }
+    say(&format!("remove {left}? [y/N]"));
+    let answer = terminal.read_line().unwrap_or_default();
+    answer.trim().eq_ignore_ascii_case("y")
 }
 
 /// Before a run in Docker: what killed runs left there would take the GPU and the memory of this one.

@@ -26,10 +26,16 @@ use anyhow::{Context as _, Result};
 use console::Term;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::bounded;
 use crate::cli::{Cli, Command};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::plan::problem::PlanProblems;
+use crate::record::redact;
+use crate::secret;
+
+/// The most bytes of a plan.
+const MAX_PLAN_BYTES: u64 = 16 << 20;
 
 /// How labrun ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +73,32 @@ pub fn main(cli: Cli) -> ExitStatus {
     })
 }
 
+/// Lets no panic show a secret: its message may quote whatever was being read.
+pub fn mask_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or_default();
+        if redact::text(message) == message {
+            before(panic);
+        } else {
+            let at = panic.location().map(ToString::to_string);
+            say(&format!(
+                "labrun panicked at {}: {message}",
+                at.unwrap_or_default()
+            ));
+        }
+    }));
+}
+
 /// What every command needs, before any thread is started.
 fn prepare() -> Result<()> {
     read_dot_env()?;
+    secret::remember_environment();
     // Fails only when one is installed already, which serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
     Ok(())
@@ -100,7 +129,10 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
 fn complain(error: &anyhow::Error) {
     let text = match error.downcast_ref::<PlanProblems>() {
         Some(problems) if Term::stderr().features().colors_supported() => {
-            problems.render(&Renderer::styled())
+            // Its colours are labrun's own, and the renderer writes out what others wrote.
+            let text = problems.render(&Renderer::styled());
+            drop(Term::stderr().write_line(&secret::mask(&text)));
+            return;
         }
         Some(problems) => problems.to_string(),
         None => {
@@ -114,13 +146,14 @@ fn complain(error: &anyhow::Error) {
     say(&text);
 }
 
-/// A line on stderr. Nothing can be done if nobody listens.
+/// A line on stderr, fit to be shown. Nothing can be done if nobody listens.
 fn say(text: &str) {
-    drop(Term::stderr().write_line(text));
+    drop(Term::stderr().write_line(&redact::text(text)));
 }
 
-/// Text on stdout: what a user may pipe.
+/// Text on stdout, fit to be shown: what a user may pipe.
 fn print(text: &str) -> Result<()> {
+    let text = redact::text(text);
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // `labrun plan x.toml | head` is no error.
@@ -148,8 +181,8 @@ fn runtime() -> Result<Runtime> {
 /// Reads and expands a plan.
 fn load_plan(path: &Path) -> Result<(Plan, Matrix)> {
     let file = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading the plan `{file}`"))?;
+    let text = bounded::read(path, MAX_PLAN_BYTES)
+        .with_context(|| format!("reading the plan `{file}`"))?;
     let plan = Plan::parse(&text, &file)?;
     let matrix = Matrix::expand(&plan)?;
     Ok((plan, matrix))

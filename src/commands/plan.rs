@@ -97,7 +97,7 @@ fn push_server(text: &mut String, cell: &Cell, settings: &Settings) -> Result<()
         .with_context(|| format!("tier `{}` cannot be rendered", cell.tier.name))?;
     if let Some(rendered) = rendered {
         let _ = writeln!(text, "  {}:", rendered.file_name);
-        let shown = crate::record::redact::urls(&rendered.text);
+        let shown = crate::record::redact::text(&rendered.text);
         for line in shown.lines() {
             let _ = writeln!(text, "    {line}");
         }

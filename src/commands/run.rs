@@ -32,7 +32,7 @@ use crate::runner::repeats::Medians;
 use crate::runner::result::{CellOutcome, CellResult, Work};
 use crate::runner::scope::{RunScope, Said};
 use crate::runner::stop::Stop;
-use crate::server::leftovers::{self, Mark};
+use crate::server::leftovers::{self, Leftover, Mark};
 use crate::units::WallClock;
 use crate::{runner, server};
 
@@ -186,7 +186,9 @@ fn resumption(
 
 /// Servers of killed runs would take the GPU, the ports and the caches of this one.
 fn remove_leftovers(settings: &Settings) -> Result<()> {
-    let found = leftovers::find(&settings.paths.scratch)?;
+    let mut found = leftovers::find(&settings.paths.scratch)?;
+    // `clean` asks for what may be somebody's.
+    found.retain(|left| !matches!(left, Leftover::Doubtful { .. }));
     leftovers::remove(&found);
     for left in &found {
         say(&format!("removed {left}"));
@@ -391,5 +393,8 @@ fn samplers_percent(pass: &PassRecord) -> Option<f64> {
 
 /// What to type to run what is missing.
 fn how_to_go_on(folder: &Path) -> String {
-    format!("go on with: labrun run --resume {}", folder.display())
+    // As a command takes it, whatever it begins with.
+    let dash = folder.as_os_str().as_encoded_bytes().starts_with(b"-");
+    let here = if dash { "./" } else { "" };
+    format!("go on with: labrun run --resume {here}{}", folder.display())
 }

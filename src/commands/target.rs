@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::load_plan;
+use super::{MAX_PLAN_BYTES, load_plan};
+use crate::bounded;
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::matrix::Matrix;
@@ -53,7 +54,7 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
         bail!("`{name}` is continued where it is; leave --out away");
     }
     let kept = folder.join("plan.toml");
-    let text = std::fs::read_to_string(&kept)
+    let text = bounded::read(&kept, MAX_PLAN_BYTES)
         .with_context(|| format!("reading the run's plan `{}`", kept.display()))?;
     // Files that the plan names are looked up beside it, where it stood at the time.
     let text_of = |key: &str| manifest["plan"][key].as_str().unwrap_or_default();

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::foreign::one_line;
+use crate::secret;
+
 /// The kind of a failure. Its name is what records, tables and tests use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
@@ -124,18 +127,17 @@ impl Failure {
     }
 }
 
-/// The first `limit_bytes` of what a server wrote, with what would act on a terminal escaped.
+/// The first `limit_bytes` of what a server wrote, on one line: secrets masked, and what would act on a
+/// terminal written out.
 pub(crate) fn visible(bytes: &[u8], limit_bytes: usize) -> String {
-    let shown = &bytes[..bytes.len().min(limit_bytes)];
-    let mut out = String::with_capacity(shown.len());
-    for c in String::from_utf8_lossy(shown).trim().chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+    let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(8 * limit_bytes)]);
+    // Masked before it is cut: half of a secret is known as none.
+    let masked = secret::mask(begin.trim());
+    let mut end = masked.len().min(limit_bytes);
+    while !masked.is_char_boundary(end) {
+        end -= 1;
     }
-    out
+    one_line(&masked[..end])
 }
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
     fn control_characters_are_shown_and_text_stays() {
         assert_eq!(
             visible(b"\x1b]0;x\x07 a\nb\xff", 99),
-            "\\u{1b}]0;x\\u{7} a\\nb\u{fffd}"
+            "\\x1b]0;x\\x07 a b\u{fffd}"
         );
         assert_eq!(visible("zu heiß".as_bytes(), 99), "zu heiß");
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::file_name::file_name;
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 
 /// Where a cell lies in the matrix: readable, stable, what results are matched by.
@@ -27,8 +28,7 @@ pub struct Coordinates {
 }
 
 impl Coordinates {
-    /// The readable part of the cell's id and of its file names. Two cells may share it: it is cut
-    /// to what a file's name can hold, and odd characters become `_`.
+    /// The readable part of the cell's id. Two cells may share it: odd characters become `_`.
     pub fn slug(&self) -> String {
         let mut text = format!(
             "{}-{}-p{}-g{}-c{}",
@@ -38,15 +38,7 @@ impl Coordinates {
             let last = key.rsplit('.').next().unwrap_or(key);
             text.push_str(&format!("-{last}={value}"));
         }
-        let keep = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_.=+".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        };
-        let text: String = text.chars().map(keep).take(SLUG_BYTES).collect();
-        format!("{text}-r{}", self.repeat)
+        format!("{}-r{}", file_name(&text), self.repeat)
     }
 
     /// The coordinates as bytes that no others have.
@@ -55,9 +47,6 @@ impl Coordinates {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
-
-/// Longest slug; a file's name can have 255 bytes, of which the hash and endings take some.
-const SLUG_BYTES: usize = 150;
 
 #[cfg(test)]
 mod tests {

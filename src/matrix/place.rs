@@ -1,6 +1,7 @@
 //! In which order the cells of a matrix run.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use super::cells::{Cells, Shared, Spot};
 use super::partial::Point;
@@ -60,6 +61,7 @@ pub(super) fn place(
     placed: &mut Placed,
 ) {
     let run = &variant.resolved.run;
+    let places = Places::of(&plan.axes);
     for tier in &axes.tier {
         let turns = Turns::new(plan, run.seed, &tier.value);
         for label in &axes.label {
@@ -69,7 +71,7 @@ pub(super) fn place(
             let number = placed.shared.len() as u32;
             placed.shared.push(shared);
             for load in loads(axes) {
-                let at = load.place(&plan.axes, &label.value);
+                let at = places.of_load(&load, &label.value);
                 let repeats = repeats_of(plan, variant, &tier.value, at);
                 for repeat in (1..=repeats).filter_map(Repeat::new) {
                     // Grouped by server, a tier has one turn for all its repeats.
@@ -163,19 +165,46 @@ fn loads(axes: &Axes) -> impl Iterator<Item = Load> {
     })
 }
 
-impl Load {
-    /// The place of this load in the plan's order. Values that only `matrix.include` names come
-    /// after those of the axis.
-    fn place(&self, axes: &Axes, label: &str) -> usize {
-        let label = place_on(axes.label.iter().map(|name| name.value.as_str()), label);
-        let prompt_len = place_on(axes.prompt_len.iter().copied(), self.prompt_len);
-        let gen_len = place_on(axes.gen_len.iter().copied(), self.gen_len);
-        let concurrency = place_on(axes.concurrency.iter().copied(), self.concurrency);
-        let after = |place: usize, axis: usize, next: usize| place * (axis + 1) + next;
-        let place = after(label, axes.prompt_len.len(), prompt_len);
-        let place = after(place, axes.gen_len.len(), gen_len);
-        after(place, axes.concurrency.len(), concurrency)
+/// Where each value stands on its axis.
+struct Places<'a> {
+    label: HashMap<&'a str, usize>,
+    prompt_len: HashMap<PromptLen, usize>,
+    gen_len: HashMap<GenLen, usize>,
+    concurrency: HashMap<Concurrency, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn of(axes: &'a Axes) -> Self {
+        Self {
+            label: places(axes.label.iter().map(|name| name.value.as_str())),
+            prompt_len: places(axes.prompt_len.iter().copied()),
+            gen_len: places(axes.gen_len.iter().copied()),
+            concurrency: places(axes.concurrency.iter().copied()),
+        }
     }
+
+    /// The place of `load` in the plan's order. Values that only `matrix.include` names come after
+    /// those of the axis.
+    fn of_load(&self, load: &Load, label: &str) -> usize {
+        let label = place_in(&self.label, &label);
+        let prompt_len = place_in(&self.prompt_len, &load.prompt_len);
+        let gen_len = place_in(&self.gen_len, &load.gen_len);
+        let concurrency = place_in(&self.concurrency, &load.concurrency);
+        let after = |place: usize, axis: usize, next: usize| place * (axis + 1) + next;
+        let place = after(label, self.prompt_len.len(), prompt_len);
+        let place = after(place, self.gen_len.len(), gen_len);
+        after(place, self.concurrency.len(), concurrency)
+    }
+}
+
+fn places<T: Eq + Hash>(axis: impl Iterator<Item = T>) -> HashMap<T, usize> {
+    axis.enumerate()
+        .map(|(place, value)| (value, place))
+        .collect()
+}
+
+fn place_in<T: Eq + Hash>(axis: &HashMap<T, usize>, value: &T) -> usize {
+    axis.get(value).copied().unwrap_or(axis.len())
 }
 
 fn place_on<T: PartialEq + Copy>(axis: impl ExactSizeIterator<Item = T>, value: T) -> usize {

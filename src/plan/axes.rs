@@ -1,5 +1,6 @@
 //! `[matrix]`: the axes, and the partial cells that are taken out or put in.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -174,7 +175,7 @@ fn counts<T>(values: Vec<Located<u32>>, make: impl Fn(u32) -> Option<T>) -> Vec<
 }
 
 /// Reads one axis: an array, not empty, no value twice.
-fn axis<T: PartialEq + std::fmt::Display>(
+fn axis<T: std::fmt::Debug + std::fmt::Display>(
     table: &TableReader<'_>,
     key: &str,
     read: impl Fn(&DeValue<'_>) -> Result<T, String>,
@@ -198,11 +199,10 @@ fn axis<T: PartialEq + std::fmt::Display>(
     let Some(values) = table.read(key, array(read)) else {
         return Vec::new();
     };
-    for (index, value) in values.value.iter().enumerate() {
-        if values.value[..index]
-            .iter()
-            .any(|earlier| earlier.value == value.value)
-        {
+    let mut seen = HashSet::new();
+    for value in &values.value {
+        // A number and a text that reads like it differ: a text is quoted.
+        if !seen.insert(format!("{:?}", value.value)) {
             let message = format!("`{}` stands twice on axis `{key}`", value.value);
             table.problems().add(
                 value.span.clone(),
@@ -222,9 +222,10 @@ pub fn check_names(
     what: &str,
     how: &str,
 ) {
+    let known: HashSet<&str> = defined.iter().copied().collect();
     for name in names
         .iter()
-        .filter(|name| !defined.contains(&name.value.as_str()))
+        .filter(|name| !known.contains(name.value.as_str()))
     {
         let message = format!("{what} `{}` is not defined", name.value);
         let hint = format!(

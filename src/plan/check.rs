@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::Value;
+use toml::de::DeValue;
 
 use super::axes::{Axes, check_names};
 use super::problem::list;
@@ -14,6 +15,7 @@ use super::shape::{MOST_CELLS, Shape, cells, shapes};
 use super::sim_spec::MODEL_LEN;
 use super::state::CacheState;
 use super::tier::TierSpec;
+use super::value::string;
 use super::workload_spec::{WorkloadKind, WorkloadSpec};
 
 /// The most prompt tokens of a cell and state.
@@ -21,6 +23,9 @@ const MOST_PROMPT_TOKENS: u64 = 2_000_000_000;
 
 /// The longest name of a tier or a workload, characters.
 const LONGEST_NAME: usize = 60;
+
+/// The longest name of a model: a path, or a repository of a hub.
+const MAX_MODEL_CHARS: usize = 500;
 
 /// The keys of a tier that the templates of multi-process mode read.
 const MULTI_PROCESS_KEYS: [&str; 3] = ["cache_policy", "chunk_size", "max_local_cpu_size"];
@@ -61,6 +66,19 @@ pub fn name(problems: &Problems, what: &str, name: &Located<String>) {
             format!("`{}` cannot name a {what}", name.value),
             format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_`, `.` and `+`"),
         );
+    }
+}
+
+/// The model's name, which is an argument of the server and part of every request.
+pub fn model(value: &DeValue<'_>) -> Result<String, String> {
+    let expected =
+        format!("a model's name of 1 to {MAX_MODEL_CHARS} characters, beginning with no `-`");
+    let text = string(value)?;
+    let fits = !text.trim().is_empty() && text.chars().count() <= MAX_MODEL_CHARS;
+    if fits && !text.starts_with('-') {
+        Ok(text)
+    } else {
+        Err(expected)
     }
 }
 

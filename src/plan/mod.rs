@@ -2,6 +2,7 @@
 
 pub mod axes;
 mod check;
+mod control;
 pub mod docker_spec;
 pub mod lmcache_keys;
 pub mod load_spec;
@@ -94,10 +95,15 @@ struct Document {
 impl Plan {
     /// Reads `text`, which came from `file`.
     pub fn parse(text: &str, file: &str) -> Result<Self, PlanProblems> {
-        let failed = |problems: Vec<Problem>| PlanProblems {
-            file: file.to_owned(),
-            text: text.to_owned(),
-            problems,
+        let failed = |mut problems: Vec<Problem>| {
+            let secrets = secret::by_form(text, &problems);
+            problems.extend(secrets);
+            problems.sort_by_key(|problem| problem.span.start);
+            PlanProblems {
+                file: file.to_owned(),
+                text: text.to_owned(),
+                problems,
+            }
         };
         let problems = Problems::default();
         let (document, errors) = DeTable::parse_recoverable(text);
@@ -119,7 +125,7 @@ impl Plan {
             return Err(failed(problems.into_sorted()));
         }
         let variants = variants::read(document.get_ref(), &axes, resolved, &problems);
-        if !problems.is_empty() {
+        if !problems.is_empty() || !secret::by_form(text, &[]).is_empty() {
             return Err(failed(problems.into_sorted()));
         }
         Ok(Self {
@@ -159,9 +165,10 @@ fn add_syntax_problems(text: &str, errors: &[toml::de::Error], problems: &Proble
 }
 
 fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
+    control::refuse(document, problems);
     let root = &TableReader::new("", document, 0..0, problems);
     let name = root.require("name", slug);
-    let model = root.require("model", string);
+    let model = root.require("model", check::model);
     let matrix = section(root, "matrix");
     let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
     let run_table = root.table("run");
@@ -236,14 +243,15 @@ fn read_workloads(table: Option<&TableReader<'_>>) -> BTreeMap<String, WorkloadS
     all
 }
 
-/// A name that can name a folder: letters, digits, `-`, `_` and `.`, not beginning with a dot.
+/// A name that can name a folder: letters, digits, `-`, `_` and `.`, beginning with neither `.` nor `-`.
 fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
-    let expected = "letters, digits, `-`, `_` and `.`, not beginning with `.`, 100 at most";
+    let expected =
+        "letters, digits, `-`, `_` and `.`, beginning with neither `.` nor `-`, 100 at most";
     let text = string(value)?;
     let fits = text
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if fits && !text.starts_with('.') && text.len() <= 100 {
+    if fits && !text.starts_with(['.', '-']) && text.len() <= 100 {
         Ok(text)
     } else {
         Err(expected.to_owned())

@@ -6,6 +6,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use super::secret::mask_line;
+use crate::secret;
 
 /// One thing that is wrong with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +60,11 @@ impl PlanProblems {
             .problems
             .iter()
             .filter(|problem| problem.kind == ProblemKind::Secret);
-        secrets.fold(self.text.clone(), |text, problem| {
+        let text = secrets.fold(self.text.clone(), |text, problem| {
             mask_line(&text, problem.span.start)
-        })
+        });
+        // A syntax error may stand in the line of a secret, and another line may repeat one.
+        secret::blank(&text).into_owned()
     }
 
     /// The problems as a person reads them: file, line, column, the line itself and a hint.
@@ -74,9 +77,9 @@ impl PlanProblems {
             let snippet = Snippet::source(&text).path(&self.file).annotation(
                 AnnotationKind::Primary
                     .span(start..end)
-                    .label(&problem.hint),
+                    .label(secret::mask(&problem.hint)),
             );
-            let title = Level::ERROR.primary_title(&problem.message);
+            let title = Level::ERROR.primary_title(secret::mask(&problem.message));
             out.push_str(&renderer.render(&[title.element(snippet)]));
             out.push_str("\n\n");
         }

@@ -6,12 +6,7 @@ use toml::de::DeValue;
 
 use super::problem::{Problem, ProblemKind};
 use super::reader::{Located, TableReader};
-
-/// Words that mark a name whose value is a secret.
-const SECRET_WORDS: [&str; 5] = ["PASSWORD", "SECRET", "API_KEY", "APIKEY", "CREDENTIAL"];
-
-/// What follows `TOKEN` in names of what is counted in tokens, or makes them.
-const HARMLESS_AFTER_TOKEN: [&str; 4] = ["S", "IZ", "_ID", "_THRESHOLD"];
+use crate::secret::{self, form, name};
 
 /// `text` with what its strings say masked in the line at `at`, byte for byte.
 pub(super) fn mask_line(text: &str, at: usize) -> String {
@@ -40,16 +35,26 @@ pub(super) fn mask_line(text: &str, at: usize) -> String {
     masked
 }
 
-/// Whether a value of this name is a secret.
-pub fn is_secret_name(name: &str) -> bool {
-    let name = name.to_uppercase().replace('-', "_");
-    let token = name.match_indices("TOKEN").any(|(at, word)| {
-        let after = &name[at + word.len()..];
-        !HARMLESS_AFTER_TOKEN
+/// Where `text` holds a secret by its form, comments included. A value that has another problem as a
+/// secret in `known` is left out.
+pub(super) fn by_form(text: &str, known: &[Problem]) -> Vec<Problem> {
+    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count();
+    let is_known = |at: usize| {
+        let mut secrets = known
             .iter()
-            .any(|harmless| after.starts_with(harmless))
-    });
-    token || SECRET_WORDS.iter().any(|word| name.contains(word))
+            .filter(|problem| problem.kind == ProblemKind::Secret);
+        secrets.any(|problem| line_of(problem.span.start) == line_of(at))
+    };
+    let found = form::certain(text).filter(|range| !is_known(range.start));
+    found
+        .map(|span| {
+            let message = "this has the form of a secret, and plans are kept";
+            Problem {
+                kind: ProblemKind::Secret,
+                ..Problem::new(span, message, "set it in the environment or in `.env`")
+            }
+        })
+        .collect()
 }
 
 /// Reports every secret in the value of `key`, nested ones too. `instead` says where else to put
@@ -80,8 +85,7 @@ struct Finder<'a, 't> {
 
 impl Finder<'_, '_> {
     fn named(&self, name: &str, span: Range<usize>, value: &DeValue<'_>) -> bool {
-        // A flag is no secret: `hf-token = true` takes the one that the machine has.
-        if is_secret_name(name) && !value.is_bool() {
+        if is_secret(name, value) {
             self.report(name, "looks like a secret", span);
             return false;
         }
@@ -101,8 +105,15 @@ impl Finder<'_, '_> {
 
     fn inside(&self, name: &str, span: Range<usize>, value: &DeValue<'_>) -> bool {
         match value {
-            DeValue::String(text) if has_user_info(text) => {
-                self.report(name, "holds a URL with a user or a password", span);
+            DeValue::String(text) if form::is_secret(text) => {
+                let what = if form::has_user_info(text) {
+                    secret::remember_urls(text);
+                    "holds a URL with a user or a password"
+                } else {
+                    secret::remember(text);
+                    "has the form of a secret"
+                };
+                self.report(name, what, span);
                 false
             }
             DeValue::Array(items) => items
@@ -116,43 +127,35 @@ impl Finder<'_, '_> {
     }
 }
 
-/// Whether a URL in `text` names a user or a password: `scheme://user:password@host`.
-fn has_user_info(text: &str) -> bool {
-    text.match_indices("://").any(|(at, mark)| {
-        let after = &text[at + mark.len()..];
-        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'<>,)".contains(c));
-        after[..end.unwrap_or(after.len())].contains('@')
-    })
+/// Whether the value of `name` is a secret, whose texts are masked from now on. A flag is none:
+/// `hf-token = true` takes the one that the machine has.
+fn is_secret(name: &str, value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Integer(_) | DeValue::Float(_) => name::is_secret_number(name),
+        value => name::is_secret(name) && remember_texts(value),
+    }
+}
+
+/// Masks every text in `value` from now on. Whether there was one.
+fn remember_texts(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::String(text) => {
+            secret::remember(text);
+            !text.is_empty()
+        }
+        DeValue::Array(items) => items
+            .iter()
+            .fold(false, |any, item| remember_texts(item.get_ref()) || any),
+        DeValue::Table(items) => items.iter().fold(false, |any, (_, item)| {
+            remember_texts(item.get_ref()) || any
+        }),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_secrets_are_known_in_any_writing_and_counts_are_not() {
-        for secret in [
-            "api-key",
-            "HF_TOKEN",
-            "hf-token",
-            "redis_password",
-            "AWS_SECRET_ACCESS_KEY",
-            "apiKey",
-            "HF_TOKEN_2",
-        ] {
-            assert!(is_secret_name(secret), "{secret}");
-        }
-        for harmless in [
-            "max-num-batched-tokens",
-            "tokenizer-mode",
-            "TOKENIZERS_PARALLELISM",
-            "long-prefill-token-threshold",
-            "eos_token_id",
-            "min_retrieve_tokens",
-        ] {
-            assert!(!is_secret_name(harmless), "{harmless}");
-        }
-    }
 
     #[test]
     fn a_masked_line_keeps_its_length_and_its_names() {
@@ -163,19 +166,5 @@ mod tests {
             "a = 1\nb = { k = \"***\", '*' = '*' } # no\nc = \"z\"\n"
         );
         assert_eq!(masked.len(), text.len());
-    }
-
-    #[test]
-    fn user_info_is_found_in_the_authority_only() {
-        for secret in [
-            "redis://u:p@h:1/0",
-            "redis://:p@h",
-            "see https://t@github.com",
-        ] {
-            assert!(has_user_info(secret), "{secret}");
-        }
-        for harmless in ["http://h:1/a@b", "mail a@b", "http://h?x=a@b"] {
-            assert!(!has_user_info(harmless), "{harmless}");
-        }
     }
 }

@@ -11,7 +11,6 @@ use super::docker_spec::DockerSpec;
 use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
-pub use super::secret::is_secret_name;
 use super::sim_spec::SimSpec;
 use super::value::{array, json, positive, string};
 
@@ -297,7 +296,8 @@ fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Ma
 
 /// Reports a secret in the value of `name`; the server has other ways to get it.
 fn is_free_of_secrets(table: &TableReader<'_>, name: &Located<String>) -> bool {
-    let instead = "set it in the environment or in `.env`; servers inherit it";
+    let instead = "set it in the environment or in `.env`; servers inherit HF_TOKEN, and what \
+                   `process.inherit` of the settings or, for containers, `secrets` names";
     table
         .value(&name.value)
         .is_none_or(|found| secret::refuse(table, name, found.value, instead))

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::matrix::Coordinates;
+use crate::matrix::file_name::file_name;
 use crate::plan::state::CacheState;
 use crate::record::csv;
 use crate::record::schema::{CellRecord, RequestRow, Source};
@@ -168,7 +169,7 @@ pub fn cell_file_stem(kind: &str, at: &Coordinates) -> String {
     for value in at.extra.values() {
         let _ = write!(name, "_{}", slug(value));
     }
-    name
+    file_name(&name)
 }
 
 /// Only letters, digits, `.` and `-`: safe as a part of a file name and never `_`, which parts

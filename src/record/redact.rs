@@ -1,47 +1,43 @@
-//! Takes secrets out of what is kept.
+//! Takes secrets out of what is kept, and what would steer a terminal.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::plan::server::is_secret_name;
+use crate::foreign::visible;
+use crate::secret;
 
-/// What stands where a secret stood.
-const MASK: &str = "***";
-
-/// `text` without the user and password of any URL in it.
-pub fn urls(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        out.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || "/\"'<>,)".contains(c));
-        let authority = &after[..end.unwrap_or(after.len())];
-        match authority.rfind('@') {
-            Some(host) => {
-                out.push_str(MASK);
-                rest = &after[host..];
-            }
-            None => rest = after,
-        }
-    }
-    out.push_str(rest);
-    out
+/// `text` as it may be stored and shown.
+pub fn text(text: &str) -> String {
+    visible(&secret::mask(text)).into_owned()
 }
 
-/// `value` without secrets: those of URLs, and the values of names that mark them.
+/// Named texts as they may be stored and shown: as [`json`] leaves a table of them.
+pub fn table(values: &mut BTreeMap<String, String>) {
+    for (name, value) in values {
+        *value = if secret::name::is_secret(name) && !value.is_empty() {
+            secret::MASK.to_owned()
+        } else {
+            text(value)
+        };
+    }
+}
+
+/// `value` as it may be stored and shown: secrets masked, control characters written out.
 pub fn json(value: &mut Value) {
+    secret::mask_json(value);
+    write_out(value);
+}
+
+fn write_out(value: &mut Value) {
     match value {
-        Value::String(text) => *text = urls(text),
-        Value::Array(items) => items.iter_mut().for_each(json),
-        Value::Object(table) => {
-            for (name, item) in table {
-                if is_secret_name(name) && !item.is_null() {
-                    *item = Value::String(MASK.to_owned());
-                } else {
-                    json(item);
-                }
+        Value::String(text) => {
+            if let std::borrow::Cow::Owned(shown) = visible(text) {
+                *text = shown;
             }
         }
+        Value::Array(items) => items.iter_mut().for_each(write_out),
+        Value::Object(table) => table.values_mut().for_each(write_out),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -51,25 +47,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_lose_user_and_password_and_nothing_else() {
-        assert_eq!(
-            urls("remote_url: \"redis://me:s3cret@10.0.0.1:6379/0\" x"),
-            "remote_url: \"redis://***@10.0.0.1:6379/0\" x"
+    fn a_table_is_masked_as_its_json_is() {
+        let mut values = BTreeMap::from(
+            [
+                ("env.DB_PASS", "x1"),
+                ("url", "http://a:b@c/"),
+                ("plan.secrets", "[\"A\"]"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        assert_eq!(urls("redis://:p@w@host"), "redis://***@host");
-        let plain = "see http://127.0.0.1:8000/v1, mail a@b";
-        assert_eq!(urls(plain), plain);
+        let mut as_json = serde_json::to_value(&values).unwrap();
+        json(&mut as_json);
+        table(&mut values);
+        assert_eq!(serde_json::to_value(&values).unwrap(), as_json);
+        assert_eq!(
+            (
+                values["env.DB_PASS"].as_str(),
+                values["plan.secrets"].as_str()
+            ),
+            ("***", "[\"A\"]")
+        );
     }
 
     #[test]
-    fn json_loses_the_values_of_secret_names() {
+    fn what_is_kept_holds_no_secret_and_steers_no_terminal() {
         let mut value = serde_json::json!({
-            "env": {"HF_TOKEN": "hf_x", "PATH": "/bin"}, "url": "http://a:b@c/",
+            "error": "\u{1b}]0;x\u{7} at http://a:b@c/", "env": [{"DB_PASS": "x1"}],
         });
         json(&mut value);
         assert_eq!(
             value,
-            serde_json::json!({"env": {"HF_TOKEN": "***", "PATH": "/bin"}, "url": "http://***@c/"})
+            serde_json::json!({
+                "error": "\\x1b]0;x\\x07 at http://***@c/", "env": [{"DB_PASS": "***"}],
+            })
         );
     }
 }

@@ -94,9 +94,7 @@ fn identity(result: &CellResult) -> BTreeMap<String, String> {
     if let Some(version) = &result.server.version {
         identity.insert("version.server".to_owned(), version.clone());
     }
-    for value in identity.values_mut() {
-        *value = redact::urls(value);
-    }
+    redact::table(&mut identity);
     let hash = identity::hash(&identity);
     identity.insert("hash".to_owned(), hash);
     identity
@@ -111,8 +109,8 @@ fn outcome(outcome: &result::CellOutcome) -> CellOutcome {
             log_tail,
         } => CellOutcome::Failed {
             phase: phase.name().to_owned(),
-            error: redact::urls(error),
-            log_tail: log_tail.iter().map(|line| redact::urls(line)).collect(),
+            error: redact::text(error),
+            log_tail: log_tail.iter().map(|line| redact::text(line)).collect(),
         },
         result::CellOutcome::Aborted => CellOutcome::Aborted {
             reason: "the run was interrupted".to_owned(),

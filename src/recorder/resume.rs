@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::writer::sync_folder;
+use crate::matrix::file_name::file_name;
 use crate::matrix::{Cell, Coordinates};
 use crate::plan::pace::AutoMetric;
 use crate::plan::state::CacheState;
@@ -175,9 +176,7 @@ fn reason_against(
     retry: Retry,
 ) -> Result<Option<String>> {
     let mut now = identity_of(cell)?;
-    for value in now.values_mut() {
-        *value = redact::urls(value);
-    }
+    redact::table(&mut now);
     now.insert("format".to_owned(), FORMAT.to_string());
     // Earlier versions kept no identity, and the id told the plan's values alone.
     if record.identity.is_empty() {
@@ -267,7 +266,8 @@ pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
 /// Moves the cell at `path`, which was put aside, to where the cells of the run in `folder` are.
 pub fn bring_back(folder: &Path, path: &Path, id: &str) -> Result<()> {
     let cells = folder.join("cells");
-    let to = cells.join(id);
+    // The id was read from a file, which may say anything.
+    let to = cells.join(file_name(id));
     fs::rename(path, &to)
         .with_context(|| format!("moving `{}` to `{}`", path.display(), to.display()))?;
     sync_folder(&cells)?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,7 @@ use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use crate::record::redact;
 use crate::runner::event::Event;
 use crate::runner::result::{CellResult, LogPart, Phase, PhaseStretch};
+use crate::secret::lines;
 use crate::server::CONTAINER_STATS;
 
 /// A run's folder, open for writing by this process alone.
@@ -88,6 +89,7 @@ impl RunFolder {
         let before: Value = serde_json::from_slice(&text)?;
         let mut manifest = before.clone();
         change(&mut manifest);
+        redact::json(&mut manifest);
         if manifest == before {
             return Ok(());
         }
@@ -189,11 +191,13 @@ fn put_in_place(aside: &Path, whole: &Path) -> Result<()> {
 
 fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
     let record = cell_record(result);
-    write(&folder.join("cell.json"), &pretty(&record)?)?;
+    let mut shown = serde_json::to_value(&record)?;
+    redact::json(&mut shown);
+    write(&folder.join("cell.json"), &pretty(&shown)?)?;
     if let Some(rendered) = &result.server.rendered {
         write(
             &folder.join(rendered.file_name),
-            redact::urls(&rendered.text).as_bytes(),
+            redact::text(&rendered.text).as_bytes(),
         )?;
     }
     for part in &result.server.logs {
@@ -249,15 +253,7 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
         )?;
     }
     let mut lines = BufReader::new(log.take(part.to - part.from));
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        copy.write_all(redact::urls(&String::from_utf8_lossy(&line)).as_bytes())
-            .with_context(|| format!("writing `{}`", path.display()))?;
-        line.clear();
-    }
-    copy.flush()
-        .with_context(|| format!("writing `{}`", path.display()))?;
-    Ok(())
+    lines::copy(&mut lines, &mut copy).with_context(|| format!("writing `{}`", path.display()))
 }
 
 fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
@@ -292,6 +288,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
             json!({"event": "run-finished", "elapsed_s": elapsed.as_secs_f64()})
         }
     };
+    redact::json(&mut line);
     line["at_s"] = json!((elapsed_s * 1e6).round() / 1e6);
     Some(line)
 }

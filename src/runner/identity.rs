@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::config::Settings;
 use crate::matrix::Cell;
-use crate::plan::server::is_secret_name;
+use crate::secret;
 use crate::server;
 
 /// Values by name: `plan.run.seed`, `rendered.lmcache.yaml`, `version.vllm`.
@@ -83,7 +83,7 @@ fn of_server(cell: &Cell, settings: &Settings) -> Result<Identity> {
         identity.insert(name, short_hash(rendered.text.as_bytes()));
     }
     for (name, value) in &settings.env {
-        if !is_secret_name(name) {
+        if !secret::name::is_secret(name) {
             identity.insert(format!("env.{name}"), value.clone());
         }
     }

@@ -1,5 +1,6 @@
 //! A running server and what cells that share it need: its control client, folder and logs.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 use crate::server::control::{Control, Endpoint};
 use crate::server::group::Stopped;
+use crate::server::private::PrivateFolder;
 use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
 use crate::server::redis_local::{self, LocalRedis};
@@ -65,6 +67,8 @@ pub struct Session {
     /// What a reader of every cell of this server should know.
     pub warnings: Vec<String>,
     own_redis: Option<LocalRedis>,
+    /// Removed with the server.
+    _private: PrivateFolder,
     settings: Settings,
     folder: PathBuf,
     scratch: PathBuf,
@@ -97,7 +101,11 @@ impl Session {
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         let folder = scope.folder.join("servers").join(number.to_string());
-        std::fs::create_dir_all(&folder)
+        // Logs lie here as servers write them, before secrets are masked.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
             .with_context(|| format!("making the folder `{}`", folder.display()))?;
         let scratch = scratch_folder(scope, &folder, number)?;
         let mut settings = scope.settings.clone();
@@ -108,6 +116,7 @@ impl Session {
         } else {
             None
         };
+        let private = PrivateFolder::of(scope.mark, &folder);
         let launch = LaunchScope {
             settings: &settings,
             mark: scope.mark,
@@ -136,6 +145,7 @@ impl Session {
             degraded: false,
             warnings: Vec::new(),
             own_redis,
+            _private: private,
             settings,
             folder,
             scratch,

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 /// Plan values as command line arguments: `true` is the flag alone, `false` its `--no-` form, a
-/// table is JSON, a list repeats its items after the flag.
+/// table is JSON, a list repeats its items after the flag. A text that begins with a dash is one word with
+/// its flag: it is no flag itself.
 pub fn of(values: &Map<String, Value>) -> Vec<String> {
     let mut all = Vec::new();
     for (name, value) in values {
@@ -14,6 +15,7 @@ pub fn of(values: &Map<String, Value>) -> Vec<String> {
                 all.push(format!("--{name}"));
                 all.extend(items.iter().map(text));
             }
+            Value::String(text) if text.starts_with('-') => all.push(format!("--{name}={text}")),
             other => all.extend([format!("--{name}"), text(other)]),
         }
     }
@@ -36,7 +38,7 @@ mod tests {
     fn plan_values_become_arguments() {
         let values = json!({
             "enforce-eager": true, "enable-prefix-caching": false, "max-model-len": 8192,
-            "middleware": ["a", "b"], "profiler-config": {"profiler": "torch"},
+            "middleware": ["a", "b"], "profiler-config": {"profiler": "torch"}, "note": "-rf",
         });
         assert_eq!(
             of(values.as_object().unwrap()),
@@ -50,6 +52,7 @@ mod tests {
                 "b",
                 "--profiler-config",
                 "{\"profiler\":\"torch\"}",
+                "--note=-rf",
             ]
         );
     }

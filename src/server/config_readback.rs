@@ -3,9 +3,9 @@
 //! It warns of an unknown key and goes on with its default, and a variable in its environment wins
 //! over its file: only what it says itself proves the configuration.
 
-use serde_json::{Map, Value};
+use crate::foreign::without_colours;
 
-use super::log::plain;
+use serde_json::{Map, Value};
 
 /// The line of the in-process engine that ends in its whole configuration, a Python dict.
 const ENGINE_LINE: &str = "Creating LMCacheEngine with config: ";
@@ -13,7 +13,7 @@ const ENGINE_LINE: &str = "Creating LMCacheEngine with config: ";
 /// The in-process engine's configuration, from its log; the last one where it was started twice.
 pub fn from_log(log: &str) -> Option<Map<String, Value>> {
     let line = log.lines().rev().find(|line| line.contains(ENGINE_LINE))?;
-    let line = plain(line);
+    let line = without_colours(line);
     let (_, dict) = line.split_once(ENGINE_LINE)?;
     let mut python = Python { rest: dict };
     match python.value()? {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::prom::Scrape;
+use crate::foreign::{one_line, shortened, visible};
 
 /// Where requests go, and the model that they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,11 @@ pub struct Control {
     http: reqwest::Client,
     endpoint: Endpoint,
 }
+
+/// The most models that a message lists, of those that a server has.
+const MAX_SHOWN_MODELS: usize = 8;
+/// The most characters of a model's id or of a version.
+const MAX_ID_CHARS: usize = 200;
 
 /// Longest wait for one control answer. A reset of a large cache takes seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -100,7 +106,13 @@ impl Control {
         if models.contains(wanted) {
             return None;
         }
-        let served: Vec<String> = models.iter().map(|model| format!("`{model}`")).collect();
+        let shown = models.iter().take(MAX_SHOWN_MODELS);
+        let mut served: Vec<String> = shown
+            .map(|model| format!("`{}`", shown_id(model)))
+            .collect();
+        if models.len() > MAX_SHOWN_MODELS {
+            served.push(format!("and {} more", models.len() - MAX_SHOWN_MODELS));
+        }
         Some(format!("it serves {}, not `{wanted}`", served.join(", ")))
     }
 
@@ -143,7 +155,7 @@ impl Control {
             bail!("/version answered {}", status.as_u16());
         }
         let answer: Value = answer.json().await.unwrap_or_default();
-        Ok(answer["version"].as_str().map(str::to_owned))
+        Ok(answer["version"].as_str().map(shown_id))
     }
 
     /// How many tokens the server makes of a `/tokenize` body.
@@ -255,7 +267,12 @@ fn head(text: &str) -> String {
         .char_indices()
         .nth(300)
         .map_or(text.len(), |(at, _)| at);
-    text[..end].to_owned()
+    visible(&text[..end]).into_owned()
+}
+
+/// A model's id or a version, as it is stored and shown: no real one is longer.
+fn shown_id(text: &str) -> String {
+    one_line(&shortened(text, MAX_ID_CHARS))
 }
 
 #[cfg(test)]
@@ -294,6 +311,24 @@ mod tests {
             () = older => None,
         };
         assert_eq!(found.unwrap()["mp"]["chunk_size"], 256);
+    }
+
+    #[test]
+    fn a_long_list_of_models_and_a_long_name_are_shortened_and_steer_nothing() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let control = Control::new(Endpoint::new("http://h:1", "m").unwrap()).unwrap();
+        let mut models = vec!["\u{1b}]0;x\u{7}".to_owned(), "v".repeat(5_000_000)];
+        models.extend((0..100_000).map(|number| format!("model-{number}")));
+        let told = control.not_among(&models).unwrap();
+        assert!(
+            told.starts_with("it serves `\\x1b]0;x\\x07`, `vvv"),
+            "{}",
+            &told[..80]
+        );
+        assert!(told.ends_with("and 99994 more, not `m`"), "{}", told.len());
+        assert!(told.len() < 1_000 && told.contains("(5000000 bytes)"));
+        models.push("m".to_owned());
+        assert_eq!(control.not_among(&models), None);
     }
 
     #[test]

@@ -337,12 +337,9 @@ mod tests {
     async fn marked_processes_of_a_dead_owner_are_found_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        // An owner that cannot exist: a pid above the kernel's highest, in this namespace.
-        let living = Mark::of_this_process("gone-run");
-        let namespace = living.owner.rsplit('-').next().unwrap();
         let mark = Mark {
             run: "gone-run".into(),
-            owner: format!("4194304-1-{namespace}"),
+            owner: crate::server::owner::gone(),
         };
         let script = "trap '' TERM; echo up; while :; do sleep 1; done";
         let mut group = ProcessGroup::start("test", shell(script), &log, &mark).unwrap();

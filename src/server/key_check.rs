@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::log::plain;
 use super::render::Rendered;
+use crate::foreign::without_colours;
 use crate::plan::lmcache_keys::{self, Version};
 use crate::plan::server::LmcacheMode;
 
@@ -59,7 +59,7 @@ fn flag(argument: &str) -> Option<String> {
 /// The version that LMCache names in its log; the last one where it was started twice.
 pub fn version_from_log(log: &str) -> Option<Version> {
     log.lines().rev().find_map(|line| {
-        let line = plain(line);
+        let line = without_colours(line);
         let told = match line.split_once(ENGINE_LINE) {
             Some((_, rest)) => rest.split_once(" with version ")?.1.to_owned(),
             None => line.split_once(BANNER)?.1.to_owned(),

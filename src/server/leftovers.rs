@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::owner::{self, Fate};
 use super::proc_stat::ProcStat;
 
 /// What every started process carries in its environment.
@@ -16,10 +17,12 @@ use super::proc_stat::ProcStat;
 pub struct Mark {
     /// The run that it was started for.
     pub run: String,
-    /// The labrun that started it: its pid, its start time, so that a reused pid is not taken for
-    /// it, and its PID namespace, outside which the pid means another process.
+    /// The labrun that started it, as [`owner`] names it.
     pub owner: String,
 }
+
+/// Memory that is shared with no disk.
+pub const MEMORY: &str = "/dev/shm";
 
 const RUN: &str = "LABRUN_RUN";
 const OWNER: &str = "LABRUN_OWNER";
@@ -33,11 +36,9 @@ const SCRATCH: &str = "labrun-scratch-";
 impl Mark {
     /// The mark of this labrun for the run `run`.
     pub fn of_this_process(run: &str) -> Self {
-        let pid = std::process::id();
-        let started = start_time(pid).unwrap_or(0);
         Self {
             run: run.to_owned(),
-            owner: format!("{pid}-{started}-{}", pid_namespace()),
+            owner: owner::of_this_process(),
         }
     }
 
@@ -55,6 +56,11 @@ pub fn shared_memory_name(mark: &Mark, port: u16) -> String {
 /// Name of the folder of a server's secrets in memory.
 pub fn secrets_name(mark: &Mark, server: &str) -> String {
     format!("{SHARED_MEMORY}{}_secrets-{server}", mark.owner)
+}
+
+/// Name of the folder of a server's private files in memory.
+pub fn private_name(mark: &Mark, server: &str) -> String {
+    format!("{SHARED_MEMORY}{}_private-{server}", mark.owner)
 }
 
 /// Name of the folder of a server's metrics in memory.
@@ -81,6 +87,15 @@ pub enum Leftover {
     },
     /// The shared memory of an LMCache server, or a disk tier's folder.
     Files(PathBuf),
+    /// A disk tier's folder that may be somebody's.
+    Doubtful {
+        /// Where it is.
+        path: PathBuf,
+        /// What speaks against its removal.
+        why: &'static str,
+        /// Whether a person may say that it can go: it is not known to be another machine's.
+        may_go: bool,
+    },
 }
 
 impl fmt::Display for Leftover {
@@ -90,6 +105,7 @@ impl fmt::Display for Leftover {
                 write!(f, "process {pid} of run `{run}`: {command}")
             }
             Self::Files(path) => write!(f, "`{}`", path.display()),
+            Self::Doubtful { path, why, .. } => write!(f, "`{}`: {why}", path.display()),
         }
     }
 }
@@ -97,9 +113,9 @@ impl fmt::Display for Leftover {
 /// All leftovers that this user can see; those of `scratch` where it is not empty.
 pub fn find(scratch: &Path) -> Result<Vec<Leftover>> {
     let mut found = processes()?;
-    found.extend(files(Path::new("/dev/shm"), SHARED_MEMORY));
+    found.extend(files(Path::new(MEMORY), SHARED_MEMORY));
     if !scratch.as_os_str().is_empty() {
-        found.extend(files(scratch, SCRATCH));
+        found.extend(scratch_folders(scratch));
     }
     Ok(found)
 }
@@ -112,7 +128,8 @@ fn processes() -> Result<Vec<Leftover>> {
         else {
             continue;
         };
-        if is_gone(&owner) {
+        let started = start_time(pid);
+        if owner::is_gone(&owner) && started.is_some_and(|at| owner::can_own(&owner, at)) {
             let command = command_line(pid);
             found.push((pid, Leftover::Process { pid, run, command }));
         }
@@ -166,44 +183,72 @@ pub fn end_carriers(group: &str, polite: bool, limit: Duration) {
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<Leftover> {
+    let gone = owned(folder, prefix).filter(|(_, of)| owner::is_gone(of));
+    sorted(gone.map(|(path, _)| Leftover::Files(path)))
+}
+
+/// The folders of disk tiers in `folder`, which several machines may share.
+fn scratch_folders(folder: &Path) -> Vec<Leftover> {
+    let found = owned(folder, SCRATCH).filter_map(|(path, of)| {
+        let (why, may_go) = match owner::fate(&of) {
+            Fate::MayLive => return None,
+            Fate::Gone => return Some(Leftover::Files(path)),
+            Fate::EarlierBoot => ("it was made before this machine's last start", true),
+            Fate::UnknownMachine => ("it does not name the machine that made it", true),
+            Fate::OtherMachine => ("another machine made it; run `labrun clean` there", false),
+        };
+        Some(Leftover::Doubtful { path, why, may_go })
+    });
+    sorted(found)
+}
+
+/// What in `folder` has an owner in its name, after `prefix`.
+fn owned(folder: &Path, prefix: &str) -> impl Iterator<Item = (PathBuf, String)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| {
-            let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| name.strip_prefix(prefix));
-            owner
-                .and_then(|rest| rest.split('_').next())
-                .is_some_and(is_gone)
-        })
-        .map(|entry| entry.path())
-        .collect();
-    found.sort();
-    found.into_iter().map(Leftover::Files).collect()
+    entries.filter_map(move |entry| {
+        let name = entry.file_name();
+        let of = name.to_str()?.strip_prefix(prefix)?.split('_').next()?;
+        Some((entry.path(), of.to_owned()))
+    })
+}
+
+fn sorted(found: impl Iterator<Item = Leftover>) -> Vec<Leftover> {
+    let mut found: Vec<Leftover> = found.collect();
+    found.sort_by_key(ToString::to_string);
+    found
 }
 
 /// How long processes may take to end politely, so that they remove what is theirs.
 const POLITE: Duration = Duration::from_secs(3);
 
-/// Removes them: processes politely, then by force; then files.
+/// Removes them: processes politely, then by force; then files. What is doubtful goes only where a person
+/// may say so: whoever calls this has asked.
 pub fn remove(found: &[Leftover]) {
     let pids: Vec<u32> = found
         .iter()
         .filter_map(|left| match left {
             Leftover::Process { pid, .. } => Some(*pid),
-            Leftover::Files(_) => None,
+            Leftover::Files(_) | Leftover::Doubtful { .. } => None,
         })
         .collect();
     signal(&pids, Signal::TERM);
     wait_for_end(&pids, POLITE);
     signal(&pids, Signal::KILL);
     for left in found {
-        if let Leftover::Files(path) = left {
-            let _gone = if path.is_dir() {
-                fs::remove_dir_all(path)
-            } else {
-                fs::remove_file(path)
-            };
-        }
+        let (Leftover::Files(path)
+        | Leftover::Doubtful {
+            path, may_go: true, ..
+        }) = left
+        else {
+            continue;
+        };
+        // A link is removed itself, not what it leads to.
+        let is_folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        let _gone = if is_folder {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
     }
 }
 
@@ -224,32 +269,13 @@ fn wait_for_end(pids: &[u32], limit: Duration) {
     }
 }
 
-/// Whether the labrun that `owner` names is known to be gone. One of another PID namespace cannot be
-/// known from here.
-pub fn is_gone(owner: &str) -> bool {
-    let mut parts = owner.split('-');
-    let pid = parts.next().and_then(|pid| pid.parse().ok());
-    let started = parts.next().and_then(|started| started.parse::<u64>().ok());
-    let (Some(pid), Some(started)) = (pid, started) else {
-        return false;
-    };
-    parts.next() == Some(pid_namespace().as_str()) && start_time(pid) != Some(started)
-}
-
-/// The number of this process's PID namespace (`pid:[4026531836]`, namespaces(7)).
-fn pid_namespace() -> String {
-    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect();
-    digits(&link.to_string_lossy())
-}
-
 /// Whether any process of the group led by `leader` still runs.
 pub fn group_lives(leader: u32) -> bool {
     ProcStat::all().any(|(_, stat)| stat.group == leader && stat.lives)
 }
 
 /// Start time of a process that runs, clock ticks since boot.
-fn start_time(pid: u32) -> Option<u64> {
+pub(super) fn start_time(pid: u32) -> Option<u64> {
     ProcStat::read(pid)
         .filter(|stat| stat.lives)
         .map(|stat| stat.started)
@@ -276,38 +302,69 @@ fn command_line(pid: u32) -> String {
 mod tests {
     use super::*;
 
-    /// An owner that cannot live: the pid is above the kernel's highest.
-    fn gone_owner() -> String {
-        format!("4194304-1-{}", pid_namespace())
-    }
-
     #[test]
-    fn only_an_owner_of_this_namespace_can_be_known_to_be_gone() {
+    fn the_mark_is_in_the_environment() {
         let mark = Mark::of_this_process("run");
         assert_eq!(mark.environment()[0], ("LABRUN_RUN", "run".to_owned()));
-        assert!(!is_gone(&mark.owner));
-        assert!(is_gone(&gone_owner()));
-        assert!(!is_gone("4194304-1-7"), "another namespace");
-        assert!(!is_gone("nonsense"));
+        assert_eq!(mark.environment()[1], ("LABRUN_OWNER", mark.owner));
     }
 
     #[test]
-    fn folders_of_a_dead_owner_are_found_and_removed_and_no_others() {
+    fn folders_of_a_dead_owner_are_removed_and_what_may_be_another_machines_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let gone = Mark {
+        let mark = |owner: String| Mark {
             run: "r".into(),
-            owner: gone_owner(),
+            owner,
         };
-        let old = dir.path().join(scratch_name(&gone, 3));
-        let living = dir
-            .path()
-            .join(scratch_name(&Mark::of_this_process("r"), 1));
-        for folder in [&old, &living, &dir.path().join("labrun-scratch-x")] {
+        let folder = |owner: String, server| dir.path().join(scratch_name(&mark(owner), server));
+        let gone = owner::gone();
+        let earlier = gone.rsplit_once('-').unwrap().0.to_owned();
+        let (host, boot) = gone.rsplit_once('-').unwrap().1.split_at(10);
+        let other_host = format!("{earlier}-{}{boot}", "0".repeat(10));
+        let other_boot = format!("{earlier}-{host}{}", "0".repeat(10));
+        let old = folder(gone.clone(), 3);
+        let living = folder(owner::of_this_process(), 1);
+        let doubtful = [folder(earlier, 2), folder(other_boot, 2)];
+        let elsewhere = folder(other_host, 2);
+        let strange = dir.path().join("labrun-scratch-x");
+        let all = [
+            &old,
+            &living,
+            &doubtful[0],
+            &doubtful[1],
+            &elsewhere,
+            &strange,
+        ];
+        for folder in all {
             fs::create_dir_all(folder.join("chunks")).unwrap();
         }
-        let found = files(dir.path(), SCRATCH);
-        assert_eq!(found, [Leftover::Files(old.clone())]);
+        let found = scratch_folders(dir.path());
+        let sure: Vec<_> = found
+            .iter()
+            .filter(|left| matches!(left, Leftover::Files(_)))
+            .cloned()
+            .collect();
+        assert_eq!(sure, [Leftover::Files(old.clone())]);
+        remove(&sure);
+        assert!(!old.exists() && all[1..].iter().all(|folder| folder.exists()));
+        // Somebody said that it can go.
         remove(&found);
-        assert!(!old.exists() && living.exists());
+        assert!(living.exists() && elsewhere.exists() && strange.exists());
+        assert!(doubtful.iter().all(|folder| !folder.exists()));
+    }
+
+    #[test]
+    fn a_link_with_a_dead_owners_name_is_removed_and_not_what_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("precious");
+        fs::create_dir_all(target.join("chunks")).unwrap();
+        let mark = Mark {
+            run: "r".into(),
+            owner: owner::gone(),
+        };
+        let link = dir.path().join(scratch_name(&mark, 1));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        remove(&scratch_folders(dir.path()));
+        assert!(!link.is_symlink() && target.join("chunks").exists());
     }
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use crate::foreign::{visible, without_colours};
+
 /// Most bytes read from the end of a log for its last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
@@ -19,7 +21,7 @@ pub fn tail(path: &Path, count: usize) -> Vec<String> {
         .collect();
     lines[lines.len().saturating_sub(count)..]
         .iter()
-        .map(|line| plain(line))
+        .map(|line| visible(&without_colours(line)).into_owned())
         .collect()
 }
 
@@ -32,22 +34,6 @@ fn read_from_end(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A line without ANSI colour codes, which LMCache writes even into files.
-pub fn plain(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find("\u{1b}[") {
-        out.push_str(&rest[..at]);
-        let code = &rest[at + 2..];
-        let end = code
-            .find(|c: char| c.is_ascii_alphabetic())
-            .map_or(code.len(), |at| at + 1);
-        rest = &code[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,8 +42,8 @@ mod tests {
     fn the_tail_is_plain_and_oldest_first() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        std::fs::write(&path, "a\n\nb\n\u{1b}[32mc\u{1b}[0m d\n").unwrap();
-        assert_eq!(tail(&path, 2), ["b", "c d"]);
+        std::fs::write(&path, "a\n\nb\n\u{1b}[32mc\u{1b}[0m d\u{7}\n").unwrap();
+        assert_eq!(tail(&path, 2), ["b", "c d\\x07"]);
         assert_eq!(tail(&path, 9).len(), 3);
         assert!(tail(&dir.path().join("none"), 2).is_empty());
     }

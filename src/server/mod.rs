@@ -7,6 +7,7 @@ mod arguments;
 pub mod config_readback;
 pub mod control;
 pub mod docker;
+mod environment;
 pub mod external;
 pub mod facts;
 pub mod geometry;
@@ -15,6 +16,8 @@ pub mod key_check;
 pub mod leftovers;
 pub mod log;
 pub mod metrics_dir;
+pub mod owner;
+pub mod private;
 pub mod proc_stat;
 pub mod process;
 pub mod process_tree;
@@ -159,9 +162,7 @@ pub async fn launch(
     say: &mut dyn FnMut(&str),
 ) -> Result<Box<dyn Server>> {
     if let Some(rendered) = rendered {
-        let path = scope.folder.join(rendered.file_name);
-        std::fs::write(&path, &rendered.text)
-            .with_context(|| format!("writing `{}`", path.display()))?;
+        private::write(rendered, &scope)?;
     }
     if cell.tier.kind.uses_disk() {
         std::fs::create_dir_all(scope.scratch)

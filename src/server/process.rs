@@ -22,7 +22,10 @@ use super::metrics_dir::{self, MetricsFolder};
 use super::profile;
 use super::redis;
 use super::render::Rendered;
-use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port, in_path};
+use super::{
+    LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, environment, free_port, in_path,
+    private,
+};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::lmcache_keys;
@@ -68,7 +71,7 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     match (rendered, server.lmcache) {
         (Some(rendered), LmcacheMode::InProcess) => {
             transfer = Some(json!({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}));
-            config_file = Some(absolute(&scope.folder.join(rendered.file_name))?);
+            config_file = Some(absolute(&private::path(rendered, &scope))?);
         }
         (Some(rendered), LmcacheMode::MultiProcess) => {
             let port = free_port()?;
@@ -271,17 +274,10 @@ fn profiled(mut line: Vec<OsString>, cell: &Cell, scope: LaunchScope<'_>) -> Res
     Ok(command)
 }
 
-/// A command of the serving stack: what is inherited from LMCache's environment is taken out, since
-/// it would silently override the rendered file.
+/// A command of the serving stack.
 fn command(program: &OsStr, cell: &Cell, scope: LaunchScope<'_>) -> Command {
     let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        // labrun's own settings are no business of a server, and may hold a password.
-        if text.starts_with("LMCACHE_") || text.starts_with("LABRUN_REDIS") {
-            command.env_remove(&name);
-        }
-    }
+    environment::for_server(&mut command, scope.settings);
     command
         .envs(ENVIRONMENT)
         .envs(&scope.settings.env)

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers::Mark;
 use super::redis::Redis;
-use super::{free_port, in_path};
+use super::{environment, free_port, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
@@ -63,6 +63,7 @@ impl LocalRedis {
             .args(["--save", "", "--appendonly", "no"])
             .stdin(Stdio::null())
             .current_dir(folder);
+        environment::for_helper(&mut command);
         let process = ProcessGroup::start("Redis", command, &folder.join(REDIS_LOG), mark)?;
         Ok(Self {
             process,

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde_json::Value;
 
 use super::redis;
+use crate::bounded;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::{TierKind, TierSpec};
 
@@ -46,6 +47,13 @@ const BUILT_IN: [(&str, &str); 8] = [
         include_str!("../../templates/lmcache-server/redis.yaml.j2"),
     ),
 ];
+
+/// The most bytes of a template.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+/// The most that a template may do, and 64 bytes of memory each: loops in loops would never end.
+const FUEL: u64 = 1_000_000;
+/// The most bytes that a template may render.
+const MAX_RENDERED_BYTES: usize = 1 << 20;
 
 /// What templates may name.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +129,11 @@ pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Op
             model => scope.model,
         })
         .map_err(|error| explain(&name, &error))?;
+    ensure!(
+        text.len() <= MAX_RENDERED_BYTES,
+        "template `{name}` rendered {} bytes; a configuration has at most {MAX_RENDERED_BYTES}",
+        text.len()
+    );
     let rendered = Rendered {
         file_name: file_name(mode),
         text,
@@ -150,6 +163,7 @@ fn template_name(tier: &TierSpec, mode: LmcacheMode) -> String {
 fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(FUEL));
     // So that an error names the variable in release builds too.
     environment.set_debug(true);
     environment.set_syntax(
@@ -170,7 +184,7 @@ fn environment(own: Option<&Path>, name: &str) -> Result<Environment<'static>> {
         .map(|folder| folder.join(name))
         .filter(|path| path.exists())
     {
-        let source = std::fs::read_to_string(&path)
+        let source = bounded::read(&path, MAX_TEMPLATE_BYTES)
             .with_context(|| format!("reading the template `{}`", path.display()))?;
         environment
             .add_template_owned(name.to_owned(), source)
@@ -197,6 +211,7 @@ fn explain(name: &str, error: &minijinja::Error) -> anyhow::Error {
         minijinja::ErrorKind::UndefinedError => {
             "; defined are tier, set, scratch_dir, redis_url, redis_host, redis_port, model"
         }
+        minijinja::ErrorKind::OutOfFuel => "; it does more than any configuration needs",
         minijinja::ErrorKind::TemplateNotFound => "; set `paths.templates` to its folder",
         _ => "",
     };
@@ -360,6 +375,23 @@ mod tests {
             error.contains("scrach_dir") && error.contains("scratch_dir"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_template_without_an_end_is_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        tier.template = Some("own.yaml.j2".into());
+        for endless in [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}a: 1",
+            "a: {{ range(9999)|join('x' * 9999) }}",
+            "{% for a in range(99999) %}# a comment of a line\n{% endfor %}a: 1",
+        ] {
+            std::fs::write(dir.path().join("own.yaml.j2"), endless).unwrap();
+            let rendered = render(&tier, LmcacheMode::InProcess, scope(Some(dir.path())));
+            let error = rendered.unwrap_err().to_string();
+            assert!(error.contains("own.yaml.j2"), "{error}");
+        }
     }
 
     #[test]

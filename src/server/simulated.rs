@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
 use super::render::Rendered;
-use super::{LaunchScope, SERVER_LOG, Server, free_port};
+use super::{LaunchScope, SERVER_LOG, Server, environment, free_port, private};
 use crate::matrix::Cell;
 use crate::plan::tier::TierKind;
 
@@ -41,7 +41,8 @@ pub fn launch(
     let port = free_port()?;
     write_spec(cell, scope.folder)?;
     let mut command = Command::new(OWN_PROGRAM);
-    let config = rendered.map(|rendered| scope.folder.join(rendered.file_name));
+    let config = rendered.map(|rendered| private::path(rendered, &scope));
+    environment::for_helper(&mut command);
     let spec = scope.folder.join(SPEC_FILE);
     command
         .arg0("labrun")
@@ -79,8 +80,15 @@ pub(super) fn arguments(
     spec: &Path,
     config: Option<&Path>,
 ) -> Vec<OsString> {
-    let mut all: Vec<OsString> = vec!["sim".into(), "--host".into(), address.0.into()];
-    let mut add = |name: &str, value: &OsStr| all.extend([name.into(), value.to_owned()]);
+    let mut all: Vec<OsString> = vec!["sim".into()];
+    // One word: whatever a value begins with, it is no option.
+    let mut add = |name: &str, value: &OsStr| {
+        let mut word = OsString::from(name);
+        word.push("=");
+        word.push(value);
+        all.push(word);
+    };
+    add("--host", address.0.as_ref());
     add("--port", address.1.to_string().as_ref());
     add("--model", cell.resolved.model.as_ref());
     add("--spec", spec.as_ref());

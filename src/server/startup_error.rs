@@ -3,7 +3,7 @@
 //! vLLM raises in a worker, and what its front process says last is only that something failed
 //! above: the first exception of a start is the one that counts.
 
-use super::log::plain;
+use crate::foreign::without_colours;
 
 /// What is known of an exception besides its own words: how it begins, and what to do.
 const KNOWN: [(&str, &str); 1] = [(
@@ -14,7 +14,9 @@ const KNOWN: [(&str, &str); 1] = [(
 
 /// The first exception that `log` tells of, as it was raised, with what to do where that is known.
 pub fn first_exception(log: &str) -> Option<String> {
-    let found = log.lines().find_map(|line| exception(&plain(line)))?;
+    let found = log
+        .lines()
+        .find_map(|line| exception(&without_colours(line)))?;
     let known = KNOWN.iter().find(|(said, _)| found.contains(said));
     Some(match known {
         Some((_, advice)) => format!("{found} ({advice})"),

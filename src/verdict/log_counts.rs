@@ -3,7 +3,7 @@
 //! Some of what goes wrong is told nowhere else: a put that timed out, a lookup that gave up, a
 //! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
 
-use crate::server::log::plain;
+use crate::foreign::without_colours;
 
 /// LMCache's lines of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,7 +69,7 @@ impl LogCounts {
     pub fn of(text: &str) -> Self {
         let mut counts = Self::default();
         for line in text.lines() {
-            counts.add(&plain(line));
+            counts.add(&without_colours(line));
         }
         counts
     }

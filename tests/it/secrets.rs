@@ -1,6 +1,11 @@
 //! No secret reaches anything that a run writes or says.
 
-use crate::support::{Ended, Lab, SimPlan};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::process::{RUN, lab_with};
+use crate::support::{Ended, Kill, Lab, SimPlan, wait_until};
 
 const TOKEN: &str = "hf_canary0123456789";
 const PASSWORD: &str = "s3cret-canary";
@@ -70,4 +75,171 @@ fn a_plan_that_holds_a_secret_is_refused_before_anything_is_kept() {
         }
         assert!(!lab.path("out").exists());
     }
+}
+
+#[test]
+fn a_secret_that_a_server_quotes_is_masked_wherever_it_comes_up() {
+    let vllm = r#"echo "ValueError: 401 Client Error: Invalid token $HF_TOKEN for url"
+printf 'half of %s' "$HF_TOKEN" | cut -c1-20 | tr -d '\n'; sleep 0.1; printf '%s\n' "$HF_TOKEN" | cut -c13-
+printf '%s\n' '{"t": "say uml\u00e4ut-canary"}'
+exit 3"#;
+    let lab = lab_with(vllm, "exit 9", "in-process");
+    lab.write(
+        "box.toml",
+        "[process]\nbin_dir = \"bin\"\n[env]\nPRIVATE_PASSWORD = \"uml\u{e4}ut-canary\"\n",
+    );
+    let mut command = lab.command(&RUN);
+    command.env("HF_TOKEN", TOKEN);
+    let ended = Ended::of(&command.output().unwrap()).expect_code(1);
+    let mut everything = lab.files("out");
+    everything.push((
+        "the terminal".into(),
+        [ended.stdout, ended.stderr].concat().into_bytes(),
+    ));
+    let log = lab.cells()[0].0.join("server.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(
+        log.contains("Invalid token *** for url\nhalf of ***\n"),
+        "{log}"
+    );
+    assert!(log.contains("{\"t\": \"say ***\"}"), "{log}");
+    for (path, bytes) in everything {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in [TOKEN, "ut-canary"] {
+            assert!(!text.contains(secret), "{} holds {secret}", path.display());
+        }
+    }
+}
+
+/// Files under `folder` that hold `password`, with their modes.
+fn holding(password: &str, folder: PathBuf, found: &mut Vec<(PathBuf, u32)>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            holding(password, path, found);
+        } else if std::fs::read(&path).is_ok_and(|bytes| {
+            bytes
+                .windows(password.len())
+                .any(|part| part == password.as_bytes())
+        }) {
+            let mode = std::fs::metadata(&path).map_or(0, |found| found.mode() & 0o777);
+            found.push((path, mode));
+        }
+    }
+}
+
+#[test]
+fn a_configuration_with_a_password_is_private_and_gone_after_a_kill_and_clean() {
+    let lab = Lab::new();
+    let password = "kept-in-memory-canary";
+    lab.write(
+        "box.toml",
+        &format!("[redis]\nurl = \"redis://:{password}@127.0.0.1:6379/0\"\n"),
+    );
+    let plan = SimPlan {
+        tiers: r#"["redis"]"#,
+        start_ms: 20_000,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    let mut command = lab.command(&[
+        "plan.toml",
+        "--out",
+        "out",
+        "--config",
+        "box.toml",
+        "--quiet",
+    ]);
+    let mut run = Kill(command.spawn().unwrap());
+    let in_memory = || {
+        let mut found = Vec::new();
+        holding(password, "/dev/shm".into(), &mut found);
+        found
+    };
+    assert!(wait_until(Duration::from_secs(20), || !in_memory().is_empty()));
+    assert!(
+        in_memory().iter().all(|(_, mode)| *mode == 0o600),
+        "{:?}",
+        in_memory()
+    );
+    let mut results = Vec::new();
+    holding(password, lab.path("out"), &mut results);
+    assert_eq!(results, [], "the results hold the password");
+    let servers = std::fs::metadata(lab.path("out/servers")).unwrap();
+    assert_eq!(
+        servers.permissions().mode() & 0o777,
+        0o700,
+        "raw logs are there"
+    );
+    run.0.kill().unwrap();
+    run.0.wait().unwrap();
+    lab.labrun(&["clean"]).expect_code(0);
+    assert_eq!(in_memory(), []);
+}
+
+#[test]
+fn servers_inherit_no_credential_of_others() {
+    let lab = lab_with("env\nexit 3", "exit 9", "in-process");
+    let mut command = lab.command(&RUN);
+    command
+        .env("OPENAI_API_KEY", "openai-canary")
+        .env("AWS_SECRET_ACCESS_KEY", "aws-canary")
+        .env("https_proxy", "http://proxy-canary:1")
+        .env("HF_TOKEN", TOKEN)
+        .env("NCCL_DEBUG", "INFO");
+    command.output().unwrap();
+    let log = std::fs::read_to_string(lab.cells()[0].0.join("server.log")).unwrap();
+    assert!(
+        log.contains("HF_TOKEN=***") && log.contains("NCCL_DEBUG=INFO"),
+        "{log}"
+    );
+    for name in ["OPENAI", "AWS_", "canary"] {
+        assert!(!log.contains(name), "{name} in {log}");
+    }
+}
+
+#[test]
+fn settings_and_plans_that_cannot_be_read_quote_no_secret() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    lab.write(
+        "box.toml",
+        &format!("[redis]\nurl = \"redis://:{PASSWORD}@127.0.0.1:6379/0\n"),
+    );
+    let ended = lab
+        .labrun(&["plan", "plan.toml", "--config", "box.toml"])
+        .expect_code(2);
+    assert!(ended.stderr.contains("line 2, column"), "{}", ended.stderr);
+    let doctor = {
+        let mut command = lab.command(&["doctor"]);
+        command.env("DOCKER_HOST", format!("tcp://me:{PASSWORD}@127.0.0.1:1"));
+        Ended::of(&command.output().unwrap())
+    };
+    let torn = SimPlan {
+        server: &format!("args.api-key = \"{TOKEN}"),
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &torn.text());
+    let plan = lab.labrun(&["plan", "plan.toml"]).expect_code(2);
+    let all = [ended.stderr, doctor.stdout, doctor.stderr, plan.stderr].concat();
+    for secret in [TOKEN, PASSWORD] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[test]
+fn a_secret_is_refused_anywhere_in_a_plan_by_its_form() {
+    let lab = Lab::new();
+    let key = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    lab.write(
+        "plan.toml",
+        &format!("# {key}\n{}", SimPlan::default().text()),
+    );
+    let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(2);
+    assert!(
+        ended.stderr.contains("has the form of a secret"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains(key), "{}", ended.stderr);
 }

@@ -13,14 +13,14 @@ use serde_json::Value;
 use super::super::metrics_dir;
 use super::super::process::{self, ENVIRONMENT};
 use super::super::render::Rendered;
-use super::super::{LaunchScope, absolute, simulated};
+use super::super::{LaunchScope, absolute, private, simulated};
 use super::image::Image;
 use super::labels::Labels;
 use super::profiled::Line;
 use super::secrets::{INSIDE, Secrets};
 use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
-use crate::plan::server::is_secret_name;
+use crate::secret;
 
 /// Port of the server inside its container.
 pub const SERVER_PORT: u16 = 8000;
@@ -79,7 +79,7 @@ impl Basis<'_> {
         let mut config = None;
         if let Some(rendered) = rendered {
             let inside = format!("{INSIDE}/{}", rendered.file_name);
-            let file = absolute(&self.scope.folder.join(rendered.file_name))?;
+            let file = absolute(&private::path(rendered, &self.scope))?;
             binds.push(format!("{}:{inside}:ro", file.display()));
             config = Some(inside);
         }
@@ -334,7 +334,7 @@ impl Basis<'_> {
         let machine = self.scope.settings.env.iter();
         all.extend(
             machine
-                .filter(|(name, _)| !is_secret_name(name))
+                .filter(|(name, _)| !secret::name::is_secret(name))
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
         all.extend(self.cell.resolved.server.env.clone());

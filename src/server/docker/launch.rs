@@ -13,7 +13,7 @@ use super::super::redis::Redis;
 use super::super::render::Rendered;
 use super::super::{
     CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, arguments, free_port,
-    leftovers, process, simulated,
+    leftovers, private, process, simulated,
 };
 use super::body::{self, Basis, LMCACHE_NAME, LMCACHE_PORTS, REDIS_PORT, SERVER_PORT};
 use super::container::Container;
@@ -56,6 +56,9 @@ impl Launch<'_> {
             &self.spec.user
         };
         let values = secrets::values(self.cell, self.spec, self.scope)?;
+        if let Some(rendered) = self.rendered {
+            secrets::hand_over(&private::path(rendered, &self.scope), user);
+        }
         let number = self.number();
         parts.secrets = Secrets::write(&values, user, self.scope.mark, &number)?;
         let labels = Labels::new(self.scope.mark, &self.cell.id);

@@ -4,22 +4,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Uid, chown};
 
 use super::super::LaunchScope;
-use super::super::leftovers::{Mark, secrets_name};
+use super::super::leftovers::{MEMORY, Mark, secrets_name};
 use super::super::redis;
 use crate::matrix::Cell;
 use crate::plan::docker_spec::DockerSpec;
-use crate::plan::server::is_secret_name;
 use crate::plan::tier::TierKind;
+use crate::secret;
 
-/// Memory that is shared with no disk.
-const MEMORY: &str = "/dev/shm";
 /// The container's folder of what labrun mounts.
 pub const INSIDE: &str = "/run/labrun";
 /// The program that puts secrets into the environment and becomes the server.
@@ -37,7 +35,7 @@ pub fn values(
         .settings
         .env
         .iter()
-        .filter(|(name, _)| is_secret_name(name));
+        .filter(|(name, _)| secret::name::is_secret(name));
     all.extend(machine.map(|(name, value)| (name.clone(), value.clone())));
     if let Some(token) = std::env::var("HF_TOKEN")
         .ok()
@@ -54,6 +52,7 @@ pub fn values(
         let value = std::env::var(name).with_context(|| {
             format!("`secrets` in [server] names `{name}`, which is not set; set it in the environment or in `.env`")
         })?;
+        secret::remember(&value);
         all.insert(name.clone(), value);
     }
     all.retain(|name, _| !cell.resolved.server.env.contains_key(name));
@@ -123,7 +122,7 @@ impl Secrets {
         file.write_all(text.as_bytes()).with_context(trouble)?;
         if let Some((user, group)) = owner {
             // Only root can give a file away; without it the container's user must be this one.
-            let _kept = chown(&path, Some(user), group);
+            let _unchanged = chown(&path, Some(user), group);
         }
         Ok(())
     }
@@ -160,6 +159,15 @@ impl Drop for Secrets {
     }
 }
 
+/// Lets the user of a container read the file at `path` where that is private.
+pub fn hand_over(path: &Path, user: &str) {
+    let is_private = fs::metadata(path).is_ok_and(|found| found.mode() & 0o077 == 0);
+    if let Some((user, group)) = numeric(user).filter(|_| is_private) {
+        // Only root can give a file away; without it the container's user must be this one.
+        let _unchanged = chown(path, Some(user), group);
+    }
+}
+
 /// Numbers of `UID[:GID]`; a name is known only inside the image.
 fn numeric(user: &str) -> Option<(Uid, Option<Gid>)> {
     let (uid, gid) = match user.split_once(':') {
@@ -173,7 +181,6 @@ fn numeric(user: &str) -> Option<(Uid, Option<Gid>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
 
     fn mark() -> Mark {
         Mark::of_this_process("secrets")

@@ -8,7 +8,8 @@ use bollard::query_parameters::{
     ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveVolumeOptions,
 };
 
-use super::super::leftovers::{Mark, is_gone};
+use super::super::leftovers::Mark;
+use super::super::owner::is_gone;
 use super::container;
 use super::daemon::{Daemon, plain, status};
 use super::labels::{OWNER, ROLE, RUN};
