@@ -81,6 +81,9 @@ pub enum AllowWhat {
 pub struct KeepArgs {
     /// A run's folder or id.
     pub run: String,
+    /// Also of a run that did not finish, or lacks cells.
+    #[arg(long)]
+    pub partial: bool,
     /// Where the tables go [default: <results>/<plan>].
     #[arg(long, value_name = "DIR")]
     pub into: Option<PathBuf>,

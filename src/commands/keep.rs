@@ -1,12 +1,13 @@
 //! `labrun keep`: a run's small tables, to be committed.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use super::{ExitStatus, print};
+use super::{ExitStatus, print, say};
 use crate::cli::KeepArgs;
 use crate::config::Config;
 use crate::diff::compact::{Compact, FILES};
 use crate::diff::resolve::{manifest, run_folder, side_of_run};
+use crate::record::whole;
 use crate::recorder::writer::write_synced;
 
 /// Writes the tables of a run below the results folder.
@@ -14,6 +15,15 @@ pub fn keep(args: &KeepArgs) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let results = &config.settings.paths.results;
     let run = run_folder(&args.run, results)?;
+    if let Some(lack) = whole::lack(&run) {
+        ensure!(
+            args.partial,
+            "`{}`: {lack}; finish it with `labrun run --resume {0}`, or keep what is there with \
+             --partial",
+            run.display()
+        );
+        say(&format!("`{}`: {lack}", run.display()));
+    }
     let into = match &args.into {
         Some(into) => into.clone(),
         None => {

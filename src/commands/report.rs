@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{ExitStatus, print, say, width};
 use crate::aggregate::Slo;
+use crate::bounded;
 use crate::cli::ReportArgs;
-use crate::record::reader::{RunData, read_run};
+use crate::record::reader::{RunData, read_manifest, read_run};
+use crate::record::whole;
 use crate::recorder::writer::write_synced;
 use crate::report::timeline::timelines as timelines_of;
 use crate::report::{Drawing, Report, RunFacts};
@@ -29,10 +31,20 @@ pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
     };
     let slos: Vec<Slo> = args.slo.iter().flat_map(|slos| slos.0.clone()).collect();
     let folders: Vec<&Path> = args.runs.iter().map(AsRef::as_ref).collect();
+    tell_lacks(&folders);
     let report = write_reports(&folders, out, &slos)?;
     print(&report.terminal(width()))?;
     say(&format!("\nwritten to {}", out.display()));
     Ok(ExitStatus::Success)
+}
+
+/// Says on stderr what the runs in `folders` lack.
+pub fn tell_lacks(folders: &[&Path]) {
+    for folder in folders {
+        if let Some(lack) = whole::lack(folder) {
+            say(&format!("`{}`: {lack}", folder.display()));
+        }
+    }
 }
 
 /// Writes the tables, figures and report of the run in `folder` into it.
@@ -50,7 +62,10 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     let cells = folders.iter().zip(&runs);
     let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
     let mut timelines = timelines_of(&cells);
-    let report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    for (folder, facts) in folders.iter().zip(&facts) {
+        report.add_notes(whole::lack(folder).map(|lack| format!("`{}`: {lack}", facts.name)));
+    }
     let drawings = report.drawings()?;
     let into = out.join("figures");
     let drawn = !drawings.is_empty() || timelines.files().next().is_some();
@@ -80,7 +95,7 @@ fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
     let folder = out.join("evidence");
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_page = name.starts_with("cells-") && name.ends_with(".html");
+        let is_page = name.starts_with("cells-");
         let is_written = pages
             .iter()
             .any(|(page, _)| page.ends_with(&format!("/{name}")));
@@ -120,12 +135,11 @@ fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
 
 /// What the run in `folder` says besides its cells.
 fn facts(folder: &Path) -> RunFacts {
-    let manifest = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    let manifest = read_manifest(folder).unwrap_or_default();
     let named = manifest["plan"]["name"].as_str().map(str::to_owned);
     RunFacts {
         name: named.unwrap_or_else(|| folder.display().to_string()),
-        plan: std::fs::read_to_string(folder.join("plan.toml")).ok(),
+        plan: bounded::read(&folder.join("plan.toml"), super::MAX_PLAN_BYTES).ok(),
         manifest,
     }
 }

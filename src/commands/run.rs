@@ -94,15 +94,38 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let ran = runtime.block_on(running.run(&mut watched));
     // Whatever was kept is summed up, also when the run broke.
     let finished = finish(args, &mut watched, ran.is_err());
-    let Err(error) = ran else {
-        return finished;
-    };
-    complain(&error.context("the run ended early; finished cells are kept"));
-    if let Err(error) = finished {
-        complain(&error.context("and they could not be summed up"));
+    Ok(ended(watched.folder.path(), ran, finished))
+}
+
+/// What is said of a run that came to an end, and whether its results could be summed up.
+fn ended(folder: &Path, ran: Result<()>, finished: Result<ExitStatus>) -> ExitStatus {
+    if !folder.join("cells").is_dir() {
+        say(&format!(
+            "error: the run's folder `{}` is gone: somebody removed it while the run went on, and \
+             what was measured with it",
+            folder.display()
+        ));
+        return ExitStatus::CellsFailed;
     }
-    say(&how_to_go_on(watched.folder.path()));
-    Ok(ExitStatus::CellsFailed)
+    match (ran, finished) {
+        (Ok(()), Ok(status)) => status,
+        (Ok(()), Err(error)) => {
+            complain(&error.context("the cells are measured and stored, but their report is not"));
+            say(&format!(
+                "mend that, then: labrun report {}",
+                as_argument(folder)
+            ));
+            ExitStatus::CellsFailed
+        }
+        (Err(error), finished) => {
+            complain(&error.context("the run ended early; finished cells are kept"));
+            if let Err(error) = finished {
+                complain(&error.context("and they could not be summed up"));
+            }
+            say(&how_to_go_on(folder));
+            ExitStatus::CellsFailed
+        }
+    }
 }
 
 /// `identity` with what is known of the software that cells which are kept ran on: it is as good as
@@ -393,8 +416,12 @@ fn samplers_percent(pass: &PassRecord) -> Option<f64> {
 
 /// What to type to run what is missing.
 fn how_to_go_on(folder: &Path) -> String {
-    // As a command takes it, whatever it begins with.
-    let dash = folder.as_os_str().as_encoded_bytes().starts_with(b"-");
+    format!("go on with: labrun run --resume {}", as_argument(folder))
+}
+
+/// A path as a command takes it, whatever it begins with.
+fn as_argument(path: &Path) -> String {
+    let dash = path.as_os_str().as_encoded_bytes().starts_with(b"-");
     let here = if dash { "./" } else { "" };
-    format!("go on with: labrun run --resume {here}{}", folder.display())
+    format!("{here}{}", path.display())
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::compact::{Compact, FILES};
 use super::{Side, provenance};
 use crate::record::reader::read_run;
+use crate::record::whole;
 
 /// Where sides are looked for.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +129,10 @@ pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
 /// The run's side, with what its manifest and plan say.
 pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
     let run = read_run(folder)?;
-    let origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
+    let mut origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
+    if let Some(lack) = whole::lack(folder) {
+        origin.push_str(&format!(" (not whole: {lack})"));
+    }
     Side::of_run(word, origin, &run, facts(folder)?)
 }
 

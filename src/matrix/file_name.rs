@@ -24,6 +24,11 @@ pub fn file_name(text: &str) -> String {
     name
 }
 
+/// Whether `name` names a file of a folder, and neither a hidden one nor another folder's.
+pub fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains(['/', '\0'])
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -52,7 +57,7 @@ mod tests {
         fn any_text_is_a_name_that_every_disk_and_command_takes(text in any::<String>()) {
             let name = file_name(&text);
             prop_assert!(!name.is_empty() && name.len() <= MAX_BYTES);
-            prop_assert!(!name.starts_with(['.', '-']));
+            prop_assert!(!name.starts_with(['.', '-']) && is_file_name(&name));
             prop_assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=+".contains(c)));
         }
     }

@@ -143,12 +143,17 @@ fn remember_texts(value: &DeValue<'_>) -> bool {
             secret::remember(text);
             !text.is_empty()
         }
-        DeValue::Array(items) => items
-            .iter()
-            .fold(false, |any, item| remember_texts(item.get_ref()) || any),
-        DeValue::Table(items) => items.iter().fold(false, |any, (_, item)| {
-            remember_texts(item.get_ref()) || any
-        }),
+        DeValue::Array(items) => {
+            let found: Vec<bool> = items
+                .iter()
+                .map(|item| remember_texts(item.get_ref()))
+                .collect();
+            found.contains(&true)
+        }
+        DeValue::Table(items) => {
+            let values = items.iter().map(|(_, item)| remember_texts(item.get_ref()));
+            values.collect::<Vec<_>>().contains(&true)
+        }
         _ => false,
     }
 }

@@ -1,6 +1,5 @@
 //! `requests.parquet`: request rows as a columnar file and back.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +11,7 @@ use polars_io::SerReader as _;
 use polars_io::parquet::read::ParquetReader;
 use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
 
+use crate::bounded;
 use crate::plan::state::CacheState;
 use crate::record::schema::{RequestOutcome, RequestRow};
 
@@ -40,7 +40,7 @@ pub fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
 
 /// The file as a frame, for aggregation without a detour over rows.
 pub(crate) fn load_frame(path: &Path) -> Result<DataFrame> {
-    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    let file = bounded::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     ParquetReader::new(file)
         .finish()
         .with_context(|| format!("cannot read `{}`", path.display()))
@@ -48,7 +48,7 @@ pub(crate) fn load_frame(path: &Path) -> Result<DataFrame> {
 
 /// Some of the file's columns.
 pub(crate) fn load_columns(path: &Path, columns: &[&str]) -> Result<DataFrame> {
-    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    let file = bounded::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     let names = columns.iter().map(|name| (*name).to_owned()).collect();
     ParquetReader::new(file)
         .with_columns(Some(names))
@@ -234,6 +234,8 @@ fn outcome_of(name: &str) -> Option<RequestOutcome> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs::File;
+
     use super::*;
 
     /// A request that went well, for tests to change.

@@ -8,3 +8,4 @@ pub mod reader;
 pub mod redact;
 pub mod schema;
 pub mod telemetry_frame;
+pub mod whole;

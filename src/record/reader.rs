@@ -3,13 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use polars::prelude::DataFrame;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::record::frame;
+use crate::bounded;
+use crate::matrix::file_name::is_file_name;
 use crate::record::schema::{CellRecord, FORMAT, RequestRow};
+use crate::record::{frame, redact};
+
+/// The most bytes of a `cell.json` or a manifest.
+const MAX_RECORD_BYTES: u64 = 256 << 20;
 
 /// All complete cells of a run, or of several, with their requests.
 #[derive(Clone, Debug)]
@@ -145,7 +150,8 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
 
     let path = folder.join("cell.json");
     let name = path.display();
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{name}`"))?;
+    let text =
+        bounded::read(&path, MAX_RECORD_BYTES).with_context(|| format!("cannot read `{name}`"))?;
     // The format is read alone first: a newer file need not have the fields that we expect.
     let Versioned { format } =
         serde_json::from_str(&text).with_context(|| format!("`{name}` is not a cell record"))?;
@@ -154,7 +160,17 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
             "`{name}` has format {format}, and this labrun reads up to {FORMAT}; use a newer one"
         );
     }
-    serde_json::from_str(&text).with_context(|| format!("`{name}` is not a cell record"))
+    // Whoever wrote it: nothing of it may steer a terminal, hold a secret, or lead out of the folder.
+    let what = || format!("`{name}` is not a cell record");
+    let mut value: Value = serde_json::from_str(&text).with_context(what)?;
+    redact::json(&mut value);
+    let record: CellRecord = serde_json::from_value(value).with_context(what)?;
+    ensure!(
+        is_file_name(&record.id),
+        "`{name}` names its cell `{}`, which no folder can be called",
+        record.id
+    );
+    Ok(record)
 }
 
 /// A cell that failed before its first pass has no request file, and so no requests.
@@ -169,8 +185,8 @@ fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
 
 /// The manifest of the run in `folder`.
 pub fn read_manifest(folder: &Path) -> Option<Value> {
-    let text = fs::read(folder.join("manifest.json")).ok()?;
-    serde_json::from_slice(&text).ok()
+    let text = bounded::read(&folder.join("manifest.json"), MAX_RECORD_BYTES).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -69,25 +69,70 @@ pub fn import(files: &[&Path], defaults: &Defaults, folder: &Path) -> Result<usi
         found.extend(passes);
     }
     let cells = cells(found);
-    fs::create_dir_all(folder.join("cells"))
-        .with_context(|| format!("making `{}`", folder.display()))?;
     let names: Vec<String> = files
         .iter()
         .map(|path| path.display().to_string())
         .collect();
-    let manifest = json!({"format": FORMAT, "imported_from": names, "plan": {"name": "imported"}});
-    write_synced(&folder.join("manifest.json"), &pretty(&manifest)?)?;
-    for (cell, rows) in &cells {
-        let (aside, whole) = (
-            folder.join("cells").join(format!(".tmp-{}", cell.id)),
-            folder.join("cells").join(&cell.id),
-        );
-        fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
-        write_synced(&aside.join("cell.json"), &pretty(cell)?)?;
-        write_parquet(rows, &aside.join("requests.parquet"))?;
-        fs::rename(&aside, &whole).with_context(|| format!("renaming to `{}`", whole.display()))?;
+    // Written aside as a whole: a run that is there is complete.
+    let aside = aside_of(folder)?;
+    fs::create_dir_all(aside.join("cells"))
+        .with_context(|| format!("making `{}`", aside.display()))?;
+    let written = write_run(&aside, &names, &cells);
+    let placed = written.and_then(|()| {
+        fs::rename(&aside, folder).with_context(|| {
+            format!(
+                "`{}` exists and is not empty; name another folder with --out",
+                folder.display()
+            )
+        })
+    });
+    if placed.is_err() {
+        let _absent = fs::remove_dir_all(&aside);
     }
+    placed?;
     Ok(cells.len())
+}
+
+/// A folder beside `folder` for this process; those of imports that were killed go.
+fn aside_of(folder: &Path) -> Result<PathBuf> {
+    let folder =
+        std::path::absolute(folder).with_context(|| format!("resolving `{}`", folder.display()))?;
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let parent = folder.parent().unwrap_or(&folder);
+    let prefix = format!(".{name}.import-");
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let pid = found
+            .strip_prefix(&prefix)
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _absent = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(parent.join(format!("{prefix}{}", std::process::id())))
+}
+
+fn write_run(
+    folder: &Path,
+    names: &[String],
+    cells: &[(CellRecord, Vec<RequestRow>)],
+) -> Result<()> {
+    for (cell, rows) in cells {
+        let path = folder.join("cells").join(&cell.id);
+        fs::create_dir(&path).with_context(|| format!("making `{}`", path.display()))?;
+        write_synced(&path.join("cell.json"), &pretty(cell)?)?;
+        write_parquet(rows, &path.join("requests.parquet"))?;
+    }
+    let ids: Vec<&str> = cells.iter().map(|(cell, _)| cell.id.as_str()).collect();
+    let manifest = json!({
+        "format": FORMAT, "imported_from": names, "plan": {"name": "imported"}, "cells": ids,
+        "ended": {"how": "imported", "completed": ids.len(), "failed": 0},
+    });
+    write_synced(&folder.join("manifest.json"), &pretty(&manifest)?)
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {

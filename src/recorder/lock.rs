@@ -13,8 +13,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-/// The lock's file in a run folder.
-pub const LOCK_FILE: &str = ".lock";
+use crate::bounded;
+pub use crate::record::whole::LOCK_FILE;
+
+/// The most that an owner says of itself.
+const MAX_LOCK_BYTES: u64 = 64 << 10;
 
 /// How often the owner touches the file, for machines whose kernels do not share locks.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -67,12 +70,8 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         loop {
-            let mut file = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&path)
+            let mut file = bounded::open_to_write(&path)
+                .with_context(|| format!("opening its `{LOCK_FILE}`"))
                 .with_context(|| {
                     format!("cannot write in the run folder `{}`", folder.display())
                 })?;
@@ -139,7 +138,7 @@ impl Drop for Lock {
 
 fn read_owner(file: &mut File) -> Option<Owner> {
     let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
+    file.take(MAX_LOCK_BYTES).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -189,6 +188,20 @@ mod tests {
         drop(first);
         assert!(!dir.path().join(LOCK_FILE).exists());
         Lock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_refused_and_its_target_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(LOCK_FILE)).unwrap();
+        let error = format!("{:#}", Lock::take(dir.path()).unwrap_err());
+        assert!(
+            error.ends_with("opening its `.lock`: it is a link; remove it"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]

@@ -87,15 +87,24 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
             missing[0]
         );
     }
+    let before = read_manifest(out);
+    let is_cut_short = match &before {
+        Some(manifest) => manifest["merged_from"].is_array() && manifest["ended"].is_null(),
+        // Whatever else the folder holds is refused where it is opened.
+        None => out.join("cells").is_dir(),
+    };
     let is_empty = !std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     ensure!(
-        resume || is_empty,
+        resume || is_empty || is_cut_short,
         "`{}` exists and is not empty; name another folder",
         out.display()
     );
     let opened = Opened::open(out, true)?;
-    let is_first = opened.manifest.is_none();
+    let is_first = opened.manifest.is_none() || is_cut_short;
     let mut folder = opened.begin(&merged_manifest(&parts)?, &first.plan)?;
+    if is_first {
+        folder.forget_events()?;
+    }
     for part in &parts {
         let label = part.label();
         for (path, _) in &part.cells {

@@ -1,6 +1,7 @@
 //! Opens a run's folder for writing: new, or with an earlier attempt at the run in it.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -8,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::lock::{LOCK_FILE, Lock};
 use super::resume;
-use super::writer::{Attempt, RunFolder, pretty, sync_folder, write_synced};
+use super::writer::{
+    ASIDE, Attempt, RunFolder, is_being_written, pretty, sync_folder, write_synced,
+};
+use crate::bounded;
 use crate::record::redact;
 use crate::record::schema::FORMAT;
 
@@ -181,7 +185,10 @@ fn remove_torn(folder: &Path) -> Result<()> {
     for parent in [folder.to_owned(), folder.join("cells")] {
         for entry in fs::read_dir(&parent)? {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(".tmp-") {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // A report may be written beside a run; a cell is written under the lock.
+            if !name.starts_with(ASIDE) || (parent == folder && is_being_written(&name)) {
                 continue;
             }
             let path = entry.path();
@@ -205,16 +212,14 @@ fn remove_torn(folder: &Path) -> Result<()> {
 /// Opens `events.jsonl` at its end, without the last line where that was torn.
 fn open_events(path: &Path) -> Result<(File, u64)> {
     let opening = || format!("opening `{}`", path.display());
-    let events = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(opening)?;
-    let text = fs::read(path).with_context(opening)?;
+    let mut events = bounded::open_to_write(path).with_context(opening)?;
+    let mut text = Vec::new();
+    events.read_to_end(&mut text).with_context(opening)?;
     let whole = memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1);
     let torn = (text.len() - whole) as u64;
     if torn > 0 {
         events.set_len(whole as u64).with_context(opening)?;
     }
+    events.seek(SeekFrom::End(0)).with_context(opening)?;
     Ok((events, torn))
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -105,7 +106,14 @@ impl RunFolder {
             fs::remove_dir_all(&aside)
                 .with_context(|| format!("removing the torn cell `{}`", aside.display()))?;
         }
-        fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
+        // Not the folder itself: where it was removed meanwhile, nothing is made up in its place.
+        if !cells.is_dir() {
+            bail!(
+                "the run's folder `{}` is gone: somebody removed it",
+                self.path.display()
+            );
+        }
+        fs::create_dir(&aside).with_context(|| format!("making `{}`", aside.display()))?;
         write_into(&aside, result).with_context(|| format!("writing the cell `{id}`"))?;
         put_in_place(&aside, &whole)?;
         Ok(whole)
@@ -130,6 +138,12 @@ impl RunFolder {
         }
         note_part(&aside.join("cell.json"), part)?;
         put_in_place(&aside, &whole)
+    }
+
+    /// Forgets the events so far: a merge that was cut short begins anew.
+    pub fn forget_events(&mut self) -> Result<()> {
+        let emptied = self.events.set_len(0).and_then(|()| self.events.rewind());
+        emptied.context("emptying `events.jsonl`")
     }
 
     /// Appends the events of another run folder, each with the name of that part.
@@ -306,11 +320,41 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a file of the run's root aside, syncs it and puts it in place.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let trouble = || format!("writing `{}`", path.display());
+    let aside = aside(path);
+    let written = write_aside(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _absent = fs::remove_file(&aside);
+    }
+    written.with_context(trouble)
+}
+
+fn write_aside(aside: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A new file: what a link of that name leads to is not written to.
+    let mut file = File::options().write(true).create_new(true).open(aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// What the names of files begin with that are not yet in place.
+pub(super) const ASIDE: &str = ".tmp-";
+
+/// A name beside `path` that no other process and no other thread uses.
+fn aside(path: &Path) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".tmp-{name}"));
-    write(&aside, bytes)?;
-    File::open(&aside)?.sync_all()?;
-    fs::rename(&aside, path).with_context(|| format!("writing `{}`", path.display()))
+    let short: String = name.chars().take(100).collect();
+    path.with_file_name(format!("{ASIDE}{}-{number}-{short}", std::process::id()))
+}
+
+/// Whether the file called `name`, which is not yet in place, may still be: the process that writes it lives.
+pub(super) fn is_being_written(name: &str) -> bool {
+    let pid = name
+        .strip_prefix(ASIDE)
+        .and_then(|rest| rest.split('-').next());
+    let pid: Option<u32> = pid.and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Makes the names in a folder last.

@@ -15,7 +15,7 @@ pub(crate) fn escaped(text: &str) -> String {
 pub(crate) fn markdown(text: &str) -> String {
     let text = one_line(text);
     // Pairs of single backticks are the only code that labrun's own sentences have.
-    let has_code = text.matches('`').count() % 2 == 0 && !text.contains("``");
+    let has_code = text.matches('`').count().is_multiple_of(2) && !text.contains("``");
     let mut out = String::with_capacity(text.len() + 8);
     let mut in_code = false;
     for (at, c) in text.char_indices() {

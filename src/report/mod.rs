@@ -160,6 +160,11 @@ impl Report {
         html::document(self, runs, drawings, timelines)
     }
 
+    /// Puts notes before those that the cells give rise to.
+    pub fn add_notes(&mut self, notes: impl IntoIterator<Item = String>) {
+        self.summary.notes.splice(0..0, notes);
+    }
+
     /// What must stand above all of it; nothing when all was measured.
     fn banner(&self) -> Option<&'static str> {
         banner(self.cells.iter().map(|cell| cell.source))

@@ -1,8 +1,10 @@
 //! How far logs were written, and what was written since.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
+
+use crate::bounded::{MAX_LINE_BYTES, read_line};
 
 /// How far some logs were written at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,11 +50,20 @@ impl LogMarks {
 fn read(path: &PathBuf, from: u64, to: u64) -> Option<String> {
     let mut file = File::open(path).ok()?;
     file.seek(SeekFrom::Start(from)).ok()?;
-    let mut bytes = Vec::new();
-    file.take(to.saturating_sub(from))
-        .read_to_end(&mut bytes)
-        .ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let mut lines = BufReader::new(file.take(to.saturating_sub(from)));
+    let mut text = String::new();
+    loop {
+        // What is worth knowing stands at the begin of a line, and some lines have no end.
+        let mut line = Vec::new();
+        let left_out = read_line(&mut lines, &mut line, MAX_LINE_BYTES).ok()?;
+        if line.is_empty() {
+            return Some(text);
+        }
+        text.push_str(&String::from_utf8_lossy(&line));
+        if left_out > 0 {
+            text.push('\n');
+        }
+    }
 }
 
 #[cfg(test)]

@@ -100,6 +100,11 @@ impl Session {
         scope: &RunScope<'_>,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
+        ensure!(
+            scope.folder.is_dir(),
+            "the run's folder `{}` is gone: somebody removed it",
+            scope.folder.display()
+        );
         let folder = scope.folder.join("servers").join(number.to_string());
         // Logs lie here as servers write them, before secrets are masked.
         std::fs::DirBuilder::new()

@@ -3,10 +3,8 @@
 use std::io::{self, BufRead, Write};
 
 use super::mask;
+use crate::bounded::{MAX_LINE_BYTES, read_line};
 use crate::foreign::{visible, without_colours};
-
-/// The most of one line that is copied, bytes.
-pub const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// The most lines of a private key.
 const MAX_KEY_LINES: u32 = 300;
@@ -76,31 +74,6 @@ fn without_key_line(line: &str) -> String {
             }
         })
         .collect()
-}
-
-/// Reads a line with its end, at most `most` bytes of it; returns how many were left out.
-fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Result<usize> {
-    let mut left_out = 0;
-    loop {
-        let part = match from.fill_buf() {
-            Ok(part) => part,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if part.is_empty() {
-            return Ok(left_out);
-        }
-        let end = memchr::memchr(b'\n', part);
-        let length = end.map_or(part.len(), |at| at + 1);
-        let room = most.saturating_sub(line.len()).min(length);
-        line.extend_from_slice(&part[..room]);
-        left_out += length - room;
-        from.consume(length);
-        if end.is_some() {
-            // The end of the line itself is written again.
-            return Ok(left_out.saturating_sub(usize::from(left_out > 0)));
-        }
-    }
 }
 
 #[cfg(test)]

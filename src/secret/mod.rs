@@ -111,6 +111,8 @@ pub fn remember_named(name: &str, value: &str) {
 
 /// Masks the secrets of this process's environment, and the token of the Hugging Face hub.
 pub fn remember_environment() {
+    // Compiles the patterns now, not in the midst of a load.
+    let _nothing = ranges("");
     for (name, value) in std::env::vars_os() {
         remember_named(&name.to_string_lossy(), &value.to_string_lossy());
     }
@@ -235,12 +237,12 @@ fn longest() -> usize {
 fn is_worth_masking(value: &str) -> bool {
     let first = value.chars().next();
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    value.chars().count() >= MIN_CHARS
-        && !(digits && value.len() < 8)
-        && !value.chars().all(|c| Some(c) == first)
-        && !value.starts_with(['/', '~'])
-        && !TRIVIAL.contains(&value.to_lowercase().as_str())
-        && !value.starts_with("-----")
+    let is_little = value.chars().count() < MIN_CHARS || (digits && value.len() < 8);
+    let says_nothing =
+        value.chars().all(|c| Some(c) == first) || TRIVIAL.contains(&value.to_lowercase().as_str());
+    // A path says where a secret is; the marks of a key stand around it.
+    let is_about_one = value.starts_with(['/', '~']) || value.starts_with("-----");
+    !(is_little || says_nothing || is_about_one)
 }
 
 /// How `value` is written by what quotes it: JSON, Python, HTML, URLs, shells, base64.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::prom::Scrape;
 use crate::foreign::{one_line, shortened, visible};
+use crate::secret;
 
 /// Where requests go, and the model that they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,13 +262,10 @@ impl Control {
     }
 }
 
-/// The beginning of an answer, for messages.
+/// The beginning of an answer, for messages. Masked before it is cut: half of a secret is known as none.
 fn head(text: &str) -> String {
-    let end = text
-        .char_indices()
-        .nth(300)
-        .map_or(text.len(), |(at, _)| at);
-    visible(&text[..end]).into_owned()
+    let begin: String = text.chars().take(4_000).collect();
+    visible(&shortened(&secret::mask(&begin), 300)).into_owned()
 }
 
 /// A model's id or a version, as it is stored and shown: no real one is longer.

@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use crate::foreign::{visible, without_colours};
+use crate::foreign::{shortened, visible, without_colours};
+use crate::secret;
 
+/// The most of one line that a failure quotes.
+const MAX_LINE_CHARS: usize = 2_000;
 /// Most bytes read from the end of a log for its last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
@@ -21,17 +24,27 @@ pub fn tail(path: &Path, count: usize) -> Vec<String> {
         .collect();
     lines[lines.len().saturating_sub(count)..]
         .iter()
-        .map(|line| visible(&without_colours(line)).into_owned())
+        .map(|line| {
+            visible(&shortened(
+                &secret::mask(&without_colours(line)),
+                MAX_LINE_CHARS,
+            ))
+            .into_owned()
+        })
         .collect()
 }
 
 fn read_from_end(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let from = length.saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    // The rest of a line whose begin is not read may be the rest of a secret.
+    let rest = memchr::memchr(b'\n', &bytes).filter(|_| from > 0);
+    let whole = &bytes[rest.map_or(0, |end| end + 1)..];
+    Ok(String::from_utf8_lossy(whole).into_owned())
 }
 
 #[cfg(test)]

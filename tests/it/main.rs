@@ -37,4 +37,5 @@ mod stopping;
 mod support;
 mod telemetry;
 mod tls;
+mod whole;
 mod workloads;

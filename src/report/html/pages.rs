@@ -13,6 +13,9 @@ use crate::report::timeline::is_doubtful;
 /// A page of cells holds about this much.
 const PAGE_BYTES: usize = 2_000_000;
 
+/// Pages: their names below the report's folder, and what they hold.
+pub(super) type Files = Vec<(String, String)>;
+
 /// A page of cells, as the report names it.
 #[derive(Serialize)]
 pub(super) struct PageView {
@@ -45,7 +48,7 @@ pub(super) fn split(
     environment: &Environment<'_>,
     report: &Report,
     cells: &[String],
-) -> Result<(Vec<(String, String)>, Vec<PageView>)> {
+) -> Result<(Files, Vec<PageView>)> {
     let template = environment.get_template("cells.html")?;
     let (mut files, mut views) = (Vec::new(), Vec::new());
     let mut start = 0;
