@@ -17,6 +17,42 @@ static IN_PROCESS: LazyLock<Keys> =
 static SERVER: LazyLock<Keys> =
     LazyLock::new(|| Keys::parse(include_str!("lmcache_keys/server.txt")));
 
+/// Keys of the file of in-process mode that LMCache's main branch has and no listed release.
+const UNRELEASED: [&str; 1] = ["pd_retrieve_locations"];
+
+/// Names of the file of in-process mode that LMCache had once, and what they are called today: its
+/// own `_CONFIG_ALIASES`, of which it still maps two, and names of its releases before 0.4.
+const RENAMED: [(&str, &str); 19] = [
+    ("controller_url", "controller_pull_url"),
+    ("enable_nixl", "enable_pd"),
+    ("enable_xpyd", "enable_pd"),
+    ("external_backends", "storage_plugins"),
+    ("lmcache_worker_port", "lmcache_worker_ports"),
+    ("local_device", "local_cpu` or `local_disk"),
+    (
+        "max_local_cache_size",
+        "max_local_cpu_size` or `max_local_disk_size",
+    ),
+    ("nixl_buffer_size", "pd_buffer_size"),
+    ("nixl_peer_alloc_port", "pd_peer_alloc_port"),
+    ("nixl_peer_host", "pd_peer_host"),
+    ("nixl_peer_init_port", "pd_peer_init_port"),
+    ("nixl_peer_port", "pd_peer_init_port"),
+    ("nixl_proxy_host", "pd_proxy_host"),
+    ("nixl_proxy_port", "pd_proxy_port"),
+    ("nixl_receiver_host", "pd_peer_host"),
+    ("nixl_receiver_port", "pd_peer_init_port"),
+    ("nixl_role", "pd_role"),
+    ("plugin_locations", "runtime_plugin_locations"),
+    ("weka_path", "gds_path"),
+];
+
+/// What LMCache calls `key` today, where it had that name once and no listed release has it.
+pub fn renamed(key: &str) -> Option<&'static str> {
+    let (_, now) = RENAMED.iter().find(|(old, _)| *old == key)?;
+    IN_PROCESS.find(key).is_none().then_some(now)
+}
+
 /// A release of LMCache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32, u32);
@@ -85,6 +121,11 @@ impl Keys {
         }
     }
 
+    /// The newest listed version.
+    fn last(&self) -> Version {
+        self.versions.last().copied().unwrap_or(Version(0, 0, 0))
+    }
+
     fn find(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name)
     }
@@ -95,9 +136,10 @@ impl Keys {
     }
 }
 
-/// Every key that any listed version has in its file of in-process mode, sorted.
+/// Every key that any listed version, or LMCache's main branch, has in its file of in-process mode.
 pub fn in_process() -> Vec<&'static str> {
-    IN_PROCESS.keys.iter().map(|key| key.name).collect()
+    let listed = IN_PROCESS.keys.iter().map(|key| key.name);
+    listed.chain(UNRELEASED).collect()
 }
 
 /// Whether `version` has `key`; `None` for a version that is not listed.
@@ -117,7 +159,7 @@ pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(
     let known = match version {
         Some(version) if !keys.versions.contains(&version) => return Ok(()),
         Some(version) => keys.has(key, version),
-        None => keys.find(key).is_some(),
+        None => keys.find(key).is_some() || is_unreleased(mode, key),
     };
     if known {
         return Ok(());
@@ -128,6 +170,12 @@ pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(
         LmcacheMode::MultiProcess => format!("`lmcache server` of {who} has no argument `--{key}`"),
     };
     Err(match (keys.find(key), version) {
+        (None, _) if is_unreleased(mode, key) => {
+            format!("{what}: a version after {} has it", keys.last())
+        }
+        (None, _) if mode == LmcacheMode::InProcess && renamed(key).is_some() => {
+            format!("{what}: today it is `{}`", renamed(key).unwrap_or_default())
+        }
         (Some(other), _) if other.first == other.last => {
             format!("{what}: only {} has it", other.first)
         }
@@ -138,6 +186,10 @@ pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(
             format!("{what}: {}", suggestion(key, &names.collect::<Vec<_>>()))
         }
     })
+}
+
+fn is_unreleased(mode: LmcacheMode, key: &str) -> bool {
+    mode == LmcacheMode::InProcess && UNRELEASED.contains(&key)
 }
 
 #[cfg(test)]
@@ -214,6 +266,36 @@ mod tests {
         assert!(said.ends_with("did you mean `l1-size-gb`?"), "{said}");
         // The modes have lists of their own.
         assert!(check(MultiProcess, "max_local_cpu_size", None).is_err());
+    }
+
+    #[test]
+    fn a_name_that_lmcache_gave_up_is_told_with_the_one_that_replaced_it() {
+        for (old, now) in RENAMED {
+            if IN_PROCESS.find(old).is_some() {
+                assert_eq!(renamed(old), None, "{old} is a key of today");
+                assert_eq!(check(InProcess, old, None), Ok(()), "{old}");
+                continue;
+            }
+            for key in now.split("` or `") {
+                assert_eq!(check(InProcess, key, None), Ok(()), "{key}");
+            }
+            let said = refused(InProcess, old, None);
+            assert_eq!(
+                said,
+                format!("LMCache has no key `{old}`: today it is `{now}`")
+            );
+        }
+        assert_eq!(renamed("chunk_sise"), None);
+    }
+
+    #[test]
+    fn a_key_of_the_main_branch_is_taken_where_no_release_is_named() {
+        let key = "pd_retrieve_locations";
+        assert!(in_process().contains(&key));
+        assert_eq!(check(InProcess, key, None), Ok(()));
+        assert_eq!(check(InProcess, key, version("0.6.0")), Ok(()));
+        let said = refused(InProcess, key, version("0.5.6"));
+        assert!(said.ends_with("a version after 0.5.6 has it"), "{said}");
     }
 
     #[test]

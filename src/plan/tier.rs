@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use toml::de::DeValue;
 
 use super::lmcache_keys;
 use super::problem::suggestion;
@@ -148,19 +149,8 @@ impl TierSpec {
             }
         };
         let template = table.read("template", string).map(|found| found.value);
-        let mut settings = Map::new();
-        for key in lmcache_keys::in_process() {
-            let found = match key {
-                "max_local_cpu_size" | "max_local_disk_size" => {
-                    table.read(key, |value| positive_number(value).and(json(value)))
-                }
-                "chunk_size" => table.read(key, |value| positive(value).and(json(value))),
-                _ => table.read(key, json),
-            };
-            if let Some(found) = found {
-                settings.insert(key.to_owned(), found.value);
-            }
-        }
+        let settings = read_settings(table);
+        refuse_renamed(table);
         table.finish();
         for key in table
             .keys()
@@ -182,6 +172,124 @@ impl TierSpec {
     }
 }
 
+/// Keys that are on or off. LMCache reads text that it does not know as off.
+const FLAGS: [&str; 23] = [
+    "chunk_statistics_auto_start_statistics",
+    "enable_async_loading",
+    "enable_blending",
+    "enable_chunk_statistics",
+    "enable_controller",
+    "enable_hidden_state_cache",
+    "enable_kv_events",
+    "enable_lazy_memory_allocator",
+    "enable_p2p",
+    "enable_pd",
+    "enable_scheduler_bypass_lookup",
+    "internal_api_server_enabled",
+    "local_cpu",
+    "local_cpu_use_hugepages",
+    "pd_bidirectional",
+    "pd_skip_proxy_notification",
+    "py_enable_gc",
+    "run_script_api_enabled",
+    "save_decode_cache",
+    "save_unfull_chunk",
+    "use_gds",
+    "use_gpu_connector_v3",
+    "use_layerwise",
+];
+
+/// Schemes of `remote_url` whose server speaks Redis's protocol, so that its bytes can be read.
+const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "resp", "unix", "valkey"];
+
+/// Why labrun cannot prove what the store at `remote_url` served.
+///
+/// # Errors
+/// Names the scheme; nothing else of the URL, which may hold a password.
+pub fn check_remote_url(url: &str) -> Result<(), String> {
+    match url.split_once("://") {
+        Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) => {
+            Ok(())
+        }
+        Some((scheme, _)) => Err(format!(
+            "a store at `{scheme}://` cannot be proven: labrun reads the bytes that Redis served, and \
+             of no other remote store"
+        )),
+        None => Err("it has no scheme".to_owned()),
+    }
+}
+
+fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
+    let mut settings = Map::new();
+    for key in lmcache_keys::in_process() {
+        let found = match key {
+            "max_local_cpu_size" | "max_local_disk_size" => {
+                table.read(key, |value| positive_number(value).and(json(value)))
+            }
+            "chunk_size" => table.read(key, |value| positive(value).and(json(value))),
+            "extra_config" => table.read(key, extra_config),
+            "remote_url" => {
+                let found = table.read(key, json);
+                if let Some(url) = &found
+                    && let Some(text) = url.value.as_str()
+                    && let Err(why) = check_remote_url(text)
+                {
+                    let message = format!("`remote_url` in {}: {why}", table.title());
+                    let hint =
+                        "leave it out, and name a Redis in `redis.url` of the machine's config";
+                    table.problems().add(url.span.clone(), message, hint);
+                }
+                found
+            }
+            key if FLAGS.contains(&key) => table.read(key, flag),
+            _ => table.read(key, json),
+        };
+        if let Some(found) = found {
+            settings.insert(key.to_owned(), found.value);
+        }
+    }
+    settings
+}
+
+/// `true` or `false`, as LMCache takes them too: in text, or as 1 and 0.
+fn flag(value: &DeValue<'_>) -> Result<Value, String> {
+    let text = match json(value)? {
+        Value::String(text) => text.trim().to_ascii_lowercase(),
+        other => other.to_string(),
+    };
+    match text.as_str() {
+        "true" | "1" => Ok(Value::Bool(true)),
+        "false" | "0" => Ok(Value::Bool(false)),
+        _ => Err("`true` or `false`".to_owned()),
+    }
+}
+
+/// A table, which LMCache takes as JSON text too.
+fn extra_config(value: &DeValue<'_>) -> Result<Value, String> {
+    let expected = || "a table, or a table as JSON text".to_owned();
+    match json(value)? {
+        Value::String(text) => serde_json::from_str(&text)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or_else(expected),
+        table @ Value::Object(_) => Ok(table),
+        _ => Err(expected()),
+    }
+}
+
+/// Reports each key that LMCache calls otherwise today.
+fn refuse_renamed(table: &TableReader<'_>) {
+    for key in table.keys() {
+        if let Some(now) = lmcache_keys::renamed(&key.value) {
+            // Asked for, so that it is not called unknown besides.
+            let _asked = table.value(&key.value);
+            let message = format!("`{}` in {} is an old name", key.value, table.title());
+            let hint = format!("LMCache calls it `{now}` today");
+            table.problems().add(key.span, message, hint);
+        }
+    }
+}
+
 /// Reads every `[tier.<name>]`, over the built-in ones.
 pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
     let mut all: BTreeMap<String, TierSpec> = TierKind::NAMED
@@ -200,4 +308,120 @@ pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::problem::Problem;
+    use crate::plan::reader::Problems;
+    use toml::de::DeTable;
+
+    fn read(text: &str) -> (Option<TierSpec>, Vec<Problem>) {
+        let document = DeTable::parse(text).unwrap();
+        let problems = Problems::default();
+        let reader = TableReader::new("tier.cpu", document.get_ref(), document.span(), &problems);
+        let tier = TierSpec::read("cpu", &reader);
+        (tier, problems.into_sorted())
+    }
+
+    #[test]
+    fn flags_are_taken_as_lmcache_reads_them_and_other_words_are_refused() {
+        for (text, expected) in [
+            ("true", true),
+            ("false", false),
+            ("\"true\"", true),
+            ("\"False\"", false),
+            ("1", true),
+            ("0", false),
+        ] {
+            let (tier, problems) = read(&format!("local_cpu = {text}"));
+            assert!(problems.is_empty(), "{text}: {problems:?}");
+            assert_eq!(tier.unwrap().settings["local_cpu"], expected, "{text}");
+        }
+        for text in ["\"yes\"", "\"on\"", "\"\"", "2", "[true]", "0.5"] {
+            let (_, problems) = read(&format!("save_unfull_chunk = {text}"));
+            assert_eq!(problems.len(), 1, "{text}");
+            assert!(
+                problems[0].message.contains("`true` or `false`"),
+                "{problems:?}"
+            );
+        }
+        for flag in FLAGS {
+            assert!(lmcache_keys::in_process().contains(&flag), "{flag}");
+        }
+    }
+
+    #[test]
+    fn extra_config_is_a_table_also_as_text() {
+        let (tier, problems) = read("extra_config = '{\"disk_io_threads\": 8}'");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(tier.unwrap().settings["extra_config"]["disk_io_threads"], 8);
+        for wrong in ["1", "\"a\"", "\"[1]\"", "[1]"] {
+            assert_eq!(
+                read(&format!("extra_config = {wrong}")).1.len(),
+                1,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_remote_store_that_is_not_redis_is_refused_at_its_value_without_its_password() {
+        for scheme in [
+            "lm",
+            "s3",
+            "mooncakestore",
+            "infinistore",
+            "fs",
+            "redis-cluster",
+        ] {
+            let text = format!("remote_url = \"{scheme}://h:1\"");
+            let (_, problems) = read(&text);
+            assert_eq!(problems.len(), 1, "{scheme}");
+            assert_eq!(problems[0].span, 13..text.len());
+            let message = &problems[0].message;
+            assert!(
+                message.contains(&format!("`{scheme}://` cannot be proven")),
+                "{message}"
+            );
+            let (_, problems) = read(&format!("remote_url = \"{scheme}://me:s3cret@h:1\""));
+            let shown = format!("{problems:?}");
+            assert!(
+                shown.contains("cannot be proven") && !shown.contains("s3cret"),
+                "{shown}"
+            );
+        }
+        for scheme in REDIS_SCHEMES {
+            assert!(
+                check_remote_url(&format!("{scheme}://h:1")).is_ok(),
+                "{scheme}"
+            );
+        }
+        assert!(check_remote_url("localhost:6379").is_err());
+    }
+
+    #[test]
+    fn an_old_name_is_told_with_the_one_of_today() {
+        let (_, problems) = read("external_backends = \"a\"\nnixl_role = \"sender\"");
+        let hints: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.hint.as_str())
+            .collect();
+        let expected = [
+            "LMCache calls it `storage_plugins` today",
+            "LMCache calls it `pd_role` today",
+        ];
+        assert_eq!(hints, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn only_schemes_of_redis_are_proven(scheme in "[a-z][a-z0-9+-]{0,12}") {
+            let known = REDIS_SCHEMES.contains(&scheme.as_str());
+            prop_assert_eq!(check_remote_url(&format!("{scheme}://h:1")).is_ok(), known);
+        }
+    }
 }

@@ -36,35 +36,110 @@ pub fn differences(told: &Value, runs_with: &Map<String, Value>) -> Vec<String> 
         .collect()
 }
 
+/// Whether `now` is what LMCache makes of `told`. It converts each value of its file to the type of
+/// the key (`lmcache/v1/config_base.py`), and the type of a key is that of its value in `now`.
 fn same(key: &str, told: &Value, now: &Value) -> bool {
     match (told, now) {
-        (Value::Number(told), Value::Number(now)) => told
-            .as_f64()
+        (told, Value::Bool(now)) => boolean(told) == Some(*now),
+        (told, Value::Number(now)) => number(told)
             .zip(now.as_f64())
-            .is_some_and(|(told, now)| (told - now).abs() <= 1e-9 * told.abs().max(1.0)),
-        (Value::String(told), Value::String(now)) if key == "local_disk" => {
-            let path = |text: &str| {
-                let text = text.strip_prefix("file://").unwrap_or(text);
-                text.trim_end_matches('/').to_owned()
-            };
-            path(told) == path(now)
+            .is_some_and(|(told, now)| nearly(told, now)),
+        (Value::Array(told), Value::Array(now)) => {
+            told.len() == now.len() && told.iter().zip(now).all(|(told, now)| same(key, told, now))
         }
+        // A list may be written as one value, or as text with commas.
+        (Value::String(told), Value::Array(now)) => {
+            let items: Vec<Value> = parts(told).map(Value::from).collect();
+            items.len() == now.len()
+                && items
+                    .iter()
+                    .zip(now)
+                    .all(|(told, now)| same(key, told, now))
+        }
+        (Value::Number(_), Value::Array(now)) => {
+            matches!(now.as_slice(), [now] if same(key, told, now))
+        }
+        // It takes a table as JSON too.
+        (Value::String(told), Value::Object(now)) => {
+            serde_json::from_str::<Map<String, Value>>(told)
+                .is_ok_and(|told| unconverted(&told, now))
+        }
+        (Value::Object(told), Value::Object(now)) => unconverted(told, now),
+        (Value::String(told), Value::String(now)) if key == "local_disk" => {
+            parts(told).map(folder).eq(parts(now).map(folder))
+        }
+        // An empty path, or an empty list, is none.
+        (Value::String(told), Value::Null) if key == "local_disk" => parts(told).next().is_none(),
         // It masks a password when it shows a URL.
         (Value::String(told), Value::String(now)) if told.contains('@') => {
             let host = |text: &str| text.rsplit('@').next().unwrap_or_default().to_owned();
             host(told) == host(now)
         }
         (Value::String(told), Value::String(now)) => told.eq_ignore_ascii_case(now),
-        // Lists may be written as comma strings.
-        (Value::String(told), Value::Array(now)) => {
-            let items = told.split(',').map(str::trim);
-            items.eq(now.iter().filter_map(Value::as_str))
-        }
-        (Value::Object(told), Value::Object(now)) => told
-            .iter()
-            .all(|(key, told)| now.get(key).is_some_and(|now| same(key, told, now))),
+        (Value::Bool(told), Value::String(now)) => told.to_string().eq_ignore_ascii_case(now),
+        (Value::Number(told), Value::String(now)) => told
+            .as_f64()
+            .zip(now.parse().ok())
+            .is_some_and(|(told, now)| nearly(told, now)),
         (told, now) => told == now,
     }
+}
+
+/// `extra_config` is handed on as it is: every key that was told, its value unconverted.
+fn unconverted(told: &Map<String, Value>, now: &Map<String, Value>) -> bool {
+    told.iter().all(|(key, told)| {
+        now.get(key).is_some_and(|now| match (told, now) {
+            (Value::Object(told), Value::Object(now)) => unconverted(told, now),
+            (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) => {
+                same(key, told, now)
+            }
+            (told, now) => told == now,
+        })
+    })
+}
+
+/// What is meant by a value of a key that is on or off, also in the words of YAML 1.1, which LMCache
+/// reads. Where it reads another word as off, that is a difference.
+fn boolean(told: &Value) -> Option<bool> {
+    match told {
+        Value::Bool(told) => Some(*told),
+        Value::Number(_) | Value::String(_) => {
+            let text = told
+                .as_str()
+                .map_or_else(|| told.to_string(), str::to_ascii_lowercase);
+            match text.trim() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn number(told: &Value) -> Option<f64> {
+    match told {
+        Value::Number(told) => told.as_f64(),
+        // Python reads `1_000` as a number.
+        Value::String(told) => told.trim().replace('_', "").parse().ok(),
+        _ => None,
+    }
+}
+
+fn nearly(told: f64, now: f64) -> bool {
+    (told - now).abs() <= 1e-9 * told.abs().max(1.0)
+}
+
+/// The items of text with commas.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+}
+
+fn folder(text: &str) -> &str {
+    let text = text.strip_prefix("file://").unwrap_or(text);
+    text.trim_end_matches('/')
 }
 
 /// Arguments of an `lmcache server` that did not take, from its `GET /config`.
@@ -247,7 +322,122 @@ impl Python<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn values_are_compared_as_lmcache_converts_them() {
+        for (key, told, now) in [
+            ("p2p_init_ports", json!(8200), json!([8200])),
+            ("p2p_init_ports", json!("8200"), json!([8200])),
+            ("p2p_init_ports", json!("8200, 8201"), json!([8200, 8201])),
+            ("p2p_init_ports", json!(["8200", 8201]), json!([8200, 8201])),
+            ("blend_recompute_ratios", json!(0.15), json!([0.15])),
+            (
+                "blend_recompute_ratios",
+                json!("0.15,0.2"),
+                json!([0.15, 0.2]),
+            ),
+            ("storage_plugins", json!("a, b"), json!(["a", "b"])),
+            (
+                "retrieve_locations",
+                json!(["LocalCPUBackend"]),
+                json!(["LocalCPUBackend"]),
+            ),
+            ("local_cpu", json!("false"), json!(false)),
+            ("local_cpu", json!(" True "), json!(true)),
+            ("local_cpu", json!(1), json!(true)),
+            ("local_cpu", json!("yes"), json!(true)),
+            ("local_cpu", json!("off"), json!(false)),
+            ("chunk_size", json!("256"), json!(256)),
+            ("chunk_size", json!("1_024"), json!(1024)),
+            ("max_local_cpu_size", json!(8), json!(8.0)),
+            ("max_local_cpu_size", json!("8"), json!(8.0)),
+            ("lmcache_instance_id", json!(17), json!("17")),
+            ("cache_policy", json!("lru"), json!("LRU")),
+            ("local_disk", json!("file:///a/,file:///b"), json!("/a/,/b")),
+            ("local_disk", json!("file:///a/ , /b/"), json!("/a,/b")),
+            ("local_disk", json!(""), json!(null)),
+            (
+                "remote_url",
+                json!("redis://:pw@h:1"),
+                json!("redis://:***@h:1"),
+            ),
+            (
+                "extra_config",
+                json!("{\"use_odirect\": true}"),
+                json!({"use_odirect": true, "x": 1}),
+            ),
+        ] {
+            assert!(same(key, &told, &now), "{key}: {told} {now}");
+        }
+    }
+
+    #[test]
+    fn another_value_is_a_difference() {
+        for (key, told, now) in [
+            ("p2p_init_ports", json!(8200), json!([8201])),
+            ("p2p_init_ports", json!(8200), json!([8200, 8201])),
+            ("p2p_init_ports", json!("8200,8201"), json!([8200])),
+            ("p2p_init_ports", json!(8200), json!(null)),
+            ("blend_recompute_ratios", json!(0.15), json!([0.2])),
+            ("local_cpu", json!("false"), json!(true)),
+            // LMCache reads text that it does not know as off.
+            ("local_cpu", json!("yes"), json!(false)),
+            ("local_cpu", json!("y"), json!(false)),
+            ("local_cpu", json!(7), json!(false)),
+            ("chunk_size", json!("big"), json!(null)),
+            ("chunk_size", json!(256.5), json!(256)),
+            ("max_local_cpu_size", json!(8), json!(5.0)),
+            ("local_disk", json!("file:///a,file:///b"), json!("/a")),
+            ("local_disk", json!("file:///a,file:///b"), json!("/b,/a")),
+            (
+                "extra_config",
+                json!({"use_odirect": "true"}),
+                json!({"use_odirect": true}),
+            ),
+            ("extra_config", json!({"n": [1]}), json!({"n": 1})),
+            (
+                "extra_config",
+                json!("use_odirect"),
+                json!({"use_odirect": true}),
+            ),
+        ] {
+            assert!(!same(key, &told, &now), "{key}: {told} {now}");
+        }
+    }
+
+    /// What LMCache makes of a value, by the type of its key, as its own converters do it.
+    fn converted(to: usize, number: i64, flag: bool, word: &str) -> [Value; 2] {
+        match to {
+            0 => [json!(number), json!([number])],
+            1 => [json!(number.to_string()), json!([number])],
+            2 => [json!(format!("{number},{number}")), json!([number, number])],
+            3 => [json!(number.to_string()), json!(number)],
+            4 => [json!(flag.to_string()), json!(flag)],
+            5 => [json!(u8::from(flag)), json!(flag)],
+            6 => [json!(number), json!(number.to_string())],
+            7 => [json!(word), json!([word])],
+            _ => [
+                json!(format!("file:///{word}/,/{word}2")),
+                json!(format!("/{word}/,/{word}2")),
+            ],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_conversion_is_no_difference_and_another_value_is_one(
+            to in 0usize..9, number in 0i64..1 << 40, flag: bool, word in "[a-z]{1,8}", other in 0i64..1 << 40,
+        ) {
+            let key = if to == 8 { "local_disk" } else { "some_key" };
+            let [told, now] = converted(to, number, flag, &word);
+            prop_assert!(same(key, &told, &now), "{told} {now}");
+            let [_, wrong] = converted(to, other, !flag, &format!("{word}x"));
+            prop_assume!(other != number);
+            prop_assert!(!same(key, &told, &wrong), "{told} {wrong}");
+        }
+    }
 
     const LOG: &str = "(EngineCore pid=1) [x] LMCache INFO: Creating LMCacheEngine with config: \
         {'chunk_size': 256, 'local_cpu': False, 'max_local_cpu_size': 8.0, 'local_disk': '/d/', \

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::redis;
 use crate::bounded;
 use crate::plan::server::LmcacheMode;
-use crate::plan::tier::{TierKind, TierSpec};
+use crate::plan::tier::{TierKind, TierSpec, check_remote_url};
 
 /// The built-in templates, by name. The folder `templates/` is their source.
 const BUILT_IN: [(&str, &str); 8] = [
@@ -219,15 +219,27 @@ fn explain(name: &str, error: &minijinja::Error) -> anyhow::Error {
 }
 
 fn check(rendered: &Rendered, mode: LmcacheMode) -> Result<()> {
+    // Unlike JSON's, this mapping refuses a key that is there twice. LMCache takes the last one.
+    let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(&rendered.text)?;
     match mode {
-        LmcacheMode::MultiProcess => rendered.arguments().map(drop),
-        LmcacheMode::InProcess => {
-            let value: Value = serde_yaml_ng::from_str(&rendered.text)?;
-            if !value.is_object() {
-                bail!("it must be a YAML mapping of LMCache's keys");
+        LmcacheMode::MultiProcess => {
+            let arguments = rendered.arguments()?;
+            let names = || arguments.iter().filter(|name| name.starts_with("--"));
+            let twice = names().find(|name| {
+                *name != "--l2-adapter" && names().filter(|other| other == name).count() > 1
+            });
+            match twice {
+                Some(name) => bail!("it has the argument `{name}` twice"),
+                None => Ok(()),
             }
-            Ok(())
         }
+        LmcacheMode::InProcess if !value.is_mapping() => {
+            bail!("it must be a YAML mapping of LMCache's keys")
+        }
+        LmcacheMode::InProcess => match value.get("remote_url").and_then(|url| url.as_str()) {
+            Some(url) => check_remote_url(url).map_err(|why| anyhow!("`remote_url`: {why}")),
+            None => Ok(()),
+        },
     }
 }
 
@@ -375,6 +387,71 @@ mod tests {
             error.contains("scrach_dir") && error.contains("scratch_dir"),
             "{error}"
         );
+    }
+
+    /// What a template of the user's own comes to.
+    fn own(text: &str, mode: LmcacheMode) -> Result<Option<Rendered>> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("own.yaml.j2"), text).unwrap();
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        tier.template = Some("own.yaml.j2".into());
+        render(&tier, mode, scope(Some(dir.path())))
+    }
+
+    #[test]
+    fn a_template_that_says_a_thing_twice_is_refused() {
+        let (one, many) = (LmcacheMode::InProcess, LmcacheMode::MultiProcess);
+        for (text, mode, twice) in [
+            (
+                "chunk_size: 256\nlocal_cpu: true\nchunk_size: 512\n",
+                one,
+                "chunk_size",
+            ),
+            ("extra_config:\n  a: 1\n  a: 2\n", one, "\"a\""),
+            (
+                "- \"--chunk-size\"\n- 1\n- \"--chunk-size\"\n- 2\n",
+                many,
+                "--chunk-size",
+            ),
+            (
+                "- \"--l2-adapter\"\n- {\"type\": \"fs\", \"type\": \"resp\"}\n",
+                many,
+                "type",
+            ),
+        ] {
+            let error = format!("{:#}", own(text, mode).unwrap_err());
+            assert!(
+                error.contains(twice) && error.contains("own.yaml.j2"),
+                "{error}"
+            );
+        }
+        let two = "- \"--l2-adapter\"\n- {\"type\": \"fs\"}\n- \"--l2-adapter\"\n- {\"type\": \"resp\"}\n";
+        assert!(own(two, many).is_ok(), "adapters are a list");
+    }
+
+    #[test]
+    fn a_template_with_a_store_that_cannot_be_proven_is_refused() {
+        let error = own("remote_url: \"s3://bucket\"\n", LmcacheMode::InProcess).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("cannot be proven"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn extra_config_leaves_o_direct_on_unless_it_says_otherwise() {
+        for name in ["disk", "cpu+disk"] {
+            let of = |extra: Value| {
+                let mut tier = TierSpec::built_in(name).unwrap();
+                tier.settings.insert("extra_config".into(), extra);
+                yaml(&tier)["extra_config"].clone()
+            };
+            let more = of(serde_json::json!({"save_chunk_meta": false}));
+            let expected = serde_json::json!({"use_odirect": true, "save_chunk_meta": false});
+            assert_eq!(more, expected);
+            let off = of(serde_json::json!({"use_odirect": false}));
+            assert_eq!(off, serde_json::json!({"use_odirect": false}));
+        }
     }
 
     #[test]
