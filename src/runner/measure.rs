@@ -30,6 +30,9 @@ mod reach;
 /// little before it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How long requests in flight may take to end once the run was told to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Where a cell's results are kept as they come, so that a failure loses none of them.
 pub struct Kept<'a> {
     /// Passes that ended.
@@ -339,12 +342,21 @@ impl Measuring<'_> {
             &progress,
         );
         tokio::pin!(load);
+        let given_up = async {
+            polite.cancelled().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
         let (outcome, died) = tokio::select! {
             outcome = &mut load => (outcome?, None),
             how = self.session.server.exited() => {
                 // Its answers will never come.
                 kill.cancel();
                 (load.await?, Some(how))
+            }
+            () = given_up => {
+                // A cell that is cut short is not stored, and its answers are for nobody.
+                kill.cancel();
+                (load.await?, None)
             }
         };
         match died {

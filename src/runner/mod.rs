@@ -205,6 +205,7 @@ async fn measure_in_time(
 ) -> Result<(), Failure> {
     let limit = cell.resolved.run.pace.cell_time_limit;
     let clock = CellLimit::start(scope.stop, limit);
+    let at_once = &scope.stop.at_once;
     let scope = &RunScope {
         stop: &clock.stop,
         ..*scope
@@ -216,12 +217,18 @@ async fn measure_in_time(
         }
         on_event(event);
     };
-    let ready = session::ensure(slot, cell, position, scope, &mut on_event).await;
-    let measured = match (ready, slot.as_mut()) {
-        (Ok(()), Some(session)) => {
-            measure::measure(cell, session, scope, kept, &mut on_event).await
+    let measuring = async {
+        session::ensure(slot, cell, position, scope, &mut on_event).await?;
+        match slot.as_mut() {
+            Some(session) => measure::measure(cell, session, scope, kept, &mut on_event).await,
+            None => Ok(()),
         }
-        (ready, _) => ready,
+    };
+    // A server that hangs answers no control route either: none is waited for, and the cell, which is
+    // not stored, ends here. What `ensure` has started and not handed over ends with its future.
+    let measured = tokio::select! {
+        measured = measuring => measured,
+        () = at_once.cancelled() => return Ok(()),
     };
     match limit {
         Some(limit) if clock.is_over() => Err(over_time(phase, limit)),

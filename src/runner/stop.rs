@@ -1,10 +1,12 @@
-//! Two-step stopping: the first signal drains and stops, the second stops at once.
+//! Two-step stopping: the first signal stops politely, the second, or a few seconds, at once.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The two steps. Only ever goes forward.
@@ -56,26 +58,73 @@ impl Stop {
         self.polite.cancel();
     }
 
-    /// Escalates on SIGINT and SIGTERM from now on, and says so, until the handle is aborted.
+    /// Escalates on SIGINT, SIGTERM and SIGHUP from now on, and [`PATIENCE`] after the first of them,
+    /// and says so, until the handle is aborted. A SIGHUP that was ignored when labrun was started
+    /// (`nohup`) stays so.
     pub fn on_signals(&self, say: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut hangup = if ignores_hangup() {
+            None
+        } else {
+            Some(signal(SignalKind::hangup()).context("listening for SIGHUP")?)
+        };
         let stop = self.clone();
         Ok(tokio::spawn(async move {
+            let mut deadline = None;
             loop {
+                let hung_up = async {
+                    match hangup.as_mut() {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hung_up => {}
+                    () = until(deadline) => {
+                        deadline = None;
+                        say("what has not ended is killed");
+                        stop.escalate();
+                        continue;
+                    }
                 }
                 say(if stop.requested() {
                     "stopping at once"
                 } else {
-                    "stopping: requests in flight may end; once more stops at once"
+                    "stopping: requests in flight have a moment to end; once more stops at once"
                 });
+                deadline = deadline.or_else(|| Some(Instant::now() + PATIENCE));
                 stop.escalate();
             }
         }))
     }
+}
+
+/// How long after the first signal nothing is waited for any more: `docker stop` kills after 10 s,
+/// Slurm after 30.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process ignores SIGHUP, which it inherits from who started it.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored(&status) & 1 << (rustix::process::Signal::HUP.as_raw() - 1) != 0
+}
+
+/// The signals that a process ignores, by its `/proc/PID/status`.
+fn ignored(status: &str) -> u64 {
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -90,6 +139,25 @@ mod tests {
         assert!(stop.requested() && !stop.at_once.is_cancelled());
         stop.escalate();
         assert!(stop.at_once.is_cancelled());
+    }
+
+    #[test]
+    fn the_signals_that_are_ignored_are_read_from_proc() {
+        let status = "Name:\tx\nSigIgn:\t0000000000000001\nSigCgt:\t0\n";
+        assert_eq!(ignored(status), 1);
+        assert_eq!(ignored("Name:\tx\n"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_while_after_the_first_signal_nothing_is_waited_for() {
+        let stop = Stop::default();
+        let signals = stop.on_signals(|_| {}).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP)
+            .unwrap();
+        stop.polite.cancelled().await;
+        assert!(!stop.at_once.is_cancelled());
+        stop.at_once.cancelled().await;
+        signals.abort();
     }
 
     #[test]

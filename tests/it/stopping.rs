@@ -30,7 +30,7 @@ fn signal(pid: u32, name: &str) {
 
 #[test]
 fn the_first_signal_stops_the_servers_and_keeps_finished_cells() {
-    for name in ["INT", "TERM"] {
+    for name in ["INT", "TERM", "HUP"] {
         let lab = Lab::new();
         let run = long_run(&lab);
         assert!(wait_until(Duration::from_secs(60), || !lab
@@ -68,6 +68,40 @@ fn two_signals_stop_at_once() {
     signal(run.id(), "INT");
     signal(run.id(), "INT");
     Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
+    assert!(lab.servers().is_empty(), "left behind: {:?}", lab.servers());
+}
+
+#[test]
+fn one_signal_ends_a_run_whose_server_hangs() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["cpu"]"#,
+        requests: 400,
+        ..SimPlan::default()
+    };
+    // Limits that nobody would wait for.
+    let text = plan.text() + "\n[load]\ndrain_s = 3600\n";
+    lab.write(
+        "plan.toml",
+        &text.replace("[server]\n", "[server]\nstop_grace_s = 3600\n"),
+    );
+    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = Kill(command.spawn().unwrap());
+    let measures = || {
+        let events = std::fs::read_to_string(lab.path("out/events.jsonl")).unwrap_or_default();
+        events.contains(r#""phase":"load","state":"cold""#)
+    };
+    assert!(wait_until(Duration::from_secs(60), measures));
+    for server in lab.servers() {
+        signal(server.parse().unwrap(), "STOP");
+    }
+    signal(run.0.id(), "TERM");
+    let ends = || run.0.try_wait().unwrap().is_some();
+    assert!(
+        wait_until(Duration::from_secs(60), ends),
+        "it waits for a server that hangs"
+    );
     assert!(lab.servers().is_empty(), "left behind: {:?}", lab.servers());
 }
 
