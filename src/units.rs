@@ -120,9 +120,40 @@ impl WallClock {
     }
 }
 
+/// A count for people: rounded to a whole number, a comma before each three digits.
+pub fn thousands(count: f64) -> String {
+    let digits = format!("{:.0}", count.abs());
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    if count <= -0.5 {
+        text.push('-');
+    }
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && digit.is_ascii_digit() {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_for_people_have_commas() {
+        for (count, text) in [
+            (0.0, "0"),
+            (999.4, "999"),
+            (1000.0, "1,000"),
+            (13_536.0, "13,536"),
+            (1_000_000.0, "1,000,000"),
+            (-1234.0, "-1,234"),
+            (-0.2, "0"),
+        ] {
+            assert_eq!(thousands(count), text);
+        }
+    }
 
     #[test]
     fn zero_is_no_count() {

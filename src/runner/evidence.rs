@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::snapshot::Snapshot;
+use super::log_marks::LogMarks;
+use super::snapshot::{OUTPUT_TOKENS, PROMPT_TOKENS, Snapshot};
 use crate::config::Settings;
 use crate::load::{LoadOutcome, RequestRecord};
 use crate::matrix::Cell;
@@ -13,7 +14,7 @@ use crate::server::geometry;
 use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::log_counts::LogCounts;
 use crate::verdict::moved::PcieBytes;
-use crate::verdict::{Canaries, Facts, PageCache, Probe, Stores, TierAccount, measures};
+use crate::verdict::{Canaries, Counted, Facts, PageCache, Probe, Stores, TierAccount, measures};
 use crate::workload::Schedule;
 
 /// The facts of one pass.
@@ -34,6 +35,8 @@ pub struct PassFacts<'a> {
     pub after: &'a Snapshot,
     /// Bytes over PCIe, where telemetry knows them for the whole pass.
     pub pcie: Option<PcieBytes>,
+    /// Most requests that the server was seen to run at once.
+    pub running_max: Option<f64>,
     /// Counters once the tier had stored what the pass left; the ones after where nothing waited.
     pub settled: &'a Snapshot,
     /// What the probe of the state found.
@@ -58,10 +61,7 @@ impl PassFacts<'_> {
         let is_sim = server.is_simulated();
         let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
         logs.degraded |= self.degraded;
-        let answers = Answers {
-            schedule: self.schedule,
-            load: self.load,
-        };
+        let answers = self.answers();
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
         Facts {
             limits: self.cell.resolved.verdict,
@@ -77,6 +77,14 @@ impl PassFacts<'_> {
             failed: self.load.tally().failed,
             first_failure: first_failure(self.load),
             by_source: after.by_source(before),
+            sources_unknown: after.sources_unknown(before),
+            counted: Counted {
+                server_prompt_tokens: after.engine_growth(before, PROMPT_TOKENS, None),
+                server_output_tokens: after.engine_growth(before, OUTPUT_TOKENS, None),
+                running_max: self.running_max,
+                fallen: after.fallen(before),
+                ..answers.counted()
+            },
             expected_hit_tokens: answers.expected_hit_tokens(self.cell, self.state),
             shared_tokens: answers.sum_of(|planned| planned.shared_tokens),
             repeated_tokens: answers.sum_of(|planned| planned.repeated_tokens),
@@ -124,8 +132,10 @@ impl PassFacts<'_> {
         if server.lmcache == LmcacheMode::MultiProcess {
             return self.after.account(self.before);
         }
-        let logged = server.launcher != Launcher::External && self.after.logs.exist();
-        (logged && self.cell.tier.kind == TierKind::Cpu).then_some(TierAccount {
+        let logged = server.launcher != Launcher::External
+            && self.cell.tier.kind == TierKind::Cpu
+            && tells_of_tokens(&self.after.logs, logs);
+        logged.then_some(TierAccount {
             ram_tokens: logs.retrieved.tokens,
             second_tokens: 0.0,
         })
@@ -143,11 +153,18 @@ impl PassFacts<'_> {
             let chunks = settled.lmcache_growth(before, chunks)?;
             return Some(chunks * f64::from(self.cell.tier.chunk_tokens()));
         }
-        if !self.cell.tier.kind.uses_lmcache() || !settled.logs.exist() {
+        if !self.cell.tier.kind.uses_lmcache() {
             return None;
         }
         let logs = LogCounts::of(&settled.logs.text_since(&before.logs));
-        Some(logs.stored.tokens)
+        tells_of_tokens(&settled.logs, &logs).then_some(logs.stored.tokens)
+    }
+
+    fn answers(&self) -> Answers<'_> {
+        Answers {
+            schedule: self.schedule,
+            load: self.load,
+        }
     }
 
     /// What the engine's counters say of the pass besides where its tokens came from.
@@ -167,11 +184,8 @@ impl PassFacts<'_> {
             Some(tokens.sum())
         };
         let counts = [
-            ("server_prompt_tokens", server("vllm:prompt_tokens_total")),
-            (
-                "server_output_tokens",
-                server("vllm:generation_tokens_total"),
-            ),
+            ("server_prompt_tokens", server(PROMPT_TOKENS)),
+            ("server_output_tokens", server(OUTPUT_TOKENS)),
             ("usage_prompt_tokens", answers(RequestRecord::prompt_tokens)),
             ("usage_output_tokens", answers(RequestRecord::output_tokens)),
         ];
@@ -180,4 +194,11 @@ impl PassFacts<'_> {
             .filter_map(|(name, count)| Some((name.to_owned(), count?)));
         known.collect()
     }
+}
+
+/// Whether LMCache's log tells of the tokens that it stores and loads: in `part` of the logs, or ever
+/// before. Without that, what is not in it is unknown.
+fn tells_of_tokens(logs: &LogMarks, part: &LogCounts) -> bool {
+    part.tells_of_tokens()
+        || LogCounts::of(&logs.text_since(&LogMarks::default())).tells_of_tokens()
 }

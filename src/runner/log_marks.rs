@@ -24,11 +24,6 @@ impl LogMarks {
         )
     }
 
-    /// Whether there is any log to read.
-    pub fn exist(&self) -> bool {
-        self.0.iter().any(|(_, length)| *length > 0)
-    }
-
     /// What was written from `before` to now.
     pub fn text_since(&self, before: &Self) -> String {
         let mut text = String::new();
@@ -75,11 +70,11 @@ mod tests {
     fn only_what_was_written_since_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server.log");
-        std::fs::write(&path, "Stored 1 out of total 1 tokens\n").unwrap();
+        std::fs::write(&path, "[x] LMCache INFO: Stored 1 out of total 1 tokens\n").unwrap();
         let logs = || [path.clone(), dir.path().join("none.log")];
         let before = LogMarks::take(logs());
         let mut text = std::fs::read_to_string(&path).unwrap();
-        text.push_str("Stored 2 out of total 2 tokens\n");
+        text.push_str("[x] LMCache INFO: Stored 2 out of total 2 tokens\n");
         std::fs::write(&path, text).unwrap();
         let part = LogMarks::take(logs()).text_since(&before);
         assert_eq!(

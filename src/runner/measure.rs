@@ -18,7 +18,7 @@ use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress,
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 use crate::telemetry::collector::Recorded;
-use crate::verdict::answers::first_failure;
+use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::moved::Moved;
 use crate::verdict::{Canaries, Stores, judge, ledger, measures};
 use crate::workload::Schedule;
@@ -161,7 +161,7 @@ impl Measuring<'_> {
             telemetry,
             moved,
             settled,
-        } = self.measured(state, schedule, kept).await?;
+        } = self.measured(state, schedule, &before, kept).await?;
         let (settled, stores) = settled.map_or((None, reached.stores), |(settled, stores)| {
             (Some(settled), stores)
         });
@@ -182,6 +182,7 @@ impl Measuring<'_> {
             before: &before,
             after: &after,
             pcie: moved.pcie,
+            running_max: measures::running_max(&telemetry.summaries),
             settled: settled.as_ref().unwrap_or(&after),
             probe: reached.probe,
             page_cache: reached.page_cache,
@@ -217,6 +218,7 @@ impl Measuring<'_> {
         &mut self,
         state: CacheState,
         schedule: &Arc<Schedule>,
+        before: &Snapshot,
         kept: &mut Kept<'_>,
     ) -> Result<Measured, Failure> {
         let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
@@ -230,8 +232,14 @@ impl Measuring<'_> {
             phase: Phase::Verify,
             state: Some(state),
         });
-        let (after, telemetry) =
-            tokio::join!(Snapshot::take(self.session), self.watch.end(edge, &load));
+        let answers = Answers {
+            schedule,
+            load: &load,
+        };
+        let (after, telemetry) = tokio::join!(
+            Snapshot::take_after(self.session, before, &answers),
+            self.watch.end(edge, &load)
+        );
         let gpus = self.watch.gpus();
         let mut moved = Moved::of(&telemetry.summaries, gpus);
         let mut settled = None;

@@ -1,16 +1,43 @@
 //! Counters of a session at one instant, and how far they grew.
 
+use std::time::Duration;
+
 use super::log_marks::LogMarks;
 use super::session::Session;
-use crate::server::prom::{Scrape, growth};
+use crate::load::RequestRecord;
+use crate::server::prom::{Fallen, Scrape};
 use crate::server::redis::RedisInfo;
 use crate::telemetry::proc_io::GroupIo;
+use crate::units::thousands;
+use crate::verdict::answers::Answers;
 use crate::verdict::{BySource, TierAccount};
+
+/// Prompt tokens by where they came from.
+const BY_SOURCE: &str = "vllm:prompt_tokens_by_source_total";
+/// Prompt tokens of requests whose prompt was read.
+pub const PROMPT_TOKENS: &str = "vllm:prompt_tokens_total";
+/// Tokens that were generated.
+pub const OUTPUT_TOKENS: &str = "vllm:generation_tokens_total";
+
+/// The engine's counters that evidence rests on.
+const COUNTERS: [&str; 3] = [BY_SOURCE, PROMPT_TOKENS, OUTPUT_TOKENS];
+/// The counters of an LMCache server that evidence rests on.
+const LMCACHE_COUNTERS: [&str; 4] = [
+    "lmcache_mp_lookup_hit_l1_tokens_total",
+    "lmcache_mp_lookup_hit_l2_tokens_total",
+    "lmcache_mp_l1_write_chunks_total",
+    "lmcache_mp_l2_store_completed_objects_chunks_total",
+];
+
+/// How long the engine's counters may take to tell of an answer that has arrived.
+pub const COUNTED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Counters at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) engine: Option<Scrape>,
+    /// Why `engine` is unknown, where `/metrics` was asked for.
+    refused: Option<String>,
     lmcache: Option<Scrape>,
     pub(super) io: GroupIo,
     pub(super) redis: Option<RedisInfo>,
@@ -21,7 +48,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads every counter that the session has. One that does not answer is not known.
     pub async fn take(session: &Session) -> Self {
-        let engine = session.control.metrics().await.ok();
+        let (engine, refused) = match session.control.metrics().await {
+            Ok(scrape) => (Some(scrape), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
         let lmcache = match session.server.lmcache_url() {
             Some(url) => session.control.scrape(&format!("{url}/metrics")).await.ok(),
             None => None,
@@ -39,12 +69,41 @@ impl Snapshot {
         }
         Self {
             engine,
+            refused,
             lmcache,
             io: GroupIo::read(&leaders),
             redis,
             redis_keys,
             logs: LogMarks::take(session.logs()),
         }
+    }
+
+    /// Like [`Self::take`]; the engine's counters are read again until they tell of the `answers`,
+    /// which they may do a moment later.
+    pub async fn take_after(session: &Session, before: &Self, answers: &Answers<'_>) -> Self {
+        let mut taken = Self::take(session).await;
+        let prompts = answers
+            .total_of(RequestRecord::prompt_tokens)
+            .unwrap_or(0.0);
+        let output = answers
+            .total_of(RequestRecord::output_tokens)
+            .unwrap_or(0.0);
+        let is_behind = |taken: &Self, name, answered: f64| {
+            let counted = taken.engine_growth(before, name, None);
+            counted.is_some_and(|counted| counted + 0.5 < answered)
+        };
+        let began = tokio::time::Instant::now();
+        while (is_behind(&taken, PROMPT_TOKENS, prompts)
+            || is_behind(&taken, OUTPUT_TOKENS, output))
+            && began.elapsed() < COUNTED_LIMIT
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            match session.control.metrics().await {
+                Ok(scrape) => taken.engine = Some(scrape),
+                Err(_) => break,
+            }
+        }
+        taken
     }
 
     /// Sums that grow as long as a tier still stores what earlier requests left.
@@ -97,12 +156,81 @@ impl Snapshot {
     pub fn by_source(&self, before: &Self) -> Option<BySource> {
         let of = |source: &str| {
             let label = format!("source=\"{source}\"");
-            self.engine_growth(before, "vllm:prompt_tokens_by_source_total", Some(&label))
+            // A source that served nothing yet may not be exposed.
+            let scrape = self.engine.as_ref()?;
+            if source != "local_compute" && !scrape.exposes(BY_SOURCE, Some(&label)) {
+                return Some(0.0);
+            }
+            self.engine_growth(before, BY_SOURCE, Some(&label))
         };
         Some(BySource {
             computed_tokens: of("local_compute")?,
-            gpu_tokens: of("local_cache_hit").unwrap_or(0.0),
-            external_tokens: of("external_kv_transfer").unwrap_or(0.0),
+            gpu_tokens: of("local_cache_hit")?,
+            external_tokens: of("external_kv_transfer")?,
+        })
+    }
+
+    /// Why nothing is known of where tokens came from since `before`.
+    pub fn sources_unknown(&self, before: &Self) -> String {
+        let refused = self.refused.as_ref().or(before.refused.as_ref());
+        if let Some(refused) = refused {
+            return format!("where tokens came from is unknown: {refused}");
+        }
+        let scrapes = [&self.engine, &before.engine].into_iter().flatten();
+        let mut not_numbers = scrapes.filter_map(|scrape| scrape.not_a_number(BY_SOURCE));
+        if let Some((series, value)) = not_numbers.next() {
+            return format!("where tokens came from is unknown: the server's {series} is {value}");
+        }
+        let is_there = |scrape: &Scrape| scrape.exposes(BY_SOURCE, None);
+        if self.engine.as_ref().is_some_and(is_there) {
+            return format!("where tokens came from is unknown: {BY_SOURCE} did not only grow");
+        }
+        format!(
+            "the server exposes no {BY_SOURCE}: nothing of it can be proven; vLLM has it from 0.24 on, \
+             or statistics are off (--disable-log-stats)"
+        )
+    }
+
+    /// The first counter of the engine or of LMCache's server that fell since `before`, in words.
+    pub fn fallen(&self, before: &Self) -> Option<String> {
+        let engine = COUNTERS
+            .iter()
+            .map(|name| (name, &self.engine, &before.engine));
+        let lmcache = LMCACHE_COUNTERS
+            .iter()
+            .map(|name| (name, &self.lmcache, &before.lmcache));
+        let fallen = engine
+            .chain(lmcache)
+            .find_map(|(name, now, before)| now.as_ref()?.fallen(before.as_ref()?, name, None));
+        let (name, before, now) = match fallen {
+            Some(Fallen {
+                series,
+                before,
+                now,
+            }) => (series, before, now),
+            None => self.fallen_of_redis(before)?,
+        };
+        let now = now.map_or_else(|| "nothing".to_owned(), thousands);
+        Some(format!("{name} fell from {} to {now}", thousands(before)))
+    }
+
+    fn fallen_of_redis(&self, before: &Self) -> Option<(String, f64, Option<f64>)> {
+        let (now, before) = (self.redis.as_ref()?, before.redis.as_ref()?);
+        let counters = [
+            (
+                "total_net_output_bytes",
+                now.net_output_bytes,
+                before.net_output_bytes,
+            ),
+            (
+                "total_net_input_bytes",
+                now.net_input_bytes,
+                before.net_input_bytes,
+            ),
+        ];
+        counters.into_iter().find_map(|(name, now, before)| {
+            let fell = now? < before?;
+            fell.then_some((format!("Redis's {name}"), before?, now))
         })
     }
 
@@ -118,7 +246,8 @@ impl Snapshot {
         field: impl Fn(&RedisInfo) -> Option<f64>,
     ) -> Option<f64> {
         let (now, then) = (field(self.redis.as_ref()?)?, field(before.redis.as_ref()?)?);
-        Some(growth(then, now))
+        // One that fell is told by `fallen`.
+        (now >= then).then_some(now - then)
     }
 
     pub(super) fn account(&self, before: &Self) -> Option<TierAccount> {

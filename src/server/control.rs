@@ -1,6 +1,8 @@
 //! The server's control routes: health, models, version, metrics, cache resets. Never on the
 //! measuring path.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -45,12 +47,18 @@ impl Endpoint {
 pub struct Control {
     http: reqwest::Client,
     endpoint: Endpoint,
+    /// Whether the last scrape did not answer in time.
+    is_slow: Arc<AtomicBool>,
 }
 
 /// The most models that a message lists, of those that a server has.
 const MAX_SHOWN_MODELS: usize = 8;
 /// The most characters of a model's id or of a version.
 const MAX_ID_CHARS: usize = 200;
+
+/// Longest wait for `/metrics`, and for those after one that did not answer.
+const SCRAPE_LIMIT: Duration = Duration::from_secs(10);
+const SLOW_SCRAPE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for one control answer. A reset of a large cache takes seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -69,7 +77,11 @@ impl Control {
             .timeout(ANSWER_LIMIT)
             .build()
             .context("building the HTTP client")?;
-        Ok(Self { http, endpoint })
+        Ok(Self {
+            http,
+            endpoint,
+            is_slow: Arc::default(),
+        })
     }
 
     /// What it talks to.
@@ -177,10 +189,51 @@ impl Control {
         self.scrape(&self.url("/metrics")).await
     }
 
-    /// A scrape of another exposition, such as the LMCache server's.
+    /// A scrape of another exposition, such as the LMCache server's. Once one did not answer in time,
+    /// the next ones are not waited for as long.
+    ///
+    /// # Errors
+    /// Says how the route was refused: its status, where it leads to, or that it does not answer.
     pub async fn scrape(&self, url: &str) -> Result<Scrape> {
-        let answer = self.http.get(url).send().await?.error_for_status()?;
-        Ok(Scrape::parse(&answer.text().await?))
+        let route = url.rsplit('/').next().unwrap_or_default();
+        let limit = if self.is_slow.load(Ordering::Relaxed) {
+            SLOW_SCRAPE_LIMIT
+        } else {
+            SCRAPE_LIMIT
+        };
+        let asked = async {
+            let answer = self.http.get(url).send().await?;
+            let (at, status) = (answer.url().clone(), answer.status());
+            Ok::<_, reqwest::Error>((at, status, answer.text().await?))
+        };
+        let answered = tokio::time::timeout(limit, asked).await;
+        self.is_slow.store(answered.is_err(), Ordering::Relaxed);
+        let (at, status, text) = match answered {
+            Ok(answer) => answer.map_err(reqwest::Error::without_url)?,
+            Err(_) => bail!("/{route} did not answer within {} s", limit.as_secs()),
+        };
+        let redirected = if at.as_str() == url {
+            String::new()
+        } else {
+            format!(
+                ", at {}{}, where it is redirected to",
+                at.host_str().unwrap_or_default(),
+                at.path()
+            )
+        };
+        let why = match status.as_u16() {
+            200 => {
+                let scrape = Scrape::parse(&text);
+                if scrape.is_empty() {
+                    bail!("/{route} answered no metrics{redirected}");
+                }
+                return Ok(scrape);
+            }
+            401 | 403 => ": it wants a login that labrun does not have",
+            404 => ": the server has no such route",
+            _ => "",
+        };
+        bail!("/{route} answered {}{redirected}{why}", status.as_u16())
     }
 
     /// Empties the GPU prefix cache and leaves every tier as it is. Retried while requests that
@@ -309,6 +362,62 @@ mod tests {
             () = older => None,
         };
         assert_eq!(found.unwrap()["mp"]["chunk_size"], 256);
+    }
+
+    /// What a scrape of a server comes to that answers everything with `answer`, or the error.
+    async fn scraped(answer: &'static str) -> Result<Scrape, String> {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = async {
+            loop {
+                let (mut peer, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                let read = peer.read(&mut head).await.unwrap();
+                let login = head[..read].starts_with(b"GET /login");
+                let page = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n<html>log in</html>";
+                let answer = if login { page } else { answer };
+                peer.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
+        tokio::select! {
+            found = control.metrics() => found.map_err(|error| format!("{error:#}")),
+            () = server => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_scrape_says_how_it_was_refused() {
+        for (answer, reason) in [
+            (
+                "HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n",
+                "/metrics answered 401: it wants a login",
+            ),
+            (
+                "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n",
+                "/metrics answered 404: the server has no",
+            ),
+            (
+                "HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n",
+                "/metrics answered 503",
+            ),
+            (
+                "HTTP/1.1 302 X\r\nlocation: /login\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                "/metrics answered no metrics, at 127.0.0.1/login, where it is redirected to",
+            ),
+            (
+                "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n",
+                "/metrics answered no metrics",
+            ),
+        ] {
+            let error = scraped(answer).await.unwrap_err();
+            assert!(error.starts_with(reason), "{error}");
+        }
+        let found = scraped("HTTP/1.1 200 X\r\ncontent-length: 4\r\n\r\na 1\n").await;
+        assert_eq!(found.unwrap().sum("a", None), Some(1.0));
     }
 
     #[test]

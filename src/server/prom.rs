@@ -1,4 +1,6 @@
-//! Reads Prometheus text. Only what a benchmark asks: sums of series by name and label.
+//! Reads Prometheus text: what a benchmark asks of it, which is sums of series by name and label.
+//!
+//! `NaN` and infinities are values of that format. Here they are unknown: no sum holds one.
 
 use std::collections::BTreeMap;
 
@@ -8,54 +10,147 @@ pub struct Scrape {
     series: BTreeMap<String, f64>,
 }
 
+/// A counter that fell: its server was started again, or another server answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fallen {
+    /// The series, labels included.
+    pub series: String,
+    /// What it was.
+    pub before: f64,
+    /// What it is; `None` where it is not exposed any more.
+    pub now: Option<f64>,
+}
+
 impl Scrape {
     /// Reads an exposition. Lines that are no series are passed over.
     pub fn parse(text: &str) -> Self {
-        let mut series = BTreeMap::new();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            // Label values may hold spaces, so the name ends at the brace where there is one.
-            let at = line
-                .rfind('}')
-                .map_or_else(|| line.find(' '), |brace| Some(brace + 1));
-            let Some(at) = at.filter(|at| *at < line.len()) else {
-                continue;
-            };
-            let (name, rest) = line.split_at(at);
-            let value = rest
-                .split_whitespace()
-                .next()
-                .and_then(|value| value.parse().ok());
-            if let Some(value) = value {
-                series.insert(name.to_owned(), value);
-            }
+        let series = text.lines().filter_map(|line| {
+            let line = line.trim_start();
+            let (name, rest) = line.split_at(name_end(line)?);
+            // A time stamp or an exemplar may follow.
+            let value = rest.split_whitespace().next()?.parse().ok()?;
+            Some((name.to_owned(), value))
+        });
+        Self {
+            series: series.collect(),
         }
-        Self { series }
     }
 
-    /// Sum over all series called `name` whose labels include `label` (`key="value"`); `None` where
-    /// no such series is exposed, which is not the same as zero.
+    /// Whether it holds no series at all.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// Every series called `name` whose labels hold `label` (`key="value"`), with its labels.
+    fn matching<'s>(
+        &'s self,
+        name: &'s str,
+        label: Option<&'s str>,
+    ) -> impl Iterator<Item = (&'s str, f64)> {
+        self.series
+            .range(name.to_owned()..)
+            .map(|(series, value)| (series.as_str(), *value))
+            .take_while(move |(series, _)| series.starts_with(name))
+            .filter(move |(series, _)| {
+                let labels = &series[name.len()..];
+                (labels.is_empty() || labels.starts_with('{'))
+                    && label.is_none_or(|label| has_label(labels, label))
+            })
+    }
+
+    /// Folds the values of the series `name` with `label`; `None` where no such series is exposed
+    /// or one of them is not a number, which is not the same as zero.
+    fn fold(&self, name: &str, label: Option<&str>, fold: fn(f64, f64) -> f64) -> Option<f64> {
+        let all = self.matching(name, label).map(|(_, value)| value);
+        all.reduce(|a, b| {
+            // `f64::max` passes over a NaN.
+            if a.is_finite() && b.is_finite() {
+                fold(a, b)
+            } else {
+                f64::NAN
+            }
+        })
+        .filter(|total| total.is_finite())
+    }
+
+    /// Sum over all series called `name` whose labels hold `label` (`key="value"`): what counters of
+    /// several engines count together. `None` where it is unknown.
     pub fn sum(&self, name: &str, label: Option<&str>) -> Option<f64> {
-        let mut total = None;
-        for (series, value) in self.series.range(name.to_owned()..) {
-            if !series.starts_with(name) {
-                break;
-            }
-            let rest = &series[name.len()..];
-            let same = rest.is_empty() || rest.starts_with('{');
-            if same && label.is_none_or(|label| rest.contains(label)) {
-                *total.get_or_insert(0.0) += value;
-            }
-        }
-        total
+        self.fold(name, label, |a, b| a + b)
     }
 
-    /// How much the sum grew since `before`, by [`growth`]. A series that appears only now began at
-    /// zero.
-    pub fn growth(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<f64> {
-        let now = self.sum(name, label)?;
-        let then = before.sum(name, label).unwrap_or(0.0);
-        Some(growth(then, now))
+    /// The largest of these series: what a share that each engine has of its own comes to. `None`
+    /// where it is unknown.
+    pub fn largest(&self, name: &str, label: Option<&str>) -> Option<f64> {
+        self.fold(name, label, f64::max)
     }
+
+    /// Whether any such series is exposed, whatever its value.
+    pub fn exposes(&self, name: &str, label: Option<&str>) -> bool {
+        self.matching(name, label).next().is_some()
+    }
+
+    /// The first of these series whose value is not a number, and that value.
+    pub fn not_a_number<'s>(&'s self, name: &'s str) -> Option<(&'s str, f64)> {
+        self.matching(name, None)
+            .find(|(_, value)| !value.is_finite())
+    }
+
+    /// How much the sum grew since `before`. A series that appears only now began at zero. `None`
+    /// where that is unknown, also where a counter fell.
+    pub fn growth(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<f64> {
+        if before
+            .matching(name, label)
+            .any(|(_, then)| !then.is_finite())
+            || self.fallen(before, name, label).is_some()
+        {
+            return None;
+        }
+        let then = before.sum(name, label).unwrap_or(0.0);
+        Some(self.sum(name, label)? - then)
+    }
+
+    /// The first of these counters that is below what it was.
+    pub fn fallen(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<Fallen> {
+        before.matching(name, label).find_map(|(series, before)| {
+            let now = self.series.get(series).copied();
+            let fell = now.is_none_or(|now| now < before);
+            fell.then(|| Fallen {
+                series: series.to_owned(),
+                before,
+                now,
+            })
+        })
+    }
+}
+
+/// Where the name of a series ends, labels included. Label values may hold spaces and braces.
+fn name_end(line: &str) -> Option<usize> {
+    let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
+    if line.starts_with('#') || end == 0 {
+        return None;
+    }
+    if !line[end..].starts_with('{') {
+        return Some(end);
+    }
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in line[end..].char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '}' if !quoted => return Some(end + at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether `labels` (`{a="b",c="d"}`) hold `label` as a whole.
+fn has_label(labels: &str, label: &str) -> bool {
+    labels
+        .match_indices(label)
+        .any(|(at, _)| matches!(labels[..at].chars().next_back(), Some('{' | ',' | ' ')))
 }
 
 /// How much a counter grew from `before` to `now`. One that fell began anew at zero, as a restarted
@@ -66,6 +161,8 @@ pub fn growth(before: f64, now: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TEXT: &str = "# HELP x y\n\
@@ -81,27 +178,108 @@ mod tests {
         assert_eq!(scrape.sum("vllm:prompt_tokens_total", None), Some(10.0));
         let by_source = "vllm:prompt_tokens_by_source_total";
         assert_eq!(scrape.sum(by_source, None), Some(10.0));
-        assert_eq!(
-            scrape.sum(by_source, Some("source=\"local_compute\"")),
-            Some(4.0)
-        );
+        let computed = Some("source=\"local_compute\"");
+        assert_eq!(scrape.sum(by_source, computed), Some(4.0));
         assert_eq!(scrape.sum("up", None), Some(1.0));
-        assert_eq!(
-            scrape.sum("vllm:prompt", None),
-            None,
-            "a prefix is not a name"
-        );
+        let prefix = scrape.sum("vllm:prompt", None);
+        assert_eq!(prefix, None, "a prefix is not a name");
     }
 
     #[test]
-    fn growth_survives_a_restart_and_a_late_series() {
-        let before = Scrape::parse("a 10\n");
-        assert_eq!(
-            Scrape::parse("a 12\n").growth(&before, "a", None),
-            Some(2.0)
-        );
-        assert_eq!(Scrape::parse("a 3\n").growth(&before, "a", None), Some(3.0));
-        assert_eq!(Scrape::parse("b 3\n").growth(&before, "b", None), Some(3.0));
-        assert_eq!(Scrape::parse("b 3\n").growth(&before, "a", None), None);
+    fn lines_as_exporters_write_them() {
+        for (line, name, expected) in [
+            ("a 1", "a", Some(1.0)),
+            ("a\t1e+06", "a", Some(1e6)),
+            ("  a 1 1700000000000", "a", Some(1.0)),
+            ("a{m=\"x}y {z\"} 2", "a", Some(2.0)),
+            ("a{m=\"q\\\"}\"} 3", "a", Some(3.0)),
+            ("a{m=\"x\"} 4 # {trace_id=\"t\"} 0.5 1.0", "a", Some(4.0)),
+            ("a{} 5", "a", Some(5.0)),
+            ("a NaN", "a", None),
+            ("a +Inf", "a", None),
+            ("a -inf", "a", None),
+            ("a", "a", None),
+            ("a{m=\"x\" 1", "a", None),
+            ("a one", "a", None),
+            ("# a 1", "a", None),
+            ("", "a", None),
+        ] {
+            assert_eq!(Scrape::parse(line).sum(name, None), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_asked_for_as_a_whole() {
+        let scrape = Scrape::parse("a{data_source=\"x\"} 1\na{b=\"c\",source=\"x\"} 2\n");
+        assert_eq!(scrape.sum("a", Some("source=\"x\"")), Some(2.0));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_unknown_and_named() {
+        let text = "a{e=\"0\"} 5\na{e=\"1\"} NaN\nb +Inf\n";
+        let scrape = Scrape::parse(text);
+        assert_eq!(scrape.sum("a", None), None);
+        assert_eq!(scrape.largest("a", None), None);
+        assert_eq!(scrape.sum("a", Some("e=\"0\"")), Some(5.0));
+        assert!(scrape.exposes("a", None) && !scrape.exposes("c", None));
+        assert_eq!(scrape.not_a_number("a").unwrap().0, "a{e=\"1\"}");
+        assert_eq!(scrape.not_a_number("c"), None);
+        let before = Scrape::parse("a{e=\"0\"} 1\na{e=\"1\"} NaN\nb 1\n");
+        let after = Scrape::parse("a{e=\"0\"} 2\na{e=\"1\"} 3\nb 2\n");
+        assert_eq!(after.growth(&before, "a", None), None);
+        assert_eq!(scrape.growth(&before, "b", None), None);
+    }
+
+    #[test]
+    fn the_share_of_several_engines_is_the_largest() {
+        let text = "usage{engine=\"0\"} 0.9\nusage{engine=\"1\"} 0.7\n";
+        assert_eq!(Scrape::parse(text).largest("usage", None), Some(0.9));
+    }
+
+    #[test]
+    fn a_late_series_began_at_zero_and_one_that_fell_is_unknown() {
+        let before = Scrape::parse("a{e=\"0\"} 10\na{e=\"1\"} 10\n");
+        let growth = |text: &str| Scrape::parse(text).growth(&before, "a", None);
+        assert_eq!(growth("a{e=\"0\"} 12\na{e=\"1\"} 10\n"), Some(2.0));
+        // The sum grew; one of the engines was started again all the same.
+        let restarted = "a{e=\"0\"} 30\na{e=\"1\"} 3\n";
+        assert_eq!(growth(restarted), None);
+        let fallen = Scrape::parse(restarted).fallen(&before, "a", None).unwrap();
+        assert_eq!((fallen.before, fallen.now), (10.0, Some(3.0)));
+        assert_eq!(growth("a{e=\"0\"} 30\n"), None, "one is gone");
+        let late = Scrape::parse("b 3\n");
+        assert_eq!(late.growth(&before, "b", None), Some(3.0));
+        assert_eq!(late.growth(&before, "c", None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic_and_no_sum_is_not_a_number(text in "\\PC*") {
+            let scrape = Scrape::parse(&text);
+            for series in scrape.series.keys() {
+                let name = &series[..series.find('{').unwrap_or(series.len())];
+                prop_assert!(scrape.sum(name, None).is_none_or(f64::is_finite));
+            }
+        }
+
+        #[test]
+        fn series_are_read_as_they_were_written(
+            values in proptest::collection::btree_map("[a-z_:]{1,8}", "[^\\\\\"\n]{0,8}", 1..8)
+                .prop_flat_map(|names| {
+                    let count = names.len();
+                    (Just(names), proptest::collection::vec(-1e12f64..1e12, count))
+                })
+        ) {
+            let (names, numbers) = values;
+            let mut lines = String::new();
+            for ((name, label), number) in names.iter().zip(&numbers) {
+                lines.push_str(&format!("{name}{{l=\"{label}\"}} {number}\n"));
+            }
+            let scrape = Scrape::parse(&lines);
+            for ((name, label), number) in names.iter().zip(&numbers) {
+                let label = format!("l=\"{label}\"");
+                prop_assert_eq!(scrape.sum(name, Some(&label)), Some(*number));
+            }
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! What was planned against what was answered.
 
-use crate::load::{LoadOutcome, Outcome};
+use super::witnesses::Counted;
+use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
-use crate::workload::{PlannedRequest, Schedule};
+use crate::workload::{PlannedRequest, Schedule, Start};
 
 /// Largest block of a GPU prefix cache; hits there are counted in whole blocks.
 const GPU_BLOCK_TOKENS: u32 = 128;
@@ -45,6 +46,75 @@ impl Answers<'_> {
             matches!((planned.prompt_tokens, counted), (Some(p), Some(c)) if p != *c)
         });
         wrong.count() as u64
+    }
+
+    /// What this load sent and got; what the server counted is not known here.
+    pub fn counted(&self) -> Counted {
+        let records = &self.load.records;
+        let planned = |record: &RequestRecord| self.schedule.requests.get(record.index as usize);
+        // Of a request that failed the server may have read the prompt, and answered in part.
+        let sent = records.iter().map(|record| {
+            let planned = planned(record).and_then(|planned| planned.prompt_tokens);
+            record.prompt_tokens().or(planned).map(f64::from)
+        });
+        let most_output = records.iter().map(|record| {
+            let answered = record
+                .output_tokens()
+                .filter(|_| record.outcome == Outcome::Ok);
+            answered
+                .or_else(|| Some(planned(record)?.gen_len))
+                .map(f64::from)
+        });
+        let ok = || {
+            records
+                .iter()
+                .filter(|record| record.outcome == Outcome::Ok)
+        };
+        let too_long = ok().find_map(|record| {
+            let (tokens, asked) = (record.output_tokens()?, planned(record)?.gen_len);
+            (tokens > asked).then_some((tokens, asked))
+        });
+        // The last event may carry the end alone.
+        let more_events = ok().find_map(|record| {
+            let (tokens, events) = (record.output_tokens()?, record.token_events);
+            (events > tokens + 1).then_some((events, tokens))
+        });
+        let too_cached = ok().find_map(|record| {
+            let (cached, prompt) = (record.cached_tokens()?, record.prompt_tokens()?);
+            (cached > prompt).then_some((cached, prompt))
+        });
+        let cached = ok().filter_map(RequestRecord::cached_tokens).map(f64::from);
+        Counted {
+            answered_prompt_tokens: self.total_of(RequestRecord::prompt_tokens),
+            sent_prompt_tokens: sent.sum(),
+            answered_output_tokens: self.total_of(RequestRecord::output_tokens),
+            most_output_tokens: most_output.sum(),
+            cached_tokens: cached.sum(),
+            all_cached_tokens: self.total_of(RequestRecord::cached_tokens),
+            too_long,
+            more_events,
+            too_cached,
+            in_flight: self.in_flight(),
+            ..Counted::default()
+        }
+    }
+
+    /// The tokens of all answers by `count`; `None` where one does not tell.
+    pub fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
+        let ok = self
+            .load
+            .records
+            .iter()
+            .filter(|record| record.outcome == Outcome::Ok);
+        ok.map(|record| count(record).map(f64::from)).sum()
+    }
+
+    /// Most requests that this load has in flight, where its schedule bounds them.
+    fn in_flight(&self) -> Option<u32> {
+        let requests = &self.schedule.requests;
+        let closed = requests.iter().all(|planned| planned.start == Start::Slot);
+        // The server may still run what the client gave up.
+        (closed && self.load.tally().failed == 0).then_some(self.schedule.slots)
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.

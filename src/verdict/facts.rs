@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::log_counts::LogCounts;
+use super::witnesses::Counted;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
@@ -130,6 +131,10 @@ pub struct Facts {
     pub first_failure: Option<String>,
     /// Prompt tokens by the engine's counters.
     pub by_source: Option<BySource>,
+    /// Why `by_source` is unknown, where it is.
+    pub sources_unknown: String,
+    /// What this load sent and got, and what the server counted meanwhile.
+    pub counted: Counted,
     /// Tokens that a cache should have held before the pass, chunk rounding counted in.
     pub expected_hit_tokens: f64,
     /// Tokens at the front of prompts that earlier requests, of this pass too, may have left.

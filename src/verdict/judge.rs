@@ -1,7 +1,7 @@
 //! Weighs the facts of a pass: every finding has a status, and the worst decides.
 
 use super::facts::{BySource, Canaries, Facts, Status, Verdict, serves};
-use super::findings;
+use super::{findings, witnesses};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 
@@ -23,13 +23,11 @@ pub fn judge(facts: &Facts) -> Verdict {
         findings.push((Status::Invalid, said));
     }
     match facts.by_source {
-        None => findings.push((
-            Status::Inconclusive,
-            "the server exposes no vllm:prompt_tokens_by_source_total".to_owned(),
-        )),
+        None => findings.push((Status::Inconclusive, facts.sources_unknown.clone())),
         Some(sources) => judge_sources(facts, sources, &mut findings),
     }
     findings.extend(canary_finding(facts));
+    findings.extend(witnesses::contradictions(facts));
     findings.extend(findings::failures(facts));
     findings.extend(findings::probe(facts));
     findings.extend(findings::logs(facts));

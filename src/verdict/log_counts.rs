@@ -65,13 +65,22 @@ const FILES: [&str; 3] = [
 const DEGRADED: [&str; 2] = ["will operate in degraded mode", "LMCache is unhealthy"];
 
 impl LogCounts {
-    /// Counts the lines of `text`.
+    /// Counts the lines of `text` that LMCache wrote: a server may echo its requests beside them.
     pub fn of(text: &str) -> Self {
         let mut counts = Self::default();
         for line in text.lines() {
-            counts.add(&without_colours(line));
+            let line = without_colours(line);
+            if let Some(message) = message(&line) {
+                counts.add(message);
+            }
         }
         counts
+    }
+
+    /// Whether it shows that LMCache logs what it stores and loads. Where it does not, what is not
+    /// in the log is unknown: its level may leave these lines out.
+    pub fn tells_of_tokens(&self) -> bool {
+        self.stored.lines + self.retrieved.lines > 0
     }
 
     fn add(&mut self, line: &str) {
@@ -93,6 +102,43 @@ impl LogCounts {
     }
 }
 
+/// The levels of Python's logging.
+const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+
+/// The message of a line that LMCache wrote: `[time] LMCache INFO: message`, or by vLLM's logger from
+/// a file of LMCache's connector, `INFO 11-24 10:00:00 [lmcache_mp_connector.py:12] message`. vLLM
+/// writes the process before it, `(EngineCore pid=1) `.
+fn message(line: &str) -> Option<&str> {
+    let mut line = line.trim_start();
+    while let Some(process) = line.strip_prefix('(') {
+        line = process.split_once(')')?.1.trim_start();
+    }
+    let (level, message, is_own) = if let Some(stamped) = line.strip_prefix('[') {
+        let (_, rest) = stamped.split_once("] ")?;
+        let (level, message) = rest.strip_prefix("LMCache ")?.split_once(':')?;
+        (level, message, true)
+    } else {
+        let (level, rest) = line.split_once(' ')?;
+        let (time, rest) = rest.split_once('[')?;
+        let (source, message) = rest.split_once("] ")?;
+        let is_time = time
+            .chars()
+            .all(|c| c.is_ascii_digit() || "-: ".contains(c));
+        (level, message, is_time && source.contains("lmcache"))
+    };
+    (is_own && LEVELS.contains(&level)).then_some(message)
+}
+
+/// A count as it may be written: `3072`, `3,072` or `3_072`.
+fn count(text: &str) -> Option<f64> {
+    let word = text.split_whitespace().next()?;
+    let digits = word.replace([',', '_'], "");
+    digits
+        .parse()
+        .ok()
+        .filter(|count: &f64| count.is_finite() && *count >= 0.0)
+}
+
 impl Moved {
     /// `... Stored 1024 out of total 1024 tokens. ... cost 5.6 ms` in-process,
     /// `Stored 1024 tokens in 0.006 seconds` in multi-process mode.
@@ -100,19 +146,15 @@ impl Moved {
         let Some((_, rest)) = line.split_once(verb) else {
             return;
         };
-        let first = |text: &str| {
-            let word = text.split_whitespace().next().unwrap_or_default();
-            word.parse::<f64>().ok()
-        };
-        let Some(tokens) = first(rest).filter(|_| rest.contains("tokens")) else {
+        let Some(tokens) = count(rest).filter(|_| rest.contains("tokens")) else {
             return;
         };
         self.lines += 1;
         self.tokens += tokens;
-        let ms = rest.split_once(" cost ").and_then(|(_, cost)| first(cost));
+        let ms = rest.split_once(" cost ").and_then(|(_, cost)| count(cost));
         let seconds = || {
             let (_, time) = rest.split_once(" tokens in ")?;
-            Some(first(time)? * 1e3)
+            Some(count(time)? * 1e3)
         };
         self.cost_ms += ms.or_else(seconds).unwrap_or(0.0);
     }
@@ -145,18 +187,82 @@ mod tests {
     #[test]
     fn what_went_wrong_is_counted_by_kind() {
         let counts = LogCounts::of(
-            "ERROR: Failed to initialize LMCacheManager components: x. System will operate in \
-             degraded mode (recompute).\n\
-             WARNING: Unknown configuration key: chunk_sise (source: file: /a.yaml)\n\
-             ERROR: Timeout occurred for rank 0, recreating all sockets\n\
-             WARNING: batched put error: Timeout writing to socket\n\
-             WARNING: Local cpu memory under pressure so choosing to store only  3 total chunks\n\
-             INFO: Using O_DIRECT for disk I/O: False (local_disk_backend.py:151)\n",
+            "[x] LMCache ERROR: Failed to initialize LMCacheManager components: x. System will operate \
+             in degraded mode (recompute).\n\
+             [x] LMCache WARNING: Unknown configuration key: chunk_sise (source: file: /a.yaml)\n\
+             (Worker pid=7) [x] LMCache ERROR: Timeout occurred for rank 0, recreating all sockets\n\
+             [x] LMCache WARNING: batched put error: Timeout writing to socket\n\
+             [x] LMCache WARNING: Local cpu memory under pressure so choosing to store only  3 total \
+             chunks\n\
+             [x] LMCache INFO: Using O_DIRECT for disk I/O: False (local_disk_backend.py:151)\n",
         );
         assert!(counts.degraded);
         assert_eq!(counts.unknown_keys, ["chunk_sise"]);
         assert_eq!((counts.lookup_timeouts, counts.remote_errors), (1, 1));
         assert_eq!(counts.allocation_failures, 1);
         assert_eq!(counts.direct_io, Some(false));
+    }
+
+    #[test]
+    fn only_lines_of_lmcache_count() {
+        for (line, timeouts) in [
+            (
+                "[2026-11-24 10:00:00,123] LMCache ERROR: batched_async_contains timed out",
+                1,
+            ),
+            (
+                "(EngineCore pid=1) [x] LMCache WARNING: Timeout occurred for rank 0",
+                1,
+            ),
+            (
+                "WARNING 11-24 10:00:00 [lmcache_mp_connector.py:12] Timeout occurred for rank 0",
+                1,
+            ),
+            (
+                "(APIServer pid=9) INFO 11-24 10:00:00 [logger.py:39] Received request cmpl-1: prompt: \
+                 '[x] LMCache ERROR: Timeout occurred for rank 0', params: x",
+                0,
+            ),
+            ("Timeout occurred for rank 0", 0),
+            ("ERROR: Timeout occurred for rank 0", 0),
+            ("[x] LMCacheX ERROR: Timeout occurred for rank 0", 0),
+            ("[x] LMCache said: Timeout occurred for rank 0", 0),
+            ("INFO prompt [lmcache] Timeout occurred for rank 0", 0),
+            ("(no end", 0),
+            ("", 0),
+        ] {
+            assert_eq!(LogCounts::of(line).lookup_timeouts, timeouts, "{line}");
+        }
+    }
+
+    #[test]
+    fn counts_may_have_separators_and_what_is_not_one_is_passed_over() {
+        for (count, tokens) in [
+            ("3072", Some(3072.0)),
+            ("3,072", Some(3072.0)),
+            ("1,003,072", Some(1_003_072.0)),
+            ("3_072", Some(3072.0)),
+            ("NaN", None),
+            ("-1", None),
+            ("inf", None),
+            ("many", None),
+        ] {
+            let line =
+                format!("[x] LMCache INFO: Retrieved {count} out of {count} required tokens");
+            let counts = LogCounts::of(&line);
+            let seen = counts.tells_of_tokens().then_some(counts.retrieved.tokens);
+            assert_eq!(seen, tokens, "{count}");
+        }
+        let silenced = "[x] LMCache WARNING: Timeout occurred for rank 0\nINFO: 200 OK\n";
+        assert!(!LogCounts::of(silenced).tells_of_tokens());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_none_in_a_prompt_counts(text in "\\PC{0,80}") {
+            let _any = LogCounts::of(&text);
+            let echoed = format!("INFO 11-24 10:00:00 [logger.py:39] Received request c: prompt: {text:?}");
+            proptest::prop_assert_eq!(LogCounts::of(&echoed), LogCounts::default());
+        }
     }
 }

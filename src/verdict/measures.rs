@@ -88,7 +88,8 @@ pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
         ("preemptions", grown("vllm:num_preemptions_total")),
         (
             "kv_usage_end_percent",
-            now.sum("vllm:kv_cache_usage_perc", None)
+            // Of several engines the fullest: each has a cache of its own.
+            now.largest("vllm:kv_cache_usage_perc", None)
                 .map(|share| 100.0 * share),
         ),
     ];
@@ -101,15 +102,11 @@ pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
 /// What was sampled of the engine during a pass: its queue, and how full its KV cache was. A queue
 /// that comes and goes within a pass is in no counter before or after it.
 pub fn of_samples(summaries: &[Summary]) -> BTreeMap<String, f64> {
-    let engine = |metric: &str| {
-        let mut all = summaries.iter();
-        all.find(|summary| summary.key.source == "engine" && summary.key.metric == metric)
-    };
-    let most = |metric| engine(metric).and_then(|summary| summary.max);
-    let mean = |metric| engine(metric).and_then(|summary| summary.mean);
+    let most = |metric| engine(summaries, metric).and_then(|summary| summary.max);
+    let mean = |metric| engine(summaries, metric).and_then(|summary| summary.mean);
     let named = [
         ("kv_usage_max_percent", most("kv_cache_usage")),
-        ("running_max_requests", most("running")),
+        ("running_max_requests", running_max(summaries)),
         ("waiting_max_requests", most("waiting")),
         ("waiting_mean_requests", mean("waiting")),
     ];
@@ -117,6 +114,16 @@ pub fn of_samples(summaries: &[Summary]) -> BTreeMap<String, f64> {
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .collect()
+}
+
+/// Most requests that the engine was seen to run at once.
+pub fn running_max(summaries: &[Summary]) -> Option<f64> {
+    engine(summaries, "running").and_then(|summary| summary.max)
+}
+
+fn engine<'s>(summaries: &'s [Summary], metric: &str) -> Option<&'s Summary> {
+    let mut all = summaries.iter();
+    all.find(|summary| summary.key.source == "engine" && summary.key.metric == metric)
 }
 
 #[cfg(test)]
@@ -167,12 +174,19 @@ mod tests {
             Scrape::parse(&format!(
                 "vllm:request_queue_time_seconds_sum{{e=\"0\"}} {sum}\n\
                  vllm:request_queue_time_seconds_count{{e=\"0\"}} {count}\n\
-                 vllm:num_preemptions_total{{e=\"0\"}} 3\n"
+                 vllm:num_preemptions_total{{e=\"0\"}} 3\n\
+                 vllm:kv_cache_usage_perc{{e=\"0\"}} 0.9\n\
+                 vllm:kv_cache_usage_perc{{e=\"1\"}} 0.7\n"
             ))
         };
         let figures = of_engine(&text(1.5, 12), &text(1.0, 2));
         assert!((figures["queue_time_mean_ms"] - 50.0).abs() < 1e-9);
         assert!(figures["preemptions"].abs() < 1e-9);
         assert!(!figures.contains_key("prefill_time_mean_ms"), "not exposed");
+        let usage = figures["kv_usage_end_percent"];
+        assert!(
+            (usage - 90.0).abs() < 1e-9,
+            "the fullest of two engines: {usage}"
+        );
     }
 }

@@ -13,11 +13,13 @@ pub mod ledger;
 pub mod log_counts;
 pub mod measures;
 pub mod moved;
+mod witnesses;
 
 pub use facts::{
     BySource, Canaries, Facts, PageCache, Probe, Status, Stores, TierAccount, Verdict,
 };
 pub use judge::judge;
+pub use witnesses::Counted;
 
 #[cfg(test)]
 mod tests;

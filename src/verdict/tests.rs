@@ -31,6 +31,8 @@ fn proven() -> Facts {
             gpu_tokens: 0.0,
             external_tokens: 10_000.0,
         }),
+        sources_unknown: String::new(),
+        counted: Counted::default(),
         expected_hit_tokens: 10_000.0,
         shared_tokens: 10_100.0,
         repeated_tokens: 0.0,
@@ -98,7 +100,11 @@ fn a_missing_witness_is_inconclusive() {
         "not proven",
     );
     check(|f| f.canaries = None, Status::Inconclusive, "no canary");
-    check(|f| f.by_source = None, Status::Inconclusive, "exposes no");
+    check(
+        |f| (f.by_source, f.sources_unknown) = (None, "/metrics answered 401".to_owned()),
+        Status::Inconclusive,
+        "answered 401",
+    );
     check(|f| f.tier = TierKind::Redis, Status::Inconclusive, "Redis");
 }
 
@@ -362,7 +368,9 @@ fn a_restart_is_judged_by_what_survives_it() {
 
 #[test]
 fn what_the_logs_tell_is_no_valid_pass() {
-    let log = |f: &mut Facts, text: &str| f.logs = LogCounts::of(text);
+    let log = |f: &mut Facts, text: &str| {
+        f.logs = LogCounts::of(&format!("[x] LMCache ERROR: {text}"));
+    };
     let put = "batched put error: Timeout writing to socket";
     check(|f| log(f, put), Status::Inconclusive, "1 puts or gets");
     let degraded = "System will operate in degraded mode (recompute).";
@@ -391,4 +399,134 @@ fn thresholds_are_the_plans() {
     };
     check(|f| short(f, 0.9), Status::Invalid, "served 10000 of 12000");
     check(|f| short(f, 0.8), Status::Valid, "served 10000 of 12000");
+}
+
+/// Counts that agree with [`proven`]: 10 requests of 1032 prompt and 8 output tokens.
+fn agreeing() -> Counted {
+    Counted {
+        answered_prompt_tokens: Some(10_320.0),
+        sent_prompt_tokens: Some(10_320.0),
+        server_prompt_tokens: Some(10_320.0),
+        answered_output_tokens: Some(80.0),
+        most_output_tokens: Some(80.0),
+        server_output_tokens: Some(80.0),
+        cached_tokens: 10_000.0,
+        all_cached_tokens: Some(10_000.0),
+        running_max: Some(8.0),
+        in_flight: Some(8),
+        ..Counted::default()
+    }
+}
+
+#[test]
+fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
+    check(|f| f.counted = agreeing(), Status::Valid, "expected tokens");
+    check(
+        |f| {
+            f.counted = Counted {
+                server_prompt_tokens: None,
+                server_output_tokens: None,
+                // Some answers do not tell of cached tokens.
+                cached_tokens: 3000.0,
+                all_cached_tokens: None,
+                running_max: None,
+                in_flight: None,
+                ..agreeing()
+            };
+        },
+        Status::Valid,
+        "expected tokens",
+    );
+    // Of one request that failed the server read the prompt, and generated a part.
+    check(
+        |f| {
+            f.counted = Counted {
+                answered_prompt_tokens: Some(9288.0),
+                answered_output_tokens: Some(72.0),
+                server_output_tokens: Some(75.0),
+                ..agreeing()
+            };
+        },
+        Status::Valid,
+        "expected tokens",
+    );
+}
+
+#[test]
+fn counts_that_contradict_each_other_are_not_valid_and_both_are_told() {
+    type Change = fn(&mut Counted);
+    let cases: [(Change, Status, [&str; 2]); 11] = [
+        (
+            |c| c.server_prompt_tokens = Some(13_536.0),
+            Status::Invalid,
+            ["13,536", "10,320"],
+        ),
+        (
+            |c| c.server_prompt_tokens = Some(5160.0),
+            Status::Invalid,
+            ["5,160", "10,320"],
+        ),
+        (|c| c.running_max = Some(14.0), Status::Invalid, ["14", "8"]),
+        (
+            |c| c.server_output_tokens = Some(1600.0),
+            Status::Invalid,
+            ["1,600", "80"],
+        ),
+        (
+            |c| c.answered_output_tokens = Some(4000.0),
+            Status::Invalid,
+            ["4,000", "80"],
+        ),
+        (
+            |c| c.too_long = Some((1000, 8)),
+            Status::Invalid,
+            ["1,000", "8"],
+        ),
+        (
+            |c| c.more_events = Some((9, 4)),
+            Status::Invalid,
+            ["9", "4"],
+        ),
+        (
+            |c| c.too_cached = Some((5000, 1032)),
+            Status::Invalid,
+            ["5,000", "1,032"],
+        ),
+        (
+            |c| c.cached_tokens = 50_000.0,
+            Status::Inconclusive,
+            ["50,000", "10,000"],
+        ),
+        (
+            |c| (c.cached_tokens, c.all_cached_tokens) = (0.0, Some(0.0)),
+            Status::Inconclusive,
+            ["0", "10,000"],
+        ),
+        (
+            |c| c.fallen = Some("x fell from 12 to 3".to_owned()),
+            Status::Inconclusive,
+            ["12", "3"],
+        ),
+    ];
+    for (change, status, numbers) in cases {
+        let mut facts = proven();
+        facts.counted = agreeing();
+        change(&mut facts.counted);
+        let verdict = judge(&facts);
+        assert_eq!(verdict.status, status, "{verdict:?}");
+        for number in numbers {
+            assert!(verdict.reasons[0].contains(number), "{verdict:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_traffic_of_others_is_valid(others in 1u32..1_000_000, share in 0.02f64..10.0) {
+        let mut facts = proven();
+        facts.counted = agreeing();
+        let more = f64::from(others).max(share * 10_320.0) + 110.0;
+        facts.counted.server_prompt_tokens = Some(10_320.0 + more);
+        proptest::prop_assert_eq!(judge(&facts).status, Status::Invalid);
+    }
 }

@@ -1,7 +1,9 @@
 //! A server that runs already: measured, and left running.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::{Kill, Lab, wait_until};
@@ -39,7 +41,7 @@ fn started(lab: &Lab, port: u16, version: &str) -> Kill {
     let arguments = ["sim", "--model", "m", "--port", &port_text];
     let mut server = lab.command(&[&arguments[..], &["--vllm-version", version]].concat());
     let server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
-    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!(wait_until(Duration::from_secs(20), listens));
     server
 }
@@ -84,7 +86,7 @@ fn an_external_server_is_measured_and_left_running() {
     let arguments = ["sim", "--model", "m", "--port", &port.to_string()];
     let mut server = lab.command(&arguments);
     let mut server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
-    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!(wait_until(Duration::from_secs(20), listens));
     lab.write("plan.toml", &PLAN.replace("@PORT@", &port.to_string()));
     lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
@@ -105,6 +107,43 @@ fn an_external_server_is_measured_and_left_running() {
         server.0.try_wait().unwrap().is_none(),
         "it was not labrun's to stop"
     );
+}
+
+/// Asks the server on `port` for other prompts until `stop` is set.
+fn another_client(port: u16, stop: &AtomicBool) {
+    let mut token = 1000;
+    while !stop.load(Ordering::Relaxed) {
+        token += 1;
+        let prompt = vec![token.to_string(); 2000].join(",");
+        let body = format!(r#"{{"model":"m","prompt":[{prompt}],"max_tokens":16}}"#);
+        let request = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+    }
+}
+
+#[test]
+fn a_pass_that_another_client_shared_is_invalid() {
+    let lab = Lab::new();
+    let port = free_port();
+    let _server = started(&lab, port, "0.32.0");
+    lab.write("plan.toml", &PLAN.replace("@PORT@", &port.to_string()));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| another_client(port, &stop));
+        lab.labrun(&["plan.toml", "--out", "out"]);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let pass = &lab.cells()[0].1["passes"][0];
+    assert_eq!(pass["verdict"]["status"], "invalid");
+    let reasons = pass["verdict"]["reasons"].to_string();
+    assert!(reasons.contains("another client used it"), "{reasons}");
 }
 
 #[test]
@@ -128,7 +167,7 @@ fn another_model_and_a_path_in_the_url_are_refused_at_once() {
     let arguments = ["sim", "--model", "other", "--port", &port.to_string()];
     let mut server = lab.command(&arguments);
     let _server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
-    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!(wait_until(Duration::from_secs(20), listens));
     let plan = PLAN.replace("@PORT@", &port.to_string());
     lab.write("plan.toml", &plan);
@@ -157,7 +196,7 @@ fn bench_prints_one_load_as_a_table_and_as_json() {
     let arguments = ["sim", "--model", "m", "--port", &port.to_string()];
     let mut server = lab.command(&arguments);
     let _server = Kill(server.stderr(Stdio::null()).spawn().unwrap());
-    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!(wait_until(Duration::from_secs(20), listens));
     let url = format!("http://127.0.0.1:{port}");
     let load = [

@@ -14,13 +14,10 @@ use crate::runner::event::Event;
 use crate::runner::page_cache;
 use crate::runner::result::Phase;
 use crate::runner::session::Failure;
-use crate::runner::snapshot::Snapshot;
+use crate::runner::snapshot::{COUNTED_LIMIT, Snapshot};
 use crate::verdict::answers::{cache_unit, whole_units};
 use crate::verdict::{BySource, PageCache, Probe, Stores};
 use crate::workload::Schedule;
-
-/// How long the engine's counters may take to tell of an answer that has arrived.
-const COUNTED_LIMIT: Duration = Duration::from_secs(2);
 
 /// A state as it was reached.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,10 @@ use crate::telemetry::sample::{Batch, Growth, Unit};
 /// How a series of `/metrics` becomes one of ours.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
-    /// As it is, times a factor.
+    /// As it is, times a factor; of several engines their sum.
     Level(Unit, f64),
+    /// As it is, times a factor; of several engines the largest: each has a share of its own.
+    Largest(Unit, f64),
     /// What it grew by; a counter that fell began anew.
     Growth(Unit),
 }
@@ -31,7 +33,7 @@ pub const ENGINE: [Row; 17] = [
         "vllm:kv_cache_usage_perc",
         None,
         "kv_cache_usage",
-        Shape::Level(Unit::Percent, 100.0),
+        Shape::Largest(Unit::Percent, 100.0),
     ),
     ("vllm:num_preemptions_total", None, "preemptions", PER_S),
     ("vllm:prompt_tokens_total", None, "prompt_tokens", PER_S),
@@ -178,16 +180,20 @@ impl Rows {
         // Where a file names devices only, it still says so.
         let device: Arc<str> = if source == "simulated" { source } else { "" }.into();
         for &(name, label, metric, shape) in rows {
-            match (shape, scrape.sum(name, label)) {
-                (Shape::Level(unit, factor), Some(value)) => {
+            let value = match shape {
+                Shape::Largest(..) => scrape.largest(name, label),
+                Shape::Level(..) | Shape::Growth(_) => scrape.sum(name, label),
+            };
+            match (shape, value) {
+                (Shape::Level(unit, factor) | Shape::Largest(unit, factor), Some(value)) => {
                     batch.level((source, &device, metric), unit, value * factor);
                 }
-                (Shape::Level(..), None) => {}
+                (Shape::Level(..) | Shape::Largest(..), None) => {}
                 (Shape::Growth(unit), value) => {
                     let (growth, was_shown) = self.growth.entry((source, metric)).or_default();
                     // A counter may be shown only once it counts: until then it is zero.
                     let Some(value) = value else {
-                        if !*was_shown {
+                        if !*was_shown && !scrape.exposes(name, label) {
                             growth.of(batch.at, 0.0);
                         }
                         continue;
@@ -272,6 +278,28 @@ mod tests {
             ("ram_stored_chunks", 0.0),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_kv_cache_of_several_engines_is_as_full_as_the_fullest() {
+        let texts = [
+            "vllm:kv_cache_usage_perc{engine=\"0\"} 0.9\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.7\n\
+             vllm:num_requests_running{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"1\"} 1\n",
+        ];
+        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
+        assert_eq!(seen, [("running", 3.0), ("kv_cache_usage", 90.0)]);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_point_and_no_zero_to_count_from() {
+        let texts = [
+            "vllm:prompt_tokens_total NaN\nvllm:num_requests_waiting NaN\n",
+            "vllm:prompt_tokens_total 500\nvllm:num_requests_waiting 1\n",
+            "vllm:prompt_tokens_total +Inf\n",
+            "vllm:prompt_tokens_total 700\n",
+        ];
+        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
+        assert_eq!(seen, [("waiting", 1.0), ("prompt_tokens", 50.0)]);
     }
 
     #[test]

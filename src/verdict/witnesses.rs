@@ -1,0 +1,178 @@
+//! Findings of counts that contradict each other: what the client sent and got, and what the server
+//! says of it. Where they differ, somebody else used the server, or one of them is wrong.
+
+use super::facts::{Facts, Status};
+use crate::units::thousands;
+
+/// What the load of a pass sent and got, and what the server counted meanwhile. `None` is "not
+/// known", never zero.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    /// Prompt tokens of the answers, by their usage.
+    pub answered_prompt_tokens: Option<f64>,
+    /// Prompt tokens of all requests that were sent, by usage or else by plan.
+    pub sent_prompt_tokens: Option<f64>,
+    /// Prompt tokens by the server's counter.
+    pub server_prompt_tokens: Option<f64>,
+    /// Output tokens of the answers, by their usage.
+    pub answered_output_tokens: Option<f64>,
+    /// Most output tokens that the requests can have caused: those of the answers, and what requests
+    /// without a whole answer asked for.
+    pub most_output_tokens: Option<f64>,
+    /// Output tokens by the server's counter.
+    pub server_output_tokens: Option<f64>,
+    /// Cached prompt tokens by the usage of those answers that tell.
+    pub cached_tokens: f64,
+    /// The same where every answer tells.
+    pub all_cached_tokens: Option<f64>,
+    /// The first answer with more output tokens than it was asked for: these, and those asked for.
+    pub too_long: Option<(u32, u32)>,
+    /// The first answer with more events that carry tokens than output tokens: both.
+    pub more_events: Option<(u32, u32)>,
+    /// The first answer with more cached than prompt tokens: both.
+    pub too_cached: Option<(u32, u32)>,
+    /// Most requests that the server was seen to run at once.
+    pub running_max: Option<f64>,
+    /// Most requests that this load has in flight; absent where nothing bounds them.
+    pub in_flight: Option<u32>,
+    /// The first counter that fell, in words.
+    pub fallen: Option<String>,
+}
+
+/// Two counts of one thing may differ by this share: a counter may be read a step too early.
+const SLACK: f64 = 0.01;
+
+/// Every contradiction, with both numbers.
+pub(super) fn contradictions(facts: &Facts) -> Vec<(Status, String)> {
+    let counted = &facts.counted;
+    let mut findings = traffic(counted);
+    findings.extend(output(counted));
+    findings.extend(cached(facts));
+    if let Some(fallen) = &counted.fallen {
+        let reason = format!(
+            "{fallen} during the pass: the server was started again, or another one answered"
+        );
+        findings.push((Status::Inconclusive, reason));
+    }
+    findings
+}
+
+fn exceeds(count: f64, other: f64) -> bool {
+    count > other * (1.0 + SLACK) + 1.0
+}
+
+/// Whether the server served this load, all of it and nothing else.
+fn traffic(counted: &Counted) -> Vec<(Status, String)> {
+    let mut findings = Vec::new();
+    let server = counted.server_prompt_tokens;
+    if let (Some(server), Some(sent)) = (server, counted.sent_prompt_tokens)
+        && exceeds(server, sent)
+    {
+        let reason = format!(
+            "the server served {} prompt tokens, this load sent {}: another client used it",
+            thousands(server),
+            thousands(sent)
+        );
+        findings.push((Status::Invalid, reason));
+    }
+    if let (Some(server), Some(answered)) = (server, counted.answered_prompt_tokens)
+        && exceeds(answered, server)
+    {
+        let reason = format!(
+            "the server served {} prompt tokens, this load sent {}: its counters are not those of \
+             the server that answered",
+            thousands(server),
+            thousands(answered)
+        );
+        findings.push((Status::Invalid, reason));
+    }
+    if let (Some(running), Some(most)) = (counted.running_max, counted.in_flight)
+        && running > f64::from(most)
+    {
+        let reason = format!(
+            "the server ran {} requests at once, this load has at most {} in flight: another client \
+             used it",
+            thousands(running),
+            thousands(f64::from(most))
+        );
+        findings.push((Status::Invalid, reason));
+    }
+    findings
+}
+
+/// Whether the output tokens of usage, of the server's counter and of the events agree.
+fn output(counted: &Counted) -> Vec<(Status, String)> {
+    let mut findings = Vec::new();
+    let mut add = |reason: String| findings.push((Status::Invalid, reason));
+    if let Some((tokens, asked)) = counted.too_long {
+        add(format!(
+            "an answer has {} output tokens by its usage, {} were asked for",
+            thousands(f64::from(tokens)),
+            thousands(f64::from(asked))
+        ));
+    }
+    if let Some((events, tokens)) = counted.more_events {
+        add(format!(
+            "an answer has {} output tokens by its usage, and came in {} events with tokens",
+            thousands(f64::from(tokens)),
+            thousands(f64::from(events))
+        ));
+    }
+    let Some(server) = counted.server_output_tokens else {
+        return findings;
+    };
+    if let Some(most) = counted.most_output_tokens
+        && exceeds(server, most)
+    {
+        add(format!(
+            "the server generated {} output tokens, this load got {} at most: another client used it, \
+             or the usage of its answers is wrong",
+            thousands(server),
+            thousands(most)
+        ));
+    }
+    if let Some(answered) = counted.answered_output_tokens
+        && exceeds(answered, server)
+    {
+        add(format!(
+            "the answers have {} output tokens by their usage, the server generated {}",
+            thousands(answered),
+            thousands(server)
+        ));
+    }
+    findings
+}
+
+/// Whether the cached tokens of usage are possible, and those of the engine's counters.
+fn cached(facts: &Facts) -> Vec<(Status, String)> {
+    let counted = &facts.counted;
+    let mut findings = Vec::new();
+    if let Some((cached, prompt)) = counted.too_cached {
+        let reason = format!(
+            "an answer's usage has {} cached tokens of {} prompt tokens",
+            thousands(f64::from(cached)),
+            thousands(f64::from(prompt))
+        );
+        findings.push((Status::Invalid, reason));
+    }
+    let Some(sources) = facts.by_source else {
+        return findings;
+    };
+    let counters = sources.gpu_tokens + sources.external_tokens;
+    // An engine may compute a prompt's last token again.
+    let slack = (SLACK * sources.total()).max(facts.ok as f64) + 1.0;
+    let more = counted.cached_tokens > counters + slack;
+    let fewer = facts.failed == 0
+        && counted
+            .all_cached_tokens
+            .is_some_and(|cached| cached + slack < counters);
+    if more || fewer {
+        let reason = format!(
+            "the answers have {} cached tokens by their usage, the engine's counters have {}",
+            thousands(counted.cached_tokens),
+            thousands(counters)
+        );
+        findings.push((Status::Inconclusive, reason));
+    }
+    findings
+}
