@@ -4,13 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider, providers::Env};
+use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
+use crate::plan::problem::{PlanProblems, Problem, list};
 use crate::{bounded, secret};
+
+pub mod dot_env;
+mod environment;
+mod file;
+
+/// The origin of what variables set.
+const ENVIRONMENT: &str = "`LABRUN_` environment variable(s)";
 
 /// The most bytes of a settings file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -184,24 +192,23 @@ impl Settings {
 impl Config {
     /// Layers defaults, `file` and the environment (which holds `.env` by then).
     pub fn load(file: Option<&Path>) -> Result<Self> {
-        let mut figment = Figment::from(TomlLayer::new("built-in defaults", DEFAULTS)?);
+        let defaults: toml::Table = toml::from_str(DEFAULTS).context("reading the defaults")?;
+        let mut figment = Figment::from(TomlLayer::new("built-in defaults", defaults.clone()));
+        let mut own = None;
         if let Some(path) = file {
+            let name = path.display().to_string();
             let text = bounded::read(path, MAX_BYTES)
-                .with_context(|| format!("reading the config file `{}`", path.display()))?;
-            figment = figment.merge(TomlLayer::new(&format!("`{}`", path.display()), &text)?);
+                .with_context(|| format!("reading the settings `{name}`"))?;
+            file::check(&name, &text, &defaults)?;
+            figment = figment.merge(TomlLayer::new(&format!("`{name}`"), toml::from_str(&text)?));
+            own = Some((name, text));
         }
-        // Keys are lowercase in TOML and uppercase in the environment.
-        figment = figment.merge(Env::prefixed("LABRUN_").split("__").filter(|key| {
-            // LABRUN_RUN and the like are labrun's own marks on its children, not settings.
-            key.as_str().contains('.')
-        }));
-        let settings: Settings = match figment.extract() {
-            Ok(settings) => settings,
-            Err(error) => {
-                let lines: Vec<String> = error.into_iter().map(|error| explain(&error)).collect();
-                bail!("the configuration is wrong: {}", lines.join("; "));
-            }
-        };
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let variables = environment::read(variables, &defaults)?;
+        figment = figment.merge(TomlLayer::new(ENVIRONMENT, variables));
+        let settings: Settings = figment.extract().map_err(|error| explain(error, own))?;
         settings.remember_secrets();
         let mut origins = BTreeMap::new();
         let values = serde_json::to_value(&settings)?;
@@ -210,50 +217,42 @@ impl Config {
     }
 }
 
-/// What is wrong with a value and where, without the value: it may be a secret.
-fn explain(error: &figment::Error) -> String {
-    let what = match &error.kind {
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-            format!("expected {expected}")
+/// What is wrong with values of the right type, in the settings file (its name and text) or the
+/// environment.
+fn explain(errors: figment::Error, file: Option<(String, String)>) -> anyhow::Error {
+    let mut problems = Vec::new();
+    let mut others = Vec::new();
+    for error in errors {
+        let key = error.path.join(".");
+        let expected = match &error.kind {
+            Kind::UnknownVariant(_, valid) => format!("one of {}", list(valid)),
+            Kind::InvalidType(_, expected)
+            | Kind::InvalidValue(_, expected)
+            | Kind::InvalidLength(_, expected) => expected.clone(),
+            _ => "another value".to_owned(),
+        };
+        let message = format!("`{key}` must be {expected}");
+        let from_file = error
+            .metadata
+            .as_ref()
+            .is_some_and(|from| from.name != ENVIRONMENT);
+        let span = file
+            .as_ref()
+            .and_then(|(_, text)| file::span_of(text, &error.path));
+        match span {
+            Some(span) if from_file => problems.push(Problem::new(span, message, "")),
+            _ => others.push(message),
         }
-        Kind::InvalidLength(_, expected) => format!("expected {expected}"),
-        Kind::UnknownField(name, valid) => {
-            let valid: Vec<String> = valid.iter().map(|name| format!("`{name}`")).collect();
-            format!(
-                "unknown field `{name}`, expected one of {}",
-                valid.join(", ")
-            )
-        }
-        Kind::UnknownVariant(_, valid) => format!("expected one of {}", valid.join(", ")),
-        Kind::MissingField(name) => format!("missing field `{name}`"),
-        Kind::DuplicateField(name) => format!("duplicate field `{name}`"),
-        _ => "it cannot be read".to_owned(),
-    };
-    let key = error.path.join(".");
-    let origin = error
-        .metadata
-        .as_ref()
-        .map_or("", |found| found.name.as_ref());
-    match (key.as_str(), origin) {
-        ("", "") => what,
-        ("", origin) => format!("{what} in {origin}"),
-        (key, "") => format!("`{key}`: {what}"),
-        (key, origin) => format!("`{key}` in {origin}: {what}"),
     }
-}
-
-/// Where in `text` an error of its TOML is and what it is, without the line: it may hold a secret.
-fn explain_toml(text: &str, error: &toml::de::Error) -> String {
-    let at = error.span().map_or(0, |span| span.start.min(text.len()));
-    let before = text.get(..at).unwrap_or_default();
-    let line = 1 + before.matches('\n').count();
-    let column = 1 + before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count();
-    format!("line {line}, column {column}: {}", error.message())
+    match file {
+        Some((name, text)) if !problems.is_empty() => {
+            PlanProblems::masked(&name, &text, problems).into()
+        }
+        _ => anyhow!(
+            "the environment or `.env` sets what cannot be: {}",
+            others.join("; ")
+        ),
+    }
 }
 
 fn collect_origins(
@@ -287,13 +286,11 @@ struct TomlLayer {
 }
 
 impl TomlLayer {
-    fn new(name: &str, text: &str) -> Result<Self> {
-        let values = toml::from_str(text)
-            .map_err(|error| anyhow!("reading {name}: {}", explain_toml(text, &error)))?;
-        Ok(Self {
+    fn new(name: &str, values: toml::Table) -> Self {
+        Self {
             name: name.to_owned(),
             values,
-        })
+        }
     }
 }
 
@@ -332,9 +329,26 @@ mod tests {
         let config = Config::load(Some(&file)).unwrap();
         assert_eq!(config.settings.redis.url, "redis://10.0.0.1:6379");
         assert!(config.origins["redis.url"].contains("box.toml"));
-        std::fs::write(&file, "[redis]\nurll = \"x\"\n").unwrap();
-        let error = Config::load(Some(&file)).unwrap_err().to_string();
-        assert!(error.contains("urll"), "{error}");
+        for (text, expected) in [
+            (
+                "[redis]\nurll = \"x\"\n",
+                ["box.toml:2:1", "did you mean `url`?"],
+            ),
+            (
+                "[telemetry]\npcie = \"x\"\n",
+                ["box.toml:2:8", "one of `auto`, `gpm`"],
+            ),
+            (
+                "[limits]\nmin_free_mib = -1\n",
+                ["box.toml:2:16", "`limits.min_free_mib` must be"],
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Config::load(Some(&file)).unwrap_err().to_string();
+            for expected in expected {
+                assert!(error.contains(expected), "{expected}: {error}");
+            }
+        }
     }
 
     #[test]
@@ -342,19 +356,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("box.toml");
         for (text, expected) in [
+            ("[redis]\nurl = \"redis://:canary-pw@h:1/0\n", "box.toml:2:"),
             (
-                "[redis]\nurl = \"redis://:canary-pw@h:1/0\n",
-                "line 2, column",
+                "[redis]\nurl = [\"canary-pw\"]\n",
+                "`url` in [redis] must be a string",
             ),
-            ("[redis]\nurl = [\"canary-pw\"]\n", "`redis.url` in"),
-            ("redis = \"redis://:canary-pw@h\"\n", "`redis` in"),
+            (
+                "redis = \"redis://:canary-pw@h\"\n",
+                "`redis` must be a table",
+            ),
             (
                 "[telemetry]\npcie = \"canary-pw\"\n",
-                "expected one of auto",
+                "one of `auto`, `gpm`",
             ),
             (
                 "[limits]\nmin_free_mib = \"canary-pw\"\n",
-                "`limits.min_free_mib` in",
+                "`min_free_mib` in [limits] must be a whole number",
             ),
         ] {
             std::fs::write(&file, text).unwrap();

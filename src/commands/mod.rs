@@ -28,6 +28,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::bounded;
 use crate::cli::{Cli, Command};
+use crate::config::dot_env;
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::plan::problem::PlanProblems;
@@ -66,7 +67,7 @@ impl From<ExitStatus> for ExitCode {
 
 /// Does what the command line says; errors are printed here, once.
 pub fn main(cli: Cli) -> ExitStatus {
-    let done = prepare().and_then(|()| dispatch(cli));
+    let done = prepare(&cli).and_then(|()| dispatch(cli));
     done.unwrap_or_else(|error| {
         complain(&error);
         ExitStatus::Usage
@@ -96,8 +97,14 @@ pub fn mask_panics() {
 }
 
 /// What every command needs, before any thread is started.
-fn prepare() -> Result<()> {
-    read_dot_env()?;
+fn prepare(cli: &Cli) -> Result<()> {
+    let needs_settings = !matches!(
+        cli.command,
+        Some(Command::Report(_) | Command::Plot(_) | Command::Merge(_) | Command::Sim(_))
+    );
+    if needs_settings {
+        read_dot_env()?;
+    }
     secret::remember_environment();
     // Fails only when one is installed already, which serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -158,6 +165,8 @@ fn print(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // `labrun plan x.toml | head` is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        // A terminal that is gone.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(()),
         written => written.context("writing to standard output"),
     }
 }
@@ -188,15 +197,25 @@ fn load_plan(path: &Path) -> Result<(Plan, Matrix)> {
     Ok((plan, matrix))
 }
 
-/// Reads `.env` of the working folder into the environment, under what is set already.
+/// Reads `.env` of the working folder, and of no other, into the environment, under what is set already.
 fn read_dot_env() -> Result<()> {
-    match dotenvy::dotenv() {
-        Ok(_) => Ok(()),
-        Err(error) if error.not_found() => Ok(()),
-        // The message quotes the line, which may hold a secret.
-        Err(dotenvy::Error::LineParse(_, at)) => {
-            anyhow::bail!("`.env` cannot be read: a line is wrong at its character {at}")
+    let text = match std::fs::read_to_string(".env") {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("reading `.env`"),
+    };
+    let set = dot_env::parse(&text, |name| std::env::var(name).ok()).map_err(|bad| {
+        anyhow::anyhow!(
+            "`.env:{}` cannot be read: expected {}",
+            bad.line,
+            bad.expected
+        )
+    })?;
+    for (name, value) in set {
+        if std::env::var_os(&name).is_none() {
+            // SAFETY: no other thread runs yet; every command is called after this.
+            unsafe { std::env::set_var(name, value) };
         }
-        Err(error) => Err(error).context("reading `.env`"),
     }
+    Ok(())
 }

@@ -54,6 +54,17 @@ pub struct PlanProblems {
 }
 
 impl PlanProblems {
+    /// Problems of another file, whose lines are shown without what their strings say: it may hold
+    /// secrets.
+    pub fn masked(file: &str, text: &str, problems: Vec<Problem>) -> Self {
+        let lines = problems.iter().map(|problem| problem.span.start);
+        Self {
+            file: file.to_owned(),
+            text: lines.fold(text.to_owned(), |text, at| mask_line(&text, at)),
+            problems,
+        }
+    }
+
     /// The text with the lines masked that hold a secret: no problem may show one.
     fn text_without_secrets(&self) -> String {
         let secrets = self

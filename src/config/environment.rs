@@ -1,0 +1,205 @@
+//! Settings in `LABRUN_SECTION__KEY` variables.
+
+use anyhow::{Result, bail};
+use toml::{Table, Value};
+
+use crate::plan::problem::{list, nearest};
+
+/// What the names of labrun's variables begin with.
+const PREFIX: &str = "LABRUN_";
+/// Stands between the section and the key.
+const SEPARATOR: &str = "__";
+/// The section whose keys are names of variables of servers, in the case that they are written in.
+const ENV: &str = "env";
+
+/// The settings that `variables` hold, typed as `defaults` has them: text stays text, also where it
+/// looks like a number.
+///
+/// # Errors
+/// All variables that name no setting, with the nearest, and all values of another type. No value is
+/// quoted: it may be a secret.
+pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table) -> Result<Table> {
+    let mut settings = Table::new();
+    let mut wrong = Vec::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let Some((section, key)) = rest.split_once(SEPARATOR) else {
+            // Marks of labrun's own on its children look so, and what a script may have set.
+            if let Some(meant) = without_separator(rest, defaults) {
+                wrong.push(format!("`{name}` is no setting: did you mean `{meant}`?"));
+            }
+            continue;
+        };
+        let section = section.to_ascii_lowercase();
+        let (key, value) = if section == ENV {
+            (key.to_owned(), Ok(Value::String(value)))
+        } else {
+            let key = key.to_ascii_lowercase();
+            let default = defaults.get(&section).and_then(|section| section.get(&key));
+            let Some(default) = default else {
+                wrong.push(format!(
+                    "`{name}` is no setting: {}",
+                    meant(&name, defaults)
+                ));
+                continue;
+            };
+            (key, typed(&value, default))
+        };
+        match value {
+            Ok(value) => {
+                let table = settings
+                    .entry(section)
+                    .or_insert_with(|| Table::new().into());
+                if let Value::Table(table) = table {
+                    table.insert(key, value);
+                }
+            }
+            Err(expected) => wrong.push(format!("`{name}` must be {expected}")),
+        }
+    }
+    if !wrong.is_empty() {
+        bail!(
+            "the environment or `.env` sets what cannot be: {}",
+            wrong.join("; ")
+        );
+    }
+    Ok(settings)
+}
+
+/// The variable of every setting but those of `[env]`.
+fn names(defaults: &Table) -> Vec<String> {
+    let sections = defaults.iter();
+    let keys = sections.filter_map(|(section, keys)| Some((section, keys.as_table()?)));
+    keys.flat_map(|(section, keys)| {
+        let name = move |key: &String| {
+            let section = section.to_ascii_uppercase();
+            format!("{PREFIX}{section}{SEPARATOR}{}", key.to_ascii_uppercase())
+        };
+        keys.keys().map(name)
+    })
+    .collect()
+}
+
+fn meant(name: &str, defaults: &Table) -> String {
+    let names = names(defaults);
+    // All begin alike, which would make them all near.
+    let short = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    let shorts: Vec<String> = names.iter().map(|name| short(name)).collect();
+    match nearest(&short(name), shorts.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{PREFIX}{near}`?"),
+        None => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            format!("valid: {}, and LABRUN_ENV__NAME for servers", list(&names))
+        }
+    }
+}
+
+/// The variable that `rest` differs from in its underscores alone.
+fn without_separator(rest: &str, defaults: &Table) -> Option<String> {
+    let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
+    let wanted = plain(&format!("{PREFIX}{rest}"));
+    names(defaults)
+        .into_iter()
+        .find(|name| plain(name) == wanted)
+}
+
+/// `text` as a value of the type of `default`.
+fn typed(text: &str, default: &Value) -> Result<Value, String> {
+    let word = text.trim();
+    match default {
+        Value::Integer(_) => word
+            .parse()
+            .ok()
+            .map(Value::Integer)
+            .ok_or("a whole number"),
+        Value::Float(_) => word.parse().ok().map(Value::Float).ok_or("a number"),
+        Value::Boolean(_) => match word.to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(Value::Boolean(true)),
+            "false" | "0" => Ok(Value::Boolean(false)),
+            _ => Err("`true` or `false`"),
+        },
+        Value::Array(_) if word.starts_with('[') => {
+            let table: Option<Table> = toml::from_str(&format!("a = {word}")).ok();
+            let items = table.and_then(|mut table| table.remove("a"));
+            items.ok_or("an array as TOML writes it, or words with commas between them")
+        }
+        Value::Array(_) => {
+            let words = word
+                .split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty());
+            Ok(words.map(Value::from).collect::<Vec<_>>().into())
+        }
+        _ => Ok(Value::String(text.to_owned())),
+    }
+    .map_err(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_of(pairs: &[(&str, &str)]) -> Result<Table> {
+        let defaults: Table = toml::from_str(crate::config::DEFAULTS).unwrap();
+        let owned = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        read(owned, &defaults)
+    }
+
+    #[test]
+    fn values_have_the_type_of_the_setting_and_names_of_servers_keep_their_case() {
+        let set = read_of(&[
+            ("LABRUN_SLURM__TIME", "120"),
+            ("LABRUN_SLURM__GPUS", "8"),
+            ("LABRUN_SLURM__ARGS", "--a, --b"),
+            ("LABRUN_TELEMETRY__ENABLED", "false"),
+            ("LABRUN_TELEMETRY__BUDGET_PERCENT", "5"),
+            ("LABRUN_PATHS__RESULTS", "/data"),
+            ("LABRUN_ENV__CUDA_VISIBLE_DEVICES", "0,1"),
+            ("LABRUN_ENV__http_proxy", "8080"),
+            ("LABRUN_ENV__A__B", "x"),
+            ("LABRUN_RUN", "a mark"),
+            ("PATH", "/bin"),
+        ])
+        .unwrap();
+        assert_eq!(set["slurm"]["time"].as_str(), Some("120"));
+        assert_eq!(set["slurm"]["gpus"].as_integer(), Some(8));
+        assert_eq!(set["slurm"]["args"].as_array().unwrap().len(), 2);
+        assert_eq!(set["telemetry"]["enabled"].as_bool(), Some(false));
+        assert_eq!(set["telemetry"]["budget_percent"].as_float(), Some(5.0));
+        assert_eq!(set["env"]["CUDA_VISIBLE_DEVICES"].as_str(), Some("0,1"));
+        assert_eq!(set["env"]["http_proxy"].as_str(), Some("8080"));
+        assert_eq!(set["env"]["A__B"].as_str(), Some("x"));
+        assert_eq!(set.len(), 4);
+    }
+
+    #[test]
+    fn what_names_no_setting_is_refused_with_the_nearest_and_no_value_is_quoted() {
+        for (name, meant) in [
+            ("LABRUN_REDIS__URLL", "LABRUN_REDIS__URL"),
+            ("LABRUN_REDIS_URL", "LABRUN_REDIS__URL"),
+            ("LABRUN_PATH__RESULTS", "LABRUN_PATHS__RESULTS"),
+            ("LABRUN_PATHS_RESULTS", "LABRUN_PATHS__RESULTS"),
+            ("LABRUN_SLURM__PARTITON", "LABRUN_SLURM__PARTITION"),
+        ] {
+            let error = read_of(&[(name, "s3cret")]).unwrap_err().to_string();
+            let expected = format!("`{name}` is no setting: did you mean `{meant}`?");
+            assert!(error.contains(&expected), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        for (name, expected) in [
+            ("LABRUN_SLURM__GPUS", "a whole number"),
+            ("LABRUN_TELEMETRY__ENABLED", "`true` or `false`"),
+            ("LABRUN_SLURM__ARGS", "an array"),
+        ] {
+            let error = read_of(&[(name, "[s3cret")]).unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && !error.contains("s3cret"),
+                "{error}"
+            );
+        }
+    }
+}
