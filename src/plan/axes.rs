@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::problem::suggestion;
 use super::reader::{Located, TableReader};
-use super::value::{array, describe, json, string, up_to};
+use super::value::{describe, json, string, up_to};
 use crate::units::{Concurrency, GenLen, PromptLen};
 
 /// The names of the axes that every plan has.
@@ -196,7 +196,7 @@ fn axis<T: std::fmt::Debug + std::fmt::Display>(
         );
         return Vec::new();
     }
-    let Some(values) = table.read(key, array(read)) else {
+    let Some(values) = table.list(key, read) else {
         return Vec::new();
     };
     let mut seen = HashSet::new();

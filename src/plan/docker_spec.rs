@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
+use super::problem::suggestion;
 use super::reader::TableReader;
-use super::value::{array, describe, non_negative, positive, string, up_to};
+use super::value::{non_negative, positive, string, up_to};
 
 /// When an image is fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +108,28 @@ pub struct DockerSpec {
     pub simulator: bool,
 }
 
+/// The least memory that Docker limits a container to.
+const MIN_MEMORY_BYTES: u64 = 6 << 20;
+
+/// The limits that Docker knows.
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 /// The keys, for messages of other launchers.
 const KEYS: [&str; 17] = [
     "image",
@@ -136,7 +159,16 @@ impl DockerSpec {
                 .read(key, string)
                 .map_or(String::new(), |found| found.value)
         };
-        let words = |key: &str, default: &[&str]| match table.read(key, array(string)) {
+        let fitting = |key: &str, fits: fn(&str) -> bool, expected: &str| {
+            let read = |value: &DeValue<'_>| {
+                let text = value.as_str().filter(|text| fits(text));
+                text.map(str::to_owned).ok_or_else(|| expected.to_owned())
+            };
+            table
+                .read(key, read)
+                .map_or(String::new(), |found| found.value)
+        };
+        let words = |key: &str, default: &[&str]| match table.list(key, string) {
             Some(found) => found.value.into_iter().map(|word| word.value).collect(),
             None => default.iter().map(|word| (*word).to_owned()).collect(),
         };
@@ -156,14 +188,18 @@ impl DockerSpec {
             lmcache_command: words("lmcache_command", &["lmcache", "server"]),
             redis_image: text("redis_image"),
             mounts: read_mounts(table),
-            ipc: text("ipc"),
+            ipc: fitting(
+                "ipc",
+                is_ipc,
+                "`none`, `private`, `shareable`, `host` or `container:NAME`",
+            ),
             shm_size_bytes: read_bytes(table, "shm_size"),
             ulimits: read_ulimits(table),
             gpus: read_gpus(table),
             network: text("network"),
             port: table.read("port", up_to(65_535)).map(|found| found.value),
             user: text("user"),
-            cpuset: text("cpuset"),
+            cpuset: fitting("cpuset", is_cpuset, "CPUs such as `0-15` or `0,2,4`"),
             memory_bytes: read_bytes(table, "memory"),
             secrets: words("secrets", &[]),
             simulator,
@@ -189,6 +225,31 @@ impl DockerSpec {
         let add = |key: &str, message: &str, hint: &str| {
             table.problems().add(at(key), message, hint);
         };
+        for (key, name) in [
+            ("image", &self.image),
+            ("lmcache_image", &self.lmcache_image),
+            ("redis_image", &self.redis_image),
+        ] {
+            if let Err(hint) = image(name)
+                && !name.is_empty()
+            {
+                add(
+                    key,
+                    &format!("`{name}` cannot be the name of an image"),
+                    hint,
+                );
+            }
+        }
+        if self
+            .memory_bytes
+            .is_some_and(|bytes| bytes < MIN_MEMORY_BYTES)
+        {
+            add(
+                "memory",
+                "Docker gives a container at least 6 MiB of memory",
+                "write a size such as \"64GiB\"",
+            );
+        }
         if self.network == "host" && !self.redis_image.is_empty() {
             add(
                 "redis_image",
@@ -217,7 +278,7 @@ impl DockerSpec {
 }
 
 fn read_mounts(table: &TableReader<'_>) -> Vec<Mount> {
-    let Some(found) = table.read("mounts", array(string)) else {
+    let Some(found) = table.list("mounts", string) else {
         return Vec::new();
     };
     let mut mounts = Vec::new();
@@ -284,6 +345,13 @@ fn read_ulimits(table: &TableReader<'_>) -> BTreeMap<String, Ulimit> {
         return all;
     };
     for name in limits.keys() {
+        if !ULIMITS.contains(&name.value.as_str()) {
+            let message = format!("unknown key `{}` in {}", name.value, limits.title());
+            limits
+                .problems()
+                .add(name.span, message, suggestion(&name.value, &ULIMITS));
+            continue;
+        }
         let read = |value: &DeValue<'_>| {
             if value
                 .as_integer()
@@ -308,28 +376,137 @@ fn read_ulimits(table: &TableReader<'_>) -> BTreeMap<String, Ulimit> {
 }
 
 fn read_gpus(table: &TableReader<'_>) -> Gpus {
-    let read = |value: &DeValue<'_>| {
-        let wrong = || "\"all\", a number of GPUs, or a list of ids".to_owned();
-        match value {
-            DeValue::String(text) if text == "all" => Ok(Gpus::All),
-            DeValue::Integer(_) => positive(value).map(Gpus::Count).map_err(|_| wrong()),
-            DeValue::Array(_) => array(id)(value)
-                .map(|ids| Gpus::Ids(ids.into_iter().map(|id| id.value).collect()))
-                .map_err(|_| wrong()),
-            _ => Err(format!("{}, not {}", wrong(), describe(value))),
+    let is_list = table
+        .value("gpus")
+        .is_some_and(|found| found.value.is_array());
+    if is_list {
+        let Some(found) = table.list("gpus", id) else {
+            return Gpus::None;
+        };
+        for (index, item) in found.value.iter().enumerate() {
+            if found.value[..index]
+                .iter()
+                .any(|earlier| earlier.value == item.value)
+            {
+                let message = format!("`gpus` in {} names `{}` twice", table.title(), item.value);
+                table
+                    .problems()
+                    .add(item.span.clone(), message, "remove one");
+            }
         }
+        return Gpus::Ids(found.value.into_iter().map(|id| id.value).collect());
+    }
+    let read = |value: &DeValue<'_>| match value {
+        DeValue::String(text) if text == "all" => Ok(Gpus::All),
+        DeValue::Integer(_) if positive(value).is_ok() => positive(value).map(Gpus::Count),
+        _ => Err("\"all\", a number of GPUs from 1, or a list of ids".to_owned()),
     };
     table
         .read("gpus", read)
         .map_or(Gpus::None, |found| found.value)
 }
 
-/// An index or a name.
+/// An index, a UUID or a CDI name.
 fn id(value: &DeValue<'_>) -> Result<String, String> {
-    match non_negative(value) {
-        Ok(index) => Ok(index.to_string()),
-        Err(_) => string(value),
+    let text = match non_negative(value) {
+        Ok(index) => index.to_string(),
+        Err(_) => string(value).unwrap_or_default(),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/=".contains(c);
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("an index from 0, or a name such as `GPU-<UUID>`".to_owned());
     }
+    Ok(text)
+}
+
+/// The name of an image, as Docker takes it.
+///
+/// # Errors
+/// What is wrong with it.
+fn image(text: &str) -> Result<(), &'static str> {
+    let lowercase = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    // An id of this machine's.
+    if text.strip_prefix("sha256:").unwrap_or(text).len() == 64
+        && text
+            .strip_prefix("sha256:")
+            .unwrap_or(text)
+            .chars()
+            .all(|c| c.is_ascii_hexdigit())
+    {
+        return Ok(());
+    }
+    if text.contains("://") {
+        return Err("leave out what stands before and including `://`");
+    }
+    let (name, digest) = text
+        .split_once('@')
+        .map_or((text, None), |(name, digest)| (name, Some(digest)));
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Err("a digest is written `@sha256:` and 64 hexadecimal digits");
+    }
+    // A colon before the last slash is that of a registry's port.
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let tag = name[last..].find(':').map(|colon| last + colon);
+    if let Some(tag) = tag.map(|colon| &name[colon + 1..]) {
+        let fits = |(at, c): (usize, char)| {
+            c.is_ascii_alphanumeric() || c == '_' || at > 0 && "-.".contains(c)
+        };
+        if tag.is_empty() || tag.len() > 128 || !tag.char_indices().all(fits) {
+            return Err("a tag is 1 to 128 letters, digits, `_`, `.` and `-`");
+        }
+    }
+    let mut parts: Vec<&str> = name[..tag.unwrap_or(name.len())].split('/').collect();
+    let is_registry = |part: &str| part.contains(['.', ':']) || part == "localhost";
+    if parts.len() > 1 && is_registry(parts[0]) {
+        let (host, port) = parts[0].split_once(':').unwrap_or((parts[0], "0"));
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+        if host.is_empty() || !host.chars().all(fits) || port.parse::<u16>().is_err() {
+            return Err("a registry is written `HOST` or `HOST:PORT`");
+        }
+        parts.remove(0);
+    }
+    if parts
+        .iter()
+        .any(|part| part.chars().any(|c| c.is_ascii_uppercase()))
+    {
+        return Err("write it in lowercase");
+    }
+    // Between letters and digits stand a dot, one or two underscores, or dashes.
+    let is_part = |part: &&str| {
+        let ends = part.starts_with(lowercase) && part.ends_with(lowercase);
+        let mut between = part.split(lowercase).filter(|mark| !mark.is_empty());
+        ends && between
+            .all(|mark| [".", "_", "__"].contains(&mark) || mark.chars().all(|c| c == '-'))
+    };
+    if parts.iter().all(is_part) {
+        Ok(())
+    } else {
+        Err(
+            "write it as Docker does: lowercase letters and digits, with `.`, `_` or `-` between them",
+        )
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, hex)) = text.split_once(':') else {
+        return false;
+    };
+    !algorithm.is_empty() && hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// CPUs as Docker takes them: `0-3,5`.
+fn is_cpuset(text: &str) -> bool {
+    let number = |text: &str| text.parse::<u32>().ok();
+    text.split(',').all(|part| match part.split_once('-') {
+        Some((from, to)) => matches!((number(from), number(to)), (Some(a), Some(b)) if a <= b),
+        None => number(part).is_some(),
+    })
+}
+
+fn is_ipc(text: &str) -> bool {
+    let named = text.strip_prefix("container:");
+    ["none", "private", "shareable", "host"].contains(&text)
+        || named.is_some_and(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -353,6 +530,99 @@ mod tests {
         assert!(parse_mount("~/.cache:/x").is_some());
         for wrong in ["data:/x", "/data", "/a:b", "/a:/b:rx", "/a:/b:ro:z"] {
             assert_eq!(parse_mount(wrong), None, "{wrong}");
+        }
+    }
+
+    fn problems(text: &str) -> Vec<(String, String)> {
+        let document = toml::de::DeTable::parse(text).unwrap();
+        let problems = super::super::reader::Problems::default();
+        let span = document.span();
+        let table = TableReader::new("server", document.get_ref(), span, &problems);
+        DockerSpec::read(&table, false);
+        let found = problems.into_sorted().into_iter();
+        found
+            .map(|problem| (text[problem.span].to_owned(), problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn names_of_images_are_those_that_docker_takes() {
+        let id = "a".repeat(64);
+        for name in [
+            "redis",
+            "redis:7",
+            "vllm/vllm-openai:v0.24.0",
+            "lmcache/vllm-openai:latest-nightly",
+            "localhost/x",
+            "localhost:5000/a/b__c/d-e.f:V1_2.3-x",
+            "registry.example.com:443/a/b",
+            "GHCR.io/a/b",
+            &id,
+            &format!("sha256:{id}"),
+            &format!("vllm/vllm-openai@sha256:{id}"),
+            &format!("vllm/vllm-openai:v1@sha256:{id}"),
+        ] {
+            assert_eq!(image(name), Ok(()), "{name}");
+        }
+        for name in [
+            "",
+            "LMCache/vllm-openai:v0.4.7",
+            "lmcache/vLLM",
+            "docker://lmcache/vllm-openai",
+            "lmcache/vllm openai",
+            "lmcache/vllm-openai:",
+            "lmcache/vllm-openai:v 1",
+            "lmcache/vllm-openai:-v1",
+            "/vllm",
+            "lmcache/",
+            "lmcache//vllm",
+            "-x",
+            "x-",
+            "a..b",
+            "a___b",
+            "a@sha256:12",
+            "a:b:c",
+            ":5000/a",
+            "h:port/a",
+            "x\u{e9}",
+        ] {
+            assert!(image(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_docker_would_refuse_is_refused_where_it_stands() {
+        for (line, at) in [
+            ("ipc = \"Host\"", "\"Host\""),
+            ("ipc = \"container:\"", "\"container:\""),
+            ("cpuset = \"0-\"", "\"0-\""),
+            ("cpuset = \"3-1\"", "\"3-1\""),
+            ("cpuset = \"0,,2\"", "\"0,,2\""),
+            ("memory = \"1m\"", "\"1m\""),
+            ("memory = \"16\"", "\"16\""),
+            ("gpus = 0", "0"),
+            ("gpus = \"two\"", "\"two\""),
+            ("gpus = [0, 0]", "0"),
+            ("gpus = [0, -1]", "-1"),
+            ("gpus = [0, \"a b\"]", "\"a b\""),
+            ("gpus = []", "[]"),
+            ("redis_image = \"Redis\"", "\"Redis\""),
+            ("ulimits = { memlok = -1 }", "memlok"),
+            ("command = [\"vllm\", 1]", "1"),
+        ] {
+            let found = problems(&format!("image = \"a\"\n{line}\n"));
+            assert_eq!(found.len(), 1, "{line}: {found:?}");
+            assert_eq!(found[0].0, at, "{line}: {found:?}");
+        }
+        let good = "image = \"a\"\nipc = \"host\"\ncpuset = \"0-3,8\"\nmemory = \"64GiB\"\n\
+                    gpus = [0, \"GPU-0a1b\", \"nvidia.com/gpu=1\"]\nulimits = { memlock = -1 }\n";
+        assert_eq!(problems(good), []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_of_an_image_makes_it_panic(name in "\\PC{0,40}") {
+            let _any = image(&name);
         }
     }
 }

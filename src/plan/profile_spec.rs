@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::reader::TableReader;
 use super::server::{Launcher, ServerSpec};
-use super::value::{array, boolean, string};
+use super::value::{boolean, string};
 
 /// What vLLM's own profiler routes start and stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl ProfileSpec {
             spec.profiler = found.value;
         }
         let words = |key: &str| {
-            let found = table.read(key, array(string));
+            let found = table.list(key, string);
             found.map(|found| found.value.into_iter().map(|word| word.value).collect())
         };
         if let Some(trace) = words("trace") {

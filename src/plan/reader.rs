@@ -138,6 +138,47 @@ impl<'t> TableReader<'t> {
         }
     }
 
+    /// Reads the array `key`, which must not be empty, each item with `read`; every item that cannot be
+    /// read is a problem of its own. `None` where there is any.
+    pub fn list<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&DeValue<'t>) -> Result<T, String>,
+    ) -> Option<Located<Vec<Located<T>>>> {
+        let found = self.value(key)?;
+        let items = found.value.as_array().filter(|items| !items.is_empty());
+        let Some(items) = items else {
+            let message = format!(
+                "`{key}` in {} must be an array that is not empty",
+                self.title()
+            );
+            let hint = format!("found {}", describe(found.value));
+            self.problems.add(found.span, message, hint);
+            return None;
+        };
+        let mut values = Vec::new();
+        for item in items {
+            match read(item.get_ref()) {
+                Ok(value) => values.push(Located {
+                    value,
+                    span: item.span(),
+                }),
+                Err(expected) => {
+                    let message = format!(
+                        "each item of `{key}` in {} must be {expected}",
+                        self.title()
+                    );
+                    let hint = format!("found {}", describe(item.get_ref()));
+                    self.problems.add(item.span(), message, hint);
+                }
+            }
+        }
+        (values.len() == items.len()).then_some(Located {
+            value: values,
+            span: found.span,
+        })
+    }
+
     /// Like [`Self::read`], and a problem if the key is missing.
     pub fn require<T>(
         &self,
@@ -263,7 +304,7 @@ impl<'t> TableReader<'t> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::{array, non_negative, positive, positive_number};
+    use super::super::value::{non_negative, positive, positive_number};
     use super::*;
 
     fn problems_of(text: &str, read: impl Fn(&TableReader<'_>)) -> Vec<String> {
@@ -299,11 +340,31 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_item_of_an_array_is_a_problem_where_it_stands() {
+        let text = "a = [1, \"x\", 3, 0]\n";
+        let document = DeTable::parse(text).unwrap();
+        let problems = Problems::default();
+        let reader = TableReader::new("", document.get_ref(), document.span(), &problems);
+        assert_eq!(reader.list("a", positive), None);
+        let found = problems.into_sorted();
+        let marked: Vec<&str> = found
+            .iter()
+            .map(|problem| &text[problem.span.clone()])
+            .collect();
+        assert_eq!(marked, ["\"x\"", "0"]);
+        assert!(
+            found[0]
+                .message
+                .starts_with("each item of `a` in the plan must be an integer")
+        );
+    }
+
+    #[test]
     fn numbers_keep_their_bounds() {
         let found = problems_of("a = -1\nb = inf\nc = []\n", |table| {
             table.read("a", non_negative);
             table.read("b", positive_number);
-            table.read("c", array(positive));
+            table.list("c", positive);
         });
         assert_eq!(found.len(), 3, "{found:?}");
         let radix = problems_of("a = 0x10\n", |table| {

@@ -6,7 +6,7 @@ use super::pace::Pace;
 use super::problem::suggestion;
 use super::reader::{Located, TableReader};
 use super::state::CacheState;
-use super::value::{array, boolean, non_negative, string, up_to, zero_up_to};
+use super::value::{boolean, non_negative, string, up_to, zero_up_to};
 use crate::units::{Repeat, RequestCount, Seed};
 
 /// In which order cells run. It changes what is measured, so it is the plan's.
@@ -72,7 +72,7 @@ impl RunSpec {
         let (repeats, pace) = Pace::read(table);
         spec.repeats = repeats.unwrap_or(spec.repeats);
         spec.pace = pace;
-        if let Some(found) = table.read("states", array(string)) {
+        if let Some(found) = table.list("states", string) {
             spec.states = read_states(table, &found);
         }
         let orders = [

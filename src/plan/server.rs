@@ -12,7 +12,7 @@ use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
 use super::sim_spec::SimSpec;
-use super::value::{array, json, positive, string};
+use super::value::{json, positive, string};
 
 /// How the server of a cell is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -248,7 +248,7 @@ const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
 
 fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
     let key = "prompt_token_ids";
-    let Some(found) = table.read(key, array(positive)) else {
+    let Some(found) = table.list(key, positive) else {
         return PROMPT_TOKEN_IDS;
     };
     match found.value.as_slice() {
@@ -325,7 +325,7 @@ fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
 /// Reads `[server.sim]` through serde, which knows the fields, and then checks the values.
 fn read_sim(table: &TableReader<'_>) -> Option<SimSpec> {
     let mut given = Map::new();
-    if let Some(faults) = table.read("faults", array(string)) {
+    if let Some(faults) = table.list("faults", string) {
         let mut names = Vec::new();
         for fault in faults.value {
             match fault.value.parse::<super::sim_spec::Fault>() {

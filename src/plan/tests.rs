@@ -115,8 +115,8 @@ fn every_problem_is_reported_at_its_place() {
             "1:1 `name` is missing in the plan | add `name`",
             "2:1 unknown key `nam` in the plan | did you mean `name`?",
             "8:15 `8` stands twice on axis `gen_len` | remove one; use `repeats` to repeat",
-            "9:15 `concurrency` in [matrix] must be an array of which each item is an integer \
-             from 1 to 100000; one is not | found an array",
+            "9:16 each item of `concurrency` in [matrix] must be an integer from 1 to 100000 | \
+             found the integer 0",
             "13:1 unknown key `repeets` in [run] | did you mean `repeats`?",
         ]
     );

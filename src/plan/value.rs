@@ -2,8 +2,6 @@
 
 use toml::de::DeValue;
 
-use super::reader::Located;
-
 /// A value as it is described to the person who wrote it.
 pub fn describe(value: &DeValue<'_>) -> String {
     match value {
@@ -95,30 +93,6 @@ fn number(value: &DeValue<'_>) -> Option<f64> {
         DeValue::Float(float) => float.as_str().parse().ok(),
         DeValue::Integer(_) => integer(value).map(|number| number as f64),
         _ => None,
-    }
-}
-
-/// An array that is not empty, each item read by `read`.
-pub fn array<T>(
-    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-) -> impl Fn(&DeValue<'_>) -> Result<Vec<Located<T>>, String> {
-    move |value| {
-        let Some(items) = value.as_array().filter(|items| !items.is_empty()) else {
-            return Err("an array that is not empty".to_owned());
-        };
-        items
-            .iter()
-            .map(|item| {
-                read(item.get_ref())
-                    .map(|value| Located {
-                        value,
-                        span: item.span(),
-                    })
-                    .map_err(|expected| {
-                        format!("an array of which each item is {expected}; one is not")
-                    })
-            })
-            .collect()
     }
 }
 

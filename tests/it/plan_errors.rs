@@ -60,7 +60,7 @@ fn zero_cells_duplicates_and_missing_definitions_are_refused() {
         (
             "concurrency = [1]",
             "concurrency = [-1]",
-            "must be an array of which each item",
+            "each item of `concurrency` in [matrix] must be",
         ),
         ("\"cpu\"", "\"gpu\"", "tier `gpu` is not defined"),
         ("[\"rag\"]", "[\"chat\"]", "workload `chat` is not defined"),
