@@ -112,9 +112,26 @@ pub fn submit(script: &Path, indices: &[u32]) -> Result<String> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`sbatch` refused the job: {}", said.trim());
     }
-    // "ID" or "ID;CLUSTER".
-    let id = String::from_utf8_lossy(&output.stdout);
-    Ok(id.trim().split(';').next().unwrap_or_default().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    let id = job_id(&text).with_context(|| {
+        let shown: String = text.chars().take(300).collect();
+        format!(
+            "`sbatch --parsable` answered no job id, but `{}`; the job may be queued: see `squeue --me`",
+            shown.trim()
+        )
+    })?;
+    Ok(id.to_owned())
+}
+
+/// The job's id, `ID` or `ID;CLUSTER`: the last line that looks like one. A site may print a banner
+/// before or behind it.
+fn job_id(text: &str) -> Option<&str> {
+    text.lines().rev().find_map(|line| {
+        let (id, cluster) = line.trim().split_once(';').unwrap_or((line.trim(), "-"));
+        let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        let is_cluster = !cluster.is_empty() && !cluster.contains(char::is_whitespace);
+        (is_id && is_cluster).then_some(id)
+    })
 }
 
 /// The states of the tasks of `job` by shard, as far as Slurm's controller knows them: those that are
@@ -181,6 +198,22 @@ mod tests {
             !script.contains("--account") && !script.contains("--cpus"),
             "{script}"
         );
+    }
+
+    #[test]
+    fn a_banner_is_no_part_of_the_jobs_id() {
+        for (text, id) in [
+            ("4242\n", Some("4242")),
+            ("4242;cluster\n", Some("4242")),
+            ("Welcome to the cluster\n4242\n", Some("4242")),
+            ("2 nodes are down\n2026\n\n4242;alpha\r\n", Some("4242")),
+            ("4242\nHave a nice day; ask for help\n", Some("4242")),
+            ("4242;\n", None),
+            ("sbatch: queued as 4242\n", None),
+            ("", None),
+        ] {
+            assert_eq!(job_id(text), id, "{text}");
+        }
     }
 
     #[test]
