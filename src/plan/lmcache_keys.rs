@@ -53,9 +53,16 @@ pub fn renamed(key: &str) -> Option<&'static str> {
     IN_PROCESS.find(key).is_none().then_some(now)
 }
 
-/// A release of LMCache.
+/// A release of LMCache or vLLM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32, u32);
+
+impl Version {
+    /// The release `major.minor.patch`.
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self(major, minor, patch)
+    }
+}
 
 impl FromStr for Version {
     type Err = ();

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
+use super::cgroup_memory::{self, Limit};
 use super::line::{Level, Line, gib};
 use super::needs::Needs;
 use crate::runner::host::meminfo;
@@ -22,22 +24,50 @@ pub fn look(needs: &Needs) -> Vec<Line> {
 }
 
 fn memory(needs: &Needs) -> Line {
-    let topic = "memory";
     let (total, available) = (meminfo("MemTotal"), meminfo("MemAvailable"));
     let (Some(total), Some(available)) = (total, available) else {
-        return Line::warning(topic, "`/proc/meminfo` does not say", "");
+        return Line::warning("memory", "`/proc/meminfo` does not say", "");
     };
-    let says = format!("{:.1} of {:.1} GiB available", gib(available), gib(total));
-    if needs.ram_gib > gib(available) {
-        let mend = "lower `max_local_cpu_size` of the tier, or free memory";
-        return Line::of(
-            topic,
-            Level::Bad,
-            format!("{says}; the tier's pool takes {:.1}", needs.ram_gib),
-            mend,
-        );
+    // Containers are in cgroups of their own.
+    let limit = if needs.docker {
+        None
+    } else {
+        cgroup_memory::tightest(Path::new("/"))
+    };
+    memory_within(needs, total, available, limit)
+}
+
+/// The line of memory that may be used, where a cgroup may limit it further.
+fn memory_within(needs: &Needs, total: u64, available: u64, limit: Option<Limit>) -> Line {
+    let topic = "memory";
+    let tight = limit.filter(|limit| limit.left() < available);
+    let (says, left) = match tight {
+        Some(limit) => (
+            format!(
+                "{:.1} of {:.1} GiB available: the cgroup of this session limits it (the machine has {:.1})",
+                gib(limit.left()),
+                gib(limit.max_bytes),
+                gib(total)
+            ),
+            limit.left(),
+        ),
+        None => (
+            format!("{:.1} of {:.1} GiB available", gib(available), gib(total)),
+            available,
+        ),
+    };
+    if needs.ram_gib <= gib(left) {
+        return Line::good(topic, says);
     }
-    Line::good(topic, says)
+    let mend = match tight {
+        Some(_) => {
+            "lower `max_local_cpu_size` of the tier, or raise the limit (Slurm's `--mem`, a \
+                    container's memory)"
+        }
+        None => "lower `max_local_cpu_size` of the tier, or free memory",
+    };
+    let says = format!("{says}; the tier's pool takes {:.1}", needs.ram_gib);
+    Line::of(topic, Level::Bad, says, mend)
 }
 
 fn memlock(needs: &Needs) -> Line {
@@ -139,5 +169,25 @@ mod tests {
         assert_eq!(line.level, Level::Bad);
         assert!(line.mend.contains("max_local_cpu_size"));
         assert_eq!(memory(&Needs::default()).level, Level::Good);
+        let pool = Needs {
+            ram_gib: 3.0,
+            ..Needs::default()
+        };
+        let limit = |max_gib: u64| {
+            Some(Limit {
+                max_bytes: max_gib << 30,
+                used_bytes: 1 << 30,
+            })
+        };
+        let within = |limit| memory_within(&pool, 24 << 30, 20 << 30, limit);
+        assert_eq!(within(None).level, Level::Good);
+        assert_eq!(within(limit(4)).level, Level::Good);
+        assert_eq!(within(limit(64)).says, within(None).says);
+        let tight = within(limit(2));
+        assert_eq!(tight.level, Level::Bad);
+        assert!(
+            tight.says.starts_with("1.0 of 2.0 GiB available"),
+            "{tight:?}"
+        );
     }
 }

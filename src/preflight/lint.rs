@@ -3,15 +3,18 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::config::Settings;
 use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
+use crate::plan::lmcache_keys::Version;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
-use crate::server::geometry;
+use crate::server::{facts, geometry, redis};
 use crate::workload::default_question_len;
 
 /// How bad it is.
@@ -36,6 +39,8 @@ pub struct Found {
 const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
 /// An LMCache server evicts from its RAM above this share of it.
 const EVICTION_WATERMARK: f64 = 0.8;
+/// The first vLLM that is known to count prompt tokens by their source.
+const PROVABLE: Version = Version::new(0, 24, 0);
 /// Tokens of a GPU block where the plan does not say it: vLLM's default on a GPU.
 const BLOCK_TOKENS: f64 = 16.0;
 const GIB: f64 = 1_073_741_824.0;
@@ -212,6 +217,15 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
                     token is fresh, and a server may answer without loading anything";
         add(Severity::Note, said.to_owned());
     }
+    tier_settings(cell, settings, &mut add);
+    if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)
+    {
+        let said = format!(
+            "vLLM {version} counts no prompt tokens by their source, so that nothing can be proven: its \
+             passes will be inconclusive; take {PROVABLE} or later"
+        );
+        add(Severity::Problem, said);
+    }
     let warm = states.iter().any(|state| *state != CacheState::Cold);
     if kind == TierKind::Redis
         && let Some(bytes) = bytes
@@ -236,6 +250,48 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
         tier(cell, &tokens, bytes, &place, &mut add);
     }
     found
+}
+
+/// What settings of a tier mean for its evidence.
+fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, String)) {
+    let (tier, server) = (&cell.tier, &cell.resolved.server);
+    let is_set = |key: &str, to: bool| tier.settings.get(key).and_then(Value::as_bool) == Some(to);
+    let second = matches!(tier.kind, TierKind::Disk | TierKind::Redis);
+    if second && server.lmcache == LmcacheMode::InProcess && is_set("local_cpu", true) {
+        let said = format!(
+            "tier `{}`: with `local_cpu = true` RAM answers before the {}; name a tier of kind `cpu+disk` \
+             for both, or leave it out",
+            tier.name,
+            if tier.kind == TierKind::Disk {
+                "disk"
+            } else {
+                "Redis"
+            }
+        );
+        add(Severity::Problem, said);
+    }
+    let remote = tier.settings.get("remote_url").and_then(Value::as_str);
+    if let Some(url) = remote.filter(|url| !server.is_simulated() && *url != settings.redis.url) {
+        let said = format!(
+            "tier `{}`: labrun reads the bytes of the Redis in `redis.url`, not of `remote_url` ({}); leave \
+             `remote_url` out, and name it in `redis.url`",
+            tier.name,
+            redis::shown(url)
+        );
+        add(Severity::Problem, said);
+    }
+    let extra = tier.settings.get("extra_config");
+    let odirect = extra
+        .and_then(|extra| extra.get("use_odirect"))
+        .and_then(Value::as_bool);
+    if tier.kind.uses_disk() && odirect == Some(false) {
+        let said = format!(
+            "tier `{}`: without `use_odirect` its files are written and read through the page cache, \
+             which is dropped before a pass and may answer within it",
+            tier.name
+        );
+        add(Severity::Note, said);
+    }
 }
 
 fn gpu(
@@ -270,7 +326,7 @@ fn gpu_tokens(cell: &Cell, bytes: Option<f64>) -> Option<f64> {
     if server.is_simulated() {
         return Some(server.sim.gpu_kv_tokens as f64);
     }
-    let number = |name: &str| server.args.get(name).and_then(serde_json::Value::as_f64);
+    let number = |name: &str| server.args.get(name).and_then(Value::as_f64);
     if let Some(blocks) = number("num-gpu-blocks-override") {
         return Some(blocks * number("block-size").unwrap_or(BLOCK_TOKENS));
     }
@@ -343,7 +399,7 @@ fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
     let ram = GIB * tier.ram_gib();
     let disk = || {
         let set = tier.settings.get("max_local_disk_size");
-        GIB * set.and_then(serde_json::Value::as_f64).unwrap_or(20.0)
+        GIB * set.and_then(Value::as_f64).unwrap_or(20.0)
     };
     match tier.kind {
         TierKind::Cpu if !in_process => Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram)),

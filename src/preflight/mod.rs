@@ -1,5 +1,6 @@
 //! Before a run: is this machine fit for it, and what can be foreseen of its plan.
 
+mod cgroup_memory;
 mod containers;
 mod examine;
 mod gpu;

@@ -6,9 +6,13 @@ use super::line::{Level, Line};
 use super::needs::Needs;
 use crate::config::Settings;
 use crate::server::redis::{Redis, shown};
+use crate::units::thousands;
 
 /// Largest value that Redis takes where it does not say, bytes.
 const BULK_LIMIT: u64 = 512 << 20;
+
+/// Below this `maxmemory` holds hardly one long prompt of a model, bytes.
+const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// The lines of services.
 pub async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
@@ -24,20 +28,32 @@ async fn redis(settings: &Settings, needs: &Needs) -> Line {
     let asked = async {
         let redis = Redis::connect(url).await?;
         let info = redis.info().await?;
-        anyhow::Ok((
-            info.version,
-            redis.largest_value_bytes().await.unwrap_or(BULK_LIMIT),
-        ))
+        let bulk = redis.largest_value_bytes().await.unwrap_or(BULK_LIMIT);
+        // Where it may not be asked for its keys, the run will say so.
+        anyhow::Ok((info, bulk, redis.keys().await.unwrap_or(0)))
     };
     match asked.await {
-        Ok((version, bulk)) => Line::good(
-            topic,
-            format!(
-                "{version} at {}, values up to {} MiB",
+        Ok((info, bulk, keys)) => {
+            let says = format!(
+                "{} at {}, values up to {} MiB",
+                info.version,
                 shown(url),
                 bulk >> 20
-            ),
-        ),
+            );
+            let limit = info.maxmemory_bytes.filter(|bytes| *bytes > 0.0);
+            if keys > 0 {
+                let says = format!("{says}; it holds {} keys", thousands(keys as f64));
+                let mend = "a run refuses it: empty its database (FLUSHDB), or name another in `redis.url`";
+                Line::of(topic, level, says, mend)
+            } else if let Some(bytes) = limit.filter(|bytes| *bytes < SMALL_BYTES) {
+                let mib = thousands(bytes / f64::from(1 << 20));
+                let says = format!("{says}; its `maxmemory` is {mib} MiB");
+                let mend = "raise it (CONFIG SET maxmemory): what it evicts is computed again, or is refused";
+                Line::warning(topic, says, mend)
+            } else {
+                Line::good(topic, says)
+            }
+        }
         Err(error) => Line::of(
             topic,
             level,

@@ -113,6 +113,24 @@ pub fn lmcache_version(cell: &Cell, settings: &Settings) -> Option<Version> {
     }
 }
 
+/// The version of vLLM that will serve `cell`, where it is known before the start: installed beside
+/// the program, or named by the tag of vLLM's own image.
+pub fn vllm_version(cell: &Cell, settings: &Settings) -> Option<Version> {
+    let server = &cell.resolved.server;
+    match server.launcher {
+        Launcher::Process => packages(&settings.process.bin_dir)
+            .get("vllm")?
+            .parse()
+            .ok(),
+        Launcher::Docker if !server.is_simulated() => {
+            let (_, image) = server.docker.as_ref()?.image.rsplit_once("vllm/")?;
+            let (name, tag) = image.split_once(':')?;
+            (name == "vllm-openai").then_some(tag)?.parse().ok()
+        }
+        Launcher::Docker | Launcher::Sim | Launcher::External => None,
+    }
+}
+
 /// `0.5.6` of `lmcache/vllm-openai:v0.5.6-cu129`; others' images may hold any version.
 fn version_of_image(name: &str) -> Option<Version> {
     let (_, image) = name.rsplit_once("lmcache/")?;

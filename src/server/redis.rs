@@ -89,6 +89,51 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}://{host}")
 }
 
+/// What is wrong with the URL of a Redis that cannot be read. Of its user and password it names no
+/// more than a character that must be written otherwise.
+fn url_fault(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "it has no scheme; write redis://HOST:PORT".to_owned();
+    };
+    if !["redis", "rediss", "unix", "redis+unix", "valkey", "valkeys"].contains(&scheme) {
+        return format!("`{scheme}://` is not Redis's scheme; write redis://HOST:PORT");
+    }
+    let (login, rest) = rest
+        .rsplit_once('@')
+        .map_or((None, rest), |(login, rest)| (Some(login), rest));
+    let reserved = |c: &char| "#/?[]@ ".contains(*c);
+    if let Some(c) = login.and_then(|login| login.chars().find(reserved)) {
+        return format!(
+            "its user or password holds `{c}`; percent-encode it as `%{:02X}`",
+            u32::from(c)
+        );
+    }
+    let is_encoded =
+        |after: &str| after.len() >= 2 && after.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    if login.is_some_and(|login| !login.split('%').skip(1).all(is_encoded)) {
+        return "its user or password holds a `%` that encodes nothing; write `%25`".to_owned();
+    }
+    let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    if host.is_empty() {
+        return "it has no host; write redis://HOST:PORT".to_owned();
+    }
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return "what stands behind the host's `:` is not a port from 0 to 65535".to_owned();
+    }
+    if database
+        .split('?')
+        .next()
+        .is_some_and(|db| !db.is_empty() && db.parse::<i64>().is_err())
+    {
+        return "what stands behind the `/` is not the number of a database".to_owned();
+    }
+    "write redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]".to_owned()
+}
+
 /// The user and password of `url`, as the adapter of an LMCache server reads them from its
 /// environment: in its arguments every process of the machine could see them, and it shows its
 /// configuration to whoever asks.
@@ -121,11 +166,10 @@ pub fn adapter_obstacle(url: &str) -> Option<String> {
 impl Redis {
     /// Connects to `redis://[user:password@]host:port[/db]`. No message names the password.
     pub async fn connect(url: &str) -> Result<Self> {
-        let shown = shown(url);
         // The crate's own message may quote the URL.
-        let client = Client::open(url).map_err(|_| {
-            anyhow!("`{shown}` is no Redis URL; write redis://HOST:PORT in `redis.url`")
-        })?;
+        let client = Client::open(url)
+            .map_err(|_| anyhow!("`redis.url` cannot be read: {}", url_fault(url)))?;
+        let shown = shown(url);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(ANSWER_LIMIT));
@@ -241,10 +285,46 @@ mod tests {
 
     #[tokio::test]
     async fn errors_name_the_place_and_no_password() {
-        for url in ["redis://me:s3cret@127.0.0.1:1", "nonsense://me:s3cret@h:x"] {
+        let url = "redis://me:s3cret@127.0.0.1:1";
+        let error = format!("{:#}", Redis::connect(url).await.unwrap_err());
+        assert!(
+            error.contains(&shown(url)) && !error.contains("s3cret"),
+            "{error}"
+        );
+        for (url, fault) in [
+            (
+                "127.0.0.1:6379",
+                "it has no scheme; write redis://HOST:PORT",
+            ),
+            ("s3cret@h:1", "it has no scheme"),
+            (
+                "nonsense://me:s3cret@h:1",
+                "`nonsense://` is not Redis's scheme",
+            ),
+            (
+                "redis://:s3#cret@h:1",
+                "holds `#`; percent-encode it as `%23`",
+            ),
+            (
+                "redis://:s3/cret@h:1",
+                "holds `/`; percent-encode it as `%2F`",
+            ),
+            (
+                "redis://:s3?cret@h:1",
+                "holds `?`; percent-encode it as `%3F`",
+            ),
+            (
+                "redis://:s3@cret@h:x",
+                "holds `@`; percent-encode it as `%40`",
+            ),
+            ("redis://:s3cret@h:x", "is not a port"),
+            ("redis://:s3cret@h:99999", "is not a port"),
+            ("redis://:s3cret@h:1/a", "is not the number of a database"),
+            ("redis://:s3cret@", "it has no host"),
+        ] {
             let error = format!("{:#}", Redis::connect(url).await.unwrap_err());
-            assert!(!error.contains("s3cret"), "{error}");
-            assert!(error.contains(&shown(url)), "{error}");
+            assert!(error.contains(fault), "{url}: {error}");
+            assert!(!error.contains("s3") && !error.contains("cret"), "{error}");
         }
     }
 }

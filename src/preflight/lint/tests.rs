@@ -161,3 +161,57 @@ fn a_limit_for_controls_is_told_where_it_does_nothing_or_lets_everything_pass() 
     assert!(limit("2.5", "true").contains("is 2.5: a tier that is nearly so many times as fast"));
     assert!(!limit("1.1", "false").contains("control_speedup"));
 }
+
+#[test]
+fn settings_that_let_another_layer_answer_are_told() {
+    let disk = |settings: &str| {
+        let tier = format!("[tier.disk]\n{settings}\n[server]");
+        let changes = [("\"cpu\"", "\"disk\""), ("[server]", tier.as_str())];
+        [Severity::Problem, Severity::Note].map(|severity| said(&changes, severity))
+    };
+    let [problems, _] = disk("local_cpu = true");
+    assert!(
+        problems.contains("RAM answers before the disk"),
+        "{problems}"
+    );
+    let [problems, notes] = disk("extra_config.use_odirect = false");
+    assert!(!problems.contains("RAM"), "{problems}");
+    assert!(notes.contains("through the page cache"), "{notes}");
+    let [problems, notes] = disk("extra_config.disk_io_threads = 8");
+    assert!(!(problems + &notes).contains("page cache"));
+}
+
+#[test]
+fn a_vllm_that_counts_no_sources_is_told_before_it_is_started() {
+    let image = |name: &str| {
+        let docker = format!("launcher = \"docker\"\nimage = \"{name}\"");
+        let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
+        said(&[(sim, docker.as_str())], Severity::Problem)
+    };
+    assert!(image("vllm/vllm-openai:v0.8.4").contains("vLLM 0.8.4 counts no prompt tokens"));
+    for name in [
+        "vllm/vllm-openai:v0.24.0",
+        "vllm/vllm-openai:latest",
+        "lmcache/vllm-openai:v0.4.7",
+    ] {
+        assert_eq!(image(name), "", "{name}");
+    }
+}
+
+#[test]
+fn a_redis_whose_bytes_are_not_read_is_told() {
+    let tier = "[tier.redis]\nremote_url = \"redis://10.0.0.1:6379\"\n[server]";
+    let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
+    let changes = [("\"cpu\"", "\"redis\""), ("[server]", tier)];
+    let external = "launcher = \"external\"\nurl = \"http://127.0.0.1:1\"";
+    let [first, second] = changes;
+    let problems = said(&[first, (sim, external), second], Severity::Problem);
+    assert!(
+        problems.contains("not of `remote_url` (redis://10.0.0.1:6379)"),
+        "{problems}"
+    );
+    assert!(
+        !said(&changes, Severity::Problem).contains("remote_url"),
+        "nothing is read of a simulated one"
+    );
+}
