@@ -54,6 +54,7 @@ pub fn export(args: &ExportArgs) -> Result<ExitStatus> {
 
 fn cells(run: &Path) -> Result<Vec<(CellRecord, Vec<RequestRow>)>> {
     let ids: Vec<String> = read_run(run)?
+        .whole()?
         .cells
         .into_iter()
         .map(|cell| cell.id)

@@ -57,6 +57,9 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         .iter()
         .map(|folder| read_run(folder))
         .collect::<Result<Vec<_>>>()?;
+    for why in runs.iter().flat_map(|run| &run.unreadable) {
+        say(&format!("{why}: it is left out"));
+    }
     let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
     let cells = folders.iter().zip(&runs);

@@ -128,7 +128,7 @@ pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
 
 /// The run's side, with what its manifest and plan say.
 pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
-    let run = read_run(folder)?;
+    let run = read_run(folder)?.whole()?;
     let mut origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
     if let Some(lack) = whole::lack(folder) {
         origin.push_str(&format!(" (not whole: {lack})"));

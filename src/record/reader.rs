@@ -24,6 +24,8 @@ pub struct RunData {
     pub cells: Vec<CellRecord>,
     /// The requests of all cells.
     pub requests: Requests,
+    /// Cells that are there and cannot be read, a sentence each.
+    pub unreadable: Vec<String>,
 }
 
 /// The requests of many cells, in the order of [`RunData::cells`]. Those of a run folder stay in
@@ -47,7 +49,7 @@ impl Requests {
         let frame = match self.0.get(cell) {
             Some(Kept::Here(frame)) => frame.clone(),
             Some(Kept::InFolder(folder)) => {
-                read_requests(folder, columns).with_context(|| unreadable(folder))?
+                read_requests(folder, columns).with_context(|| unreadable_cell(folder))?
             }
             None => frame::to_frame(&[])?,
         };
@@ -73,6 +75,15 @@ impl RunData {
         Self {
             cells,
             requests: Requests(requests),
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// Refuses to go on where a cell cannot be read: what is said of the others alone would mislead.
+    pub fn whole(self) -> Result<Self> {
+        match self.unreadable.first() {
+            Some(why) => bail!("{why}; move its folder away to do this with the others"),
+            None => Ok(self),
         }
     }
 
@@ -80,10 +91,11 @@ impl RunData {
     /// repeats. What runs may differ in besides, the model and whether numbers are simulated,
     /// becomes a further axis where it does: such numbers are never pooled.
     pub fn together(runs: Vec<Self>) -> Self {
-        let (mut cells, mut requests) = (Vec::new(), Vec::new());
+        let (mut cells, mut requests, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         for run in runs {
             cells.extend(run.cells);
             requests.extend(run.requests.0);
+            unreadable.extend(run.unreadable);
         }
         let model = |cell: &CellRecord| cell.model.clone();
         let source = |cell: &CellRecord| cell.source.name().to_owned();
@@ -100,6 +112,7 @@ impl RunData {
         Self {
             cells,
             requests: Requests(requests),
+            unreadable,
         }
     }
 }
@@ -107,25 +120,36 @@ impl RunData {
 /// Reads `cells/*/cell.json` of every complete cell of the run in `folder`; their requests are
 /// read from `cells/*/requests.parquet` when they are asked for. A folder whose name begins with
 /// `.` is one that was never completed.
+///
+/// # Errors
+/// Where the run has no folder of cells, and where none of its cells can be read. Else one that cannot
+/// be read is in [`RunData::unreadable`].
 pub fn read_run(folder: &Path) -> Result<RunData> {
-    let cells = cell_folders(&folder.join("cells"))?
-        .into_iter()
-        .map(|cell| {
-            let record = read_cell(&cell).with_context(|| unreadable(&cell))?;
-            Ok((record, Kept::InFolder(cell)))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(RunData::of(cells))
+    let (mut cells, mut unreadable) = (Vec::new(), Vec::new());
+    for cell in cell_folders(&folder.join("cells"))? {
+        match read_cell(&cell) {
+            Ok(record) => cells.push((record, Kept::InFolder(cell))),
+            Err(error) => unreadable.push(error.context(unreadable_cell(&cell))),
+        }
+    }
+    match unreadable.pop() {
+        Some(error) if cells.is_empty() => return Err(error),
+        last => unreadable.extend(last),
+    }
+    let mut run = RunData::of(cells);
+    run.unreadable = unreadable
+        .iter()
+        .map(|error| format!("{error:#}"))
+        .collect();
+    Ok(run)
 }
 
-fn unreadable(cell: &Path) -> String {
-    format!(
-        "the cell `{}` cannot be read; move its folder away to report on the others",
-        cell.display()
-    )
+fn unreadable_cell(cell: &Path) -> String {
+    format!("the cell `{}` cannot be read", cell.display())
 }
 
-/// The folders of all complete cells under `cells`, in the order of their names.
+/// The folders of all complete cells under `cells`, in the order of their names. What holds no
+/// `cell.json`, such as a file system's `lost+found`, is no cell.
 pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(cells).with_context(|| format!("no run here: `{}`", cells.display()))?;
@@ -133,7 +157,7 @@ pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list `{}`", cells.display()))?;
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.path().is_dir() {
+        if !hidden && entry.path().join("cell.json").exists() {
             folders.push(entry.path());
         }
     }
@@ -295,6 +319,42 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_cell_that_cannot_be_read_is_told_by_name_and_the_others_are_read() {
+        let run = tempfile::tempdir().unwrap();
+        write(run.path(), "a", &cell("a", 1), &[good_row(0, 1.0)]);
+        write(run.path(), "b", &cell("b", 2), &[]);
+        let torn = run.path().join("cells/b/cell.json");
+        for text in ["", "{\"format\": 1", "{\"format\": 9}", "\0\0"] {
+            fs::write(&torn, text).unwrap();
+            let data = read_run(run.path()).unwrap();
+            assert_eq!((data.cells.len(), data.unreadable.len()), (1, 1), "{text}");
+            assert!(
+                data.unreadable[0].contains("cells/b` cannot be read"),
+                "{:?}",
+                data.unreadable
+            );
+            let error = data.whole().unwrap_err().to_string();
+            assert!(error.contains("move its folder away"), "{error}");
+        }
+        fs::remove_dir_all(run.path().join("cells/a")).unwrap();
+        assert!(
+            read_run(run.path()).is_err(),
+            "nothing is left to report on"
+        );
+    }
+
+    #[test]
+    fn folders_that_are_no_cells_are_passed_over() {
+        let run = tempfile::tempdir().unwrap();
+        write(run.path(), "a", &cell("a", 1), &[]);
+        fs::create_dir_all(run.path().join("cells/lost+found")).unwrap();
+        fs::create_dir_all(run.path().join("cells/notes/deep")).unwrap();
+        fs::write(run.path().join("cells/README"), "x").unwrap();
+        let data = read_run(run.path()).unwrap();
+        assert_eq!((data.cells.len(), data.unreadable.len()), (1, 0));
     }
 
     #[test]

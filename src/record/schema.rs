@@ -3,13 +3,27 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
 
 /// Version of the folder's format. Raised when an older reader would misread a newer folder.
 pub const FORMAT: u32 = 1;
+
+/// Reads named figures; one that is `null` is unknown, as one that is not there.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let figures = BTreeMap::<String, Option<f64>>::deserialize(from)?;
+    Ok(figures
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect())
+}
+
+/// Writes named figures; JSON has no word for one that is not a number, which is left out.
+fn finite<S: Serializer>(figures: &BTreeMap<String, f64>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(figures.iter().filter(|(_, value)| value.is_finite()))
+}
 
 /// Whether a real server or the simulator produced a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -180,8 +194,10 @@ pub struct PassRecord {
     pub verdict: Verdict,
     /// Named figures that the verdict rests on (counter deltas, expected and seen token counts);
     /// the unit is last in each name.
+    #[serde(deserialize_with = "known", serialize_with = "finite")]
     pub evidence: BTreeMap<String, f64>,
     /// What the client says of itself (`lateness_p99_ms`, `client_cpu_share_percent`, ...).
+    #[serde(deserialize_with = "known", serialize_with = "finite")]
     pub client: BTreeMap<String, f64>,
     /// Bytes that had to move against bytes that did.
     #[serde(default)]
@@ -258,7 +274,7 @@ pub struct CellRecord {
     #[serde(default)]
     pub identity: BTreeMap<String, String>,
     /// The machine's state when the cell began, the unit last in each name (`gpu0_temperature_c`).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known", serialize_with = "finite")]
     pub machine: BTreeMap<String, f64>,
     /// Simulated or measured.
     pub source: Source,
@@ -340,4 +356,42 @@ pub struct RequestRow {
     pub error: Option<String>,
     /// The HTTP status; absent where no answer came.
     pub http_status: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Figures {
+        #[serde(deserialize_with = "known", serialize_with = "finite")]
+        all: BTreeMap<String, f64>,
+    }
+
+    #[test]
+    fn a_figure_that_is_null_is_unknown() {
+        let read: Figures = serde_json::from_str("{\"all\": {\"a\": null, \"b\": 1}}").unwrap();
+        assert_eq!(read.all, BTreeMap::from([("b".to_owned(), 1.0)]));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_read_again(
+            all in proptest::collection::btree_map(
+                "[a-c]{1,3}",
+                any::<i32>().prop_map(|eighths| f64::from(eighths) / 8.0),
+                0..6
+            ),
+            unknown in proptest::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+        ) {
+            let written = Figures { all };
+            let mut with = Figures { all: written.all.clone() };
+            with.all.insert("unknown".to_owned(), unknown);
+            let text = serde_json::to_string(&with).unwrap();
+            let read: Figures = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(read, written);
+        }
+    }
 }

@@ -123,7 +123,15 @@ pub fn decide<'a>(
         }
         match kept {
             Some(record) => plan.kept.push(record),
-            None => plan.todo.push(index),
+            None => {
+                // It would stand in the way of the cell.
+                let path = folder.join("cells").join(&cell.id);
+                if path.is_dir() && !path.join("cell.json").exists() {
+                    plan.aside
+                        .push((path, "it holds no `cell.json`".to_owned()));
+                }
+                plan.todo.push(index);
+            }
         }
     }
     let left = finished.into_values().flatten();

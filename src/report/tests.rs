@@ -201,14 +201,7 @@ fn further_axes_are_columns_by_their_key() {
             .extra
             .insert("server.args.x".to_owned(), "7".to_owned());
     }
-    let report = Report::of(
-        &RunData {
-            cells,
-            requests: run.requests,
-        },
-        "x",
-    )
-    .unwrap();
+    let report = Report::of(&RunData { cells, ..run }, "x").unwrap();
     assert!(
         report
             .summary_csv()
