@@ -27,7 +27,7 @@ pub struct Daemon {
 impl Daemon {
     /// The daemon that `DOCKER_HOST`, or else the current Docker context, names.
     pub async fn connect() -> Result<Self> {
-        let host = host();
+        let host = host()?;
         check_transport(&host)?;
         let trouble = || {
             format!(
@@ -104,45 +104,61 @@ fn client(host: &str) -> Result<Docker> {
 
 /// Whether a daemon is to be expected: one is named, or the default socket is there.
 pub fn may_be_there() -> bool {
-    let host = host();
-    host != DEFAULT_HOST || Path::new("/var/run/docker.sock").exists()
+    // A context that is named and missing is a daemon that was expected.
+    host().map_or(true, |host| host != DEFAULT_HOST) || Path::new("/var/run/docker.sock").exists()
 }
 
 /// The address that Docker's own client would use: `DOCKER_HOST`, then `DOCKER_CONTEXT`, then the
 /// current context of its configuration, then the default socket.
-pub fn host() -> String {
+///
+/// # Errors
+/// Where the context that is named is missing.
+fn host() -> Result<String> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(host) = set("DOCKER_HOST") {
-        return host;
+        return Ok(host);
     }
     let folder = set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| {
         let home = std::env::home_dir()?;
         Some(home.join(".docker"))
     });
-    folder
-        .and_then(|folder| context_host(&folder, set("DOCKER_CONTEXT")))
-        .unwrap_or_else(|| DEFAULT_HOST.to_owned())
+    let named = match folder {
+        Some(folder) => context_host(&folder, set("DOCKER_CONTEXT"))?,
+        None => None,
+    };
+    Ok(named.unwrap_or_else(|| DEFAULT_HOST.to_owned()))
 }
 
 /// The host of a context, from the files that `docker context create` writes.
-fn context_host(folder: &Path, named: Option<String>) -> Option<String> {
+fn context_host(folder: &Path, named: Option<String>) -> Result<Option<String>> {
     let json = |path: &Path| -> Option<Value> {
         serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
     };
     let current = || {
-        Some(
-            json(&folder.join("config.json"))?["currentContext"]
-                .as_str()?
-                .to_owned(),
-        )
+        let config = json(&folder.join("config.json"))?;
+        config["currentContext"].as_str().map(str::to_owned)
     };
-    let name = named.or_else(current).filter(|name| name != "default")?;
-    let entries = std::fs::read_dir(folder.join("contexts/meta")).ok()?;
-    entries.flatten().find_map(|entry| {
+    let by = match &named {
+        Some(_) => "DOCKER_CONTEXT".to_owned(),
+        None => format!("`{}`", folder.join("config.json").display()),
+    };
+    let Some(name) = named.or_else(current).filter(|name| name != "default") else {
+        return Ok(None);
+    };
+    let entries = std::fs::read_dir(folder.join("contexts/meta"));
+    let mut entries = entries.into_iter().flatten().flatten();
+    let host = entries.find_map(|entry| {
         let meta = json(&entry.path().join("meta.json"))?;
         let host = meta["Endpoints"]["docker"]["Host"].as_str()?;
         (meta["Name"] == *name).then(|| host.to_owned())
-    })
+    });
+    match host {
+        Some(host) => Ok(Some(host)),
+        None => bail!(
+            "{by} names the Docker context `{name}`, which `{}` does not hold; see `docker context ls`",
+            folder.display()
+        ),
+    }
 }
 
 /// The daemon's own words where it answered with an error.
@@ -191,6 +207,7 @@ mod tests {
         std::fs::create_dir_all(&meta).unwrap();
         let text = r#"{"Name": "box", "Endpoints": {"docker": {"Host": "ssh://me@box"}}}"#;
         std::fs::write(meta.join("meta.json"), text).unwrap();
+        let context_host = |folder: &Path, named| context_host(folder, named).unwrap();
         assert_eq!(context_host(dir.path(), None), None);
         let host = Some("ssh://me@box".to_owned());
         assert_eq!(context_host(dir.path(), Some("box".into())), host);
@@ -201,5 +218,27 @@ mod tests {
         )
         .unwrap();
         assert_eq!(context_host(dir.path(), None), host);
+    }
+
+    #[test]
+    fn a_context_that_is_missing_is_not_the_default_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = context_host(dir.path(), Some("box".into()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("DOCKER_CONTEXT names the Docker context `box`"),
+            "{error}"
+        );
+        let config = dir.path().join("config.json");
+        for (text, missing) in [
+            (r#"{"currentContext": "gone"}"#, true),
+            (r#"{"currentContext": "default"}"#, false),
+            ("{}", false),
+            ("not JSON", false),
+        ] {
+            std::fs::write(&config, text).unwrap();
+            assert_eq!(context_host(dir.path(), None).is_err(), missing, "{text}");
+        }
     }
 }
