@@ -17,12 +17,12 @@ pub enum ReadyError {
     #[error("{0} before it was ready")]
     Exited(String),
     /// It took too long.
-    #[error(
-        "it was not ready after {limit_s} s (raise `ready_timeout_s` in [server]); last: {last}"
-    )]
+    #[error("it was not ready after {limit_s} s{hint}; last: {last}")]
     TimedOut {
         /// The limit, seconds.
         limit_s: u64,
+        /// What to do, in brackets; empty where waiting longer would not help.
+        hint: &'static str,
         /// What the last try met.
         last: String,
     },
@@ -82,8 +82,15 @@ where
             Err(_) => "no answer".to_owned(),
         };
         if started.elapsed() + pause >= limit {
+            // A route that it refuses does not come by waiting.
+            let hint = if last.contains(" answered 4") {
+                ""
+            } else {
+                " (raise `ready_timeout_s` in [server])"
+            };
             return Err(ReadyError::TimedOut {
                 limit_s: limit.as_secs(),
+                hint,
                 last,
             });
         }
