@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,15 @@ pub fn thousands(count: f64) -> String {
     text
 }
 
+/// The longest span that a plan, a file or an option may name, seconds: 31 years.
+pub const MAX_SECONDS: f64 = 1e9;
+
+/// A span of `seconds`, which may be any number: none of what is below 0 or no number, and
+/// [`MAX_SECONDS`] of what is longer. It can be added to an instant without overflow.
+pub fn span_of_seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS).max(0.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,5 +176,20 @@ mod tests {
         assert_eq!(seed.derive("a"), seed.derive("a"));
         assert_ne!(seed.derive("a"), seed.derive("b"));
         assert_ne!(seed.derive("a"), Seed(43).derive("a"));
+    }
+
+    #[test]
+    fn any_number_of_seconds_is_a_span() {
+        for (seconds, expected) in [
+            (1.5, Duration::from_millis(1500)),
+            (0.0, Duration::ZERO),
+            (-1.0, Duration::ZERO),
+            (f64::NAN, Duration::ZERO),
+            (f64::NEG_INFINITY, Duration::ZERO),
+            (1e300, Duration::from_secs(1_000_000_000)),
+            (f64::INFINITY, Duration::from_secs(1_000_000_000)),
+        ] {
+            assert_eq!(span_of_seconds(seconds), expected, "{seconds}");
+        }
     }
 }

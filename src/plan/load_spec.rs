@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::reader::{Located, TableReader};
-use super::value::{non_negative_number, positive_number};
+use super::value::{rate, seconds, seconds_or_none};
+use crate::units::span_of_seconds;
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ impl Stop {
     pub fn after(self) -> Option<Duration> {
         match self {
             Self::Count => None,
-            Self::CountOrTime { seconds } => Some(Duration::from_secs_f64(seconds)),
+            Self::CountOrTime { seconds } => Some(span_of_seconds(seconds)),
         }
     }
 }
@@ -148,26 +149,26 @@ impl LoadSpec {
     /// Reads `[load]`; what is absent has its default.
     pub fn read(table: &TableReader<'_>) -> Self {
         let default = Self::default();
-        let seconds = |key: &str, otherwise: f64| {
+        let limit = |key: &str, otherwise: f64| {
             table
-                .read(key, positive_number)
+                .read(key, seconds)
                 .map_or(otherwise, |found| found.value)
         };
         let arrival = match table.choice("arrival", &ARRIVALS).map(|name| name.value) {
             Some(name) => read_arrival(name, table),
             None => default.arrival,
         };
-        let stop = match table.read("for_s", positive_number) {
+        let stop = match table.read("for_s", seconds) {
             Some(Located { value, .. }) => Stop::CountOrTime { seconds: value },
             None => Stop::Count,
         };
         let timeouts = Timeouts {
-            connect_s: seconds("connect_timeout_s", default.timeouts.connect_s),
-            first_token_s: seconds("first_token_timeout_s", default.timeouts.first_token_s),
-            total_s: seconds("total_timeout_s", default.timeouts.total_s),
+            connect_s: limit("connect_timeout_s", default.timeouts.connect_s),
+            first_token_s: limit("first_token_timeout_s", default.timeouts.first_token_s),
+            total_s: limit("total_timeout_s", default.timeouts.total_s),
         };
         let drain_s = table
-            .read("drain_s", non_negative_number)
+            .read("drain_s", seconds_or_none)
             .map_or(default.drain_s, |found| found.value);
         table.finish();
         Self {
@@ -181,11 +182,7 @@ impl LoadSpec {
 
 fn read_arrival(name: ArrivalName, table: &TableReader<'_>) -> Arrival {
     // A missing rate is a reported problem; 1 only keeps the reader going to find the others.
-    let rate = |key: &str| {
-        table
-            .require(key, positive_number)
-            .map_or(1.0, |rate| rate.value)
-    };
+    let rate = |key: &str| table.require(key, rate).map_or(1.0, |rate| rate.value);
     match name {
         ArrivalName::Closed => Arrival::Closed,
         ArrivalName::Constant => Arrival::Constant {
@@ -201,7 +198,9 @@ fn read_arrival(name: ArrivalName, table: &TableReader<'_>) -> Arrival {
         ArrivalName::Ramp => Arrival::Ramp {
             from_rps: rate("from_rps"),
             to_rps: rate("to_rps"),
-            over_s: rate("over_s"),
+            over_s: table
+                .require("over_s", seconds)
+                .map_or(1.0, |over| over.value),
         },
         ArrivalName::Trace => Arrival::Trace,
     }
@@ -254,6 +253,22 @@ mod tests {
             problems[0].contains("unknown key `rate_rps`"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn numbers_that_no_clock_can_count_are_refused() {
+        for (key, text) in [
+            ("drain_s", "drain_s = 1e300"),
+            ("drain_s", "drain_s = inf"),
+            ("for_s", "for_s = 1e300"),
+            ("total_timeout_s", "total_timeout_s = 1e10"),
+            ("rate_rps", "arrival = \"poisson\"\nrate_rps = 1e-300"),
+            ("rate_rps", "arrival = \"constant\"\nrate_rps = 1e300"),
+        ] {
+            let (_, problems) = read(text);
+            let problem = format!("`{key}` in [load] must be");
+            assert!(problems[0].starts_with(&problem), "{text}: {problems:?}");
+        }
     }
 
     #[test]

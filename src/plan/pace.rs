@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::reader::TableReader;
-use super::value::{boolean, positive, positive_number, up_to};
-use crate::units::Repeat;
+use super::value::{boolean, positive, positive_number, seconds, up_to};
+use crate::units::{Repeat, span_of_seconds};
 
 /// A latency whose mean over repeats can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,17 +92,17 @@ impl Pace {
     /// Reads the keys of `[run]` that pace, and `repeats` with them.
     pub fn read(table: &TableReader<'_>) -> (Option<Repeat>, Self) {
         let mut pace = Self::default();
-        let seconds = |key: &str| {
+        let span = |key: &str| {
             table
-                .read(key, positive_number)
-                .map(|found| Duration::from_secs_f64(found.value.min(1e9)))
+                .read(key, seconds)
+                .map(|found| span_of_seconds(found.value))
         };
-        pace.time_limit = seconds("time_limit_s");
-        pace.cell_time_limit = seconds("cell_time_limit_s");
+        pace.time_limit = span("time_limit_s");
+        pace.cell_time_limit = span("cell_time_limit_s");
         pace.cooldown_below_c = table
             .read("cooldown_below_c", positive_number)
             .map(|found| found.value);
-        if let Some(limit) = seconds("cooldown_limit_s") {
+        if let Some(limit) = span("cooldown_limit_s") {
             pace.cooldown_limit = limit;
         }
         if let Some(found) = table.read("aa", boolean) {
@@ -152,7 +152,7 @@ fn read_auto(table: &TableReader<'_>) -> Option<AutoRepeats> {
     });
     let max_repeats = table.require("max_repeats", up_to(MOST_REPEATS));
     let min_repeats = table.read("min_repeats", positive);
-    let budget = table.read("budget_s", positive_number);
+    let budget = table.read("budget_s", seconds);
     table.finish();
     let most = max_repeats?.value;
     // An interval needs two values.
@@ -170,7 +170,7 @@ fn read_auto(table: &TableReader<'_>) -> Option<AutoRepeats> {
         relative_width: relative_width?.value,
         min_repeats: Repeat::new(least)?,
         max_repeats: Repeat::new(most)?,
-        budget: budget.map(|found| Duration::from_secs_f64(found.value.min(1e9))),
+        budget: budget.map(|found| span_of_seconds(found.value)),
     })
 }
 

@@ -2,6 +2,8 @@
 
 use toml::de::DeValue;
 
+use crate::units::MAX_SECONDS;
+
 /// A value as it is described to the person who wrote it.
 pub fn describe(value: &DeValue<'_>) -> String {
     match value {
@@ -86,6 +88,28 @@ pub fn non_negative_number(value: &DeValue<'_>) -> Result<f64, String> {
     number(value)
         .filter(|number| number.is_finite() && *number >= 0.0)
         .ok_or_else(|| "a number of at least 0".to_owned())
+}
+
+/// A number from `least` to `most`.
+fn number_within(value: &DeValue<'_>, least: f64, most: f64) -> Option<f64> {
+    number(value).filter(|number| (least..=most).contains(number))
+}
+
+/// Seconds above 0.
+pub fn seconds(value: &DeValue<'_>) -> Result<f64, String> {
+    number_within(value, f64::MIN_POSITIVE, MAX_SECONDS)
+        .ok_or_else(|| format!("seconds above 0 and up to {MAX_SECONDS:e}"))
+}
+
+/// Seconds, or 0.
+pub fn seconds_or_none(value: &DeValue<'_>) -> Result<f64, String> {
+    number_within(value, 0.0, MAX_SECONDS)
+        .ok_or_else(|| format!("seconds from 0 to {MAX_SECONDS:e}"))
+}
+
+/// A rate or a factor, of a size that no clock is too short for.
+pub fn rate(value: &DeValue<'_>) -> Result<f64, String> {
+    number_within(value, 1e-6, 1e9).ok_or_else(|| "a number from 0.000001 to 1e9".to_owned())
 }
 
 fn number(value: &DeValue<'_>) -> Option<f64> {

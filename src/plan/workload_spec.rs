@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::axes::MOST_TOKENS;
 use super::reader::{Located, TableReader};
-use super::value::{non_negative_number, positive, positive_number, string, up_to, zero_up_to};
+use super::value::{positive, rate, seconds_or_none, string, up_to, zero_up_to};
 
 /// Which of the two OpenAI routes the requests use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -252,7 +252,7 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
                 .read("turn_len", up_to(MOST_TOKENS))
                 .map_or(64, |len| len.value),
             think_s: table
-                .read("think_s", non_negative_number)
+                .read("think_s", seconds_or_none)
                 .map_or(0.0, |think| think.value),
         },
         KindName::Unique => WorkloadKind::Unique,
@@ -263,9 +263,7 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
         KindName::Trace => WorkloadKind::Trace {
             path: table.require("path", string)?.value,
             block_len: count("block_len").unwrap_or(512),
-            speed: table
-                .read("speed", positive_number)
-                .map_or(1.0, |speed| speed.value),
+            speed: table.read("speed", rate).map_or(1.0, |speed| speed.value),
         },
         KindName::Dataset => WorkloadKind::Dataset {
             path: table.require("path", string)?.value,

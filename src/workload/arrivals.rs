@@ -1,13 +1,11 @@
 //! Intended instants of open loops.
 
-use std::time::Duration;
-
 use rand_distr::{Distribution as _, Exp, Gamma};
 
 use super::prompt::Draft;
 use super::{BuildError, Start};
 use crate::plan::load_spec::Arrival;
-use crate::units::Seed;
+use crate::units::{Seed, span_of_seconds};
 
 /// Gives every request that follows no other its start. Trace times were set with the drafts.
 pub(crate) fn set_starts(
@@ -28,7 +26,7 @@ pub(crate) fn set_starts(
         _ => {
             let instants = instants(arrival, seed);
             for (draft, seconds) in firsts.zip(instants) {
-                draft.start = Start::At(Duration::from_secs_f64(seconds));
+                draft.start = Start::At(span_of_seconds(seconds));
             }
         }
     }

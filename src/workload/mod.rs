@@ -209,6 +209,15 @@ pub enum BuildError {
         /// What is wrong with it.
         why: String,
     },
+    /// A time stamp that no load waits for.
+    #[error(
+        "a request of the trace is due {at_s} s after the first: look at the unit of the time \
+         stamps, which are milliseconds, and at `speed`"
+    )]
+    BadTime {
+        /// Seconds after the first request.
+        at_s: u64,
+    },
     /// The file has no entry.
     #[error("the workload's file holds no request")]
     EmptyFile,

@@ -1,14 +1,12 @@
 //! From a workload's kind to the requests of a pass.
 
-use std::time::Duration;
-
 use rand::seq::SliceRandom as _;
 
 use super::prompt::{Draft, Segment};
 use super::{BuildError, PASS_CODES, Pass, Start, Workload, canary, dataset, trace};
 use crate::plan::state::CacheState;
 use crate::plan::workload_spec::WorkloadKind;
-use crate::units::Seed;
+use crate::units::{Seed, span_of_seconds};
 
 /// Fresh tokens at the end of a prompt where the plan names no number.
 pub(crate) const QUESTION_LEN: u32 = 32;
@@ -239,7 +237,7 @@ fn multi_turn(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, BuildEr
             if turn > 0 {
                 // Inverse transform of an exponential; `1 - u` is never zero.
                 let unit: f64 = rand::RngExt::random(&mut think);
-                let pause = Duration::from_secs_f64(-think_s * (1.0 - unit).ln());
+                let pause = span_of_seconds(-think_s * (1.0 - unit).ln());
                 draft.start = Start::After {
                     request: index - 1,
                     think: pause,

@@ -1,7 +1,6 @@
 //! Requests recorded elsewhere: the Mooncake trace format and a plain CSV.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -9,6 +8,7 @@ use super::prompt::{Draft, Segment};
 use super::shapes::{QUESTION_LEN, question};
 use super::{BuildError, Pass, Start, Workload};
 use crate::plan::workload_spec::WorkloadKind;
+use crate::units::{MAX_SECONDS, span_of_seconds};
 
 /// One line of a trace.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -141,7 +141,7 @@ pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, 
     let first_ms = lines.first().map_or(0.0, |line| line.timestamp);
     let mut visits: HashMap<&str, u32> = HashMap::new();
     let lines = lines.iter().take(workload.requests.get() as usize);
-    Ok((0..)
+    (0..)
         .zip(lines)
         .map(|(number, line)| {
             let session = line.session.as_deref().unwrap_or_default();
@@ -156,14 +156,17 @@ pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, 
                 line.output_length
             };
             let mut draft = Draft::of_segments(segments, gen_len, number);
-            let at_ms = (line.timestamp - first_ms) / speed;
+            let at_s = (line.timestamp - first_ms) / speed / 1e3;
+            if at_s > MAX_SECONDS {
+                return Err(BuildError::BadTime { at_s: at_s as u64 });
+            }
             draft.start = match pass {
                 Pass::Fill => Start::Slot,
-                _ => Start::At(Duration::from_secs_f64(at_ms / 1e3)),
+                _ => Start::At(span_of_seconds(at_s)),
             };
-            draft
+            Ok(draft)
         })
-        .collect())
+        .collect()
 }
 
 /// The prompt up to its fresh tokens, which take the place of the trace's own last ones: no
@@ -195,6 +198,8 @@ fn front(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::workload::testing::{Fixture, ids};
 
