@@ -26,6 +26,9 @@ const LATENESS_P99_LIMIT: Duration = Duration::from_millis(5);
 const LAG_P99_LIMIT: Duration = Duration::from_millis(5);
 const THREAD_SHARE_LIMIT: f64 = 0.8;
 
+/// A single pause of the load's thread that no busy machine explains.
+const STALL_LIMIT: Duration = Duration::from_millis(250);
+
 /// The client's account of one load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
@@ -202,8 +205,11 @@ pub(crate) async fn measure_lag(timer: Timer, end: CancellationToken) -> io::Res
             () = alarm.wait_until(due) => {}
         }
         let now = Instant::now();
-        delays.add(now.saturating_duration_since(due));
-        due = (due + TICK).max(now);
+        // A stall is each tick that it kept from coming, not one late tick among thousands.
+        while due <= now {
+            delays.add(now - due);
+            due += TICK;
+        }
     }
 }
 
@@ -268,6 +274,12 @@ fn verdict(audit: &Audit) -> Option<String> {
             audit.lag_p99.as_secs_f64() * 1e3
         ));
     }
+    if audit.lag_max > STALL_LIMIT {
+        reason(format_args!(
+            "labrun stood still for {:.0} ms (stopped, or kept off the CPU): measure again",
+            audit.lag_max.as_secs_f64() * 1e3
+        ));
+    }
     if audit.lateness_p99 > LATENESS_P99_LIMIT {
         reason(format_args!(
             "requests were sent {:.1} ms late (p99): lower the rate or the concurrency",
@@ -315,6 +327,31 @@ mod tests {
             text.contains("6.0 ms late") && text.contains("sent 7.0 ms late"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_single_stall_is_named() {
+        let stalled = Audit {
+            lag_max: Duration::from_millis(1200),
+            ..calm()
+        };
+        let text = verdict(&stalled).unwrap();
+        assert!(text.contains("stood still for 1200 ms"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_stall_counts_each_tick_that_it_kept_from_coming() {
+        let end = CancellationToken::new();
+        let stall = async {
+            tokio::time::sleep(TICK).await;
+            std::thread::sleep(TICK * 20);
+            tokio::time::sleep(TICK * 2).await;
+            end.cancel();
+        };
+        let (lag, ()) = tokio::join!(measure_lag(Timer::Precise, end.clone()), stall);
+        let lag = lag.unwrap();
+        assert!(lag.longest >= TICK * 15, "{:?}", lag.longest);
+        assert!(lag.total >= 19, "{}", lag.total);
     }
 
     #[test]

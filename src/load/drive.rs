@@ -12,11 +12,13 @@ use super::alarm::{Alarm, Timer};
 use super::audit::{Audit, CpuTimes, audit, measure_lag};
 use super::endpoint::{Endpoint, Scheme};
 use super::link::{Dial, Pool};
+use super::open_files::{self, TooFewFiles};
 use super::pacer::{Next, Pacer};
 use super::progress::Progress;
 use super::record::{Outcome, RequestRecord};
 use super::request::{Sender, Transport};
 use crate::plan::load_spec::{LoadSpec, Timeouts};
+use crate::units::span_of_seconds;
 use crate::workload::Schedule;
 
 /// How a load is run.
@@ -26,8 +28,10 @@ pub struct LoadOptions {
     pub timeouts: Timeouts,
     /// No request is begun after this; absent: all of the schedule are.
     pub stop_after: Option<Duration>,
-    /// How long requests in flight may still take once the load was ended early.
+    /// How long requests in flight may still take once the load's time is over.
     pub drain: Duration,
+    /// How long they may still take once the load was cancelled.
+    pub cancel_drain: Duration,
     /// The clock it waits by.
     pub timer: Timer,
     /// Cancelled to end the requests in flight at once (the second Ctrl-C).
@@ -39,11 +43,15 @@ impl From<&LoadSpec> for LoadOptions {
         Self {
             timeouts: spec.timeouts,
             stop_after: spec.stop.after(),
-            drain: Duration::from_secs_f64(spec.drain_s),
+            drain: span_of_seconds(spec.drain_s),
+            cancel_drain: span_of_seconds(spec.drain_s).min(MAX_CANCEL_DRAIN),
             ..Self::default()
         }
     }
 }
+
+/// The longest that a cancelled load waits for answers: whoever cancels it, waits too.
+const MAX_CANCEL_DRAIN: Duration = Duration::from_secs(5);
 
 /// What ended a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +129,9 @@ pub enum LoadError {
     /// The machine refused what the client needs.
     #[error("the load client cannot start: {0}")]
     Start(#[from] io::Error),
+    /// More streams than this process may open.
+    #[error(transparent)]
+    OpenFiles(#[from] TooFewFiles),
     /// The HTTP client for TLS could not be made.
     #[error("the HTTPS client cannot start: {0}")]
     Https(#[from] reqwest::Error),
@@ -129,8 +140,8 @@ pub enum LoadError {
 /// Sends the schedule's requests to `endpoint` and waits until all have ended.
 ///
 /// `cancel` ends it early: nothing more is sent, requests in flight may still end within
-/// `options.drain`, and the rest is recorded as unfinished. Dropping the returned future ends it
-/// too.
+/// `options.cancel_drain`, and the rest is recorded as unfinished. Dropping the returned future
+/// ends it too.
 ///
 /// The load has a thread and a single-threaded runtime of its own, so that nothing else that
 /// labrun does (sampling, logging, a simulator) can stand between a socket and its stamp.
@@ -148,7 +159,8 @@ pub async fn drive(
     let abandoned = options.kill.clone().drop_guard();
     let abandon = cancel.child_token();
     let abandoned_too = abandon.clone().drop_guard();
-    raise_open_files();
+    let requests = u32::try_from(schedule.requests.len()).unwrap_or(u32::MAX);
+    open_files::check(schedule.slots.min(requests))?;
     crate::nvtx::prepare();
     std::thread::Builder::new()
         .name("load".to_owned())
@@ -158,7 +170,7 @@ pub async fn drive(
                 .build();
             let outcome = runtime.map_err(LoadError::Start).and_then(|runtime| {
                 runtime.block_on(async {
-                    let patience = Duration::from_secs_f64(options.timeouts.connect_s);
+                    let patience = span_of_seconds(options.timeouts.connect_s);
                     let transport = transport_to(&endpoint, patience).await?;
                     let sender = Sender::new(schedule, transport, &endpoint, &options);
                     drive_here(sender, &options, &abandon, &progress).await
@@ -188,20 +200,6 @@ async fn transport_to(endpoint: &Endpoint, patience: Duration) -> Result<Transpo
         }
         Scheme::Https => Ok(Transport::https(endpoint, patience)?),
     }
-}
-
-/// Lets this process open as many connections as the system allows it to.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // If it is refused the old limit stays, and a request past it fails by its own name.
-    let _refused = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
 }
 
 /// The loop, on the runtime that it is called on.
@@ -295,10 +293,10 @@ impl Flight {
             let running = ended_by == EndedBy::Count;
             tokio::select! {
                 biased;
-                () = cancelled.as_mut(), if running => {
+                () = cancelled.as_mut(), if ended_by != EndedBy::Cancel => {
                     ended_by = EndedBy::Cancel;
                     pacer.stop();
-                    drained.as_mut().reset(Instant::now() + options.drain);
+                    drained.as_mut().reset(Instant::now() + options.cancel_drain);
                 }
                 () = stop.as_mut(), if running => {
                     ended_by = EndedBy::Time;

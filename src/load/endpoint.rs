@@ -40,7 +40,7 @@ impl Endpoint {
     /// every route brings its own.
     pub fn parse(url: &str) -> Result<Self, BadEndpoint> {
         let bad = |why| BadEndpoint {
-            url: url.to_owned(),
+            url: without_secrets(url),
             why,
         };
         let (scheme, rest) = if let Some(rest) = url.strip_prefix("http://") {
@@ -51,7 +51,12 @@ impl Endpoint {
             return Err(bad("it must begin with `http://` or `https://`"));
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if path.contains(['?', '#']) || authority.contains('@') {
+        if url.contains('@') {
+            return Err(bad(
+                "it names a user or a password; a key goes into OPENAI_API_KEY",
+            ));
+        }
+        if path.contains(['?', '#']) {
             return Err(bad("it may hold a host, a port and a path, nothing else"));
         }
         let (host, port) = match authority.rsplit_once(':') {
@@ -106,7 +111,8 @@ impl Endpoint {
     pub(crate) fn request_head(&self, path: &str, content_length: usize) -> Vec<u8> {
         let mut head = format!(
             "POST {}{path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-             accept: text/event-stream\r\nuser-agent: labrun\r\ncontent-length: {content_length}\r\n",
+             accept: text/event-stream\r\naccept-encoding: identity\r\nuser-agent: labrun\r\n\
+             content-length: {content_length}\r\n",
             self.base_path,
             self.authority(),
         );
@@ -136,6 +142,17 @@ impl Endpoint {
             }
         }
         Ok(first)
+    }
+}
+
+/// `url` as it may be shown: without what may be a password, and without a query.
+fn without_secrets(url: &str) -> String {
+    let scheme = url.find("://").map_or("", |at| &url[..at + 3]);
+    match (url.rsplit_once('@'), url.find(['?', '#'])) {
+        (Some((_, host)), None) => format!("{scheme}***@{host}"),
+        (Some(_), Some(_)) => format!("{scheme}***"),
+        (None, Some(at)) => url[..at].to_owned(),
+        (None, None) => url.to_owned(),
     }
 }
 
@@ -181,6 +198,23 @@ mod tests {
             "http://h/?x",
         ] {
             assert!(shown(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown_where_a_url_is_refused() {
+        for url in [
+            "http://me:sesame@h:1",
+            "http://me:pass/sesame@h:1",
+            "http://me:sesame#1@h",
+            "me:sesame@h",
+            "ftp://me:sesame@h",
+            "http://h/?key=sesame",
+            "http://h/?mail=me@sesame",
+            "http://:sesame@h:99999",
+        ] {
+            let refused = Endpoint::parse(url).unwrap_err().to_string();
+            assert!(!refused.contains("sesame"), "{refused}");
         }
     }
 

@@ -93,6 +93,29 @@ impl Failure {
         Self::new(kind, visible(body, MESSAGE_BYTES))
     }
 
+    /// An answer that is no event stream: its status, where it redirects to, and what it says.
+    pub(crate) fn answered(status: u16, location: Option<&str>, body: &[u8]) -> Self {
+        let mut failure = match status {
+            200 => Self::with_body(ErrorKind::NotAStream, body),
+            status => Self::with_body(ErrorKind::Http(status), body),
+        };
+        let more = match (status, location) {
+            (300..=399, Some(location)) => format!(
+                "the server redirects to `{}`, and labrun follows no redirect: name that address",
+                visible(location.as_bytes(), MESSAGE_BYTES)
+            ),
+            (401 | 403, _) => {
+                "the server wants a key: set OPENAI_API_KEY to one that it takes".to_owned()
+            }
+            _ => return failure,
+        };
+        if !failure.message.is_empty() {
+            failure.message.push_str("; ");
+        }
+        failure.message.push_str(&more);
+        failure
+    }
+
     /// An error that the server reported inside a stream.
     pub(crate) fn in_stream(words: &[u8]) -> Self {
         if words.trim_ascii().is_empty() {

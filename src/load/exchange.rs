@@ -5,7 +5,7 @@
 //! one read share it, also where they hold several chunks: the client cannot know more than that
 //! they were there by then.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,26 +13,18 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Waits;
+use super::coding::Coding;
 use super::error::{ErrorKind, Failure, MESSAGE_BYTES};
-use super::http1::{BodyDecoder, HEAD_BYTES, Head, parse_head};
-use super::link::{Connection, Link};
-use super::reading::Reading;
+use super::http1::{BodyDecoder, Head, parse_head};
+use super::link::Connection;
+use super::reading::{Reading, begins_events};
 use super::record::{Outcome, RequestRecord};
 use super::socket::Received;
+use super::wire::{Wire, write_all};
 use crate::nvtx::RequestRange;
-use crate::workload::Keep;
 
 /// How long the end of a body may follow `[DONE]`, for the connection to be reused.
-const TAIL: Duration = Duration::from_millis(500);
-
-/// What is written, and what is expected.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wire<'a> {
-    pub(crate) head: &'a [u8],
-    pub(crate) body: &'a [u8],
-    pub(crate) keep: Keep,
-    pub(crate) gen_len: u32,
-}
+pub(super) const TAIL: Duration = Duration::from_millis(500);
 
 /// What bounds an exchange.
 #[derive(Clone, Copy, Debug)]
@@ -116,24 +108,6 @@ pub(crate) async fn exchange(
     }
 }
 
-/// Writes head and body, in one system call where they fit.
-async fn write_all(link: &mut Link, wire: Wire<'_>, written: &mut usize) -> io::Result<()> {
-    let (mut head, mut body) = (wire.head, wire.body);
-    while !head.is_empty() || !body.is_empty() {
-        let count = link
-            .write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
-            .await?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        *written += count;
-        let of_head = count.min(head.len());
-        head = &head[of_head..];
-        body = &body[count - of_head..];
-    }
-    Ok(())
-}
-
 /// What of the answer comes next.
 enum Phase {
     Head {
@@ -141,12 +115,14 @@ enum Phase {
     },
     Stream {
         decoder: BodyDecoder,
+        coding: Coding,
         reading: Reading,
         keep_alive: bool,
     },
     /// A body that is no event stream: an error's words.
     Words {
         decoder: BodyDecoder,
+        coding: Coding,
         head: Head,
         words: Vec<u8>,
     },
@@ -207,8 +183,13 @@ impl Answer<'_> {
             // Two clocks are behind a stamp: their nanoseconds must not turn time back.
             let at = at.max(self.last);
             self.last = at;
-            if let Err(failure) = self.take(&connection.buffer[..from + count], at, record) {
+            let filled = from + count;
+            if let Err(failure) = self.take(&connection.buffer[..filled], at, record) {
                 return Ended::failed(failure);
+            }
+            if let Phase::Head { filled: left } = self.phase {
+                // What follows a 1xx head.
+                connection.buffer.copy_within(filled - left..filled, 0);
             }
             let first = waits_for == ErrorKind::TimeoutFirstToken && record.token_events > 0;
             if first {
@@ -254,37 +235,48 @@ impl Answer<'_> {
             let parsed =
                 parse_head(rest).map_err(|why| Failure::new(ErrorKind::BadResponse, why))?;
             let Some((head, length)) = parsed else {
-                if bytes.len() >= HEAD_BYTES || rest.len() < bytes.len() {
-                    let why = "the head of the answer is too long or came in parts";
-                    return Err(Failure::new(ErrorKind::BadResponse, why));
-                }
                 return Ok(());
             };
             rest = &rest[length..];
             // 1xx heads announce the real one.
             if head.status >= 200 {
                 record.http_status = Some(head.status);
-                self.phase = self.body_of(head, record);
+                let phase = self.body_of(head, record);
+                self.phase = phase.map_err(|why| Failure::new(ErrorKind::BadResponse, why))?;
             }
+        }
+        if let Phase::Words { head, words, .. } = &self.phase
+            && head.status == 200
+            && words.is_empty()
+        {
+            return self.take_first_words(rest, since_sent, record);
         }
         match &mut self.phase {
             Phase::Head { .. } => {}
             Phase::Stream {
-                decoder, reading, ..
+                decoder,
+                coding,
+                reading,
+                ..
             } => {
                 let mark = reading.mark(record);
                 let decoded = decoder.decode::<String>(rest, |body| {
-                    reading.take(body, record);
-                    Ok(())
+                    coding.decode(body, &mut |plain| reading.take(plain, record))
                 });
                 reading.close_frame(mark, since_sent, record);
                 decoded.map_err(|why| Failure::new(ErrorKind::BadResponse, why))?;
             }
-            Phase::Words { decoder, words, .. } => {
+            Phase::Words {
+                decoder,
+                coding,
+                words,
+                ..
+            } => {
                 let decoded = decoder.decode::<String>(rest, |body| {
-                    let room = MESSAGE_BYTES - words.len();
-                    words.extend_from_slice(&body[..body.len().min(room)]);
-                    Ok(())
+                    coding.decode(body, &mut |plain| {
+                        let room = MESSAGE_BYTES - words.len();
+                        words.extend_from_slice(&plain[..plain.len().min(room)]);
+                    })
                 });
                 decoded.map_err(|why| Failure::new(ErrorKind::BadResponse, why))?;
             }
@@ -292,22 +284,71 @@ impl Answer<'_> {
         Ok(())
     }
 
-    fn body_of(&self, head: Head, record: &mut RequestRecord) -> Phase {
+    /// Takes the first bytes of a body that its head does not call an event stream: some servers
+    /// leave that out, and the body tells.
+    fn take_first_words(
+        &mut self,
+        bytes: &[u8],
+        since_sent: Duration,
+        record: &mut RequestRecord,
+    ) -> Result<(), Failure> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Head { filled: 0 });
+        let Phase::Words {
+            mut decoder,
+            mut coding,
+            head,
+            ..
+        } = phase
+        else {
+            return Ok(());
+        };
+        let mut body = Vec::new();
+        let decoded = decoder.decode::<String>(bytes, |coded| {
+            coding.decode(coded, &mut |plain| body.extend_from_slice(plain))
+        });
+        if begins_events(&body) {
+            let mut reading = Reading::new(self.wire.keep, self.wire.gen_len, record);
+            let mark = reading.mark(record);
+            reading.take(&body, record);
+            reading.close_frame(mark, since_sent, record);
+            self.phase = Phase::Stream {
+                decoder,
+                coding,
+                reading,
+                keep_alive: head.keep_alive,
+            };
+        } else {
+            body.truncate(MESSAGE_BYTES);
+            self.phase = Phase::Words {
+                decoder,
+                coding,
+                head,
+                words: body,
+            };
+        }
+        decoded
+            .map(drop)
+            .map_err(|why| Failure::new(ErrorKind::BadResponse, why))
+    }
+
+    fn body_of(&self, head: Head, record: &mut RequestRecord) -> Result<Phase, String> {
         let decoder = BodyDecoder::new(head.framing);
-        if head.status == 200 && head.event_stream {
-            let reading = Reading::new(self.wire.keep, self.wire.gen_len, record);
+        let coding = Coding::of(&head.coding)?;
+        Ok(if head.status == 200 && head.event_stream {
             Phase::Stream {
                 decoder,
-                reading,
+                coding,
+                reading: Reading::new(self.wire.keep, self.wire.gen_len, record),
                 keep_alive: head.keep_alive,
             }
         } else {
             Phase::Words {
                 decoder,
+                coding,
                 head,
                 words: Vec::with_capacity(MESSAGE_BYTES),
             }
-        }
+        })
     }
 
     /// Whether the answer is whole, and then whether its connection can be reused.
@@ -367,11 +408,8 @@ impl Answer<'_> {
         match self.phase {
             Phase::Stream { reading, .. } => reading.finish(cut, self.last - self.sent, record),
             Phase::Words { head, words, .. } => {
-                let kind = match head.status {
-                    200 => ErrorKind::NotAStream,
-                    status => ErrorKind::Http(status),
-                };
-                Outcome::Failed(Failure::with_body(kind, &words))
+                let location = head.location.as_deref();
+                Outcome::Failed(Failure::answered(head.status, location, &words))
             }
             Phase::Head { .. } => {
                 Outcome::Failed(cut.unwrap_or_else(|| {

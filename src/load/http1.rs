@@ -9,6 +9,9 @@ pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 
 const HEADERS: usize = 64;
 
+/// Longest extension of a chunk, and longest trailers, bytes.
+const EXTRA_BYTES: u32 = 16 * 1024;
+
 /// How the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -19,12 +22,16 @@ pub(crate) enum Framing {
 }
 
 /// What matters of an answer's head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) framing: Framing,
     pub(crate) keep_alive: bool,
     pub(crate) event_stream: bool,
+    /// How the body is compressed; empty where it is not.
+    pub(crate) coding: String,
+    /// Where a redirect leads to.
+    pub(crate) location: Option<String>,
 }
 
 /// Reads a head; `None` while it is not whole. Returns it with its length in bytes.
@@ -44,13 +51,27 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> 
         framing: Framing::UntilClose,
         keep_alive: response.version == Some(1),
         event_stream: false,
+        coding: String::new(),
+        location: None,
     };
     for header in response.headers.iter() {
         let value = String::from_utf8_lossy(header.value);
         let value = value.trim();
         match header.name {
-            name if name.eq_ignore_ascii_case("transfer-encoding") && has_chunked(value) => {
-                head.framing = Framing::Chunked;
+            name if name.eq_ignore_ascii_case("transfer-encoding") => {
+                for coding in tokens(value) {
+                    if coding.eq_ignore_ascii_case("chunked") {
+                        head.framing = Framing::Chunked;
+                    } else {
+                        coding.clone_into(&mut head.coding);
+                    }
+                }
+            }
+            name if name.eq_ignore_ascii_case("content-encoding") => {
+                value.clone_into(&mut head.coding);
+            }
+            name if name.eq_ignore_ascii_case("location") => {
+                head.location = Some(value.to_owned());
             }
             name if name.eq_ignore_ascii_case("content-length") => {
                 let length = value
@@ -61,9 +82,11 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> 
                 }
             }
             name if name.eq_ignore_ascii_case("connection") => {
-                if value.eq_ignore_ascii_case("close") {
+                let names =
+                    |option: &str| tokens(value).any(|one| one.eq_ignore_ascii_case(option));
+                if names("close") {
                     head.keep_alive = false;
-                } else if value.eq_ignore_ascii_case("keep-alive") {
+                } else if names("keep-alive") {
                     head.keep_alive = true;
                 }
             }
@@ -79,10 +102,11 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> 
     Ok(Some((head, length)))
 }
 
-fn has_chunked(codings: &str) -> bool {
-    codings
-        .split(',')
-        .any(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+/// The items of a list in a header.
+fn tokens(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 /// Takes the framing off a body.
@@ -104,12 +128,14 @@ enum State {
     /// Behind the size: an extension, up to LF.
     SizeEnd {
         value: u64,
+        length: u32,
     },
     /// CR LF behind a chunk's data, up to LF.
     DataEnd,
-    /// Trailers; `length` bytes of the line were read.
+    /// Trailers; `length` bytes of the line were read, and `total` of all.
     Trailer {
         length: u32,
+        total: u32,
     },
     Done,
 }
@@ -219,7 +245,10 @@ impl State {
     /// What a chunk of this size begins with.
     fn after_size(value: u64) -> State {
         match value {
-            0 => State::Trailer { length: 0 },
+            0 => State::Trailer {
+                length: 0,
+                total: 0,
+            },
             left => State::Data {
                 left,
                 then: AfterData::Chunk,
@@ -243,11 +272,23 @@ impl State {
             (State::Size { digits: 0, .. }, _) => {
                 return Err(format!("a chunk begins with byte {byte:#04x}"));
             }
-            (State::Size { value, .. } | State::SizeEnd { value }, b'\n') => {
+            (State::Size { value, .. } | State::SizeEnd { value, .. }, b'\n') => {
                 State::after_size(value)
             }
-            (State::Size { value, .. }, b'\r' | b';' | b' ' | b'\t')
-            | (State::SizeEnd { value }, _) => State::SizeEnd { value },
+            (State::Size { value, .. }, b'\r' | b';' | b' ' | b'\t') => {
+                State::SizeEnd { value, length: 0 }
+            }
+            (State::SizeEnd { length, .. } | State::Trailer { total: length, .. }, _)
+                if length >= EXTRA_BYTES =>
+            {
+                return Err(format!(
+                    "a chunk's extension or the trailers are longer than {EXTRA_BYTES} bytes"
+                ));
+            }
+            (State::SizeEnd { value, length }, _) => State::SizeEnd {
+                value,
+                length: length + 1,
+            },
             (State::Size { .. }, _) => {
                 return Err(format!("byte {byte:#04x} in a chunk's size"));
             }
@@ -257,11 +298,12 @@ impl State {
             },
             (State::DataEnd, b'\r') => State::DataEnd,
             (State::DataEnd, _) => return Err("a chunk is longer than its size".to_owned()),
-            (State::Trailer { length: 0 }, b'\n') => State::Done,
-            (State::Trailer { .. }, b'\n') => State::Trailer { length: 0 },
-            (State::Trailer { length }, b'\r') => State::Trailer { length },
-            (State::Trailer { length }, _) => State::Trailer {
-                length: length.saturating_add(1),
+            (State::Trailer { length: 0, .. }, b'\n') => State::Done,
+            (State::Trailer { total, .. }, b'\n') => State::Trailer { length: 0, total },
+            (State::Trailer { length, total }, b'\r') => State::Trailer { length, total },
+            (State::Trailer { length, total }, _) => State::Trailer {
+                length: length + 1,
+                total: total + 1,
             },
             (state @ (State::UntilClose | State::Data { .. } | State::Done), _) => state,
         })
@@ -269,120 +311,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn decode(framing: Framing, parts: &[&[u8]]) -> Result<(Vec<u8>, bool), String> {
-        let mut decoder = BodyDecoder::new(framing);
-        let mut body = Vec::new();
-        for part in parts {
-            decoder.decode::<String>(part, |bytes| {
-                body.extend_from_slice(bytes);
-                Ok(())
-            })?;
-        }
-        Ok((body, decoder.is_done()))
-    }
-
-    #[test]
-    fn heads_of_vllm_are_read() {
-        let text = b"HTTP/1.1 200 OK\r\ndate: Tue\r\ncontent-type: text/event-stream; \
-                     charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\nrest";
-        let (head, length) = parse_head(text).unwrap().unwrap();
-        assert_eq!(length, text.len() - 4);
-        assert_eq!(
-            head,
-            Head {
-                status: 200,
-                framing: Framing::Chunked,
-                keep_alive: true,
-                event_stream: true
-            }
-        );
-        assert_eq!(parse_head(&text[..40]), Ok(None));
-        let (head, _) = parse_head(b"HTTP/1.1 404 Not Found\r\nContent-Length: 22\r\n\r\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!((head.status, head.framing), (404, Framing::Length(22)));
-        let (head, _) = parse_head(b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (head.keep_alive, head.framing),
-            (false, Framing::UntilClose)
-        );
-    }
-
-    #[test]
-    fn what_is_not_http_is_refused() {
-        assert!(parse_head(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
-        assert!(parse_head(b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n").is_err());
-        let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; HEAD_BYTES]].concat();
-        assert!(parse_head(&endless).is_err());
-    }
-
-    #[test]
-    fn chunks_extensions_and_trailers() {
-        let text = b"5;x=1\r\nhello\r\n6\r\n world\r\n0\r\ntrailer: 1\r\n\r\nnext";
-        let mut decoder = BodyDecoder::new(Framing::Chunked);
-        let mut body = Vec::new();
-        let taken = decoder
-            .decode::<String>(text, |bytes| {
-                body.extend_from_slice(bytes);
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(body, b"hello world");
-        assert!(decoder.is_done());
-        assert_eq!(&text[taken..], b"next");
-    }
-
-    #[test]
-    fn broken_chunks_are_refused() {
-        for text in [
-            &b"zz\r\n"[..],
-            b"3\r\nabcd\r\n",
-            b"\r\n",
-            b"fffffffffffffffff\r\n",
-            b"1!\r\n",
-        ] {
-            assert!(decode(Framing::Chunked, &[text]).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_cut_is_told_from_an_end() {
-        let mut decoder = BodyDecoder::new(Framing::Length(10));
-        decoder.decode::<String>(b"12345", |_| Ok(())).unwrap();
-        assert!(!decoder.may_end_with_connection());
-        assert!(BodyDecoder::new(Framing::UntilClose).may_end_with_connection());
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_and_any_cut_give_the_body(
-            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..10),
-            cuts in prop::collection::vec(any::<usize>(), 0..20),
-        ) {
-            let mut wire = Vec::new();
-            for chunk in &chunks {
-                wire.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
-                wire.extend_from_slice(chunk);
-                wire.extend_from_slice(b"\r\n");
-            }
-            wire.extend_from_slice(b"0\r\n\r\n");
-            let mut places: Vec<usize> = cuts.iter().map(|cut| cut % wire.len()).collect();
-            places.sort_unstable();
-            places.push(wire.len());
-            let mut from = 0;
-            let mut parts = Vec::new();
-            for place in places {
-                parts.push(&wire[from..place]);
-                from = place;
-            }
-            prop_assert_eq!(decode(Framing::Chunked, &parts), Ok((chunks.concat(), true)));
-        }
-    }
-}
+mod tests;

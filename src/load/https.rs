@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::coding::Coding;
 use super::endpoint::Endpoint;
 use super::error::{ErrorKind, Failure, MESSAGE_BYTES};
-use super::exchange::Bounds;
-use super::reading::Reading;
+use super::exchange::{Bounds, TAIL};
+use super::reading::{Reading, begins_events};
 use super::record::{Outcome, RequestRecord};
 use crate::nvtx::RequestRange;
 use crate::workload::PlannedRequest;
@@ -55,6 +56,7 @@ impl Https {
             .post(self.endpoint.url(request.path))
             .header("content-type", "application/json")
             .header("accept", "text/event-stream")
+            .header("accept-encoding", "identity")
             .body(request.body.clone());
         if let Some(key) = self.endpoint.api_key() {
             builder = builder.bearer_auth(key);
@@ -85,66 +87,139 @@ impl Https {
         (sent, bounds, mut range): (Instant, Bounds<'_>, RequestRange),
         record: &mut RequestRecord,
     ) -> Outcome {
-        let status = response.status().as_u16();
-        record.http_status = Some(status);
-        let content_type = response.headers().get("content-type");
-        let is_stream = content_type
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.to_ascii_lowercase().starts_with("text/event-stream"));
-        let streamed = status == 200 && is_stream;
-        let mut reading = Reading::new(request.keep, request.gen_len, record);
-        let mut words = Vec::new();
+        record.http_status = Some(response.status().as_u16());
+        let mut body = match Body::of(&response, request, record) {
+            Ok(body) => body,
+            Err(failure) => return Outcome::Failed(failure),
+        };
         let mut last = sent;
         let cut = loop {
-            let limit = if record.token_events > 0 {
-                bounds.total
-            } else {
+            let none_yet = record.token_events == 0;
+            let limit = if none_yet {
                 bounds.first_token
+            } else {
+                bounds.total
+            };
+            let deadline = if body.is_done() {
+                last + TAIL
+            } else {
+                sent + limit.min(bounds.total)
             };
             let frame = tokio::select! {
                 biased;
                 frame = response.chunk() => frame,
-                () = sleep_until(sent + limit.min(bounds.total)) => {
-                    let first = record.token_events == 0;
-                    let kind =
-                        if first { ErrorKind::TimeoutFirstToken } else { ErrorKind::TimeoutTotal };
+                () = sleep_until(deadline) => {
+                    let kind = if none_yet {
+                        ErrorKind::TimeoutFirstToken
+                    } else {
+                        ErrorKind::TimeoutTotal
+                    };
                     break Some(Failure::new(kind, "no end of the answer in time"));
                 }
                 () = bounds.kill.cancelled() => return Outcome::Unfinished,
             };
             let at = Instant::now();
             match frame {
-                Ok(Some(bytes)) if streamed => {
+                Ok(Some(bytes)) => {
                     last = at;
-                    let mark = reading.mark(record);
-                    let none_yet = record.token_events == 0;
-                    reading.take(&bytes, record);
-                    reading.close_frame(mark, at - sent, record);
+                    let more = body.take(&bytes, at - sent, record);
+                    bounds.waits.add(None);
                     if none_yet && record.token_events > 0 {
                         range.first_token();
                     }
-                    bounds.waits.add(None);
-                    if reading.has_failed() {
-                        break None;
+                    match more {
+                        Ok(true) => {}
+                        Ok(false) => break None,
+                        Err(failure) => break Some(failure),
                     }
-                }
-                Ok(Some(bytes)) => {
-                    let room = MESSAGE_BYTES - words.len();
-                    words.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(failure_of(&error)),
             }
         };
-        if streamed {
-            return reading.finish(cut, last - sent, record);
-        }
-        let kind = if status == 200 {
-            ErrorKind::NotAStream
-        } else {
-            ErrorKind::Http(status)
+        body.finish(cut, last - sent, record)
+    }
+}
+
+/// The body of an answer while it arrives.
+struct Body {
+    status: u16,
+    location: Option<String>,
+    coding: Coding,
+    reading: Reading,
+    /// It is an event stream.
+    streamed: bool,
+    /// The beginning of one that is not.
+    words: Vec<u8>,
+}
+
+impl Body {
+    fn of(
+        response: &reqwest::Response,
+        request: &PlannedRequest,
+        record: &mut RequestRecord,
+    ) -> Result<Self, Failure> {
+        let header = |name: &str| {
+            let value = response.headers().get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        Outcome::Failed(Failure::with_body(kind, &words))
+        let status = response.status().as_u16();
+        let kind = header("content-type").unwrap_or_default();
+        let is_stream = kind.to_ascii_lowercase().starts_with("text/event-stream");
+        let coding = Coding::of(&header("content-encoding").unwrap_or_default());
+        Ok(Self {
+            status,
+            location: header("location"),
+            coding: coding.map_err(|why| Failure::new(ErrorKind::BadResponse, why))?,
+            reading: Reading::new(request.keep, request.gen_len, record),
+            streamed: status == 200 && is_stream,
+            words: Vec::new(),
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.streamed && self.reading.is_done()
+    }
+
+    /// Takes bytes that arrived `since_sent`; whether those behind them matter.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        since_sent: Duration,
+        record: &mut RequestRecord,
+    ) -> Result<bool, Failure> {
+        let mut plain = Vec::new();
+        let decoded = self
+            .coding
+            .decode(bytes, &mut |piece| plain.extend_from_slice(piece));
+        // Some servers do not say what their body is.
+        self.streamed |= self.status == 200 && self.words.is_empty() && begins_events(&plain);
+        let more = if self.streamed {
+            let mark = self.reading.mark(record);
+            self.reading.take(&plain, record);
+            self.reading.close_frame(mark, since_sent, record);
+            !self.reading.has_failed()
+        } else {
+            let room = MESSAGE_BYTES - self.words.len();
+            self.words
+                .extend_from_slice(&plain[..plain.len().min(room)]);
+            self.words.len() < MESSAGE_BYTES
+        };
+        decoded.map_err(|why| Failure::new(ErrorKind::BadResponse, why))?;
+        Ok(more)
+    }
+
+    fn finish(
+        self,
+        cut: Option<Failure>,
+        since_sent: Duration,
+        record: &mut RequestRecord,
+    ) -> Outcome {
+        if self.streamed {
+            return self.reading.finish(cut, since_sent, record);
+        }
+        let location = self.location.as_deref();
+        Outcome::Failed(Failure::answered(self.status, location, &self.words))
     }
 }
 

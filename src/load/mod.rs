@@ -27,6 +27,7 @@
 
 mod alarm;
 mod audit;
+mod coding;
 mod drive;
 mod endpoint;
 mod error;
@@ -37,6 +38,7 @@ pub(crate) mod fuzz;
 mod http1;
 mod https;
 mod link;
+pub mod open_files;
 mod pacer;
 mod progress;
 mod reading;
@@ -49,6 +51,8 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod warnings;
+mod wire;
 
 pub use alarm::Timer;
 pub use audit::Audit;

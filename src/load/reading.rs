@@ -322,6 +322,17 @@ pub(crate) struct Mark {
     empty_texts: u32,
 }
 
+/// Whether a body begins as an event stream does, as far as it came.
+pub(crate) fn begins_events(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let body = body.trim_ascii_start();
+    let fields = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"];
+    !body.is_empty()
+        && fields
+            .iter()
+            .any(|field| field.starts_with(&body[..body.len().min(field.len())]))
+}
+
 /// Whether an event says nothing by itself: empty, `null`, or a bare word such as `ping`.
 fn is_keep_alive(data: &[u8]) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);

@@ -12,11 +12,13 @@ use super::audit::Waits;
 use super::drive::LoadOptions;
 use super::endpoint::Endpoint;
 use super::error::{ErrorKind, Failure};
-use super::exchange::{Bounds, Ended, Wire, exchange};
+use super::exchange::{Bounds, Ended, exchange};
 use super::https::Https;
 use super::link::{Connection, Lent, Pool};
 use super::record::{Outcome, RequestRecord};
+use super::wire::Wire;
 use crate::plan::load_spec::Timeouts;
+use crate::units::span_of_seconds;
 use crate::workload::Schedule;
 
 /// How bytes reach the server.
@@ -73,9 +75,9 @@ impl Sender {
             schedule,
             heads,
             transport,
-            connect: Duration::from_secs_f64(connect_s),
-            first_token: Duration::from_secs_f64(first_token_s),
-            total: Duration::from_secs_f64(total_s),
+            connect: span_of_seconds(connect_s),
+            first_token: span_of_seconds(first_token_s),
+            total: span_of_seconds(total_s),
             kill: options.kill.clone(),
             waits: Waits::new(),
             epoch: Instant::now(),
@@ -110,6 +112,7 @@ impl Sender {
     pub(crate) async fn send(self: Arc<Self>, index: usize, intended: Duration) -> RequestRecord {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let mut record = RequestRecord::begun(number, intended, self.epoch.elapsed());
+        record.asked_tokens = self.schedule.requests[index].gen_len;
         record.outcome = match &self.transport {
             Transport::Direct(pool) => self.send_direct(pool, index, &mut record).await,
             Transport::Https(https) => {

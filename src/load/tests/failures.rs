@@ -121,3 +121,108 @@ async fn a_port_where_nothing_listens_refuses() -> io::Result<()> {
     assert_eq!(outcome.records[0].sent, None);
     Ok(())
 }
+
+/// A whole answer with these headers and this body, which ends with the connection.
+fn answer(head: &str, body: &[u8]) -> Vec<Step> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{head}\r\n");
+    vec![
+        Step::Write(head.into_bytes()),
+        Step::Write(body.to_vec()),
+        Step::Close,
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_that_announce_another_are_skipped_however_they_are_cut() {
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+    let whole = [early, early, STREAM_HEAD].concat();
+    for cut in [
+        1,
+        early.len() - 1,
+        early.len(),
+        early.len() + 9,
+        2 * early.len() + 3,
+    ] {
+        let (first, second) = whole.split_at(cut);
+        let mut script = good();
+        script.splice(0..1, [first, second].map(|part| Step::Write(part.into())));
+        script.insert(1, Step::Wait(1));
+        let record = one(script).await;
+        assert_eq!(record.outcome, Outcome::Ok, "cut at {cut}");
+        assert_eq!(record.http_status, Some(200));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_stream_is_decoded_or_named() {
+    use std::io::Write as _;
+    let body = [TOKEN, TOKEN, TOKEN, super::END].concat();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(body.as_bytes()).unwrap();
+    let pressed = gzip.finish().unwrap();
+    let record = one(answer("content-encoding: gzip\r\n", &pressed)).await;
+    assert_eq!((record.outcome, record.token_events), (Outcome::Ok, 3));
+    for (head, body) in [("br", &pressed[..]), ("gzip", body.as_bytes())] {
+        let record = one(answer(&format!("content-encoding: {head}\r\n"), body)).await;
+        let Outcome::Failed(failure) = record.outcome else {
+            panic!("{head}")
+        };
+        assert_eq!(failure.kind.name(), "bad-response");
+        assert!(
+            failure.message.contains("compressed"),
+            "{}",
+            failure.message
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_mark_without_its_blank_line_is_not_waited_for() {
+    let start = Instant::now();
+    let mut script = good();
+    script.truncate(7);
+    script.push(Step::Write(chunk("data: [DONE]\n")));
+    script.push(Step::Stall);
+    assert_eq!(one(script).await.outcome, Outcome::Ok);
+    assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirects_and_wanted_keys_are_named() {
+    for (head, words) in [
+        (
+            "307 Moved\r\nlocation: http://h:9/v1/",
+            "redirects to `http://h:9/v1/`",
+        ),
+        ("401 Unauthorized", "wants a key: set OPENAI_API_KEY"),
+    ] {
+        let head = format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n");
+        let Outcome::Failed(failure) = one(text(&head)).await.outcome else {
+            panic!("{head}")
+        };
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_its_head_does_not_name_is_read_as_one() {
+    let body = [": hi\n\n", TOKEN, TOKEN, TOKEN, super::END].concat();
+    for kind in [
+        "",
+        "content-type: text/plain\r\n",
+        "content-type: application/json\r\n",
+    ] {
+        for cut in [1, 3, 20] {
+            let head = format!("HTTP/1.1 200 OK\r\n{kind}\r\n");
+            let (first, second) = body.split_at(cut);
+            let script = [&head, first, second].map(|part| Step::Write(part.as_bytes().into()));
+            let [head, first, second] = script;
+            let record = one(vec![head, first, Step::Wait(1), second, Step::Close]).await;
+            assert_eq!(
+                (record.outcome, record.token_events),
+                (Outcome::Ok, 3),
+                "{kind}"
+            );
+        }
+    }
+}

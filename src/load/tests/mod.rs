@@ -108,6 +108,7 @@ fn options() -> LoadOptions {
             total_s: 5.0,
         },
         drain: ms(100),
+        cancel_drain: ms(100),
         timer: Timer::Runtime,
         ..LoadOptions::default()
     }
@@ -341,4 +342,30 @@ async fn a_kept_answer_is_whole() {
             token_ids: Vec::new()
         }
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_gives_up_an_open_loop_and_cuts_a_drain_short() {
+    let starts = [Start::At(ms(0)), Start::At(ms(60_000))];
+    for stop_after in [None, Some(ms(50))] {
+        let options = LoadOptions {
+            stop_after,
+            drain: ms(60_000),
+            cancel_drain: Duration::ZERO,
+            ..options()
+        };
+        let cancel = CancellationToken::new();
+        let canceller = cancel.clone();
+        let later = tokio::spawn(async move {
+            sleep(ms(100)).await;
+            canceller.cancel();
+        });
+        let stall = |_| vec![Step::Stall];
+        let outcome = run(schedule(0, starts), &options, &cancel, stall).await;
+        later.await.unwrap();
+        assert_eq!(outcome.window.ended_by, EndedBy::Cancel);
+        assert_eq!(outcome.records.len(), 1);
+        assert_eq!(outcome.records[0].outcome, Outcome::Unfinished);
+        assert_eq!(outcome.records[0].done, ms(100));
+    }
 }
