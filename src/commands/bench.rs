@@ -13,7 +13,9 @@ use super::{ExitStatus, print, runtime, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::config::Config;
-use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, drive, selftest};
+use crate::load::{
+    Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, drive, open_files, selftest,
+};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::load_spec::{Arrival, LoadSpec, Stop as LoadStop};
@@ -27,7 +29,7 @@ use crate::report::Report;
 use crate::runner::result::{Pass, PassTelemetry};
 use crate::runner::stop::Stop;
 use crate::server::control::{self, Control};
-use crate::units::{Concurrency, GenLen, PromptLen, Repeat, RequestCount, Seed};
+use crate::units::{Concurrency, GenLen, MAX_SECONDS, PromptLen, Repeat, RequestCount, Seed};
 use crate::verdict::answers::first_failure;
 use crate::verdict::{Status, Verdict};
 use crate::workload::{self, Schedule, Workload};
@@ -86,17 +88,17 @@ impl Shape {
         let as_text = args.text || args.chat;
         let arrival = match args.rate {
             None => Arrival::Closed,
-            Some(rate_rps) if rate_rps.is_finite() && rate_rps > 0.0 => {
-                Arrival::Poisson { rate_rps }
-            }
-            Some(rate) => bail!("--rate is {rate}; give requests a second above 0"),
+            Some(rate_rps) if (1e-6..=1e9).contains(&rate_rps) => Arrival::Poisson { rate_rps },
+            Some(rate) => bail!("--rate is {rate}; give requests a second, from 0.000001 to 1e9"),
         };
         let stop = match args.duration_s {
             None => LoadStop::Count,
-            Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
+            Some(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => {
                 LoadStop::CountOrTime { seconds }
             }
-            Some(seconds) => bail!("--duration-s is {seconds}; give seconds above 0"),
+            Some(seconds) => {
+                bail!("--duration-s is {seconds:e}; give seconds above 0 and up to {MAX_SECONDS:e}")
+            }
         };
         let [first, last] = args.prompt_token_ids[..] else {
             bail!("--prompt-token-ids takes FIRST,LAST");
@@ -131,6 +133,14 @@ impl Shape {
         })
     }
 
+    /// Connections at once, where they have a bound.
+    fn streams(&self) -> u32 {
+        match self.load.arrival {
+            Arrival::Closed => self.at.concurrency.get().min(self.requests.get()),
+            _ => 0,
+        }
+    }
+
     fn workload<'a>(&'a self, args: &'a BenchArgs, model: &'a str) -> Workload<'a> {
         Workload {
             spec: &self.workload,
@@ -158,12 +168,19 @@ struct Measured {
 }
 
 async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Result<Measured> {
-    let control = Control::new(control::Endpoint::new(url, model)?)?;
+    open_files::check(shape.streams())?;
+    let server = control::Endpoint::new(url, model)?.with_key_of_environment();
     let mut endpoint = Endpoint::parse(url)?;
-    if let Ok(key) = std::env::var("OPENAI_API_KEY") {
-        endpoint = endpoint.with_api_key(key);
+    if let Some(key) = &server.api_key {
+        endpoint = endpoint.with_api_key(key.secret().to_owned());
     }
-    let version = control.version().await;
+    let control = Control::new(server)?;
+    let version = control.version().await.unwrap_or_else(|error| {
+        say(&format!(
+            "warning: the server does not report its version: {error:#}"
+        ));
+        None
+    });
     let workload = shape.workload(args, model);
     let count = |body: Bytes| {
         let control = control.clone();
@@ -252,7 +269,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
         interrupted,
     } = measured;
     let tally = load.tally();
-    let client_bound = load.audit.client_bound.clone();
+    let warnings = load.warnings();
     let first_failure = first_failure(&load);
     let pass = unproven(schedule, load);
     let record = cell_record(model, shape, &pass, version);
@@ -266,7 +283,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
             .context("a load has one row")?;
         print(&format!(
             "{}\n",
-            serde_json::to_string_pretty(&as_json(&record, row))?
+            serde_json::to_string_pretty(&as_json(&record, row, &warnings))?
         ))?;
     } else {
         print(report.terminal_cells(width()).trim_start())?;
@@ -275,10 +292,8 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
             tally.sent, tally.ok, tally.failed, tally.unfinished
         ));
     }
-    if let Some(advice) = client_bound.filter(|_| tally.ok > 0) {
-        say(&format!(
-            "warning: the client may have shaped these numbers: {advice}"
-        ));
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
     }
     let cached: u64 = pass
         .load
@@ -330,7 +345,7 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
 }
 
 /// One load as JSON: the columns of `summary.csv`, and what the client says of itself.
-fn as_json(record: &CellRecord, row: &SummaryRow) -> Value {
+fn as_json(record: &CellRecord, row: &SummaryRow, warnings: &[String]) -> Value {
     let pass = &record.passes[0];
     let mut latencies = serde_json::Map::new();
     for metric in [
@@ -366,5 +381,6 @@ fn as_json(record: &CellRecord, row: &SummaryRow) -> Value {
         "prompt_tokens_mean": row.prompt_tokens_mean,
         "cached_tokens_mean": row.cached_tokens_mean,
         "client": pass.client,
+        "warnings": warnings,
     })
 }

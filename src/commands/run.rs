@@ -15,7 +15,9 @@ use super::target::target;
 use super::{ExitStatus, clean, complain, print, runtime, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
-use crate::matrix::Cell;
+use crate::load::open_files;
+use crate::matrix::{Cell, Matrix};
+use crate::plan::load_spec::Arrival;
 use crate::preflight::lint::{self, Severity};
 use crate::progress::{Progress, Verbosity};
 use crate::record::schema::{CellRecord, PassRecord};
@@ -50,6 +52,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
             say(&format!("problem: {}", one.said));
         }
     }
+    open_files::check(most_streams(&target.matrix))?;
     let opened = Opened::open(&target.folder, args.resume)?;
     clean::before_run(&target.matrix);
     remove_leftovers(settings)?;
@@ -144,6 +147,19 @@ fn check_room(target: &Target) -> Result<()> {
         Some(why) => bail!("{why}; make room, or lower it"),
         None => Ok(()),
     }
+}
+
+/// Connections at once of the cell that has the most; an open loop has none of a known number.
+fn most_streams(matrix: &Matrix) -> u32 {
+    let closed = matrix
+        .cells
+        .iter()
+        .filter(|cell| cell.resolved.load.arrival == Arrival::Closed);
+    let streams = closed.map(|cell| {
+        let concurrency = cell.coordinates.concurrency.get();
+        concurrency.min(cell.resolved.run.requests.get())
+    });
+    streams.max().unwrap_or(0)
 }
 
 /// What the cells of earlier attempts measured, where more repeats depend on it.

@@ -1,5 +1,6 @@
 //! One cell on a ready server: warm-up, then each cache state, reached and measured.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +30,6 @@ mod reach;
 /// How long a process may take from its last broken connection to its end: connections break a
 /// little before it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// How long requests in flight may take to end once the run was told to stop.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Where a cell's results are kept as they come, so that a failure loses none of them.
 pub struct Kept<'a> {
@@ -88,10 +86,15 @@ pub async fn measure(
     let requests = requests_of(cell, session, scope)
         .await
         .map_err(Failure::of(Phase::Warm))?;
-    let endpoint = Endpoint::parse(&session.control.endpoint().url).map_err(|error| Failure {
+    let server = session.control.endpoint();
+    let endpoint = Endpoint::parse(&server.url).map_err(|error| Failure {
         phase: Phase::Warm,
         error: error.into(),
     })?;
+    let endpoint = match &server.api_key {
+        Some(key) => endpoint.with_api_key(key.secret().to_owned()),
+        None => endpoint,
+    };
     let watch = Watch::start(cell, session, scope).await;
     let mut measuring = Measuring {
         cell,
@@ -148,7 +151,7 @@ impl Measuring<'_> {
         kept: &mut Kept<'_>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
         let state = reached.state;
-        let before = Snapshot::take(self.session).await;
+        let before = self.unless_stopped(Snapshot::take(self.session)).await;
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Load,
             state: Some(state),
@@ -236,10 +239,22 @@ impl Measuring<'_> {
             schedule,
             load: &load,
         };
-        let (after, telemetry) = tokio::join!(
-            Snapshot::take_after(self.session, before, &answers),
-            self.watch.end(edge, &load)
-        );
+        let read = async {
+            let after = Snapshot::take_after(self.session, before, &answers);
+            tokio::join!(after, self.watch.end(edge, &load))
+        };
+        let (after, telemetry) = self.unless_stopped(read).await;
+        let state_name = state.name();
+        for told in load
+            .warnings()
+            .into_iter()
+            .chain(self.session.control.troubles())
+        {
+            let warning = format!("{state_name}: {told}");
+            if !kept.warnings.contains(&warning) {
+                kept.warnings.push(warning);
+            }
+        }
         let gpus = self.watch.gpus();
         let mut moved = Moved::of(&telemetry.summaries, gpus);
         let mut settled = None;
@@ -265,6 +280,16 @@ impl Measuring<'_> {
             moved,
             settled,
         })
+    }
+
+    /// What `work` comes to; nothing once the run was told to stop, for then nothing of the cell is
+    /// stored, and a server that hangs would be waited for.
+    async fn unless_stopped<T: Default>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            () = self.scope.stop.polite.cancelled() => T::default(),
+            done = work => done,
+        }
     }
 
     /// Requests that are sent for what they leave behind.
@@ -340,6 +365,8 @@ impl Measuring<'_> {
         });
         let mut options = LoadOptions::from(&self.cell.resolved.load);
         options.kill = self.scope.stop.at_once.child_token();
+        // Nothing of a cell that is given up is stored, so no answer is worth waiting for.
+        options.cancel_drain = Duration::ZERO;
         let kill = options.kill.clone();
         let polite = &self.scope.stop.polite;
         let load = drive(
@@ -350,21 +377,12 @@ impl Measuring<'_> {
             &progress,
         );
         tokio::pin!(load);
-        let given_up = async {
-            polite.cancelled().await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        };
         let (outcome, died) = tokio::select! {
             outcome = &mut load => (outcome?, None),
             how = self.session.server.exited() => {
                 // Its answers will never come.
                 kill.cancel();
                 (load.await?, Some(how))
-            }
-            () = given_up => {
-                // A cell that is cut short is not stored, and its answers are for nobody.
-                kill.cancel();
-                (load.await?, None)
             }
         };
         match died {

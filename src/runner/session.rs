@@ -166,12 +166,21 @@ impl Session {
         scope: &RunScope<'_>,
     ) -> Result<(), ReadyError> {
         let mut limit = cell.resolved.server.ready_timeout;
-        if cell.resolved.server.launcher == Launcher::External {
+        let runs_already = cell.resolved.server.launcher == Launcher::External;
+        if runs_already {
             limit = limit.min(EXTERNAL_LIMIT);
         }
         let polite = &scope.stop.polite;
-        let waited = ready::wait(self.server.as_mut(), &self.control, limit, polite).await?;
-        self.version = self.control.version().await;
+        let limits = (limit, runs_already);
+        let waited = ready::wait(self.server.as_mut(), &self.control, limits, polite).await?;
+        self.version = match self.control.version().await {
+            Ok(version) => version,
+            Err(error) => {
+                self.warnings
+                    .push(format!("the server does not report its version: {error:#}"));
+                None
+            }
+        };
         self.ready = (!self.server.processes().is_empty()).then_some(waited);
         Ok(())
     }

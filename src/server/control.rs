@@ -1,16 +1,28 @@
 //! The server's control routes: health, models, version, metrics, cache resets. Never on the
 //! measuring path.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::answer::{Answer, series};
+use super::api_key::{ApiKey, WantsKey};
 use super::prom::Scrape;
-use crate::foreign::{one_line, shortened, visible};
-use crate::secret;
+use crate::foreign::{one_line, shortened};
+
+/// A server without the route by which labrun asks whether it is up.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "/health answered 404: labrun asks there whether the server is up; name the address of vLLM \
+     itself, or let the proxy before it pass /health on"
+)]
+pub struct NoHealth;
 
 /// Where requests go, and the model that they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +31,8 @@ pub struct Endpoint {
     pub url: String,
     /// The model's served name.
     pub model: String,
+    /// The key that the server wants.
+    pub api_key: Option<ApiKey>,
 }
 
 impl Endpoint {
@@ -26,18 +40,37 @@ impl Endpoint {
     /// from there, and one that is missed would be missed silently.
     pub fn new(url: &str, model: &str) -> Result<Self> {
         let url = url.trim_end_matches('/');
+        if url.contains('@') {
+            // What stands before it may be a password.
+            bail!(
+                "the server's URL names a user or a password: write http://HOST:PORT alone; a key \
+                 goes into {}",
+                ApiKey::VARIABLE
+            );
+        }
         let rest = url
             .strip_prefix("http://")
             .or_else(|| url.strip_prefix("https://"));
         match rest {
             None => bail!("`{url}` is no server's URL: it must begin with http:// or https://"),
             Some(rest) if rest.contains(['/', '?', '#']) => {
-                bail!("`{url}` has a path; give only http://HOST:PORT")
+                let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                bail!("the URL of `{host}` has a path; give only http://HOST:PORT")
             }
             Some(_) => Ok(Self {
                 url: url.to_owned(),
                 model: model.to_owned(),
+                api_key: None,
             }),
+        }
+    }
+
+    /// The same, with the key of this process's environment.
+    #[must_use]
+    pub fn with_key_of_environment(self) -> Self {
+        Self {
+            api_key: ApiKey::of_environment(),
+            ..self
         }
     }
 }
@@ -47,8 +80,10 @@ impl Endpoint {
 pub struct Control {
     http: reqwest::Client,
     endpoint: Endpoint,
-    /// Whether the last scrape did not answer in time.
-    is_slow: Arc<AtomicBool>,
+    /// Longest wait for one answer of a route that tells something.
+    question_limit: Duration,
+    /// Routes that did not answer in time when they were asked last, a sentence each.
+    hung: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 /// The most models that a message lists, of those that a server has.
@@ -56,12 +91,15 @@ const MAX_SHOWN_MODELS: usize = 8;
 /// The most characters of a model's id or of a version.
 const MAX_ID_CHARS: usize = 200;
 
-/// Longest wait for `/metrics`, and for those after one that did not answer.
-const SCRAPE_LIMIT: Duration = Duration::from_secs(10);
-const SLOW_SCRAPE_LIMIT: Duration = Duration::from_secs(1);
+/// Longest wait for one answer of a route that changes something. A reset of a large cache takes
+/// seconds.
+const ACTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest wait for one control answer. A reset of a large cache takes seconds.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for one answer of a route that tells something.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait for a route that did not answer in time before.
+const HUNG_LIMIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a profile to be written.
 const PROFILE_LIMIT: Duration = Duration::from_secs(600);
@@ -74,13 +112,13 @@ impl Control {
             // uvicorn closes idle connections after 5 s; an older one would fail its next request.
             .pool_idle_timeout(Duration::from_secs(2))
             .connect_timeout(Duration::from_secs(5))
-            .timeout(ANSWER_LIMIT)
             .build()
             .context("building the HTTP client")?;
         Ok(Self {
             http,
             endpoint,
-            is_slow: Arc::default(),
+            question_limit: QUESTION_LIMIT,
+            hung: Arc::default(),
         })
     }
 
@@ -93,19 +131,107 @@ impl Control {
         format!("{}{path}", self.endpoint.url)
     }
 
+    /// Sends a request to `url` and reads its answer within `limit`.
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Answer> {
+        let route = self.route(url);
+        let asked = async {
+            let answer = self.open(method, url, body).await?;
+            Answer::read(&route, answer).await
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(answer) => answer,
+            Err(_) => bail!("{route} did not answer within {} s", limit.as_secs()),
+        }
+    }
+
+    /// Sends a request to `url`; returns once the head of its answer came.
+    async fn open(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Bytes>,
+    ) -> Result<reqwest::Response> {
+        let mut request = self.http.request(method, url);
+        if let Some(body) = body {
+            let json = "application/json";
+            request = request.header("content-type", json).body(body);
+        }
+        // A key is for the server alone, not for what runs beside it.
+        let is_server = url.starts_with(&format!("{}/", self.endpoint.url));
+        if let Some(key) = self.endpoint.api_key.as_ref().filter(|_| is_server) {
+            request = request.bearer_auth(key.secret());
+        }
+        let answer = request.send().await?;
+        match answer.status().as_u16() {
+            status @ (401 | 403) => {
+                let route = self.route(url);
+                let has_key = self.endpoint.api_key.is_some();
+                Err(WantsKey::new(route, status, has_key).into())
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// `url` as messages name it: the path of the server's own routes.
+    fn route(&self, url: &str) -> String {
+        url.strip_prefix(&self.endpoint.url)
+            .unwrap_or(url)
+            .to_owned()
+    }
+
+    /// Asks a route that is not vital. One that did not answer in time is waited for again, but not
+    /// as long.
+    async fn ask<T>(&self, url: &str, question: impl Future<Output = Result<T>>) -> Result<T> {
+        let route = self.route(url);
+        let limit = if self.hung().contains_key(&route) {
+            self.question_limit.min(HUNG_LIMIT)
+        } else {
+            self.question_limit
+        };
+        let Ok(answer) = tokio::time::timeout(limit, question).await else {
+            let why = format!("{route} did not answer within {} s", limit.as_secs_f64());
+            self.hung().entry(route).or_insert_with(|| why.clone());
+            bail!("{why}");
+        };
+        self.hung().remove(&route);
+        answer
+    }
+
+    fn hung(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What routes did not answer in time, a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        self.hung().values().cloned().collect()
+    }
+
     /// `GET /health` answered 200.
     pub async fn health(&self) -> Result<()> {
-        let answer = self.http.get(self.url("/health")).send().await?;
-        match answer.status().as_u16() {
+        let url = self.url("/health");
+        let answer = self
+            .send(Method::GET, &url, None, self.question_limit)
+            .await?;
+        match answer.status {
             200 => Ok(()),
+            404 => Err(NoHealth.into()),
             status => bail!("/health answered {status}"),
         }
     }
 
     /// The models that `GET /v1/models` lists.
     pub async fn models(&self) -> Result<Vec<String>> {
-        let answer = self.http.get(self.url("/v1/models")).send().await?;
-        let answer: Value = answer.error_for_status()?.json().await?;
+        let url = self.url("/v1/models");
+        let answer = self
+            .send(Method::GET, &url, None, self.question_limit)
+            .await?;
+        let answer = answer.success("/v1/models")?.json();
         let models = answer["data"]
             .as_array()
             .context("/v1/models lists no models")?;
@@ -134,54 +260,44 @@ impl Control {
         let body = json!({
             "model": self.endpoint.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0,
         });
-        let answer = self
-            .http
-            .post(self.url("/v1/completions"))
-            .json(&body)
-            .send()
-            .await?;
-        let status = answer.status().as_u16();
-        let text = answer.text().await?;
-        let tokens = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|answer| answer["usage"]["completion_tokens"].as_u64());
-        match (status, tokens) {
-            (200, Some(1..)) => Ok(()),
+        let url = self.url("/v1/completions");
+        let answer = self.post(&url, &body, ACTION_LIMIT).await?;
+        match answer.json()["usage"]["completion_tokens"].as_f64() {
+            Some(1.0..) if answer.status == 200 => Ok(()),
             _ => bail!(
-                "a request for one token was answered {status}: {}",
-                head(&text)
+                "a request for one token was answered {}: {}",
+                answer.status,
+                answer.head()
             ),
         }
     }
 
-    /// What `GET /version` answers, if it is there.
-    pub async fn version(&self) -> Option<String> {
-        self.told_version().await.ok().flatten()
+    async fn post(&self, url: &str, body: &Value, limit: Duration) -> Result<Answer> {
+        let body = Bytes::from(body.to_string());
+        self.send(Method::POST, url, Some(body), limit).await
     }
 
     /// What `GET /version` answers; `None` from a server that has no such route. Fails where nobody
     /// answers, or a proxy in the place of the server.
-    pub async fn told_version(&self) -> Result<Option<String>> {
-        let answer = self.http.get(self.url("/version")).send().await?;
-        let status = answer.status();
-        if status.is_server_error() {
-            bail!("/version answered {}", status.as_u16());
+    pub async fn version(&self) -> Result<Option<String>> {
+        let url = self.url("/version");
+        let question = self.send(Method::GET, &url, None, ACTION_LIMIT);
+        let answer = self.ask(&url, question).await?;
+        if answer.status >= 500 {
+            bail!("/version answered {}", answer.status);
         }
-        let answer: Value = answer.json().await.unwrap_or_default();
-        Ok(answer["version"].as_str().map(shown_id))
+        Ok(answer.json()["version"].as_str().map(shown_id))
     }
 
     /// How many tokens the server makes of a `/tokenize` body.
-    pub async fn count_tokens(&self, body: bytes::Bytes) -> Result<u32> {
-        let request = self.http.post(self.url("/tokenize"));
-        let request = request
-            .header("content-type", "application/json")
-            .body(body);
-        let answer: Value = request.send().await?.error_for_status()?.json().await?;
-        let count = answer["count"]
+    pub async fn count_tokens(&self, body: Bytes) -> Result<u32> {
+        let url = self.url("/tokenize");
+        let answer = self.send(Method::POST, &url, Some(body), ACTION_LIMIT);
+        let answer = answer.await?.success("/tokenize")?;
+        let count = answer.json()["count"]
             .as_u64()
             .and_then(|count| u32::try_from(count).ok());
-        count.with_context(|| format!("/tokenize answered {answer}"))
+        count.with_context(|| format!("/tokenize answered {}", answer.head()))
     }
 
     /// A scrape of `GET /metrics`.
@@ -189,51 +305,34 @@ impl Control {
         self.scrape(&self.url("/metrics")).await
     }
 
-    /// A scrape of another exposition, such as the LMCache server's. Once one did not answer in time,
-    /// the next ones are not waited for as long.
+    /// A scrape of another exposition, such as the LMCache server's.
     ///
     /// # Errors
     /// Says how the route was refused: its status, where it leads to, or that it does not answer.
     pub async fn scrape(&self, url: &str) -> Result<Scrape> {
-        let route = url.rsplit('/').next().unwrap_or_default();
-        let limit = if self.is_slow.load(Ordering::Relaxed) {
-            SLOW_SCRAPE_LIMIT
-        } else {
-            SCRAPE_LIMIT
+        let route = self.route(url);
+        let question = async {
+            let answer = self.open(Method::GET, url, None).await;
+            let answer = answer.map_err(without_url)?;
+            let at = answer.url().clone();
+            let redirected = if at.as_str() == url {
+                String::new()
+            } else {
+                let host = at.host_str().unwrap_or_default();
+                format!(", at {host}{}, where it is redirected to", at.path())
+            };
+            let status = answer.status().as_u16();
+            let why = match status {
+                200 => match series(&route, answer).await? {
+                    Some(series) => return Ok(Scrape::parse(&series)),
+                    None => bail!("{route} answered no metrics{redirected}"),
+                },
+                404 => ": the server has no such route",
+                _ => "",
+            };
+            bail!("{route} answered {status}{redirected}{why}")
         };
-        let asked = async {
-            let answer = self.http.get(url).send().await?;
-            let (at, status) = (answer.url().clone(), answer.status());
-            Ok::<_, reqwest::Error>((at, status, answer.text().await?))
-        };
-        let answered = tokio::time::timeout(limit, asked).await;
-        self.is_slow.store(answered.is_err(), Ordering::Relaxed);
-        let (at, status, text) = match answered {
-            Ok(answer) => answer.map_err(reqwest::Error::without_url)?,
-            Err(_) => bail!("/{route} did not answer within {} s", limit.as_secs()),
-        };
-        let redirected = if at.as_str() == url {
-            String::new()
-        } else {
-            format!(
-                ", at {}{}, where it is redirected to",
-                at.host_str().unwrap_or_default(),
-                at.path()
-            )
-        };
-        let why = match status.as_u16() {
-            200 => {
-                let scrape = Scrape::parse(&text);
-                if scrape.is_empty() {
-                    bail!("/{route} answered no metrics{redirected}");
-                }
-                return Ok(scrape);
-            }
-            401 | 403 => ": it wants a login that labrun does not have",
-            404 => ": the server has no such route",
-            _ => "",
-        };
-        bail!("/{route} answered {}{redirected}{why}", status.as_u16())
+        self.ask(url, question).await
     }
 
     /// Empties the GPU prefix cache and leaves every tier as it is. Retried while requests that
@@ -241,10 +340,9 @@ impl Control {
     pub async fn reset_prefix_cache(&self) -> Result<()> {
         let url = self.url("/reset_prefix_cache");
         for _ in 0..20 {
-            let answer = self.http.post(&url).send().await?;
-            let status = answer.status().as_u16();
-            let text = answer.text().await?;
-            match (status, serde_json::from_str::<Value>(&text)) {
+            let answer = self.send(Method::POST, &url, None, ACTION_LIMIT).await?;
+            let status = answer.status;
+            match (status, serde_json::from_slice::<Value>(&answer.body)) {
                 // Before 0.32 vLLM answers an empty body whether it cleared anything or not; the
                 // measured pass's own counters tell.
                 (200, Err(_)) => return Ok(()),
@@ -253,7 +351,7 @@ impl Control {
                 (404 | 405, _) => bail!(
                     "the server has no /reset_prefix_cache; start it with VLLM_SERVER_DEV_MODE=1"
                 ),
-                _ => bail!("/reset_prefix_cache answered {status}: {}", head(&text)),
+                _ => bail!("/reset_prefix_cache answered {status}: {}", answer.head()),
             }
         }
         bail!("/reset_prefix_cache was refused for 2 s: some request still holds its blocks")
@@ -262,18 +360,14 @@ impl Control {
     /// Asks vLLM for `start_profile` or `stop_profile`. The second returns when the profile is
     /// written, which may take minutes.
     pub async fn profiler(&self, route: &str) -> Result<()> {
-        let request = self.http.post(self.url(&format!("/{route}")));
-        let answer = request.timeout(PROFILE_LIMIT).send().await?;
-        let status = answer.status().as_u16();
-        match status {
+        let url = self.url(&format!("/{route}"));
+        let answer = self.send(Method::POST, &url, None, PROFILE_LIMIT).await?;
+        match answer.status {
             200 => Ok(()),
             404 | 405 => {
                 bail!("the server has no /{route}; vLLM has it when started with --profiler-config")
             }
-            _ => bail!(
-                "/{route} answered {status}: {}",
-                head(&answer.text().await?)
-            ),
+            status => bail!("/{route} answered {status}: {}", answer.head()),
         }
     }
 
@@ -281,14 +375,15 @@ impl Control {
     pub async fn clear_lmcache_l1(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/cache/clear");
         let body = json!({"tier": "l1", "force": false});
-        let answer = self.http.post(&url).json(&body).send().await?;
-        let status = answer.status().as_u16();
-        let text = answer.text().await?;
-        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        if status == 200 && answer["status"] == "ok" {
+        let answer = self.post(&url, &body, ACTION_LIMIT).await?;
+        if answer.status == 200 && answer.json()["status"] == "ok" {
             return Ok(());
         }
-        bail!("LMCache's /cache/clear answered {status}: {}", head(&text))
+        bail!(
+            "LMCache's /cache/clear answered {}: {}",
+            answer.status,
+            answer.head()
+        )
     }
 
     /// The configuration that an LMCache server says it runs with, if it says it.
@@ -296,9 +391,9 @@ impl Control {
         // Up to 0.5.0 the route has the shorter name.
         for route in ["config", "conf"] {
             let url = format!("{lmcache_url}/{route}");
-            let answer = self.http.get(&url).send().await.ok()?;
-            if let Ok(answer) = answer.error_for_status() {
-                return answer.json().await.ok();
+            let answer = self.send(Method::GET, &url, None, self.question_limit);
+            if let Ok(answer) = answer.await.ok()?.success(route) {
+                return serde_json::from_slice(&answer.body).ok();
             }
         }
         None
@@ -307,18 +402,22 @@ impl Control {
     /// An LMCache server says that it is healthy.
     pub async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/healthcheck");
-        let answer = self.http.get(&url).send().await?;
-        match answer.status().as_u16() {
+        let answer = self
+            .send(Method::GET, &url, None, self.question_limit)
+            .await?;
+        match answer.status {
             200 => Ok(()),
             status => bail!("LMCache's /healthcheck answered {status}"),
         }
     }
 }
 
-/// The beginning of an answer, for messages. Masked before it is cut: half of a secret is known as none.
-fn head(text: &str) -> String {
-    let begin: String = text.chars().take(4_000).collect();
-    visible(&shortened(&secret::mask(&begin), 300)).into_owned()
+/// An error of a request, without the URL where it is the client library's own.
+fn without_url(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<reqwest::Error>() {
+        Ok(error) => error.without_url().into(),
+        Err(other) => other,
+    }
 }
 
 /// A model's id or a version, as it is stored and shown: no real one is longer.
@@ -327,128 +426,4 @@ fn shown_id(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    #[tokio::test]
-    async fn the_configuration_of_an_older_lmcache_server_is_asked_by_its_own_route() {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let older = async {
-            loop {
-                let (mut peer, _) = listener.accept().await.unwrap();
-                let mut head = [0; 1024];
-                let read = peer.read(&mut head).await.unwrap();
-                let asked = String::from_utf8_lossy(&head[..read]).into_owned();
-                let (status, body) = if asked.starts_with("GET /conf ") {
-                    ("200 OK", r#"{"mp":{"chunk_size":256}}"#)
-                } else {
-                    ("404 Not Found", "{}")
-                };
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                    body.len()
-                );
-                peer.write_all(answer.as_bytes()).await.unwrap();
-            }
-        };
-        let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
-        let found = tokio::select! {
-            found = control.lmcache_config(&url) => found,
-            () = older => None,
-        };
-        assert_eq!(found.unwrap()["mp"]["chunk_size"], 256);
-    }
-
-    /// What a scrape of a server comes to that answers everything with `answer`, or the error.
-    async fn scraped(answer: &'static str) -> Result<Scrape, String> {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = async {
-            loop {
-                let (mut peer, _) = listener.accept().await.unwrap();
-                let mut head = [0; 1024];
-                let read = peer.read(&mut head).await.unwrap();
-                let login = head[..read].starts_with(b"GET /login");
-                let page = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n<html>log in</html>";
-                let answer = if login { page } else { answer };
-                peer.write_all(answer.as_bytes()).await.unwrap();
-            }
-        };
-        let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
-        tokio::select! {
-            found = control.metrics() => found.map_err(|error| format!("{error:#}")),
-            () = server => unreachable!(),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refused_scrape_says_how_it_was_refused() {
-        for (answer, reason) in [
-            (
-                "HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n",
-                "/metrics answered 401: it wants a login",
-            ),
-            (
-                "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n",
-                "/metrics answered 404: the server has no",
-            ),
-            (
-                "HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n",
-                "/metrics answered 503",
-            ),
-            (
-                "HTTP/1.1 302 X\r\nlocation: /login\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-                "/metrics answered no metrics, at 127.0.0.1/login, where it is redirected to",
-            ),
-            (
-                "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n",
-                "/metrics answered no metrics",
-            ),
-        ] {
-            let error = scraped(answer).await.unwrap_err();
-            assert!(error.starts_with(reason), "{error}");
-        }
-        let found = scraped("HTTP/1.1 200 X\r\ncontent-length: 4\r\n\r\na 1\n").await;
-        assert_eq!(found.unwrap().sum("a", None), Some(1.0));
-    }
-
-    #[test]
-    fn a_long_list_of_models_and_a_long_name_are_shortened_and_steer_nothing() {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let control = Control::new(Endpoint::new("http://h:1", "m").unwrap()).unwrap();
-        let mut models = vec!["\u{1b}]0;x\u{7}".to_owned(), "v".repeat(5_000_000)];
-        models.extend((0..100_000).map(|number| format!("model-{number}")));
-        let told = control.not_among(&models).unwrap();
-        assert!(
-            told.starts_with("it serves `\\x1b]0;x\\x07`, `vvv"),
-            "{}",
-            &told[..80]
-        );
-        assert!(told.ends_with("and 99994 more, not `m`"), "{}", told.len());
-        assert!(told.len() < 1_000 && told.contains("(5000000 bytes)"));
-        models.push("m".to_owned());
-        assert_eq!(control.not_among(&models), None);
-    }
-
-    #[test]
-    fn a_server_is_scheme_host_and_port() {
-        let endpoint = Endpoint::new("http://127.0.0.1:8000/", "m").unwrap();
-        assert_eq!(endpoint.url, "http://127.0.0.1:8000");
-        for wrong in [
-            "http://127.0.0.1:8000/v1",
-            "127.0.0.1:8000",
-            "ftp://x",
-            "http://x?y",
-        ] {
-            assert!(Endpoint::new(wrong, "m").is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! [`launch`] returns as soon as there is something to stop; waiting until it answers is
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
+mod answer;
+pub mod api_key;
 mod arguments;
 pub mod config_readback;
 pub mod control;

@@ -114,6 +114,7 @@ pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) 
     let endpoint = Endpoint {
         url,
         model: cell.resolved.model.clone(),
+        api_key: None,
     };
     Ok(Vllm {
         endpoint,

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::control::Control;
+use super::api_key::WantsKey;
+use super::control::{Control, NoHealth};
 
 /// Why a server did not become ready.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum ReadyError {
         /// What the last try met.
         last: String,
     },
+    /// It answers, and will not be ready however long it is waited for.
+    #[error("{0}")]
+    Refused(String),
     /// It answers, and serves something else.
     #[error("it answers, but {0}")]
     WrongModel(String),
@@ -38,63 +42,91 @@ pub enum ReadyError {
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Waits for health, for the model and for one token. Returns how long it took.
+///
+/// One that `runs_already` has the route that it is asked for, or never will.
 pub async fn wait(
     server: &mut dyn Server,
     control: &Control,
-    limit: Duration,
+    (limit, runs_already): (Duration, bool),
     cancel: &CancellationToken,
 ) -> Result<Duration, ReadyError> {
-    let started = Instant::now();
+    let limits = Limits {
+        started: Instant::now(),
+        limit,
+        runs_already,
+    };
     let lmcache = server.lmcache_url().map(str::to_owned);
     let tries = async {
         if let Some(url) = &lmcache {
-            until(limit, started, || control.lmcache_health(url)).await?;
+            limits
+                .until("its LMCache server", || control.lmcache_health(url))
+                .await?;
         }
-        until(limit, started, || control.health()).await?;
-        let models = until(limit, started, || control.models()).await?;
+        limits.until("/health", || control.health()).await?;
+        let models = limits.until("/v1/models", || control.models()).await?;
         if let Some(other) = control.not_among(&models) {
             return Err(ReadyError::WrongModel(other));
         }
-        until(limit, started, || control.one_token()).await
+        limits
+            .until("/v1/completions", || control.one_token())
+            .await
     };
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(ReadyError::Cancelled),
         how = server.exited() => Err(ReadyError::Exited(how)),
-        ready = tries => ready.map(|()| started.elapsed()),
+        ready = tries => ready.map(|()| limits.started.elapsed()),
     }
 }
 
-async fn until<T, F>(
-    limit: Duration,
+/// What bounds the tries.
+struct Limits {
     started: Instant,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, ReadyError>
-where
-    F: Future<Output = Result<T>>,
-{
-    let (mut pause, longest) = PAUSES;
-    loop {
-        let left = limit.saturating_sub(started.elapsed());
-        let last = match tokio::time::timeout(left, attempt()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "no answer".to_owned(),
-        };
-        if started.elapsed() + pause >= limit {
-            // A route that it refuses does not come by waiting.
-            let hint = if last.contains(" answered 4") {
-                ""
-            } else {
-                " (raise `ready_timeout_s` in [server])"
+    limit: Duration,
+    runs_already: bool,
+}
+
+impl Limits {
+    /// Tries `attempt` at `route` until it succeeds, or can never succeed, or the time is over.
+    async fn until<T, F>(
+        &self,
+        route: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, ReadyError>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (mut pause, longest) = PAUSES;
+        loop {
+            let left = self.limit.saturating_sub(self.started.elapsed());
+            let last = match tokio::time::timeout(left, attempt()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if self.is_final(&error) => {
+                    return Err(ReadyError::Refused(format!("{error:#}")));
+                }
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => format!("{route} did not answer"),
             };
-            return Err(ReadyError::TimedOut {
-                limit_s: limit.as_secs(),
-                hint,
-                last,
-            });
+            if self.started.elapsed() + pause >= self.limit {
+                // A route that it refuses does not come by waiting.
+                let hint = if last.contains(" answered 4") {
+                    ""
+                } else {
+                    " (raise `ready_timeout_s` in [server])"
+                };
+                return Err(ReadyError::TimedOut {
+                    limit_s: self.limit.as_secs(),
+                    hint,
+                    last,
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+    }
+
+    /// Whether another try would meet the same.
+    fn is_final(&self, error: &anyhow::Error) -> bool {
+        error.is::<WantsKey>() || self.runs_already && error.is::<NoHealth>()
     }
 }

@@ -61,6 +61,7 @@ pub fn launch(
         endpoint: Endpoint {
             url,
             model: cell.resolved.model.clone(),
+            api_key: None,
         },
         process,
     })

@@ -91,6 +91,7 @@ impl Launch<'_> {
         let endpoint = Endpoint {
             url,
             model: self.cell.resolved.model.clone(),
+            api_key: None,
         };
         Ok(Addresses {
             endpoint,
@@ -267,6 +268,7 @@ impl Launch<'_> {
         let control = Control::new(Endpoint {
             url: url.clone(),
             model: String::new(),
+            api_key: None,
         })?;
         self.wait_until(parts, "the LMCache server", || control.lmcache_health(&url))
             .await?;
