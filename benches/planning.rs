@@ -25,14 +25,14 @@ fn main() -> std::io::Result<()> {
         axis(10, 1)
     );
     let began = Instant::now();
-    let outline = Plan::parse(&text, "planning").and_then(|plan| Matrix::outline(&plan));
+    let matrix = Plan::parse(&text, "planning").and_then(|plan| Matrix::expand(&plan));
     let planned = began.elapsed();
     let mut out = std::io::stdout().lock();
-    let outline = match outline {
-        Ok(outline) => outline,
+    let cells = match matrix {
+        Ok(matrix) => matrix.cells,
         Err(problems) => return writeln!(out, "{problems}"),
     };
-    let hash = outline.hash();
+    let hash = cells.hash();
     let hashed = began.elapsed();
     let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu_s = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
@@ -42,7 +42,7 @@ fn main() -> std::io::Result<()> {
         out,
         "{} cells: planned in {:.3} s, planned and hashed in {:.3} s ({cpu_s:.3} s of CPU), peak {}, \
          {hash}",
-        outline.len(),
+        cells.len(),
         planned.as_secs_f64(),
         hashed.as_secs_f64(),
         peak.unwrap_or("unknown")

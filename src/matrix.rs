@@ -62,18 +62,12 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The cells.
-    pub cells: Vec<Cell>,
+    pub cells: Cells,
 }
 
 impl Matrix {
     /// Expands `plan`. Fails when nothing is left to run.
     pub fn expand(plan: &Plan) -> Result<Self, PlanProblems> {
-        let cells = Self::outline(plan)?.iter().collect();
-        Ok(Self { cells })
-    }
-
-    /// The cells of `plan` in their order, each of which is made when it is asked for.
-    pub fn outline(plan: &Plan) -> Result<Cells, PlanProblems> {
         let mut problems = Vec::new();
         let mut placed = Placed::default();
         for (index, variant) in plan.variants.iter().enumerate() {
@@ -114,7 +108,7 @@ impl Matrix {
             ));
         }
         if problems.is_empty() {
-            return Ok(cells);
+            return Ok(Self { cells });
         }
         Err(PlanProblems {
             file: plan.file.clone(),
@@ -126,10 +120,9 @@ impl Matrix {
     /// How many servers are started for the matrix.
     #[cfg(test)]
     pub(crate) fn server_starts(&self) -> usize {
-        1 + self
-            .cells
-            .windows(2)
-            .filter(|pair| !shares_server(&pair[0], &pair[1]))
+        let pairs = self.cells.iter().zip(self.cells.iter().skip(1));
+        1 + pairs
+            .filter(|(earlier, next)| !shares_server(earlier, next))
             .count()
     }
 }

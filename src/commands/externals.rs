@@ -25,21 +25,19 @@ impl Externals {
     /// here: its cells will say so.
     pub fn ask(matrix: &Matrix) -> Result<Self> {
         let mut asked = Self::default();
-        let is_external = |cell: &&Cell| cell.resolved.server.launcher == Launcher::External;
+        let is_external = |cell: &Cell| cell.resolved.server.launcher == Launcher::External;
         let by_url = matrix.cells.iter().filter(is_external);
-        let by_url: BTreeMap<&str, &Cell> = by_url
-            .map(|cell| (cell.resolved.server.url.as_str(), cell))
+        let by_url: BTreeMap<String, Cell> = by_url
+            .map(|cell| (cell.resolved.server.url.clone(), cell))
             .collect();
         if by_url.is_empty() {
             return Ok(asked);
         }
         let runtime = runtime()?;
         for (url, cell) in by_url {
-            match runtime.block_on(external::version(cell)) {
-                Ok(version) => asked
-                    .versions
-                    .insert(url.to_owned(), version.unwrap_or_default()),
-                Err(error) => asked.silent.insert(url.to_owned(), format!("{error:#}")),
+            match runtime.block_on(external::version(&cell)) {
+                Ok(version) => asked.versions.insert(url, version.unwrap_or_default()),
+                Err(error) => asked.silent.insert(url, format!("{error:#}")),
             };
         }
         Ok(asked)

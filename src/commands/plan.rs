@@ -20,7 +20,7 @@ pub fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix));
     push_matrix(&mut text, &matrix);
     for cell in distinct_servers(&matrix) {
-        push_server(&mut text, cell, &config.settings)?;
+        push_server(&mut text, &cell, &config.settings)?;
     }
     push_findings(&mut text, &matrix, &config.settings);
     print(&text)?;
@@ -48,14 +48,14 @@ const SCRATCH: &str = "<run>/scratch";
 /// written.
 pub fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
     for cell in distinct_servers(matrix) {
-        server::rendered(cell, settings, Path::new(SCRATCH))
+        server::rendered(&cell, settings, Path::new(SCRATCH))
             .with_context(|| format!("tier `{}` cannot be rendered", cell.tier.name))?;
     }
     Ok(())
 }
 
 /// One cell of each distinct server, in their order.
-pub fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = &Cell> {
+pub fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = Cell> {
     let mut seen = BTreeSet::new();
     matrix
         .cells
@@ -65,9 +65,9 @@ pub fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = &Cell> {
 
 fn push_matrix(text: &mut String, matrix: &Matrix) {
     let width = matrix.cells.len().to_string().len();
-    let mut last: Option<&Cell> = None;
+    let mut last: Option<Cell> = None;
     for (index, cell) in matrix.cells.iter().enumerate() {
-        let starts = last.is_none_or(|last| !crate::matrix::shares_server(last, cell));
+        let starts = last.is_none_or(|last| !crate::matrix::shares_server(&last, &cell));
         let mark = if starts { "*" } else { " " };
         let _ = writeln!(text, "{:>width$} {mark} {}", index + 1, cell.id);
         last = Some(cell);

@@ -45,7 +45,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let settings = &target.config.settings;
     check_rendering(&target.matrix, settings)?;
     for cell in distinct_servers(&target.matrix) {
-        server::check_programs(cell, settings)?;
+        server::check_programs(&cell, settings)?;
     }
     for one in lint::lint(&target.matrix, settings) {
         if one.severity == Severity::Problem {
@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     if !resumption.kept.is_empty() {
         externals.doubts().for_each(|doubt| say(&doubt));
     }
-    let identity = target.matrix.cells.first().map(identity_of);
+    let identity = target.matrix.cells.first().as_ref().map(identity_of);
     let identity = with_kept(identity.transpose()?.unwrap_or_default(), &resumption);
     let manifest = manifest(&target, &identity, started)?;
     let medians = medians(&target, opened.path(), &resumption)?;

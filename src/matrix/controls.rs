@@ -133,8 +133,8 @@ launcher = "process"
         Matrix::expand(&plan).unwrap()
     }
 
-    fn controls(matrix: &Matrix) -> Vec<&crate::matrix::Cell> {
-        let is_one = |cell: &&crate::matrix::Cell| is_control(&cell.coordinates.label);
+    fn controls(matrix: &Matrix) -> Vec<crate::matrix::Cell> {
+        let is_one = |cell: &crate::matrix::Cell| is_control(&cell.coordinates.label);
         matrix.cells.iter().filter(is_one).collect()
     }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Coordinates, Matrix, shares_server};
+use super::{Cell, Coordinates, Matrix, shares_server};
 use crate::units::Repeat;
 
 /// Shard `index` (from 1) of `of`.
@@ -67,9 +67,9 @@ impl Matrix {
     fn units(&self) -> Vec<Vec<usize>> {
         let mut units: Vec<Vec<usize>> = Vec::new();
         let mut by_load: HashMap<Coordinates, usize> = HashMap::new();
+        let mut before: Option<Cell> = None;
         for (index, cell) in self.cells.iter().enumerate() {
-            let before = index.checked_sub(1).map(|before| &self.cells[before]);
-            let shared = before.is_some_and(|before| shares_server(before, cell));
+            let shared = before.is_some_and(|before| shares_server(&before, &cell));
             let load = Coordinates {
                 tier: String::new(),
                 repeat: Repeat::new(1).unwrap_or(cell.coordinates.repeat),
@@ -86,6 +86,7 @@ impl Matrix {
             });
             by_load.entry(load).or_insert(unit);
             units[unit].push(index);
+            before = Some(cell);
         }
         units
     }
@@ -133,7 +134,7 @@ mod tests {
         for part in parts(&matrix, 4) {
             let mut loads: Vec<_> = part
                 .iter()
-                .map(|&index| &matrix.cells[index].coordinates)
+                .map(|&index| matrix.cells.get(index).unwrap().coordinates)
                 .map(|at| (at.prompt_len, at.concurrency))
                 .collect();
             loads.sort_unstable();
@@ -148,7 +149,7 @@ mod tests {
         for part in parts(&matrix, 3) {
             let mut servers: Vec<_> = part
                 .iter()
-                .map(|&index| matrix.cells[index].server_key.clone())
+                .map(|&index| matrix.cells.get(index).unwrap().server_key.clone())
                 .collect();
             servers.dedup();
             assert_eq!((part.len(), servers.len()), (8, 1));

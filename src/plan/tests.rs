@@ -91,11 +91,7 @@ fn grouped_keeps_a_server_together_and_reuse_saves_starts() {
         "repeats = 2\norder = \"grouped\"\nreuse = \"server\"",
     );
     let matrix = Matrix::expand(&Plan::parse(&text, "t").unwrap()).unwrap();
-    let tiers: Vec<&str> = matrix
-        .cells
-        .iter()
-        .map(|c| c.coordinates.tier.as_str())
-        .collect();
+    let tiers: Vec<String> = matrix.cells.iter().map(|c| c.coordinates.tier).collect();
     assert!(tiers[..8].iter().all(|tier| *tier == tiers[0]), "{tiers:?}");
     assert_eq!(matrix.server_starts(), 2);
     let one_each = Matrix::expand(&Plan::parse(GOOD, "t").unwrap()).unwrap();
@@ -307,7 +303,7 @@ fn an_axis_that_names_no_key_is_one_problem_however_many_values_it_has() {
 fn an_id_changes_with_what_decides_the_result_and_with_nothing_else() {
     let ids = |text: &str| {
         let matrix = Matrix::expand(&Plan::parse(text, "t").unwrap()).unwrap();
-        let mut ids: Vec<String> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
+        let mut ids: Vec<String> = matrix.cells.iter().map(|cell| cell.id).collect();
         ids.sort();
         ids
     };

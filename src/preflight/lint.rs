@@ -63,8 +63,8 @@ pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
         .iter()
         .any(|cell| is_control(&cell.coordinates.label));
     for cell in &matrix.cells {
-        let controls = control_limit(cell, has_controls);
-        for one in lint_cell(cell, settings).into_iter().chain(controls) {
+        let controls = control_limit(&cell, has_controls);
+        for one in lint_cell(&cell, settings).into_iter().chain(controls) {
             if !found.contains(&one) {
                 found.push(one);
             }
@@ -98,13 +98,13 @@ fn control_limit(cell: &Cell, has_controls: bool) -> Option<Found> {
 pub fn cost(matrix: &Matrix) -> String {
     let mut starts = 0_u32;
     let mut seconds = 0.0;
-    let mut last: Option<&Cell> = None;
+    let mut last: Option<Cell> = None;
     for cell in &matrix.cells {
-        let new = last.is_none_or(|last| !shares_server(last, cell));
+        let new = last.is_none_or(|last| !shares_server(&last, &cell));
         let restarts = cell.resolved.run.states.contains(&CacheState::Restart);
         let own_starts = u32::from(new) + u32::from(restarts);
         starts += own_starts;
-        seconds += f64::from(own_starts) * start_s(cell) + load_s(cell);
+        seconds += f64::from(own_starts) * start_s(&cell) + load_s(&cell);
         last = Some(cell);
     }
     format!(
@@ -112,7 +112,7 @@ pub fn cost(matrix: &Matrix) -> String {
          prompt tokens/s, {:.0} ms a generated token)",
         matrix.cells.len(),
         shown_time(seconds),
-        matrix.cells.first().map_or(0.0, start_s),
+        matrix.cells.first().as_ref().map_or(0.0, start_s),
         TOKEN_S * 1e3,
     )
 }

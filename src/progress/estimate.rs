@@ -22,16 +22,19 @@ pub struct Estimate {
 impl Estimate {
     /// For the cells of `work`, none of which has begun.
     pub fn new(work: Work<'_>) -> Self {
-        let mut names: HashMap<&str, Arc<str>> = HashMap::new();
-        let mut before: Option<&Cell> = None;
-        let cells = work.todo.iter().map(|&index| &work.matrix.cells[index]);
+        let mut names: HashMap<String, Arc<str>> = HashMap::new();
+        let mut before: Option<Cell> = None;
+        let cells = work.todo.iter().filter_map(|&at| work.matrix.cells.get(at));
         let todo = cells
             .map(|cell| {
-                let starts = before.is_none_or(|before| !shares_server(before, cell));
+                let starts = before
+                    .take()
+                    .is_none_or(|before| !shares_server(&before, &cell));
+                let tier = cell.coordinates.tier.clone();
+                let new = || Arc::from(tier.as_str());
+                let name = Arc::clone(names.entry(tier.clone()).or_insert_with(new));
                 before = Some(cell);
-                let name = cell.coordinates.tier.as_str();
-                let name = names.entry(name).or_insert_with(|| Arc::from(name));
-                (Arc::clone(name), starts)
+                (name, starts)
             })
             .collect();
         Self {

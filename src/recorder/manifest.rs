@@ -36,13 +36,13 @@ pub struct Target {
 
 impl Target {
     /// The cells that are run, with their indices in the matrix.
-    pub fn cells(&self) -> impl Iterator<Item = (usize, &Cell)> {
+    pub fn cells(&self) -> impl Iterator<Item = (usize, Cell)> {
         let own = match self.shard {
             Some(shard) => self.matrix.cells_of(shard),
             None => (0..self.matrix.cells.len()).collect(),
         };
-        own.into_iter()
-            .map(|index| (index, &self.matrix.cells[index]))
+        let cell_at = |index| Some((index, self.matrix.cells.get(index)?));
+        own.into_iter().filter_map(cell_at)
     }
 
     /// The plan's folder, where files that it names are looked up.
@@ -69,7 +69,7 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
         config,
         ..
     } = target;
-    let cells: Vec<&str> = target.cells().map(|(_, cell)| cell.id.as_str()).collect();
+    let cells: Vec<String> = target.cells().map(|(_, cell)| cell.id).collect();
     let first = matrix.cells.first();
     let mut manifest = json!({
         "run": target.id,
@@ -84,9 +84,9 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
         },
         "shard": target.shard,
         "anonymous": target.anonymous,
-        "launcher": first.map(|cell| cell.resolved.server.launcher.name()),
-        "model": first.map(|cell| cell.resolved.model.as_str()),
-        "seed": first.map(|cell| cell.resolved.run.seed),
+        "launcher": first.as_ref().map(|cell| cell.resolved.server.launcher.name()),
+        "model": first.as_ref().map(|cell| cell.resolved.model.as_str()),
+        "seed": first.as_ref().map(|cell| cell.resolved.run.seed),
         "software": software(identity),
         "host": provenance::host(),
         "client_floor": client_floor::of_this_machine(&config.settings.paths.results),

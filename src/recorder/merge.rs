@@ -217,7 +217,7 @@ fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
         let may_miss = auto.is_some_and(|auto| cell.coordinates.repeat > auto.min_repeats);
         !may_miss && !there.contains(&cell.coordinates)
     });
-    Ok(missing.map(|cell| cell.id.clone()).collect())
+    Ok(missing.map(|cell| cell.id).collect())
 }
 
 /// The first part's manifest, with what the others say of themselves.

@@ -88,9 +88,9 @@ impl Resumption {
 
 /// Compares the finished cells of the run in `folder` with those that the plan asks for, given with
 /// their indices. Writes nothing.
-pub fn decide<'a>(
+pub fn decide(
     folder: &Path,
-    wanted: impl Iterator<Item = (usize, &'a Cell)>,
+    wanted: impl Iterator<Item = (usize, Cell)>,
     identity_of: impl Fn(&Cell) -> Result<Identity>,
     retry: Retry,
 ) -> Result<Resumption> {
@@ -108,7 +108,7 @@ pub fn decide<'a>(
     for (index, cell) in wanted {
         let mut kept = None;
         for (path, record) in finished.remove(&cell.coordinates).unwrap_or_default() {
-            match reason_against(&record, cell, &identity_of, retry)? {
+            match reason_against(&record, &cell, &identity_of, retry)? {
                 None if kept.is_none() => kept = Some(record),
                 None => plan.aside.push((path, "it is there twice".to_owned())),
                 Some(reason) => plan.aside.push((path, reason)),
@@ -116,7 +116,7 @@ pub fn decide<'a>(
         }
         if kept.is_none() {
             let candidates = earlier.remove(&cell.coordinates).unwrap_or_default();
-            if let Some((path, record)) = fitting(candidates, cell, &identity_of)? {
+            if let Some((path, record)) = fitting(candidates, &cell, &identity_of)? {
                 plan.back.push((path, record.id.clone()));
                 kept = Some(record);
             }

@@ -71,7 +71,7 @@ async fn run_cells(
     on_cell: &mut dyn FnMut(&CellResult) -> Result<()>,
 ) -> Result<()> {
     let mut position = work.first_position;
-    let mut before: Option<&Cell> = None;
+    let mut before: Option<Cell> = None;
     let cell_at = |place: usize| work.matrix.cells.get(*work.todo.get(place)?);
     for place in 0..work.todo.len() {
         let Some(cell) = cell_at(place).filter(|_| !scope.stop.requested()) else {
@@ -80,7 +80,7 @@ async fn run_cells(
         let auto = cell.resolved.run.pace.auto;
         let elapsed = scope.epoch.elapsed();
         if auto.is_some_and(|auto| !medians.wants(&cell.coordinates, &auto, elapsed)) {
-            on_event(Event::CellSkipped { cell });
+            on_event(Event::CellSkipped { cell: &cell });
             continue;
         }
         if let Some(why) = too_little_room(scope) {
@@ -88,11 +88,12 @@ async fn run_cells(
             return Ok(());
         }
         // A cell that was skipped may have been the one that the server was kept for.
-        let shared = before.is_some_and(|before| shares_server(before, cell));
+        let shared = before.is_some_and(|before| shares_server(&before, &cell));
         if let Some(other) = session.take_if(|_| !shared) {
             other.stop(scope.stop).await;
         }
         let next = cell_at(place + 1);
+        let (cell, next) = (&cell, next.as_ref());
         on_event(Event::CellStarted { cell, position });
         let (mut result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
         let attempt = f64::from(work.attempt);
@@ -103,7 +104,7 @@ async fn run_cells(
             }
         }
         position += 1;
-        before = Some(cell);
+        before = Some(cell.clone());
         on_event(Event::CellFinished { result: &result });
         on_cell(&result)?;
         if let Some(ended) = ended {
