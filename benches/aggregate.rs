@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use labrun::aggregate::summarize;
-use labrun::record::reader::read_run;
+use labrun::internals::{read_run, summarize};
 
 fn main() -> Result<()> {
     // Cargo hands over `--bench` too.

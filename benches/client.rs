@@ -17,15 +17,14 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use labrun::load::Tally;
-use labrun::load::selftest::{
-    CASE_B, Case, Gaps, Seen, Server, errors, monotonic_ns, pin, read_bare, run_client, schedule_of,
+use labrun::internals::{
+    Arrival, CacheState, Concurrency, GenLen, Pass, PromptLen, RequestCount, Schedule, Seed, Tally,
+    Workload, WorkloadKind, WorkloadSpec,
+    selftest::{
+        CASE_B, Case, Gaps, Seen, Server, errors, monotonic_ns, pin, read_bare, run_client,
+        schedule_of,
+    },
 };
-use labrun::plan::load_spec::Arrival;
-use labrun::plan::state::CacheState;
-use labrun::plan::workload_spec::{WorkloadKind, WorkloadSpec};
-use labrun::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
-use labrun::workload::{Pass, Schedule, Workload};
 
 #[path = "client/faulty.rs"]
 mod faulty;

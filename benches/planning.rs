@@ -4,8 +4,7 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use labrun::matrix::Matrix;
-use labrun::plan::Plan;
+use labrun::internals::{Matrix, Plan};
 
 fn axis(count: u32, step: u32) -> String {
     let values: Vec<String> = (1..=count)

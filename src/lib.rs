@@ -2,59 +2,59 @@
 //!
 //! Modules stand in dependency order: each may use only those above it (a test keeps it so).
 
-pub mod units;
+mod units;
 
-pub mod bounded;
+mod bounded;
 
-pub mod foreign;
+mod foreign;
 
-pub mod secret;
+mod secret;
 
-pub mod nvtx;
+mod nvtx;
 
-pub mod metric;
+mod metric;
 
-pub mod stats;
+mod stats;
 
-pub mod plan;
+mod plan;
 
-pub mod matrix;
+mod matrix;
 
-pub mod record;
+mod record;
 
-pub mod config;
+mod config;
 
-pub mod workload;
+mod workload;
 
-pub mod sim;
+mod sim;
 
-pub mod server;
+mod server;
 
-pub mod load;
+mod load;
 
-pub mod telemetry;
+mod telemetry;
 
-pub mod verdict;
+mod verdict;
 
-pub mod runner;
+mod runner;
 
-pub mod recorder;
+mod recorder;
 
-pub mod preflight;
+mod preflight;
 
-pub mod aggregate;
+mod aggregate;
 
-pub mod report;
+mod report;
 
-pub mod diff;
+mod diff;
 
-pub mod cluster;
+mod cluster;
 
-pub mod progress;
+mod progress;
 
-pub mod cli;
+mod cli;
 
-pub mod commands;
+mod commands;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -62,6 +62,33 @@ pub mod fuzz;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+/// What the benchmarks and the end-to-end tests use. No interface: anything may change.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::aggregate::summarize;
+    pub use crate::load::{
+        Endpoint, LoadError, LoadOptions, LoadOutcome, Outcome, Progress, Tally, drive, selftest,
+    };
+    pub use crate::matrix::Matrix;
+    pub use crate::plan::Plan;
+    pub use crate::plan::load_spec::{Arrival, Timeouts};
+    pub use crate::plan::sim_spec::Fault;
+    pub use crate::plan::state::CacheState;
+    pub use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
+    pub use crate::record::frame::write_parquet;
+    pub use crate::record::reader::read_run;
+    pub use crate::record::schema;
+    pub use crate::record::telemetry_frame::read_readings;
+    pub use crate::recorder::telemetry_parquet::write_telemetry;
+    pub use crate::server::leftovers::Mark;
+    pub use crate::server::redis_local::LocalRedis;
+    pub use crate::telemetry::endpoints::RedisSampler;
+    pub use crate::telemetry::sample::{Batch, Point, Series, SeriesKey, Unit};
+    pub use crate::telemetry::thread::Sampler;
+    pub use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
+    pub use crate::workload::{Pass, Schedule, Workload};
+}
 
 /// Runs labrun with the arguments of this process.
 pub fn run() -> ExitCode {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use labrun::load::selftest::{CASE_B, Case, HEAD, TOKEN, chunk, schedule_of, take_request};
-use labrun::load::{Endpoint, LoadError, LoadOptions, LoadOutcome, Progress, drive};
-use labrun::plan::load_spec::Timeouts;
+use labrun::internals::{
+    Endpoint, LoadError, LoadOptions, LoadOutcome, Progress, Timeouts, drive,
+    selftest::{CASE_B, Case, HEAD, TOKEN, chunk, schedule_of, take_request},
+};
 use tokio_util::sync::CancellationToken;
 
 /// More requests than its time has room for, so that some are in flight when it ends.

@@ -4,8 +4,10 @@
 use std::io;
 use std::time::Duration;
 
-use labrun::load::Tally;
-use labrun::load::selftest::{Case, Errors, STALL};
+use labrun::internals::{
+    Tally,
+    selftest::{Case, Errors, STALL},
+};
 
 /// What one side of a case cost and saw.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(test)]
 use anyhow::Result;
 
 use crate::aggregate::controls::{self, ControlOutcome};
@@ -146,12 +147,14 @@ pub enum Clarity {
 }
 
 /// Pools the repeats of each tier and compares each with the baseline at equal coordinates.
-pub fn compare(run: &RunData) -> Result<Comparison> {
+#[cfg(test)]
+pub(crate) fn compare(run: &RunData) -> Result<Comparison> {
     compare_under(run, &[])
 }
 
 /// The same, with goodput under objectives.
-pub fn compare_under(run: &RunData, slos: &[Slo]) -> Result<Comparison> {
+#[cfg(test)]
+pub(crate) fn compare_under(run: &RunData, slos: &[Slo]) -> Result<Comparison> {
     Ok(compare_passes(run, &Passes::gather(run, slos)?, slos))
 }
 

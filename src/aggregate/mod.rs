@@ -20,15 +20,17 @@ mod tier;
 
 pub use break_even::{BreakEven, BreakEvenRow, break_evens};
 pub(crate) use comparison::compare_passes;
-pub use comparison::{
-    Clarity, Comparison, ComparisonRow, Contrast, Standing, compare, compare_under,
-};
+pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
+#[cfg(test)]
+pub(crate) use comparison::{compare, compare_under};
 pub use controls::{ControlOutcome, ControlResult};
 pub(crate) use parallel::side_by_side;
 pub use place::{BASELINE, Place, tier_order};
-pub use pool::{Median, Pool};
+pub use pool::Pool;
 pub(crate) use samples::Passes;
-pub use slo::{Service, Slo, SloError, Slos, Standard};
+pub use slo::{Service, Slo, Slos};
 pub(crate) use summary::summarize_passes;
-pub use summary::{FailedCell, SummaryRow, SummaryTable, summarize, summarize_under};
+#[cfg(test)]
+pub(crate) use summary::summarize_under;
+pub use summary::{SummaryRow, SummaryTable, summarize};
 pub use tier::{Gain, TierRow, tiers};

@@ -14,10 +14,9 @@ pub mod rule;
 mod show;
 mod side;
 
-pub use compare::{Allow, Diff, DiffRow, LeftOut, Options, Overall, Refusal, compare};
-pub use judge::{Basis, Judged, LEVEL, Outcome, REQUESTS_LEVEL};
+pub use compare::{Allow, Diff, DiffRow, LeftOut, Options, Overall, compare};
+pub use judge::{LEVEL, Outcome};
 pub use measure::Measure;
-pub use provenance::Difference;
 pub use side::{CellKey, Side, Trial};
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::judge::Basis;
 use super::rule::Rule;
 use super::*;
 use crate::aggregate::fixture::{Bench, rows_of};

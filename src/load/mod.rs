@@ -54,12 +54,7 @@ mod usage;
 mod warnings;
 mod wire;
 
-pub use alarm::Timer;
-pub use audit::Audit;
-pub use drive::{EndedBy, LoadError, LoadOptions, LoadOutcome, Tally, Window, drive};
-pub use endpoint::{BadEndpoint, Endpoint, Scheme};
-pub use error::{ErrorKind, Failure};
-pub use progress::{Progress, Snapshot};
+pub use drive::{LoadError, LoadOptions, LoadOutcome, Tally, drive};
+pub use endpoint::Endpoint;
+pub use progress::Progress;
 pub use record::{Answer, Outcome, RequestRecord};
-pub use sse::{EventTooLarge, Payload, Splitter};
-pub use usage::Usage;

@@ -46,7 +46,6 @@ pub struct Splitter {
     skip_lf: bool,
     /// No line was read yet, so a byte order mark may stand here.
     at_start: bool,
-    comments: u64,
     limit_bytes: usize,
 }
 
@@ -63,14 +62,8 @@ impl Splitter {
             comment: Vec::new(),
             skip_lf: false,
             at_start: true,
-            comments: 0,
             limit_bytes,
         }
-    }
-
-    /// Comment lines seen, which servers send to keep a connection alive.
-    pub fn comments(&self) -> u64 {
-        self.comments
     }
 
     /// Decodes the next bytes; `sink` gets the payload of each event that they complete.
@@ -132,7 +125,6 @@ impl Splitter {
         match line.first() {
             None => self.dispatch(pending.take(), sink),
             Some(b':') => {
-                self.comments += 1;
                 let comment = line[1..].trim_ascii();
                 self.comment.clear();
                 let kept = comment.len().min(COMMENT_BYTES);
@@ -366,13 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn comments_are_counted_and_an_unfinished_event_is_not_an_event() {
+    fn a_comment_and_an_unfinished_event_are_no_events() {
         let mut splitter = Splitter::new(LIMIT);
         let mut events = 0;
         splitter
             .feed(b": keep-alive\n\n:\r\ndata: [DONE]\n", |_| events += 1)
             .unwrap();
-        assert_eq!((events, splitter.comments()), (0, 2));
+        assert_eq!(events, 0);
     }
 
     #[test]

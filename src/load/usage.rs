@@ -6,6 +6,7 @@ use super::take::{Count, Key, Take};
 
 /// Token counts as the server reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: Option<u32>,

@@ -11,9 +11,6 @@ use super::reader::{Located, TableReader};
 use super::value::{describe, json, string, up_to};
 use crate::units::{Concurrency, GenLen, PromptLen};
 
-/// The names of the axes that every plan has.
-pub const AXES: [&str; 5] = ["tier", "prompt_len", "gen_len", "concurrency", "label"];
-
 /// The longest prompt or answer of a plan, tokens.
 pub const MOST_TOKENS: u32 = 10_000_000;
 

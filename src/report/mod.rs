@@ -78,11 +78,6 @@ impl Report {
         &self.summary
     }
 
-    /// Each tier against the baseline.
-    pub fn comparison(&self) -> &Comparison {
-        &self.comparison
-    }
-
     /// What each tier bought, in sentences.
     pub fn headline(&self) -> Vec<String> {
         let mut sentences = headline::headline(&self.comparison);

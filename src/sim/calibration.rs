@@ -6,9 +6,9 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    Engine, EngineConfig, EngineEvent, PrefixCaching, SimRequest, lmcache_config::OffloadConfig,
-};
+use super::engine::{Engine, EngineConfig, EngineEvent, PrefixCaching};
+use super::lmcache_config::OffloadConfig;
+use super::request::SimRequest;
 use crate::plan::sim_spec::SimSpec;
 
 const GENERATED: u32 = 32;

@@ -20,13 +20,6 @@ mod stats;
 mod store;
 mod tokenizer;
 
-pub use engine::{
-    Emission, Engine, EngineConfig, EngineEvent, LogEvent, PrefixCaching, SubmitError, TokenEvent,
-};
+pub use engine::PrefixCaching;
 pub use options::{ParentWatch, RedisKeeps, SimOptions};
-pub use request::{EndToken, Sampling, Save, SimRequest};
-pub use server::{
-    LogSink, PromptDetails, SimExit, SimServer, VERSION, VERSION_SUFFIX, serve, termination,
-};
-pub use stats::{FinishReason, PhysicalBytes};
-pub use tokenizer::Vocabulary;
+pub use server::{SimExit, VERSION, VERSION_SUFFIX, serve, termination};

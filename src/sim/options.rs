@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::{
     engine::{EngineConfig, PrefixCaching},
     lmcache_config::{LoadedConfig, OffloadConfig},
-    server::{LogSink, PromptDetails, VERSION, VERSION_SUFFIX},
+    server::{LogSink, VERSION, VERSION_SUFFIX},
 };
 use crate::plan::sim_spec::SimSpec;
 
@@ -53,8 +53,6 @@ pub struct SimOptions {
     pub max_model_len: u32,
     /// What it says that it is; ends in [`VERSION_SUFFIX`].
     pub version: String,
-    /// Whether usage tells the cached tokens.
-    pub prompt_details: PromptDetails,
     /// Whether the Redis tier outlives the process.
     pub redis: RedisKeeps,
     /// Whether to end with the parent process.
@@ -78,7 +76,6 @@ impl SimOptions {
             prefix_caching: PrefixCaching::Enabled,
             max_model_len: 32_768,
             version: VERSION.to_owned(),
-            prompt_details: PromptDetails::Show,
             redis: RedisKeeps::Nothing,
             parent: ParentWatch::Ignore,
             log: LogSink::Stderr,

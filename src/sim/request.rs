@@ -62,7 +62,8 @@ pub struct SimRequest {
 
 impl SimRequest {
     /// A greedy request with nothing special about it.
-    pub fn plain(id: u64, prompt: Vec<u32>, max_tokens: u32) -> Self {
+    #[cfg(test)]
+    pub(crate) fn plain(id: u64, prompt: Vec<u32>, max_tokens: u32) -> Self {
         Self {
             id,
             name: format!("cmpl-{id}"),

@@ -16,15 +16,6 @@ pub enum Statistic {
 }
 
 impl Statistic {
-    /// Its value on values in ascending order; `None` without any.
-    pub fn of(self, sorted: &[f64]) -> Option<f64> {
-        match self {
-            Self::Mean if sorted.is_empty() => None,
-            Self::Mean => Some(sorted.iter().sum::<f64>() / sorted.len() as f64),
-            Self::Quantile(q) => quantile(sorted, q),
-        }
-    }
-
     /// Its value on values in any order, which are moved about.
     fn of_unsorted(self, values: &mut [f64]) -> f64 {
         match self {

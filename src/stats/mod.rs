@@ -15,7 +15,7 @@ pub use effect::cliffs_delta;
 pub use interval::{Interval, median_interval};
 pub use multiple::benjamini_hochberg;
 pub use quantile::{Percentile, QuantilePlace, quantile};
-pub use rank::{RankMethod, RankTest, mann_whitney, rank_test};
+pub use rank::{mann_whitney, rank_test};
 pub use student::{t_quantile, t_two_sided};
 pub use summary::{Summary, Warning, geomean};
 

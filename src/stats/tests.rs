@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::rank::RankMethod;
 use super::*;
 
 fn fixture(part: &str) -> Value {

@@ -118,7 +118,8 @@ pub struct Recording {
 
 impl Recording {
     /// An empty recording of the clock that began at `epoch`, whose samplers may cost what they do.
-    pub fn new(epoch: Instant) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(epoch: Instant) -> Self {
         Self::within(epoch, 0.0)
     }
 

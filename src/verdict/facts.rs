@@ -30,6 +30,7 @@ pub struct Verdict {
 
 /// Prompt tokens of a pass by where the engine says they came from.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
 pub struct BySource {
     /// Computed.
     pub computed_tokens: f64,

@@ -30,7 +30,6 @@ use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
 use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 
-pub use body::tokenize_body;
 pub use shapes::default_question_len;
 
 /// When a request is to be sent.

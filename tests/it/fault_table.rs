@@ -1,6 +1,6 @@
 //! `docs/faults.md` is true, and nothing that is sound is called otherwise.
 
-use labrun::plan::sim_spec::Fault;
+use labrun::internals::Fault;
 
 use crate::fault_doc::{end_of, rows};
 use crate::support::{Lab, SimPlan};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use labrun::load::Outcome;
+use labrun::internals::Outcome;
 
 #[path = "../../benches/client/faulty.rs"]
 mod faulty;

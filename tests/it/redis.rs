@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use labrun::server::leftovers::Mark;
-use labrun::server::redis_local::LocalRedis;
-use labrun::telemetry::endpoints::RedisSampler;
-use labrun::telemetry::sample::Batch;
-use labrun::telemetry::thread::Sampler as _;
+use labrun::internals::{Batch, LocalRedis, Mark, RedisSampler, Sampler as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::process;

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use labrun::plan::state::CacheState;
-use labrun::record::frame::write_parquet;
-use labrun::record::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
-    ServerRecord, Source, Verdict, VerdictStatus,
+use labrun::internals::{
+    CacheState, Point, Series, SeriesKey, Unit,
+    schema::{
+        CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
+        ServerRecord, Source, Verdict, VerdictStatus,
+    },
+    write_parquet, write_telemetry,
 };
-
-use labrun::recorder::telemetry_parquet::write_telemetry;
-use labrun::telemetry::sample::{Point, Series, SeriesKey, Unit};
 
 use crate::support::Lab;
 

@@ -1,7 +1,7 @@
 //! What runs keep of the machine beside the load.
 
 use crate::support::{Lab, SimPlan};
-use labrun::record::telemetry_frame::read_readings;
+use labrun::internals::read_readings;
 use serde_json::Value;
 
 fn total(pass: &Value, source: &str, metric: &str) -> f64 {

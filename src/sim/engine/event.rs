@@ -35,10 +35,6 @@ pub struct TokenEvent {
 
 /// What LMCache logs, without its wording.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the placeholders of the log lines"
-)]
 pub enum LogEvent {
     /// A tier lookup.
     Lookup {

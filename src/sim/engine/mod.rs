@@ -240,7 +240,8 @@ impl Engine {
     }
 
     /// Unfinished requests.
-    pub fn unfinished(&self) -> usize {
+    #[cfg(test)]
+    fn unfinished(&self) -> usize {
         self.sequences.len()
     }
 

@@ -38,16 +38,6 @@ pub(super) struct Shape {
     pub(super) usage: StreamUsage,
     pub(super) token_ids: TokenIds,
     pub(super) stream_interval: u32,
-    pub(super) details: PromptDetails,
-}
-
-/// Whether usage says how many prompt tokens were cached (`--enable-prompt-tokens-details`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PromptDetails {
-    /// It does.
-    Show,
-    /// It does not, vLLM's default.
-    Hide,
 }
 
 /// One choice on its way.
@@ -163,17 +153,14 @@ impl Answer {
                 Api::Chat => "chat.completion.chunk",
             };
             let shape = &self.shape;
-            let details = match (shape.details, shape.api) {
-                (PromptDetails::Hide, _) => String::new(),
-                (PromptDetails::Show, Api::Completions) => format!(
-                    r#","prompt_tokens_details":{{"cached_tokens":{}}}"#,
-                    self.cached_tokens
-                ),
-                (PromptDetails::Show, Api::Chat) => format!(
-                    r#","prompt_tokens_details":{{"cached_tokens":{},"created_cache_tokens":0}}"#,
-                    self.cached_tokens
-                ),
+            let created_cache = match shape.api {
+                Api::Completions => "",
+                Api::Chat => r#","created_cache_tokens":0"#,
             };
+            let details = format!(
+                r#","prompt_tokens_details":{{"cached_tokens":{}{created_cache}}}"#,
+                self.cached_tokens
+            );
             let _ = write!(
                 end,
                 r#"data: {{"id":{},"object":"{object}","created":{},"model":{},"choices":[],"usage":{{{}{details}}},"system_fingerprint":"{}"}}"#,
@@ -200,13 +187,10 @@ impl Answer {
             Api::Completions => "null",
             Api::Chat => "0",
         };
-        let details = match shape.details {
-            PromptDetails::Hide => "null".to_owned(),
-            PromptDetails::Show => format!(
-                r#"{{"cached_tokens":{},"created_cache_tokens":{created_cache},"multimodal_tokens":null}}"#,
-                self.cached_tokens
-            ),
-        };
+        let details = format!(
+            r#"{{"cached_tokens":{},"created_cache_tokens":{created_cache},"multimodal_tokens":null}}"#,
+            self.cached_tokens
+        );
         let usage = counts(self.prompt_tokens, self.tokens());
         let (object, before_transfer) = match shape.api {
             Api::Completions => ("text_completion", String::new()),

@@ -88,7 +88,6 @@ fn shape(app: &App, api: Api, generation: &Generation) -> Shape {
         },
         token_ids: generation.token_ids,
         stream_interval: generation.stream_interval,
-        details: app.details,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The log, in the wording of vLLM and LMCache.
 
+#[cfg(test)]
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{
     io::Write as _,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +19,8 @@ pub enum LogSink {
     /// Standard error, like vLLM.
     #[default]
     Stderr,
-    /// Memory, for tests.
+    /// Memory.
+    #[cfg(test)]
     Memory(Arc<Mutex<String>>),
 }
 
@@ -57,6 +59,7 @@ impl Log {
         match &self.sink {
             // A log that cannot be written is no reason to stop.
             LogSink::Stderr => drop(std::io::stderr().lock().write_all(line.as_bytes())),
+            #[cfg(test)]
             LogSink::Memory(memory) => {
                 memory
                     .lock()

@@ -34,7 +34,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::{answer::PromptDetails, log::LogSink};
+pub use self::log::LogSink;
 use self::{
     driver::{Command, Driver, DriverHandle, Health},
     log::{Log, Speaker},
@@ -68,16 +68,6 @@ pub enum SimExit {
     ParentGone,
     /// A fault was acted out.
     Fault(Fault),
-}
-
-impl SimExit {
-    /// Status for the process to end with.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Stopped | Self::ParentGone => 0,
-            Self::Fault(_) => 1,
-        }
-    }
 }
 
 /// Runs a simulated server until `shutdown` completes or it ends by itself.
@@ -146,7 +136,8 @@ impl SimServer {
     }
 
     /// The address, with the real port.
-    pub fn address(&self) -> SocketAddr {
+    #[cfg(test)]
+    fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -217,7 +208,6 @@ impl SimServer {
             spec: options.spec,
             identity,
             max_model_len: options.max_model_len,
-            details: options.prompt_details,
             health: health_seen.clone(),
             log: log.clone(),
             next_id: AtomicU64::new(0),

@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    answer::{Api, PromptDetails},
+    answer::Api,
     driver::{Command, DriverHandle, External, Health},
     error::{ApiError, detail, json_response},
     generate,
@@ -40,7 +40,6 @@ pub(super) struct App {
     pub(super) vocabulary: Vocabulary,
     pub(super) identity: Identity,
     pub(super) max_model_len: u32,
-    pub(super) details: PromptDetails,
     pub(super) health: watch::Receiver<Health>,
     pub(super) log: Log,
     /// Engine requests so far.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::pcie::{GPM_LAG, Method, PcieSampler, Unwrap, link_bytes_per_s};
-use super::replay::Recorded;
 use super::{Call, ReadError, Reading, Record, Why};
 use crate::config::PcieMethod;
 use crate::telemetry::sample::{Batch, Recording};
@@ -11,6 +10,9 @@ use crate::telemetry::summary::{Summary, Window, summarize, total};
 use crate::telemetry::thread::{Ended, Sampler};
 
 mod gauges;
+mod playback;
+
+use playback::Recorded;
 
 const GIB32: u64 = 1 << 32;
 
