@@ -4,11 +4,16 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::Value;
 
 use super::reader::{cell_folders, read_manifest};
+use crate::bounded;
+
+/// How old the last touch of a lock's owner on another machine must be before it counts as gone.
+pub const STALE_AFTER: Duration = Duration::from_secs(90);
 
 /// The lock's file in a run folder.
 pub const LOCK_FILE: &str = ".lock";
@@ -78,8 +83,22 @@ fn of(manifest: &Value, have: usize, is_running: impl Fn() -> bool) -> Option<St
     }
 }
 
-/// Whether a process of this machine writes to the folder.
+/// Whether a process writes to the folder: one of this machine holds its lock, one of another has touched
+/// it lately.
 fn is_locked(folder: &Path) -> bool {
+    is_locked_here(folder) || is_touched_elsewhere(folder).unwrap_or(false)
+}
+
+fn is_touched_elsewhere(folder: &Path) -> Option<bool> {
+    let file = folder.join(LOCK_FILE);
+    let owner: Value = serde_json::from_str(&bounded::read(&file, 64 << 10).ok()?).ok()?;
+    let here = rustix::system::uname();
+    let is_other = owner["host"].as_str()? != here.nodename().to_string_lossy();
+    let age = file.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+    Some(is_other && age < STALE_AFTER)
+}
+
+fn is_locked_here(folder: &Path) -> bool {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = File::options()
         .read(true)
@@ -187,7 +206,13 @@ mod tests {
             lack(run.path()).unwrap(),
             "1 of 2 cells: the run was killed"
         );
-        let lock = File::create(run.path().join(LOCK_FILE)).unwrap();
+        let file = run.path().join(LOCK_FILE);
+        std::fs::write(&file, r#"{"host": "elsewhere"}"#).unwrap();
+        assert!(lack(run.path()).unwrap().contains("still going on"));
+        let lock = File::options().write(true).open(&file).unwrap();
+        lock.set_modified(std::time::SystemTime::now() - STALE_AFTER)
+            .unwrap();
+        assert!(lack(run.path()).unwrap().contains("was killed"));
         flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(lack(run.path()).unwrap().contains("still going on"));
     }

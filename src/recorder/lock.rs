@@ -15,14 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded;
 pub use crate::record::whole::LOCK_FILE;
+use crate::record::whole::STALE_AFTER;
+
+/// How often a lock that is held is tried again.
+const TRIES: u32 = 5;
 
 /// The most that an owner says of itself.
 const MAX_LOCK_BYTES: u64 = 64 << 10;
 
 /// How often the owner touches the file, for machines whose kernels do not share locks.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How old the last touch of an owner on another machine must be before it counts as gone.
-const STALE_AFTER: Duration = Duration::from_secs(90);
 
 /// Who holds a run folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,7 @@ impl Lock {
     /// Takes the folder, which must exist, or says who has it.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
+        let mut tries = 0;
         loop {
             let mut file = bounded::open_to_write(&path)
                 .with_context(|| format!("opening its `{LOCK_FILE}`"))
@@ -79,6 +82,12 @@ impl Lock {
             let owner = read_owner(&mut file);
             match taken {
                 Ok(()) => {}
+                // Whoever looks whether a run goes on holds it for a moment.
+                Err(error) if error == rustix::io::Errno::WOULDBLOCK && tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
                 Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
                     return Err(refusal(folder, owner.as_ref()));
                 }

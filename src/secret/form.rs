@@ -49,6 +49,9 @@ const FOLLOWING: &str = concat!(
     r#"([^\s"'`<-][^\s"'`<]{7,})"#,
 );
 
+/// Nothing shorter has a name and a value, a known form, or a URL with a user.
+const MIN_BYTES: usize = 8;
+
 /// What stands after such a name and is no secret.
 const NO_VALUES: [&str; 8] = [
     "None",
@@ -90,6 +93,10 @@ pub fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
 
 /// Where secrets stand in `text` by their form or their name. Ranges may overlap.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
+    // Most texts of a record are names and units.
+    if text.len() < MIN_BYTES {
+        return Vec::new();
+    }
     let mut all: Vec<Range<usize>> = certain(text).collect();
     for pattern in &*NAMED {
         let values = pattern.captures_iter(text).filter_map(|found| found.get(1));
