@@ -18,8 +18,13 @@ pub(crate) fn markdown(text: &str) -> String {
     let has_code = text.matches('`').count().is_multiple_of(2) && !text.contains("``");
     let mut out = String::with_capacity(text.len() + 8);
     let mut in_code = false;
+    let mut mark_end = 0;
     for (at, c) in text.char_indices() {
+        if !in_code && c == '[' {
+            mark_end = at + note_mark(&text[at..]);
+        }
         match c {
+            _ if at < mark_end => out.push(c),
             '`' if has_code => {
                 in_code = !in_code;
                 out.push(c);
@@ -36,6 +41,14 @@ pub(crate) fn markdown(text: &str) -> String {
         }
     }
     out
+}
+
+/// The bytes of `[12]` at the begin of `text`, where that is a mark of a note and no link.
+fn note_mark(text: &str) -> usize {
+    let digits = text[1..].bytes().take_while(u8::is_ascii_digit).count();
+    let after = &text[1 + digits..];
+    let is_mark = digits > 0 && after.starts_with(']') && !after[1..].starts_with(['(', '[', ':']);
+    if is_mark { digits + 2 } else { 0 }
 }
 
 /// `text` as code in one line of Markdown.
@@ -69,6 +82,7 @@ mod tests {
                 "![x](http://h) [y](javascript:z)",
                 "!\\[x\\](http://h) \\[y\\](javascript:z)",
             ),
+            ("[1], [23] [4](x) [5]: y", "[1], [23] \\[4\\](x) \\[5\\]: y"),
             ("a|b *c* _d_", "a\\|b \\*c\\* \\_d\\_"),
             ("the cell `a_<b>` failed", "the cell `a_<b>` failed"),
             ("`a` <b> `c", "\\`a\\` &lt;b> \\`c"),
