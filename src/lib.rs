@@ -77,6 +77,7 @@ pub mod internals {
     pub use crate::plan::state::CacheState;
     pub use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
     pub use crate::record::frame::write_parquet;
+    pub use crate::record::manifest;
     pub use crate::record::reader::read_run;
     pub use crate::record::schema;
     pub use crate::record::telemetry_frame::read_readings;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::fate::Traces;
-use crate::record::reader::read_manifest;
+use crate::record::manifest::Manifest;
 use crate::recorder::writer::write_synced;
 
 /// What a later `submit --resume` must know.
@@ -82,10 +82,11 @@ impl Folder {
     /// What the folder itself says of a shard.
     pub(super) fn traces(&self, shard: u32) -> Traces {
         let code = std::fs::read_to_string(self.exit_file(shard));
-        let manifest = read_manifest(&self.shard(shard)).unwrap_or_default();
+        let manifest = Manifest::read(&self.shard(shard)).ok().flatten();
+        let ended = manifest.and_then(|manifest| manifest.ended);
         Traces {
             exit_code: code.ok().and_then(|text| text.trim().parse().ok()),
-            finished: manifest["ended"]["how"] == "finished",
+            finished: ended.is_some_and(|ended| ended.how == "finished"),
         }
     }
 

@@ -9,9 +9,10 @@ use super::report::tell_lacks;
 use super::{ExitStatus, print, say};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use crate::config::Config;
-use crate::diff::resolve::{manifest, run_folder};
+use crate::diff::resolve::run_folder;
 use crate::record::frame::read_parquet;
 use crate::record::lab_csv::flat_csv;
+use crate::record::manifest::Manifest;
 use crate::record::reader::{read_cell, read_run};
 use crate::record::schema::{CellRecord, RequestRow};
 use crate::recorder::import::{Defaults, import as import_files};
@@ -34,7 +35,7 @@ pub fn export(args: &ExportArgs) -> Result<ExitStatus> {
     match args.format {
         ExportFormat::Csv => write("requests.csv", flat_csv(&cells))?,
         ExportFormat::VllmBench => {
-            let date = date(&run);
+            let date = date(&run)?;
             for (cell, rows) in &cells {
                 for pass in &cell.passes {
                     let of_pass: Vec<RequestRow> = rows
@@ -74,14 +75,13 @@ fn cells(run: &Path) -> Result<Vec<(CellRecord, Vec<RequestRow>)>> {
 }
 
 /// When the run began, as vLLM writes dates.
-fn date(run: &Path) -> String {
-    let manifest = manifest(run);
-    let started = manifest["started_at"].as_str().unwrap_or_default();
-    let parsed = DateTime::parse_from_rfc3339(started);
-    parsed.map_or_else(
+fn date(run: &Path) -> Result<String> {
+    let manifest = Manifest::read(run)?.unwrap_or_default();
+    let started = DateTime::parse_from_rfc3339(&manifest.started_at.unwrap_or_default());
+    Ok(started.map_or_else(
         |_| String::new(),
         |at| at.format("%Y%m%d-%H%M%S").to_string(),
-    )
+    ))
 }
 
 /// Makes a run of other tools' files.

@@ -6,7 +6,8 @@ use super::{ExitStatus, print, say};
 use crate::cli::KeepArgs;
 use crate::config::Config;
 use crate::diff::compact::{Compact, FILES};
-use crate::diff::resolve::{manifest, run_folder, side_of_run};
+use crate::diff::resolve::{run_folder, side_of_run};
+use crate::record::manifest::Manifest;
 use crate::record::whole;
 use crate::recorder::writer::write_synced;
 
@@ -27,8 +28,8 @@ pub fn keep(args: &KeepArgs) -> Result<ExitStatus> {
     let into = match &args.into {
         Some(into) => into.clone(),
         None => {
-            let manifest = manifest(&run);
-            let plan = manifest["plan"]["name"].as_str();
+            let manifest = Manifest::read(&run)?.unwrap_or_default();
+            let plan = manifest.plan.name;
             let plan = plan.context("the run's manifest names no plan; say where with --into")?;
             results.join(plan)
         }

@@ -8,7 +8,8 @@ use super::{ExitStatus, print, say, width};
 use crate::aggregate::Slo;
 use crate::bounded;
 use crate::cli::ReportArgs;
-use crate::record::reader::{RunData, read_manifest, read_run};
+use crate::record::manifest::Manifest;
+use crate::record::reader::{RunData, read_run};
 use crate::record::whole;
 use crate::recorder::writer::write_synced;
 use crate::report::timeline::timelines as timelines_of;
@@ -138,8 +139,9 @@ fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
 
 /// What the run in `folder` says besides its cells.
 fn facts(folder: &Path) -> RunFacts {
-    let manifest = read_manifest(folder).unwrap_or_default();
-    let named = manifest["plan"]["name"].as_str().map(str::to_owned);
+    // `lack` has named one that cannot be read.
+    let manifest = Manifest::read(folder).ok().flatten();
+    let named = manifest.as_ref().and_then(|it| it.plan.name.clone());
     RunFacts {
         name: named.unwrap_or_else(|| folder.display().to_string()),
         plan: bounded::read(&folder.join("plan.toml"), super::MAX_PLAN_BYTES).ok(),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::matrix::{Cell, Matrix};
 use crate::plan::load_spec::Arrival;
 use crate::preflight::lint::{self, Severity};
 use crate::progress::{Progress, Verbosity};
+use crate::record::manifest::Ended;
 use crate::record::schema::{CellRecord, PassRecord};
 use crate::recorder::convert::{TELEMETRY_SHARE, cell_record};
 use crate::recorder::manifest::{Target, manifest, software};
@@ -70,7 +70,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let identity = with_kept(identity.transpose()?.unwrap_or_default(), &resumption);
     let manifest = manifest(&target, &identity, started)?;
     let medians = medians(&target, opened.path(), &resumption)?;
-    let folder = opened.begin(&manifest, &target.plan.text)?;
+    let folder = opened.begin(manifest, &target.plan.text)?;
     let runtime = runtime()?;
     let stop = Stop::default();
     let mut watched = Watched {
@@ -192,7 +192,7 @@ fn resumption(
     identity_of: impl Fn(&Cell) -> Result<Identity>,
 ) -> Result<Resumption> {
     if let Some(manifest) = &opened.manifest
-        && manifest["shard"] != json!(target.shard)
+        && manifest.shard != target.shard
     {
         let path = opened.path().display();
         bail!("`{path}` holds another part of the matrix; name another folder with --out");
@@ -373,19 +373,22 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
     let folder = watched.folder.path().to_owned();
     let ends = watched.ends;
     // Before the report, which shows the manifest.
-    watched.folder.end(json!({
-        "how": match (watched.stop.requested(), watched.stop.why()) {
-            (false, _) if broken => "broken",
-            (false, _) => "finished",
-            (true, Some(why)) => why,
-            (true, None) => "interrupted",
-        },
-        "at": WallClock::now().rfc3339(),
-        "completed": ends.completed,
-        "failed": ends.failed,
-        "invalid": ends.invalid,
-        "corpus": blake3::hash(&serde_json::to_vec(&watched.kept)?).to_hex().as_str(),
-    }))?;
+    let how = match (watched.stop.requested(), watched.stop.why()) {
+        (false, _) if broken => "broken",
+        (false, _) => "finished",
+        (true, Some(why)) => why,
+        (true, None) => "interrupted",
+    };
+    let corpus = blake3::hash(&serde_json::to_vec(&watched.kept)?);
+    watched.folder.end(Ended {
+        how: how.to_owned(),
+        at: WallClock::now().rfc3339(),
+        completed: ends.completed,
+        failed: ends.failed,
+        invalid: ends.invalid,
+        corpus: Some(corpus.to_hex().to_string()),
+        ..Ended::default()
+    })?;
     if ends.completed + ends.failed > 0 {
         let report = write_report(&folder)?;
         if !args.quiet {

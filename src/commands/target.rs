@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::matrix::Matrix;
 use crate::matrix::shard::Shard;
 use crate::plan::Plan;
-use crate::record::reader::read_manifest;
+use crate::record::manifest::Manifest;
 use crate::recorder::manifest::{Target, run_id};
 use crate::units::WallClock;
 
@@ -44,7 +44,7 @@ pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
 /// A run's folder was named: its own plan is run again.
 fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target> {
     let name = folder.display();
-    let Some(manifest) = read_manifest(folder) else {
+    let Some(manifest) = Manifest::read(folder)? else {
         bail!("`{name}` is a folder without `manifest.json`: no plan and no run");
     };
     if !args.resume {
@@ -57,27 +57,24 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     let text = bounded::read(&kept, MAX_PLAN_BYTES)
         .with_context(|| format!("reading the run's plan `{}`", kept.display()))?;
     // Files that the plan names are looked up beside it, where it stood at the time.
-    let text_of = |key: &str| manifest["plan"][key].as_str().unwrap_or_default();
-    let original = Path::new(text_of("folder"))
-        .join(Path::new(text_of("file")).file_name().unwrap_or_default());
-    let file = if text_of("folder").is_empty() {
-        kept
-    } else {
-        original
+    let named = manifest.plan.file.as_deref().unwrap_or_default();
+    let named = Path::new(named).file_name().unwrap_or_default();
+    let file = match &manifest.plan.folder {
+        Some(folder) => folder.join(named),
+        None => kept,
     };
     let plan = Plan::parse(&text, &file.display().to_string())?;
     let matrix = Matrix::expand(&plan)?;
-    let used = manifest["config_file"].as_str().map(PathBuf::from);
-    let config_file = args.config.clone().or(used);
+    let config_file = args.config.clone().or(manifest.config_file);
     let config = Config::load(config_file.as_deref())?;
-    let shard = serde_json::from_value(manifest["shard"].clone()).unwrap_or(None);
+    let shard = manifest.shard;
     if args.shard.is_some() && args.shard != shard {
         bail!("`{name}` is another part of its matrix; leave --shard away to continue it");
     }
     Ok(Target {
         id: run_id(&plan, shard, started),
         shard,
-        anonymous: args.anonymous || manifest["anonymous"] == true,
+        anonymous: args.anonymous || manifest.anonymous,
         folder: folder.to_owned(),
         plan,
         matrix,
@@ -88,9 +85,10 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
 
 /// The latest run of this part under `runs`: folders' names begin with the time.
 fn latest_run(runs: &Path, shard: Option<Shard>) -> Option<PathBuf> {
-    let wanted = serde_json::json!(shard);
-    let is_that =
-        |path: &PathBuf| read_manifest(path).is_some_and(|manifest| manifest["shard"] == wanted);
+    let is_that = |path: &PathBuf| {
+        let manifest = Manifest::read(path).ok().flatten();
+        manifest.is_some_and(|manifest| manifest.shard == shard)
+    };
     let mut found: Vec<PathBuf> = std::fs::read_dir(runs)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))

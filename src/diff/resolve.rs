@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 
 use super::compact::{Compact, FILES};
 use super::{Side, provenance};
+use crate::record::manifest::Manifest;
 use crate::record::reader::read_run;
 use crate::record::whole;
 
@@ -138,18 +138,15 @@ pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
 
 /// What stands in a run's manifest and plan.
 fn facts(folder: &Path) -> Result<BTreeMap<String, String>> {
-    let manifest = manifest(folder);
+    let manifest = Manifest::read(folder).ok().flatten().unwrap_or_default();
     let plan = fs::read_to_string(folder.join("plan.toml")).unwrap_or_default();
     let plan: toml::Table = plan
         .parse()
         .with_context(|| format!("reading `{}`", folder.join("plan.toml").display()))?;
-    Ok(provenance::facts(&manifest, &serde_json::to_value(plan)?))
-}
-
-/// A run's manifest; null where it has none.
-pub fn manifest(folder: &Path) -> Value {
-    let bytes = fs::read(folder.join("manifest.json")).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
+    Ok(provenance::facts(
+        &manifest.known()?,
+        &serde_json::to_value(plan)?,
+    ))
 }
 
 /// The kept tables, each file as `read` gives it.
@@ -252,12 +249,8 @@ fn side_of_commit(
         }
     }
     let of_commit = |run: &PathBuf| {
-        let plan = manifest(run)["plan"].take();
-        // Older manifests have it beside the plan's name, with a mark where there were changes.
-        let at = plan["repository"]["commit"]
-            .as_str()
-            .or(plan["commit"].as_str());
-        at.is_some_and(|at| at.trim_end_matches("-dirty") == commit)
+        let manifest = Manifest::read(run).ok().flatten();
+        manifest.is_some_and(|manifest| manifest.plan_commit() == Some(commit))
     };
     let found: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();
     match found.as_slice() {

@@ -4,6 +4,7 @@
 pub(crate) mod csv;
 pub mod frame;
 pub mod lab_csv;
+pub mod manifest;
 pub mod reader;
 pub mod redact;
 pub mod schema;

@@ -14,7 +14,7 @@ use crate::record::schema::{CellRecord, FORMAT, RequestRow};
 use crate::record::{frame, redact};
 
 /// The most bytes of a `cell.json` or a manifest.
-const MAX_RECORD_BYTES: u64 = 256 << 20;
+pub(super) const MAX_RECORD_BYTES: u64 = 256 << 20;
 
 /// All complete cells of a run, or of several, with their requests.
 #[derive(Clone, Debug)]
@@ -207,8 +207,8 @@ fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
     }
 }
 
-/// The manifest of the run in `folder`.
-pub fn read_manifest(folder: &Path) -> Option<Value> {
+/// The manifest of the run in `folder`, as it is written.
+pub(super) fn read_manifest(folder: &Path) -> Option<Value> {
     let text = bounded::read(&folder.join("manifest.json"), MAX_RECORD_BYTES).ok()?;
     serde_json::from_str(&text).ok()
 }

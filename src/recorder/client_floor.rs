@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::provenance::host;
 use super::writer::write_synced;
 use crate::load::selftest::Calibration;
+use crate::record::manifest::Host;
 use crate::units::WallClock;
 
 fn path(results: &Path) -> PathBuf {
@@ -31,11 +32,11 @@ pub fn keep(floor: &Calibration, results: &Path) -> Result<PathBuf> {
 pub fn of_this_machine(results: &Path) -> Option<Value> {
     let kept = std::fs::read(path(results)).ok()?;
     let kept: Value = serde_json::from_slice(&kept).ok()?;
-    let host = host();
-    let same = ["name", "cpu", "cpus"]
-        .iter()
-        .all(|fact| kept["host"][fact] == host[fact]);
-    same.then(|| json!({"measured_at": kept["measured_at"], "floor": kept["floor"]}))
+    let measured: Host = serde_json::from_value(kept["host"].clone()).ok()?;
+    let here = host();
+    let same = |host: &Host| (host.name.clone(), host.cpu.clone(), host.cpus);
+    (same(&measured) == same(&here))
+        .then(|| json!({"measured_at": kept["measured_at"], "floor": kept["floor"]}))
 }
 
 #[cfg(test)]

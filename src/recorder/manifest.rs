@@ -1,15 +1,15 @@
-//! `manifest.json`: what was run, where, with which settings.
+//! What a run is made of, and the manifest that says so.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::{Value, json};
 
 use super::{client_floor, provenance};
 use crate::config::Config;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::Plan;
+use crate::record::manifest::{Manifest, PlanFacts};
 use crate::runner::identity::Identity;
 use crate::units::WallClock;
 
@@ -61,44 +61,43 @@ pub fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
     }
 }
 
-/// The manifest of a run. `identity` is that of one of its cells, for the versions in it.
-pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Result<Value> {
-    let Target {
-        plan,
-        matrix,
-        config,
-        ..
-    } = target;
-    let cells: Vec<String> = target.cells().map(|(_, cell)| cell.id).collect();
-    let first = matrix.cells.first();
-    let mut manifest = json!({
-        "run": target.id,
-        "started_at": started.rfc3339(),
-        "labrun": provenance::labrun(),
-        "plan": {
-            "name": plan.name,
-            "file": plan.file,
-            "folder": plan_folder(plan),
-            "blake3": blake3::hash(plan.text.as_bytes()).to_hex().as_str(),
-            "repository": provenance::repository(&plan_folder(plan).unwrap_or_default()),
+/// The manifest of a run that begins. `identity` is that of one of its cells, for the versions in
+/// it.
+pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Result<Manifest> {
+    let Target { plan, config, .. } = target;
+    let first = target.matrix.cells.first();
+    let first = first.as_ref();
+    let folder = plan_folder(plan);
+    let config_file = target.config_file.as_ref();
+    let manifest = Manifest {
+        run: Some(target.id.clone()),
+        started_at: Some(started.rfc3339()),
+        labrun: Some(provenance::labrun()),
+        plan: PlanFacts {
+            name: Some(plan.name.clone()),
+            file: Some(plan.file.clone()),
+            blake3: Some(blake3::hash(plan.text.as_bytes()).to_hex().to_string()),
+            repository: provenance::repository(folder.as_deref().unwrap_or(Path::new(""))),
+            folder,
+            ..PlanFacts::default()
         },
-        "shard": target.shard,
-        "anonymous": target.anonymous,
-        "launcher": first.as_ref().map(|cell| cell.resolved.server.launcher.name()),
-        "model": first.as_ref().map(|cell| cell.resolved.model.as_str()),
-        "seed": first.as_ref().map(|cell| cell.resolved.run.seed),
-        "software": software(identity),
-        "host": provenance::host(),
-        "client_floor": client_floor::of_this_machine(&config.settings.paths.results),
-        "config_file": target.config_file.as_ref().and_then(|file| std::path::absolute(file).ok()),
-        "settings": serde_json::to_value(&config.settings)?,
-        "settings_from": config.origins,
-        "cells": cells,
-    });
+        shard: target.shard,
+        anonymous: target.anonymous,
+        launcher: first.map(|cell| cell.resolved.server.launcher),
+        model: first.map(|cell| cell.resolved.model.clone()),
+        seed: first.map(|cell| cell.resolved.run.seed),
+        software: software(identity),
+        host: provenance::host(),
+        client_floor: client_floor::of_this_machine(&config.settings.paths.results)
+            .unwrap_or_default(),
+        config_file: config_file.and_then(|file| std::path::absolute(file).ok()),
+        settings: serde_json::to_value(&config.settings)?,
+        settings_from: serde_json::to_value(&config.origins)?,
+        cells: target.cells().map(|(_, cell)| cell.id).collect(),
+        ..Manifest::default()
+    };
     if target.anonymous {
-        manifest["host"]["name"] = Value::Null;
-        manifest["plan"]["folder"] = Value::Null;
-        provenance::anonymize(&mut manifest);
+        return provenance::anonymous(manifest);
     }
     Ok(manifest)
 }

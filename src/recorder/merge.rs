@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::open::Opened;
 use super::resume::Ends;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
-use crate::record::reader::{cell_folders, read_cell, read_manifest};
+use crate::record::manifest::{Ended, Manifest};
+use crate::record::reader::{cell_folders, read_cell};
 use crate::units::WallClock;
 
 /// What came of a merge.
@@ -26,7 +27,7 @@ pub struct Merged {
 /// One run to be joined.
 struct Part {
     folder: PathBuf,
-    manifest: Value,
+    manifest: Manifest,
     plan: String,
     cells: Vec<(PathBuf, Coordinates)>,
 }
@@ -34,7 +35,7 @@ struct Part {
 impl Part {
     fn read(folder: &Path, ends: &mut Ends) -> Result<Self> {
         let name = folder.display();
-        let manifest = read_manifest(folder)
+        let manifest = Manifest::read(folder)?
             .with_context(|| format!("`{name}` is no run folder: it has no `manifest.json`"))?;
         let plan = std::fs::read_to_string(folder.join("plan.toml"))
             .with_context(|| format!("reading the plan of `{name}`"))?;
@@ -53,7 +54,7 @@ impl Part {
     }
 
     fn shard(&self) -> Option<Shard> {
-        serde_json::from_value(self.manifest["shard"].clone()).unwrap_or(None)
+        self.manifest.shard
     }
 
     /// Its name in what is merged.
@@ -87,9 +88,9 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
             missing[0]
         );
     }
-    let before = read_manifest(out);
+    let before = Manifest::read(out)?;
     let is_cut_short = match &before {
-        Some(manifest) => manifest["merged_from"].is_array() && manifest["ended"].is_null(),
+        Some(manifest) => !manifest.merged_from.is_empty() && manifest.ended.is_none(),
         // Whatever else the folder holds is refused where it is opened.
         None => out.join("cells").is_dir(),
     };
@@ -101,7 +102,7 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
     );
     let opened = Opened::open(out, true)?;
     let is_first = opened.manifest.is_none() || is_cut_short;
-    let mut folder = opened.begin(&merged_manifest(&parts)?, &first.plan)?;
+    let mut folder = opened.begin(merged_manifest(first, &parts)?, &first.plan)?;
     if is_first {
         folder.forget_events()?;
     }
@@ -114,14 +115,15 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
             folder.append_events_of(&part.folder, &label)?;
         }
     }
-    folder.end(json!({
-        "how": "merged",
-        "at": WallClock::now().rfc3339(),
-        "completed": ends.completed,
-        "failed": ends.failed,
-        "invalid": ends.invalid,
-        "missing": missing.len(),
-    }))?;
+    folder.end(Ended {
+        how: "merged".to_owned(),
+        at: WallClock::now().rfc3339(),
+        completed: ends.completed,
+        failed: ends.failed,
+        invalid: ends.invalid,
+        missing: Some(missing.len()),
+        ..Ended::default()
+    })?;
     Ok(Merged { ends, notes })
 }
 
@@ -132,17 +134,18 @@ fn check_alike(first: &Part, part: &Part) -> Result<()> {
         first.plan == part.plan,
         "`{a}` and `{b}` ran different plans: their `plan.toml` differ"
     );
-    for (what, pointer) in [
-        ("versions or models", "/software"),
-        ("launchers", "/launcher"),
-        ("servers' environments", "/settings/env"),
-        ("GPUs", "/host/gpu"),
-    ] {
-        let of = |part: &Part| part.manifest.pointer(pointer).cloned().unwrap_or_default();
-        let (mut one, mut other) = (of(first), of(part));
-        if pointer == "/host/gpu" {
-            (one, other) = (gpu_names(&one), gpu_names(&other));
-        }
+    let of = |manifest: &Manifest| -> Result<[(&str, Value); 4]> {
+        Ok([
+            (
+                "versions or models",
+                serde_json::to_value(&manifest.software)?,
+            ),
+            ("launchers", serde_json::to_value(manifest.launcher)?),
+            ("servers' environments", manifest.settings["env"].clone()),
+            ("GPUs", serde_json::to_value(manifest.gpu_names())?),
+        ])
+    };
+    for ((what, one), (_, other)) in of(&first.manifest)?.into_iter().zip(of(&part.manifest)?) {
         ensure!(
             one == other,
             "`{a}` and `{b}` have different {what} ({one} and {other}); what they measured cannot \
@@ -150,11 +153,6 @@ fn check_alike(first: &Part, part: &Part) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn gpu_names(gpu: &Value) -> Value {
-    let devices = gpu["devices"].as_array().into_iter().flatten();
-    devices.map(|device| device["name"].clone()).collect()
 }
 
 /// Names the shards that are not there; fails where the parts are no shards of one division.
@@ -220,27 +218,26 @@ fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
     Ok(missing.map(|cell| cell.id).collect())
 }
 
-/// The first part's manifest, with what the others say of themselves.
-fn merged_manifest(parts: &[Part]) -> Result<Value> {
-    let mut manifest = parts.first().context("no part")?.manifest.clone();
-    let of = |part: &Part| {
-        let mut own = part.manifest.clone();
+/// The first part's manifest, with what all say of themselves.
+fn merged_manifest(first: &Part, parts: &[Part]) -> Result<Manifest> {
+    let own = |part: &Part| -> Result<Value> {
+        let mut own = serde_json::to_value(&part.manifest)?;
         if let Value::Object(table) = &mut own {
             for key in ["cells", "settings", "settings_from", "earlier_attempts"] {
                 table.remove(key);
             }
         }
-        own
+        Ok(own)
     };
-    manifest["merged_from"] = parts.iter().map(of).collect();
-    manifest["shard"] = Value::Null;
     let ids = parts.iter().flat_map(|part| &part.cells);
     let ids = ids.filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
-    manifest["cells"] = ids.collect();
-    if let Value::Object(table) = &mut manifest {
-        for key in ["ended", "earlier_attempts", "attempt"] {
-            table.remove(key);
-        }
-    }
-    Ok(manifest)
+    Ok(Manifest {
+        merged_from: parts.iter().map(own).collect::<Result<_>>()?,
+        shard: None,
+        cells: ids.collect(),
+        ended: None,
+        earlier_attempts: Vec::new(),
+        attempt: None,
+        ..first.manifest.clone()
+    })
 }

@@ -5,15 +5,15 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::lock::{LOCK_FILE, Lock};
 use super::resume;
 use super::writer::{
-    ASIDE, Attempt, RunFolder, is_being_written, pretty, sync_folder, write_synced,
+    ASIDE, Attempt, RunFolder, is_being_written, sync_folder, write_manifest, write_synced,
 };
 use crate::bounded;
-use crate::record::redact;
+use crate::record::manifest::Manifest;
 use crate::record::schema::FORMAT;
 
 /// A run's folder that is locked, and read as far as it goes.
@@ -23,7 +23,7 @@ pub struct Opened {
     lock: Lock,
     events: File,
     /// The manifest of the last attempt; absent where none came far enough to write one.
-    pub manifest: Option<Value>,
+    pub manifest: Option<Manifest>,
     /// What was found that a person should know.
     pub notes: Vec<String>,
 }
@@ -84,17 +84,14 @@ impl Opened {
 
     /// Begins an attempt: writes the plan's text and, last, the manifest. The plan and the manifest
     /// of the attempt before are kept.
-    pub fn begin(self, manifest: &Value, plan: &str) -> Result<RunFolder> {
-        let mut manifest = manifest.clone();
-        redact::json(&mut manifest);
-        manifest["format"] = json!(FORMAT);
-        let number = self.manifest.as_ref().map_or(1, |earlier| {
-            earlier["attempt"].as_u64().unwrap_or(1) as u32 + 1
-        });
-        manifest["attempt"] = json!(number);
-        if let Some(earlier) = self.manifest {
-            manifest["run"] = earlier["run"].clone();
-            manifest["earlier_attempts"] = earlier_attempts(earlier);
+    pub fn begin(self, mut manifest: Manifest, plan: &str) -> Result<RunFolder> {
+        manifest.format = FORMAT;
+        let last = self.manifest.as_ref().and_then(|last| last.attempt);
+        let number = self.manifest.as_ref().map_or(1, |_| last.unwrap_or(1) + 1);
+        manifest.attempt = Some(number);
+        if let Some(last) = self.manifest {
+            manifest.run.clone_from(&last.run);
+            manifest.earlier_attempts = earlier_attempts(last)?;
         }
         let kept = self.path.join("plan.toml");
         match fs::read(&kept) {
@@ -104,13 +101,12 @@ impl Opened {
             _ => {}
         }
         write_synced(&kept, plan.as_bytes())?;
-        write_synced(&self.path.join("manifest.json"), &pretty(&manifest)?)?;
+        write_manifest(&self.path, &manifest)?;
         sync_folder(&self.path)?;
-        let started_at = manifest["started_at"].as_str().unwrap_or_default();
         Ok(RunFolder {
             attempt: Attempt {
                 number,
-                started_at: started_at.to_owned(),
+                started_at: manifest.started_at.unwrap_or_default(),
             },
             path: self.path,
             events: self.events,
@@ -120,38 +116,24 @@ impl Opened {
 }
 
 /// The manifests before this one, oldest first, without what the latest says better.
-fn earlier_attempts(mut last: Value) -> Value {
-    let mut all = match last["earlier_attempts"].take() {
-        Value::Array(all) => all,
-        _ => Vec::new(),
-    };
-    if let Value::Object(table) = &mut last {
-        for key in ["earlier_attempts", "cells", "format"] {
+fn earlier_attempts(mut last: Manifest) -> Result<Vec<Value>> {
+    let mut all = std::mem::take(&mut last.earlier_attempts);
+    let mut value = serde_json::to_value(last)?;
+    if let Value::Object(table) = &mut value {
+        for key in ["cells", "format"] {
             table.remove(key);
         }
     }
-    all.push(last);
-    Value::Array(all)
+    all.push(value);
+    Ok(all)
 }
 
 /// The manifest of the run in `folder`, if there is one that this labrun can continue.
-fn refuse_newer(folder: &Path) -> Result<Option<Value>> {
-    let path = folder.join("manifest.json");
-    let Ok(text) = fs::read(&path) else {
-        return Ok(None);
-    };
-    let name = path.display();
-    let manifest: Value = serde_json::from_slice(&text)
-        .with_context(|| format!("`{name}` is not a manifest; move it away to begin anew"))?;
-    let format = manifest["format"].as_u64().unwrap_or(0);
-    if format > u64::from(FORMAT) {
-        bail!(
-            "`{}` was written in format {format}, and this labrun writes {FORMAT}; continue it with \
-             the newer one. Nothing was changed",
-            folder.display()
-        );
-    }
-    Ok(Some(manifest))
+fn refuse_newer(folder: &Path) -> Result<Option<Manifest>> {
+    Manifest::read(folder).with_context(|| {
+        let folder = folder.display();
+        format!("`{folder}` cannot be continued, and nothing in it was changed")
+    })
 }
 
 /// A folder without a manifest is continued only if all in it is what a killed start leaves.

@@ -18,6 +18,7 @@ use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_parquet::write_telemetry;
 use crate::record::frame::write_parquet;
 use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
+use crate::record::manifest::{Ended, MANIFEST_FILE, Manifest};
 use crate::record::redact;
 use crate::runner::event::Event;
 use crate::runner::result::{CellResult, LogPart, Phase, PhaseStretch};
@@ -70,31 +71,29 @@ impl RunFolder {
     }
 
     /// Adds to the manifest how the attempt ended.
-    pub fn end(&mut self, facts: Value) -> Result<()> {
-        self.change_manifest(|manifest| manifest["ended"] = facts)
+    pub fn end(&mut self, ended: Ended) -> Result<()> {
+        self.change_manifest(|manifest| manifest.ended = Some(ended))
     }
 
     /// Puts into the manifest what was learned of the software once it ran.
     pub fn note_software(&mut self, facts: &BTreeMap<String, String>) -> Result<()> {
-        self.change_manifest(|manifest| {
-            for (name, value) in facts {
-                manifest["software"][name] = json!(value);
-            }
-        })
+        let facts = facts.clone();
+        self.change_manifest(|manifest| manifest.software.extend(facts))
     }
 
     /// Writes the manifest again where `change` changes it.
-    fn change_manifest(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
-        let path = self.path.join("manifest.json");
-        let text = fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
-        let before: Value = serde_json::from_slice(&text)?;
+    fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        let before = Manifest::read(&self.path)?;
+        let before = before.with_context(|| {
+            let path = self.path.display();
+            format!("`{path}` has lost its `{MANIFEST_FILE}`")
+        })?;
         let mut manifest = before.clone();
         change(&mut manifest);
-        redact::json(&mut manifest);
         if manifest == before {
             return Ok(());
         }
-        write_synced(&path, &pretty(&manifest)?)
+        write_manifest(&self.path, &manifest)
     }
 
     /// Writes a cell, whole.
@@ -305,6 +304,13 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
     redact::json(&mut line);
     line["at_s"] = json!((elapsed_s * 1e6).round() / 1e6);
     Some(line)
+}
+
+/// Writes the manifest of the run in `folder`, without secrets.
+pub(super) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<()> {
+    let mut value = serde_json::to_value(manifest)?;
+    redact::json(&mut value);
+    write_synced(&folder.join(MANIFEST_FILE), &pretty(&value)?)
 }
 
 /// JSON as people read it.

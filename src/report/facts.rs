@@ -2,6 +2,11 @@
 
 use serde_json::Value;
 
+use crate::record::manifest::Manifest;
+use crate::record::redact;
+
+const MAX_MANIFEST_CELLS: usize = 200;
+
 /// The plan and the manifest of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunFacts {
@@ -9,6 +14,22 @@ pub struct RunFacts {
     pub name: String,
     /// The plan's text.
     pub plan: Option<String>,
-    /// The manifest; null where there is none.
-    pub manifest: Value,
+    /// The manifest, if there is one.
+    pub manifest: Option<Manifest>,
+}
+
+impl RunFacts {
+    /// The manifest as people read it, without secrets.
+    pub(super) fn manifest_text(&self) -> Option<String> {
+        let mut manifest = self.manifest.as_ref()?.known().ok()?;
+        redact::json(&mut manifest);
+        if let Some(cells) = manifest.get_mut("cells").and_then(Value::as_array_mut)
+            && cells.len() > MAX_MANIFEST_CELLS
+        {
+            let more = cells.len() - MAX_MANIFEST_CELLS;
+            cells.truncate(MAX_MANIFEST_CELLS);
+            cells.push(Value::String(format!("and {more} more")));
+        }
+        serde_json::to_string_pretty(&manifest).ok()
+    }
 }

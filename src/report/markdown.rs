@@ -89,11 +89,8 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
             let _ = writeln!(text, "\n## Plan of {}", markdown_code(&run.name));
             fenced(&mut text, "toml", &redact::text(plan));
         }
-        if !run.manifest.is_null() {
-            let mut manifest = run.manifest.clone();
-            redact::json(&mut manifest);
+        if let Some(manifest) = run.manifest_text() {
             let _ = writeln!(text, "\n## Manifest of {}", markdown_code(&run.name));
-            let manifest = serde_json::to_string_pretty(&manifest).unwrap_or_default();
             fenced(&mut text, "json", &manifest);
         }
     }

@@ -19,6 +19,7 @@ mod faulty;
 mod layering;
 mod limits;
 mod load_faults;
+mod manifest;
 mod nsys;
 mod nvml;
 #[cfg(feature = "nvtx")]

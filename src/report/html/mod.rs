@@ -3,16 +3,16 @@
 mod evidence;
 mod pages;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context as _, Result};
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::foreign::shortened;
 use crate::metric::{Metric, WORDS};
+use crate::record::manifest::Manifest;
 use crate::record::redact;
 use crate::report::facts::RunFacts;
 use crate::report::html::evidence::Failure;
@@ -164,7 +164,6 @@ const MAX_ROWS: usize = 1_000;
 const MAX_FAILURES: usize = 50;
 /// The most bytes of a plan, and the most cells of a manifest, that the page shows.
 const MAX_PLAN_CHARS: usize = 200_000;
-const MAX_MANIFEST_CELLS: usize = 200;
 
 /// The report, and the pages of cells that it has no room for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -321,7 +320,7 @@ fn nonce(report: &Report, runs: &[RunFacts]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(report.summary_csv().as_bytes());
     for run in runs {
-        hasher.update(run.manifest.to_string().as_bytes());
+        hasher.update(run.manifest_text().unwrap_or_default().as_bytes());
     }
     hasher.finalize().to_hex()[..32].to_owned()
 }
@@ -381,57 +380,61 @@ fn parts(report: &Report, pages: &[PageView]) -> Vec<Part> {
 
 fn facts(report: &Report, runs: &[RunFacts]) -> Vec<Pair> {
     let mut facts = report.facts();
-    let mut told = |name: &str, pointer: &str| {
-        let values: std::collections::BTreeSet<_> = runs
-            .iter()
-            .filter_map(|run| text_at(&run.manifest, pointer))
-            .collect();
+    let mut add = |name: &str, of: fn(&Manifest) -> Option<String>| {
+        let manifests = runs.iter().filter_map(|run| run.manifest.as_ref());
+        let values: BTreeSet<String> = manifests.filter_map(of).collect();
         if !values.is_empty() {
             let value = values.into_iter().collect::<Vec<_>>().join("; ");
             facts.push((name.to_owned(), value));
         }
     };
-    told("started", "/started_at");
-    told("run", "/run");
-    told("launcher", "/launcher");
-    told("host", "/host/name");
-    told("CPU", "/host/cpu");
-    told("GPU", "/gpu/0/name");
-    told("plan at", "/plan/commit");
+    add("started", |run| {
+        run.started_at.as_deref().map(to_the_second)
+    });
+    add("run", |run| run.run.clone());
+    add("launcher", |run| Some(run.launcher?.name().to_owned()));
+    add("host", |run| run.host.name.clone());
+    add("CPU", |run| run.host.cpu.clone());
+    add("GPU", |run| counted(&run.gpu_names()));
+    add("plan at", |run| {
+        let dirty = run.plan.repository.as_ref().is_some_and(|it| it.dirty);
+        let changed = if dirty { ", with changes" } else { "" };
+        Some(format!("commit {}{changed}", run.plan_commit()?))
+    });
     facts
         .into_iter()
         .map(|(name, value)| Pair { name, value })
         .collect()
 }
 
-fn text_at(value: &Value, pointer: &str) -> Option<String> {
-    match value.pointer(pointer)? {
-        Value::String(text) => Some(match text.split_once('.') {
-            // A time to the nanosecond.
-            Some((seconds, rest)) if rest.ends_with("+00:00") => format!("{seconds}Z"),
-            _ => text.clone(),
-        }),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// A time without its fraction of a second.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, rest)) if rest.ends_with("+00:00") => format!("{seconds}Z"),
+        _ => time.to_owned(),
     }
 }
 
-fn run(facts: &RunFacts) -> RunView {
-    let mut manifest = facts.manifest.clone();
-    redact::json(&mut manifest);
-    if let Some(cells) = manifest.get_mut("cells").and_then(Value::as_array_mut)
-        && cells.len() > MAX_MANIFEST_CELLS
-    {
-        let more = cells.len() - MAX_MANIFEST_CELLS;
-        cells.truncate(MAX_MANIFEST_CELLS);
-        cells.push(Value::String(format!("and {more} more")));
+/// Each name once, with how often it is there: `8 x NVIDIA H100`.
+fn counted(names: &[&str]) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
     }
+    let each = counts.into_iter().map(|(name, count)| match count {
+        1 => name.to_owned(),
+        more => format!("{more} x {name}"),
+    });
+    let each: Vec<String> = each.collect();
+    (!each.is_empty()).then(|| each.join(", "))
+}
+
+fn run(facts: &RunFacts) -> RunView {
     let plan = facts.plan.as_deref().map(redact::text);
     RunView {
         name: facts.name.clone(),
         plan: plan.map(|plan| shortened(&plan, MAX_PLAN_CHARS).into_owned()),
-        manifest: (!manifest.is_null())
-            .then(|| serde_json::to_string_pretty(&manifest).unwrap_or_default()),
+        manifest: facts.manifest_text(),
     }
 }
 

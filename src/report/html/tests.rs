@@ -103,7 +103,10 @@ fn facts(plan: &str) -> RunFacts {
     RunFacts {
         name: "long_context".to_owned(),
         plan: Some(plan.to_owned()),
-        manifest: json!({"run": "r1", "settings": {"hf_token": "hf_secret"}}),
+        manifest: serde_json::from_value(
+            json!({"run": "r1", "settings": {"hf_token": "hf_secret"}}),
+        )
+        .unwrap(),
     }
 }
 
