@@ -14,6 +14,10 @@ mod nvtx;
 
 mod metric;
 
+mod series;
+
+mod evidence;
+
 mod stats;
 
 mod plan;
@@ -82,10 +86,11 @@ pub mod internals {
     pub use crate::record::schema;
     pub use crate::record::telemetry_frame::read_readings;
     pub use crate::recorder::telemetry_parquet::write_telemetry;
+    pub use crate::series::{Series, Source};
     pub use crate::server::leftovers::Mark;
     pub use crate::server::redis_local::LocalRedis;
     pub use crate::telemetry::endpoints::RedisSampler;
-    pub use crate::telemetry::sample::{Batch, Point, Series, SeriesKey, Unit};
+    pub use crate::telemetry::sample::{Batch, Point, Points, SeriesKey};
     pub use crate::telemetry::thread::Sampler;
     pub use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
     pub use crate::workload::{Pass, Schedule, Workload};

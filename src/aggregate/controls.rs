@@ -142,6 +142,7 @@ mod tests {
     use crate::aggregate::slo::Slos;
     use crate::matrix::controls::NO_REUSE;
     use crate::plan::state::CacheState::Cold;
+    use crate::series::Series;
 
     /// Two tiers that are twice as fast as the baseline, and what each takes on a control.
     fn standings(cpu_on_control_ms: f64) -> Vec<(String, String, String)> {
@@ -175,7 +176,7 @@ mod tests {
         }
         let mut run = bench.run();
         for pass in run.cells.iter_mut().flat_map(|cell| &mut cell.passes) {
-            pass.telemetry = vec![gpu_total("0", "power", 100.0)];
+            pass.telemetry = vec![gpu_total("0", Series::GpuPower, 100.0)];
         }
         let rows = compare_under(&run, &"ttft=1s".parse::<Slos>().unwrap().0);
         let rows = rows.unwrap().rows.into_iter();

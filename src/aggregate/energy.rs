@@ -1,20 +1,21 @@
 //! What a pass cost.
 
 use crate::record::schema::PassRecord;
+use crate::series::Series;
 
 /// Energy of all GPUs over a pass, joules: the integral of their power, or their own counter where
 /// it was read. `None` where neither was sampled.
 pub(super) fn joules(pass: &PassRecord) -> Option<f64> {
-    let sum = |metric: &str| {
+    let sum = |series: Series| {
         let totals: Vec<f64> = pass
             .telemetry
             .iter()
-            .filter(|row| row.source == "gpu" && row.metric == metric)
+            .filter(|row| series.is(&row.source, &row.metric))
             .filter_map(|row| row.total)
             .collect();
         (!totals.is_empty()).then(|| totals.iter().sum::<f64>())
     };
-    sum("energy").or_else(|| sum("power"))
+    sum(Series::GpuEnergy).or_else(|| sum(Series::GpuPower))
 }
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests {
     use crate::aggregate::fixture::{Bench, gpu_total, rows_of};
     use crate::aggregate::summarize;
     use crate::plan::state::CacheState;
+    use crate::series::Series;
 
     #[test]
     fn energy_is_of_all_gpus_by_output_tokens() {
@@ -34,8 +36,8 @@ mod tests {
         assert_eq!(summarize(&run).unwrap().rows[0].energy_j_per_token, None);
         let pass = &mut run.cells[0].passes[0];
         pass.telemetry = vec![
-            gpu_total("0", "power", 600.0),
-            gpu_total("1", "power", 200.0),
+            gpu_total("0", Series::GpuPower, 600.0),
+            gpu_total("1", Series::GpuPower, 200.0),
         ];
         assert_eq!(
             summarize(&run).unwrap().rows[0].energy_j_per_token,
@@ -43,7 +45,7 @@ mod tests {
         );
         run.cells[0].passes[0]
             .telemetry
-            .push(gpu_total("0", "energy", 400.0));
+            .push(gpu_total("0", Series::GpuEnergy, 400.0));
         assert_eq!(
             summarize(&run).unwrap().rows[0].energy_j_per_token,
             Some(50.0)

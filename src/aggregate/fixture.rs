@@ -10,6 +10,7 @@ use crate::record::schema::{
     CellOutcome, CellRecord, Counts, FORMAT, MetricSummary, PassRecord, RequestOutcome, RequestRow,
     ServerRecord, Source, Verdict, VerdictStatus,
 };
+use crate::series::Series;
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 
 /// A run that grows cell by cell.
@@ -146,11 +147,11 @@ pub(crate) fn rows_of(ttft_ms: &[f64], failed: u32) -> Vec<RequestRow> {
 }
 
 /// What a GPU told over a pass, as an integral: `power` or `energy`, joules.
-pub(crate) fn gpu_total(device: &str, metric: &str, joules: f64) -> MetricSummary {
+pub(crate) fn gpu_total(device: &str, series: Series, joules: f64) -> MetricSummary {
     MetricSummary {
-        source: "gpu".to_owned(),
+        source: series.source().name().to_owned(),
         device: device.to_owned(),
-        metric: metric.to_owned(),
+        metric: series.name().to_owned(),
         unit: String::new(),
         samples: 20,
         every_s: None,

@@ -14,10 +14,10 @@ use crate::cli::TelemetryArgs;
 use crate::config::{self, Config};
 use crate::recorder::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use crate::recorder::telemetry_parquet::write_telemetry;
+use crate::series::Unit;
 use crate::telemetry::collector::{Recorded, Target, Telemetry};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::nvml::replay::Recorder;
-use crate::telemetry::sample::Unit;
 use crate::telemetry::summary::{Summary, Window, summarize};
 
 /// Watches, then prints what was seen.
@@ -138,8 +138,8 @@ fn write(
 
 fn metric(summary: &Summary) -> Value {
     json!({
-        "source": summary.key.source, "device": &*summary.key.device,
-        "metric": summary.key.metric, "unit": summary.unit.name(),
+        "source": summary.key.series.source().name(), "device": &*summary.key.device,
+        "metric": summary.key.series.name(), "unit": summary.key.series.unit().name(),
         "samples": summary.samples, "late": summary.late, "slowed": summary.slowed,
         "every_s": summary.every_s, "mean": summary.mean,
         "max": summary.max, "total": summary.total, "covered": summary.covered,
@@ -155,18 +155,18 @@ fn table(summaries: &[Summary]) -> String {
     ]);
     for summary in summaries {
         let number = |value: Option<f64>| value.map(scaled).unwrap_or_default();
-        let total = summary.total.map(|total| match summary.unit {
+        let total = summary.total.map(|total| match summary.key.series.unit() {
             Unit::WattsMean => format!("{} J", scaled(total)),
             _ => scaled(total),
         });
         table.add_row([
-            summary.key.source.to_owned(),
+            summary.key.series.source().name().to_owned(),
             summary.key.device.to_string(),
-            summary.key.metric.to_owned(),
+            summary.key.series.name().to_owned(),
             number(summary.mean),
             number(summary.max),
             total.unwrap_or_default(),
-            summary.unit.name().to_owned(),
+            summary.key.series.unit().name().to_owned(),
             summary.samples.to_string(),
             summary.late.to_string(),
             summary.slowed.to_string(),

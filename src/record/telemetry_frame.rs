@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use polars::prelude::DataFrame;
 
 use super::frame::load_columns;
+use crate::series::Series;
 
 /// One value of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,8 +23,8 @@ pub struct Reading {
 /// Readings of one metric by device, in the order of the file.
 pub type Devices = BTreeMap<String, Vec<Reading>>;
 
-/// All readings by source and metric.
-pub type Readings = BTreeMap<(String, String), Devices>;
+/// All readings of the series that this labrun knows.
+pub type Readings = BTreeMap<Series, Devices>;
 
 /// Reads no more than a timeline needs: a cell of hours has
 /// millions of rows.
@@ -56,9 +57,7 @@ fn readings_of(frame: &DataFrame) -> Result<Readings> {
         let lacks = |at| format!("row {at} lacks a value");
         let (series, first) = row(at).with_context(|| lacks(at))?;
         let (source, metric, device) = series;
-        let devices = all.entry((source.to_owned(), metric.to_owned()));
-        let own = devices.or_default().entry(device.to_owned()).or_default();
-        own.push(first);
+        let mut own = vec![first];
         at += 1;
         // Rows stand series by series.
         while at < frame.height() {
@@ -68,6 +67,13 @@ fn readings_of(frame: &DataFrame) -> Result<Readings> {
             }
             own.push(reading);
             at += 1;
+        }
+        if let Some(known) = Series::find(source, metric) {
+            let devices = all.entry(known).or_default();
+            devices
+                .entry(device.to_owned())
+                .or_default()
+                .append(&mut own);
         }
     }
     Ok(all)

@@ -12,6 +12,7 @@ use crate::record::schema::{
 };
 use crate::runner::identity;
 use crate::runner::result::{self, CellResult, Pass, PassTelemetry};
+use crate::series;
 use crate::server::docker::container::ContainerFacts;
 use crate::telemetry::sample::SeriesKey;
 use crate::verdict::moved::whole_total;
@@ -140,7 +141,7 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
         },
         errors,
         verdict: verdict_record(&pass.verdict),
-        evidence: pass.evidence.clone(),
+        evidence: evidence(pass),
         client: client_figures(pass),
         ledger: pass.ledger.iter().map(ledger_row).collect(),
         telemetry: metric_summaries(&pass.telemetry),
@@ -149,6 +150,13 @@ pub fn pass_record(pass: &Pass) -> PassRecord {
             reasons: found.reasons.clone(),
         }),
     }
+}
+
+/// The evidence by its names.
+fn evidence(pass: &Pass) -> BTreeMap<String, f64> {
+    let all = pass.evidence.iter();
+    all.map(|(evidence, value)| (evidence.name().to_owned(), *value))
+        .collect()
 }
 
 /// The figure of a pass that tells what the samplers used beside the load, percent of one core.
@@ -165,14 +173,15 @@ fn client_figures(pass: &Pass) -> BTreeMap<String, f64> {
 
 /// One row a series; single cores are left to `telemetry.parquet`.
 fn metric_summaries(telemetry: &PassTelemetry) -> Vec<MetricSummary> {
-    let is_core = |key: &SeriesKey| key.source == "cpu" && &*key.device != "all";
+    let is_core =
+        |key: &SeriesKey| key.series.source() == series::Source::Cpu && &*key.device != "all";
     let rows = telemetry.summaries.iter();
     rows.filter(|summary| !is_core(&summary.key))
         .map(|summary| MetricSummary {
-            source: summary.key.source.to_owned(),
+            source: summary.key.series.source().name().to_owned(),
             device: summary.key.device.to_string(),
-            metric: summary.key.metric.to_owned(),
-            unit: summary.unit.name().to_owned(),
+            metric: summary.key.series.name().to_owned(),
+            unit: summary.key.series.unit().name().to_owned(),
             samples: summary.samples,
             every_s: summary.every_s,
             slowed: summary.slowed,

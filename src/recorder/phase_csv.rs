@@ -1,7 +1,6 @@
 //! `telemetry_phases.csv`: what every series says of every phase of a cell, also of those beside the
 //! measured passes (`cell.json` has these).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::record::csv;
 use crate::runner::result::PhaseStretch;
-use crate::telemetry::sample::{Series, SeriesKey};
+use crate::telemetry::sample::Points;
 use crate::telemetry::summary::{Summary, Window, summarize};
 use crate::verdict::moved::whole_total;
 
@@ -34,7 +33,7 @@ const COLUMNS: [&str; 12] = [
 /// that was `measured` is told by the readings made at its edges, as in `cell.json`; what was read over
 /// an edge of another counts by its share.
 pub fn write_phase_csv<'s>(
-    series: &BTreeMap<SeriesKey, Series>,
+    points: &Points,
     phases: &[PhaseStretch],
     measured: impl Fn(&PhaseStretch) -> Option<(Window, &'s [Summary])>,
     path: &Path,
@@ -47,7 +46,7 @@ pub fn write_phase_csv<'s>(
         let (window, summaries) = match measured(stretch) {
             Some(told) => told,
             None => {
-                unmeasured = summarize(series, stretch.window);
+                unmeasured = summarize(points, stretch.window);
                 (stretch.window, unmeasured.as_slice())
             }
         };
@@ -62,10 +61,10 @@ pub fn write_phase_csv<'s>(
                         .unwrap_or_default(),
                     format!("{:.6}", window.from.as_secs_f64()),
                     format!("{:.6}", window.seconds()),
-                    summary.key.source.to_owned(),
+                    summary.key.series.source().name().to_owned(),
                     summary.key.device.to_string(),
-                    summary.key.metric.to_owned(),
-                    summary.unit.name().to_owned(),
+                    summary.key.series.name().to_owned(),
+                    summary.key.series.unit().name().to_owned(),
                     summary.samples.to_string(),
                     number(summary.mean),
                     number(summary.max),
@@ -84,14 +83,14 @@ mod tests {
     use super::*;
     use crate::plan::state::CacheState;
     use crate::runner::result::Phase;
-    use crate::telemetry::sample::{Point, Unit};
+    use crate::series::Series;
+    use crate::telemetry::sample::{Point, SeriesKey};
 
     #[test]
     fn each_phase_has_its_mean_its_most_and_its_total() {
         let key = SeriesKey {
-            source: "disk",
+            series: Series::DiskRead,
             device: "vda".into(),
-            metric: "read",
         };
         let point = |at: u64, value| Point {
             at: Duration::from_secs(at),
@@ -100,10 +99,7 @@ mod tests {
             late: false,
             slowed: false,
         };
-        let all = Series {
-            unit: Unit::BytesPerSecond,
-            points: vec![point(1, 10.0), point(2, 30.0), point(3, 7.0)],
-        };
+        let all = vec![point(1, 10.0), point(2, 30.0), point(3, 7.0)];
         let stretch = |phase, state, from: u64, to: u64| PhaseStretch {
             phase,
             state,
@@ -120,7 +116,7 @@ mod tests {
         ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("telemetry_phases.csv");
-        let series = BTreeMap::from([(key, all)]);
+        let series = Points::from([(key, all)]);
         let mut edges = summarize(&series, phases[0].window);
         edges[0].total = Some(41.0);
         let measured = |stretch: &PhaseStretch| {

@@ -1,13 +1,14 @@
 //! `pcie_stats_*.csv` and `disk_io_stats_*.csv`: telemetry in the shape of the earlier lab's files.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
 use crate::record::csv;
-use crate::telemetry::sample::{Point, Series, SeriesKey};
+use crate::series::{Pcie, Series};
+use crate::telemetry::sample::{Point, Points, SeriesKey};
 
 /// The head of `pcie_stats_*.csv`: the first columns are those of `nvidia-smi dmon -s t` (MB/s,
 /// 10^6 bytes), rx into the GPU. Each row is the mean over `span_s` up to `time_s`.
@@ -31,27 +32,22 @@ const DISK_COLUMNS: [&str; 10] = [
 ];
 
 /// Writes `pcie_stats_*.csv`; not where nothing told of PCIe.
-pub fn write_pcie_csv(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Result<()> {
+pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
     let mut text = String::new();
-    for (key, rx) in series {
-        let Some(method) = key.metric.strip_prefix("pcie_rx_") else {
+    for (key, rx) in points {
+        let Some(pcie) = Pcie::ALL.iter().find(|pcie| pcie.rx == key.series) else {
             continue;
         };
-        for at in &rx.points {
-            let other = |metric: &SeriesKey| {
-                metric.source == key.source
-                    && metric.device == key.device
-                    && metric.metric.strip_prefix("pcie_tx_") == Some(method)
-            };
+        for at in rx {
             csv::push_row(
                 &mut text,
                 &[
                     key.device.to_string(),
                     megabytes(Some(at.value)),
-                    megabytes(value_at(series, other, at)),
+                    megabytes(value_at(points, (pcie.tx, &key.device), at)),
                     seconds(at.at.as_secs_f64()),
                     seconds(at.span.as_secs_f64()),
-                    method.to_owned(),
+                    pcie.method.to_owned(),
                     u8::from(at.late).to_string(),
                 ],
             );
@@ -61,23 +57,14 @@ pub fn write_pcie_csv(series: &BTreeMap<SeriesKey, Series>, path: &Path) -> Resu
 }
 
 /// Writes `disk_io_stats_*.csv`; not where nothing told of disks.
-pub fn write_disk_csv(
-    series: &BTreeMap<SeriesKey, Series>,
-    tier_disk: Option<&str>,
-    path: &Path,
-) -> Result<()> {
+pub fn write_disk_csv(points: &Points, tier_disk: Option<&str>, path: &Path) -> Result<()> {
     let mut text = String::new();
-    let reads = series
+    let reads = points
         .iter()
-        .filter(|(key, _)| key.source == "disk" && key.metric == "read");
+        .filter(|(key, _)| key.series == Series::DiskRead);
     for (key, read) in reads {
-        for at in &read.points {
-            let of = |name: &str| {
-                let same = |other: &SeriesKey| {
-                    other.source == "disk" && other.device == key.device && other.metric == name
-                };
-                value_at(series, same, at)
-            };
+        for at in read {
+            let of = |series| value_at(points, (series, &key.device), at);
             let plain = |value: Option<f64>| value.map(|v| format!("{v:.1}")).unwrap_or_default();
             let is_tier = tier_disk == Some(&*key.device);
             csv::push_row(
@@ -85,10 +72,10 @@ pub fn write_disk_csv(
                 &[
                     key.device.to_string(),
                     megabytes(Some(at.value)),
-                    megabytes(of("write")),
-                    plain(of("reads")),
-                    plain(of("writes")),
-                    plain(of("busy")),
+                    megabytes(of(Series::DiskWrite)),
+                    plain(of(Series::DiskReads)),
+                    plain(of(Series::DiskWrites)),
+                    plain(of(Series::DiskBusy)),
                     seconds(at.at.as_secs_f64()),
                     seconds(at.span.as_secs_f64()),
                     u8::from(is_tier).to_string(),
@@ -100,15 +87,12 @@ pub fn write_disk_csv(
     write(&DISK_COLUMNS, &text, path)
 }
 
-/// The value that the series of `wanted` has at the time of `at`: they were read together.
-fn value_at(
-    series: &BTreeMap<SeriesKey, Series>,
-    wanted: impl Fn(&SeriesKey) -> bool,
-    at: &Point,
-) -> Option<f64> {
-    let (_, other) = series.iter().find(|(key, _)| wanted(key))?;
-    let place = other.points.binary_search_by_key(&at.at, |point| point.at);
-    Some(other.points[place.ok()?].value)
+/// The value that `series` of `device` has at the time of `at`: they were read together.
+fn value_at(points: &Points, (series, device): (Series, &Arc<str>), at: &Point) -> Option<f64> {
+    let device = Arc::clone(device);
+    let other = points.get(&SeriesKey { series, device })?;
+    let place = other.binary_search_by_key(&at.at, |point| point.at);
+    Some(other[place.ok()?].value)
 }
 
 fn write(columns: &[&str], rows: &str, path: &Path) -> Result<()> {
@@ -134,14 +118,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::sample::Unit;
 
-    fn series(rows: &[(&'static str, &str, &'static str, f64)]) -> BTreeMap<SeriesKey, Series> {
-        let one = |&(source, device, metric, value): &(_, &str, _, f64)| {
+    fn points(rows: &[(Series, &str, f64)]) -> Points {
+        let one = |&(series, device, value): &(_, &str, f64)| {
             let key = SeriesKey {
-                source,
+                series,
                 device: device.into(),
-                metric,
             };
             let point = Point {
                 at: Duration::from_millis(1500),
@@ -150,11 +132,7 @@ mod tests {
                 late: false,
                 slowed: false,
             };
-            let series = Series {
-                unit: Unit::BytesPerSecond,
-                points: vec![point],
-            };
-            (key, series)
+            (key, vec![point])
         };
         rows.iter().map(one).collect()
     }
@@ -163,11 +141,11 @@ mod tests {
     fn the_first_columns_are_dmons() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pcie.csv");
-        let all = series(&[
-            ("gpu", "0", "pcie_rx_gpm", 51.6e9),
-            ("gpu", "0", "pcie_tx_gpm", 3e6),
-            ("gpu", "0", "pcie_rx_counters", 54.6e9),
-            ("gpu", "0", "power", 1.0),
+        let all = points(&[
+            (Pcie::GPM.rx, "0", 51.6e9),
+            (Pcie::GPM.tx, "0", 3e6),
+            (Pcie::COUNTERS.rx, "0", 54.6e9),
+            (Series::GpuPower, "0", 1.0),
         ]);
         write_pcie_csv(&all, &path).unwrap();
         assert_eq!(
@@ -182,13 +160,13 @@ mod tests {
     fn the_tiers_disk_is_marked_and_no_file_is_made_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.csv");
-        write_disk_csv(&series(&[("gpu", "0", "power", 1.0)]), None, &path).unwrap();
+        write_disk_csv(&points(&[(Series::GpuPower, "0", 1.0)]), None, &path).unwrap();
         assert!(!path.exists());
-        let all = series(&[
-            ("disk", "vda", "read", 2e6),
-            ("disk", "vda", "write", 1e6),
-            ("disk", "vda", "busy", 12.34),
-            ("disk", "vdb", "read", 0.0),
+        let all = points(&[
+            (Series::DiskRead, "vda", 2e6),
+            (Series::DiskWrite, "vda", 1e6),
+            (Series::DiskBusy, "vda", 12.34),
+            (Series::DiskRead, "vdb", 0.0),
         ]);
         write_disk_csv(&all, Some("vda"), &path).unwrap();
         assert_eq!(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::log_marks::LogMarks;
 use super::snapshot::{OUTPUT_TOKENS, PROMPT_TOKENS, Snapshot};
 use crate::config::Settings;
+use crate::evidence::Evidence;
 use crate::load::{LoadOutcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
@@ -168,7 +169,7 @@ impl PassFacts<'_> {
     }
 
     /// What the engine's counters say of the pass besides where its tokens came from.
-    pub fn engine_measures(&self) -> BTreeMap<String, f64> {
+    pub fn engine_measures(&self) -> BTreeMap<Evidence, f64> {
         match (&self.after.engine, &self.before.engine) {
             (Some(now), Some(before)) => measures::of_engine(now, before),
             _ => BTreeMap::new(),
@@ -177,22 +178,24 @@ impl PassFacts<'_> {
 
     /// Tokens of the pass as the server's counters tell them and as the answers' usage does, by
     /// name. They are equal where every request was answered in full and nobody else asked.
-    pub fn token_counts(&self) -> BTreeMap<String, f64> {
+    pub fn token_counts(&self) -> BTreeMap<Evidence, f64> {
         let server = |name| self.after.engine_growth(self.before, name, None);
         let answers = |count: fn(&RequestRecord) -> Option<u32>| {
             let tokens = self.load.records.iter().filter_map(count).map(f64::from);
             Some(tokens.sum())
         };
-        let counts = [
-            ("server_prompt_tokens", server(PROMPT_TOKENS)),
-            ("server_output_tokens", server(OUTPUT_TOKENS)),
-            ("usage_prompt_tokens", answers(RequestRecord::prompt_tokens)),
-            ("usage_output_tokens", answers(RequestRecord::output_tokens)),
-        ];
-        let known = counts
-            .into_iter()
-            .filter_map(|(name, count)| Some((name.to_owned(), count?)));
-        known.collect()
+        measures::known([
+            (Evidence::ServerPromptTokens, server(PROMPT_TOKENS)),
+            (Evidence::ServerOutputTokens, server(OUTPUT_TOKENS)),
+            (
+                Evidence::UsagePromptTokens,
+                answers(RequestRecord::prompt_tokens),
+            ),
+            (
+                Evidence::UsageOutputTokens,
+                answers(RequestRecord::output_tokens),
+            ),
+        ])
     }
 }
 

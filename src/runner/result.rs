@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::Identity;
+use crate::evidence::Evidence;
 use crate::load::LoadOutcome;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::state::CacheState;
@@ -117,7 +118,7 @@ pub struct Pass {
     /// Whether the declared tier served.
     pub verdict: Verdict,
     /// The measures that the verdict rests on, by name.
-    pub evidence: BTreeMap<String, f64>,
+    pub evidence: BTreeMap<Evidence, f64>,
     /// Bytes that had to move against bytes that did.
     pub ledger: Vec<ledger::Row>,
     /// What the machine did meanwhile.

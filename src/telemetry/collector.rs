@@ -1,6 +1,5 @@
 //! Starts the samplers that a server under test needs, and sums up what they read.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use super::nvml::pcie::GPM_LAG;
 use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
 use super::nvml::{NvmlSource, ReadError};
-use super::sample::{Recording, Series, SeriesKey};
+use super::sample::{Points, Recording};
 use super::summary::{Summary, Window, summarize_around};
 use super::thread::{Ended, Make, Sampler, SamplerThread};
 use crate::config;
@@ -93,7 +92,7 @@ pub struct Telemetry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recorded {
     /// Every series.
-    pub series: BTreeMap<SeriesKey, Series>,
+    pub series: Points,
     /// The disk of the disk tier, by its kernel name.
     pub tier_disk: Option<String>,
     /// What a reader should know.
@@ -316,6 +315,7 @@ impl Telemetry {
 mod tests {
     use super::super::nvml::live;
     use super::*;
+    use crate::series::Source;
 
     fn settings() -> config::Telemetry {
         config::Telemetry {
@@ -343,9 +343,9 @@ mod tests {
         let window = Window { from, to };
         let found = telemetry.summaries(window, window);
         let recorded = telemetry.stop();
-        let sources: Vec<&str> = found.iter().map(|summary| summary.key.source).collect();
+        let sources: Vec<Source> = found.iter().map(|one| one.key.series.source()).collect();
         assert!(
-            sources.contains(&"cpu") && sources.contains(&"network"),
+            sources.contains(&Source::Cpu) && sources.contains(&Source::Network),
             "{sources:?}"
         );
         assert!(recorded.cpu > Duration::ZERO && recorded.elapsed >= to.saturating_sub(from));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::sample::{Batch, Growth, Unit};
+use super::sample::{Batch, Growth};
 use super::thread::{Ended, Sampler};
+use crate::series::Series;
 use crate::server::control::{Control, Endpoint};
 use crate::server::redis::{Redis, RedisInfo, shown};
 use rows::{ENGINE, LMCACHE, Rows, SIMULATED};
@@ -65,14 +66,14 @@ impl Sampler for EngineSampler {
         // One that does not answer now is asked again: it may be busy, or going.
         if let Some(scrape) = ask(&self.runtime, self.control.metrics()) {
             batch.answered();
-            self.rows.keep("engine", &ENGINE, &scrape, batch);
-            self.rows.keep("simulated", &SIMULATED, &scrape, batch);
+            self.rows.keep(&ENGINE, &scrape, batch);
+            self.rows.keep(&SIMULATED, &scrape, batch);
         }
         if let Some(url) = &self.lmcache {
             let url = format!("{url}/metrics");
             if let Some(scrape) = ask(&self.runtime, self.control.scrape(&url)) {
                 batch.answered();
-                self.rows.keep("lmcache", &LMCACHE, &scrape, batch);
+                self.rows.keep(&LMCACHE, &scrape, batch);
             }
         }
         Ok(())
@@ -87,7 +88,7 @@ pub struct RedisSampler {
     redis: Option<Redis>,
     device: Arc<str>,
     interval: Duration,
-    growth: BTreeMap<&'static str, Growth>,
+    growth: BTreeMap<Series, Growth>,
 }
 
 impl RedisSampler {
@@ -132,32 +133,28 @@ impl Sampler for RedisSampler {
             return Ok(());
         };
         batch.answered();
-        for (metric, unit, value) in [
-            ("read", Unit::BytesPerSecond, info.net_output_bytes),
-            ("write", Unit::BytesPerSecond, info.net_input_bytes),
-            ("commands", Unit::PerSecond, info.commands),
-            ("key_hits", Unit::PerSecond, info.keyspace_hits),
-            ("key_misses", Unit::PerSecond, info.keyspace_misses),
-            ("evicted_keys", Unit::PerSecond, info.evicted_keys),
+        for (series, value) in [
+            (Series::RedisRead, info.net_output_bytes),
+            (Series::RedisWrite, info.net_input_bytes),
+            (Series::RedisCommands, info.commands),
+            (Series::RedisKeyHits, info.keyspace_hits),
+            (Series::RedisKeyMisses, info.keyspace_misses),
+            (Series::RedisEvictedKeys, info.evicted_keys),
             // Seconds of CPU in a second: a hundredth of them is a percent of a core.
-            (
-                "cpu",
-                Unit::Percent,
-                info.cpu_s.map(|seconds| seconds * 100.0),
-            ),
+            (Series::RedisCpu, info.cpu_s.map(|seconds| seconds * 100.0)),
         ] {
             let Some(value) = value else { continue };
-            let growth = self.growth.entry(metric).or_default();
+            let growth = self.growth.entry(series).or_default();
             if let Some((grown, span)) = growth.of(batch.at, value) {
-                batch.rate(("redis", &self.device, metric), unit, grown, span);
+                batch.rate(series, &self.device, grown, span);
             }
         }
-        for (metric, unit, value) in [
-            ("used_memory", Unit::Bytes, info.used_memory_bytes),
-            ("clients", Unit::Count, info.clients),
+        for (series, value) in [
+            (Series::RedisUsedMemory, info.used_memory_bytes),
+            (Series::RedisClients, info.clients),
         ] {
             if let Some(value) = value {
-                batch.level(("redis", &self.device, metric), unit, value);
+                batch.level(series, &self.device, value);
             }
         }
         Ok(())

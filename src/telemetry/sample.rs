@@ -1,71 +1,39 @@
 //! What samplers make: points of named series, all on one clock.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
+use crate::series::Series;
 use crate::server::prom::growth;
 
-/// Names one series.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Names the readings of one series on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesKey {
-    /// Which sampler: `gpu`, `disk`, `cpu`, ...
-    pub source: &'static str,
-    /// Which device of it; empty where there is one only.
+    /// Which series.
+    pub series: Series,
+    /// Which device of its source; empty where there is one only.
     pub device: Arc<str>,
-    /// What; for PCIe bytes the method is the last part of the name.
-    pub metric: &'static str,
 }
 
-/// What the values of a metric are. Decides what may be summed up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// A rate over the point's span; its integral is bytes.
-    BytesPerSecond,
-    /// A rate over the point's span of something counted; its integral is a count.
-    PerSecond,
-    /// A mean power over the point's span; its integral is joules.
-    WattsMean,
-    /// An instantaneous power.
-    Watts,
-    /// A level, bytes.
-    Bytes,
-    /// A share of something, 0 to 100.
-    Percent,
-    /// A temperature.
-    Celsius,
-    /// A clock.
-    Megahertz,
-    /// A plain number: a count, a generation, bits.
-    Count,
-    /// What `nvmlDeviceGetPcieThroughput` says, which must never be integrated.
-    SampledBytesPerSecond,
-}
-
-impl Unit {
-    /// The word in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BytesPerSecond | Self::SampledBytesPerSecond => "bytes/s",
-            Self::PerSecond => "1/s",
-            Self::WattsMean | Self::Watts => "W",
-            Self::Bytes => "bytes",
-            Self::Percent => "%",
-            Self::Celsius => "C",
-            Self::Megahertz => "MHz",
-            Self::Count => "",
-        }
+impl Ord for SeriesKey {
+    /// The order in files: by source, device and name.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let sources = self.series.source().cmp(&other.series.source());
+        let devices = || self.device.cmp(&other.device);
+        sources
+            .then_with(devices)
+            .then_with(|| self.series.cmp(&other.series))
     }
+}
 
-    /// Whether the integral over time means something.
-    pub fn integrates(self) -> bool {
-        matches!(
-            self,
-            Self::BytesPerSecond | Self::PerSecond | Self::WattsMean
-        )
+impl PartialOrd for SeriesKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -84,14 +52,8 @@ pub struct Point {
     pub slowed: bool,
 }
 
-/// The points of one series, in the order of their time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Series {
-    /// Its unit.
-    pub unit: Unit,
-    /// Its points.
-    pub points: Vec<Point>,
-}
+/// The points of all series, each in the order of their time.
+pub type Points = BTreeMap<SeriesKey, Vec<Point>>;
 
 /// How often a sampler read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +71,7 @@ const POINT_LIMIT: usize = 24 * 3600 * 50;
 #[derive(Debug)]
 pub struct Recording {
     epoch: Instant,
-    series: Mutex<BTreeMap<SeriesKey, Series>>,
+    series: Mutex<Points>,
     warnings: Mutex<Vec<String>>,
     readings: Mutex<BTreeMap<&'static str, Readings>>,
     cpu_nanos: AtomicU64,
@@ -149,13 +111,10 @@ impl Recording {
     /// Takes what one sampler read at one time out of its batch.
     pub fn add(&self, batch: &mut Batch) {
         let mut all = held(&self.series);
-        for (key, unit, point) in batch.points.drain(..) {
-            let series = all.entry(key).or_insert_with(|| Series {
-                unit,
-                points: Vec::new(),
-            });
-            if series.points.len() < POINT_LIMIT {
-                series.points.push(point);
+        for (key, point) in batch.points.drain(..) {
+            let points = all.entry(key).or_default();
+            if points.len() < POINT_LIMIT {
+                points.push(point);
             }
         }
     }
@@ -197,25 +156,25 @@ impl Recording {
     /// Adds CPU time that a sampler thread used.
     pub(super) fn add_cpu(&self, used: Duration) {
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
-        self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.cpu_nanos.fetch_add(nanos, atomic::Ordering::Relaxed);
     }
 
     /// CPU time that all sampler threads used.
     pub fn cpu(&self) -> Duration {
-        Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed))
+        Duration::from_nanos(self.cpu_nanos.load(atomic::Ordering::Relaxed))
     }
 
     /// A copy of the series that `wanted` picks.
-    pub fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> BTreeMap<SeriesKey, Series> {
+    pub fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> Points {
         held(&self.series)
             .iter()
             .filter(|(key, _)| wanted(key))
-            .map(|(key, series)| (key.clone(), series.clone()))
+            .map(|(key, points)| (key.clone(), points.clone()))
             .collect()
     }
 
     /// Takes every series out.
-    pub fn take(&self) -> BTreeMap<SeriesKey, Series> {
+    pub fn take(&self) -> Points {
         std::mem::take(&mut *held(&self.series))
     }
 }
@@ -239,7 +198,7 @@ pub struct Batch {
     /// Something that a reader should know.
     pub warnings: Vec<String>,
     made: (Duration, Instant),
-    points: Vec<(SeriesKey, Unit, Point)>,
+    points: Vec<(SeriesKey, Point)>,
 }
 
 impl Batch {
@@ -270,33 +229,22 @@ impl Batch {
     }
 
     /// Adds a value that is true at one instant.
-    pub fn level(
-        &mut self,
-        series: (&'static str, &Arc<str>, &'static str),
-        unit: Unit,
-        value: f64,
-    ) {
-        self.push(series, unit, (self.at, Duration::ZERO), value);
+    pub fn level(&mut self, series: Series, device: &Arc<str>, value: f64) {
+        self.push(series, device, (self.at, Duration::ZERO), value);
     }
 
     /// Adds the mean rate of something that grew by `growth` in the `span` up to now.
-    pub fn rate(
-        &mut self,
-        series: (&'static str, &Arc<str>, &'static str),
-        unit: Unit,
-        growth: f64,
-        span: Duration,
-    ) {
+    pub fn rate(&mut self, series: Series, device: &Arc<str>, growth: f64, span: Duration) {
         if !span.is_zero() {
-            self.push(series, unit, (self.at, span), growth / span.as_secs_f64());
+            self.push(series, device, (self.at, span), growth / span.as_secs_f64());
         }
     }
 
     /// Adds a value of `when` = (instant, span up to it).
     pub fn push(
         &mut self,
-        (source, device, metric): (&'static str, &Arc<str>, &'static str),
-        unit: Unit,
+        series: Series,
+        device: &Arc<str>,
         (at, span): (Duration, Duration),
         value: f64,
     ) {
@@ -304,9 +252,8 @@ impl Batch {
             return;
         }
         let key = SeriesKey {
-            source,
+            series,
             device: Arc::clone(device),
-            metric,
         };
         let point = Point {
             at,
@@ -315,19 +262,19 @@ impl Batch {
             late: self.late,
             slowed: self.slowed,
         };
-        self.points.push((key, unit, point));
+        self.points.push((key, point));
     }
 
     /// Says of every point so far that it came too late.
     pub fn mark_late(&mut self) {
         self.late = true;
-        for (_, _, point) in &mut self.points {
+        for (_, point) in &mut self.points {
             point.late = true;
         }
     }
 
     /// Its points.
-    pub fn points(&self) -> &[(SeriesKey, Unit, Point)] {
+    pub fn points(&self) -> &[(SeriesKey, Point)] {
         &self.points
     }
 }
@@ -389,19 +336,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_ordered_as_files_have_them() {
+        let key = |series, device: &str| SeriesKey {
+            series,
+            device: device.into(),
+        };
+        let keys = [
+            key(Series::DiskWrite, "sda"),
+            key(Series::DiskBusy, "vda"),
+            key(Series::DiskRead, "vda"),
+            key(Series::GpuEnergy, "0"),
+        ];
+        assert!(keys.is_sorted(), "{keys:?}");
+    }
+
+    #[test]
     fn points_gather_by_series_and_what_is_no_number_is_left_out() {
         let recording = Recording::new(Instant::now());
         let gpu: Arc<str> = "0".into();
         for at in [1, 2] {
             let mut batch = Batch::new(ms(at), at == 2);
-            batch.level(("gpu", &gpu, "power"), Unit::Watts, 100.0);
-            batch.level(("gpu", &gpu, "temperature"), Unit::Celsius, f64::NAN);
-            batch.rate(("gpu", &gpu, "x"), Unit::PerSecond, 1.0, Duration::ZERO);
+            batch.level(Series::GpuPower, &gpu, 100.0);
+            batch.level(Series::GpuTemperature, &gpu, f64::NAN);
+            batch.rate(Series::GpuEnergy, &gpu, 1.0, Duration::ZERO);
             recording.add(&mut batch);
         }
         let all = recording.take();
         assert_eq!(all.len(), 1, "{all:?}");
-        let points = &all.values().next().unwrap().points;
+        let points = all.values().next().unwrap();
         assert_eq!((points[0].late, points[1].late), (false, true));
         assert!(recording.take().is_empty());
     }

@@ -1,9 +1,9 @@
 //! What a series says of a window of time.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::sample::{Point, Series, SeriesKey, Unit};
+use super::sample::{Point, Points, SeriesKey};
+use crate::series::Series;
 
 /// A stretch of a run: a pass, mostly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,6 @@ impl Window {
 pub struct Summary {
     /// Which series.
     pub key: SeriesKey,
-    /// Its unit.
-    pub unit: Unit,
     /// Points that lie in the window or reach into it.
     pub samples: u64,
     /// Those of them that came late.
@@ -55,37 +53,33 @@ pub struct Summary {
 }
 
 /// Sums up every series that says something of `window`.
-pub fn summarize(series: &BTreeMap<SeriesKey, Series>, window: Window) -> Vec<Summary> {
+pub fn summarize(series: &Points, window: Window) -> Vec<Summary> {
     summarize_around(series, window, window)
 }
 
 /// The same for a `window` around a `core`: the samplers read a moment before and after the core,
 /// when nothing moves any more, and what they read belongs to it. The core is what must be covered.
-pub fn summarize_around(
-    series: &BTreeMap<SeriesKey, Series>,
-    window: Window,
-    core: Window,
-) -> Vec<Summary> {
+pub fn summarize_around(series: &Points, window: Window, core: Window) -> Vec<Summary> {
     let all = series.iter();
-    all.filter_map(|(key, series)| summary(key, series, window, core))
+    all.filter_map(|(key, points)| summary(key, points, window, core))
         .collect()
 }
 
 /// A rate is weighted by the part of its span that lies in the window: what moved in an interval
 /// that reaches over an edge is taken to have moved evenly in it. A level is weighted by half the
 /// time to the points before and after it.
-fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Option<Summary> {
-    let has_span = series.points.iter().any(|point| !point.span.is_zero());
+fn summary(key: &SeriesKey, points: &[Point], window: Window, core: Window) -> Option<Summary> {
+    let has_span = points.iter().any(|point| !point.span.is_zero());
     let weighed: Vec<(f64, &Point)> = if has_span {
         // What was read before the core began is of the time before.
-        let points = series.points.iter();
         points
+            .iter()
             .filter(|point| point.at > core.from)
             .map(|point| (window.overlap(point.at, point.span), point))
             .filter(|(weight, _)| *weight > 0.0)
             .collect()
     } else {
-        levels(&series.points, window)
+        levels(points, window)
     };
     let weight: f64 = weighed.iter().map(|(weight, _)| weight).sum();
     let sum: f64 = weighed
@@ -110,7 +104,6 @@ fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Op
     };
     Some(Summary {
         key: key.clone(),
-        unit: series.unit,
         samples: weighed.len() as u64,
         late: weighed.iter().filter(|(_, point)| point.late).count() as u64,
         slowed: weighed.iter().filter(|(_, point)| point.slowed).count() as u64,
@@ -118,7 +111,7 @@ fn summary(key: &SeriesKey, series: &Series, window: Window, core: Window) -> Op
         mean: (weight > 0.0).then(|| sum / weight),
         max: Some(max),
         near_max: if weight > 0.0 { near / weight } else { 0.0 },
-        total: (has_span && series.unit.integrates()).then_some(sum),
+        total: (has_span && key.series.unit().integral().is_some()).then_some(sum),
         covered,
     })
 }
@@ -149,14 +142,11 @@ fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
     }
 }
 
-/// Sum of the totals of `metric` over the devices of `source`; `None` where a device is covered by
+/// Sum of the totals of `series` over its devices; `None` where a device is covered by
 /// less than `least` of the window, or none tells.
-pub fn total(summaries: &[Summary], source: &str, metric: &str, least: f64) -> Option<f64> {
-    let of = summaries
-        .iter()
-        .filter(|summary| summary.key.source == source && summary.key.metric == metric);
+pub fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
     let mut total = None;
-    for summary in of {
+    for summary in summaries.iter().filter(|one| one.key.series == series) {
         if summary.covered < least {
             return None;
         }
@@ -173,11 +163,10 @@ mod tests {
         Duration::from_millis(value)
     }
 
-    fn series(unit: Unit, points: &[(u64, u64, f64)]) -> BTreeMap<SeriesKey, Series> {
+    fn series(series: Series, points: &[(u64, u64, f64)]) -> Points {
         let key = SeriesKey {
-            source: "gpu",
+            series,
             device: "0".into(),
-            metric: "m",
         };
         let points = points
             .iter()
@@ -189,14 +178,14 @@ mod tests {
                 slowed: value >= 800.0,
             })
             .collect();
-        BTreeMap::from([(key, Series { unit, points })])
+        Points::from([(key, points)])
     }
 
     #[test]
     fn an_interval_over_an_edge_counts_by_its_share() {
         // 100 bytes/s over 0..1 s, 300 over 1..2 s, 500 over 2..3 s; the window is 0.5..2.5 s.
         let all = series(
-            Unit::BytesPerSecond,
+            Series::GpuPcieRxGpm,
             &[
                 (1000, 1000, 100.0),
                 (2000, 1000, 300.0),
@@ -219,7 +208,7 @@ mod tests {
     fn a_level_counts_by_the_time_that_it_stands_for() {
         // A reading out of turn right after another must not count twice.
         let all = series(
-            Unit::Count,
+            Series::EngineWaiting,
             &[(0, 0, 0.0), (1000, 0, 8.0), (1001, 0, 8.0), (4000, 0, 2.0)],
         );
         let window = Window {
@@ -237,7 +226,7 @@ mod tests {
     fn what_is_read_at_the_edges_of_a_core_is_told_from_what_was_before() {
         // Read at 0, 1000 (just before the core), 2000 (just after it) and 3000.
         let all = series(
-            Unit::BytesPerSecond,
+            Series::GpuPcieRxGpm,
             &[(1000, 1000, 700.0), (2000, 1000, 50.0), (3000, 1000, 900.0)],
         );
         let window = Window {
@@ -258,7 +247,7 @@ mod tests {
     #[test]
     fn a_gap_lowers_the_cover_and_then_there_is_no_total_to_rely_on() {
         let all = series(
-            Unit::BytesPerSecond,
+            Series::GpuPcieRxGpm,
             &[(1000, 1000, 100.0), (3000, 1000, 100.0)],
         );
         let window = Window {
@@ -267,9 +256,9 @@ mod tests {
         };
         let found = summarize(&all, window);
         assert!((found[0].covered - 2.0 / 3.0).abs() < 1e-9);
-        assert_eq!(total(&found, "gpu", "m", 0.95), None);
-        assert_eq!(total(&found, "gpu", "m", 0.5), Some(200.0));
-        assert_eq!(total(&found, "gpu", "other", 0.5), None);
+        assert_eq!(total(&found, Series::GpuPcieRxGpm, 0.95), None);
+        assert_eq!(total(&found, Series::GpuPcieRxGpm, 0.5), Some(200.0));
+        assert_eq!(total(&found, Series::GpuPcieTxGpm, 0.5), None);
     }
 
     #[test]
@@ -278,13 +267,16 @@ mod tests {
             from: ms(0),
             to: ms(10),
         };
-        let levels = series(Unit::Watts, &[(5, 0, 200.0), (9, 0, 400.0), (11, 0, 900.0)]);
+        let levels = series(
+            Series::GpuPower,
+            &[(5, 0, 200.0), (9, 0, 400.0), (11, 0, 900.0)],
+        );
         let found = &summarize(&levels, window)[0];
         assert!((found.mean.unwrap() - 300.0).abs() < 1e-9);
         assert_eq!((found.max, found.samples), (Some(400.0), 2));
         assert_eq!(found.total, None);
         assert!((found.near_max - 1.0).abs() < 1e-9, "200 is half of 400");
-        let sampled = series(Unit::SampledBytesPerSecond, &[(5, 5, 200.0)]);
+        let sampled = series(Series::GpuPcieRxThroughput, &[(5, 5, 200.0)]);
         assert_eq!(summarize(&sampled, window)[0].total, None);
         assert_eq!(
             summarize(

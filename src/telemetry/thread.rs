@@ -217,8 +217,8 @@ fn wait(shared: &Shared, recording: &Recording, planned: Duration) -> Option<boo
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Unit;
     use super::*;
+    use crate::series::Series;
     use std::sync::atomic::AtomicBool;
 
     struct Counting {
@@ -238,11 +238,7 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            batch.level(
-                ("test", &"".into(), "reads"),
-                Unit::Count,
-                f64::from(self.reads),
-            );
+            batch.level(Series::EngineRunning, &"".into(), f64::from(self.reads));
             Ok(())
         }
     }
@@ -295,7 +291,7 @@ mod tests {
         thread.ask_to_stop();
         assert_eq!(thread.join(Instant::now() + Duration::from_secs(10)), None);
         let all = recording.take();
-        let points = &all.values().next().unwrap().points;
+        let points = all.values().next().unwrap();
         let gap = points
             .windows(2)
             .map(|pair| pair[1].at.abs_diff(pair[0].at))

@@ -3,6 +3,7 @@
 //! Nothing is inferred from the plan: a resource is named where it was busy for most of the pass,
 //! by its own account or against the most that it was seen to carry.
 
+use crate::series::{Pcie, Series, Source};
 use crate::telemetry::nvml::pcie::link_bytes_per_s;
 use crate::telemetry::summary::Summary;
 
@@ -49,7 +50,7 @@ pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&s
     }
     let simulated = summaries
         .iter()
-        .any(|summary| summary.key.source == "simulated");
+        .any(|summary| summary.key.series.source() == Source::Simulated);
     let seen = Seen { summaries };
     let mut candidates = if simulated {
         // What this machine's disk and GPU did is not what the simulator pretends.
@@ -96,28 +97,19 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn of<'b>(
-        &'b self,
-        source: &'b str,
-        metric: &'b str,
-    ) -> impl Iterator<Item = &'b Summary> + 'b {
-        self.read_at_least(LEAST_SAMPLES, source, metric)
+    fn of(&self, series: Series) -> impl Iterator<Item = &Summary> {
+        self.read_at_least(LEAST_SAMPLES, series)
     }
 
-    fn read_at_least<'b>(
-        &'b self,
-        samples: u64,
-        source: &'b str,
-        metric: &'b str,
-    ) -> impl Iterator<Item = &'b Summary> + 'b {
+    fn read_at_least(&self, samples: u64, series: Series) -> impl Iterator<Item = &Summary> {
         self.summaries
             .iter()
-            .filter(move |summary| summary.key.source == source && summary.key.metric == metric)
+            .filter(move |summary| summary.key.series == series)
             .filter(move |summary| summary.samples >= samples)
     }
 
-    fn mean(&self, source: &str, metric: &str) -> Option<f64> {
-        let means = self.of(source, metric).filter_map(|summary| summary.mean);
+    fn mean(&self, series: Series) -> Option<f64> {
+        let means = self.of(series).filter_map(|summary| summary.mean);
         means.reduce(f64::max)
     }
 
@@ -132,19 +124,37 @@ impl Seen<'_> {
     }
 
     fn simulated(&self) -> Vec<Candidate> {
-        let busier = |name, ways: [&str; 2]| {
-            let ways = ways.map(|metric| self.against_most(name, "simulated", metric));
+        let busier = |name, ways: [(Series, &str); 2]| {
+            let ways = ways.map(|(series, way)| self.against_most(name, series, way));
             ways.into_iter()
                 .flatten()
                 .max_by(|a, b| a.rate.total_cmp(&b.rate))
         };
-        let disk = busier("disk", ["disk_read", "disk_write"]);
-        let redis = busier("redis", ["redis_read", "redis_write"]);
+        let disk = busier(
+            "disk",
+            [
+                (Series::SimulatedDiskRead, "simulated disk read"),
+                (Series::SimulatedDiskWrite, "simulated disk write"),
+            ],
+        );
+        let redis = busier(
+            "redis",
+            [
+                (Series::SimulatedRedisRead, "simulated redis read"),
+                (Series::SimulatedRedisWrite, "simulated redis write"),
+            ],
+        );
         let behind: Vec<Way> = [disk, redis].into_iter().flatten().collect();
         // PCIe carries on what a disk or Redis delivers: it is the limit only of what comes from RAM.
         let delivered = behind.iter().map(|way| way.rate).fold(0.0, f64::max);
-        let pcie = busier("pcie", ["pcie_rx_simulated", "pcie_tx_simulated"])
-            .filter(|pcie| pcie.rate > 2.0 * delivered);
+        let pcie = busier(
+            "pcie",
+            [
+                (Pcie::SIMULATED.rx, "simulated pcie rx"),
+                (Pcie::SIMULATED.tx, "simulated pcie tx"),
+            ],
+        )
+        .filter(|pcie| pcie.rate > 2.0 * delivered);
         let ways = behind.into_iter().chain(pcie);
         ways.map(|way| way.candidate).collect()
     }
@@ -152,9 +162,12 @@ impl Seen<'_> {
     /// GPM tells how many SMs had work; without it there is only the share of time that any kernel
     /// ran, which decoding alone drives to 100.
     fn compute(&self) -> Option<Candidate> {
-        let (percent, what) = match self.mean("gpu", "sm_active") {
+        let (percent, what) = match self.mean(Series::GpuSmActive) {
             Some(percent) => (percent, "of its SMs had work"),
-            None => (self.mean("gpu", "utilization")?, "of the time a kernel ran"),
+            None => (
+                self.mean(Series::GpuUtilization)?,
+                "of the time a kernel ran",
+            ),
         };
         Some(Candidate {
             name: "compute",
@@ -165,25 +178,28 @@ impl Seen<'_> {
 
     fn pcie(&self) -> Option<Candidate> {
         // A link is read seldom: once where a pass begins and once where it ends is enough.
-        let largest = |metric: &str| {
-            let found = self.read_at_least(2, "gpu", metric);
+        let largest = |series| {
+            let found = self.read_at_least(2, series);
             let found = found.filter_map(|summary| summary.max);
             found.reduce(f64::max).unwrap_or(0.0) as u32
         };
-        let (generation, width) = (largest("pcie_generation"), largest("pcie_width"));
+        let (generation, width) = (
+            largest(Series::GpuPcieGeneration),
+            largest(Series::GpuPcieWidth),
+        );
         if generation == 0 || width == 0 {
             return None;
         }
         let most = link_bytes_per_s(generation, width);
         let ways = [
-            ("into", "pcie_rx_gpm"),
-            ("into", "pcie_rx_counters"),
-            ("out of", "pcie_tx_gpm"),
-            ("out of", "pcie_tx_counters"),
+            ("into", Pcie::GPM.rx),
+            ("into", Pcie::COUNTERS.rx),
+            ("out of", Pcie::GPM.tx),
+            ("out of", Pcie::COUNTERS.tx),
         ];
         let busiest = ways
             .into_iter()
-            .filter_map(|(way, metric)| Some((way, self.mean("gpu", metric)?)))
+            .filter_map(|(way, series)| Some((way, self.mean(series)?)))
             .max_by(|a, b| a.1.total_cmp(&b.1))?;
         let (way, rate) = busiest;
         let share = rate / most;
@@ -209,19 +225,19 @@ impl Seen<'_> {
         let is_wanted =
             |summary: &&Summary| tier_disk.is_none_or(|disk| disk == &*summary.key.device);
         let busiest = self
-            .of("disk", "busy")
+            .of(Series::DiskBusy)
             .filter(is_wanted)
             .max_by(|a, b| a.mean.unwrap_or(0.0).total_cmp(&b.mean.unwrap_or(0.0)))?;
         let percent = busiest.mean?;
-        let of_disk = |metric: &str| {
+        let of_disk = |series| {
             let same = |summary: &&Summary| summary.key.device == busiest.key.device;
-            let found = self.of("disk", metric).find(same);
+            let found = self.of(series).find(same);
             found.map_or((0.0, 0.0), |summary| {
                 (summary.mean.unwrap_or(0.0), summary.max.unwrap_or(0.0))
             })
         };
-        let (read, most_read) = of_disk("read");
-        let (written, most_written) = of_disk("write");
+        let (read, most_read) = of_disk(Series::DiskRead);
+        let (written, most_written) = of_disk(Series::DiskWrite);
         // Where the server's own bytes are known, another's work is not its bottleneck.
         if self.own_storage().unwrap_or(read + written) < LEAST_RATE {
             return None;
@@ -243,10 +259,10 @@ impl Seen<'_> {
 
     /// What all parts of the server read and wrote, bytes a second; `None` where one does not tell.
     fn own_storage(&self) -> Option<f64> {
-        let parts = self.of("server", "processes").count();
+        let parts = self.of(Series::ServerProcesses).count();
         let mut sum = 0.0;
-        for metric in ["storage_read", "storage_write"] {
-            let told = self.of("server", metric).filter_map(|summary| summary.mean);
+        for series in [Series::ServerStorageRead, Series::ServerStorageWrite] {
+            let told = self.of(series).filter_map(|summary| summary.mean);
             let told: Vec<f64> = told.collect();
             if told.is_empty() || told.len() < parts {
                 return None;
@@ -258,13 +274,17 @@ impl Seen<'_> {
 
     /// Redis serves with one thread: its CPU is its limit, or what was seen to go through it.
     fn redis(&self) -> Option<Candidate> {
-        let cpu = self.mean("redis", "cpu")?;
-        let read = self.mean("redis", "read").unwrap_or(0.0);
-        let written = self.mean("redis", "write").unwrap_or(0.0);
+        let cpu = self.mean(Series::RedisCpu)?;
+        let read = self.mean(Series::RedisRead).unwrap_or(0.0);
+        let written = self.mean(Series::RedisWrite).unwrap_or(0.0);
         if read + written < LEAST_RATE {
             return None;
         }
-        let ways = ["read", "write"].map(|metric| self.against_most("redis", "redis", metric));
+        let ways = [
+            (Series::RedisRead, "redis read"),
+            (Series::RedisWrite, "redis write"),
+        ];
+        let ways = ways.map(|(series, way)| self.against_most("redis", series, way));
         let busiest = ways.into_iter().flatten().map(|way| way.candidate.share);
         let share = busiest.fold(cpu / 100.0, f64::max).min(1.0);
         Some(Candidate {
@@ -281,10 +301,10 @@ impl Seen<'_> {
 
     /// Over which interface Redis is reached, where that is known.
     fn way_to_redis(&self) -> String {
-        let Some(rx) = self.of("network", "redis_rx").next() else {
+        let Some(rx) = self.of(Series::NetworkRedisRx).next() else {
             return String::new();
         };
-        let tx = self.mean("network", "redis_tx").unwrap_or(0.0);
+        let tx = self.mean(Series::NetworkRedisTx).unwrap_or(0.0);
         format!(
             "; the interface on the way, {}, carried {:.0} MB/s from there and {:.0} MB/s to it",
             rx.key.device,
@@ -296,21 +316,21 @@ impl Seen<'_> {
     /// The interface on the way to the tier's Redis where there is one, else the busiest that leaves
     /// this machine.
     fn network(&self) -> Option<Candidate> {
-        let redis = self.of("network", "redis_rx").next();
+        let redis = self.of(Series::NetworkRedisRx).next();
         let redis = redis.map(|summary| &summary.key.device);
         let wanted = |summary: &&Summary| {
             let device = &summary.key.device;
             redis.is_none_or(|redis| redis == device) && !is_inside(device)
         };
-        let rx = self.of("network", "rx").filter(wanted);
-        let tx = self.of("network", "tx").filter(wanted);
+        let rx = self.of(Series::NetworkRx).filter(wanted);
+        let tx = self.of(Series::NetworkTx).filter(wanted);
         let role = if redis.is_some() {
             " on the way to Redis"
         } else {
             ""
         };
         let link = |device: &str| {
-            let links = self.of("network", "link");
+            let links = self.of(Series::NetworkLink);
             let mut own = links.filter(|summary| &*summary.key.device == device);
             own.find_map(|summary| summary.max)
         };
@@ -339,17 +359,16 @@ impl Seen<'_> {
 
     /// A way that is known only by what went through it: for how much of the time it carried at
     /// least half of the most that it was seen to carry.
-    fn against_most(&self, name: &'static str, source: &str, metric: &str) -> Option<Way> {
-        let summary = self.of(source, metric).next()?;
+    fn against_most(&self, name: &'static str, series: Series, way: &str) -> Option<Way> {
+        let summary = self.of(series).next()?;
         let (mean, most) = (summary.mean?, summary.max?);
-        let way = metric.trim_end_matches("_simulated").replace('_', " ");
         (mean >= LEAST_RATE).then(|| Way {
             rate: mean,
             candidate: Candidate {
                 name,
                 share: summary.near_max,
                 reason: format!(
-                    "{source} {way}: {:.2} GB/s on average, {:.2} at most, at least half of that \
+                    "{way}: {:.2} GB/s on average, {:.2} at most, at least half of that \
                      for {:.0} % of the time",
                     mean / 1e9,
                     most / 1e9,
@@ -362,7 +381,10 @@ impl Seen<'_> {
     fn nothing(&self) -> String {
         let all = self.summaries.iter();
         let read = all
-            .filter(|summary| matches!(summary.key.source, "engine" | "gpu" | "disk"))
+            .filter(|one| {
+                let source = one.key.series.source();
+                matches!(source, Source::Engine | Source::Gpu | Source::Disk)
+            })
             .map(|summary| summary.samples)
             .max();
         match read {
@@ -378,9 +400,11 @@ impl Seen<'_> {
 
     /// Requests that waited in the engine on average, with the sentence.
     fn queue(&self) -> Option<(f64, String)> {
-        let waiting = self.mean("engine", "waiting").filter(|mean| *mean >= 0.1)?;
-        let running = self.mean("engine", "running").unwrap_or(0.0);
-        let most = self.of("engine", "waiting").next()?.max?;
+        let waiting = self
+            .mean(Series::EngineWaiting)
+            .filter(|mean| *mean >= 0.1)?;
+        let running = self.mean(Series::EngineRunning).unwrap_or(0.0);
+        let most = self.of(Series::EngineWaiting).next()?.max?;
         let reason = format!(
             "{waiting:.1} requests waited in the engine (at most {most:.0}) and {running:.1} ran, on \
              average"

@@ -1,75 +1,98 @@
-//! The figures of a pass by name, the unit last, as records keep them.
+//! The measures of a pass by name, the unit last, as records keep them.
 
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use super::log_counts::Moved;
+use super::log_counts::{LogCounts, Moved};
+use crate::evidence::Evidence;
+use crate::series::Series;
 use crate::server::prom::Scrape;
 use crate::telemetry::summary::Summary;
 
-/// The figures that the verdict rests on, and what the logs tell of the tier's cost.
-pub fn of_facts(facts: &Facts) -> BTreeMap<String, f64> {
+/// The measures that the verdict rests on, and what the logs tell of the tier's cost.
+pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     let sources = facts.by_source;
     let probed = facts.probe;
-    let logs = &facts.logs;
-    let count = |number: u64| Some(number as f64);
-    let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
     let hits = sources.map(|s| s.gpu_tokens + s.external_tokens);
-    let named = [
-        ("computed_tokens", sources.map(|s| s.computed_tokens)),
-        ("gpu_cache_tokens", sources.map(|s| s.gpu_tokens)),
-        ("external_tokens", sources.map(|s| s.external_tokens)),
-        ("expected_hit_tokens", Some(facts.expected_hit_tokens)),
+    let mut all = known([
+        (Evidence::ComputedTokens, sources.map(|s| s.computed_tokens)),
+        (Evidence::GpuCacheTokens, sources.map(|s| s.gpu_tokens)),
+        (Evidence::ExternalTokens, sources.map(|s| s.external_tokens)),
+        (Evidence::ExpectedHitTokens, Some(facts.expected_hit_tokens)),
         (
-            "hits_per_request_tokens",
+            Evidence::HitsPerRequestTokens,
             hits.filter(|_| facts.ok > 0)
                 .map(|hits| hits / facts.ok as f64),
         ),
-        ("shared_tokens", Some(facts.shared_tokens)),
-        ("repeated_tokens", Some(facts.repeated_tokens)),
-        ("lmcache_ram_tokens", facts.account.map(|a| a.ram_tokens)),
+        (Evidence::SharedTokens, Some(facts.shared_tokens)),
+        (Evidence::RepeatedTokens, Some(facts.repeated_tokens)),
         (
-            "lmcache_second_layer_tokens",
+            Evidence::LmcacheRamTokens,
+            facts.account.map(|a| a.ram_tokens),
+        ),
+        (
+            Evidence::LmcacheSecondLayerTokens,
             facts.account.map(|a| a.second_tokens),
         ),
-        ("stored_tokens", facts.stored_tokens),
-        ("probe_expected_tokens", probed.map(|p| p.expected_tokens)),
-        ("probe_gpu_tokens", probed.map(|p| p.sources.gpu_tokens)),
+        (Evidence::StoredTokens, facts.stored_tokens),
         (
-            "probe_external_tokens",
+            Evidence::ProbeExpectedTokens,
+            probed.map(|p| p.expected_tokens),
+        ),
+        (
+            Evidence::ProbeGpuTokens,
+            probed.map(|p| p.sources.gpu_tokens),
+        ),
+        (
+            Evidence::ProbeExternalTokens,
             probed.map(|p| p.sources.external_tokens),
         ),
-        ("kv_bytes_per_token", facts.kv_bytes_per_token),
-        ("pcie_rx_bytes", facts.pcie_rx_bytes),
-        ("pcie_tx_bytes", facts.pcie_tx_bytes),
-        ("disk_read_bytes", facts.disk_read_bytes),
-        ("disk_write_bytes", facts.disk_write_bytes),
-        ("redis_read_bytes", facts.redis_read_bytes),
-        ("redis_write_bytes", facts.redis_write_bytes),
-        ("canaries_asked", facts.canaries.map(|c| f64::from(c.asked))),
-        ("canaries_same", facts.canaries.map(|c| f64::from(c.same))),
+        (Evidence::KvBytesPerToken, facts.kv_bytes_per_token),
+        (Evidence::PcieRxBytes, facts.pcie_rx_bytes),
+        (Evidence::PcieTxBytes, facts.pcie_tx_bytes),
+        (Evidence::DiskReadBytes, facts.disk_read_bytes),
+        (Evidence::DiskWriteBytes, facts.disk_write_bytes),
+        (Evidence::RedisReadBytes, facts.redis_read_bytes),
+        (Evidence::RedisWriteBytes, facts.redis_write_bytes),
         (
-            "log_stored_tokens",
+            Evidence::CanariesAsked,
+            facts.canaries.map(|c| f64::from(c.asked)),
+        ),
+        (
+            Evidence::CanariesSame,
+            facts.canaries.map(|c| f64::from(c.same)),
+        ),
+    ]);
+    all.extend(of_logs(&facts.logs));
+    all
+}
+
+/// What LMCache's log tells of the pass.
+fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
+    let count = |number: u64| Some(number as f64);
+    let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
+    known([
+        (
+            Evidence::LogStoredTokens,
             Some(logs.stored.tokens).filter(|t| *t > 0.0),
         ),
         (
-            "log_retrieved_tokens",
+            Evidence::LogRetrievedTokens,
             Some(logs.retrieved.tokens).filter(|t| *t > 0.0),
         ),
-        ("tier_load_mean_ms", mean(logs.retrieved)),
-        ("tier_store_mean_ms", mean(logs.stored)),
-        ("lookup_timeouts", count(logs.lookup_timeouts)),
-        ("remote_errors", count(logs.remote_errors)),
-        ("allocation_failures", count(logs.allocation_failures)),
-    ];
-    named
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
+        (Evidence::TierLoadMeanMs, mean(logs.retrieved)),
+        (Evidence::TierStoreMeanMs, mean(logs.stored)),
+        (Evidence::LookupTimeouts, count(logs.lookup_timeouts)),
+        (Evidence::RemoteErrors, count(logs.remote_errors)),
+        (
+            Evidence::AllocationFailures,
+            count(logs.allocation_failures),
+        ),
+    ])
 }
 
 /// What the engine's own counters say of a pass besides where its tokens came from.
-pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
+pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
     let grown = |name: &str| now.growth(before, name, None);
     let mean_ms = |name: &str| {
         let count = grown(&format!("{name}_count")).filter(|count| *count > 0.0)?;
@@ -78,68 +101,71 @@ pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<String, f64> {
     let named = [
         // Multi-process LMCache looks up and loads while a request waits in the queue.
         (
-            "queue_time_mean_ms",
+            Evidence::QueueTimeMeanMs,
             mean_ms("vllm:request_queue_time_seconds"),
         ),
         (
-            "prefill_time_mean_ms",
+            Evidence::PrefillTimeMeanMs,
             mean_ms("vllm:request_prefill_time_seconds"),
         ),
-        ("preemptions", grown("vllm:num_preemptions_total")),
+        (Evidence::Preemptions, grown("vllm:num_preemptions_total")),
         (
-            "kv_usage_end_percent",
+            Evidence::KvUsageEndPercent,
             // Of several engines the fullest: each has a cache of its own.
             now.largest("vllm:kv_cache_usage_perc", None)
                 .map(|share| 100.0 * share),
         ),
     ];
-    named
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
+    known(named)
 }
 
 /// What was sampled of the engine during a pass: its queue, and how full its KV cache was. A queue
 /// that comes and goes within a pass is in no counter before or after it.
-pub fn of_samples(summaries: &[Summary]) -> BTreeMap<String, f64> {
-    let most = |metric| engine(summaries, metric).and_then(|summary| summary.max);
-    let mean = |metric| engine(summaries, metric).and_then(|summary| summary.mean);
+pub fn of_samples(summaries: &[Summary]) -> BTreeMap<Evidence, f64> {
+    let most = |series| of(summaries, series).and_then(|summary| summary.max);
+    let mean = |series| of(summaries, series).and_then(|summary| summary.mean);
     let named = [
-        ("kv_usage_max_percent", most("kv_cache_usage")),
-        ("running_max_requests", running_max(summaries)),
-        ("waiting_max_requests", most("waiting")),
-        ("waiting_mean_requests", mean("waiting")),
+        (
+            Evidence::KvUsageMaxPercent,
+            most(Series::EngineKvCacheUsage),
+        ),
+        (Evidence::RunningMaxRequests, running_max(summaries)),
+        (Evidence::WaitingMaxRequests, most(Series::EngineWaiting)),
+        (Evidence::WaitingMeanRequests, mean(Series::EngineWaiting)),
     ];
-    named
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    known(named)
+}
+
+/// What is known of `named`: the rest is absent, not zero.
+pub fn known<const N: usize>(named: [(Evidence, Option<f64>); N]) -> BTreeMap<Evidence, f64> {
+    let known = named.into_iter();
+    known
+        .filter_map(|(evidence, value)| Some((evidence, value?)))
         .collect()
 }
 
 /// Most requests that the engine was seen to run at once.
 pub fn running_max(summaries: &[Summary]) -> Option<f64> {
-    engine(summaries, "running").and_then(|summary| summary.max)
+    of(summaries, Series::EngineRunning).and_then(|summary| summary.max)
 }
 
-fn engine<'s>(summaries: &'s [Summary], metric: &str) -> Option<&'s Summary> {
+fn of(summaries: &[Summary], series: Series) -> Option<&Summary> {
     let mut all = summaries.iter();
-    all.find(|summary| summary.key.source == "engine" && summary.key.metric == metric)
+    all.find(|summary| summary.key.series == series)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::sample::{SeriesKey, Unit};
+    use crate::telemetry::sample::SeriesKey;
 
     #[test]
     fn the_most_that_was_sampled_of_queue_and_cache_is_told() {
-        let summary = |source, metric, unit, mean, max| Summary {
+        let summary = |series, mean, max| Summary {
             key: SeriesKey {
-                source,
+                series,
                 device: "".into(),
-                metric,
             },
-            unit,
             samples: 9,
             late: 0,
             slowed: 0,
@@ -150,22 +176,17 @@ mod tests {
             total: None,
             covered: 1.0,
         };
-        let figures = of_samples(&[
-            summary("engine", "waiting", Unit::Count, 0.5, 7.0),
-            summary("engine", "kv_cache_usage", Unit::Percent, 40.0, 99.5),
-            summary("gpu", "running", Unit::Count, 1.0, 1.0),
+        let measures = of_samples(&[
+            summary(Series::EngineWaiting, 0.5, 7.0),
+            summary(Series::EngineKvCacheUsage, 40.0, 99.5),
+            summary(Series::GpuProcesses, 1.0, 1.0),
         ]);
         let expected = [
-            ("kv_usage_max_percent", 99.5),
-            ("waiting_max_requests", 7.0),
-            ("waiting_mean_requests", 0.5),
+            (Evidence::KvUsageMaxPercent, 99.5),
+            (Evidence::WaitingMaxRequests, 7.0),
+            (Evidence::WaitingMeanRequests, 0.5),
         ];
-        assert_eq!(
-            figures,
-            expected
-                .map(|(name, value)| (name.to_owned(), value))
-                .into()
-        );
+        assert_eq!(measures, expected.into());
     }
 
     #[test]
@@ -179,11 +200,14 @@ mod tests {
                  vllm:kv_cache_usage_perc{{e=\"1\"}} 0.7\n"
             ))
         };
-        let figures = of_engine(&text(1.5, 12), &text(1.0, 2));
-        assert!((figures["queue_time_mean_ms"] - 50.0).abs() < 1e-9);
-        assert!(figures["preemptions"].abs() < 1e-9);
-        assert!(!figures.contains_key("prefill_time_mean_ms"), "not exposed");
-        let usage = figures["kv_usage_end_percent"];
+        let measures = of_engine(&text(1.5, 12), &text(1.0, 2));
+        assert!((measures[&Evidence::QueueTimeMeanMs] - 50.0).abs() < 1e-9);
+        assert!(measures[&Evidence::Preemptions].abs() < 1e-9);
+        assert!(
+            !measures.contains_key(&Evidence::PrefillTimeMeanMs),
+            "not exposed"
+        );
+        let usage = measures[&Evidence::KvUsageEndPercent];
         assert!(
             (usage - 90.0).abs() < 1e-9,
             "the fullest of two engines: {usage}"

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::series::{Pcie, Series, Source};
 use crate::telemetry::summary::{Summary, total};
 
 /// Least share of a pass that readings must cover for their sum to be relied on.
@@ -28,7 +29,9 @@ impl PcieBytes {
     /// What the readings of a pass say of all `gpus` that are to be watched; `None` where one of
     /// them does not tell.
     pub fn of(summaries: &[Summary], gpus: usize) -> Option<Self> {
-        let on_gpus = summaries.iter().filter(|one| one.key.source == "gpu");
+        let on_gpus = summaries
+            .iter()
+            .filter(|one| one.key.series.source() == Source::Gpu);
         let devices: BTreeSet<_> = on_gpus.map(|one| &one.key.device).collect();
         if devices.len() < gpus {
             return None;
@@ -45,17 +48,13 @@ impl PcieBytes {
         let own = summaries.iter().filter(|one| &*one.key.device == device);
         let own: Vec<Summary> = own.cloned().collect();
         let methods = [
-            ("gpm", "pcie_rx_gpm_payload", "pcie_tx_gpm_payload"),
-            (
-                "nvml-counters",
-                "pcie_rx_counters_payload",
-                "pcie_tx_counters_payload",
-            ),
+            ("gpm", Pcie::GPM_PAYLOAD),
+            ("nvml-counters", Pcie::COUNTERS_PAYLOAD),
         ];
-        methods.into_iter().find_map(|(method, rx, tx)| {
+        methods.into_iter().find_map(|(method, pcie)| {
             Some(Self {
-                rx_bytes: total(&own, "gpu", rx, LEAST_COVER)?,
-                tx_bytes: total(&own, "gpu", tx, LEAST_COVER)?,
+                rx_bytes: total(&own, pcie.rx, LEAST_COVER)?,
+                tx_bytes: total(&own, pcie.tx, LEAST_COVER)?,
                 method,
             })
         })
@@ -100,16 +99,15 @@ impl RedisNetwork {
     /// What the readings of a pass say; `None` over the loopback, which carries both ways at once and
     /// the load too.
     pub fn of(summaries: &[Summary]) -> Option<Self> {
-        let bytes = |metric| total(summaries, "network", metric, LEAST_COVER);
-        let on_the_way = |summary: &&Summary| {
-            summary.key.source == "network" && summary.key.metric == "redis_rx"
-        };
-        let interface = summaries.iter().find(on_the_way)?.key.device.clone();
+        let bytes = |series| total(summaries, series, LEAST_COVER);
+        let mut all = summaries.iter();
+        let on_the_way = all.find(|summary| summary.key.series == Series::NetworkRedisRx)?;
+        let interface = Arc::clone(&on_the_way.key.device);
         (&*interface != "lo").then_some(())?;
         Some(Self {
             interface,
-            rx_bytes: bytes("redis_rx")?,
-            tx_bytes: bytes("redis_tx")?,
+            rx_bytes: bytes(Series::NetworkRedisRx)?,
+            tx_bytes: bytes(Series::NetworkRedisTx)?,
         })
     }
 }
@@ -147,21 +145,14 @@ impl Moved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::sample::{SeriesKey, Unit};
+    use crate::telemetry::sample::SeriesKey;
 
-    fn rate(
-        (source, metric): (&'static str, &'static str),
-        device: &str,
-        total: f64,
-        covered: f64,
-    ) -> Summary {
+    fn rate(series: Series, device: &str, total: f64, covered: f64) -> Summary {
         Summary {
             key: SeriesKey {
-                source,
+                series,
                 device: device.into(),
-                metric,
             },
-            unit: Unit::BytesPerSecond,
             samples: 10,
             late: 0,
             slowed: 0,
@@ -174,8 +165,8 @@ mod tests {
         }
     }
 
-    const RX: (&str, &str) = ("gpu", "pcie_rx_gpm_payload");
-    const TX: (&str, &str) = ("gpu", "pcie_tx_gpm_payload");
+    const RX: Series = Pcie::GPM_PAYLOAD.rx;
+    const TX: Series = Pcie::GPM_PAYLOAD.tx;
 
     #[test]
     fn pcie_bytes_are_summed_over_gpus_and_known_only_for_a_whole_pass() {
@@ -192,25 +183,25 @@ mod tests {
         assert_eq!(PcieBytes::of(&whole[..3], 2), None, "one lacks a way");
         let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
         assert_eq!(PcieBytes::of(&torn, 1), None);
-        let sampled = ["pcie_rx_throughput", "pcie_tx_throughput"]
-            .map(|metric| rate(("gpu", metric), "0", 1.0, 1.0));
+        let sampled = [Pcie::THROUGHPUT.rx, Pcie::THROUGHPUT.tx];
+        let sampled = sampled.map(|series| rate(series, "0", 1.0, 1.0));
         let found = PcieBytes::of(&sampled, 1);
         assert_eq!(found, None, "a sampled throughput is never relied on");
     }
 
     #[test]
     fn each_gpu_is_told_by_its_own_method() {
-        let counters = |way: &'static str, total| rate(("gpu", way), "1", total, 1.0);
+        let counters = |series, total| rate(series, "1", total, 1.0);
         let mixed = [
             rate(RX, "0", 100.0, 1.0),
             rate(TX, "0", 5.0, 1.0),
-            counters("pcie_rx_counters_payload", 20.0),
-            counters("pcie_tx_counters_payload", 1.0),
+            counters(Pcie::COUNTERS_PAYLOAD.rx, 20.0),
+            counters(Pcie::COUNTERS_PAYLOAD.tx, 1.0),
         ];
         let found = PcieBytes::of(&mixed, 2).unwrap();
         assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 6.0));
         assert_eq!(found.method, "gpm+nvml-counters");
-        let silent = rate(("gpu", "power"), "1", 9.0, 1.0);
+        let silent = rate(Series::GpuPower, "1", 9.0, 1.0);
         let one = [mixed[0].clone(), mixed[1].clone(), silent];
         assert_eq!(PcieBytes::of(&one, 2), None, "half of it is not the whole");
     }
@@ -230,9 +221,9 @@ mod tests {
     fn the_way_to_redis_is_told_from_other_interfaces() {
         let of = |device: &str, covered| {
             RedisNetwork::of(&[
-                rate(("network", "rx"), "eth1", 7.0, 1.0),
-                rate(("network", "redis_rx"), device, 30.0, covered),
-                rate(("network", "redis_tx"), device, 4.0, covered),
+                rate(Series::NetworkRx, "eth1", 7.0, 1.0),
+                rate(Series::NetworkRedisRx, device, 30.0, covered),
+                rate(Series::NetworkRedisTx, device, 4.0, covered),
             ])
         };
         let found = of("eth0", 1.0).unwrap();

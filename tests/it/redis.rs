@@ -69,7 +69,7 @@ fn read_at(sampler: &mut RedisSampler, second: u64) -> BTreeMap<&'static str, f6
     sampler.sample(&mut batch).unwrap();
     let points = batch.points().iter();
     points
-        .map(|(key, _, point)| (key.metric, point.value))
+        .map(|(key, point)| (key.series.name(), point.value))
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use labrun::internals::{
-    CacheState, Point, Series, SeriesKey, Unit,
+    CacheState, Point, Points, Series, SeriesKey,
     schema::{
         CellOutcome, CellRecord, Counts, FORMAT, LedgerRow, PassRecord, RequestOutcome, RequestRow,
         ServerRecord, Source, Verdict, VerdictStatus,
@@ -73,18 +73,18 @@ fn write(folder: &Path, record: &CellRecord, rows: &[RequestRow]) {
 }
 
 /// Ten series of 4 s, each read every 10 ms and never twice the same.
-fn telemetry() -> BTreeMap<SeriesKey, Series> {
+fn telemetry() -> Points {
     let names = [
-        ("gpu", "pcie_rx_counters"),
-        ("gpu", "pcie_tx_counters"),
-        ("gpu", "sm_active"),
-        ("disk", "read"),
-        ("disk", "write"),
-        ("redis", "read"),
-        ("redis", "write"),
-        ("engine", "running"),
-        ("engine", "waiting"),
-        ("cpu", "user"),
+        Series::GpuPcieRxCounters,
+        Series::GpuPcieTxCounters,
+        Series::GpuSmActive,
+        Series::DiskRead,
+        Series::DiskWrite,
+        Series::RedisRead,
+        Series::RedisWrite,
+        Series::EngineRunning,
+        Series::EngineWaiting,
+        Series::CpuBusy,
     ];
     let series = |salt: u64| {
         let point = |at: u64| Point {
@@ -94,15 +94,11 @@ fn telemetry() -> BTreeMap<SeriesKey, Series> {
             late: false,
             slowed: false,
         };
-        Series {
-            unit: Unit::BytesPerSecond,
-            points: (1..=400).map(point).collect(),
-        }
+        (1..=400).map(point).collect()
     };
-    let key = |(source, metric)| SeriesKey {
-        source,
+    let key = |series| SeriesKey {
+        series,
         device: "".into(),
-        metric,
     };
     let keys = names.into_iter().map(key);
     keys.zip(0..).map(|(key, at)| (key, series(at))).collect()

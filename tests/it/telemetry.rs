@@ -1,7 +1,7 @@
 //! What runs keep of the machine beside the load.
 
 use crate::support::{Lab, SimPlan};
-use labrun::internals::read_readings;
+use labrun::internals::{Source, read_readings};
 use serde_json::Value;
 
 fn total(pass: &Value, source: &str, metric: &str) -> f64 {
@@ -66,13 +66,15 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     for (at, pass) in passes.iter().enumerate() {
         let from = pass["started_s"].as_f64().unwrap();
         let to = from + pass["duration_s"].as_f64().unwrap();
-        let of_disk = readings.iter().filter(|((source, _), _)| source == "disk");
+        let of_disk = readings
+            .iter()
+            .filter(|(series, _)| series.source() == Source::Disk);
         let mut at_disk = of_disk.flat_map(|(_, devices)| devices.values().flatten());
         let is_inside = at_disk.any(|reading| (from..=to + 0.6).contains(&reading.time_s));
         assert!(is_inside, "pass {at} has readings of its own time");
     }
     assert!(
-        readings.keys().all(|(source, _)| source != "gpu"),
+        readings.keys().all(|series| series.source() != Source::Gpu),
         "a simulated server has no GPU of this machine"
     );
     let named = |kind: &str| {
@@ -175,7 +177,7 @@ fn the_machine_alone_is_watched_and_its_own_cost_printed() {
     assert!(summary["epoch_monotonic_s"].as_f64().unwrap() > 0.0);
     assert!(summary["samplers_cpu_share_percent"].as_f64().unwrap() > 0.0);
     let readings = read_readings(&out.join("telemetry.parquet")).unwrap();
-    assert!(readings.keys().any(|(source, _)| source == "cpu"));
+    assert!(readings.keys().any(|series| series.source() == Source::Cpu));
     let warnings = summary["warnings"].as_array().unwrap();
     let about_gpus = warnings
         .iter()

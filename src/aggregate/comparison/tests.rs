@@ -2,6 +2,7 @@ use super::*;
 use crate::aggregate::fixture::{Bench, gpu_total, rows_of};
 use crate::aggregate::slo::Slos;
 use crate::plan::state::CacheState;
+use crate::series::Series;
 
 const COLD: CacheState = CacheState::Cold;
 
@@ -223,7 +224,7 @@ fn energy_a_token_is_compared_where_every_repeat_told_it() {
     }
     let mut run = bench.run();
     for (at, joules) in [(0, 1000.0), (1, 600.0), (2, 200.0), (3, 300.0)] {
-        run.cells[at].passes[0].telemetry = vec![gpu_total("0", "power", joules)];
+        run.cells[at].passes[0].telemetry = vec![gpu_total("0", Series::GpuPower, joules)];
     }
     let rows = compare(&run).unwrap().rows;
     // 1600 J for 16 tokens against 200 J for 8.

@@ -2,16 +2,13 @@
 
 use super::model::{Colour, TimeLine, TimePanel};
 use crate::record::telemetry_frame::{Devices, Reading, Readings};
+use crate::series::{Pcie, Series, Source};
 
 pub(super) const IN: Colour = Colour::Blue;
 pub(super) const OUT: Colour = Colour::Orange;
 
 /// A stretch of time, in seconds, and the value in it.
 type Step = (f64, f64, f64);
-
-/// What a disk does with bytes, and what a Redis does.
-const STORED: [&str; 2] = ["read", "written"];
-const SERVED: [&str; 2] = ["sent", "received"];
 
 /// What several devices make together.
 #[derive(Clone, Copy)]
@@ -24,74 +21,85 @@ enum Together {
 
 /// A panel for each source that told anything.
 pub(super) fn sources(readings: &Readings) -> Vec<TimePanel> {
-    let simulated = readings.keys().any(|(source, _)| source == "simulated");
+    let simulated = readings
+        .keys()
+        .any(|series| series.source() == Source::Simulated);
     let mut panels: Vec<TimePanel> = pcie(readings).into_iter().collect();
     if simulated {
         // What this machine does is not what the simulator pretends.
         for (name, read, write) in [
-            ("disk", "disk_read", "disk_write"),
-            ("Redis", "redis_read", "redis_write"),
+            (
+                "disk",
+                Series::SimulatedDiskRead,
+                Series::SimulatedDiskWrite,
+            ),
+            (
+                "Redis",
+                Series::SimulatedRedisRead,
+                Series::SimulatedRedisWrite,
+            ),
         ] {
-            let ways = [read, write].map(|metric| way(readings, ("simulated", metric), 1e6));
-            let names = if name == "disk" { STORED } else { SERVED };
-            panels.extend(moved(&format!("{name} (simulated), MB/s"), names, ways));
+            let lines = ways(readings, [read, write], 1e6);
+            panels.extend(moved(&format!("{name} (simulated), MB/s"), lines));
         }
     } else {
         panels.extend(measured(readings));
     }
-    let said = if simulated { " (simulated)" } else { "" };
-    let requests = [
-        line("running", IN, way(readings, ("engine", "running"), 1.0)),
-        line("waiting", OUT, way(readings, ("engine", "waiting"), 1.0)),
-    ];
-    panels.extend(panel(format!("requests in the engine{said}"), requests));
+    let mark = if simulated { " (simulated)" } else { "" };
+    let requests = ways(
+        readings,
+        [Series::EngineRunning, Series::EngineWaiting],
+        1.0,
+    );
+    panels.extend(panel(format!("requests in the engine{mark}"), requests));
     panels
 }
 
 /// What this machine's parts did.
 fn measured(readings: &Readings) -> Vec<TimePanel> {
-    let of = |source, metric, scale| way(readings, (source, metric), scale);
-    let one = |source, metric, device: &str, scale| {
-        let found = devices(readings, (source, metric)).and_then(|all| all.get(device));
-        found.map_or(vec![], |all| own_steps(all, scale))
+    let both = |series: [Series; 2], scale| ways(readings, series, scale);
+    let of = |series, colour, scale| line(series, colour, way(readings, series, scale));
+    let one = |series, colour, device: &str, scale| {
+        let found = readings.get(&series).and_then(|all| all.get(device));
+        line(
+            series,
+            colour,
+            found.map_or(vec![], |all| own_steps(all, scale)),
+        )
     };
-    let disk = ["read", "write"].map(|metric| {
-        let all = devices(readings, ("disk", metric));
-        all.map_or(vec![], |all| {
-            steps(&without_stacked(all), 1e6, Together::Sum)
-        })
-    });
-    let redis = ["read", "write"].map(|metric| of("redis", metric, 1e6));
-    let network = ["redis_rx", "redis_tx"].map(|metric| of("network", metric, 1e6));
+    let disk = |series, colour| {
+        let all = readings.get(&series).map(without_stacked);
+        let steps = all.map_or(vec![], |all| steps(&all, 1e6, Together::Sum));
+        line(series, colour, steps)
+    };
+    let disk = [disk(Series::DiskRead, IN), disk(Series::DiskWrite, OUT)];
+    let redis = both([Series::RedisRead, Series::RedisWrite], 1e6);
+    let network = both([Series::NetworkRedisRx, Series::NetworkRedisTx], 1e6);
     let lmcache = [
-        line("RAM", IN, of("lmcache", "ram_hit_tokens", 1e3)),
-        line("second tier", OUT, of("lmcache", "second_hit_tokens", 1e3)),
+        of(Series::LmcacheRamHitTokens, IN, 1e3),
+        of(Series::LmcacheSecondHitTokens, OUT, 1e3),
         // In the engine's process it does not tell tiers apart.
-        line("all tiers", IN, of("engine", "lmcache_hit_tokens", 1e3)),
+        of(Series::EngineLmcacheHitTokens, IN, 1e3),
     ];
-    let shares = |metric| {
-        let all = devices(readings, ("gpu", metric));
-        all.map(|all| steps(all, 1.0, Together::Mean))
-    };
-    let gpu = shares("sm_active").or_else(|| shares("utilization"));
+    let gpu = [Series::GpuSmActive, Series::GpuUtilization]
+        .into_iter()
+        .find_map(|series| Some((series, readings.get(&series)?)))
+        .map(|(series, all)| line(series, IN, steps(all, 1.0, Together::Mean)));
     let memory = [
-        line("GPU, used", IN, of("gpu", "memory_used", 1e9)),
-        line("page cache", OUT, one("memory", "page_cache", "", 1e9)),
+        of(Series::GpuMemoryUsed, IN, 1e9),
+        one(Series::MemoryPageCache, OUT, "", 1e9),
     ];
     let machine = [
-        line("busy", IN, one("cpu", "busy", "all", 1.0)),
-        line("waits for I/O", OUT, one("pressure", "some", "io", 1.0)),
+        one(Series::CpuBusy, IN, "all", 1.0),
+        one(Series::PressureSome, OUT, "io", 1.0),
     ];
-    let server = [line("used", IN, of("server", "cpu", 100.0))];
+    let server = [of(Series::ServerCpu, IN, 100.0)];
     [
-        moved("disk, MB/s", STORED, disk),
-        moved("Redis, MB/s", SERVED, redis),
-        moved("network to Redis, MB/s", ["received", "sent"], network),
+        moved("disk, MB/s", disk),
+        moved("Redis, MB/s", redis),
+        moved("network to Redis, MB/s", network),
         panel("LMCache's hits, thousand tokens/s".to_owned(), lmcache),
-        panel(
-            "GPU, % busy".to_owned(),
-            [line("busy", IN, gpu.unwrap_or_default())],
-        ),
+        gpu.and_then(|gpu| panel("GPU, % busy".to_owned(), [gpu])),
         panel("the server's CPU, cores".to_owned(), server),
         panel("the machine's CPU, % of the time".to_owned(), machine),
         panel("memory, GB".to_owned(), memory),
@@ -101,36 +109,27 @@ fn measured(readings: &Readings) -> Vec<TimePanel> {
     .collect()
 }
 
-/// Both ways of what moves bytes, in MB/s; none where hardly any moved.
-fn moved(title: &str, names: [&'static str; 2], [one, other]: [Vec<Step>; 2]) -> Option<TimePanel> {
-    let most = one.iter().chain(&other).map(|step| step.2);
+/// Both ways of what moves bytes; none where hardly any moved, MB/s.
+fn moved(title: &str, lines: [TimeLine; 2]) -> Option<TimePanel> {
+    let most = lines.iter().flat_map(|line| &line.steps).map(|step| step.2);
     if most.fold(0.0, f64::max) <= 0.1 {
         return None;
     }
-    let lines = [line(names[0], IN, one), line(names[1], OUT, other)];
     panel(title.to_owned(), lines)
 }
 
 /// PCIe by the best method that answered.
 fn pcie(readings: &Readings) -> Option<TimePanel> {
-    let of = |way: &str, method: &str| {
-        let wanted = format!("pcie_{way}_{method}");
-        let (_, all) = readings.iter().find(|((_, metric), _)| *metric == wanted)?;
-        Some(steps(all, 1e9, Together::Sum))
-    };
-    let (method, said) = [
-        ("gpm", ", by GPM"),
-        ("counters", ", by NVML's counters"),
-        ("simulated", " (simulated)"),
-    ]
-    .into_iter()
-    .find(|(method, _)| of("rx", method).is_some())?;
-    let of = |way: &str| of(way, method).unwrap_or_default();
-    let lines = [
-        line("into the GPU", IN, of("rx")),
-        line("out of it", OUT, of("tx")),
+    let methods = [
+        (Pcie::GPM, ", by GPM"),
+        (Pcie::COUNTERS, ", by NVML's counters"),
+        (Pcie::SIMULATED, " (simulated)"),
     ];
-    panel(format!("PCIe{said}, GB/s"), lines)
+    let (pcie, method) = methods
+        .into_iter()
+        .find(|(pcie, _)| readings.contains_key(&pcie.rx))?;
+    let lines = ways(readings, [pcie.rx, pcie.tx], 1e9);
+    panel(format!("PCIe{method}, GB/s"), lines)
 }
 
 /// A panel of the lines that say anything; none where none does.
@@ -145,21 +144,26 @@ fn panel<const N: usize>(title: String, lines: [TimeLine; N]) -> Option<TimePane
     })
 }
 
-fn line(name: &'static str, colour: Colour, steps: Vec<Step>) -> TimeLine {
+fn line(series: Series, colour: Colour, steps: Vec<Step>) -> TimeLine {
     TimeLine {
-        name,
+        name: series.label(),
         colour,
         steps,
     }
 }
 
-fn devices<'r>(readings: &'r Readings, (source, metric): (&str, &str)) -> Option<&'r Devices> {
-    readings.get(&(source.to_owned(), metric.to_owned()))
+/// Both ways of something.
+fn ways(readings: &Readings, [one, other]: [Series; 2], scale: f64) -> [TimeLine; 2] {
+    [
+        line(one, IN, way(readings, one, scale)),
+        line(other, OUT, way(readings, other, scale)),
+    ]
 }
 
 /// What the devices of a series did together.
-fn way(readings: &Readings, series: (&str, &str), scale: f64) -> Vec<Step> {
-    devices(readings, series).map_or(vec![], |all| steps(all, scale, Together::Sum))
+fn way(readings: &Readings, series: Series, scale: f64) -> Vec<Step> {
+    let all = readings.get(&series);
+    all.map_or(vec![], |all| steps(all, scale, Together::Sum))
 }
 
 /// Without disks that lie on others (LVM, md, loop): those count the same bytes.

@@ -3,93 +3,132 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::series::{Series, Source};
 use crate::server::prom::Scrape;
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::telemetry::sample::{Batch, Growth};
 
 /// How a series of `/metrics` becomes one of ours.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// As it is, times a factor; of several engines their sum.
-    Level(Unit, f64),
+    Level(f64),
     /// As it is, times a factor; of several engines the largest: each has a share of its own.
-    Largest(Unit, f64),
+    Largest(f64),
     /// What it grew by; a counter that fell began anew.
-    Growth(Unit),
+    Growth,
 }
 
-/// Name and label there, metric here.
-pub type Row = (&'static str, Option<&'static str>, &'static str, Shape);
+/// Name and label there, series here.
+pub type Row = (&'static str, Option<&'static str>, Series, Shape);
 
-const PER_S: Shape = Shape::Growth(Unit::PerSecond);
-const BYTES_PER_S: Shape = Shape::Growth(Unit::BytesPerSecond);
-const COUNT: Shape = Shape::Level(Unit::Count, 1.0);
-const BYTES: Shape = Shape::Level(Unit::Bytes, 1.0);
+const GROWTH: Shape = Shape::Growth;
+const LEVEL: Shape = Shape::Level(1.0);
 
 /// Of the engine (vLLM's names; in-process LMCache exposes its own beside them).
 pub const ENGINE: [Row; 17] = [
-    ("vllm:num_requests_running", None, "running", COUNT),
-    ("vllm:num_requests_waiting", None, "waiting", COUNT),
+    (
+        "vllm:num_requests_running",
+        None,
+        Series::EngineRunning,
+        LEVEL,
+    ),
+    (
+        "vllm:num_requests_waiting",
+        None,
+        Series::EngineWaiting,
+        LEVEL,
+    ),
     (
         "vllm:kv_cache_usage_perc",
         None,
-        "kv_cache_usage",
-        Shape::Largest(Unit::Percent, 100.0),
+        Series::EngineKvCacheUsage,
+        Shape::Largest(100.0),
     ),
-    ("vllm:num_preemptions_total", None, "preemptions", PER_S),
-    ("vllm:prompt_tokens_total", None, "prompt_tokens", PER_S),
-    ("vllm:generation_tokens_total", None, "output_tokens", PER_S),
+    (
+        "vllm:num_preemptions_total",
+        None,
+        Series::EnginePreemptions,
+        GROWTH,
+    ),
+    (
+        "vllm:prompt_tokens_total",
+        None,
+        Series::EnginePromptTokens,
+        GROWTH,
+    ),
+    (
+        "vllm:generation_tokens_total",
+        None,
+        Series::EngineOutputTokens,
+        GROWTH,
+    ),
     (
         "vllm:prompt_tokens_by_source_total",
         Some("source=\"local_compute\""),
-        "computed_tokens",
-        PER_S,
+        Series::EngineComputedTokens,
+        GROWTH,
     ),
     (
         "vllm:prompt_tokens_by_source_total",
         Some("source=\"local_cache_hit\""),
-        "gpu_hit_tokens",
-        PER_S,
+        Series::EngineGpuHitTokens,
+        GROWTH,
     ),
     (
         "vllm:prompt_tokens_by_source_total",
         Some("source=\"external_kv_transfer\""),
-        "tier_hit_tokens",
-        PER_S,
+        Series::EngineTierHitTokens,
+        GROWTH,
     ),
     // LMCache tells of these every ten seconds. Each worker of a model that is split over GPUs counts
     // the same tokens, and its own bytes.
     (
         "lmcache:num_hit_tokens_total",
         Some("worker_id=\"0\""),
-        "lmcache_hit_tokens",
-        PER_S,
+        Series::EngineLmcacheHitTokens,
+        GROWTH,
     ),
     (
         "lmcache:num_stored_tokens_total",
         Some("worker_id=\"0\""),
-        "lmcache_stored_tokens",
-        PER_S,
+        Series::EngineLmcacheStoredTokens,
+        GROWTH,
     ),
     (
         "lmcache:num_remote_read_bytes_total",
         None,
-        "lmcache_remote_read",
-        BYTES_PER_S,
+        Series::EngineLmcacheRemoteRead,
+        GROWTH,
     ),
     (
         "lmcache:num_remote_write_bytes_total",
         None,
-        "lmcache_remote_write",
-        BYTES_PER_S,
+        Series::EngineLmcacheRemoteWrite,
+        GROWTH,
     ),
-    ("lmcache:local_cache_usage", None, "lmcache_ram", BYTES),
-    ("lmcache:local_storage_usage", None, "lmcache_disk", BYTES),
-    ("lmcache:remote_cache_usage", None, "lmcache_remote", BYTES),
+    (
+        "lmcache:local_cache_usage",
+        None,
+        Series::EngineLmcacheRam,
+        LEVEL,
+    ),
+    (
+        "lmcache:local_storage_usage",
+        None,
+        Series::EngineLmcacheDisk,
+        LEVEL,
+    ),
+    (
+        "lmcache:remote_cache_usage",
+        None,
+        Series::EngineLmcacheRemote,
+        LEVEL,
+    ),
     (
         "lmcache:remote_put_task_num",
         None,
-        "lmcache_remote_puts",
-        COUNT,
+        Series::EngineLmcacheRemotePuts,
+        LEVEL,
     ),
 ];
 
@@ -98,32 +137,32 @@ pub const LMCACHE: [Row; 5] = [
     (
         "lmcache_mp_lookup_hit_l1_tokens_total",
         None,
-        "ram_hit_tokens",
-        PER_S,
+        Series::LmcacheRamHitTokens,
+        GROWTH,
     ),
     (
         "lmcache_mp_lookup_hit_l2_tokens_total",
         None,
-        "second_hit_tokens",
-        PER_S,
+        Series::LmcacheSecondHitTokens,
+        GROWTH,
     ),
     (
         "lmcache_mp_l1_write_chunks_total",
         None,
-        "ram_stored_chunks",
-        PER_S,
+        Series::LmcacheRamStoredChunks,
+        GROWTH,
     ),
     (
         "lmcache_mp_l2_store_submitted_objects_chunks_total",
         None,
-        "second_submitted_chunks",
-        PER_S,
+        Series::LmcacheSecondSubmittedChunks,
+        GROWTH,
     ),
     (
         "lmcache_mp_l2_store_completed_objects_chunks_total",
         None,
-        "second_stored_chunks",
-        PER_S,
+        Series::LmcacheSecondStoredChunks,
+        GROWTH,
     ),
 ];
 
@@ -132,38 +171,38 @@ pub const SIMULATED: [Row; 6] = [
     (
         "labrun_sim_pcie_rx_bytes_total",
         None,
-        "pcie_rx_simulated",
-        BYTES_PER_S,
+        Series::SimulatedPcieRx,
+        GROWTH,
     ),
     (
         "labrun_sim_pcie_tx_bytes_total",
         None,
-        "pcie_tx_simulated",
-        BYTES_PER_S,
+        Series::SimulatedPcieTx,
+        GROWTH,
     ),
     (
         "labrun_sim_disk_read_bytes_total",
         None,
-        "disk_read",
-        BYTES_PER_S,
+        Series::SimulatedDiskRead,
+        GROWTH,
     ),
     (
         "labrun_sim_disk_write_bytes_total",
         None,
-        "disk_write",
-        BYTES_PER_S,
+        Series::SimulatedDiskWrite,
+        GROWTH,
     ),
     (
         "labrun_sim_redis_read_bytes_total",
         None,
-        "redis_read",
-        BYTES_PER_S,
+        Series::SimulatedRedisRead,
+        GROWTH,
     ),
     (
         "labrun_sim_redis_write_bytes_total",
         None,
-        "redis_write",
-        BYTES_PER_S,
+        Series::SimulatedRedisWrite,
+        GROWTH,
     ),
 ];
 
@@ -171,26 +210,30 @@ pub const SIMULATED: [Row; 6] = [
 #[derive(Debug, Default)]
 pub struct Rows {
     /// With whether it was ever shown.
-    growth: BTreeMap<(&'static str, &'static str), (Growth, bool)>,
+    growth: BTreeMap<Series, (Growth, bool)>,
 }
 
 impl Rows {
-    /// Adds what `scrape` tells of `rows`, as series of `source`.
-    pub fn keep(&mut self, source: &'static str, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
+    /// Adds what `scrape` tells of `rows`.
+    pub fn keep(&mut self, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
         // Where a file names devices only, it still says so.
-        let device: Arc<str> = if source == "simulated" { source } else { "" }.into();
-        for &(name, label, metric, shape) in rows {
+        let is_simulated = |row: &Row| row.2.source() == Source::Simulated;
+        let device: Arc<str> = match rows.first().filter(|row| is_simulated(row)) {
+            Some(_) => Source::Simulated.name().into(),
+            None => "".into(),
+        };
+        for &(name, label, series, shape) in rows {
             let value = match shape {
-                Shape::Largest(..) => scrape.largest(name, label),
-                Shape::Level(..) | Shape::Growth(_) => scrape.sum(name, label),
+                Shape::Largest(_) => scrape.largest(name, label),
+                Shape::Level(_) | Shape::Growth => scrape.sum(name, label),
             };
             match (shape, value) {
-                (Shape::Level(unit, factor) | Shape::Largest(unit, factor), Some(value)) => {
-                    batch.level((source, &device, metric), unit, value * factor);
+                (Shape::Level(factor) | Shape::Largest(factor), Some(value)) => {
+                    batch.level(series, &device, value * factor);
                 }
-                (Shape::Level(..) | Shape::Largest(..), None) => {}
-                (Shape::Growth(unit), value) => {
-                    let (growth, was_shown) = self.growth.entry((source, metric)).or_default();
+                (Shape::Level(_) | Shape::Largest(_), None) => {}
+                (Shape::Growth, value) => {
+                    let (growth, was_shown) = self.growth.entry(series).or_default();
                     // A counter may be shown only once it counts: until then it is zero.
                     let Some(value) = value else {
                         if !*was_shown && !scrape.exposes(name, label) {
@@ -200,7 +243,7 @@ impl Rows {
                     };
                     *was_shown = true;
                     if let Some((grown, span)) = growth.of(batch.at, value) {
-                        batch.rate((source, &device, metric), unit, grown, span);
+                        batch.rate(series, &device, grown, span);
                     }
                 }
             }
@@ -223,18 +266,14 @@ mod tests {
     }
 
     /// What is told of answers two seconds apart.
-    fn told_two_seconds_apart(
-        source: &'static str,
-        table: &[Row],
-        texts: &[&str],
-    ) -> Vec<(&'static str, f64)> {
+    fn told_two_seconds_apart(table: &[Row], texts: &[&str]) -> Vec<(&'static str, f64)> {
         let mut rows = Rows::default();
         let mut seen = Vec::new();
         for (at, text) in texts.iter().enumerate() {
             let mut batch = Batch::new(seconds(at as u64 * 2), false);
-            rows.keep(source, table, &scrape(text), &mut batch);
+            rows.keep(table, &scrape(text), &mut batch);
             let points = batch.points().iter();
-            seen.extend(points.map(|(key, _, point)| (key.metric, point.value)));
+            seen.extend(points.map(|(key, point)| (key.series.name(), point.value)));
         }
         seen
     }
@@ -247,7 +286,7 @@ mod tests {
             // The engine was started again: it counts from zero.
             "vllm:prompt_tokens_total 50\nvllm:num_requests_waiting 0\n",
         ];
-        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
+        let seen = told_two_seconds_apart(&ENGINE, &texts);
         assert_eq!(
             seen,
             [
@@ -269,7 +308,7 @@ mod tests {
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
         ];
-        let seen = told_two_seconds_apart("lmcache", &LMCACHE, &texts);
+        let seen = told_two_seconds_apart(&LMCACHE, &texts);
         let expected = [
             ("ram_hit_tokens", 1024.0),
             ("ram_stored_chunks", 0.0),
@@ -318,16 +357,15 @@ mod tests {
         };
         let mut rows = Rows::default();
         rows.keep(
-            "engine",
             &ENGINE,
             &scrape(&of(0, 0)),
             &mut Batch::new(seconds(0), false),
         );
         let mut batch = Batch::new(seconds(1), false);
-        rows.keep("engine", &ENGINE, &scrape(&of(256, 1000)), &mut batch);
+        rows.keep(&ENGINE, &scrape(&of(256, 1000)), &mut batch);
         let points = batch.points().iter();
         let seen: Vec<_> = points
-            .map(|(key, _, point)| (key.metric, point.value))
+            .map(|(key, point)| (key.series.name(), point.value))
             .collect();
         let expected = [
             ("lmcache_hit_tokens", 256.0),

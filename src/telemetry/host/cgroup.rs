@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::cpu::pressure_totals;
 use super::kept::{Kept, number_after};
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::series::Series;
+use crate::telemetry::sample::{Batch, Growth};
 
 /// The cgroups of `leaders`, each once, named by the roles that are in it.
 pub fn of(leaders: &[(&'static str, u32)]) -> Vec<Cgroup> {
@@ -57,22 +58,25 @@ pub struct Cgroup {
     memory_current: Kept,
     memory: Kept,
     pressures: [Kept; 3],
-    growth: BTreeMap<&'static str, Growth>,
+    growth: BTreeMap<Series, Growth>,
 }
 
 /// A metric of a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Told {
     /// Only grows.
-    Counter(&'static str, Unit, f64),
+    Counter(Series, f64),
     /// Is so now, bytes.
-    Level(&'static str, f64),
+    Level(Series, f64),
 }
 
-const PRESSURES: [[&str; 2]; 3] = [
-    ["cpu_pressure_some", "cpu_pressure_full"],
-    ["io_pressure_some", "io_pressure_full"],
-    ["memory_pressure_some", "memory_pressure_full"],
+const PRESSURES: [[Series; 2]; 3] = [
+    [Series::CgroupCpuPressureSome, Series::CgroupCpuPressureFull],
+    [Series::CgroupIoPressureSome, Series::CgroupIoPressureFull],
+    [
+        Series::CgroupMemoryPressureSome,
+        Series::CgroupMemoryPressureFull,
+    ],
 ];
 
 impl Cgroup {
@@ -92,52 +96,47 @@ impl Cgroup {
     /// Hands everything that it tells now to `keep`.
     fn tell(&self, text: &mut Vec<u8>, mut keep: impl FnMut(Told)) {
         if let Some(io) = self.io.read(text).filter(|io| !io.is_empty()) {
-            keep(Told::Counter(
-                "read",
-                Unit::BytesPerSecond,
-                sum_of(io, "rbytes="),
-            ));
-            keep(Told::Counter(
-                "write",
-                Unit::BytesPerSecond,
-                sum_of(io, "wbytes="),
-            ));
+            keep(Told::Counter(Series::CgroupRead, sum_of(io, "rbytes=")));
+            keep(Told::Counter(Series::CgroupWrite, sum_of(io, "wbytes=")));
         }
         // Microseconds in a second: 10^4 of them are a percent of a core.
-        let mut percent = |metric, us: f64| keep(Told::Counter(metric, Unit::Percent, us / 1e4));
+        let mut percent = |series, us: f64| keep(Told::Counter(series, us / 1e4));
         if let Some(cpu) = self.cpu.read(text) {
-            for (metric, name) in [("cpu", "usage_usec "), ("throttled", "throttled_usec ")] {
+            for (series, name) in [
+                (Series::CgroupCpu, "usage_usec "),
+                (Series::CgroupThrottled, "throttled_usec "),
+            ] {
                 if let Some(us) = number_after(cpu, name) {
-                    percent(metric, us);
+                    percent(series, us);
                 }
             }
         }
-        for (file, names) in self.pressures.iter().zip(PRESSURES) {
+        for (file, both) in self.pressures.iter().zip(PRESSURES) {
             let totals = file.read(text).map(pressure_totals).unwrap_or_default();
-            for (told, name) in totals.into_iter().zip(names) {
-                if let Some((_, us)) = told {
-                    percent(name, us);
+            for (total_us, series) in totals.into_iter().zip(both) {
+                if let Some(us) = total_us {
+                    percent(series, us);
                 }
             }
         }
         let current = self.memory_current.read(text);
         if let Some(bytes) = current.and_then(|bytes| bytes.trim().parse().ok()) {
-            keep(Told::Level("memory", bytes));
+            keep(Told::Level(Series::CgroupMemory, bytes));
         }
         if let Some(memory) = self.memory.read(text) {
             let bytes = |name| number_after(memory, name);
             let shared = bytes("shmem ");
-            for (metric, bytes) in [
+            for (series, bytes) in [
                 // Shared memory is counted as of files too.
                 (
-                    "page_cache",
+                    Series::CgroupPageCache,
                     bytes("file ").map(|all| all - shared.unwrap_or(0.0)),
                 ),
-                ("shared", shared),
-                ("anonymous", bytes("anon ")),
+                (Series::CgroupShared, shared),
+                (Series::CgroupAnonymous, bytes("anon ")),
             ] {
                 if let Some(bytes) = bytes {
-                    keep(Told::Level(metric, bytes));
+                    keep(Told::Level(series, bytes));
                 }
             }
         }
@@ -147,13 +146,11 @@ impl Cgroup {
     pub fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
         let mut growth = std::mem::take(&mut self.growth);
         self.tell(text, |told| match told {
-            Told::Level(metric, bytes) => {
-                batch.level(("cgroup", &self.device, metric), Unit::Bytes, bytes);
-            }
-            Told::Counter(metric, unit, value) => {
-                let growth = growth.entry(metric).or_default();
+            Told::Level(series, bytes) => batch.level(series, &self.device, bytes),
+            Told::Counter(series, value) => {
+                let growth = growth.entry(series).or_default();
                 if let Some((grown, span)) = growth.of(batch.at, value) {
-                    batch.rate(("cgroup", &self.device, metric), unit, grown, span);
+                    batch.rate(series, &self.device, grown, span);
                 }
             }
         });
@@ -200,8 +197,8 @@ mod tests {
         let (mut found, mut text) = (Vec::new(), Vec::new());
         Cgroup::open(folder.path(), "vllm").tell(&mut text, |told| {
             found.push(match told {
-                Told::Counter(metric, _, value) => (metric, true, value),
-                Told::Level(metric, value) => (metric, false, value),
+                Told::Counter(series, value) => (series.name(), true, value),
+                Told::Level(series, value) => (series.name(), false, value),
             });
         });
         assert_eq!(

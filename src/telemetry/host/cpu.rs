@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kept::{Kept, number_after};
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::series::Series;
+use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
 /// Reads the machine's processors and memory.
@@ -124,9 +125,9 @@ impl CpuSampler {
                 core.last = Some(before);
                 continue;
             };
-            batch.level(("cpu", &core.device, "busy"), Unit::Percent, busy);
+            batch.level(Series::CpuBusy, &core.device, busy);
             if name == "cpu" {
-                batch.level(("cpu", &core.device, "io_wait"), Unit::Percent, io_wait);
+                batch.level(Series::CpuIoWait, &core.device, io_wait);
             }
         }
     }
@@ -142,12 +143,14 @@ impl CpuSampler {
             let Some(text) = file.read(text) else {
                 continue;
             };
-            for (growth, told) in growth.iter_mut().zip(pressure_totals(text)) {
-                let Some((kind, total_us)) = told else {
+            let both = [Series::PressureSome, Series::PressureFull];
+            let totals = both.into_iter().zip(pressure_totals(text));
+            for (growth, (series, total_us)) in growth.iter_mut().zip(totals) {
+                let Some(total_us) = total_us else {
                     continue;
                 };
                 if let Some((grown, span)) = growth.of(batch.at, total_us / 1e4) {
-                    batch.rate(("pressure", device, kind), Unit::Percent, grown, span);
+                    batch.rate(series, device, grown, span);
                 }
             }
         }
@@ -160,8 +163,7 @@ impl CpuSampler {
                 continue;
             };
             if let Some((grown, span)) = node.misses.of(batch.at, misses) {
-                let series = ("numa", &node.device, "misses");
-                batch.rate(series, Unit::PerSecond, grown, span);
+                batch.rate(Series::NumaMisses, &node.device, grown, span);
             }
         }
     }
@@ -178,12 +180,12 @@ fn nodes() -> Vec<Node> {
     all.take_while(|node| node.file.is_open()).collect()
 }
 
-/// `some` and `full` lines of a pressure file, with their `total` in microseconds.
-pub(super) fn pressure_totals(text: &str) -> [Option<(&'static str, f64)>; 2] {
+/// `total` of the `some` and `full` lines of a pressure file, microseconds.
+pub(super) fn pressure_totals(text: &str) -> [Option<f64>; 2] {
     ["some", "full"].map(|kind| {
         let line = text.lines().find(|line| line.starts_with(kind))?;
         let total = line.split_whitespace().last()?.strip_prefix("total=")?;
-        Some((kind, total.parse().ok()?))
+        total.parse().ok()
     })
 }
 
@@ -191,19 +193,19 @@ pub(super) fn pressure_totals(text: &str) -> [Option<(&'static str, f64)>; 2] {
 fn memory(meminfo: &str, device: &Arc<str>, batch: &mut Batch) {
     let bytes = |name| Some(number_after(meminfo, name)? * 1024.0);
     let shared = bytes("Shmem:");
-    for (metric, bytes) in [
+    for (series, bytes) in [
         // Memory that processes share (/dev/shm) is counted as cached, and caches no file.
         (
-            "page_cache",
+            Series::MemoryPageCache,
             bytes("Cached:").map(|all| all - shared.unwrap_or(0.0)),
         ),
-        ("shared", shared),
-        ("dirty", bytes("Dirty:")),
-        ("writeback", bytes("Writeback:")),
-        ("available", bytes("MemAvailable:")),
+        (Series::MemoryShared, shared),
+        (Series::MemoryDirty, bytes("Dirty:")),
+        (Series::MemoryWriteback, bytes("Writeback:")),
+        (Series::MemoryAvailable, bytes("MemAvailable:")),
     ] {
         if let Some(bytes) = bytes {
-            batch.level(("memory", device, metric), Unit::Bytes, bytes);
+            batch.level(series, device, bytes);
         }
     }
 }
@@ -231,6 +233,7 @@ impl Sampler for CpuSampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::series::Source;
 
     #[test]
     fn shares_of_a_core_are_told_between_two_readings() {
@@ -248,7 +251,7 @@ mod tests {
         let found: Vec<_> = batch
             .points()
             .iter()
-            .map(|(key, _, point)| (&*key.device, key.metric, point.value))
+            .map(|(key, point)| (&*key.device, key.series.name(), point.value))
             .collect();
         assert_eq!(found, [("all", "busy", 50.0), ("all", "io_wait", 10.0)]);
     }
@@ -261,7 +264,7 @@ mod tests {
         sampler.cores("cpu0 75 0 0 35 0\ncpu1 25 0 0 85 0\n", &mut batch);
         let points = batch.points().iter();
         let found: Vec<_> = points
-            .map(|(key, _, point)| (&*key.device, point.value))
+            .map(|(key, point)| (&*key.device, point.value))
             .collect();
         assert_eq!(found, [("cpu0", 75.0), ("cpu1", 25.0)]);
     }
@@ -301,8 +304,8 @@ mod tests {
         sampler.sample(&mut batch).unwrap();
         let points = batch.points().iter();
         let found: Vec<_> = points
-            .filter(|(key, _, _)| matches!(key.source, "numa" | "pressure"))
-            .map(|(key, _, point)| (&*key.device, key.metric, point.value))
+            .filter(|(key, _)| matches!(key.series.source(), Source::Numa | Source::Pressure))
+            .map(|(key, point)| (&*key.device, key.series.name(), point.value))
             .collect();
         let expected = [
             ("io", "some", 25.0),
@@ -318,7 +321,7 @@ mod tests {
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=2694214\n";
         assert_eq!(
             pressure_totals(text),
-            [Some(("some", 8_740_249.0)), Some(("full", 2_694_214.0))]
+            [Some(8_740_249.0), Some(2_694_214.0)]
         );
         assert_eq!(pressure_totals("some nonsense"), [None, None]);
     }
@@ -331,7 +334,7 @@ mod tests {
         memory(text, &"".into(), &mut batch);
         let points = batch.points().iter();
         let found: Vec<_> = points
-            .map(|(key, _, point)| (key.metric, point.value))
+            .map(|(key, point)| (key.series.name(), point.value))
             .collect();
         assert_eq!(
             found,

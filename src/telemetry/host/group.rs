@@ -9,8 +9,9 @@ use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::cgroup::{self, Cgroup};
 use super::kept::{Kept, number_after};
+use crate::series::Series;
 use crate::server::process_tree;
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
 /// Readings after which processes that were started meanwhile are looked for: a look at all
@@ -123,23 +124,16 @@ impl Part {
             return;
         }
         let role = &self.role;
-        let levels = [
-            ("processes", Unit::Count, sum.processes),
-            ("resident_memory", Unit::Bytes, sum.resident),
-        ];
-        for (metric, unit, value) in levels {
-            batch.level(("server", role, metric), unit, value);
-        }
+        batch.level(Series::ServerProcesses, role, sum.processes);
+        batch.level(Series::ServerResidentMemory, role, sum.resident);
         if since.is_zero() {
             return;
         }
-        let mut rate = |metric, unit, value| {
-            batch.push(("server", role, metric), unit, (at, since), value);
-        };
-        rate("cpu", Unit::Percent, sum.cpu_percent);
+        let mut rate = |series, value| batch.push(series, role, (at, since), value);
+        rate(Series::ServerCpu, sum.cpu_percent);
         if let Some([read, written]) = sum.storage {
-            rate("storage_read", Unit::BytesPerSecond, read);
-            rate("storage_write", Unit::BytesPerSecond, written);
+            rate(Series::ServerStorageRead, read);
+            rate(Series::ServerStorageWrite, written);
         }
     }
 }
@@ -216,23 +210,25 @@ mod tests {
             GroupSampler::new(&[("vllm", std::process::id())], Duration::from_secs(1));
         let mut batch = Batch::new(Duration::from_secs(1), false);
         sampler.sample(&mut batch).unwrap();
-        let of = |batch: &Batch, metric: &str| {
+        let of = |batch: &Batch, series: Series| {
             let points = batch.points().iter();
-            let found = points.filter(|(key, _, _)| {
-                (key.source, &*key.device, key.metric) == ("server", "vllm", metric)
-            });
-            found.map(|(_, _, point)| point.value).next_back()
+            let found = points.filter(|(key, _)| (key.series, &*key.device) == (series, "vllm"));
+            found.map(|(_, point)| point.value).next_back()
         };
-        assert!(of(&batch, "processes").unwrap() >= 1.0);
-        assert!(of(&batch, "resident_memory").unwrap() > 1e6);
-        assert_eq!(of(&batch, "cpu"), None, "nothing to compare with yet");
+        assert!(of(&batch, Series::ServerProcesses).unwrap() >= 1.0);
+        assert!(of(&batch, Series::ServerResidentMemory).unwrap() > 1e6);
+        assert_eq!(
+            of(&batch, Series::ServerCpu),
+            None,
+            "nothing to compare with yet"
+        );
         let began = std::time::Instant::now();
         while began.elapsed() < Duration::from_millis(150) {
             std::hint::black_box(0);
         }
         let mut batch = Batch::new(Duration::from_secs(2), false);
         sampler.sample(&mut batch).unwrap();
-        assert!(of(&batch, "cpu").unwrap() > 0.0);
+        assert!(of(&batch, Series::ServerCpu).unwrap() > 0.0);
     }
 
     #[test]
@@ -249,7 +245,7 @@ mod tests {
         let metrics: Vec<_> = batch
             .points()
             .iter()
-            .map(|(key, _, _)| key.metric)
+            .map(|(key, _)| key.series.name())
             .collect();
         assert_eq!(metrics, ["processes", "resident_memory", "cpu"]);
     }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kept::Kept;
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::series::Series;
+use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
 const SECTOR: f64 = 512.0;
@@ -119,20 +120,21 @@ impl IoSampler {
                 continue;
             };
             if let Some(link) = interface.link {
-                let series = ("network", &interface.device, "link");
-                batch.level(series, Unit::BytesPerSecond, link);
+                batch.level(Series::NetworkLink, &interface.device, link);
             }
             let is_redis = self.redis_interface.as_deref() == Some(name);
-            let metrics = [("rx", "redis_rx"), ("tx", "redis_tx")];
-            let values = metrics.into_iter().zip(counters);
-            for (((metric, role), value), growth) in values.zip(&mut interface.growth) {
+            let ways = [
+                (Series::NetworkRx, Series::NetworkRedisRx),
+                (Series::NetworkTx, Series::NetworkRedisTx),
+            ];
+            let values = ways.into_iter().zip(counters);
+            for (((plain, role), value), growth) in values.zip(&mut interface.growth) {
                 let Some((grown, span)) = growth.of(batch.at, value) else {
                     continue;
                 };
-                let told = [Some(metric), is_redis.then_some(role)];
-                for metric in told.into_iter().flatten() {
-                    let series = ("network", &interface.device, metric);
-                    batch.rate(series, Unit::BytesPerSecond, grown, span);
+                batch.rate(plain, &interface.device, grown, span);
+                if is_redis {
+                    batch.rate(role, &interface.device, grown, span);
                 }
             }
         }
@@ -188,20 +190,19 @@ impl DiskStat {
 impl Disk {
     fn keep(&mut self, stat: &DiskStat, batch: &mut Batch) {
         let values = [
-            ("read", Unit::BytesPerSecond, stat.sectors_read * SECTOR),
-            ("write", Unit::BytesPerSecond, stat.sectors_written * SECTOR),
-            ("reads", Unit::PerSecond, stat.reads),
-            ("writes", Unit::PerSecond, stat.writes),
+            (Series::DiskRead, stat.sectors_read * SECTOR),
+            (Series::DiskWrite, stat.sectors_written * SECTOR),
+            (Series::DiskReads, stat.reads),
+            (Series::DiskWrites, stat.writes),
             // Milliseconds with something in flight: a tenth of them is percent of a second.
-            ("busy", Unit::Percent, stat.busy_ms / 10.0),
+            (Series::DiskBusy, stat.busy_ms / 10.0),
         ];
-        for ((metric, unit, value), growth) in values.into_iter().zip(&mut self.growth) {
+        for ((series, value), growth) in values.into_iter().zip(&mut self.growth) {
             if let Some((grown, span)) = growth.of(batch.at, value) {
-                batch.rate(("disk", &self.device, metric), unit, grown, span);
+                batch.rate(series, &self.device, grown, span);
             }
         }
-        let series = ("disk", &self.device, "in_flight");
-        batch.level(series, Unit::Count, stat.in_flight);
+        batch.level(Series::DiskInFlight, &self.device, stat.in_flight);
     }
 }
 
@@ -277,9 +278,9 @@ mod tests {
         command.status().is_ok_and(|status| status.success())
     }
 
-    /// Bytes of `metric` on `disk` while `work` runs, as a share of what it moves. Others use the
+    /// Bytes of `series` on `disk` while `work` runs, as a share of what it moves. Others use the
     /// disk too and only add to it: the smallest of some tries is the truest.
-    fn share(disk: &str, metric: &'static str, work: impl Fn() -> bool) -> f64 {
+    fn share(disk: &str, series: Series, work: impl Fn() -> bool) -> f64 {
         let mut smallest = f64::INFINITY;
         for _ in 0..8 {
             let recording = Recording::new(Instant::now());
@@ -298,7 +299,7 @@ mod tests {
                 to: recording.now(),
             };
             let all = recording.series(|key| &*key.device == disk);
-            let bytes = total(&summarize(&all, window), "disk", metric, 0.5).unwrap();
+            let bytes = total(&summarize(&all, window), series, 0.5).unwrap();
             smallest = smallest.min(bytes / BYTES as f64);
             if smallest < 1.005 {
                 break;
@@ -334,13 +335,13 @@ mod tests {
         if !write() {
             return; // a file system without direct writes
         }
-        for (metric, share) in [
-            ("write", share(&disk, "write", write)),
-            ("read", share(&disk, "read", read)),
+        for (series, share) in [
+            (Series::DiskWrite, share(&disk, Series::DiskWrite, write)),
+            (Series::DiskRead, share(&disk, Series::DiskRead, read)),
         ] {
             assert!(
                 (share - 1.0).abs() < 0.02,
-                "{metric}: {share:.4} of the bytes"
+                "{series:?}: {share:.4} of the bytes"
             );
         }
     }
@@ -378,7 +379,7 @@ mod tests {
         sampler.interfaces(&table(150), &mut batch);
         let points = batch.points().iter();
         let found: Vec<_> = points
-            .map(|(key, _, point)| (&*key.device, key.metric, point.value))
+            .map(|(key, point)| (&*key.device, key.series.name(), point.value))
             .collect();
         assert_eq!(
             found,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Call, NvmlSource, Reading, Why};
-use crate::telemetry::sample::{Batch, Growth, Unit};
+use crate::series::Series;
+use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
 /// Which of them a sampler reads. Each kind has a sampler of its own, so that what costs most can be
@@ -92,58 +93,47 @@ impl GaugeSampler {
     fn keep(&mut self, at_s: f64, reading: &Reading, batch: &mut Batch) {
         let at = Duration::from_secs_f64(at_s.max(0.0));
         let device = &self.device;
-        let mut put = |metric, unit, value| {
-            batch.push(("gpu", device, metric), unit, (at, Duration::ZERO), value);
-        };
+        let mut put = |series, value| batch.push(series, device, (at, Duration::ZERO), value);
         match *reading {
             Reading::Utilization {
                 gpu_percent,
                 memory_percent,
             } => {
-                put("utilization", Unit::Percent, f64::from(gpu_percent));
-                put(
-                    "memory_utilization",
-                    Unit::Percent,
-                    f64::from(memory_percent),
-                );
+                put(Series::GpuUtilization, f64::from(gpu_percent));
+                put(Series::GpuMemoryUtilization, f64::from(memory_percent));
             }
             Reading::Memory { used, total } => {
-                put("memory_used", Unit::Bytes, used as f64);
-                put("memory_total", Unit::Bytes, total as f64);
+                put(Series::GpuMemoryUsed, used as f64);
+                put(Series::GpuMemoryTotal, total as f64);
             }
             Reading::Power { milliwatts } => {
-                put("power", Unit::Watts, f64::from(milliwatts) / 1e3);
+                put(Series::GpuPower, f64::from(milliwatts) / 1e3);
             }
             Reading::Energy { millijoules } => {
                 if let Some((grown, span)) = self.energy.of(at, millijoules as f64) {
                     let mean = grown / 1e3 / span.as_secs_f64();
-                    let key = ("gpu", device, "energy");
-                    batch.push(key, Unit::WattsMean, (at, span), mean);
+                    batch.push(Series::GpuEnergy, device, (at, span), mean);
                 }
             }
             Reading::Temperature { celsius } => {
-                put("temperature", Unit::Celsius, f64::from(celsius));
+                put(Series::GpuTemperature, f64::from(celsius));
             }
             Reading::Clocks { sm_mhz, memory_mhz } => {
-                put("sm_clock", Unit::Megahertz, f64::from(sm_mhz));
-                put("memory_clock", Unit::Megahertz, f64::from(memory_mhz));
+                put(Series::GpuSmClock, f64::from(sm_mhz));
+                put(Series::GpuMemoryClock, f64::from(memory_mhz));
             }
             Reading::Throttle { bits } => {
                 let share = |mask| if bits & mask == 0 { 0.0 } else { 100.0 };
-                put("throttle_reasons", Unit::Count, bits as f64);
-                put(
-                    "throttled_by_power",
-                    Unit::Percent,
-                    share(THROTTLED_BY_POWER),
-                );
-                put("throttled_by_heat", Unit::Percent, share(THROTTLED_BY_HEAT));
+                put(Series::GpuThrottleReasons, bits as f64);
+                put(Series::GpuThrottledByPower, share(THROTTLED_BY_POWER));
+                put(Series::GpuThrottledByHeat, share(THROTTLED_BY_HEAT));
             }
             Reading::Link { generation, width } => {
-                put("pcie_generation", Unit::Count, f64::from(generation));
-                put("pcie_width", Unit::Count, f64::from(width));
+                put(Series::GpuPcieGeneration, f64::from(generation));
+                put(Series::GpuPcieWidth, f64::from(width));
             }
-            Reading::Processes { ref pids } => put("processes", Unit::Count, pids.len() as f64),
-            Reading::NvLinks { active } => put("nvlinks", Unit::Count, f64::from(active)),
+            Reading::Processes { ref pids } => put(Series::GpuProcesses, pids.len() as f64),
+            Reading::NvLinks { active } => put(Series::GpuNvlinks, f64::from(active)),
             Reading::NvLinkBytes { tx_kib, rx_kib } => {
                 keep_nvlink(&mut self.nvlink, [tx_kib, rx_kib], (device, at), batch);
             }
@@ -163,12 +153,11 @@ fn keep_nvlink(
     (device, at): (&Arc<str>, Duration),
     batch: &mut Batch,
 ) {
-    let metrics = ["nvlink_tx_counters", "nvlink_rx_counters"];
-    for ((metric, kib), counter) in metrics.into_iter().zip(kib).zip(counters) {
+    let ways = [Series::GpuNvlinkTxCounters, Series::GpuNvlinkRxCounters];
+    for ((series, kib), counter) in ways.into_iter().zip(kib).zip(counters) {
         if let Some((grown, span)) = counter.of(at, kib as f64 * 1024.0) {
             let rate = grown / span.as_secs_f64();
-            let key = ("gpu", device, metric);
-            batch.push(key, Unit::BytesPerSecond, (at, span), rate);
+            batch.push(series, device, (at, span), rate);
         }
     }
 }

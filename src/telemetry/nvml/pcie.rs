@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Call, NvmlSource, ReadError, Reading, Why};
 use crate::config::PcieMethod;
-use crate::telemetry::sample::{Batch, Unit};
+use crate::series::{Pcie, Series};
+use crate::telemetry::sample::Batch;
 use crate::telemetry::thread::{Ended, Sampler};
 
 const MIB: f64 = 1_048_576.0;
@@ -198,9 +199,9 @@ impl PcieSampler {
         if matches!(reading, Reading::Gpm { .. }) {
             at = at.saturating_sub(GPM_LAG);
         }
-        let mut put = |metric, unit, span_s: f64, value| {
+        let mut put = |series, span_s: f64, value| {
             let span = Duration::from_secs_f64(span_s.max(0.0));
-            batch.push(("gpu", device, metric), unit, (at, span), value);
+            batch.push(series, device, (at, span), value);
         };
         match *reading {
             Reading::Gpm {
@@ -215,25 +216,25 @@ impl PcieSampler {
             } => {
                 let span_s = at_s - from_s;
                 let [rx, tx] = Overhead::GPM.payload([pcie_rx_mib_per_s, pcie_tx_mib_per_s]);
-                for (metric, rate) in [
-                    ("pcie_rx_gpm", Some(pcie_rx_mib_per_s)),
-                    ("pcie_tx_gpm", Some(pcie_tx_mib_per_s)),
-                    ("pcie_rx_gpm_payload", Some(rx)),
-                    ("pcie_tx_gpm_payload", Some(tx)),
-                    ("nvlink_rx_gpm", nvlink_rx_mib_per_s),
-                    ("nvlink_tx_gpm", nvlink_tx_mib_per_s),
+                for (series, rate) in [
+                    (Pcie::GPM.rx, Some(pcie_rx_mib_per_s)),
+                    (Pcie::GPM.tx, Some(pcie_tx_mib_per_s)),
+                    (Pcie::GPM_PAYLOAD.rx, Some(rx)),
+                    (Pcie::GPM_PAYLOAD.tx, Some(tx)),
+                    (Series::GpuNvlinkRxGpm, nvlink_rx_mib_per_s),
+                    (Series::GpuNvlinkTxGpm, nvlink_tx_mib_per_s),
                 ] {
                     if let Some(rate) = rate {
-                        put(metric, Unit::BytesPerSecond, span_s, rate * MIB);
+                        put(series, span_s, rate * MIB);
                     }
                 }
-                for (metric, share) in [
-                    ("sm_active", sm_percent),
-                    ("tensor_active", tensor_percent),
-                    ("dram_active", dram_percent),
+                for (series, share) in [
+                    (Series::GpuSmActive, sm_percent),
+                    (Series::GpuTensorActive, tensor_percent),
+                    (Series::GpuDramActive, dram_percent),
                 ] {
                     if let Some(share) = share {
-                        put(metric, Unit::Percent, span_s, share);
+                        put(series, span_s, share);
                     }
                 }
             }
@@ -242,13 +243,8 @@ impl PcieSampler {
                 tx_kb_per_s,
                 rx_kb_per_s,
             } => {
-                for (metric, rate) in [
-                    ("pcie_rx_throughput", rx_kb_per_s),
-                    ("pcie_tx_throughput", tx_kb_per_s),
-                ] {
-                    let bytes = f64::from(rate) * 1000.0;
-                    put(metric, Unit::SampledBytesPerSecond, 0.0, bytes);
-                }
+                put(Pcie::THROUGHPUT.rx, 0.0, f64::from(rx_kb_per_s) * 1000.0);
+                put(Pcie::THROUGHPUT.tx, 0.0, f64::from(tx_kb_per_s) * 1000.0);
             }
             _ => {}
         }
@@ -265,14 +261,13 @@ impl PcieSampler {
         let rate = |bytes: u64| bytes as f64 / span_s;
         let [payload_rx, payload_tx] = Overhead::COUNTERS.payload([rate(rx), rate(tx)]);
         let span = Duration::from_secs_f64(span_s);
-        for (metric, value) in [
-            ("pcie_rx_counters", rate(rx)),
-            ("pcie_tx_counters", rate(tx)),
-            ("pcie_rx_counters_payload", payload_rx),
-            ("pcie_tx_counters_payload", payload_tx),
+        for (series, value) in [
+            (Pcie::COUNTERS.rx, rate(rx)),
+            (Pcie::COUNTERS.tx, rate(tx)),
+            (Pcie::COUNTERS_PAYLOAD.rx, payload_rx),
+            (Pcie::COUNTERS_PAYLOAD.tx, payload_tx),
         ] {
-            let key = ("gpu", &self.device, metric);
-            batch.push(key, Unit::BytesPerSecond, (at, span), value);
+            batch.push(series, &self.device, (at, span), value);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::pcie::{GPM_LAG, Method, PcieSampler, Unwrap, link_bytes_per_s};
 use super::{Call, ReadError, Reading, Record, Why};
 use crate::config::PcieMethod;
+use crate::series::Pcie;
 use crate::telemetry::sample::{Batch, Recording};
 use crate::telemetry::summary::{Summary, Window, summarize, total};
 use crate::telemetry::thread::{Ended, Sampler};
@@ -75,7 +76,7 @@ fn over(recording: &Recording, from_s: f64, to_s: f64) -> Vec<Summary> {
 }
 
 fn metrics(summaries: &[Summary]) -> Vec<&'static str> {
-    summaries.iter().map(|summary| summary.key.metric).collect()
+    summaries.iter().map(|one| one.key.series.name()).collect()
 }
 
 fn gpm(from_s: f64, rx: f64) -> Reading {
@@ -104,7 +105,7 @@ fn gpm_tells_bytes_between_samples_and_its_name() {
     assert!(why.contains("GPU 0 was lost"), "{why}");
     let lag_s = GPM_LAG.as_secs_f64();
     let found = over(&recording, 1.0 - lag_s, 4.0 - lag_s);
-    let rx = total(&found, "gpu", "pcie_rx_gpm", 0.99);
+    let rx = total(&found, Pcie::GPM.rx, 0.99);
     assert_eq!(rx, Some(2000.0 * 1_048_576.0));
     assert_eq!(
         metrics(&found),
@@ -137,11 +138,11 @@ fn without_gpm_the_counters_are_unwrapped_at_full_speed_and_in_bursts() {
     }
     let (recording, _) = play(pcie(&records, PcieMethod::Auto));
     let found = over(&recording, 0.0, 10.0);
-    let rx = total(&found, "gpu", "pcie_rx_counters", 0.99).unwrap();
+    let rx = total(&found, Pcie::COUNTERS.rx, 0.99).unwrap();
     let truth = moved_by(10_000) as f64;
     assert!(truth > 5.0 * GIB32 as f64, "many wraps");
     assert!((rx / truth - 1.0).abs() < 1e-6, "{rx} of {truth}");
-    let tx = total(&found, "gpu", "pcie_tx_counters", 0.99).unwrap();
+    let tx = total(&found, Pcie::COUNTERS.tx, 0.99).unwrap();
     assert!((tx / truth - 0.1).abs() < 1e-6);
 }
 
@@ -259,7 +260,7 @@ const COPIES: [(f64, f64, f64, f64); 5] = [
     (28.3253, 31.7331, 0.0, 44_157_632_512.0),
 ];
 
-fn known_copies_are_told(setting: PcieMethod, metrics: [&str; 2], limit: f64) {
+fn known_copies_are_told(setting: PcieMethod, pcie: Pcie, limit: f64) {
     let recorded = Recorded::parse(include_str!("../../../tests/data/h100_pcie.jsonl")).unwrap();
     let intervals = (Duration::from_millis(200), Duration::from_millis(20));
     let methods = Method::chains(setting).remove(0);
@@ -267,24 +268,22 @@ fn known_copies_are_told(setting: PcieMethod, metrics: [&str; 2], limit: f64) {
     let (recording, _) = play(PcieSampler::new(source, 0, methods, intervals));
     for (from_s, to_s, into, out_of) in COPIES {
         let found = over(&recording, from_s, to_s);
-        for (metric, truth) in metrics.into_iter().zip([into, out_of]) {
-            let seen = total(&found, "gpu", metric, 0.95).unwrap();
+        for (series, truth) in [(pcie.rx, into), (pcie.tx, out_of)] {
+            let seen = total(&found, series, 0.95).unwrap();
             // Where nothing was copied, nothing is told but a little.
             let base = truth.max(into.max(out_of) / 2.0);
             let off = (seen - truth).abs() / base;
-            assert!(off < limit, "{metric} at {from_s} s: {seen} for {truth}");
+            assert!(off < limit, "{series:?} at {from_s} s: {seen} for {truth}");
         }
     }
 }
 
 #[test]
 fn gpm_tells_known_copies_within_5_percent() {
-    let metrics = ["pcie_rx_gpm_payload", "pcie_tx_gpm_payload"];
-    known_copies_are_told(PcieMethod::Gpm, metrics, 0.05);
+    known_copies_are_told(PcieMethod::Gpm, Pcie::GPM_PAYLOAD, 0.05);
 }
 
 #[test]
 fn the_counters_tell_known_copies_within_10_percent() {
-    let metrics = ["pcie_rx_counters_payload", "pcie_tx_counters_payload"];
-    known_copies_are_told(PcieMethod::Counters, metrics, 0.10);
+    known_copies_are_told(PcieMethod::Counters, Pcie::COUNTERS_PAYLOAD, 0.10);
 }

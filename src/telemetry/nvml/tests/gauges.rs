@@ -8,6 +8,7 @@ use super::super::gauges::{GaugeSampler, Kind};
 use super::super::pcie::{Method, PcieSampler};
 use super::super::{Call, NvmlSource, Reading, Record, Why};
 use super::{metrics, over, play, record, recorded};
+use crate::series::Series;
 use crate::telemetry::budget::Budget;
 use crate::telemetry::sample::Batch;
 use crate::telemetry::summary::total;
@@ -67,7 +68,7 @@ fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
     let found = over(&recording, 0.0, 20.0);
     let samples: Vec<_> = found
         .iter()
-        .map(|summary| (summary.key.metric, summary.samples))
+        .map(|summary| (summary.key.series.name(), summary.samples))
         .collect();
     assert_eq!(
         samples,
@@ -92,15 +93,18 @@ fn energy_is_the_growth_of_its_counter_and_throttling_is_told_apart() {
     }
     let (recording, _) = play(gauges(&records, Kind::State));
     let found = over(&recording, 0.0, 3.0);
-    assert_eq!(total(&found, "gpu", "energy", 0.99), Some(900.0), "joules");
-    let all = recording.series(|key| key.metric.starts_with("throttled_by"));
-    let of = |metric: &str| {
-        let (_, series) = all.iter().find(|(key, _)| key.metric == metric).unwrap();
-        let points = series.points.iter();
+    assert_eq!(
+        total(&found, Series::GpuEnergy, 0.99),
+        Some(900.0),
+        "joules"
+    );
+    let of = |series| {
+        let all = recording.series(|key| key.series == series);
+        let points = all.values().flatten();
         points.map(|point| point.value).collect::<Vec<_>>()
     };
-    assert_eq!(of("throttled_by_power"), [100.0, 0.0, 0.0, 100.0]);
-    assert_eq!(of("throttled_by_heat"), [0.0, 100.0, 0.0, 0.0]);
+    assert_eq!(of(Series::GpuThrottledByPower), [100.0, 0.0, 0.0, 100.0]);
+    assert_eq!(of(Series::GpuThrottledByHeat), [0.0, 100.0, 0.0, 0.0]);
 }
 
 #[test]
@@ -117,9 +121,9 @@ fn bytes_over_nvlink_are_the_growth_of_its_counters() {
     records.insert(2, record(1.5, Call::NvLinkBytes, Err(Why::Failed)));
     let (recording, _) = play(gauges(&records, Kind::State));
     let found = over(&recording, 0.0, 3.0);
-    let of = |metric| total(&found, "gpu", metric, 0.99);
-    assert_eq!(of("nvlink_tx_counters"), Some(3_000_000.0 * 1024.0));
-    assert_eq!(of("nvlink_rx_counters"), Some(6_000_000.0 * 1024.0));
+    let of = |series| total(&found, series, 0.99);
+    assert_eq!(of(Series::GpuNvlinkTxCounters), Some(3_000_000.0 * 1024.0));
+    assert_eq!(of(Series::GpuNvlinkRxCounters), Some(6_000_000.0 * 1024.0));
 }
 
 /// Counts how often it is asked for what.

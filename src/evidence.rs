@@ -1,0 +1,114 @@
+//! The one table of evidence: the numbers beside the verdict of a pass, their units and what they
+//! mean. `cell.json` has them by name.
+
+#[cfg(test)]
+use std::fmt::Write as _;
+
+macro_rules! evidence {
+    ($($variant:ident = $name:literal $meaning:literal;)+) => {
+        /// A number that a verdict rests on, or that stands beside it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Evidence {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl Evidence {
+            /// All of it, in the order of the glossary.
+            #[cfg(test)]
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Its name in files, the unit last.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What exactly it is.
+            #[cfg(test)]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)+
+                }
+            }
+        }
+    };
+}
+
+evidence! {
+    ComputedTokens = "computed_tokens" "Prompt tokens that the engine computed, by its counters.";
+    GpuCacheTokens = "gpu_cache_tokens" "Prompt tokens from the GPU prefix cache, by the engine's counters.";
+    ExternalTokens = "external_tokens" "Prompt tokens that came through the connector, by the engine's counters.";
+    ExpectedHitTokens = "expected_hit_tokens" "Prompt tokens that a cache should have held before the pass, in whole chunks.";
+    HitsPerRequestTokens = "hits_per_request_tokens" "Prompt tokens from any cache, per ok request.";
+    SharedTokens = "shared_tokens" "Prompt tokens that earlier requests may have left in a cache.";
+    RepeatedTokens = "repeated_tokens" "Of the shared tokens, those that the pass repeats itself: the GPU cache may serve them in any state.";
+    LmcacheRamTokens = "lmcache_ram_tokens" "Tokens that LMCache served from RAM, by its own account.";
+    LmcacheSecondLayerTokens = "lmcache_second_layer_tokens" "Tokens that LMCache served from its second layer (files or Redis), by its own account.";
+    StoredTokens = "stored_tokens" "Tokens that the tier stored in the pass and behind it.";
+    ProbeExpectedTokens = "probe_expected_tokens" "Tokens of the probe that a cache should hold.";
+    ProbeGpuTokens = "probe_gpu_tokens" "Tokens of the probe from the GPU prefix cache.";
+    ProbeExternalTokens = "probe_external_tokens" "Tokens of the probe that came through the connector.";
+    KvBytesPerToken = "kv_bytes_per_token" "KV bytes of one token, all layers and ranks.";
+    PcieRxBytes = "pcie_rx_bytes" "Payload into the GPUs over PCIe.";
+    PcieTxBytes = "pcie_tx_bytes" "Payload out of the GPUs over PCIe, until the tier had stored what the pass left.";
+    DiskReadBytes = "disk_read_bytes" "Bytes that the server fetched from storage; what the page cache answers is not in it.";
+    DiskWriteBytes = "disk_write_bytes" "Bytes that the server sent to storage, until the tier had stored what the pass left.";
+    RedisReadBytes = "redis_read_bytes" "Bytes that Redis sent.";
+    RedisWriteBytes = "redis_write_bytes" "Bytes that Redis received, until the tier had stored what the pass left.";
+    CanariesAsked = "canaries_asked" "Canary prompts that were asked again in this state.";
+    CanariesSame = "canaries_same" "Canary prompts whose answer stayed the same.";
+    LogStoredTokens = "log_stored_tokens" "Tokens in the `Stored` lines of LMCache's log.";
+    LogRetrievedTokens = "log_retrieved_tokens" "Tokens in the `Retrieved` lines of LMCache's log.";
+    TierLoadMeanMs = "tier_load_mean_ms" "Mean time of a load from the tier, by LMCache's log.";
+    TierStoreMeanMs = "tier_store_mean_ms" "Mean time of a store into the tier, by LMCache's log.";
+    LookupTimeouts = "lookup_timeouts" "Lookups of the tier that timed out, by LMCache's log: counted as misses.";
+    RemoteErrors = "remote_errors" "Puts to or gets from the remote store that failed, by LMCache's log.";
+    AllocationFailures = "allocation_failures" "Stores that were cut short for want of memory, by LMCache's log.";
+    QueueTimeMeanMs = "queue_time_mean_ms" "Mean time of a request in the engine's queue. LMCache in a process of its own looks up and loads in that time.";
+    PrefillTimeMeanMs = "prefill_time_mean_ms" "Mean time of a request's prefill, by the engine.";
+    Preemptions = "preemptions" "Requests that the engine preempted.";
+    KvUsageEndPercent = "kv_usage_end_percent" "Share of the engine's KV blocks in use after the pass.";
+    KvUsageMaxPercent = "kv_usage_max_percent" "Largest share of the engine's KV blocks in use, of those sampled.";
+    RunningMaxRequests = "running_max_requests" "Most requests that ran in the engine at once, of those sampled.";
+    WaitingMaxRequests = "waiting_max_requests" "Most requests that waited in the engine at once, of those sampled.";
+    WaitingMeanRequests = "waiting_mean_requests" "Mean of the requests that waited in the engine.";
+    ServerPromptTokens = "server_prompt_tokens" "Prompt tokens of the pass by the server's counters.";
+    ServerOutputTokens = "server_output_tokens" "Output tokens of the pass by the server's counters.";
+    UsagePromptTokens = "usage_prompt_tokens" "Prompt tokens of the pass by the usage in its answers.";
+    UsageOutputTokens = "usage_output_tokens" "Output tokens of the pass by the usage in its answers.";
+}
+
+/// The glossary of evidence as Markdown: a row each.
+#[cfg(test)]
+fn evidence_markdown() -> String {
+    let mut text = String::from("| evidence | meaning |\n|:--|:--|\n");
+    for evidence in Evidence::ALL {
+        let (name, meaning) = (evidence.name(), evidence.meaning());
+        let _ = writeln!(text, "| `{name}` | {meaning} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_name_is_there_once() {
+        let names: BTreeSet<_> = Evidence::ALL.iter().map(|one| one.name()).collect();
+        assert_eq!(names.len(), Evidence::ALL.len());
+    }
+
+    #[test]
+    fn the_page_in_the_docs_is_this_table() {
+        let docs = include_str!("../docs/telemetry.md");
+        assert!(
+            docs.contains(&evidence_markdown()),
+            "docs/telemetry.md must have:\n{}",
+            evidence_markdown()
+        );
+    }
+}
