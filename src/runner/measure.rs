@@ -20,8 +20,8 @@ use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 use crate::telemetry::collector::Recorded;
 use crate::verdict::answers::{Answers, first_failure};
-use crate::verdict::moved::Moved;
-use crate::verdict::{Canaries, Stores, judge, ledger, measures};
+use crate::verdict::moved::{Moved, PcieBytes};
+use crate::verdict::{Canaries, Facts, Stores, judge, ledger, measures};
 use crate::workload::Schedule;
 use reach::Reached;
 
@@ -195,6 +195,7 @@ impl Measuring<'_> {
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
+        kept.warnings.extend(lost_readings(&facts, &telemetry));
         let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
         let mut evidence = measures::of_facts(&facts);
         evidence.extend(pass.engine_measures());
@@ -393,6 +394,12 @@ impl Measuring<'_> {
             died => Ok((outcome, died)),
         }
     }
+}
+
+/// Which readings the pass lost that its verdict needed.
+fn lost_readings(facts: &Facts, telemetry: &PassTelemetry) -> Option<String> {
+    let lost = PcieBytes::lost(&telemetry.summaries).filter(|_| facts.lacks_pcie())?;
+    Some(format!("{}: {lost}", facts.state.name()))
 }
 
 /// The server ended while requests ran.

@@ -292,14 +292,6 @@ impl Telemetry {
                 self.recording.warn(said);
             }
         }
-        let slowed = self.recording.slowed();
-        if !slowed.is_empty() {
-            self.recording.warn(format!(
-                "read less often than [telemetry] sets, to stay within `budget_percent`: {} (points \
-                 so read are marked `slowed`, and their metrics tell how often they were read)",
-                slowed.join(", ")
-            ));
-        }
         let elapsed = self.recording.now().saturating_sub(self.began);
         Recorded {
             series: self.recording.take(),

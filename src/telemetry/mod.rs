@@ -12,7 +12,6 @@ pub mod proc_io;
 pub mod sample;
 pub mod summary;
 pub mod thread;
-pub mod turns;
 
 /// Taken by tests that count bytes of disks, so that none counts another's.
 #[cfg(test)]

@@ -55,14 +55,6 @@ pub struct Point {
 /// The points of all series, each in the order of their time.
 pub type Points = BTreeMap<SeriesKey, Vec<Point>>;
 
-/// How often a sampler read.
-#[derive(Clone, Copy, Debug, Default)]
-struct Readings {
-    all: u64,
-    /// Those that were put off to stay within the budget.
-    slowed: u64,
-}
-
 /// Most points of one series that are kept: a day at 20 ms. What comes after is not kept.
 const POINT_LIMIT: usize = 24 * 3600 * 50;
 
@@ -73,7 +65,6 @@ pub struct Recording {
     epoch: Instant,
     series: Mutex<Points>,
     warnings: Mutex<Vec<String>>,
-    readings: Mutex<BTreeMap<&'static str, Readings>>,
     cpu_nanos: AtomicU64,
     budget: Arc<Budget>,
 }
@@ -92,7 +83,6 @@ impl Recording {
             epoch,
             series: Mutex::default(),
             warnings: Mutex::default(),
-            readings: Mutex::default(),
             cpu_nanos: AtomicU64::new(0),
             budget: Arc::new(Budget::new(budget_percent)),
         }
@@ -130,27 +120,6 @@ impl Recording {
     /// What was warned of until now.
     pub fn warnings(&self) -> Vec<String> {
         held(&self.warnings).clone()
-    }
-
-    /// Notes a reading of the sampler `name`, and whether it was put off to stay within the budget.
-    pub(super) fn note_reading(&self, name: &'static str, slowed: bool) {
-        let mut readings = held(&self.readings);
-        let of = readings.entry(name).or_default();
-        of.all += 1;
-        of.slowed += u64::from(slowed);
-    }
-
-    /// The samplers that were slowed so much that a reader should know, with the share of their
-    /// readings that were put off. A few at its start are no news: their points are marked.
-    pub fn slowed(&self) -> Vec<String> {
-        held(&self.readings)
-            .iter()
-            .filter(|(_, of)| of.slowed >= 3 && of.slowed * 20 >= of.all)
-            .map(|(name, of)| {
-                let percent = of.slowed as f64 / of.all as f64 * 100.0;
-                format!("{name} ({percent:.0} % of its readings)")
-            })
-            .collect()
     }
 
     /// Adds CPU time that a sampler thread used.
@@ -321,18 +290,6 @@ mod tests {
         assert_eq!(growth.of(ms(1500), 20.0), Some((20.0, ms(500))));
         assert_eq!(growth.of(ms(1505), 30.0), None, "a moment passed");
         assert_eq!(growth.of(ms(2500), 40.0), Some((20.0, ms(1000))));
-    }
-
-    #[test]
-    fn only_who_was_slowed_much_is_told() {
-        let recording = Recording::new(Instant::now());
-        for turn in 0..100 {
-            recording.note_reading("often", turn % 10 == 0);
-            recording.note_reading("at its start", turn < 4);
-            recording.note_reading("never", false);
-        }
-        recording.note_reading("short", true);
-        assert_eq!(recording.slowed(), ["often (10 % of its readings)"]);
     }
 
     #[test]

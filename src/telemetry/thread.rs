@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::sample::{Batch, Recording};
-use super::turns::Turns;
 
 /// What a sampler can mostly bear: a pass of some seconds should hold readings of everything.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -18,7 +17,7 @@ pub trait Sampler: Send {
     /// Time between two readings.
     fn interval(&self) -> Duration;
 
-    /// Most time between two readings that it can bear, where it has to be slowed.
+    /// Longest time between two readings that it can bear, where it has to be slowed.
     fn longest(&self) -> Duration {
         self.interval().max(LONGEST)
     }
@@ -72,23 +71,17 @@ impl SamplerThread {
     /// Starts the thread of the sampler that `make` makes.
     pub fn start(name: &'static str, make: Make, recording: &Arc<Recording>) -> Self {
         let shared = Arc::<Shared>::default();
-        let (its, recording) = (Arc::clone(&shared), Arc::clone(recording));
-        let body = move || {
-            let its = Reader(its);
-            match make() {
-                Ok(sampler) => run(name, sampler, &its.0, &recording),
-                Err(Ended(why)) => recording.warn(why),
-            }
+        let (reader, recording) = (Reader(Arc::clone(&shared)), Arc::clone(recording));
+        let body = move || match make() {
+            Ok(sampler) => run(sampler, &reader.0, &recording),
+            Err(Ended(why)) => recording.warn(why),
         };
         let builder = std::thread::Builder::new().name(format!("tele-{name}"));
-        let thread = builder.spawn(body).ok();
-        if thread.is_none() {
-            shared.read_until.store(u64::MAX, Ordering::Release);
-        }
         Self {
             name,
             shared,
-            thread,
+            // Where none can be started, the reader is dropped with its body: nobody waits for it.
+            thread: builder.spawn(body).ok(),
         }
     }
 
@@ -146,12 +139,12 @@ fn thread_cpu() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
+fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
     // What its start took is told, but it is no part of what a reading costs.
     let mut used = thread_cpu();
     recording.add_cpu(used);
     let now = recording.now();
-    let mut turns = Turns::new(recording.budget().join(now), now);
+    let mut turns = recording.budget().join(now);
     let mut batch = Batch::new(now, false);
     loop {
         let interval = sampler.interval().max(Duration::from_millis(1));
@@ -169,7 +162,6 @@ fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recor
             recording.warn(warning);
         }
         recording.add(&mut batch);
-        recording.note_reading(name, reading.slowed);
         let spent = thread_cpu();
         let cpu = spent.saturating_sub(used);
         recording.add_cpu(cpu);
@@ -182,14 +174,6 @@ fn run(name: &'static str, mut sampler: Box<dyn Sampler>, shared: &Shared, recor
         }
         let longest = sampler.longest().max(interval);
         turns.end(reading, recording.now(), cpu, (interval, longest));
-        if turns.fall_short() {
-            recording.warn(format!(
-                "the {name} sampler must read every {} ms, or what it reads is lost; that alone costs \
-                 more CPU than `telemetry.budget_percent` allows, and everything else is read as \
-                 seldom as it can be: allow more, or leave it out (`telemetry.pcie = \"off\"`)",
-                longest.as_millis()
-            ));
-        }
     }
 }
 

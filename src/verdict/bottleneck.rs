@@ -19,11 +19,11 @@ pub struct Bottleneck {
 /// A resource that was busy for less than this share of the pass did not hold it back.
 const BUSY_SHARE: f64 = 0.6;
 /// Fewer readings than this say nothing of a pass.
-const LEAST_SAMPLES: u64 = 4;
+const MIN_SAMPLES: u64 = 4;
 /// A link cannot carry more than this share of what it can; readings err by less.
-const MOST_SHARE: f64 = 1.1;
+const MAX_SHARE: f64 = 1.1;
 /// Less traffic than this holds nobody back, bytes a second.
-const LEAST_RATE: f64 = 10e6;
+const MIN_RATE: f64 = 10e6;
 /// Requests waiting in the engine that make a queue.
 const QUEUE: f64 = 1.0;
 
@@ -98,7 +98,7 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn of(&self, series: Series) -> impl Iterator<Item = &Summary> {
-        self.read_at_least(LEAST_SAMPLES, series)
+        self.read_at_least(MIN_SAMPLES, series)
     }
 
     fn read_at_least(&self, samples: u64, series: Series) -> impl Iterator<Item = &Summary> {
@@ -204,7 +204,7 @@ impl Seen<'_> {
         let (way, rate) = busiest;
         let share = rate / most;
         // A link that rests is slower: read at rest only, it says nothing of what was carried.
-        if share > MOST_SHARE {
+        if share > MAX_SHARE {
             return None;
         }
         Some(Candidate {
@@ -239,7 +239,7 @@ impl Seen<'_> {
         let (read, most_read) = of_disk(Series::DiskRead);
         let (written, most_written) = of_disk(Series::DiskWrite);
         // Where the server's own bytes are known, another's work is not its bottleneck.
-        if self.own_storage().unwrap_or(read + written) < LEAST_RATE {
+        if self.own_storage().unwrap_or(read + written) < MIN_RATE {
             return None;
         }
         Some(Candidate {
@@ -277,7 +277,7 @@ impl Seen<'_> {
         let cpu = self.mean(Series::RedisCpu)?;
         let read = self.mean(Series::RedisRead).unwrap_or(0.0);
         let written = self.mean(Series::RedisWrite).unwrap_or(0.0);
-        if read + written < LEAST_RATE {
+        if read + written < MIN_RATE {
             return None;
         }
         let ways = [
@@ -337,7 +337,7 @@ impl Seen<'_> {
         rx.chain(tx)
             .filter_map(|summary| {
                 let (mean, most) = (summary.mean?, summary.max?);
-                let link = link(&summary.key.device).filter(|link| mean <= link * MOST_SHARE);
+                let link = link(&summary.key.device).filter(|link| mean <= link * MAX_SHARE);
                 let of_link = link.map_or(String::new(), |link| {
                     format!(", and its link {:.0} MB/s", link / 1e6)
                 });
@@ -362,7 +362,7 @@ impl Seen<'_> {
     fn against_most(&self, name: &'static str, series: Series, way: &str) -> Option<Way> {
         let summary = self.of(series).next()?;
         let (mean, most) = (summary.mean?, summary.max?);
-        (mean >= LEAST_RATE).then(|| Way {
+        (mean >= MIN_RATE).then(|| Way {
             rate: mean,
             candidate: Candidate {
                 name,
@@ -388,7 +388,7 @@ impl Seen<'_> {
             .map(|summary| summary.samples)
             .max();
         match read {
-            Some(read) if read < LEAST_SAMPLES => {
+            Some(read) if read < MIN_SAMPLES => {
                 format!("the pass was too short to tell: at most {read} readings of anything")
             }
             _ => format!(

@@ -168,6 +168,15 @@ pub struct Facts {
     pub canaries: Option<Canaries>,
 }
 
+impl Facts {
+    /// Whether the load of the tier stays unproven for want of bytes over PCIe.
+    pub fn lacks_pcie(&self) -> bool {
+        let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
+        let by_pcie = !matches!(self.tier, TierKind::Disk | TierKind::Redis);
+        loads && by_pcie && self.pcie_rx_bytes.is_none() && self.account.is_none()
+    }
+}
+
 /// Whether the tier is to serve in this state: there is one, and what it holds is still there.
 pub(super) fn serves(facts: &Facts) -> bool {
     facts.tier != TierKind::Baseline

@@ -7,11 +7,11 @@ use crate::series::{Pcie, Series, Source};
 use crate::telemetry::summary::{Summary, total};
 
 /// Least share of a pass that readings must cover for their sum to be relied on.
-const LEAST_COVER: f64 = 0.95;
+const MIN_COVER: f64 = 0.95;
 
 /// The total of a series where readings cover all of its time: a sum over a part is no sum of it.
 pub fn whole_total(summary: &Summary) -> Option<f64> {
-    summary.total.filter(|_| summary.covered >= LEAST_COVER)
+    summary.total.filter(|_| summary.covered >= MIN_COVER)
 }
 
 /// Bytes over the PCIe links of the server's GPUs during one pass.
@@ -53,10 +53,50 @@ impl PcieBytes {
         ];
         methods.into_iter().find_map(|(method, pcie)| {
             Some(Self {
-                rx_bytes: total(&own, pcie.rx, LEAST_COVER)?,
-                tx_bytes: total(&own, pcie.tx, LEAST_COVER)?,
+                rx_bytes: total(&own, pcie.rx, MIN_COVER)?,
+                tx_bytes: total(&own, pcie.tx, MIN_COVER)?,
                 method,
             })
+        })
+    }
+
+    /// Which GPUs' bytes are not known because readings came late or were put off: such gaps hide what
+    /// moved in them. `None` where nothing was lost.
+    pub fn lost(summaries: &[Summary]) -> Option<String> {
+        let best = |device: &Arc<str>| {
+            let own = summaries.iter().filter(|one| &one.key.device == device);
+            let methods = [Pcie::GPM_PAYLOAD.rx, Pcie::COUNTERS_PAYLOAD.rx];
+            own.filter(|one| methods.contains(&one.key.series))
+                .max_by(|a, b| a.covered.total_cmp(&b.covered))
+        };
+        let on_gpus = summaries
+            .iter()
+            .filter(|one| one.key.series.source() == Source::Gpu);
+        let devices: BTreeSet<_> = on_gpus.map(|one| &one.key.device).collect();
+        let lost = devices.into_iter().filter_map(best).filter_map(|one| {
+            let Summary {
+                covered,
+                samples,
+                late,
+                slowed,
+                ..
+            } = one;
+            let is_lost = *covered < MIN_COVER && late + slowed > 0;
+            is_lost.then(|| {
+                format!(
+                    "GPU {}: {:.0} % of the time ({samples} readings, {late} late, {slowed} put off)",
+                    one.key.device,
+                    covered * 100.0
+                )
+            })
+        });
+        let lost: Vec<String> = lost.collect();
+        (!lost.is_empty()).then(|| {
+            format!(
+                "bytes over PCIe were read for too little of the pass to prove its loads: {}. Raise \
+                 `telemetry.budget_percent`, or leave the machine more CPU time",
+                lost.join("; ")
+            )
         })
     }
 
@@ -99,7 +139,7 @@ impl RedisNetwork {
     /// What the readings of a pass say; `None` over the loopback, which carries both ways at once and
     /// the load too.
     pub fn of(summaries: &[Summary]) -> Option<Self> {
-        let bytes = |series| total(summaries, series, LEAST_COVER);
+        let bytes = |series| total(summaries, series, MIN_COVER);
         let mut all = summaries.iter();
         let on_the_way = all.find(|summary| summary.key.series == Series::NetworkRedisRx)?;
         let interface = Arc::clone(&on_the_way.key.device);
@@ -187,6 +227,34 @@ mod tests {
         let sampled = sampled.map(|series| rate(series, "0", 1.0, 1.0));
         let found = PcieBytes::of(&sampled, 1);
         assert_eq!(found, None, "a sampled throughput is never relied on");
+    }
+
+    #[test]
+    fn lost_readings_are_reported_only_where_they_cost_the_witness() {
+        let torn = |late, slowed| Summary {
+            late,
+            slowed,
+            ..rate(RX, "0", 100.0, 0.62)
+        };
+        let lost = PcieBytes::lost(&[torn(1, 3)]).unwrap();
+        assert!(
+            lost.contains("GPU 0: 62 % of the time (10 readings, 1 late, 3 put off)"),
+            "{lost}"
+        );
+        assert_eq!(
+            PcieBytes::lost(&[torn(0, 0)]),
+            None,
+            "it was not read at all"
+        );
+        // Read less often, and all of the pass is known.
+        let slowed = Summary {
+            slowed: 9,
+            ..rate(RX, "0", 100.0, 0.99)
+        };
+        assert_eq!(PcieBytes::lost(&[slowed]), None);
+        // Another method answers for the whole pass.
+        let counters = rate(Pcie::COUNTERS_PAYLOAD.rx, "0", 100.0, 1.0);
+        assert_eq!(PcieBytes::lost(&[torn(1, 3), counters]), None);
     }
 
     #[test]

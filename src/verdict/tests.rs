@@ -530,3 +530,25 @@ proptest::proptest! {
         proptest::prop_assert_eq!(judge(&facts).status, Status::Invalid);
     }
 }
+
+#[test]
+fn bytes_over_pcie_are_wanted_only_where_they_are_the_witness() {
+    let lacks = |change: fn(&mut Facts)| {
+        let mut facts = proven();
+        facts.pcie_rx_bytes = None;
+        change(&mut facts);
+        facts.lacks_pcie()
+    };
+    assert!(lacks(|_| {}));
+    assert!(!lacks(|f| f.pcie_rx_bytes = Some(1.0)));
+    assert!(!lacks(|f| f.state = CacheState::Cold));
+    assert!(!lacks(|f| f.tier = TierKind::Disk));
+    assert!(!lacks(|f| f.tier = TierKind::Baseline));
+    let account = TierAccount {
+        ram_tokens: 1.0,
+        second_tokens: 0.0,
+    };
+    let mut facts = proven();
+    (facts.pcie_rx_bytes, facts.account) = (None, Some(account));
+    assert!(!facts.lacks_pcie());
+}

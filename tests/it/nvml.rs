@@ -117,7 +117,7 @@ fn a_gpu_that_is_lost_ends_its_own_telemetry_only() {
 }
 
 #[test]
-fn costly_calls_are_made_less_often_and_that_is_said() {
+fn costly_calls_are_made_less_often_and_are_marked() {
     let lab = Lab::new();
     let burn = ("FAKE_NVML_BURN_US", "2000");
     let run = |budget| {
@@ -127,11 +127,9 @@ fn costly_calls_are_made_less_often_and_that_is_said() {
     let (ended, within) = run("1");
     let slowed = |summary: &Value| row(summary, "0", "power")["slowed"].as_u64().unwrap();
     assert!(slowed(&within) > 0, "{within:#}");
+    // No witness needed them.
     let text = warnings(&within).join("\n");
-    assert!(
-        text.contains("read less often than [telemetry] sets") && text.contains("gpu load"),
-        "{text}"
-    );
+    assert!(!text.contains("less often"), "{text}");
     assert!(
         ended.stdout.contains("(1 % is allowed)"),
         "{}",

@@ -325,7 +325,7 @@ mod tests {
             "vllm:kv_cache_usage_perc{engine=\"0\"} 0.9\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.7\n\
              vllm:num_requests_running{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"1\"} 1\n",
         ];
-        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
+        let seen = told_two_seconds_apart(&ENGINE, &texts);
         assert_eq!(seen, [("running", 3.0), ("kv_cache_usage", 90.0)]);
     }
 
@@ -337,7 +337,7 @@ mod tests {
             "vllm:prompt_tokens_total +Inf\n",
             "vllm:prompt_tokens_total 700\n",
         ];
-        let seen = told_two_seconds_apart("engine", &ENGINE, &texts);
+        let seen = told_two_seconds_apart(&ENGINE, &texts);
         assert_eq!(seen, [("waiting", 1.0), ("prompt_tokens", 50.0)]);
     }
 

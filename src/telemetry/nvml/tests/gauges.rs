@@ -13,7 +13,6 @@ use crate::telemetry::budget::Budget;
 use crate::telemetry::sample::Batch;
 use crate::telemetry::summary::total;
 use crate::telemetry::thread::Sampler;
-use crate::telemetry::turns::Turns;
 
 fn gauges(records: &[Record], kind: Kind) -> GaugeSampler {
     let source = Box::new(recorded(records).source(0));
@@ -199,7 +198,7 @@ fn samplers_whose_calls_burn_cpu_stay_within_one_percent_together() {
     *clocks.lock().unwrap() = Clocks::default();
     let budget = Arc::new(Budget::new(1.0));
     let begun = Duration::ZERO;
-    let mut all = samplers.map(|sampler| (sampler, Turns::new(budget.join(begun), begun)));
+    let mut all = samplers.map(|sampler| (sampler, budget.join(begun)));
     let mut copying = Duration::ZERO;
     loop {
         let next = all.iter_mut().min_by_key(|(_, turns)| turns.planned());
