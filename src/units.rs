@@ -7,6 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+mod bounds;
+
+pub use bounds::Bounds;
+
 /// Declares a count that cannot be zero, with the unit in its name.
 macro_rules! count {
     ($(#[$doc:meta])* $name:ident) => {

@@ -1,6 +1,7 @@
 //! `[server]`: what is started for a cell.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -100,6 +101,10 @@ pub struct ServerSpec {
         skip_serializing_if = "is_default_store_timeout"
     )]
     pub store_timeout: Duration,
+    /// `kv_bytes_per_token`: bytes of KV that one token takes, all layers and ranks; for models
+    /// whose configuration labrun cannot read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_bytes_per_token: Option<NonZeroU32>,
     /// What the simulator pretends to be.
     pub sim: SimSpec,
     /// What its container gets; absent for the other launchers.
@@ -174,6 +179,9 @@ impl ServerSpec {
             ready_timeout: seconds(table, "ready_timeout_s", 900),
             stop_grace: seconds(table, "stop_grace_s", 30),
             store_timeout: seconds(table, "store_timeout_s", STORE_TIMEOUT_S),
+            kv_bytes_per_token: table
+                .read("kv_bytes_per_token", positive)
+                .and_then(|found| NonZeroU32::new(found.value)),
             sim: sim
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,

@@ -14,7 +14,8 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
-use crate::server::{facts, geometry, redis};
+use crate::server::kv_size::{self, KvSize};
+use crate::server::{facts, redis};
 use crate::workload::default_question_len;
 
 /// How bad it is.
@@ -195,23 +196,9 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
     );
     let states = &cell.resolved.run.states;
     let kind = cell.tier.kind;
-    let mode = cell.resolved.server.lmcache;
-    let bytes = geometry::of_cell(cell, settings);
-    if states.contains(&CacheState::Restart) && !kind.survives_restart(mode) {
-        let why = match kind {
-            TierKind::Baseline => "there is nothing that could survive it".to_owned(),
-            TierKind::Disk | TierKind::CpuDisk => {
-                "in-process, the index of its files is in memory".to_owned()
-            }
-            _ => "what it holds is in memory".to_owned(),
-        };
-        let said = format!(
-            "tier `{}` does not survive a restart ({why}): its `restart` pass measures computing \
-             again",
-            cell.tier.name
-        );
-        add(Severity::Note, said);
-    }
+    let size = kv_size::of_cell(cell, settings);
+    let bytes = size.device().map(|(_, bytes)| bytes.low);
+    restart(cell, &mut add);
     if matches!(cell.workload.kind, WorkloadKind::Dataset { .. }) {
         let said = "a dataset's prompts are sent again as they are: where one is held whole, no \
                     token is fresh, and a server may answer without loading anything";
@@ -241,6 +228,9 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
             );
             add(Severity::Problem, said);
         }
+    }
+    if warm && kind != TierKind::Baseline {
+        unknown_size(cell, &size, &mut add);
     }
     let Some(tokens) = tokens(cell).filter(|_| warm) else {
         return found;
@@ -292,6 +282,42 @@ fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity
         );
         add(Severity::Note, said);
     }
+}
+
+/// A tier that holds nothing after a restart.
+fn restart(cell: &Cell, add: &mut impl FnMut(Severity, String)) {
+    let kind = cell.tier.kind;
+    let mode = cell.resolved.server.lmcache;
+    if !cell.resolved.run.states.contains(&CacheState::Restart) || kind.survives_restart(mode) {
+        return;
+    }
+    let why = match kind {
+        TierKind::Baseline => "there is nothing that could survive it".to_owned(),
+        TierKind::Disk | TierKind::CpuDisk => {
+            "in-process, the index of its files is in memory".to_owned()
+        }
+        _ => "what it holds is in memory".to_owned(),
+    };
+    let said = format!(
+        "tier `{}` does not survive a restart ({why}): its `restart` pass measures computing \
+         again",
+        cell.tier.name
+    );
+    add(Severity::Note, said);
+}
+
+/// A KV size that nothing states before the server starts.
+fn unknown_size(cell: &Cell, size: &KvSize, add: &mut impl FnMut(Severity, String)) {
+    if size.device().is_some() || size.unknown.is_empty() {
+        return;
+    }
+    let message = format!(
+        "the KV size of `{}` is unknown before the start ({}): labrun cannot check what fits, and \
+         judges by the engine's start log; set `kv_bytes_per_token` in [server] to check now",
+        cell.resolved.model,
+        size.unknown.join("; ")
+    );
+    add(Severity::Note, message);
 }
 
 fn gpu(

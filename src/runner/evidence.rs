@@ -11,11 +11,14 @@ use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::server::geometry;
+use crate::server::kv_size::{self, KvSize, Statement};
+use crate::units::Bounds;
 use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::log_counts::LogCounts;
 use crate::verdict::moved::PcieBytes;
-use crate::verdict::{Canaries, Counted, Facts, PageCache, Probe, Stores, TierAccount, measures};
+use crate::verdict::{
+    Canaries, Counted, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount, measures,
+};
 use crate::workload::Schedule;
 
 /// The facts of one pass.
@@ -50,6 +53,10 @@ pub struct PassFacts<'a> {
     pub degraded: bool,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,
+    /// KV bytes per token by the engine's start log.
+    pub engine_kv: Option<Statement>,
+    /// What the link between host and GPU can carry.
+    pub host_link: Option<LinkLimit>,
 }
 
 impl PassFacts<'_> {
@@ -63,6 +70,8 @@ impl PassFacts<'_> {
         let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
         logs.degraded |= self.degraded;
         let answers = self.answers();
+        let fastest_load = answers.fastest_load(&logs);
+        let exact = |name, at: &Snapshot| at.engine_growth(before, name, None).map(Bounds::exact);
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
         Facts {
             limits: self.cell.resolved.verdict,
@@ -92,16 +101,14 @@ impl PassFacts<'_> {
             wrong_prompt_length: answers.wrong_prompt_length(),
             account: self.account(&logs),
             logs,
-            kv_bytes_per_token: geometry::of_cell(self.cell, self.settings),
-            pcie_rx_bytes: real(
-                simulated("labrun_sim_pcie_rx_bytes_total"),
-                self.pcie.map(|pcie| pcie.rx_bytes),
-            ),
-            pcie_tx_bytes: real(
-                stored("labrun_sim_pcie_tx_bytes_total"),
-                self.pcie.map(|pcie| pcie.tx_bytes),
-            ),
+            kv: self.kv_size().bytes(),
+            pcie_rx_bytes: exact("labrun_sim_pcie_rx_bytes_total", after)
+                .or(self.pcie.map(|pcie| pcie.rx_bytes)),
+            pcie_tx_bytes: exact("labrun_sim_pcie_tx_bytes_total", self.settled)
+                .or(self.pcie.map(|pcie| pcie.tx_bytes)),
             pcie_method: self.pcie.map(|pcie| pcie.method),
+            fastest_load,
+            host_link: self.host_link.clone(),
             disk_read_bytes: real(
                 simulated("labrun_sim_disk_read_bytes_total"),
                 after.io.read_since(&before.io).map(|bytes| bytes as f64),
@@ -124,6 +131,13 @@ impl PassFacts<'_> {
             ),
             canaries: self.canaries,
         }
+    }
+
+    /// KV bytes per token, from everything that states them.
+    fn kv_size(&self) -> KvSize {
+        let text = self.settled.logs.text_since(&self.before.logs);
+        let logged = [self.engine_kv, kv_size::logs::lmcache(&text)];
+        kv_size::of_cell(self.cell, self.settings).with(logged.into_iter().flatten())
     }
 
     /// The tier's own account: of an LMCache server its counters; in-process, for RAM alone, the

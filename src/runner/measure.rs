@@ -192,6 +192,8 @@ impl Measuring<'_> {
             stores,
             degraded: self.session.degraded,
             canaries: asked,
+            engine_kv: self.session.engine_kv,
+            host_link: moved.host_link.clone(),
         };
         let facts = pass.facts();
         let verdict = judge(&facts);

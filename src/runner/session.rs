@@ -20,6 +20,7 @@ use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 use crate::server::control::{Control, Endpoint};
 use crate::server::group::Stopped;
+use crate::server::kv_size::{self, Statement};
 use crate::server::private::PrivateFolder;
 use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
@@ -64,6 +65,8 @@ pub struct Session {
     pub redis: Option<Redis>,
     /// Whether LMCache said at its start that it runs without its engine.
     pub degraded: bool,
+    /// KV bytes per token by the engine's start log, where it states them.
+    pub engine_kv: Option<Statement>,
     /// What a reader of every cell of this server should know.
     pub warnings: Vec<String>,
     own_redis: Option<LocalRedis>,
@@ -148,6 +151,7 @@ impl Session {
             ready: None,
             redis: None,
             degraded: false,
+            engine_kv: None,
             warnings: Vec::new(),
             own_redis,
             _private: private,
@@ -182,7 +186,17 @@ impl Session {
             }
         };
         self.ready = (!self.server.processes().is_empty()).then_some(waited);
+        self.read_kv_size(cell);
         Ok(())
+    }
+
+    /// Reads KV bytes per token from the engine's start log, and warns where it contradicts the
+    /// model's configuration or the plan.
+    fn read_kv_size(&mut self, cell: &Cell) {
+        let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
+        self.engine_kv = kv_size::logs::engine(&log);
+        let size = kv_size::of_cell(cell, &self.settings).with(self.engine_kv);
+        self.warnings.extend(size.disagreements());
     }
 
     /// The failure of a server that did not become ready, with what its log says of its end.

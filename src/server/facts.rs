@@ -10,6 +10,7 @@ use super::docker::image::Content;
 use super::{docker, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::docker_spec::Mount;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
 
@@ -156,13 +157,22 @@ struct Model {
     revision: Option<String>,
 }
 
-/// The local folder that the settings name, or the snapshot in Hugging Face's cache
+/// The folder with the files of `cell`'s model, where they are on this machine.
+pub fn model_path(cell: &Cell, settings: &Settings) -> Option<PathBuf> {
+    model_folder(cell, settings).map(|model| model.folder)
+}
+
+/// The folder that the plan names, the local folder that the settings name, or the snapshot in Hugging Face's cache
 /// (`models--ORG--NAME/refs/REVISION` holds the commit of `snapshots/COMMIT`).
 fn model_folder(cell: &Cell, settings: &Settings) -> Option<Model> {
     let models = &settings.paths.models;
     let model = &cell.resolved.model;
-    let local = models.join(model);
-    if !models.as_os_str().is_empty() && local.is_dir() {
+    let named = Path::new(model);
+    let local = match &cell.resolved.server.docker {
+        Some(docker) if named.is_absolute() => on_host(&docker.mounts, named)?,
+        _ => models.join(model),
+    };
+    if (named.is_absolute() || !models.as_os_str().is_empty()) && local.is_dir() {
         let revision = hash_of_folder(&local);
         return Some(Model {
             folder: local,
@@ -182,15 +192,42 @@ fn model_folder(cell: &Cell, settings: &Settings) -> Option<Model> {
     })
 }
 
+/// Hugging Face's cache as the server will see it, as a folder of this machine. A container sees
+/// the folders that the plan mounts, and else the cache that labrun mounts.
 fn hugging_face_cache(cell: &Cell, settings: &Settings) -> Option<PathBuf> {
-    let value = |name: &str| {
-        let named = cell.resolved.server.env.get(name);
-        let named = named.or_else(|| settings.env.get(name)).map(PathBuf::from);
-        named.or_else(|| std::env::var_os(name).map(PathBuf::from))
+    let server = &cell.resolved.server;
+    let named = |name: &str| {
+        let named = server.env.get(name).or_else(|| settings.env.get(name));
+        named.map(PathBuf::from)
     };
+    let inherited = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    if let Some(docker) = &server.docker {
+        let hub = named("HF_HUB_CACHE").or_else(|| named("HF_HOME").map(|home| home.join("hub")));
+        if let Some(hub) = hub {
+            return on_host(&docker.mounts, &hub);
+        }
+        let own = &settings.docker.hf_cache;
+        if !own.as_os_str().is_empty() {
+            return Some(own.join("hub"));
+        }
+    }
+    let value = |name: &str| named(name).or_else(|| inherited(name));
     value("HF_HUB_CACHE")
         .or_else(|| value("HF_HOME").map(|home| home.join("hub")))
+        .or_else(|| value("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
         .or_else(|| value("HOME").map(|home| home.join(".cache/huggingface/hub")))
+}
+
+/// The folder of this machine that a container sees as `path`.
+fn on_host(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
+    let inside = |mount: &Mount| {
+        let rest = path.strip_prefix(&mount.target).ok()?;
+        Some((mount.target.len(), Path::new(&mount.source).join(rest)))
+    };
+    let found = mounts.iter().filter_map(inside);
+    found
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, path)| path)
 }
 
 /// A hash over the names, sizes and, where they are small, bytes of a folder's files.
@@ -264,6 +301,27 @@ mod tests {
         ] {
             assert_eq!(version(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_containers_path_is_found_on_this_machine() {
+        let mount = |source: &str, target: &str| Mount {
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+        };
+        let mounts = [
+            mount("/data", "/root"),
+            mount("/cache/hf", "/root/.cache/huggingface"),
+        ];
+        let host = |path: &str| on_host(&mounts, Path::new(path));
+        let hub = host("/root/.cache/huggingface/hub");
+        assert_eq!(hub, Some(PathBuf::from("/cache/hf/hub")));
+        assert_eq!(
+            host("/root/models/m"),
+            Some(PathBuf::from("/data/models/m"))
+        );
+        assert_eq!(host("/rootless/m"), None, "another folder");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod host;
 pub mod nvml;
 pub mod proc_io;
+pub mod quiet;
 pub mod sample;
 pub mod summary;
 pub mod thread;

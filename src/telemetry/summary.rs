@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::quiet;
 use super::sample::{Point, Points, SeriesKey};
-use crate::series::Series;
+use crate::series::{Series, Unit};
+use crate::units::Bounds;
 
 /// A stretch of a run: a pass, mostly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Summary {
     pub near_max: f64,
     /// Integral over the window, where that means something.
     pub total: Option<f64>,
+    /// The same counted between quiet readings, with what the edges leave open.
+    pub bounds: Option<Bounds>,
     /// Share of what is to be covered that points with a span cover; 1 for levels.
     pub covered: f64,
 }
@@ -112,6 +116,9 @@ fn summary(key: &SeriesKey, points: &[Point], window: Window, core: Window) -> O
         max: Some(max),
         near_max: if weight > 0.0 { near / weight } else { 0.0 },
         total: (has_span && key.series.unit().integral().is_some()).then_some(sum),
+        bounds: (key.series.unit() == Unit::BytesPerSecond && has_span)
+            .then(|| quiet::bytes_of(points, window))
+            .flatten(),
         covered,
     })
 }
@@ -151,6 +158,19 @@ pub fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
             return None;
         }
         *total.get_or_insert(0.0) += summary.total?;
+    }
+    total
+}
+
+/// The same as [`total`], counted between quiet readings.
+pub fn total_bounds(summaries: &[Summary], series: Series, least: f64) -> Option<Bounds> {
+    let mut total = None;
+    for summary in summaries.iter().filter(|one| one.key.series == series) {
+        if summary.covered < least {
+            return None;
+        }
+        let sum = total.unwrap_or(Bounds::exact(0.0));
+        total = Some(sum + summary.bounds?);
     }
     total
 }

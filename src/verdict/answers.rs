@@ -1,5 +1,7 @@
 //! What was planned against what was answered.
 
+use super::facts::LoadClaim;
+use super::log_counts::LogCounts;
 use super::witnesses::Counted;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
@@ -115,6 +117,33 @@ impl Answers<'_> {
         let closed = requests.iter().all(|planned| planned.start == Start::Slot);
         // The server may still run what the client gave up.
         (closed && self.load.tally().failed == 0).then_some(self.schedule.slots)
+    }
+
+    /// The load of KV that was the fastest by a request's time to first token, which no load may
+    /// outlast, or by LMCache's own log.
+    pub fn fastest_load(&self, logs: &LogCounts) -> Option<LoadClaim> {
+        let of_request = |record: &RequestRecord| {
+            let planned = self.schedule.requests.get(record.index as usize)?;
+            let cached = record
+                .cached_tokens()?
+                .saturating_sub(planned.repeated_tokens);
+            Some(LoadClaim {
+                tokens: f64::from(cached),
+                seconds: record.ttft()?.as_secs_f64(),
+                by: "a request's time to first token",
+            })
+        };
+        let logged = LoadClaim {
+            tokens: logs.retrieved.tokens,
+            seconds: logs.retrieved.cost_ms / 1e3,
+            by: "LMCache's log",
+        };
+        let ok = |record: &&RequestRecord| record.outcome == Outcome::Ok;
+        let claims = self.load.records.iter().filter(ok).filter_map(of_request);
+        let rate = |claim: &LoadClaim| claim.tokens / claim.seconds;
+        let real = |claim: &LoadClaim| claim.tokens > 0.0 && claim.seconds > 0.0;
+        let all = claims.chain([logged]).filter(real);
+        all.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.

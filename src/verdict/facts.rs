@@ -7,6 +7,8 @@ use super::witnesses::Counted;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
+use crate::server::kv_size::KvBytes;
+use crate::units::Bounds;
 
 /// The word of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +105,26 @@ pub enum Stores {
     },
 }
 
+/// A load of KV to the GPU and the time that it is said to have taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadClaim {
+    /// Tokens of KV.
+    pub tokens: f64,
+    /// Longest time that the load can have taken, seconds.
+    pub seconds: f64,
+    /// Who claims it: `LMCache's log`, `a request's time to first token`.
+    pub by: &'static str,
+}
+
+/// The most that a link can carry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkLimit {
+    /// Bytes per second one way.
+    pub bytes_per_s: f64,
+    /// Where the limit is from: `PCIe generation 5, 16 lanes`.
+    pub source: String,
+}
+
 /// Everything a verdict rests on. `None` is "not known", never zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -146,12 +168,16 @@ pub struct Facts {
     pub wrong_prompt_length: u64,
     /// The tier's own account.
     pub account: Option<TierAccount>,
-    /// KV bytes a token.
-    pub kv_bytes_per_token: Option<f64>,
+    /// KV bytes per token, on the GPU and in the tier.
+    pub kv: KvBytes,
     /// Bytes that came to the GPU over PCIe.
-    pub pcie_rx_bytes: Option<f64>,
+    pub pcie_rx_bytes: Option<Bounds>,
     /// Bytes that left the GPU over PCIe.
-    pub pcie_tx_bytes: Option<f64>,
+    pub pcie_tx_bytes: Option<Bounds>,
+    /// The fastest load that the pass claims.
+    pub fastest_load: Option<LoadClaim>,
+    /// What the link between host and GPU can carry.
+    pub host_link: Option<LinkLimit>,
     /// What saw the PCIe bytes.
     pub pcie_method: Option<&'static str>,
     /// Tokens that the tier stored in the pass.

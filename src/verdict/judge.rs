@@ -1,7 +1,7 @@
 //! Weighs the facts of a pass: every finding has a status, and the worst decides.
 
 use super::facts::{BySource, Canaries, Facts, Status, Verdict, serves};
-use super::{findings, witnesses};
+use super::{findings, legs, limits, witnesses};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 
@@ -33,6 +33,7 @@ pub fn judge(facts: &Facts) -> Verdict {
     findings.extend(findings::logs(facts));
     findings.extend(findings::page_cache(facts));
     findings.extend(findings::stores(facts));
+    findings.extend(limits::impossible_load(facts));
     findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
     let status = findings
         .first()
@@ -65,6 +66,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             if !stray(cached, findings, "came from a cache in a cold pass") {
                 findings.push((Status::Valid, computed(facts, "every prompt was computed")));
             }
+            findings.extend(leg_findings(facts));
         }
         (CacheState::Gpu, _) => {
             served(facts, sources.gpu_tokens, "the GPU cache", findings);
@@ -93,7 +95,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             );
             let from_tier = sources.external_tokens;
             if served(facts, from_tier, "the connector", findings) == Served::Enough {
-                findings.push(tier_finding(facts, from_tier));
+                findings.extend(leg_findings(facts));
             }
         }
     }
@@ -142,60 +144,57 @@ fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Serv
     served
 }
 
-/// The second witness: bytes that moved, or else the tier's own account.
-fn tier_finding(facts: &Facts, loaded_tokens: f64) -> (Status, String) {
-    let (name, bytes) = match facts.tier {
-        TierKind::Disk => ("disk", facts.disk_read_bytes),
-        TierKind::Redis => ("Redis", facts.redis_read_bytes),
-        _ => ("PCIe", facts.pcie_rx_bytes),
-    };
-    if let (Some(bytes), Some(per_token)) = (bytes, facts.kv_bytes_per_token) {
-        let needed = loaded_tokens * per_token;
-        let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        let said = format!(
-            "{:.0} MiB moved over {name} for {:.0} MiB of hits",
-            mib(bytes),
-            mib(needed)
-        );
-        let status = if bytes >= facts.limits.moved_share * needed {
-            Status::Valid
-        } else {
-            Status::Invalid
-        };
-        let said = match (status, facts.tier) {
-            (Status::Invalid, TierKind::Disk) => format!("{said}: RAM answered for the disk"),
-            (Status::Invalid, _) => format!("{said}: the hits were not loaded"),
-            _ => said,
-        };
-        return (status, said);
+/// The second witness: what the legs of the tier's way carried, or else the tier's own account.
+/// Every leg that can be read is judged, and one that proves the load must be among them.
+fn leg_findings(facts: &Facts) -> Findings {
+    if !legs::are_judged(facts) {
+        return Vec::new();
     }
-    match (facts.tier, facts.account) {
-        (TierKind::Cpu, Some(account)) => {
-            accounted(facts, account.ram_tokens, loaded_tokens, "RAM")
-        }
-        (TierKind::CpuDisk, Some(account)) => {
-            let tokens = account.ram_tokens + account.second_tokens;
-            accounted(facts, tokens, loaded_tokens, "RAM and disk")
-        }
-        _ => (
+    let all = legs::of_pass(facts);
+    let judged = all.iter().filter_map(|leg| {
+        let (status, message) = leg.judge(facts.limits.moved_share)?;
+        Some((leg.path, status, message))
+    });
+    let judged: Vec<_> = judged.collect();
+    // A cold pass claims that its prompts were computed; stores that fall short are a lie all the
+    // same, and stores that cannot be read are no concern of it.
+    if facts.state == CacheState::Cold {
+        let short = judged
+            .into_iter()
+            .filter(|(_, status, _)| *status == Status::Invalid);
+        return short
+            .map(|(_, status, message)| (status, message))
+            .collect();
+    }
+    let proves = proving_legs(facts.tier);
+    let is_proven = judged.iter().any(|(path, ..)| proves.contains(path));
+    let mut findings: Findings = judged
+        .into_iter()
+        .map(|(_, status, message)| (status, message))
+        .collect();
+    if !is_proven {
+        let way = match facts.tier {
+            TierKind::Disk => "no byte counter of the server's disk reads could be read",
+            TierKind::Redis => "no byte counter of Redis could be read",
+            _ => "no PCIe byte counter covers the whole pass, and the tier keeps no account",
+        };
+        findings.push((
             Status::Inconclusive,
-            format!("the bytes that {name} moved are not known, so that the load is not proven"),
-        ),
+            format!("the load is not proven: {way}"),
+        ));
     }
+    findings
 }
 
-fn accounted(facts: &Facts, tokens: f64, loaded_tokens: f64, layer: &str) -> (Status, String) {
-    let said =
-        format!("LMCache's own account: {tokens:.0} tokens from {layer} for {loaded_tokens:.0}");
-    let enough = tokens >= facts.limits.moved_share * loaded_tokens;
-    (
-        if enough {
-            Status::Valid
-        } else {
-            Status::Invalid
-        },
-        said,
-    )
+/// Legs of which one must be read to prove that this tier, and not another, served.
+fn proving_legs(tier: TierKind) -> &'static [&'static str] {
+    match tier {
+        TierKind::Disk => &["disk-read"],
+        TierKind::Redis => &["redis-read"],
+        TierKind::Baseline | TierKind::Native => &["pcie-rx"],
+        TierKind::Cpu => &["pcie-rx", "lmcache-ram"],
+        TierKind::CpuDisk => &["pcie-rx", "lmcache-ram", "lmcache-second-layer"],
+    }
 }
 
 fn canary_finding(facts: &Facts) -> Option<(Status, String)> {

@@ -1,9 +1,9 @@
 //! The ledger of a pass: bytes that had to move for what was counted, against bytes that did.
 
 use super::facts::Facts;
+use super::legs::{self, Carried, Leg};
 use super::moved::RedisNetwork;
-use crate::plan::state::CacheState;
-use crate::plan::tier::TierKind;
+use crate::units::Bounds;
 
 /// One way of the ledger.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,14 +20,20 @@ pub struct Row {
     pub method: &'static str,
 }
 
-/// The rows of `facts`: loads in a pass that the tier is to serve, stores in a cold one.
+/// The rows of `facts`: a row a leg.
 pub fn rows(facts: &Facts) -> Vec<Row> {
-    match facts.state {
-        _ if facts.tier == TierKind::Baseline => Vec::new(),
-        CacheState::Cold => stores(facts),
-        CacheState::Gpu => Vec::new(),
-        CacheState::Tier | CacheState::Restart => loads(facts),
-    }
+    let row = |leg: Leg| Row {
+        path: leg.path,
+        tokens: leg.tokens,
+        expected_bytes: leg.needed.map(Bounds::middle),
+        moved_bytes: match leg.carried {
+            Carried::Bytes(bytes) => Some(bytes.middle()),
+            Carried::Tokens(tokens) => facts.kv.stored.map(|bytes| bytes.times(tokens).middle()),
+            Carried::Unseen => None,
+        },
+        method: leg.method,
+    };
+    legs::of_pass(facts).into_iter().map(row).collect()
 }
 
 /// The rows of `facts`, and beside what Redis tells of itself what its interface carried.
@@ -55,96 +61,6 @@ fn over_network(rows: &[Row], seen: Option<&RedisNetwork>) -> Option<Row> {
             ..row.clone()
         })
     })
-}
-
-fn row(
-    facts: &Facts,
-    path: &'static str,
-    tokens: f64,
-    moved_bytes: Option<f64>,
-    method: &'static str,
-) -> Row {
-    Row {
-        path,
-        tokens,
-        expected_bytes: facts.kv_bytes_per_token.map(|bytes| tokens * bytes),
-        moved_bytes,
-        method: if facts.simulated { "simulated" } else { method },
-    }
-}
-
-fn loads(facts: &Facts) -> Vec<Row> {
-    let Some(sources) = facts.by_source else {
-        return Vec::new();
-    };
-    let tokens = sources.external_tokens;
-    let mut rows = Vec::new();
-    match facts.tier {
-        TierKind::Disk => {
-            rows.push(row(
-                facts,
-                "disk-read",
-                tokens,
-                facts.disk_read_bytes,
-                "proc-io",
-            ));
-        }
-        TierKind::Redis => {
-            let moved = facts.redis_read_bytes;
-            rows.push(row(facts, "redis-read", tokens, moved, "redis-info"));
-        }
-        _ => {}
-    }
-    if facts.pcie_rx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or("gpm");
-        rows.push(row(facts, "pcie-rx", tokens, facts.pcie_rx_bytes, method));
-    }
-    if let Some(account) = facts.account {
-        let bytes = |tokens: f64| facts.kv_bytes_per_token.map(|bytes| tokens * bytes);
-        let (ram, second) = match facts.tier {
-            TierKind::Disk | TierKind::Redis => (0.0, tokens),
-            TierKind::CpuDisk => (account.ram_tokens, tokens - account.ram_tokens),
-            _ => (tokens, 0.0),
-        };
-        for (path, tokens, served) in [
-            ("lmcache-ram", ram, account.ram_tokens),
-            ("lmcache-second-layer", second, account.second_tokens),
-        ] {
-            if tokens > 0.0 || served > 0.0 {
-                rows.push(row(
-                    facts,
-                    path,
-                    tokens.max(0.0),
-                    bytes(served),
-                    "lmcache-account",
-                ));
-            }
-        }
-    }
-    rows
-}
-
-fn stores(facts: &Facts) -> Vec<Row> {
-    let Some(tokens) = facts.stored_tokens else {
-        return Vec::new();
-    };
-    let mut rows = Vec::new();
-    match facts.tier {
-        TierKind::Disk | TierKind::CpuDisk => {
-            let moved = facts.disk_write_bytes;
-            rows.push(row(facts, "disk-write", tokens, moved, "proc-io"));
-        }
-        TierKind::Redis => {
-            let moved = facts.redis_write_bytes;
-            rows.push(row(facts, "redis-write", tokens, moved, "redis-info"));
-        }
-        _ => {}
-    }
-    if facts.pcie_tx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or("gpm");
-        rows.push(row(facts, "pcie-tx", tokens, facts.pcie_tx_bytes, method));
-    }
-    rows
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::evidence::Evidence;
 use crate::series::Series;
 use crate::server::prom::Scrape;
 use crate::telemetry::summary::Summary;
+use crate::units::Bounds;
 
 /// The measures that the verdict rests on, and what the logs tell of the tier's cost.
 pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
@@ -47,9 +48,18 @@ pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
             Evidence::ProbeExternalTokens,
             probed.map(|p| p.sources.external_tokens),
         ),
-        (Evidence::KvBytesPerToken, facts.kv_bytes_per_token),
-        (Evidence::PcieRxBytes, facts.pcie_rx_bytes),
-        (Evidence::PcieTxBytes, facts.pcie_tx_bytes),
+        (
+            Evidence::KvBytesPerToken,
+            facts.kv.stored.or(facts.kv.device).map(Bounds::middle),
+        ),
+        (
+            Evidence::PcieRxBytes,
+            facts.pcie_rx_bytes.map(Bounds::middle),
+        ),
+        (
+            Evidence::PcieTxBytes,
+            facts.pcie_tx_bytes.map(Bounds::middle),
+        ),
         (Evidence::DiskReadBytes, facts.disk_read_bytes),
         (Evidence::DiskWriteBytes, facts.disk_write_bytes),
         (Evidence::RedisReadBytes, facts.redis_read_bytes),
@@ -174,6 +184,7 @@ mod tests {
             max: Some(max),
             near_max: 0.1,
             total: None,
+            bounds: None,
             covered: 1.0,
         };
         let measures = of_samples(&[

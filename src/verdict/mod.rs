@@ -10,13 +10,15 @@ mod facts;
 mod findings;
 mod judge;
 pub mod ledger;
+pub mod legs;
+mod limits;
 pub mod log_counts;
 pub mod measures;
 pub mod moved;
 mod witnesses;
 
 pub use facts::{
-    BySource, Canaries, Facts, PageCache, Probe, Status, Stores, TierAccount, Verdict,
+    BySource, Canaries, Facts, LinkLimit, PageCache, Probe, Status, Stores, TierAccount, Verdict,
 };
 pub use judge::judge;
 pub use witnesses::Counted;

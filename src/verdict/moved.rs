@@ -1,10 +1,16 @@
 //! Bytes that telemetry saw move during a pass, where it saw them for the whole of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::facts::LinkLimit;
 use crate::series::{Pcie, Series, Source};
-use crate::telemetry::summary::{Summary, total};
+use crate::telemetry::nvml::pcie::link_bytes_per_s;
+use crate::telemetry::summary::{Summary, total, total_bounds};
+use crate::units::Bounds;
+
+/// By how much the payload that a method counts errs, against known copies on an H100 and an H200.
+const METHOD_ERROR: f64 = 0.02;
 
 /// Least share of a pass that readings must cover for their sum to be relied on.
 const MIN_COVER: f64 = 0.95;
@@ -18,9 +24,9 @@ pub fn whole_total(summary: &Summary) -> Option<f64> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PcieBytes {
     /// Into the GPUs.
-    pub rx_bytes: f64,
+    pub rx_bytes: Bounds,
     /// Out of the GPUs.
-    pub tx_bytes: f64,
+    pub tx_bytes: Bounds,
     /// How they were told: `gpm`, `nvml-counters`, or both, where GPUs answer different ones.
     pub method: &'static str,
 }
@@ -52,9 +58,13 @@ impl PcieBytes {
             ("nvml-counters", Pcie::COUNTERS_PAYLOAD),
         ];
         methods.into_iter().find_map(|(method, pcie)| {
+            let bytes = |series| {
+                let found = total_bounds(&own, series, MIN_COVER)?;
+                Some(found.widened(METHOD_ERROR))
+            };
             Some(Self {
-                rx_bytes: total(&own, pcie.rx, MIN_COVER)?,
-                tx_bytes: total(&own, pcie.tx, MIN_COVER)?,
+                rx_bytes: bytes(pcie.rx)?,
+                tx_bytes: bytes(pcie.tx)?,
                 method,
             })
         })
@@ -152,6 +162,43 @@ impl RedisNetwork {
     }
 }
 
+/// What the PCIe links of all watched GPUs carry one way together; `None` where one of them did not
+/// say, or said what a link at rest says.
+fn host_link(summaries: &[Summary], gpus: usize) -> Option<LinkLimit> {
+    let largest = |series: Series| -> BTreeMap<&str, u32> {
+        let own = summaries.iter().filter(|one| one.key.series == series);
+        own.filter_map(|one| Some((&*one.key.device, one.max? as u32)))
+            .collect()
+    };
+    let (generations, widths) = (
+        largest(Series::GpuPcieGeneration),
+        largest(Series::GpuPcieWidth),
+    );
+    if gpus == 0 || generations.len() < gpus {
+        return None;
+    }
+    let mut bytes_per_s = 0.0;
+    let mut links = BTreeSet::new();
+    for (device, generation) in generations {
+        let width = *widths.get(device).filter(|width| **width > 0)?;
+        // A link at rest runs at an older generation's speed.
+        (generation >= LEAST_AWAKE_GENERATION).then_some(())?;
+        bytes_per_s += link_bytes_per_s(generation, width);
+        links.insert(format!("PCIe generation {generation}, {width} lanes"));
+    }
+    let mut source = links.into_iter().collect::<Vec<_>>().join("; ");
+    if gpus > 1 {
+        source.push_str(&format!(", {gpus} GPUs"));
+    }
+    Some(LinkLimit {
+        bytes_per_s,
+        source,
+    })
+}
+
+/// Links at rest fall back to generation 1 or 2.
+const LEAST_AWAKE_GENERATION: u32 = 3;
+
 /// What telemetry saw move during one pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
@@ -159,6 +206,8 @@ pub struct Moved {
     pub pcie: Option<PcieBytes>,
     /// To and from the tier's Redis.
     pub network: Option<RedisNetwork>,
+    /// What the links between host and GPUs can carry.
+    pub host_link: Option<LinkLimit>,
 }
 
 impl Moved {
@@ -167,6 +216,7 @@ impl Moved {
         Self {
             pcie: PcieBytes::of(summaries, gpus),
             network: RedisNetwork::of(summaries),
+            host_link: host_link(summaries, gpus),
         }
     }
 
@@ -201,12 +251,22 @@ mod tests {
             max: Some(1.0),
             near_max: 1.0,
             total: Some(total),
+            bounds: Some(Bounds::exact(total)),
             covered,
         }
     }
 
     const RX: Series = Pcie::GPM_PAYLOAD.rx;
     const TX: Series = Pcie::GPM_PAYLOAD.tx;
+
+    /// Both sums, with what the method errs around them.
+    #[track_caller]
+    fn assert_about(found: PcieBytes, rx: f64, tx: f64) {
+        for (bytes, sum) in [(found.rx_bytes, rx), (found.tx_bytes, tx)] {
+            assert!((bytes.middle() - sum).abs() < 1e-9, "{bytes:?} {sum}");
+            assert!((bytes.high - bytes.low - 2.0 * METHOD_ERROR * sum).abs() < 1e-9);
+        }
+    }
 
     #[test]
     fn pcie_bytes_are_summed_over_gpus_and_known_only_for_a_whole_pass() {
@@ -217,7 +277,7 @@ mod tests {
             rate(TX, "1", 1.0, 1.0),
         ];
         let found = PcieBytes::of(&whole, 2).unwrap();
-        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 6.0));
+        assert_about(found, 120.0, 6.0);
         assert_eq!(found.method, "gpm");
         assert_eq!(PcieBytes::of(&whole, 3), None, "a third GPU is silent");
         assert_eq!(PcieBytes::of(&whole[..3], 2), None, "one lacks a way");
@@ -267,11 +327,33 @@ mod tests {
             counters(Pcie::COUNTERS_PAYLOAD.tx, 1.0),
         ];
         let found = PcieBytes::of(&mixed, 2).unwrap();
-        assert_eq!((found.rx_bytes, found.tx_bytes), (120.0, 6.0));
+        assert_about(found, 120.0, 6.0);
         assert_eq!(found.method, "gpm+nvml-counters");
         let silent = rate(Series::GpuPower, "1", 9.0, 1.0);
         let one = [mixed[0].clone(), mixed[1].clone(), silent];
         assert_eq!(PcieBytes::of(&one, 2), None, "half of it is not the whole");
+    }
+
+    #[test]
+    fn links_add_up_and_one_at_rest_says_nothing() {
+        let level = |series, device: &str, value| Summary {
+            max: Some(value),
+            ..rate(series, device, 0.0, 1.0)
+        };
+        let link = |device: &str, generation| {
+            [
+                level(Series::GpuPcieGeneration, device, generation),
+                level(Series::GpuPcieWidth, device, 16.0),
+            ]
+        };
+        let one = host_link(&link("0", 5.0), 1).unwrap();
+        assert!((one.bytes_per_s - 63.0e9).abs() < 0.1e9, "{one:?}");
+        assert_eq!(one.source, "PCIe generation 5, 16 lanes");
+        let two = [link("0", 5.0), link("1", 4.0)].concat();
+        assert!((host_link(&two, 2).unwrap().bytes_per_s - 94.5e9).abs() < 0.1e9);
+        assert_eq!(host_link(&two, 3), None, "one is silent");
+        assert_eq!(host_link(&link("0", 1.0), 1), None, "at rest");
+        assert_eq!(host_link(&[], 0), None);
     }
 
     #[test]
@@ -280,7 +362,7 @@ mod tests {
         let pass = PcieBytes::of(&pass, 1).unwrap();
         let until_stored = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 1.0)];
         let found = pass.with_stores(&until_stored, 1).unwrap();
-        assert_eq!((found.rx_bytes, found.tx_bytes), (9.0, 50.0));
+        assert_about(found, 9.0, 50.0);
         let torn = [rate(RX, "0", 70.0, 1.0), rate(TX, "0", 50.0, 0.5)];
         assert_eq!(pass.with_stores(&torn, 1), None);
     }

@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use super::facts::LoadClaim;
 use super::log_counts::LogCounts;
 use super::*;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
+use crate::server::kv_size::KvBytes;
+use crate::units::Bounds;
 
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {
@@ -38,8 +41,13 @@ fn proven() -> Facts {
         repeated_tokens: 0.0,
         wrong_prompt_length: 0,
         account: None,
-        kv_bytes_per_token: Some(100.0),
-        pcie_rx_bytes: Some(1_050_000.0),
+        kv: KvBytes {
+            device: Some(Bounds::exact(100.0)),
+            stored: Some(Bounds::exact(100.0)),
+        },
+        fastest_load: None,
+        host_link: None,
+        pcie_rx_bytes: Some(Bounds::exact(1_050_000.0)),
         disk_read_bytes: Some(0.0),
         redis_read_bytes: None,
         canaries: Some(Canaries {
@@ -69,7 +77,7 @@ fn three_witnesses_that_agree_are_valid() {
 #[test]
 fn hits_without_bytes_or_with_other_text_are_invalid() {
     check(
-        |f| f.pcie_rx_bytes = Some(9.0),
+        |f| f.pcie_rx_bytes = Some(Bounds::exact(9.0)),
         Status::Invalid,
         "not loaded",
     );
@@ -540,7 +548,7 @@ fn bytes_over_pcie_are_wanted_only_where_they_are_the_witness() {
         facts.lacks_pcie()
     };
     assert!(lacks(|_| {}));
-    assert!(!lacks(|f| f.pcie_rx_bytes = Some(1.0)));
+    assert!(!lacks(|f| f.pcie_rx_bytes = Some(Bounds::exact(1.0))));
     assert!(!lacks(|f| f.state = CacheState::Cold));
     assert!(!lacks(|f| f.tier = TierKind::Disk));
     assert!(!lacks(|f| f.tier = TierKind::Baseline));
@@ -551,4 +559,84 @@ fn bytes_over_pcie_are_wanted_only_where_they_are_the_witness() {
     let mut facts = proven();
     (facts.pcie_rx_bytes, facts.account) = (None, Some(account));
     assert!(!facts.lacks_pcie());
+}
+
+/// The disk tier of vLLM 0.26 with LMCache 0.5.2 on an H200: all bytes came from the disk, and half
+/// of them reached the GPU.
+#[test]
+fn a_leg_that_falls_short_is_invalid_whichever_it_is() {
+    let disk = |disk: f64, gpu: Option<f64>| {
+        move |f: &mut Facts| {
+            f.tier = TierKind::Disk;
+            f.disk_read_bytes = Some(disk);
+            f.pcie_rx_bytes = gpu.map(Bounds::exact);
+        }
+    };
+    check(disk(1e6, Some(1e6)), Status::Valid, "expected");
+    check(disk(1e6, Some(0.53e6)), Status::Invalid, "moved to the GPU");
+    check(
+        disk(1e4, Some(1e6)),
+        Status::Invalid,
+        "RAM answered for the disk",
+    );
+    check(disk(1e6, None), Status::Valid, "expected");
+    let cold = |stored: f64, written: f64| {
+        move |f: &mut Facts| {
+            f.state = CacheState::Cold;
+            f.tier = TierKind::Disk;
+            f.canaries = None;
+            f.by_source = Some(BySource {
+                computed_tokens: 10_320.0,
+                gpu_tokens: 0.0,
+                external_tokens: 0.0,
+            });
+            f.stored_tokens = Some(stored);
+            f.disk_write_bytes = Some(written);
+        }
+    };
+    check(cold(1e4, 1e6), Status::Valid, "computed");
+    check(cold(1e4, 0.5e6), Status::Invalid, "stored was not");
+}
+
+#[test]
+fn nothing_moved_is_invalid_even_where_the_size_is_unknown() {
+    let unsized_disk = |read: f64| {
+        move |f: &mut Facts| {
+            f.tier = TierKind::Disk;
+            f.kv = KvBytes::default();
+            f.pcie_rx_bytes = None;
+            f.disk_read_bytes = Some(read);
+        }
+    };
+    check(
+        unsized_disk(0.0),
+        Status::Invalid,
+        "0 MiB read from disk for 10000 tokens",
+    );
+    check(
+        unsized_disk(1e9),
+        Status::Inconclusive,
+        "kv_bytes_per_token",
+    );
+}
+
+#[test]
+fn a_load_faster_than_the_link_is_invalid() {
+    let claim = |seconds: f64| {
+        move |f: &mut Facts| {
+            f.kv.stored = Some(Bounds::exact(131_072.0));
+            f.pcie_rx_bytes = Some(Bounds::exact(1.3e9));
+            f.fastest_load = Some(LoadClaim {
+                tokens: 16_384.0,
+                seconds,
+                by: "LMCache's log",
+            });
+            f.host_link = Some(LinkLimit {
+                bytes_per_s: 63e9,
+                source: "PCIe generation 5, 16 lanes".into(),
+            });
+        }
+    };
+    check(claim(0.0256), Status::Invalid, "83.9 GB/s of KV");
+    check(claim(0.0400), Status::Valid, "expected");
 }

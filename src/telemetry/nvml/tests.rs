@@ -7,7 +7,7 @@ use super::{Call, ReadError, Reading, Record, Why};
 use crate::config::PcieMethod;
 use crate::series::Pcie;
 use crate::telemetry::sample::{Batch, Recording};
-use crate::telemetry::summary::{Summary, Window, summarize, total};
+use crate::telemetry::summary::{Summary, Window, summarize, total, total_bounds};
 use crate::telemetry::thread::{Ended, Sampler};
 
 mod gauges;
@@ -274,6 +274,12 @@ fn known_copies_are_told(setting: PcieMethod, pcie: Pcie, limit: f64) {
             let base = truth.max(into.max(out_of) / 2.0);
             let off = (seen - truth).abs() / base;
             assert!(off < limit, "{series:?} at {from_s} s: {seen} for {truth}");
+            // Counted between quiet readings, both ends are within 2 % of the truth.
+            let bounds = total_bounds(&found, series, 0.95).unwrap();
+            for end in [bounds.low, bounds.high] {
+                let off = (end - truth).abs() / base;
+                assert!(off < 0.02, "{series:?} at {from_s} s: {end} for {truth}");
+            }
         }
     }
 }

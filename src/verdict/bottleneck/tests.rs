@@ -17,6 +17,7 @@ fn seen(rows: &[(Series, &str, f64, f64)]) -> Vec<Summary> {
         max: Some(max),
         near_max: mean / max,
         total: None,
+        bounds: None,
         covered: 1.0,
     };
     rows.iter().map(summary).collect()

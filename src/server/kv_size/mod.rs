@@ -1,0 +1,211 @@
+//! KV bytes per token: which sources know it, how well, and whether they agree.
+//!
+//! Sources in the order of trust: the engine's start log, LMCache's own account of what it stored,
+//! the model's `config.json`, the plan. What the GPU takes per token and what the tier stores per
+//! token may differ (tensor parallelism copies the latent of an MLA model, a serializer
+//! compresses), so both are kept and each leg of a tier's way is judged by its own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Bounds;
+
+mod cell;
+pub mod config;
+pub mod logs;
+
+pub use cell::of_cell;
+
+/// Share by which two sources may differ and still mean the same size: engines round memory to
+/// whole blocks.
+const TOLERANCE: f64 = 0.01;
+
+/// Who states a size. The order is the order of trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The engine's start log: KV memory / KV tokens.
+    EngineLog,
+    /// LMCache's log of what it stored: bytes / tokens.
+    LmcacheLog,
+    /// The formula, from the model's `config.json`.
+    ModelConfig,
+    /// `kv_bytes_per_token` in the plan.
+    Plan,
+    /// The simulator's own constant.
+    Simulator,
+}
+
+impl Source {
+    /// The words for a message.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EngineLog => "the engine's start log",
+            Self::LmcacheLog => "LMCache's log",
+            Self::ModelConfig => "the model's config.json",
+            Self::Plan => "the plan",
+            Self::Simulator => "the simulator",
+        }
+    }
+}
+
+/// One source's statement.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Who states it.
+    pub source: Source,
+    /// What the engine takes on the GPU per token, all ranks together.
+    pub device: Option<Bounds>,
+    /// What the tier stores per token, all ranks together.
+    pub stored: Option<Bounds>,
+}
+
+/// Everything that is known of a model's KV size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KvSize {
+    /// All statements, the most trusted first.
+    pub statements: Vec<Statement>,
+    /// Why sources that were asked know nothing; sentences without a full stop.
+    pub unknown: Vec<String>,
+}
+
+/// Bytes per token of one pass: what the GPU takes and what the tier stores, where they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KvBytes {
+    /// On the GPU.
+    pub device: Option<Bounds>,
+    /// In the tier.
+    pub stored: Option<Bounds>,
+}
+
+impl KvSize {
+    /// Collects statements.
+    pub fn new(mut statements: Vec<Statement>, unknown: Vec<String>) -> Self {
+        statements.sort_by_key(|statement| statement.source);
+        Self {
+            statements,
+            unknown,
+        }
+    }
+
+    /// The same with further statements. The simulator's size is exact as it is.
+    pub fn with(mut self, more: impl IntoIterator<Item = Statement>) -> Self {
+        let simulated = |statement: &Statement| statement.source == Source::Simulator;
+        if !self.statements.iter().any(simulated) {
+            self.statements.extend(more);
+        }
+        Self::new(self.statements, self.unknown)
+    }
+
+    /// What the judge needs of it.
+    pub fn bytes(&self) -> KvBytes {
+        KvBytes {
+            device: self.device().map(|(_, bytes)| bytes),
+            stored: self.stored().map(|(_, bytes)| bytes),
+        }
+    }
+
+    /// What the GPU takes per token, with its source.
+    pub fn device(&self) -> Option<(Source, Bounds)> {
+        let stated = |statement: &Statement| Some((statement.source, statement.device?));
+        self.statements.iter().find_map(stated)
+    }
+
+    /// What the tier stores per token, with its source. LMCache knows best what it stored; without
+    /// its word the tier stores what the GPU holds.
+    pub fn stored(&self) -> Option<(Source, Bounds)> {
+        let stated = |statement: &Statement| Some((statement.source, statement.stored?));
+        let own = |statement: &&Statement| statement.source == Source::LmcacheLog;
+        let own = self.statements.iter().find(own).and_then(stated);
+        own.or_else(|| self.statements.iter().find_map(stated))
+    }
+
+    /// A sentence for each pair of sources that contradict each other about the GPU's KV.
+    pub fn disagreements(&self) -> Vec<String> {
+        let Some((first, trusted)) = self.device() else {
+            return Vec::new();
+        };
+        let differs = |statement: &Statement| {
+            let other = statement.device?;
+            (statement.source != first && !trusted.agrees(other, TOLERANCE)).then(|| {
+                format!(
+                    "KV bytes per token: {} says {}, {} says {}; labrun uses the first",
+                    first.name(),
+                    shown(trusted),
+                    statement.source.name(),
+                    shown(other)
+                )
+            })
+        };
+        self.statements.iter().filter_map(differs).collect()
+    }
+}
+
+/// `131,072`, or `65,536 to 131,072` for an interval.
+fn shown(bytes: Bounds) -> String {
+    let (low, high) = (bytes.low.round() as u64, bytes.high.round() as u64);
+    if high - low <= high / 100 {
+        grouped(bytes.middle().round() as u64)
+    } else {
+        format!("{} to {}", grouped(low), grouped(high))
+    }
+}
+
+/// `number` with a comma behind each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(source: Source, device: f64) -> Statement {
+        Statement {
+            source,
+            device: Some(Bounds::exact(device)),
+            stored: Some(Bounds::exact(device)),
+        }
+    }
+
+    #[test]
+    fn the_most_trusted_source_wins_and_contradictions_are_named() {
+        let size = KvSize::new(
+            vec![
+                statement(Source::Plan, 65_536.0),
+                statement(Source::EngineLog, 131_085.0),
+                statement(Source::ModelConfig, 131_072.0),
+            ],
+            Vec::new(),
+        );
+        assert_eq!(size.device().unwrap().0, Source::EngineLog);
+        assert_eq!(
+            size.disagreements(),
+            [
+                "KV bytes per token: the engine's start log says 131,085, the plan says 65,536; \
+                 labrun uses the first"
+            ]
+        );
+        assert_eq!(KvSize::default().device(), None);
+    }
+
+    #[test]
+    fn lmcache_knows_best_what_it_stored() {
+        let mut lmcache = statement(Source::LmcacheLog, 40_000.0);
+        lmcache.device = None;
+        let size = KvSize::new(
+            vec![lmcache, statement(Source::EngineLog, 131_085.0)],
+            Vec::new(),
+        );
+        assert_eq!(size.stored().unwrap().0, Source::LmcacheLog);
+        assert_eq!(size.device().unwrap().0, Source::EngineLog);
+        assert_eq!(size.disagreements(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,385 @@
+//! The legs of a tier's way: bytes that had to move for what was counted, and bytes that did.
+//!
+//! Each leg that can be read is judged. A leg is sufficient where even the lowest value of what
+//! moved reaches the share that the plan asks of even the highest value of what was needed; it
+//! falls short where even the highest value does not reach it for the lowest need; else it is open,
+//! with the reason and what would settle it.
+
+use super::facts::{Facts, Status, serves};
+use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
+use crate::units::Bounds;
+
+/// By how much `/proc/<pid>/io` and Redis' own counters err: whole pages and the protocol's words
+/// are counted with the payload.
+const ACCOUNT_ERROR: f64 = 0.02;
+
+/// No model keeps less than this per token; a leg that moved less for its tokens moved nothing.
+const LEAST_BYTES_PER_TOKEN: f64 = 16.0;
+
+/// What a leg carried, by whoever saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Carried {
+    /// Bytes that were seen to move.
+    Bytes(Bounds),
+    /// Tokens in the tier's own account.
+    Tokens(f64),
+    /// Nothing could see it.
+    Unseen,
+}
+
+/// One leg of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leg {
+    /// Its name in the ledger: `disk-read`, `redis-write`, `pcie-rx`, `lmcache-ram`, ...
+    pub path: &'static str,
+    /// Tokens that the counters say went this way.
+    pub tokens: f64,
+    /// Bytes that these tokens take, where their size is known.
+    pub needed: Option<Bounds>,
+    /// What it carried.
+    pub carried: Carried,
+    /// What saw it.
+    pub method: &'static str,
+}
+
+impl Leg {
+    /// Where the bytes went, in words.
+    fn what(&self) -> &'static str {
+        match self.path {
+            "disk-read" => "read from disk",
+            "disk-write" => "written to disk",
+            "redis-read" => "read from Redis",
+            "redis-write" => "written to Redis",
+            "pcie-rx" => "moved to the GPU over PCIe",
+            "pcie-tx" => "moved from the GPU over PCIe",
+            "lmcache-ram" => "from RAM",
+            _ => "from the second layer",
+        }
+    }
+
+    /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg says
+    /// nothing: no token went this way, or nothing could see it.
+    pub fn judge(&self, share: f64) -> Option<(Status, String)> {
+        if self.tokens < 1.0 {
+            return None;
+        }
+        match self.carried {
+            Carried::Unseen => None,
+            Carried::Tokens(tokens) => Some(self.judge_tokens(tokens, share)),
+            Carried::Bytes(moved) => Some(self.judge_bytes(moved, share)),
+        }
+    }
+
+    fn judge_tokens(&self, tokens: f64, share: f64) -> (Status, String) {
+        let message = format!(
+            "LMCache's own account: {tokens:.0} tokens {} for {:.0}",
+            self.what(),
+            self.tokens
+        );
+        let status = if tokens >= share * self.tokens {
+            Status::Valid
+        } else {
+            Status::Invalid
+        };
+        (status, message)
+    }
+
+    fn judge_bytes(&self, moved: Bounds, share: f64) -> (Status, String) {
+        let Some(needed) = self.needed else {
+            return self.judge_without_size(moved);
+        };
+        let message = format!(
+            "{} MiB {} for {} MiB of KV",
+            mebibytes(moved),
+            self.what(),
+            mebibytes(needed)
+        );
+        if moved.high < share * needed.low {
+            return (Status::Invalid, format!("{message}: {}", self.shortfall()));
+        }
+        if moved.low >= share * needed.high {
+            return (Status::Valid, message);
+        }
+        let settle = if needed.high - needed.low > moved.high - moved.low {
+            "the size of the model's KV is not known well enough (set `kv_bytes_per_token` in \
+             [server])"
+        } else {
+            "the readings are too coarse for so short a pass (ask for more `requests`)"
+        };
+        (Status::Inconclusive, format!("{message}: {settle}"))
+    }
+
+    fn judge_without_size(&self, moved: Bounds) -> (Status, String) {
+        if moved.high < LEAST_BYTES_PER_TOKEN * self.tokens {
+            let message = format!(
+                "{} MiB {} for {:.0} tokens: {}",
+                mebibytes(moved),
+                self.what(),
+                self.tokens,
+                self.shortfall()
+            );
+            return (Status::Invalid, message);
+        }
+        let message = format!(
+            "{} MiB {} for {:.0} tokens, and how many that should be is unknown: no source states \
+             the KV bytes per token (set `kv_bytes_per_token` in [server])",
+            mebibytes(moved),
+            self.what(),
+            self.tokens
+        );
+        (Status::Inconclusive, message)
+    }
+
+    /// What it means that too little moved.
+    fn shortfall(&self) -> &'static str {
+        match self.path {
+            "disk-read" => "RAM answered for the disk",
+            "disk-write" | "redis-write" | "pcie-tx" => "what was counted as stored was not",
+            _ => "the hits were not loaded",
+        }
+    }
+}
+
+/// `2,048`, or `1,900 to 2,048` where the ends differ by more than 1 %.
+fn mebibytes(bytes: Bounds) -> String {
+    let mib = bytes.times(1.0 / f64::from(1 << 20));
+    if mib.high - mib.low <= 0.01 * mib.high.max(1.0) {
+        format!("{:.0}", mib.middle())
+    } else {
+        format!("{:.0} to {:.0}", mib.low, mib.high)
+    }
+}
+
+/// The legs of `facts`: loads in a pass that the tier is to serve, stores in a cold one.
+pub fn of_pass(facts: &Facts) -> Vec<Leg> {
+    match facts.state {
+        _ if facts.tier == TierKind::Baseline => Vec::new(),
+        CacheState::Cold => stores(facts),
+        CacheState::Gpu => Vec::new(),
+        CacheState::Tier | CacheState::Restart => loads(facts),
+    }
+}
+
+/// Whether the legs of a pass are to be judged: the tier was to serve, or to store in time.
+pub fn are_judged(facts: &Facts) -> bool {
+    match facts.state {
+        CacheState::Cold => facts.stores == super::facts::Stores::Finished,
+        CacheState::Gpu => false,
+        CacheState::Tier | CacheState::Restart => serves(facts),
+    }
+}
+
+fn leg(
+    facts: &Facts,
+    path: &'static str,
+    tokens: f64,
+    carried: Carried,
+    method: &'static str,
+) -> Leg {
+    Leg {
+        path,
+        tokens,
+        needed: facts.kv.stored.map(|bytes| bytes.times(tokens)),
+        carried,
+        method: if facts.simulated { "simulated" } else { method },
+    }
+}
+
+/// Bytes counted with whatever the protocol or the page size adds: the payload is a little less.
+fn accounted(bytes: Option<f64>, facts: &Facts) -> Carried {
+    let error = if facts.simulated { 0.0 } else { ACCOUNT_ERROR };
+    bytes.map_or(Carried::Unseen, |high| {
+        Carried::Bytes(Bounds {
+            low: high * (1.0 - error),
+            high,
+        })
+    })
+}
+
+fn over_pcie(bytes: Option<Bounds>) -> Carried {
+    bytes.map_or(Carried::Unseen, Carried::Bytes)
+}
+
+fn loads(facts: &Facts) -> Vec<Leg> {
+    let Some(sources) = facts.by_source else {
+        return Vec::new();
+    };
+    let tokens = sources.external_tokens;
+    let mut legs = Vec::new();
+    match facts.tier {
+        TierKind::Disk => {
+            let carried = accounted(facts.disk_read_bytes, facts);
+            legs.push(leg(facts, "disk-read", tokens, carried, "proc-io"));
+        }
+        TierKind::Redis => {
+            let carried = accounted(facts.redis_read_bytes, facts);
+            legs.push(leg(facts, "redis-read", tokens, carried, "redis-info"));
+        }
+        TierKind::Baseline | TierKind::Cpu | TierKind::CpuDisk | TierKind::Native => {}
+    }
+    if facts.pcie_rx_bytes.is_some() {
+        let method = facts.pcie_method.unwrap_or("gpm");
+        let carried = over_pcie(facts.pcie_rx_bytes);
+        legs.push(leg(facts, "pcie-rx", tokens, carried, method));
+    }
+    if let Some(account) = facts.account {
+        let (ram, second) = match facts.tier {
+            TierKind::Disk | TierKind::Redis => (0.0, tokens),
+            TierKind::CpuDisk => (account.ram_tokens, tokens - account.ram_tokens),
+            TierKind::Baseline | TierKind::Cpu | TierKind::Native => (tokens, 0.0),
+        };
+        for (path, tokens, served) in [
+            ("lmcache-ram", ram, account.ram_tokens),
+            ("lmcache-second-layer", second, account.second_tokens),
+        ] {
+            if tokens > 0.0 || served > 0.0 {
+                let carried = Carried::Tokens(served);
+                legs.push(leg(
+                    facts,
+                    path,
+                    tokens.max(0.0),
+                    carried,
+                    "lmcache-account",
+                ));
+            }
+        }
+    }
+    legs
+}
+
+fn stores(facts: &Facts) -> Vec<Leg> {
+    let Some(tokens) = facts.stored_tokens else {
+        return Vec::new();
+    };
+    let mut legs = Vec::new();
+    match facts.tier {
+        TierKind::Disk | TierKind::CpuDisk => {
+            let carried = accounted(facts.disk_write_bytes, facts);
+            legs.push(leg(facts, "disk-write", tokens, carried, "proc-io"));
+        }
+        TierKind::Redis => {
+            let carried = accounted(facts.redis_write_bytes, facts);
+            legs.push(leg(facts, "redis-write", tokens, carried, "redis-info"));
+        }
+        TierKind::Baseline | TierKind::Cpu | TierKind::Native => {}
+    }
+    if facts.pcie_tx_bytes.is_some() {
+        let method = facts.pcie_method.unwrap_or("gpm");
+        let carried = over_pcie(facts.pcie_tx_bytes);
+        legs.push(leg(facts, "pcie-tx", tokens, carried, method));
+    }
+    legs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn leg(path: &'static str, needed: Option<Bounds>, carried: Carried) -> Leg {
+        Leg {
+            path,
+            tokens: 1024.0,
+            needed,
+            carried,
+            method: "gpm",
+        }
+    }
+
+    const MIB: f64 = 1_048_576.0;
+
+    #[track_caller]
+    fn status(needed: Option<Bounds>, moved: Bounds) -> Status {
+        leg("pcie-rx", needed, Carried::Bytes(moved))
+            .judge(0.9)
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn thresholds_use_the_uncertainty_of_both_sides() {
+        let needed = Some(Bounds::exact(100.0 * MIB));
+        let exact = |mib: f64| Bounds::exact(mib * MIB);
+        assert_eq!(status(needed, exact(100.0)), Status::Valid);
+        assert_eq!(status(needed, exact(90.0)), Status::Valid);
+        assert_eq!(status(needed, exact(89.0)), Status::Invalid);
+        assert_eq!(
+            status(needed, exact(89.0).widened(0.05)),
+            Status::Inconclusive
+        );
+        assert_eq!(
+            status(needed, exact(91.0).widened(0.05)),
+            Status::Inconclusive
+        );
+        let sliding = Some(Bounds {
+            low: 20.0 * MIB,
+            high: 100.0 * MIB,
+        });
+        assert_eq!(status(sliding, exact(50.0)), Status::Inconclusive);
+        assert_eq!(status(sliding, exact(95.0)), Status::Valid);
+        assert_eq!(status(sliding, exact(10.0)), Status::Invalid);
+    }
+
+    #[test]
+    fn nothing_for_many_tokens_is_invalid_without_any_size() {
+        assert_eq!(status(None, Bounds::exact(0.0)), Status::Invalid);
+        assert_eq!(status(None, Bounds::exact(3.0 * MIB)), Status::Inconclusive);
+        let silent = leg("pcie-rx", None, Carried::Unseen);
+        assert_eq!(silent.judge(0.9), None);
+        let unused = Leg {
+            tokens: 0.0,
+            ..leg("pcie-rx", None, Carried::Bytes(Bounds::exact(0.0)))
+        };
+        assert_eq!(unused.judge(0.9), None);
+    }
+
+    #[test]
+    fn a_reason_names_both_numbers_and_what_settles_it() {
+        let said = |needed, moved| {
+            leg("disk-read", needed, Carried::Bytes(moved))
+                .judge(0.9)
+                .unwrap()
+                .1
+        };
+        assert_eq!(
+            said(Some(Bounds::exact(100.0 * MIB)), Bounds::exact(3.0 * MIB)),
+            "3 MiB read from disk for 100 MiB of KV: RAM answered for the disk"
+        );
+        let open = said(
+            Some(Bounds {
+                low: 1.0 * MIB,
+                high: 100.0 * MIB,
+            }),
+            Bounds::exact(50.0 * MIB),
+        );
+        assert!(open.contains("kv_bytes_per_token"), "{open}");
+        let coarse = said(
+            Some(Bounds::exact(100.0 * MIB)),
+            Bounds::within(90.0 * MIB, 20.0 * MIB),
+        );
+        assert!(coarse.contains("more `requests`"), "{coarse}");
+    }
+
+    proptest! {
+        /// Wider uncertainty never turns one certain answer into the other, and a true value inside
+        /// the bounds is never contradicted.
+        #[test]
+        fn a_certain_answer_is_true_of_every_value_within_the_bounds(
+            needed in 1.0..1e9_f64, needed_error in 0.0..0.5_f64,
+            moved in 0.0..2e9_f64, moved_error in 0.0..0.5_f64,
+            at in (0.0..1.0_f64, 0.0..1.0_f64),
+        ) {
+            let needed = Bounds::exact(needed).widened(needed_error);
+            let moved = Bounds::exact(moved).widened(moved_error);
+            let pick = |bounds: Bounds, at: f64| bounds.low + at * (bounds.high - bounds.low);
+            let suffices = pick(moved, at.0) >= 0.9 * pick(needed, at.1);
+            match status(Some(needed), moved) {
+                Status::Valid => prop_assert!(suffices),
+                Status::Invalid => prop_assert!(!suffices),
+                Status::Inconclusive => {}
+            }
+        }
+    }
+}
