@@ -2,28 +2,32 @@
 
 mod results;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::matrix::shard::Shard;
+use crate::plan::problem::nearest;
 use crate::recorder::resume::Retry;
 
 pub use results::{
     AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs,
 };
 
-/// Measures what KV-cache offloading to each tier buys, and proves that the tier served.
+/// Measure what KV-cache offloading to each tier buys, and prove that the tier served.
 #[derive(Debug, Parser)]
 #[command(name = "labrun", version, args_conflicts_with_subcommands = true)]
 #[command(
+    arg_required_else_help = true,
     after_help = "Exit codes: 0 good, 1 a cell failed or is invalid, 2 usage or plan error, \
-                        3 a regression by `diff --fail-on`, 130 interrupted."
+                        3 a rule of `diff --fail-on` fired, 130 interrupted."
 )]
 pub struct Cli {
-    /// What to do; without it, the plan is run.
+    /// The command; without one, labrun runs the plan.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// `labrun PLAN` is short for `labrun run PLAN`.
@@ -31,38 +35,121 @@ pub struct Cli {
     pub run: RunArgs,
 }
 
-/// What to do.
+/// The groups of the help. A command that no group names stands under "More".
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Start", &["doctor", "plan"]),
+    ("Measure", &["run", "bench", "sim", "telemetry"]),
+    ("Read", &["report", "diff", "plot"]),
+    ("Keep", &["keep", "export", "import"]),
+    ("Machines", &["clean", "merge", "submit"]),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  labrun plans/quickstart.toml               run a plan
+  labrun plan plans/long_context.toml        show what it would run
+  labrun diff RUN_A RUN_B                    compare two runs";
+
+impl Cli {
+    /// Reads the command line `arguments`, of which the first is the program.
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let mut command = definition();
+        if let Some(word) = arguments.get(1).and_then(|word| word.to_str()) {
+            refuse_unknown(&command, word)?;
+        }
+        let matches = command.try_get_matches_from_mut(arguments);
+        // clap suggests `-- --flag` for every unknown flag, which no command takes.
+        let matches = matches.map_err(|mut error| {
+            error.remove(ContextKind::Suggested);
+            error
+        })?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// Refuses a first argument that is neither a command nor a file, such as a misspelt command.
+fn refuse_unknown(command: &clap::Command, word: &str) -> Result<(), clap::Error> {
+    let is_path = word.contains(['/', '.']) || Path::new(word).exists();
+    let names: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    if word.starts_with('-') || is_path || word == "help" || names.contains(&word) {
+        return Ok(());
+    }
+    let hint = match nearest(word, names.iter().copied()) {
+        Some(near) => format!("did you mean `labrun {near}`?"),
+        None => "`labrun --help` lists the commands".to_owned(),
+    };
+    let message = format!("no command or plan `{word}`: {hint}\n");
+    Err(clap::Error::raw(ErrorKind::InvalidSubcommand, message))
+}
+
+/// The command line's definition, with the commands in groups.
+pub fn definition() -> clap::Command {
+    let command = Cli::command();
+    let about = |name: &str| {
+        let found = command
+            .find_subcommand(name)
+            .and_then(clap::Command::get_about);
+        found.map(ToString::to_string).unwrap_or_default()
+    };
+    let grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let others: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .filter(|name| !grouped(name))
+        .collect();
+    let groups = GROUPS.iter().copied().chain([("More", others.as_slice())]);
+    let mut text = String::new();
+    for (title, names) in groups.filter(|(_, names)| !names.is_empty()) {
+        text.push_str(&format!("{title}:\n"));
+        for name in names {
+            text.push_str(&format!("  {name:<10} {}\n", about(name)));
+        }
+        text.push('\n');
+    }
+    command.help_template(format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{EXAMPLES}\n\n{text}\
+         Arguments:\n{{positionals}}\n\nOptions:\n{{options}}{{after-help}}"
+    ))
+}
+
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run every cell of a plan and write tables and figures.
     Run(RunArgs),
-    /// Show the matrix, the rendered files and the server commands; touch nothing.
+    /// Show the matrix, the rendered files and the server commands; change nothing.
     Plan(PlanArgs),
     /// Write the tables, figures and report of a run again, or of several runs together.
     Report(ReportArgs),
-    /// Say what differs between two runs, and whether it is more than noise.
+    /// Show what changed between two runs, and whether it is more than noise.
     Diff(DiffArgs),
-    /// Write a run's small tables to <results>/<plan>/, to be committed.
+    /// Write a run's small tables to <results>/<plan>/, for git.
     Keep(KeepArgs),
     /// Write a run for other tools.
     Export(ExportArgs),
-    /// Make a run of other tools' results, to be compared.
+    /// Turn results of other tools into a run, to compare them.
     Import(ImportArgs),
-    /// Draw TTFT and E2E from `metrics_*.csv` files, the earlier lab's or labrun's.
+    /// Draw TTFT and E2E from `metrics_*.csv` files.
     Plot(PlotArgs),
-    /// Send one load to a server that runs and print its table.
+    /// Send one load to a running server and print its table.
     Bench(BenchArgs),
-    /// Serve the simulator: an OpenAI-compatible server without a GPU. All it answers is simulated.
+    /// Serve the simulator: an OpenAI-compatible server without a GPU. Its answers are simulated.
     Sim(SimArgs),
-    /// Record this machine's telemetry (GPUs, PCIe bytes, disks, CPU) for a while, without a load.
+    /// Record this machine's telemetry (GPUs, PCIe bytes, disks, CPU) without a load.
     Telemetry(TelemetryArgs),
     /// Join the run folders of shards into one.
     Merge(MergeArgs),
-    /// Run a plan on a cluster, a shard a task, and join the shards.
+    /// Run a plan on a Slurm cluster, one shard per task, and join the shards.
     Submit(SubmitArgs),
     /// List and remove servers that a killed run left behind.
     Clean(CleanArgs),
-    /// Say whether this machine is fit for a run, and what to mend.
+    /// Check whether this machine is fit for a run, and show how to fix it.
     Doctor(DoctorArgs),
 }
 
@@ -73,13 +160,13 @@ pub enum Command {
     reason = "each is a flag of the command line"
 )]
 pub struct RunArgs {
-    /// The plan, a TOML file; with --resume also a run's folder.
+    /// Plan (TOML file); with --resume also a run folder.
     pub plan: Option<PathBuf>,
-    /// Continue: what is finished and still what the plan asks for is kept. Without --out or a run's
-    /// folder, the latest run of the plan.
+    /// Continue a run: measure only cells that are missing, failed or changed. Without --out or a run
+    /// folder, the plan's latest run.
     #[arg(long)]
     pub resume: bool,
-    /// Which finished cells --resume measures again.
+    /// Finished cells that --resume measures again.
     #[arg(
         long,
         value_name = "WHICH",
@@ -87,25 +174,25 @@ pub struct RunArgs {
         requires = "resume"
     )]
     pub retry: Retry,
-    /// Run only this part of the matrix; `labrun merge` joins the parts.
+    /// Run only this shard of the matrix; `labrun merge` joins the shards.
     #[arg(long, value_name = "INDEX/COUNT")]
     pub shard: Option<Shard>,
-    /// Stop at the first cell that failed or is invalid.
+    /// Stop after the first failed or invalid cell.
     #[arg(long, conflicts_with = "max_failures")]
     pub fail_fast: bool,
-    /// Stop when more cells than this failed or are invalid.
+    /// Stop when more than COUNT cells failed or are invalid.
     #[arg(long, value_name = "COUNT")]
     pub max_failures: Option<u32>,
-    /// Leave the host's name and the user's paths out of the manifest.
+    /// Leave the host name and the user's paths out of the manifest.
     #[arg(long)]
     pub anonymous: bool,
-    /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
+    /// Run folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Settings of this machine, over the built-in defaults.
+    /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Say nothing but errors; the tables are written all the same.
+    /// Print only errors; the files are written as usual.
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -113,9 +200,9 @@ pub struct RunArgs {
 /// Arguments of `labrun plan`.
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
-    /// The plan, a TOML file.
+    /// Plan (TOML file).
     pub plan: PathBuf,
-    /// Settings of this machine, over the built-in defaults.
+    /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -123,14 +210,14 @@ pub struct PlanArgs {
 /// Arguments of `labrun report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// A run's folder; of several, cells at equal coordinates count as repeats.
+    /// Run folders; cells at equal coordinates of several runs count as repeats.
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
-    /// A latency to keep, LATENCY[_PERCENTILE]=LIMIT, several parted by commas: `ttft=500ms` for
-    /// each request, `e2e_p99=2s` for a pass as a whole. Latencies: ttft, tpot, itl, e2e.
+    /// Latency objective, LATENCY[_PERCENTILE]=LIMIT, separated by commas: `ttft=500ms` for each
+    /// request, `e2e_p99=2s` for a whole pass. Latencies: ttft, tpot, itl, e2e.
     #[arg(long, value_name = "SLO")]
     pub slo: Vec<Slos>,
-    /// Where to write [default: the run's folder; needed for several].
+    /// Output folder [default: the run folder; required for several runs].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -138,10 +225,10 @@ pub struct ReportArgs {
 /// Arguments of `labrun plot`.
 #[derive(Args, Clone, Debug)]
 pub struct PlotArgs {
-    /// Files to read; `*` and `?` stand for any characters of a file's name.
+    /// CSV files to read; `*` and `?` match characters of a file name.
     #[arg(long, value_name = "GLOB", required = true, num_args = 1..)]
     pub input: Vec<String>,
-    /// What the figures' names begin with.
+    /// Prefix of the figures' file names.
     #[arg(long, value_name = "PREFIX", default_value = "comparison")]
     pub output_prefix: String,
 }
@@ -155,29 +242,29 @@ pub struct SimArgs {
     /// Port to listen on.
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
-    /// The model that it says it serves.
+    /// Model name to serve.
     #[arg(long, default_value = "sim")]
     pub model: String,
-    /// What it pretends to be: a JSON file of [server.sim] keys.
+    /// JSON file that describes the simulated machine (keys of [server.sim]).
     #[arg(long, value_name = "FILE")]
     pub spec: Option<PathBuf>,
-    /// A fault to show; may be repeated.
+    /// Fault to simulate; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub fault: Vec<String>,
-    /// An LMCache configuration: the tier.
+    /// LMCache configuration: the tier.
     #[arg(long, value_name = "FILE")]
     pub lmcache_config: Option<PathBuf>,
-    /// Offload to this much RAM as vLLM itself does, GiB.
+    /// RAM for vLLM's own offloading, GiB.
     #[arg(long, value_name = "GIB")]
     pub kv_offloading_size: Option<f64>,
-    /// Keep nothing of earlier prompts on the GPU.
+    /// Disable the GPU prefix cache.
     #[arg(long)]
     pub no_enable_prefix_caching: bool,
-    /// The vLLM version that it claims to be, with `+labrun-sim` behind it [default: 0.32.0].
+    /// vLLM version to report; `+labrun-sim` is appended [default: 0.32.0].
     #[arg(long, value_name = "VERSION")]
     pub vllm_version: Option<String>,
-    /// Leave what the Redis tier holds in the Redis of the LMCache configuration when told to stop, and
-    /// begin with what is there.
+    /// When stopped, leave the Redis tier's chunks in the Redis of the LMCache configuration; load them
+    /// at the start.
     #[arg(long)]
     pub keep_redis: bool,
     /// Stop when standard input ends.
@@ -192,52 +279,51 @@ pub struct SimArgs {
     reason = "each is a flag of the command line"
 )]
 pub struct BenchArgs {
-    /// The server, http://HOST:PORT or https://HOST. OPENAI_API_KEY is sent where it is set.
+    /// Server, http://HOST:PORT or https://HOST. OPENAI_API_KEY is sent if it is set.
     pub url: Option<String>,
-    /// The model, as the server names it.
+    /// Model, as the server names it under /v1/models.
     #[arg(long)]
     pub model: Option<String>,
-    /// A word for the table: what the server offloads to.
+    /// Tier label shown in the table (not verified).
     #[arg(long, default_value = "external")]
     pub tier: String,
-    /// A word for the table: what the load is.
+    /// Workload label shown in the table.
     #[arg(long, default_value = "bench")]
     pub label: String,
     /// Prompt length, tokens.
     #[arg(long, default_value_t = 512)]
     pub prompt_len: u32,
-    /// Generated tokens a request.
+    /// Generated tokens per request.
     #[arg(long, default_value_t = 64)]
     pub gen_len: u32,
     /// Requests in flight (closed loop).
     #[arg(long, default_value_t = 1)]
     pub concurrency: u32,
-    /// Requests in all.
-    #[arg(long, default_value_t = 100)]
-    pub num_requests: u32,
-    /// The root of all that is random.
+    /// Number of requests.
+    #[arg(long, alias = "num-requests", default_value_t = 100)]
+    pub requests: u32,
+    /// Random seed.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Open loop: Poisson arrivals at this many requests a second, instead of `--concurrency`.
-    #[arg(long, value_name = "PER_S")]
-    pub rate: Option<f64>,
-    /// Send nothing more after this many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub duration_s: Option<f64>,
-    /// Requests of the same shape on other text, before anything is measured.
+    /// Open loop: Poisson arrivals at this many requests per second, instead of --concurrency.
+    #[arg(long, alias = "rate", value_name = "REQUESTS_PER_S")]
+    pub rate_rps: Option<f64>,
+    /// Stop sending after this many seconds.
+    #[arg(long, alias = "duration-s", value_name = "SECONDS")]
+    pub for_s: Option<f64>,
+    /// Warm-up requests of the same shape on other text, before the measurement.
     #[arg(long, default_value_t = 0)]
     pub warmup: u32,
-    /// Prompts that begin with a document of their own and end in a question, instead of prompts
-    /// that share nothing.
+    /// Prompts of a document and a fresh question, instead of prompts that share nothing.
     #[arg(long)]
     pub shared_prefix: bool,
-    /// Use /v1/chat/completions, with text.
+    /// Use /v1/chat/completions, with text prompts.
     #[arg(long)]
     pub chat: bool,
-    /// Write prompts as text, its length verified through /tokenize, instead of token ids.
+    /// Send prompts as text, with lengths verified through /tokenize, instead of token ids.
     #[arg(long)]
     pub text: bool,
-    /// Token ids that prompts are made of.
+    /// Range of token ids in prompts.
     #[arg(
         long,
         value_name = "FIRST,LAST",
@@ -248,7 +334,7 @@ pub struct BenchArgs {
     /// Print JSON instead of the table.
     #[arg(long)]
     pub json: bool,
-    /// Measure what the client can do on this machine, and nothing else.
+    /// Measure only the client's own limits on this machine.
     #[arg(long)]
     pub calibrate: bool,
 }
@@ -256,22 +342,22 @@ pub struct BenchArgs {
 /// Arguments of `labrun telemetry`.
 #[derive(Args, Clone, Debug)]
 pub struct TelemetryArgs {
-    /// How long, unless interrupted before.
+    /// Length of the recording.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub seconds: f64,
-    /// Write telemetry.parquet, pcie_stats.csv, disk_io_stats.csv and summary.json here.
+    /// Output folder for telemetry.parquet, pcie_stats.csv, disk_io_stats.csv and summary.json.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Only this GPU; may be repeated [default: all].
     #[arg(long, value_name = "INDEX")]
     pub gpu: Vec<u32>,
-    /// How bytes over PCIe are told [default: `telemetry.pcie` of the settings].
+    /// How PCIe traffic is measured [default: `telemetry.pcie` of the settings].
     #[arg(long, value_name = "METHOD")]
     pub pcie: Option<PcieMethod>,
-    /// Keep NVML's raw answers in a file, one a line.
+    /// Write NVML's raw answers to a file, one per line.
     #[arg(long, value_name = "FILE", hide = true)]
     pub record_replay: Option<PathBuf>,
-    /// Settings of this machine, over the built-in defaults.
+    /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -279,15 +365,15 @@ pub struct TelemetryArgs {
 /// Arguments of `labrun doctor`.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// A plan: what it needs is bad where it is missing, not only a warning.
+    /// Check against this plan: anything it requires that is missing is an error instead of a warning.
     pub plan: Option<PathBuf>,
-    /// An image to look at: its CUDA against the driver, and whether it sees a GPU [default: the plan's].
+    /// Image to check: its CUDA against the driver, and whether it sees a GPU [default: the plan's].
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// Print JSON instead of the table.
     #[arg(long)]
     pub json: bool,
-    /// Settings of this machine, over the built-in defaults.
+    /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -295,12 +381,12 @@ pub struct DoctorArgs {
 /// Arguments of `labrun merge`.
 #[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
-    /// The folder to make.
+    /// Folder to create.
     pub out: PathBuf,
-    /// Run folders of one plan.
+    /// Run folders of the shards of one plan.
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
-    /// Join them even if cells of the plan are in none of them.
+    /// Join them even if cells of the plan are missing.
     #[arg(long)]
     pub allow_missing: bool,
 }
@@ -308,21 +394,21 @@ pub struct MergeArgs {
 /// Arguments of `labrun submit`.
 #[derive(Args, Clone, Debug)]
 pub struct SubmitArgs {
-    /// The plan, a TOML file; with --resume the folder of what was submitted.
+    /// Plan (TOML file); with --resume the folder of the submission.
     pub plan: PathBuf,
-    /// As an array of Slurm jobs. [slurm] of the settings says what each asks for.
+    /// Submit an array of Slurm jobs, each with the resources of [slurm] in the settings.
     #[arg(long)]
     pub slurm: bool,
-    /// Into how many shards the matrix is split.
+    /// Number of shards.
     #[arg(long, value_name = "COUNT", required_unless_present = "resume")]
     pub shards: Option<u32>,
-    /// Watch what was submitted; submit again what was lost.
+    /// Watch an earlier submission and submit lost shards again.
     #[arg(long)]
     pub resume: bool,
-    /// The run's folder [default: <results>/<plan>/<time>-<short hash>].
+    /// Run folder [default: <results>/<plan>/<time>-<short hash>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Settings of the machines, over the built-in defaults.
+    /// Settings of the machines; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Slurm's --partition.
@@ -331,13 +417,13 @@ pub struct SubmitArgs {
     /// Slurm's --account.
     #[arg(long)]
     pub account: Option<String>,
-    /// Slurm's --time, of each shard.
+    /// Slurm's --time for each shard.
     #[arg(long)]
     pub time: Option<String>,
-    /// Slurm's --gpus, of each shard.
+    /// Slurm's --gpus for each shard.
     #[arg(long)]
     pub gpus: Option<u32>,
-    /// Time between two looks at the queue.
+    /// Time between two checks of the queue.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub poll_s: f64,
 }
@@ -345,13 +431,14 @@ pub struct SubmitArgs {
 /// Arguments of `labrun clean`.
 #[derive(Args, Clone, Debug)]
 pub struct CleanArgs {
-    /// List only.
+    /// List what would be removed; remove nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Remove also what may be somebody's, without asking: folders of this machine before its last start.
+    /// Also remove what may belong to somebody else, without asking: folders from before this machine's
+    /// last start.
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Settings of this machine, over the built-in defaults; they name the scratch folder.
+    /// Settings of this machine; they name the scratch folder.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -359,11 +446,10 @@ pub struct CleanArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

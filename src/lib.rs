@@ -65,12 +65,11 @@ pub mod fuzz;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 /// What the benchmarks and the end-to-end tests use. No interface: anything may change.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::aggregate::summarize;
+    pub use crate::cli::definition as command_line;
     pub use crate::load::{
         Endpoint, LoadError, LoadOptions, LoadOutcome, Outcome, Progress, Tally, drive, selftest,
     };
@@ -99,6 +98,12 @@ pub mod internals {
 /// Runs labrun with the arguments of this process.
 pub fn run() -> ExitCode {
     commands::mask_panics();
-    let cli = cli::Cli::parse();
-    commands::main(cli).into()
+    match cli::Cli::from_arguments(std::env::args_os()) {
+        Ok(cli) => commands::main(cli).into(),
+        Err(error) => {
+            // Nothing can be done if nobody listens.
+            drop(error.print());
+            commands::ExitStatus::of_clap(&error).into()
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::runner::event::Event;
 use crate::runner::result::{CellOutcome, CellResult};
 use crate::verdict::Status;
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     /// A live line while a cell runs, and a line for each that ended.
@@ -68,8 +68,8 @@ pub struct Progress {
     live: Arc<Mutex<Live>>,
     bar: ProgressBar,
     ticker: Option<JoinHandle<()>>,
-    /// When a line of a launch was last said, where there is no live line.
-    launch_said: Option<Instant>,
+    /// When a launch last printed a line, if there is no live line.
+    last_launch_line: Option<Instant>,
 }
 
 /// Distance of a launch's lines where there is no live line.
@@ -93,7 +93,7 @@ impl Progress {
             live: Arc::default(),
             bar,
             ticker: None,
-            launch_said: None,
+            last_launch_line: None,
         }
     }
 
@@ -118,7 +118,7 @@ impl Progress {
             Event::PhaseStarted { phase, state } => {
                 let mut live = self.lock();
                 live.doing = match state {
-                    Some(state) => format!("{} {}", state.name(), phase.name()),
+                    Some(state) => format!("{}: {}", state.title(), phase.name()),
                     None => phase.name().to_owned(),
                 };
                 live.load = None;
@@ -138,24 +138,24 @@ impl Progress {
         }
     }
 
-    /// What takes long of a launch: in the live line, or now and then in one of its own.
+    /// Shows a slow step of a launch: in the live line, or now and then in a line of its own.
     fn launch_line(&mut self, line: &str) {
         self.lock().doing = redact::text(line);
         let is_due = self
-            .launch_said
+            .last_launch_line
             .is_none_or(|at| at.elapsed() >= LAUNCH_LINES);
         if self.verbosity == Verbosity::Lines && is_due {
-            self.launch_said = Some(Instant::now());
+            self.last_launch_line = Some(Instant::now());
             self.say(line);
         }
     }
 
-    /// Says a line of its own, above the live one.
+    /// Prints a line of its own, above the live one.
     pub fn say(&self, line: &str) {
         say(self.verbosity, &self.bar, line);
     }
 
-    /// Says lines from elsewhere, such as a signal's handler, above the live one.
+    /// Prints lines from elsewhere, for example a signal handler, above the live one.
     pub fn speaker(&self) -> impl Fn(&str) + Send + use<> {
         let (verbosity, bar) = (self.verbosity, self.bar.clone());
         move |line| say(verbosity, &bar, line)
@@ -191,7 +191,7 @@ impl Progress {
         }
     }
 
-    /// `[ 3/24] rag-cpu-p512-g16-c4-r1  1.2 s  cold 8 ok, valid; tier 8 ok, valid  (0:07 left)`.
+    /// `[ 3/24] rag-cpu-p512-g16-c4-r1  1.2 s  cold: 8 ok, valid; tier hit: 8 ok, valid  (0:07 left)`.
     fn cell_line(&self, result: &CellResult) -> String {
         let live = self.lock();
         let (cells, place, left) = (live.cells, live.place, live.estimate.left());
@@ -236,7 +236,7 @@ fn outcome_text(result: &CellResult) -> String {
                 Status::Inconclusive => format!("inconclusive: {}", first(&pass.verdict.reasons)),
                 Status::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
             };
-            format!("{} {}, {verdict}", pass.state.name(), pass.counts_line())
+            format!("{}: {}, {verdict}", pass.state.title(), pass.counts_line())
         })
         .collect();
     match &result.outcome {
@@ -244,7 +244,7 @@ fn outcome_text(result: &CellResult) -> String {
         CellOutcome::Failed { phase, error, .. } => {
             parts.push(format!("FAILED in {}: {error}", phase.name()));
         }
-        CellOutcome::Aborted => parts.push("interrupted, not kept".to_owned()),
+        CellOutcome::Aborted => parts.push("interrupted, discarded".to_owned()),
     }
     parts.join("; ")
 }
@@ -309,14 +309,14 @@ mod tests {
                 estimate
             },
             cell: "rag-cpu".into(),
-            doing: "tier load".into(),
+            doing: "tier hit: load".into(),
             load: Some((Arc::default(), 12)),
             cell_began: Some(Instant::now()),
         };
         let line = live_line(&live);
         assert_eq!(
             line,
-            "[3/24] rag-cpu  tier load  0/12  0:00  about 1:50 left"
+            "[3/24] rag-cpu  tier hit: load  0/12  0:00  about 1:50 left"
         );
     }
 }

@@ -60,7 +60,28 @@ count!(
     RequestCount
 );
 
-/// The root of all that is random. Derived by name, so that adding a cell or a stream changes no
+/// `number` as text with thousands separators, for people: `12,345`, `1,900.0`.
+pub fn grouped(number: impl fmt::Display) -> String {
+    let text = number.to_string();
+    let digits = text
+        .find(|c: char| c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (sign, rest) = text.split_at(digits);
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (whole, fraction) = rest.split_at(end);
+    let mut out = sign.to_owned();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out + fraction
+}
+
+/// The random seed of a run. Derived by name, so that adding a cell or a stream changes no
 /// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -172,6 +193,20 @@ mod tests {
     fn zero_is_no_count() {
         assert!(Concurrency::new(0).is_none());
         assert_eq!(Concurrency::new(8).map(Concurrency::get), Some(8));
+    }
+
+    #[test]
+    fn thousands_are_grouped_in_the_whole_part_only() {
+        for (number, text) in [
+            ("7", "7"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("-1234567.8901", "-1,234,567.8901"),
+            ("+10000", "+10,000"),
+            ("n/a", "n/a"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn order(at: &Coordinates, state: CacheState) -> impl Ord + '_ {
 fn failed_cell(cell: &CellRecord) -> Option<FailedCell> {
     let what = match &cell.outcome {
         CellOutcome::Completed => return None,
-        CellOutcome::Failed { phase, error, .. } => format!("failed at {phase}: {error}"),
+        CellOutcome::Failed { phase, error, .. } => format!("failed in {phase}: {error}"),
         CellOutcome::Aborted { reason } => format!("aborted: {reason}"),
     };
     Some(FailedCell {
@@ -327,7 +327,7 @@ mod tests {
         let table = summarize(&bench.run()).unwrap();
         assert_eq!((table.rows.len(), table.rows[0].ttft.n), (1, 0));
         assert_eq!(table.rows[0].requests_per_s, Some(0.0));
-        assert_eq!(table.failed[0].what, "failed at ready: no answer in 300 s");
+        assert_eq!(table.failed[0].what, "failed in ready: no answer in 300 s");
     }
 
     #[test]

@@ -11,26 +11,26 @@ use crate::record::schema::Source;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DIFF_HELP)]
 pub struct DiffArgs {
-    /// Before: a run's folder, a run's id, a folder of kept tables, or a git revision.
+    /// Side A, the baseline of the comparison: run folder, run id, kept tables or git revision.
     pub a: String,
-    /// After.
+    /// Side B, compared with A.
     pub b: String,
-    /// A number to compare, such as ttft_p99; may be repeated. `all` is every one.
+    /// Measure to compare, for example ttft_p99; may be repeated. `all` compares all.
     #[arg(long, value_name = "NAME")]
     pub measure: Vec<String>,
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     pub format: DiffFormat,
-    /// Exit with 3 where this holds, such as 'ttft_p50 > 5%'; may be repeated.
+    /// Exit with 3 if this rule fires, for example 'ttft_p50 > 5%'; may be repeated.
     #[arg(long, value_name = "RULE")]
     pub fail_on: Vec<String>,
-    /// Compare what would be refused, or left out; may be repeated.
+    /// Compare what is refused or left out by default; may be repeated.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub allow: Vec<AllowWhat>,
     /// Allow everything.
     #[arg(long)]
     pub force: bool,
-    /// Which plan's tables, where a revision has those of several.
+    /// Plan to use when the revision contains tables for more than one plan.
     #[arg(long, value_name = "NAME")]
     pub plan: Option<String>,
     /// Settings of this machine; they name the results folder.
@@ -39,12 +39,12 @@ pub struct DiffArgs {
 }
 
 const DIFF_HELP: &str = "\
-A git revision is read with git, without touching the work tree: the tables that `labrun keep` put \
-below the results folder, else a run whose manifest names that commit.
+A git revision is read with git; the work tree does not change. labrun reads the tables that `labrun \
+keep` wrote to the results folder, or else a run whose manifest names that commit.
 
-A rule is `MEASURE > 5%`, `MEASURE < -5%` (also >= and <=), on the change from A to B, with ` where \
-tier=cpu, state=tier` behind it for some cells only, or on `geomean(MEASURE)`. It fires on changes that \
-stand out of the noise, and on cells that B lost.
+A rule is `MEASURE > 5%` or `MEASURE < -5%` (also >= and <=), on the change from A to B. Append ` where \
+tier=cpu, state=tier` to restrict it to some cells, or use `geomean(MEASURE)`. A rule fires on changes \
+that are larger than the noise, and on cells that are missing in B.
 
 Exit codes: 0 compared, 2 nothing to compare or refused, 3 a rule fired.";
 
@@ -55,11 +55,11 @@ pub enum DiffFormat {
     Text,
     /// Markdown, for a pull request.
     Markdown,
-    /// JSON, with everything in it.
+    /// JSON, with all data.
     Json,
-    /// One row a cell and number.
+    /// CSV, one row per cell and measure.
     Csv,
-    /// One page that needs nothing else.
+    /// One self-contained page.
     Html,
 }
 
@@ -68,23 +68,23 @@ pub enum DiffFormat {
 pub enum AllowWhat {
     /// Different models.
     Model,
-    /// Simulated beside measured.
+    /// Simulated numbers with measured ones.
     Source,
-    /// Cells of which nothing proves that the tier served.
+    /// Cells for which nothing proves that the tier served.
     Inconclusive,
-    /// Cells of which something proves that it did not.
+    /// Cells for which something proves that it did not.
     Invalid,
 }
 
 /// Arguments of `labrun keep`.
 #[derive(Args, Clone, Debug)]
 pub struct KeepArgs {
-    /// A run's folder or id.
+    /// Run folder or run id.
     pub run: String,
-    /// Also of a run that did not finish, or lacks cells.
+    /// Also for a run that did not finish, or lacks cells.
     #[arg(long)]
     pub partial: bool,
-    /// Where the tables go [default: <results>/<plan>].
+    /// Output folder [default: <results>/<plan>].
     #[arg(long, value_name = "DIR")]
     pub into: Option<PathBuf>,
     /// Settings of this machine; they name the results folder.
@@ -95,12 +95,12 @@ pub struct KeepArgs {
 /// Arguments of `labrun export`.
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// A run's folder or id.
+    /// Run folder or run id.
     pub run: String,
-    /// For whom.
+    /// Output format.
     #[arg(long, value_enum)]
     pub format: ExportFormat,
-    /// Where the files go [default: <run>/export].
+    /// Output folder [default: <run>/export].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Settings of this machine; they name the results folder.
@@ -111,37 +111,37 @@ pub struct ExportArgs {
 /// What a run is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// One JSON a cell and state, as `vllm bench serve --save-result --save-detailed` writes it.
+    /// One JSON file per cell and state, as `vllm bench serve --save-result --save-detailed` writes it.
     VllmBench,
-    /// One row a request, all cells in one file.
+    /// One row per request, all cells in one file.
     Csv,
 }
 
 /// Arguments of `labrun import`.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
-    /// Results of `vllm bench serve` (JSON), or `metrics_*.csv` of the earlier lab or of labrun.
+    /// Results of `vllm bench serve` (JSON), or `metrics_*.csv` files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// The folder of the run that is made.
+    /// Folder of the new run.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// The tier, where a file does not say.
+    /// Tier, if a file does not name one.
     #[arg(long, default_value = "baseline")]
     pub tier: String,
-    /// The label, where a file does not say.
+    /// Workload label, if a file does not name one.
     #[arg(long, default_value = "imported")]
     pub label: String,
-    /// The model, where a file does not say.
+    /// Model, if a file does not name one.
     #[arg(long)]
     pub model: Option<String>,
-    /// The cache state, where a file does not say.
+    /// Cache state, if a file does not name one.
     #[arg(long, value_enum, default_value = "cold")]
     pub state: StateWord,
-    /// Requests in flight, where a file does not say.
+    /// Requests in flight, if a file does not name them.
     #[arg(long)]
     pub concurrency: Option<u32>,
-    /// Whether the numbers come from hardware, where a file does not say.
+    /// Whether the numbers come from hardware, if a file does not say so.
     #[arg(long, value_enum, default_value = "measured")]
     pub source: SourceWord,
 }
@@ -149,13 +149,13 @@ pub struct ImportArgs {
 /// A cache state on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StateWord {
-    /// Nothing was cached.
+    /// Cold: nothing was cached.
     Cold,
-    /// The GPU prefix cache was warm.
+    /// GPU hit: the GPU prefix cache was warm.
     Gpu,
-    /// Only the tier was warm.
+    /// Tier hit: only the tier was warm.
     Tier,
-    /// Only the tier, after a restart.
+    /// After restart: only the tier was warm.
     Restart,
 }
 

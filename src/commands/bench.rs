@@ -86,19 +86,21 @@ impl Shape {
             EndpointKind::Completions
         };
         let as_text = args.text || args.chat;
-        let arrival = match args.rate {
+        let arrival = match args.rate_rps {
             None => Arrival::Closed,
             Some(rate_rps) if (1e-6..=1e9).contains(&rate_rps) => Arrival::Poisson { rate_rps },
-            Some(rate) => bail!("--rate is {rate}; give requests a second, from 0.000001 to 1e9"),
+            Some(rate) => bail!(
+                "invalid `--rate-rps {rate}`: expected requests per second, from 0.000001 to 1e9"
+            ),
         };
-        let stop = match args.duration_s {
+        let stop = match args.for_s {
             None => LoadStop::Count,
             Some(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => {
                 LoadStop::CountOrTime { seconds }
             }
-            Some(seconds) => {
-                bail!("--duration-s is {seconds:e}; give seconds above 0 and up to {MAX_SECONDS:e}")
-            }
+            Some(seconds) => bail!(
+                "invalid `--for-s {seconds:e}`: expected seconds above 0 and up to {MAX_SECONDS:e}"
+            ),
         };
         let [first, last] = args.prompt_token_ids[..] else {
             bail!("--prompt-token-ids takes FIRST,LAST");
@@ -128,7 +130,7 @@ impl Shape {
                 repeat: Repeat::new(1).context("one is not zero")?,
                 extra: BTreeMap::new(),
             },
-            requests: RequestCount::new(args.num_requests).with_context(|| none("num-requests"))?,
+            requests: RequestCount::new(args.requests).with_context(|| none("requests"))?,
             vocabulary: first..last.saturating_add(1),
         })
     }

@@ -53,6 +53,17 @@ pub enum ExitStatus {
     Interrupted,
 }
 
+impl ExitStatus {
+    /// The status of a command line that clap did not accept: help and version are no mistake.
+    pub fn of_clap(error: &clap::Error) -> Self {
+        if error.use_stderr() {
+            Self::Usage
+        } else {
+            Self::Success
+        }
+    }
+}
+
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {
         Self::from(match status {

@@ -6,16 +6,18 @@ use std::ops::Range;
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::problem::suggestion;
+use super::lmcache_keys;
+use super::problem::{list, suggestion};
 use super::reader::{Located, TableReader};
 use super::value::{describe, json, string, up_to};
+use super::workload_spec::KIND_NAMES;
 use crate::units::{Concurrency, GenLen, PromptLen};
 
 /// The longest prompt or answer of a plan, tokens.
-pub const MOST_TOKENS: u32 = 10_000_000;
+pub const MAX_TOKENS: u32 = 10_000_000;
 
 /// The most requests in flight.
-const MOST_CONCURRENCY: u32 = 100_000;
+const MAX_CONCURRENCY: u32 = 100_000;
 
 /// A further axis: any dotted key of the plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,13 +78,10 @@ impl Axes {
         let mut axes = Self {
             span: table.span(),
             tier: axis(table, "tier", string),
-            prompt_len: counts(
-                axis(table, "prompt_len", up_to(MOST_TOKENS)),
-                PromptLen::new,
-            ),
-            gen_len: counts(axis(table, "gen_len", up_to(MOST_TOKENS)), GenLen::new),
+            prompt_len: counts(axis(table, "prompt_len", up_to(MAX_TOKENS)), PromptLen::new),
+            gen_len: counts(axis(table, "gen_len", up_to(MAX_TOKENS)), GenLen::new),
             concurrency: counts(
-                axis(table, "concurrency", up_to(MOST_CONCURRENCY)),
+                axis(table, "concurrency", up_to(MAX_CONCURRENCY)),
                 Concurrency::new,
             ),
             label: axis(table, "label", string),
@@ -105,21 +104,25 @@ impl Axes {
         let include = table.tables("include").iter().map(partial).collect();
         axes.exclude = exclude;
         axes.include = include;
-        table.finish();
+        table.finish_with(|key| {
+            let is_lmcache = lmcache_keys::in_process().contains(&key);
+            is_lmcache
+                .then(|| format!("a key of a tier is an axis as `\"tier.cpu.{key}\" = [...]`"))
+        });
         axes
     }
 }
 
 impl PartialCell {
     fn read(table: &TableReader<'_>, further: &[ExtraAxis]) -> Self {
-        let count = |key: &str, most| table.read(key, up_to(most)).map(|found| found.value);
+        let count = |key: &str, max| table.read(key, up_to(max)).map(|count| count.value);
         let cell = Self {
             span: table.span(),
             tier: table.read("tier", string),
             label: table.read("label", string),
-            prompt_len: count("prompt_len", MOST_TOKENS).and_then(PromptLen::new),
-            gen_len: count("gen_len", MOST_TOKENS).and_then(GenLen::new),
-            concurrency: count("concurrency", MOST_CONCURRENCY).and_then(Concurrency::new),
+            prompt_len: count("prompt_len", MAX_TOKENS).and_then(PromptLen::new),
+            gen_len: count("gen_len", MAX_TOKENS).and_then(GenLen::new),
+            concurrency: count("concurrency", MAX_CONCURRENCY).and_then(Concurrency::new),
             extra: further
                 .iter()
                 .filter_map(|axis| Some((axis.key.clone(), value_of(table, axis)?)))
@@ -189,7 +192,7 @@ fn axis<T: std::fmt::Debug + std::fmt::Display>(
         table.problems().add(
             found.span,
             message,
-            format!("found {}", describe(found.value)),
+            format!("this is {}", describe(found.value)),
         );
         return Vec::new();
     }
@@ -225,11 +228,16 @@ pub fn check_names(
         .filter(|name| !known.contains(name.value.as_str()))
     {
         let message = format!("{what} `{}` is not defined", name.value);
-        let hint = format!(
-            "add [{how}.{}], or: {}",
-            name.value,
-            suggestion(&name.value, defined)
-        );
+        let hint = match (how, name.value.as_str(), defined) {
+            ("tier", "gpu" | "none" | "vram" | "hbm", _) => "GPU only is `baseline`".to_owned(),
+            ("workload", name, []) => format!(
+                "add `[workload.{name}]` with `kind = \"shared-prefix\"` (also: {})",
+                list(&KIND_NAMES[1..])
+            ),
+            (how, name, defined) => {
+                format!("add [{how}.{name}], or: {}", suggestion(name, defined))
+            }
+        };
         table.problems().add(name.span.clone(), message, hint);
     }
 }

@@ -17,6 +17,7 @@ use super::state::CacheState;
 use super::tier::TierSpec;
 use super::value::string;
 use super::workload_spec::{WorkloadKind, WorkloadSpec};
+use crate::units::grouped;
 
 /// The most prompt tokens of a cell and state.
 const MOST_PROMPT_TOKENS: u64 = 2_000_000_000;
@@ -90,7 +91,11 @@ impl Parts<'_, '_> {
         if count > MOST_CELLS {
             self.problems.add(
                 self.axes.span.clone(),
-                format!("the matrix has {count} cells; at most {MOST_CELLS} can run"),
+                format!(
+                    "the matrix has {} cells; at most {} can run",
+                    grouped(count),
+                    grouped(MOST_CELLS)
+                ),
                 "shorten an axis, or lower `repeats`",
             );
             return;
@@ -181,9 +186,12 @@ impl Parts<'_, '_> {
             self.problems.add(
                 self.span(longest, "prompt_len"),
                 format!(
-                    "{requests} requests of {} tokens are {tokens} prompt tokens a cell; at most \
-                     {MOST_PROMPT_TOKENS} fit, because prompts are built before the clock starts",
-                    longest.prompt_len
+                    "{} requests of {} tokens are {} prompt tokens a cell; at most {} fit, because \
+                     prompts are built before the clock starts",
+                    grouped(requests),
+                    grouped(longest.prompt_len),
+                    grouped(tokens),
+                    grouped(MOST_PROMPT_TOKENS),
                 ),
                 "lower `requests` or `prompt_len`",
             );

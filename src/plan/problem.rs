@@ -15,7 +15,7 @@ pub struct Problem {
     pub span: Range<usize>,
     /// What is wrong, lowercase, no full stop.
     pub message: String,
-    /// What to do about it; empty where the message says it.
+    /// What to do about it; empty if the message is enough.
     pub hint: String,
     /// Whether the text at its place may be shown.
     pub kind: ProblemKind,
@@ -124,17 +124,45 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// 0 to 1. Jaro-Winkler is blind to swapped letters of short words, so one swap counts as near.
+/// 0 to 1. Jaro-Winkler is blind to swapped letters of short words, so one swap counts as near; and it
+/// likes words that begin alike, so `version` would be near to `verdict`.
 fn likeness(a: &str, b: &str) -> f64 {
-    let swapped = strsim::damerau_levenshtein(a, b) == 1 && a.len() > 2;
-    strsim::jaro_winkler(a, b).max(if swapped { 0.8 } else { 0.0 })
+    let edits = strsim::damerau_levenshtein(a, b);
+    let longest = a.len().max(b.len());
+    if edits == 1 && a.len() > 2 || is_within(a, b) {
+        return strsim::jaro_winkler(a, b).max(0.8);
+    }
+    if edits > (longest / 3).max(2) {
+        return 0.0;
+    }
+    strsim::jaro_winkler(a, b)
 }
 
-/// `did you mean ...?` or the list of what is valid.
+/// Whether one word is part of the other, and more than half of it.
+fn is_within(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    short.len() * 2 > long.len() && long.contains(short)
+}
+
+/// A longer list of valid names is cut to the nearest few.
+const MAX_LISTED: usize = 40;
+const MAX_NEAREST: usize = 5;
+
+/// `did you mean ...?`, or the valid names.
 pub fn suggestion(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if candidates.is_empty() => "nothing is valid here".to_owned(),
+        None if candidates.len() > MAX_LISTED => {
+            let mut nearest = candidates.to_vec();
+            let likeness = |name: &&str| strsim::jaro_winkler(word, name);
+            nearest.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+            let others = candidates.len() - MAX_NEAREST;
+            format!(
+                "nearest: {} (and {others} more)",
+                list(&nearest[..MAX_NEAREST])
+            )
+        }
         None => format!("valid: {}", list(candidates)),
     }
 }
@@ -158,6 +186,12 @@ mod tests {
         assert_eq!(nearest("promt_len", keys), Some("prompt_len"));
         assert_eq!(nearest("Gen-Len", keys), Some("gen_len"));
         assert_eq!(nearest("zzz", keys), None);
+        assert_eq!(
+            nearest("version", ["verdict"]),
+            None,
+            "three edits of seven letters"
+        );
+        assert_eq!(nearest("num_requests", ["requests"]), Some("requests"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, suggestion};
-use super::value::{describe, string};
+use super::value::{describe, found_hint, string};
 
 /// A value and where it stands in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Located<T> {
     pub span: Range<usize>,
 }
 
-/// The problems found so far.
+/// The problems so far.
 #[derive(Debug, Default)]
 pub struct Problems(RefCell<Vec<Problem>>);
 
@@ -128,11 +128,8 @@ impl<'t> TableReader<'t> {
             }),
             Err(expected) => {
                 let message = format!("`{key}` in {} must be {expected}", self.title());
-                self.problems.add(
-                    found.span,
-                    message,
-                    format!("found {}", describe(found.value)),
-                );
+                self.problems
+                    .add(found.span, message, found_hint(found.value, &expected));
                 None
             }
         }
@@ -152,7 +149,7 @@ impl<'t> TableReader<'t> {
                 "`{key}` in {} must be an array that is not empty",
                 self.title()
             );
-            let hint = format!("found {}", describe(found.value));
+            let hint = format!("this is {}", describe(found.value));
             self.problems.add(found.span, message, hint);
             return None;
         };
@@ -164,11 +161,11 @@ impl<'t> TableReader<'t> {
                     span: item.span(),
                 }),
                 Err(expected) => {
+                    let hint = found_hint(item.get_ref(), &expected);
                     let message = format!(
                         "each item of `{key}` in {} must be {expected}",
                         self.title()
                     );
-                    let hint = format!("found {}", describe(item.get_ref()));
                     self.problems.add(item.span(), message, hint);
                 }
             }
@@ -225,7 +222,7 @@ impl<'t> TableReader<'t> {
         self.problems.add(
             found.span,
             message,
-            format!("found {}", describe(found.value)),
+            format!("this is {}", describe(found.value)),
         );
         None
     }
@@ -241,7 +238,7 @@ impl<'t> TableReader<'t> {
             self.problems.add(
                 found.span,
                 message,
-                format!("found {}", describe(found.value)),
+                format!("this is {}", describe(found.value)),
             );
             return Vec::new();
         };
@@ -254,7 +251,7 @@ impl<'t> TableReader<'t> {
                 other => {
                     let message = format!("each item of `{name}` must be a table");
                     self.problems
-                        .add(item.span(), message, format!("found {}", describe(other)));
+                        .add(item.span(), message, format!("this is {}", describe(other)));
                 }
             }
         }
@@ -274,13 +271,18 @@ impl<'t> TableReader<'t> {
 
     /// Reports every key that was never asked for, with the nearest valid one.
     pub fn finish(&self) {
+        self.finish_with(|_| None);
+    }
+
+    /// Like [`Self::finish`], with a better hint for a key where `hint` knows one.
+    pub fn finish_with(&self, hint: impl Fn(&str) -> Option<String>) {
         let asked = self.asked.borrow();
         let valid: Vec<&str> = asked.iter().map(String::as_str).collect();
         for key in self.keys() {
             if !valid.contains(&key.value.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.value, self.title());
-                self.problems
-                    .add(key.span, message, suggestion(&key.value, &valid));
+                let hint = hint(&key.value).unwrap_or_else(|| suggestion(&key.value, &valid));
+                self.problems.add(key.span, message, hint);
             }
         }
     }
@@ -332,8 +334,8 @@ mod tests {
             found,
             [
                 "unknown key `sead` in the plan | did you mean `seed`?",
-                "`requests` in the plan must be an integer from 1 to 4294967295 | \
-                 found the integer 0",
+                "`requests` in the plan must be an integer from 1 to 4,294,967,295 | \
+                 this is the integer 0",
                 "`order` in the plan is `groupd` | did you mean `grouped`?",
             ]
         );

@@ -1,4 +1,4 @@
-//! Keeps secrets out of plans, which are kept with their results.
+//! Refuses secrets in plans, which are stored with their results.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::problem::{Problem, ProblemKind};
 use super::reader::{Located, TableReader};
 use crate::secret::{self, form, name};
 
-/// `text` with what its strings say masked in the line at `at`, byte for byte.
+/// `text` with the strings in the line at `at` masked, byte for byte.
 pub(super) fn mask_line(text: &str, at: usize) -> String {
     let at = at.min(text.len());
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
@@ -48,7 +48,7 @@ pub(super) fn by_form(text: &str, known: &[Problem]) -> Vec<Problem> {
     let found = form::certain(text).filter(|range| !is_known(range.start));
     found
         .map(|span| {
-            let message = "this has the form of a secret, and plans are kept";
+            let message = "this has the form of a secret, and plans are stored with their results";
             Problem {
                 kind: ProblemKind::Secret,
                 ..Problem::new(span, message, "set it in the environment or in `.env`")
@@ -57,8 +57,8 @@ pub(super) fn by_form(text: &str, known: &[Problem]) -> Vec<Problem> {
         .collect()
 }
 
-/// Reports every secret in the value of `key`, nested ones too. `instead` says where else to put
-/// one. Whether there was none.
+/// Reports every secret in the value of `key`, nested ones too; `instead` is the hint. Returns whether
+/// there was none.
 pub fn refuse(
     table: &TableReader<'_>,
     key: &Located<String>,
@@ -69,7 +69,7 @@ pub fn refuse(
     finder.named(&key.value, key.span.clone(), value)
 }
 
-/// Reports user and password of a URL in the value of `key`. Whether there were none.
+/// Reports user and password of a URL in the value of `key`. Returns whether there were none.
 pub fn refuse_user_info(table: &TableReader<'_>, key: &str, instead: &str) -> bool {
     let finder = Finder { table, instead };
     match table.value(key) {
@@ -94,7 +94,7 @@ impl Finder<'_, '_> {
 
     fn report(&self, name: &str, what: &str, span: Range<usize>) {
         let message = format!(
-            "`{name}` in {} {what}, and plans are kept",
+            "`{name}` in {} {what}, and plans are stored with their results",
             self.table.title()
         );
         self.table.problems().push(Problem {

@@ -22,13 +22,23 @@ impl CacheState {
     /// Every state, in order.
     pub const ALL: [CacheState; 4] = [Self::Cold, Self::Gpu, Self::Tier, Self::Restart];
 
-    /// The word used in plans, tables and file names.
+    /// The word in plans, CSV columns and file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold",
             Self::Gpu => "gpu",
             Self::Tier => "tier",
             Self::Restart => "restart",
+        }
+    }
+
+    /// The words that screens and reports show.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Gpu => "GPU hit",
+            Self::Tier => "tier hit",
+            Self::Restart => "after restart",
         }
     }
 

@@ -111,8 +111,8 @@ fn every_problem_is_reported_at_its_place() {
             "1:1 `name` is missing in the plan | add `name`",
             "2:1 unknown key `nam` in the plan | did you mean `name`?",
             "8:15 `8` stands twice on axis `gen_len` | remove one; use `repeats` to repeat",
-            "9:16 each item of `concurrency` in [matrix] must be an integer from 1 to 100000 | \
-             found the integer 0",
+            "9:16 each item of `concurrency` in [matrix] must be an integer \
+             from 1 to 100,000 | this is the integer 0",
             "13:1 unknown key `repeets` in [run] | did you mean `repeats`?",
         ]
     );
@@ -124,7 +124,7 @@ fn bad_values_name_the_key_and_what_to_do() {
         (
             "[\"baseline\", \"cpu\"]",
             "[\"baseline\", \"gpu\"]",
-            "6:21 tier `gpu` is not defined | add [tier.gpu], or: did you mean `cpu`?",
+            "6:21 tier `gpu` is not defined | GPU only is `baseline`",
         ),
         (
             "label = [\"rag\"]",
@@ -135,12 +135,12 @@ fn bad_values_name_the_key_and_what_to_do() {
             "prompt_len = [512, 1024]",
             "prompt_len = []",
             "7:14 `prompt_len` in [matrix] must be an array that is not empty | \
-             found an empty array",
+             this is an empty array",
         ),
         (
             "gen_len = [8]",
             "gen_len = 8",
-            "8:11 axis `gen_len` must be an array | found the integer 8",
+            "8:11 axis `gen_len` must be an array | this is the integer 8",
         ),
         (
             "launcher = \"sim\"",
@@ -184,8 +184,32 @@ fn bad_values_name_the_key_and_what_to_do() {
         (
             "launcher = \"sim\"",
             "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = 0",
-            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number above 0 | \
-             found the integer 0",
+            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
+             this is the integer 0",
+        ),
+        (
+            "prompt_len = [512, 1024]",
+            "prompt_len = [512, \"1024\"]",
+            "7:20 each item of `prompt_len` in [matrix] must be an integer from 1 to 10,000,000 | \
+             this is text: write 1024",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = \"30GB\"",
+            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
+             this is text: write 30",
+        ),
+        (
+            "gen_len = [8]",
+            "gen_len = [8]\nchunk_size = [64]",
+            "9:1 unknown key `chunk_size` in [matrix] | \
+             a key of a tier is an axis as `\"tier.cpu.chunk_size\" = [...]`",
+        ),
+        (
+            "launcher = \"sim\"",
+            "launcher = \"process\"\nargs.hf-token = \"x\"",
+            "21:6 `hf-token` in [server.args] looks like a secret, and plans are stored with their \
+             results | set it in the environment or in `.env`; servers inherit it",
         ),
     ] {
         assert_eq!(problem_of(from, to), expected);

@@ -11,7 +11,7 @@ use super::problem::suggestion;
 use super::reader::TableReader;
 use super::secret;
 use super::server::LmcacheMode;
-use super::value::{json, positive, positive_number, string};
+use super::value::{gibibytes, json, positive, string};
 
 /// What a tier is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ impl TierSpec {
                 if table.value("kind").is_none() {
                     let kinds: Vec<&str> = TierKind::NAMED.iter().map(|(kind, _)| *kind).collect();
                     table.problem(
-                        format!("tier `{name}` is not built in and says no `kind`"),
+                        format!("tier `{name}` is not built in and has no `kind`"),
                         format!("add `kind`, {}", suggestion("", &kinds)),
                     );
                 }
@@ -224,7 +224,7 @@ fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
     for key in lmcache_keys::in_process() {
         let found = match key {
             "max_local_cpu_size" | "max_local_disk_size" => {
-                table.read(key, |value| positive_number(value).and(json(value)))
+                table.read(key, |value| gibibytes(value).and(json(value)))
             }
             "chunk_size" => table.read(key, |value| positive(value).and(json(value))),
             "extra_config" => table.read(key, extra_config),

@@ -2,7 +2,26 @@
 
 use toml::de::DeValue;
 
-use crate::units::MAX_SECONDS;
+use crate::units::{MAX_SECONDS, grouped};
+
+/// What the author of a plan wrote, with the way to write it if that is plain: a number in quotes.
+pub fn found_hint(value: &DeValue<'_>, expected: &str) -> String {
+    let number = value.as_str().and_then(leading_number);
+    match number {
+        Some(number) if expected.contains("integer") || expected.contains("number") => {
+            format!("this is text: write {number}")
+        }
+        _ => format!("this is {}", describe(value)),
+    }
+}
+
+/// The number that `text` begins with: 30 of `30GB`.
+fn leading_number(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let number = &text[..end.unwrap_or(text.len())];
+    number.parse::<f64>().is_ok().then_some(number)
+}
 
 /// A value as it is described to the person who wrote it.
 pub fn describe(value: &DeValue<'_>) -> String {
@@ -45,27 +64,27 @@ pub fn positive(value: &DeValue<'_>) -> Result<u32, String> {
     integer(value)
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| *number > 0)
-        .ok_or_else(|| format!("an integer from 1 to {}", u32::MAX))
+        .ok_or_else(|| format!("an integer from 1 to {}", grouped(u32::MAX)))
 }
 
-/// An integer from 1 to `most`.
-pub fn up_to(most: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+/// An integer from 1 to `max`.
+pub fn up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
     move |value| {
         positive(value)
             .ok()
-            .filter(|number| *number <= most)
-            .ok_or_else(|| format!("an integer from 1 to {most}"))
+            .filter(|number| *number <= max)
+            .ok_or_else(|| format!("an integer from 1 to {}", grouped(max)))
     }
 }
 
-/// An integer from 0 to `most`.
-pub fn zero_up_to(most: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+/// An integer from 0 to `max`.
+pub fn zero_up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
     move |value| {
         non_negative(value)
             .ok()
             .and_then(|number| u32::try_from(number).ok())
-            .filter(|number| *number <= most)
-            .ok_or_else(|| format!("an integer from 0 to {most}"))
+            .filter(|number| *number <= max)
+            .ok_or_else(|| format!("an integer from 0 to {}", grouped(max)))
     }
 }
 
@@ -73,7 +92,12 @@ pub fn zero_up_to(most: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
 pub fn non_negative(value: &DeValue<'_>) -> Result<u64, String> {
     integer(value)
         .and_then(|number| u64::try_from(number).ok())
-        .ok_or_else(|| format!("an integer from 0 to {}", i64::MAX))
+        .ok_or_else(|| "an integer of at least 0".to_owned())
+}
+
+/// A finite number of GiB above 0.
+pub fn gibibytes(value: &DeValue<'_>) -> Result<f64, String> {
+    positive_number(value).map_err(|_| "a number of GiB above 0".to_owned())
 }
 
 /// A finite number above 0.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::axes::MOST_TOKENS;
+use super::axes::MAX_TOKENS;
 use super::reader::{Located, TableReader};
 use super::value::{positive, rate, seconds_or_none, string, up_to, zero_up_to};
 
@@ -158,13 +158,23 @@ enum KindName {
     Dataset,
 }
 
+/// The kinds of workloads, by the names that plans use.
+pub const KIND_NAMES: [&str; 6] = [
+    "shared-prefix",
+    "multi-turn",
+    "unique",
+    "evict-loop",
+    "trace",
+    "dataset",
+];
+
 const KINDS: [(&str, KindName); 6] = [
-    ("shared-prefix", KindName::SharedPrefix),
-    ("multi-turn", KindName::MultiTurn),
-    ("unique", KindName::Unique),
-    ("evict-loop", KindName::EvictLoop),
-    ("trace", KindName::Trace),
-    ("dataset", KindName::Dataset),
+    (KIND_NAMES[0], KindName::SharedPrefix),
+    (KIND_NAMES[1], KindName::MultiTurn),
+    (KIND_NAMES[2], KindName::Unique),
+    (KIND_NAMES[3], KindName::EvictLoop),
+    (KIND_NAMES[4], KindName::Trace),
+    (KIND_NAMES[5], KindName::Dataset),
 ];
 
 impl WorkloadSpec {
@@ -246,10 +256,10 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
         KindName::MultiTurn => WorkloadKind::MultiTurn {
             turns: count("turns").unwrap_or(4),
             system_len: table
-                .read("system_len", zero_up_to(MOST_TOKENS))
+                .read("system_len", zero_up_to(MAX_TOKENS))
                 .map_or(0, |len| len.value),
             turn_len: table
-                .read("turn_len", up_to(MOST_TOKENS))
+                .read("turn_len", up_to(MAX_TOKENS))
                 .map_or(64, |len| len.value),
             think_s: table
                 .read("think_s", seconds_or_none)

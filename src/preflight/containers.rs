@@ -17,7 +17,7 @@ use crate::server::docker::image::{self, Image};
 use crate::server::docker::labels::Labels;
 use crate::server::leftovers::Mark;
 
-/// Longest wait for what a container says of its GPU.
+/// Longest wait for a container's answer about its GPU.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Docker's lines.
@@ -26,13 +26,13 @@ pub async fn look(needs: &Needs, gpu: &Gpu, image: Option<&str>) -> Vec<Line> {
     let daemon = match Daemon::connect().await {
         Ok(daemon) => daemon,
         Err(error) => {
-            let says = if daemon::may_be_there() {
+            let message = if daemon::may_be_there() {
                 format!("{error:#}")
             } else {
                 "there is none (no /var/run/docker.sock, DOCKER_HOST is not set)".to_owned()
             };
-            let mend = "install Docker Engine, or let this user use it; `launcher = \"process\"` needs none";
-            return vec![Line::of("Docker", level, says, mend)];
+            let fix = "install Docker Engine, or let this user use it; `launcher = \"process\"` needs none";
+            return vec![Line::of("Docker", level, message, fix)];
         }
     };
     let mut lines = vec![reached(&daemon).await];
@@ -47,17 +47,17 @@ pub async fn look(needs: &Needs, gpu: &Gpu, image: Option<&str>) -> Vec<Line> {
 
 async fn reached(daemon: &Daemon) -> Line {
     let version = daemon.docker.version().await.unwrap_or_default();
-    let says = format!(
+    let message = format!(
         "Engine {} at `{}`, API {}",
         version.version.unwrap_or_default(),
         daemon.host,
         daemon.docker.client_version()
     );
     if daemon.is_local() {
-        Line::good("Docker", says)
+        Line::good("Docker", message)
     } else {
-        let mend = "run labrun on that machine: ports and mounted files are its own";
-        Line::warning("Docker", format!("{says}, on another machine"), mend)
+        let fix = "run labrun on that machine: ports and mounted files are its own";
+        Line::warning("Docker", format!("{message}, on another machine"), fix)
     }
 }
 
@@ -73,29 +73,29 @@ fn nvidia(info: &SystemInfo, gpu: &Gpu, needs: &Needs) -> Line {
     let cdi = folders
         .map(Path::new)
         .find(|folder| has_nvidia_spec(folder));
-    let cdi_says = cdi.map_or_else(
+    let cdi_state = cdi.map_or_else(
         || "no CDI specification".to_owned(),
         |folder| format!("CDI specification in {}", folder.display()),
     );
-    let runtime_says = if has_runtime {
+    let runtime_state = if has_runtime {
         "runtime `nvidia`"
     } else {
         "no runtime `nvidia`"
     };
-    let says = format!("{runtime_says}, {cdi_says}");
+    let message = format!("{runtime_state}, {cdi_state}");
     if has_runtime || cdi.is_some() {
-        return Line::good(topic, says);
+        return Line::good(topic, message);
     }
-    let mend = "install the NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker` and restart Docker";
+    let fix = "install the NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker` and restart Docker";
     if gpu.is_there() {
         Line::of(
             topic,
             Needs::level(needs.docker && needs.engine),
-            says,
-            mend,
+            message,
+            fix,
         )
     } else {
-        Line::warning(topic, format!("{says} (and no GPU)"), mend)
+        Line::warning(topic, format!("{message} (and no GPU)"), fix)
     }
 }
 
@@ -110,17 +110,17 @@ async fn look_at_image(daemon: &Daemon, name: &str, gpu: &Gpu, needs: &Needs) ->
     let found = match image::inspect(daemon, name).await {
         Ok(Some(found)) => found,
         Ok(None) => {
-            let says = format!("`{name}` is not on this machine");
+            let message = format!("`{name}` is not on this machine");
             return vec![Line::warning(
                 "image",
-                says,
+                message,
                 format!("`docker pull {name}`, so that no cell waits for it"),
             )];
         }
         Err(error) => {
             return vec![Line::of(
                 "image",
-                Level::Bad,
+                Level::Error,
                 format!("{error:#}"),
                 "write the image's name as Docker does",
             )];
@@ -145,15 +145,15 @@ fn cuda_of(image: &Image, gpu: &Gpu) -> Option<Line> {
         .find_map(|line| line.strip_prefix("CUDA_VERSION="))?;
     let wanted = version(wanted)?;
     let (major, minor) = wanted;
-    let says = format!("the image has CUDA {major}.{minor}");
+    let message = format!("the image has CUDA {major}.{minor}");
     let Some(driver) = gpu.cuda() else {
         return Some(Line::warning(
             topic,
-            format!("{says}; the driver's is not known"),
+            format!("{message}; the driver's is not known"),
             "install NVIDIA's driver",
         ));
     };
-    let known = format!("{says}, the driver runs up to {}.{}", driver.0, driver.1);
+    let known = format!("{message}, the driver runs up to {}.{}", driver.0, driver.1);
     Some(if wanted <= driver {
         Line::good(topic, known)
     } else if wanted.0 == driver.0 {
@@ -166,7 +166,7 @@ fn cuda_of(image: &Image, gpu: &Gpu) -> Option<Line> {
     } else {
         Line::of(
             topic,
-            Level::Bad,
+            Level::Error,
             known,
             "update the driver, or take an image for an older CUDA",
         )
@@ -182,7 +182,7 @@ fn version(text: &str) -> Option<(i32, i32)> {
 async fn sees_gpu(daemon: &Daemon, image: &Image) -> Line {
     let topic = "GPU in a container";
     let asked = tokio::time::timeout(LIMIT, ask_for_gpus(daemon, image)).await;
-    let mend = "install the NVIDIA Container Toolkit, and see `nvidia-container-cli info`";
+    let fix = "install the NVIDIA Container Toolkit, and see `nvidia-container-cli info`";
     match asked {
         Ok(Ok(said)) if said.contains("GPU 0") => {
             let count = said.lines().filter(|line| line.starts_with("GPU ")).count();
@@ -190,12 +190,12 @@ async fn sees_gpu(daemon: &Daemon, image: &Image) -> Line {
         }
         Ok(Ok(said)) => Line::of(
             topic,
-            Level::Bad,
+            Level::Error,
             format!("it sees none: {}", said.trim()),
-            mend,
+            fix,
         ),
-        Ok(Err(error)) => Line::of(topic, Level::Bad, format!("{error:#}"), mend),
-        Err(_) => Line::of(topic, Level::Bad, "no answer within a minute", mend),
+        Ok(Err(error)) => Line::of(topic, Level::Error, format!("{error:#}"), fix),
+        Err(_) => Line::of(topic, Level::Error, "no answer within a minute", fix),
     }
 }
 

@@ -5,7 +5,7 @@ use nvml_wrapper::Nvml;
 use super::line::Line;
 use super::needs::Needs;
 
-/// What NVML says.
+/// NVML's answer.
 pub struct Gpu {
     nvml: Result<Nvml, String>,
 }
@@ -40,10 +40,10 @@ impl Gpu {
     /// One line.
     pub fn lines(&self, needs: &Needs) -> Vec<Line> {
         let level = Needs::level(needs.engine);
-        let mend = "install NVIDIA's driver; without a GPU use `launcher = \"sim\"`";
+        let fix = "install NVIDIA's driver; without a GPU use `launcher = \"sim\"`";
         let line = match &self.nvml {
-            Err(error) => Line::of("GPU", level, format!("no NVML: {error}"), mend),
-            Ok(_) if self.count() == 0 => Line::of("GPU", level, "NVML knows no GPU", mend),
+            Err(error) => Line::of("GPU", level, format!("no NVML: {error}"), fix),
+            Ok(_) if self.count() == 0 => Line::of("GPU", level, "NVML knows no GPU", fix),
             Ok(nvml) => {
                 let driver = nvml
                     .sys_driver_version()

@@ -41,7 +41,7 @@ fn memory(needs: &Needs) -> Line {
 fn memory_within(needs: &Needs, total: u64, available: u64, limit: Option<Limit>) -> Line {
     let topic = "memory";
     let tight = limit.filter(|limit| limit.left() < available);
-    let (says, left) = match tight {
+    let (message, left) = match tight {
         Some(limit) => (
             format!(
                 "{:.1} of {:.1} GiB available: the cgroup of this session limits it (the machine has {:.1})",
@@ -57,33 +57,33 @@ fn memory_within(needs: &Needs, total: u64, available: u64, limit: Option<Limit>
         ),
     };
     if needs.ram_gib <= gib(left) {
-        return Line::good(topic, says);
+        return Line::good(topic, message);
     }
-    let mend = match tight {
+    let fix = match tight {
         Some(_) => {
             "lower `max_local_cpu_size` of the tier, or raise the limit (Slurm's `--mem`, a \
                     container's memory)"
         }
         None => "lower `max_local_cpu_size` of the tier, or free memory",
     };
-    let says = format!("{says}; the tier's pool takes {:.1}", needs.ram_gib);
-    Line::of(topic, Level::Bad, says, mend)
+    let message = format!("{message}; the tier's pool takes {:.1}", needs.ram_gib);
+    Line::of(topic, Level::Error, message, fix)
 }
 
 fn memlock(needs: &Needs) -> Line {
     let topic = "memlock";
-    let mend = "raise it (`ulimit -l unlimited`; in a container `ulimits = { memlock = -1 }`)";
+    let fix = "raise it (`ulimit -l unlimited`; in a container `ulimits = { memlock = -1 }`)";
     match getrlimit(Resource::Memlock).current {
         None => Line::good(topic, "no limit"),
         Some(bytes) => {
-            let says = format!("{:.3} GiB may be locked", gib(bytes));
+            let message = format!("{:.3} GiB may be locked", gib(bytes));
             if needs.ram_gib == 0.0 || gib(bytes) >= needs.ram_gib {
-                Line::good(topic, says)
+                Line::good(topic, message)
             } else {
                 Line::warning(
                     topic,
-                    format!("{says}; the tier's pool takes {:.1}", needs.ram_gib),
-                    mend,
+                    format!("{message}; the tier's pool takes {:.1}", needs.ram_gib),
+                    fix,
                 )
             }
         }
@@ -103,8 +103,8 @@ fn ports() -> Line {
             format!("there are some on 127.0.0.1 ({})", range.join(" to ")),
         );
     }
-    let mend = "free ports of 127.0.0.1: every server needs one";
-    Line::of("free ports", Level::Bad, "the machine gives none", mend)
+    let fix = "free ports of 127.0.0.1: every server needs one";
+    Line::of("free ports", Level::Error, "the machine gives none", fix)
 }
 
 fn clock() -> Line {
@@ -119,7 +119,7 @@ fn clock() -> Line {
             step = step.min(moved);
         }
     }
-    let says = format!(
+    let message = format!(
         "source `{}`, steps of {} ns",
         source.trim(),
         step.as_nanos().min(1_000_000_000)
@@ -128,11 +128,11 @@ fn clock() -> Line {
     if slow || step > COARSE {
         return Line::warning(
             "clock",
-            says,
+            message,
             "boot with `tsc=reliable`, or use another machine: reading this clock costs microseconds",
         );
     }
-    Line::good("clock", says)
+    Line::good("clock", message)
 }
 
 fn governor() -> Line {
@@ -166,8 +166,8 @@ mod tests {
             ..Needs::default()
         };
         let line = memory(&needs);
-        assert_eq!(line.level, Level::Bad);
-        assert!(line.mend.contains("max_local_cpu_size"));
+        assert_eq!(line.level, Level::Error);
+        assert!(line.fix.contains("max_local_cpu_size"));
         assert_eq!(memory(&Needs::default()).level, Level::Good);
         let pool = Needs {
             ram_gib: 3.0,
@@ -182,11 +182,11 @@ mod tests {
         let within = |limit| memory_within(&pool, 24 << 30, 20 << 30, limit);
         assert_eq!(within(None).level, Level::Good);
         assert_eq!(within(limit(4)).level, Level::Good);
-        assert_eq!(within(limit(64)).says, within(None).says);
+        assert_eq!(within(limit(64)).message, within(None).message);
         let tight = within(limit(2));
-        assert_eq!(tight.level, Level::Bad);
+        assert_eq!(tight.level, Level::Error);
         assert!(
-            tight.says.starts_with("1.0 of 2.0 GiB available"),
+            tight.message.starts_with("1.0 of 2.0 GiB available"),
             "{tight:?}"
         );
     }

@@ -1,8 +1,8 @@
-//! What is reported of one topic, and how good it is.
+//! One line of the report: a topic, its level and how to fix it.
 
 use serde::Serialize;
 
-/// How good something is.
+/// How good the machine is in one respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
@@ -11,63 +11,63 @@ pub enum Level {
     /// Some plans will fail, or measure less than they could.
     Warning,
     /// What was asked for cannot work.
-    Bad,
+    Error,
 }
 
 impl Level {
-    /// The word.
+    /// The word that the table shows.
     pub fn name(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Warning => "warning",
-            Self::Bad => "bad",
+            Self::Error => "error",
         }
     }
 }
 
-/// One thing that was looked at.
+/// One topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// What.
+    /// Its name, as in `docs/doctor.md`.
     pub topic: &'static str,
     /// How good it is.
     pub level: Level,
     /// What was seen.
-    pub says: String,
-    /// What to do about it; empty where it is good.
-    pub mend: String,
+    pub message: String,
+    /// How to fix it; empty if it is good.
+    pub fix: String,
 }
 
 impl Line {
-    pub(super) fn good(topic: &'static str, says: impl Into<String>) -> Self {
+    pub(super) fn good(topic: &'static str, message: impl Into<String>) -> Self {
         Self {
             topic,
             level: Level::Good,
-            says: says.into(),
-            mend: String::new(),
+            message: message.into(),
+            fix: String::new(),
         }
     }
 
     pub(super) fn of(
         topic: &'static str,
         level: Level,
-        says: impl Into<String>,
-        mend: impl Into<String>,
+        message: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             topic,
             level,
-            says: says.into(),
-            mend: mend.into(),
+            message: message.into(),
+            fix: fix.into(),
         }
     }
 
     pub(super) fn warning(
         topic: &'static str,
-        says: impl Into<String>,
-        mend: impl Into<String>,
+        message: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self::of(topic, Level::Warning, says, mend)
+        Self::of(topic, Level::Warning, message, fix)
     }
 }
 

@@ -58,7 +58,7 @@ impl Needs {
     /// Bad where the plan needs it, else a warning.
     pub(super) fn level(is_needed: bool) -> Level {
         if is_needed {
-            Level::Bad
+            Level::Error
         } else {
             Level::Warning
         }

@@ -34,7 +34,7 @@ async fn redis(settings: &Settings, needs: &Needs) -> Line {
     };
     match asked.await {
         Ok((info, bulk, keys)) => {
-            let says = format!(
+            let message = format!(
                 "{} at {}, values up to {} MiB",
                 info.version,
                 shown(url),
@@ -42,16 +42,16 @@ async fn redis(settings: &Settings, needs: &Needs) -> Line {
             );
             let limit = info.maxmemory_bytes.filter(|bytes| *bytes > 0.0);
             if keys > 0 {
-                let says = format!("{says}; it holds {} keys", thousands(keys as f64));
-                let mend = "a run refuses it: empty its database (FLUSHDB), or name another in `redis.url`";
-                Line::of(topic, level, says, mend)
+                let message = format!("{message}; it holds {} keys", thousands(keys as f64));
+                let fix = "a run refuses it: empty its database (FLUSHDB), or name another in `redis.url`";
+                Line::of(topic, level, message, fix)
             } else if let Some(bytes) = limit.filter(|bytes| *bytes < SMALL_BYTES) {
                 let mib = thousands(bytes / f64::from(1 << 20));
-                let says = format!("{says}; its `maxmemory` is {mib} MiB");
-                let mend = "raise it (CONFIG SET maxmemory): what it evicts is computed again, or is refused";
-                Line::warning(topic, says, mend)
+                let message = format!("{message}; its `maxmemory` is {mib} MiB");
+                let fix = "raise it (CONFIG SET maxmemory): what it evicts is computed again, or is refused";
+                Line::warning(topic, message, fix)
             } else {
-                Line::good(topic, says)
+                Line::good(topic, message)
             }
         }
         Err(error) => Line::of(

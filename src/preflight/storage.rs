@@ -17,8 +17,8 @@ use crate::runner::host::meminfo;
 const PROBE_BYTES: usize = 128 << 20;
 /// Below this a disk tier loses against computing anew on most models, bytes a second.
 const SLOW: f64 = 500e6;
-/// Room that is asked for where the plan says nothing, GiB.
-const LEAST_GIB: f64 = 10.0;
+/// Free space wanted if the plan names no size, GiB.
+const MIN_GIB: f64 = 10.0;
 
 /// The disk's lines.
 pub fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
@@ -41,29 +41,29 @@ fn existing(folder: &Path) -> PathBuf {
 
 fn room(folder: &Path, needs: &Needs) -> Line {
     let topic = "disk space";
-    let mend = "set `paths.scratch` to a folder of a larger disk";
+    let fix = "set `paths.scratch` to a folder of a larger disk";
     match statvfs(folder) {
-        Err(error) => Line::warning(topic, format!("`{}`: {error}", folder.display()), mend),
+        Err(error) => Line::warning(topic, format!("`{}`: {error}", folder.display()), fix),
         Ok(found) => {
             let free = gib(found.f_bavail * found.f_frsize);
             let wanted = if needs.disk_gib > 0.0 {
                 needs.disk_gib
             } else {
-                LEAST_GIB
+                MIN_GIB
             };
-            let says = format!(
+            let message = format!(
                 "{free:.1} GiB are free for the disk tier in `{}`",
                 folder.display()
             );
             if free >= wanted {
-                Line::good(topic, says)
+                Line::good(topic, message)
             } else {
                 let level = Needs::level(needs.disk_gib > 0.0);
                 Line::of(
                     topic,
                     level,
-                    format!("{says}; {wanted:.1} are wanted"),
-                    mend,
+                    format!("{message}; {wanted:.1} are wanted"),
+                    fix,
                 )
             }
         }
@@ -74,24 +74,24 @@ fn speed(folder: &Path) -> Line {
     let topic = "disk speed";
     match probe(folder) {
         Ok((write, read)) => {
-            let says = format!(
+            let message = format!(
                 "writes {:.0} MB/s, reads {:.0} MB/s (128 MiB, page cache dropped)",
                 write / 1e6,
                 read / 1e6
             );
             if write.min(read) >= SLOW {
-                Line::good(topic, says)
+                Line::good(topic, message)
             } else {
                 Line::warning(
                     topic,
-                    says,
+                    message,
                     "a disk tier on a slow disk loses against computing anew; set `paths.scratch` to an NVMe",
                 )
             }
         }
         Err(error) => Line::of(
             topic,
-            Level::Bad,
+            Level::Error,
             format!("{error:#}"),
             "set `paths.scratch` to a folder that can be written",
         ),
@@ -139,20 +139,20 @@ fn page_cache(needs: &Needs) -> Line {
         return Line::warning(topic, "`/proc/meminfo` does not say", "");
     };
     let cached = meminfo("Cached").unwrap_or(0);
-    let says = format!(
+    let message = format!(
         "{:.1} GiB in use, {:.1} GiB could hold files of a disk tier",
         gib(cached),
         gib(available)
     );
     if needs.disk_gib > 0.0 && gib(available) > needs.disk_gib {
-        let mend = "keep `extra_config.use_odirect` on (it is by default), or make the tier larger than RAM";
+        let fix = "keep `extra_config.use_odirect` on (it is by default), or make the tier larger than RAM";
         return Line::warning(
             topic,
-            format!("{says}: all {:.1} GiB of it", needs.disk_gib),
-            mend,
+            format!("{message}: all {:.1} GiB of it", needs.disk_gib),
+            fix,
         );
     }
-    Line::good(topic, says)
+    Line::good(topic, message)
 }
 
 #[cfg(test)]
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_is_bad_and_the_probe_leaves_nothing() {
-        assert_eq!(speed(Path::new("/proc")).level, Level::Bad);
+        assert_eq!(speed(Path::new("/proc")).level, Level::Error);
         let dir = tempfile::tempdir_in(".").unwrap();
-        assert_ne!(speed(dir.path()).level, Level::Bad);
+        assert_ne!(speed(dir.path()).level, Level::Error);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -179,6 +179,6 @@ mod tests {
             disk_gib: 1e9,
             ..Needs::default()
         };
-        assert_eq!(room(Path::new("/"), &needs).level, Level::Bad);
+        assert_eq!(room(Path::new("/"), &needs).level, Level::Error);
     }
 }

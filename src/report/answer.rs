@@ -12,19 +12,20 @@ use crate::report::notes::Notes;
 use crate::report::number::times;
 use crate::report::section::Section;
 use crate::report::table::{Column, Keep, Table};
+use crate::units::grouped;
 
 /// More break-evens than this do not fit into one field.
-const MOST_BREAK_EVENS: usize = 3;
+const MAX_BREAK_EVENS: usize = 3;
 
 /// One row a tier, in the states where the tier is what answers; in all states where there is no
 /// such one.
 pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
-    let telling = [CacheState::Tier, CacheState::Restart];
+    let tier_states = [CacheState::Tier, CacheState::Restart];
     let all = tiers(comparison);
-    let told = all.iter().any(|row| telling.contains(&row.state));
+    let has_tier_state = all.iter().any(|row| tier_states.contains(&row.state));
     let rows: Vec<&TierRow> = all
         .iter()
-        .filter(|row| !told || telling.contains(&row.state))
+        .filter(|row| !has_tier_state || tier_states.contains(&row.state))
         .collect();
     rows.first()?;
     let evens = break_evens(comparison);
@@ -38,7 +39,7 @@ pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
         Axis::words(
             "state",
             Shown::WhereItVaries,
-            each(&|row| row.state.name().into()),
+            each(&|row| row.state.title().into()),
         ),
         Axis::words("tier", Shown::Always, each(&|row| row.tier.clone())),
     ]);
@@ -63,9 +64,9 @@ pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
     ));
     let mut notes = Notes::default();
     notes.add(
-        "speedup over the places that may be compared: geometric mean, and the least to the most \
-         in brackets; proven: places with a valid verdict, of all; clear: of the compared places, \
-         those whose TTFT differs by more than the requests' scatter"
+        "speedup: geometric mean over the compared rows, with minimum and maximum in brackets; \
+         proven: rows with a valid verdict, of all; clear: compared rows whose TTFT differs by \
+         more than the scatter of requests"
             .to_owned(),
     );
     let sources = rows.iter().map(|row| row.source);
@@ -86,16 +87,16 @@ fn gain(row: &TierRow, gain: Option<Gain>) -> String {
 fn proven(row: &TierRow) -> String {
     let all: usize = row.verdicts.values().sum();
     let count = |status| row.verdicts.get(&status).copied().unwrap_or(0);
-    let mut said = vec![format!("{} of {all}", count(VerdictStatus::Valid))];
+    let mut parts = vec![format!("{} of {all}", count(VerdictStatus::Valid))];
     for status in [VerdictStatus::Inconclusive, VerdictStatus::Invalid] {
         if count(status) > 0 {
-            said.push(format!("{} {}", count(status), status.name()));
+            parts.push(format!("{} {}", count(status), status.name()));
         }
     }
     if row.tier != BASELINE && row.compared > 0 {
-        said.push(format!("{} of {} clear", row.clear, row.compared));
+        parts.push(format!("{} of {} clear", row.clear, row.compared));
     }
-    said.join(", ")
+    parts.join(", ")
 }
 
 fn held(row: &TierRow) -> String {
@@ -118,17 +119,22 @@ fn pays(row: &TierRow, evens: &[BreakEvenRow]) -> String {
     let texts: BTreeSet<String> = own.map(|even| short(&even.found)).collect();
     match texts.len() {
         0 => "-".to_owned(),
-        few if few <= MOST_BREAK_EVENS => texts.into_iter().collect::<Vec<_>>().join("; "),
-        _ => "it depends: see the table".to_owned(),
+        few if few <= MAX_BREAK_EVENS => texts.into_iter().collect::<Vec<_>>().join("; "),
+        _ => "varies: see the table".to_owned(),
     }
+}
+
+/// Tokens without a fraction.
+fn whole(tokens: f64) -> String {
+    grouped(format!("{tokens:.0}"))
 }
 
 fn short(found: &BreakEven) -> String {
     match found {
-        BreakEven::Everywhere(from) => format!("{from} or less"),
+        BreakEven::Everywhere(from) => format!("{} or fewer", grouped(from)),
         BreakEven::Nowhere(_) => "nowhere".to_owned(),
-        BreakEven::From { tokens, .. } => format!("about {tokens:.0}"),
-        BreakEven::UpTo { tokens, .. } => format!("only up to about {tokens:.0}"),
+        BreakEven::From { tokens, .. } => format!("about {}", whole(*tokens)),
+        BreakEven::UpTo { tokens, .. } => format!("only up to about {}", whole(*tokens)),
         BreakEven::Several { .. } => "unclear".to_owned(),
         BreakEven::TooFew => "-".to_owned(),
     }
@@ -160,7 +166,7 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
         Axis::words(
             "state",
             Shown::Always,
-            each(&|row| row.place.state.name().into()),
+            each(&|row| row.place.state.title().into()),
         ),
         Axis::numbers(
             "concurrency",
@@ -174,7 +180,7 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
     columns.push(Column::words(
         "break-even (TTFT p50)",
         Keep::Always,
-        each(&|row| said(&row.found)),
+        each(&|row| long(&row.found)),
     ));
     columns.push(Column::words(
         "speedup by prompt length",
@@ -182,7 +188,10 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
         each(&speedups),
     ));
     let mut notes = Notes::default();
-    notes.add("only from places that may be compared; interpolated between measured lengths, never beyond them".to_owned());
+    notes.add(
+        "from compared rows only; interpolated between measured lengths, never beyond them"
+            .to_owned(),
+    );
     let sources = comparison.rows.iter().map(|row| row.source);
     Some(Section::new(sources, caption, Table { columns }, &notes))
 }
@@ -190,27 +199,43 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
 fn speedups(row: &BreakEvenRow) -> String {
     let each = row.speedups.iter();
     let each: Vec<_> = each
-        .map(|(length, speedup)| format!("{length}: {}", times(*speedup)))
+        .map(|(length, speedup)| format!("{}: {}", grouped(length), times(*speedup)))
         .collect();
     each.join(", ")
 }
 
-fn said(found: &BreakEven) -> String {
+fn long(found: &BreakEven) -> String {
     match found {
         BreakEven::Everywhere(from) => {
-            format!("pays at every measured length, from {from} tokens on")
+            format!(
+                "pays at every measured length, from {} tokens on",
+                grouped(from)
+            )
         }
         BreakEven::Nowhere(to) => {
-            format!("none: slower at every measured length, up to {to} tokens")
+            format!(
+                "none: slower at every measured length, up to {} tokens",
+                grouped(to)
+            )
         }
         BreakEven::From {
             tokens,
             between: (low, high),
-        } => format!("pays from about {tokens:.0} tokens on (between {low} and {high})"),
+        } => format!(
+            "pays from about {} tokens on (between {} and {})",
+            whole(*tokens),
+            grouped(low),
+            grouped(high)
+        ),
         BreakEven::UpTo {
             tokens,
             between: (low, high),
-        } => format!("pays only up to about {tokens:.0} tokens (between {low} and {high})"),
+        } => format!(
+            "pays only up to about {} tokens (between {} and {})",
+            whole(*tokens),
+            grouped(low),
+            grouped(high)
+        ),
         BreakEven::Several { crossings } => {
             format!("none: faster and slower by turns ({crossings} crossings)")
         }

@@ -9,6 +9,7 @@ use crate::report::number::Scale;
 use crate::report::section::Section;
 use crate::report::table::{Column, Keep, Table};
 use crate::stats::Percentile;
+use crate::units::grouped;
 
 /// The percentiles shown of each latency, and which of them go first where room is short.
 const LATENCIES: [(Metric, Percentile, Keep); 12] = [
@@ -125,7 +126,7 @@ fn axes(rows: &[SummaryRow]) -> Vec<Axis> {
     ];
     axes.extend(extra_axes(&extras));
     axes.extend([
-        Axis::words("state", Always, each(rows, |row| row.state.name().into())),
+        Axis::words("state", Always, each(rows, |row| row.state.title().into())),
         Axis::numbers(
             "concurrency",
             &["conc"],
@@ -136,7 +137,7 @@ fn axes(rows: &[SummaryRow]) -> Vec<Axis> {
             "prompt_len",
             &["prompt"],
             Always,
-            each(rows, |row| row.coordinates.prompt_len.to_string()),
+            each(rows, |row| grouped(row.coordinates.prompt_len)),
         ),
         Axis::words(
             "tier",
@@ -209,7 +210,7 @@ fn service(rows: &[SummaryRow]) -> Vec<Column> {
 }
 
 fn standing(service: &Service) -> String {
-    let said = |what: &str, slos: &[Slo]| {
+    let listed = |what: &str, slos: &[Slo]| {
         let names: Vec<_> = slos.iter().map(ToString::to_string).collect();
         format!("{what}: {}", names.join(", "))
     };
@@ -220,10 +221,10 @@ fn standing(service: &Service) -> String {
         ..
     } = service;
     match (&broken[..], &untold[..], &unknown[..]) {
-        ([], [], []) => "kept".to_owned(),
-        ([], [], unknown) => said("no values of single requests for", unknown),
-        ([], untold, _) => said("too few requests to tell", untold),
-        (broken, _, _) => said("broken", broken),
+        ([], [], []) => "met".to_owned(),
+        ([], [], unknown) => listed("no values of single requests for", unknown),
+        ([], untold, _) => listed("too few requests to tell", untold),
+        (broken, _, _) => listed("broken", broken),
     }
 }
 
@@ -248,10 +249,10 @@ fn references(row: &SummaryRow, notes: &mut Notes) -> String {
         let reason = row.reason.as_deref().unwrap_or("no reason recorded");
         refs.push(notes.refer(format!("{}: {reason}", row.verdict.name())));
     }
-    refs.extend(imported(row).map(|said| notes.refer(said)));
+    refs.extend(imported(row).map(|note| notes.refer(note)));
     if row.counts.ok < row.counts.sent {
         refs.push(notes.refer(
-            "some requests failed or did not finish; latencies and throughput are of the ok ones"
+            "some requests failed or did not finish; latencies and throughput cover the ok ones"
                 .to_owned(),
         ));
     }
@@ -268,14 +269,14 @@ fn imported(row: &SummaryRow) -> Option<String> {
     if told.is_empty() {
         return None;
     }
-    let mut said = format!(
+    let mut note = format!(
         "{}: the imported file's own summary of {} ok requests, without an interval, and with the \
          percentiles that it has",
         told.join(", "),
         row.counts.ok
     );
     if !lacking.is_empty() {
-        said += &format!("; nothing of {}", lacking.join(", "));
+        note += &format!("; nothing about {}", lacking.join(", "));
     }
-    Some(said)
+    Some(note)
 }

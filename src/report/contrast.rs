@@ -8,6 +8,7 @@ use crate::report::notes::Notes;
 use crate::report::number::{Scale, times};
 use crate::report::section::Section;
 use crate::report::table::{Column, Keep, Table};
+use crate::units::grouped;
 
 /// Each tier against the baseline, one row a place and tier.
 pub(crate) fn section(comparison: &Comparison) -> Section {
@@ -16,14 +17,14 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     let (mut columns, caption) = split(axes(rows));
     columns.extend(values(comparison));
     columns.push(Column::numbers(
-        &["ok/sent", "base"],
+        &["ok/sent", "without"],
         Keep::Droppable(1),
         each(rows, |row| {
             row.baseline_counts.map_or_else(|| "-".to_owned(), answered)
         }),
     ));
     columns.push(Column::numbers(
-        &["ok/sent", "tier"],
+        &["ok/sent", "with"],
         Keep::Droppable(1),
         each(rows, |row| answered(row.tier_counts)),
     ));
@@ -36,14 +37,14 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
         columns.push(Column::words("notes", Keep::Always, refs));
     }
     notes.add(
-        "base is `baseline` at equal coordinates, all repeats pooled; speedup above 1 is better: \
-         base / tier for latencies, tier / base for throughput"
+        "without: the baseline at equal coordinates, all repeats pooled; with: the tier; speedup above \
+         1 is better: without / with for latencies, with / without for throughput"
             .to_owned(),
     );
     if !comparison.slos.is_empty() {
         let slos: Vec<_> = comparison.slos.iter().map(ToString::to_string).collect();
         notes.add(format!(
-            "goodput: requests a second that keep {}",
+            "goodput: requests per second that meet {}",
             slos.join(" and ")
         ));
     }
@@ -85,7 +86,7 @@ fn values(comparison: &Comparison) -> Vec<Column> {
     }
     let scale = Scale::of(Unit::Tokens, rows.iter().map(|row| row.cached_tokens_mean));
     columns.push(Column::numbers(
-        &["cached", "tokens", "tier"],
+        &["cached", "tokens", "with"],
         Droppable(8),
         each(rows, |row| scale.text(row.cached_tokens_mean)),
     ));
@@ -126,7 +127,7 @@ fn axes(rows: &[ComparisonRow]) -> Vec<Axis> {
         Axis::words(
             "state",
             Always,
-            each(rows, |row| row.place.state.name().into()),
+            each(rows, |row| row.place.state.title().into()),
         ),
         Axis::numbers(
             "concurrency",
@@ -138,7 +139,7 @@ fn axes(rows: &[ComparisonRow]) -> Vec<Axis> {
             "prompt_len",
             &["prompt"],
             Always,
-            each(rows, |row| row.place.prompt_len.to_string()),
+            each(rows, |row| grouped(row.place.prompt_len)),
         ),
         Axis::words("tier", Always, each(rows, |row| row.tier.clone())),
     ]);
@@ -172,8 +173,8 @@ fn contrast(
         Column::numbers(&[head, part, sign], keep, each(rows, |row| text(pick(row))))
     };
     let mut columns = vec![
-        value("base", room.value, &|c| scale.text(c.baseline)),
-        value("tier", room.value, &|c| scale.text(c.tier)),
+        value("without", room.value, &|c| scale.text(c.baseline)),
+        value("with", room.value, &|c| scale.text(c.tier)),
         value("diff", Keep::Droppable(9), &|c| scale.signed(c.difference)),
         Column::numbers(
             &[head, "speedup"],
@@ -212,7 +213,7 @@ fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String 
     let short = |counts: &Counts| counts.ok < counts.sent;
     if short(&row.tier_counts) || row.baseline_counts.as_ref().is_some_and(short) {
         refs.push(notes.refer(
-            "some requests failed or did not finish; the values are of the ok ones".to_owned(),
+            "some requests failed or did not finish; the values cover the ok ones".to_owned(),
         ));
     }
     let few =
@@ -222,9 +223,9 @@ fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String 
     }
     let goodput = &row.goodput;
     if has_slos && (goodput.tier.is_none() || goodput.baseline.is_none()) {
-        let untold = "no goodput: a repeat has too few requests, or no values of each, to tell whether it keeps the objectives";
+        let unknown = "no goodput: a repeat has too few requests, or no values of each, to tell whether it meets the objectives";
         if row.baseline_counts.is_some() || goodput.tier.is_none() {
-            refs.push(notes.refer(untold.to_owned()));
+            refs.push(notes.refer(unknown.to_owned()));
         }
     } else if has_slos && row.standing == Standing::Compared && goodput.speedup.is_none() {
         let nothing = "no ratio of goodput: the baseline's is 0";

@@ -38,26 +38,26 @@ fn verdict(outcomes: &[&ControlOutcome]) -> String {
     let untold = of(|result| matches!(result, ControlResult::Untold(_)));
     if !wins.is_empty() {
         return format!(
-            "{} WINS where offloading can win nothing, and is compared nowhere",
+            "{} appears FASTER where offloading cannot help, and its comparisons are withheld",
             wins.join(", ")
         );
     }
     match untold.as_slice() {
-        [] => "no tier wins where offloading can win nothing".to_owned(),
-        some => format!("it does not tell of {}", some.join(", ")),
+        [] => "no tier appears faster where offloading cannot help".to_owned(),
+        some => format!("no result for {}", some.join(", ")),
     }
 }
 
-/// `cpu 1.02x (cold), 0.98x (tier); disk not told (cold: ...)`.
+/// `cpu 1.02x (cold), 0.98x (tier hit); disk unknown (cold: ...)`.
 fn each_tier(outcomes: &[&ControlOutcome]) -> String {
     let mut tiers: Vec<(&str, Vec<String>)> = Vec::new();
     for one in outcomes {
         let state = one.place.state;
         let said = match &one.result {
             ControlResult::NoWin(speedup) | ControlResult::Win(speedup) => {
-                format!("{} ({state})", times(*speedup))
+                format!("{} ({})", times(*speedup), state.title())
             }
-            ControlResult::Untold(why) => format!("not told ({state}: {why})"),
+            ControlResult::Untold(why) => format!("unknown ({}: {why})", state.title()),
         };
         match tiers.iter_mut().find(|(tier, _)| *tier == one.tier) {
             Some((_, all)) => all.push(said),
@@ -117,16 +117,16 @@ mod tests {
         assert_eq!(
             said,
             [
-                "Control `control-fits-gpu`: no tier wins where offloading can win nothing; TTFT \
-                 against the baseline: cpu 1.00x (gpu); disk 1.00x (gpu).",
-                "Control `control-no-reuse`: it does not tell of disk; TTFT against the baseline: \
-                 cpu 1.01x (cold), 1.01x (tier); disk 1.00x (cold), not told (tier: disk is \
+                "Control `control-fits-gpu`: no tier appears faster where offloading cannot help; TTFT \
+                 against the baseline: cpu 1.00x (GPU hit); disk 1.00x (GPU hit).",
+                "Control `control-no-reuse`: no result for disk; TTFT against the baseline: \
+                 cpu 1.01x (cold), 1.01x (tier hit); disk 1.00x (cold), unknown (tier hit: disk is \
                  invalid: the page cache answered).",
             ]
         );
         let said = lines(&compare(&bench(100.0).run()).unwrap());
-        let wins = "cpu WINS where offloading can win nothing, and is compared nowhere; TTFT against \
-                    the baseline: cpu 1.95x (cold), 1.95x (tier); disk ";
+        let wins = "cpu appears FASTER where offloading cannot help, and its comparisons are withheld; TTFT against \
+                    the baseline: cpu 1.95x (cold), 1.95x (tier hit); disk ";
         assert!(said[1].contains(wins), "{}", said[1]);
     }
 

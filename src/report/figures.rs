@@ -66,7 +66,7 @@ pub(super) fn drawings(comparison: &Comparison, caption: &[String]) -> Result<Ve
 /// Facts with the state, and with the prompt length where it is no axis of the figure.
 fn facts_of(place: &Place, with_length: bool) -> Vec<(String, String)> {
     let mut facts = facts(place);
-    facts.push(("state".to_owned(), place.state.to_string()));
+    facts.push(("state".to_owned(), place.state.title().to_owned()));
     if with_length {
         facts.push(("prompt_len".to_owned(), place.prompt_len.to_string()));
     }

@@ -8,9 +8,10 @@ use crate::matrix::controls::is_control;
 use crate::plan::state::CacheState;
 use crate::record::schema::{Counts, Source};
 use crate::report::number::{duration, times};
+use crate::units::grouped;
 
 /// A headline names at most this many places; the table has them all.
-const MOST: usize = 8;
+const MAX_SENTENCES: usize = 8;
 
 /// One sentence a workload and concurrency, at its largest prompt length, in the states that show
 /// what a tier does; then what was left out and why.
@@ -20,7 +21,7 @@ pub(crate) fn headline(comparison: &Comparison) -> Vec<String> {
         .iter()
         .filter(|row| row.standing == Standing::Compared)
         .collect();
-    let states = telling(&sound);
+    let states = tier_states(&sound);
     let mut places: BTreeMap<Place, Vec<&ComparisonRow>> = BTreeMap::new();
     for row in sound.iter().filter(|row| states.contains(&row.place.state)) {
         if is_largest(row, &sound) && row.ttft.speedup.is_some() {
@@ -29,13 +30,13 @@ pub(crate) fn headline(comparison: &Comparison) -> Vec<String> {
     }
     let mut sentences: Vec<_> = places
         .iter()
-        .take(MOST)
+        .take(MAX_SENTENCES)
         .map(|(place, rows)| sentence(place, rows))
         .collect();
-    if places.len() > MOST {
+    if places.len() > MAX_SENTENCES {
         sentences.push(format!(
             "{} more places are in the table.",
-            places.len() - MOST
+            places.len() - MAX_SENTENCES
         ));
     }
     if sentences.is_empty() {
@@ -47,18 +48,22 @@ pub(crate) fn headline(comparison: &Comparison) -> Vec<String> {
 
 fn nothing(comparison: &Comparison) -> &'static str {
     if comparison.rows.is_empty() {
-        "No tier besides the baseline was run, so there is nothing to compare."
+        "Nothing to compare: no cell of a tier besides the baseline finished."
     } else {
         "No tier can be compared with the baseline: no row is valid on both sides."
     }
 }
 
 /// Where the tier is what answers: `tier` and `restart`. Runs without them show what they have.
-fn telling(rows: &[&ComparisonRow]) -> BTreeSet<CacheState> {
+fn tier_states(rows: &[&ComparisonRow]) -> BTreeSet<CacheState> {
     let present: BTreeSet<_> = rows.iter().map(|row| row.place.state).collect();
     let wanted = BTreeSet::from([CacheState::Tier, CacheState::Restart]);
-    let telling: BTreeSet<_> = present.intersection(&wanted).copied().collect();
-    if telling.is_empty() { present } else { telling }
+    let of_tiers: BTreeSet<_> = present.intersection(&wanted).copied().collect();
+    if of_tiers.is_empty() {
+        present
+    } else {
+        of_tiers
+    }
 }
 
 /// Whether no sound row that differs only in tier and prompt length has a longer prompt.
@@ -76,10 +81,10 @@ fn sentence(place: &Place, rows: &[&ComparisonRow]) -> String {
     let simulated = rows.iter().any(|row| row.source == Source::Simulated);
     let opening = if simulated { "Simulated: at" } else { "At" };
     let warm = match place.state {
-        CacheState::Cold => "nothing warm",
-        CacheState::Gpu => "the GPU prefix cache warm",
-        CacheState::Tier => "only the tier warm",
-        CacheState::Restart => "only the tier warm after a restart",
+        CacheState::Cold => "cold",
+        CacheState::Gpu => "GPU hit",
+        CacheState::Tier => "tier hit",
+        CacheState::Restart => "after restart",
     };
     let mut extra = String::new();
     for (key, value) in &place.extra {
@@ -95,30 +100,30 @@ fn sentence(place: &Place, rows: &[&ComparisonRow]) -> String {
         many => format!("{many} requests at once"),
     };
     format!(
-        "{opening} {} prompt tokens with {warm} ({}, {at_once}, {} generated tokens{extra}), the \
-         median time to first token was {baseline} without a tier; {}.",
-        place.prompt_len,
+        "{opening} {} prompt tokens, {warm} ({}, {at_once}, {} generated tokens{extra}), the median \
+         time to first token was {baseline} without a tier; with {}.",
+        grouped(place.prompt_len),
         place.label,
-        place.gen_len,
-        tiers.join("; ")
+        grouped(place.gen_len),
+        tiers.join("; with ")
     )
 }
 
 fn bought(row: &ComparisonRow) -> String {
     let tier = row.ttft.tier.map_or("-".to_owned(), duration);
-    let mut said = vec![match (row.ttft.speedup, row.ttft.clarity) {
+    let mut parts = vec![match (row.ttft.speedup, row.ttft.clarity) {
         (_, Clarity::MayBeNoise) => "no clear difference".to_owned(),
         (Some(ratio), _) if ratio < 1.0 => format!("slower, speedup {}", times(ratio)),
         (Some(ratio), _) => format!("speedup {}", times(ratio)),
         (None, _) => "no ratio".to_owned(),
     }];
     match (row.e2e.speedup, row.e2e.clarity) {
-        (Some(_), Clarity::MayBeNoise) => said.push("end to end no clear difference".to_owned()),
-        (Some(ratio), _) => said.push(format!("end to end {}", times(ratio))),
+        (Some(_), Clarity::MayBeNoise) => parts.push("end to end no clear difference".to_owned()),
+        (Some(ratio), _) => parts.push(format!("end to end {}", times(ratio))),
         (None, _) => {}
     }
     if row.ttft.clarity == Clarity::Untested {
-        said.push("too few requests to exclude chance".to_owned());
+        parts.push("too few requests to exclude chance".to_owned());
     }
     // Latencies of the answered ones flatter a side that lost its slowest.
     for (name, counts) in [
@@ -126,13 +131,13 @@ fn bought(row: &ComparisonRow) -> String {
         (&row.tier, Some(row.tier_counts)),
     ] {
         if let Some(Counts { sent, ok, .. }) = counts.filter(|counts| counts.ok < counts.sent) {
-            said.push(format!(
+            parts.push(format!(
                 "{} of {sent} requests of {name} not answered",
                 sent - ok
             ));
         }
     }
-    format!("{} {tier} ({})", row.tier, said.join(", "))
+    format!("{} {tier} ({})", row.tier, parts.join(", "))
 }
 
 /// Rows that may not be compared, by reason.
@@ -185,8 +190,8 @@ mod tests {
         said(
             &bench,
             &[
-                "At 5120 prompt tokens with only the tier warm (long_context, one request at a time, \
-               4 generated tokens), the median time to first token was 115 ms without a tier; cpu \
+                "At 5,120 prompt tokens, tier hit (long_context, one request at a time, \
+               4 generated tokens), the median time to first token was 115 ms without a tier; with cpu \
                25.0 ms (speedup 4.60x, end to end 2.64x).",
             ],
         );
@@ -209,9 +214,9 @@ mod tests {
         said(
             &bench,
             &[
-                "Simulated: at 1024 prompt tokens with only the tier warm (long_context, 8 requests \
+                "Simulated: at 1,024 prompt tokens, tier hit (long_context, 8 requests \
                  at once, 4 generated tokens), the median time to first token was 115 ms without a \
-                 tier; cpu 25.0 ms (speedup 4.60x, end to end 2.64x).",
+                 tier; with cpu 25.0 ms (speedup 4.60x, end to end 2.64x).",
                 "Left out, 1 of 2 rows: cpu is inconclusive: no counters (1).",
             ],
         );
@@ -236,10 +241,10 @@ mod tests {
         said(
             &bench,
             &[
-                "Simulated: at 1024 prompt tokens with nothing warm (long_context, one request at a \
-               time, 4 generated tokens), the median time to first token was 25.0 ms without a tier; \
-               cpu 25.0 ms (no clear difference, end to end no clear difference); disk 50.0 ms \
-               (slower, speedup 0.50x, end to end 0.69x, 2 of 6 requests of disk not answered); redis \
+                "Simulated: at 1,024 prompt tokens, cold (long_context, one request at a \
+               time, 4 generated tokens), the median time to first token was 25.0 ms without a tier; with \
+               cpu 25.0 ms (no clear difference, end to end no clear difference); with disk 50.0 ms \
+               (slower, speedup 0.50x, end to end 0.69x, 2 of 6 requests of disk not answered); with redis \
                12.5 ms (speedup 2.00x, end to end 1.29x, too few requests to exclude chance).",
             ],
         );
@@ -253,7 +258,7 @@ mod tests {
             .pass(CacheState::Cold, &rows_of(&FAST, 0));
         said(
             &bench,
-            &["No tier besides the baseline was run, so there is nothing to compare."],
+            &["Nothing to compare: no cell of a tier besides the baseline finished."],
         );
         let mut bench = Bench::new();
         bench

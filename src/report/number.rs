@@ -2,6 +2,7 @@
 //! at a glance.
 
 use crate::metric::Unit;
+use crate::units::grouped;
 
 /// How the numbers of one column, or of columns that belong together, are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +41,7 @@ impl Scale {
     /// A value, or `-` for none.
     pub fn text(&self, value: Option<f64>) -> String {
         match value {
-            Some(value) => format!("{:.*}", self.decimals, value / self.divisor),
+            Some(value) => grouped(format!("{:.*}", self.decimals, value / self.divisor)),
             None => "-".to_owned(),
         }
     }
@@ -48,7 +49,7 @@ impl Scale {
     /// A difference with its sign, or `-` for none.
     pub fn signed(&self, value: Option<f64>) -> String {
         match value {
-            Some(value) => format!("{:+.*}", self.decimals, value / self.divisor),
+            Some(value) => grouped(format!("{:+.*}", self.decimals, value / self.divisor)),
             None => "-".to_owned(),
         }
     }
@@ -116,8 +117,8 @@ mod tests {
     #[test]
     fn one_unit_and_precision_a_column() {
         column(&[5.25, 31.0], &["5.25", "31.00"], "ms");
-        column(&[5.25, 1900.0], &["5.2", "1900.0"], "ms");
-        column(&[48.0, 19_000.0], &["48", "19000"], "ms");
+        column(&[5.25, 1900.0], &["5.2", "1,900.0"], "ms");
+        column(&[48.0, 19_000.0], &["48", "19,000"], "ms");
         column(&[1900.0, 45_000.0], &["1.90", "45.00"], "s");
     }
 

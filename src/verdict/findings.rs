@@ -50,7 +50,10 @@ pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
     (!reached).then(|| {
         (
             Status::Invalid,
-            format!("the state `{state}` was not reached: {said}"),
+            format!(
+                "the cache state `{}` was not reached: {said}",
+                state.title()
+            ),
         )
     })
 }

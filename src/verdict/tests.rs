@@ -296,7 +296,7 @@ fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Probe 
 
 #[test]
 fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
-    let said = "the state `tier` was not reached";
+    let said = "the cache state `tier hit` was not reached";
     check(
         |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
         Status::Invalid,
@@ -325,7 +325,7 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     check(
         |f| cold(f, 256.0),
         Status::Invalid,
-        "the state `cold` was not reached",
+        "the cache state `cold` was not reached",
     );
 }
 

@@ -14,7 +14,7 @@
     label();
   });
   var number = function (text) {
-    var match = /^[~\[\u2248\u2265\u2264 ]*([+-]?[0-9]*\.?[0-9]+)/.exec(text);
+    var match = /^[~\[\u2248\u2265\u2264 ]*([+-]?[0-9]*\.?[0-9]+)/.exec(text.replace(/,(?=[0-9]{3})/g, ""));
     return match ? parseFloat(match[1]) : null;
   };
   var compare = function (a, b) {

@@ -1,4 +1,4 @@
-//! `labrun doctor`: what it says of a machine, and what it never says.
+//! `labrun doctor`: what it reports of a machine, and what it never shows.
 
 use std::process::Command;
 
@@ -87,19 +87,19 @@ fn without_a_plan_nothing_must_be_there_and_what_is_missing_is_a_warning() {
     assert_eq!(worst, "warning");
     let docker = of(&lines, "Docker");
     assert_eq!(docker["level"], "warning");
-    let says = docker["says"].as_str().unwrap();
-    assert!(says.contains("unix:///no/such/docker.sock"), "{says}");
+    let message = docker["message"].as_str().unwrap();
+    assert!(message.contains("unix:///no/such/docker.sock"), "{message}");
     assert_eq!(of(&lines, "HF token")["level"], "warning");
     assert_eq!(of(&lines, "memory")["level"], "good");
     for line in &lines {
-        let has_mend = line["mend"] != "";
-        assert_eq!(has_mend, line["level"] != "good", "{line}");
+        let has_fix = line["fix"] != "";
+        assert_eq!(has_fix, line["level"] != "good", "{line}");
     }
 
     let shown = ended(doctor(&lab, &[]), 0);
     let count = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
     let sum = format!(
-        "{} good, {} warnings, 0 bad\n",
+        "{} good, {} warnings, 0 errors\n",
         count("good"),
         count("warning")
     );
@@ -119,23 +119,23 @@ fn without_a_plan_nothing_must_be_there_and_what_is_missing_is_a_warning() {
 }
 
 #[test]
-fn what_a_plan_needs_and_the_machine_has_not_is_bad_and_says_what_to_do() {
+fn what_a_plan_needs_and_the_machine_lacks_is_an_error_with_a_fix() {
     let lab = Lab::new();
     lab.write("plan.toml", GREEDY);
     let (lines, worst) = lines(&lab, &["plan.toml"], 1);
-    assert_eq!(worst, "bad");
+    assert_eq!(worst, "error");
     let memory = of(&lines, "memory");
-    assert_eq!(memory["level"], "bad", "{memory}");
-    let mend = memory["mend"].as_str().unwrap();
-    assert!(mend.contains("`max_local_cpu_size`"), "{mend}");
+    assert_eq!(memory["level"], "error", "{memory}");
+    let fix = memory["fix"].as_str().unwrap();
+    assert!(fix.contains("`max_local_cpu_size`"), "{fix}");
     assert_eq!(of(&lines, "Docker")["level"], "warning", "it needs none");
     let shown = ended(doctor(&lab, &["plan.toml"]), 1);
-    assert!(shown.contains(&format!("-> {mend}")), "{shown}");
+    assert!(shown.contains(&format!("-> {fix}")), "{shown}");
 
     let docker = GREEDY.replace("\"process\"", "\"docker\"\nimage = \"x\"");
     lab.write("plan.toml", &docker);
     let (lines, _) = self::lines(&lab, &["plan.toml"], 1);
-    assert_eq!(of(&lines, "Docker")["level"], "bad");
+    assert_eq!(of(&lines, "Docker")["level"], "error");
 
     lab.write(
         "plan.toml",

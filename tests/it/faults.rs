@@ -38,7 +38,7 @@ fn a_server_that_exits_while_loading_ends_the_cell_with_its_last_words() {
         );
         assert!(path.join("server.log").is_file());
     }
-    assert!(ended.stdout.contains("failed at ready"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("failed in ready"), "{}", ended.stdout);
     lab.assert_no_server_is_left();
 }
 

@@ -39,4 +39,5 @@ mod support;
 mod telemetry;
 mod tls;
 mod whole;
+mod wording;
 mod workloads;

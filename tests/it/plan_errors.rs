@@ -33,10 +33,10 @@ fn every_problem_is_shown_with_file_line_and_column() {
     for expected in [
         "unknown key `promt_len` in [matrix]",
         "did you mean `prompt_len`?",
-        "`gen_len` in [matrix] must be an array",
+        "each item of `gen_len` in [matrix] must be an integer",
         "workload `chat` is not defined",
         "plan.toml:6:1",
-        "plan.toml:7:11",
+        "plan.toml:7:12",
     ] {
         assert!(said.contains(expected), "no `{expected}` in:\n{said}");
     }
@@ -60,7 +60,7 @@ fn zero_cells_duplicates_and_missing_definitions_are_refused() {
         (
             "concurrency = [1]",
             "concurrency = [-1]",
-            "each item of `concurrency` in [matrix] must be",
+            "each item of `concurrency` in [matrix] must be an integer",
         ),
         ("\"cpu\"", "\"gpu\"", "tier `gpu` is not defined"),
         ("[\"rag\"]", "[\"chat\"]", "workload `chat` is not defined"),
@@ -130,7 +130,7 @@ fn missing_files_unknown_flags_and_full_folders_are_refused() {
     );
     lab.labrun(&["--nope"]).expect_code(2);
     let ended = lab.labrun(&[]).expect_code(2);
-    assert!(ended.stderr.contains("no plan"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("Examples:"), "{}", ended.stderr);
     lab.write("out/precious", "data");
     let ended = lab.run_sim(&SimPlan::default()).expect_code(2);
     assert!(ended.stderr.contains("not empty"), "{}", ended.stderr);

@@ -205,7 +205,7 @@ fn objectives_are_columns_and_a_wrong_one_is_pointed_at() {
     assert!(
         ended
             .stdout
-            .contains("goodput: requests a second that keep TTFT p90 <= 100 ms and")
+            .contains("goodput: requests per second that meet TTFT p90 <= 100 ms and")
     );
     let csv = lab.read("run/comparison.csv");
     let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();

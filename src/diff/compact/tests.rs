@@ -46,7 +46,7 @@ fn rows_are_in_the_order_of_coordinates_and_say_everything() {
              sim-8b,valid,all seen,4,3,1,0,2.000,,0123456789ab",
         ]
     );
-    assert!(cells[5].ends_with("disk,1,\"a,b\",failed,,,,,failed at ready: no answer,,,,,,,"));
+    assert!(cells[5].ends_with("disk,1,\"a,b\",failed,,,,,failed in ready: no answer,,,,,,,"));
     assert!(
         compact
             .measures

@@ -45,7 +45,7 @@ fn secrets_are_refused_wherever_a_plan_takes_free_values() {
             "`url` in [server] holds a URL",
         ),
     ] {
-        assert_says(&with(more), &[expected, "and plans are kept"]);
+        assert_says(&with(more), &[expected, "and plans are stored"]);
     }
     for tier in [
         "remote_url = \"redis://u:p@h\"",
@@ -113,21 +113,21 @@ fn a_partial_cell_names_values_of_further_axes_only() {
 #[test]
 fn counts_have_limits() {
     for (from, to, expected) in [
-        ("[512, 1024]", "[10000001]", "from 1 to 10000000"),
+        ("[512, 1024]", "[10000001]", "from 1 to 10,000,000"),
         (
             "gen_len = [8]",
             "gen_len = [10000001]",
-            "from 1 to 10000000",
+            "from 1 to 10,000,000",
         ),
-        ("[1, 4]", "[100001]", "from 1 to 100000"),
-        ("repeats = 2", "repeats = 10001", "from 1 to 10000"),
-        ("repeats = 2", "requests = 10000001", "from 1 to 10000000"),
-        ("repeats = 2", "warmup = 5000000000", "from 0 to 100000"),
-        ("repeats = 2", "canaries = 100001", "from 0 to 100000"),
+        ("[1, 4]", "[100001]", "from 1 to 100,000"),
+        ("repeats = 2", "repeats = 10001", "from 1 to 10,000"),
+        ("repeats = 2", "requests = 10000001", "from 1 to 10,000,000"),
+        ("repeats = 2", "warmup = 5000000000", "from 0 to 100,000"),
+        ("repeats = 2", "canaries = 100001", "from 0 to 100,000"),
         (
             "repeats = 2",
             "requests = 2000000",
-            "7:14 2000000 requests of 1024 tokens are 2048000000 prompt tokens a cell",
+            "7:14 2,000,000 requests of 1,024 tokens are 2,048,000,000 prompt tokens a cell",
         ),
     ] {
         assert_says(&problem_of(from, to), &[expected]);
@@ -144,7 +144,7 @@ fn too_many_cells_are_counted_and_never_made() {
     assert_eq!(
         cells_of(&text),
         [
-            "5:1 the matrix has 80000000 cells; at most 1000000 can run | \
+            "5:1 the matrix has 80,000,000 cells; at most 1,000,000 can run | \
              shorten an axis, or lower `repeats`"
         ]
     );

@@ -32,7 +32,7 @@ impl Dot {
     pub fn of(pool: &Pool, summary: Summary) -> Self {
         let place = &pool.place;
         let mut facts = facts(place);
-        facts.push(("state".to_owned(), place.state.to_string()));
+        facts.push(("state".to_owned(), place.state.title().to_owned()));
         Self {
             facts,
             concurrency: Some(place.concurrency.get()),

@@ -43,8 +43,8 @@ fn panels_are_states_by_concurrencies() {
         [
             (0, 0, "state cold, concurrency 1"),
             (0, 1, "state cold, concurrency 8"),
-            (1, 0, "state tier, concurrency 1"),
-            (1, 1, "state tier, concurrency 8"),
+            (1, 0, "state tier hit, concurrency 1"),
+            (1, 1, "state tier hit, concurrency 8"),
         ]
     );
     let cpu = &figure.panels[2].lines[&1];

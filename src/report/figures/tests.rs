@@ -70,7 +70,7 @@ fn an_invalid_cell_is_marked_and_has_no_colour_and_no_break_even() {
     let panel = map
         .panels
         .iter()
-        .find(|panel| panel.title == "redis, state tier")
+        .find(|panel| panel.title == "redis, state tier hit")
         .unwrap();
     assert_eq!(
         (panel.columns.len(), panel.rows.join(",")),
@@ -92,7 +92,7 @@ fn an_invalid_cell_is_marked_and_has_no_colour_and_no_break_even() {
     let panel = figure
         .panels
         .iter()
-        .find(|panel| panel.title == "state tier, concurrency 8")
+        .find(|panel| panel.title == "state tier hit, concurrency 8")
         .unwrap();
     assert!(panel.lines[&redis].iter().all(|point| point.x < 16_384.0));
     let drawn = latency_throughput(&comparison.pools, &[]).unwrap();

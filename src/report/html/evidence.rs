@@ -183,7 +183,7 @@ fn pass(record: &PassRecord) -> PassPart {
         .collect();
     let held = record.bottleneck.as_ref();
     PassPart {
-        state: record.state.name(),
+        state: record.state.title(),
         verdict: record.verdict.status.name(),
         reasons: record
             .verdict
@@ -248,7 +248,7 @@ pub(in crate::report) fn failures(records: &[CellRecord]) -> Vec<Failure> {
                 phase,
                 error,
                 log_tail,
-            } => (format!("failed at {phase}: {error}"), log_tail.join("\n")),
+            } => (format!("failed in {phase}: {error}"), log_tail.join("\n")),
             CellOutcome::Aborted { reason } => (format!("aborted: {reason}"), String::new()),
         };
         Some(Failure {

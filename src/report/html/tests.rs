@@ -169,7 +169,7 @@ fn the_first_thing_says_what_each_tier_bought_and_whether_it_is_proven() {
     let (answer, rest) = answer.split_once("</section>").unwrap();
     for said in [
         "4.60x",
-        "1024 or less",
+        "1,024 or fewer",
         "2 of 2, 2 of 2 clear",
         "0 of 1, 1 invalid",
         "pcie (1)",

@@ -31,7 +31,7 @@ fn a_daemon_that_is_not_there_hangs_or_is_elsewhere_fails_each_cell_with_the_cau
         ("nonsense", "cannot reach Docker at `nonsense`"),
         (silent.as_str(), "no answer within 10 s"),
     ];
-    for (host, says) in cases {
+    for (host, message) in cases {
         let lab = Lab::new();
         lab.write("plan.toml", &DockerPlan::default().text());
         let ended = run_with_host(&lab, host);
@@ -39,7 +39,7 @@ fn a_daemon_that_is_not_there_hangs_or_is_elsewhere_fails_each_cell_with_the_cau
         let cell = lab.cells().remove(0).1;
         assert_eq!(cell["outcome"]["phase"], "launch", "{cell}");
         let error = cell["outcome"]["error"].as_str().unwrap();
-        assert!(error.contains(says), "{host}: {error}");
+        assert!(error.contains(message), "{host}: {error}");
         docker.assert_as_before();
     }
 }

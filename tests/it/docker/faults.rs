@@ -17,7 +17,7 @@ pub struct Case {
     pub sim: Option<&'static str>,
     pub run: &'static str,
     pub phase: &'static str,
-    pub says: &'static str,
+    pub message: &'static str,
     /// What stands in the quoted end of the logs.
     pub log: &'static str,
 }
@@ -29,7 +29,7 @@ pub const CASE: Case = Case {
     sim: Some("start_ms = 1"),
     run: "",
     phase: "launch",
-    says: "",
+    message: "",
     log: "",
 };
 
@@ -69,7 +69,7 @@ pub fn assert_failed(case: &Case, cell: &Value) {
     assert_eq!(outcome["kind"], "failed", "{}: {cell}", case.name);
     assert_eq!(outcome["phase"], case.phase, "{}: {outcome}", case.name);
     let error = outcome["error"].as_str().unwrap();
-    assert!(error.contains(case.says), "{}: {error}", case.name);
+    assert!(error.contains(case.message), "{}: {error}", case.name);
     let log = outcome["log_tail"].to_string();
     assert!(log.contains(case.log), "{}: {log}", case.name);
 }
@@ -81,25 +81,25 @@ fn images_that_cannot_be_had() {
         Case {
             name: "an image that is not there, and must not be pulled",
             image: r#"image = "labrun-test/none""#,
-            says: "the image `labrun-test/none` is not on this machine, and `pull = \"never\"`",
+            message: "the image `labrun-test/none` is not on this machine, and `pull = \"never\"`",
             ..CASE
         },
         Case {
             name: "an image whose registry does not answer",
             image: "image = \"127.0.0.1:1/labrun/none\"\npull = \"missing\"",
-            says: "pulling the image `127.0.0.1:1/labrun/none`",
+            message: "pulling the image `127.0.0.1:1/labrun/none`",
             ..CASE
         },
         Case {
             name: "a digest that is not there",
             image: r#"image = "labrun-test/sim@sha256:0000000000000000000000000000000000000000000000000000000000000000""#,
-            says: "is not on this machine",
+            message: "is not on this machine",
             ..CASE
         },
         Case {
             name: "a name that is none",
             image: r#"image = "Labrun:::x""#,
-            says: "invalid reference format",
+            message: "invalid reference format",
             ..CASE
         },
     ]);
@@ -112,43 +112,43 @@ fn containers_that_cannot_be_started() {
         Case {
             name: "a program that is not in the image",
             server: r#"command = ["no-such-program"]"#,
-            says: "no-such-program",
+            message: "no-such-program",
             ..CASE
         },
         Case {
             name: "a network that is not there",
             server: r#"network = "labrun-no-such-network""#,
-            says: "labrun-no-such-network",
+            message: "labrun-no-such-network",
             ..CASE
         },
         Case {
             name: "a user that the image does not know",
             server: r#"user = "nobody-at-all""#,
-            says: "nobody-at-all",
+            message: "nobody-at-all",
             ..CASE
         },
         Case {
             name: "CPUs that the machine does not have",
             server: r#"cpuset = "900-901""#,
-            says: "900-901",
+            message: "900-901",
             ..CASE
         },
         Case {
             name: "GPUs on a machine without NVIDIA's runtime",
             server: r#"gpus = "all""#,
-            says: "could not select device driver",
+            message: "could not select device driver",
             ..CASE
         },
         Case {
             name: "a mounted folder that is not there",
             server: r#"mounts = ["/no/such/folder:/data"]"#,
-            says: "`/no/such/folder` in `mounts` is not there",
+            message: "`/no/such/folder` in `mounts` is not there",
             ..CASE
         },
         Case {
             name: "a secret that is not set",
             server: r#"secrets = ["LABTEST_NOT_SET"]"#,
-            says: "`LABTEST_NOT_SET`, which is not set",
+            message: "`LABTEST_NOT_SET`, which is not set",
             ..CASE
         },
     ]);
@@ -162,7 +162,7 @@ fn containers_that_end_before_they_are_ready() {
             name: "an early exit with last words on both outputs",
             server: r#"command = ["sh", "-c", "echo out of luck; echo last words >&2; exit 3"]"#,
             phase: "ready",
-            says: "the container of sim exited with code 3 before it was ready",
+            message: "the container of sim exited with code 3 before it was ready",
             log: "last words",
             ..CASE
         },
@@ -170,7 +170,7 @@ fn containers_that_end_before_they_are_ready() {
             name: "a death while the model loads",
             sim: Some("start_ms = 200\nfaults = [\"exit-while-loading\"]"),
             phase: "ready",
-            says: "before it was ready",
+            message: "before it was ready",
             log: "labrun simulator",
             ..CASE
         },
@@ -178,7 +178,7 @@ fn containers_that_end_before_they_are_ready() {
             name: "out of memory",
             server: "memory = \"16MiB\"\ncommand = [\"sh\", \"-c\", \"tail /dev/zero\"]",
             phase: "ready",
-            says: "out of memory",
+            message: "out of memory",
             ..CASE
         },
         Case {
@@ -186,7 +186,7 @@ fn containers_that_end_before_they_are_ready() {
             server: "ready_timeout_s = 1",
             sim: Some("start_ms = 60000"),
             phase: "ready",
-            says: "not ready after 1 s",
+            message: "not ready after 1 s",
             log: "labrun simulator",
             ..CASE
         },
@@ -202,7 +202,7 @@ fn containers_that_fail_under_load() {
             sim: Some("start_ms = 1\nfaults = [\"exit-mid-load\"]\nfault_after_requests = 3"),
             run: "requests = 8",
             phase: "load",
-            says: "the container of sim exited with code",
+            message: "the container of sim exited with code",
             log: "POST /v1/completions",
             ..CASE
         },
@@ -210,7 +210,7 @@ fn containers_that_fail_under_load() {
             name: "a cache that cannot be reset",
             sim: Some("start_ms = 1\nfaults = [\"reset-refused\"]"),
             phase: "warm",
-            says: "/reset_prefix_cache was refused",
+            message: "/reset_prefix_cache was refused",
             ..CASE
         },
     ]);
@@ -231,7 +231,7 @@ fn a_port_that_is_taken() {
     plan.run(&lab).expect_code(1);
     let case = Case {
         name: "a port that is taken",
-        says: "address already in use",
+        message: "address already in use",
         ..CASE
     };
     assert_failed(&case, &lab.cells()[0].1);
@@ -248,7 +248,7 @@ fn sidecars_that_fail() {
             Case {
                 name: "Redis's image is not there",
                 server: r#"redis_image = "labrun-test/none""#,
-                says: "the image `labrun-test/none` is not on this machine",
+                message: "the image `labrun-test/none` is not on this machine",
                 ..CASE
             },
         ),
@@ -258,7 +258,7 @@ fn sidecars_that_fail() {
                 name: "an LMCache server that ends at once",
                 sim: None,
                 server: "lmcache = \"multi-process\"\nlmcache_command = [\"sh\", \"-c\", \"echo no cache today; exit 4\"]",
-                says: "the container of lmcache exited with code 4 before it was ready",
+                message: "the container of lmcache exited with code 4 before it was ready",
                 ..CASE
             },
         ),
@@ -268,7 +268,7 @@ fn sidecars_that_fail() {
                 name: "an LMCache server that is never healthy",
                 sim: None,
                 server: "lmcache = \"multi-process\"\nready_timeout_s = 1\nlmcache_command = [\"sleep\", \"infinity\", \"#\"]",
-                says: "",
+                message: "",
                 ..CASE
             },
         ),
@@ -277,7 +277,7 @@ fn sidecars_that_fail() {
             Case {
                 name: "a Redis that containers cannot reach",
                 sim: None,
-                says: "",
+                message: "",
                 ..CASE
             },
         ),
@@ -346,12 +346,12 @@ fn containers_that_someone_else_ends() {
         ("sim", &["stop"], "the container of sim"),
         ("sim", &["rm", "-f"], "the container of sim"),
     ];
-    for (role, with, says) in cases {
+    for (role, with, message) in cases {
         let cell = interfere(role, cpu, "", with);
         let case = Case {
-            name: says,
+            name: message,
             phase: "load",
-            says,
+            message,
             ..CASE
         };
         assert_failed(&case, &cell);
@@ -359,12 +359,12 @@ fn containers_that_someone_else_ends() {
     }
     let server = r#"redis_image = "labrun-test/redis""#;
     let cell = interfere("redis", r#"tier = ["redis"]"#, server, &["kill"]);
-    let says = "the container of redis ended by signal 9";
+    let message = "the container of redis ended by signal 9";
     assert_failed(
         &Case {
-            name: says,
+            name: message,
             phase: "load",
-            says,
+            message,
             ..CASE
         },
         &cell,

@@ -57,7 +57,7 @@ fn full_disks() {
     };
     let case = Case {
         name: "the tier's disk is full",
-        says: "No space left on device",
+        message: "No space left on device",
         ..CASE
     };
     assert_failed(&case, of("disk"));

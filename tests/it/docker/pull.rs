@@ -132,7 +132,7 @@ fn a_pull_that_breaks_fails_each_cell_with_the_cause_and_leaves_nothing() {
         (Sends::HalfThenRefuses, "the token is over"),
         (Sends::Garbled, "verification failed"),
     ];
-    for (sends, says) in cases {
+    for (sends, message) in cases {
         let lab = Lab::new();
         let registry = Registry::start(&lab.path("registry"), sends);
         let image = registry.image(":1");
@@ -141,8 +141,8 @@ fn a_pull_that_breaks_fails_each_cell_with_the_cause_and_leaves_nothing() {
         assert_eq!(cells.len(), 2, "the matrix goes on");
         for (_, cell) in &cells {
             let case = Case {
-                name: says,
-                says,
+                name: message,
+                message,
                 ..CASE
             };
             assert_failed(&case, cell);
@@ -150,7 +150,7 @@ fn a_pull_that_breaks_fails_each_cell_with_the_cause_and_leaves_nothing() {
             let pulling = format!("pulling the image `{image}`");
             assert!(error.contains(&pulling), "{error}");
         }
-        assert_eq!(images(), before, "{says}");
+        assert_eq!(images(), before, "{message}");
         docker_.assert_as_before();
     }
 }
@@ -198,9 +198,9 @@ fn a_resumed_run_knows_the_image_that_it_pulled_and_sees_when_the_tag_moved() {
         run(&lab, &tag, pull, &[]).expect_code(0);
         let nothing_to_run = |why: &str| {
             let ended = run(&lab, &tag, pull, &["--resume"]).expect_code(0);
-            let says = "2 of 2 cells are finished, 0 to run";
+            let message = "2 of 2 cells are finished, 0 to run";
             assert!(
-                ended.stderr.contains(says),
+                ended.stderr.contains(message),
                 "{pull}, {why}: {}",
                 ended.stderr
             );
