@@ -118,101 +118,104 @@ fn every_problem_is_reported_at_its_place() {
     );
 }
 
+/// What is changed in a good plan, into what, and the problem that this makes.
+const BAD_VALUES: &[(&str, &str, &str)] = &[
+    (
+        "[\"baseline\", \"cpu\"]",
+        "[\"baseline\", \"gpu\"]",
+        "6:21 tier `gpu` is not defined | GPU only is `baseline`",
+    ),
+    (
+        "label = [\"rag\"]",
+        "label = [\"rga\"]",
+        "10:10 workload `rga` is not defined | add [workload.rga], or: did you mean `rag`?",
+    ),
+    (
+        "prompt_len = [512, 1024]",
+        "prompt_len = []",
+        "7:14 `prompt_len` in [matrix] must be an array that is not empty | \
+         this is an empty array",
+    ),
+    (
+        "gen_len = [8]",
+        "gen_len = 8",
+        "8:11 axis `gen_len` must be an array | this is the integer 8",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"simm\"",
+        "20:12 `launcher` in [server] is `simm` | did you mean `sim`?",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"external\"",
+        "19:1 an external server needs `url` | add `url = \"http://HOST:PORT\"`",
+    ),
+    (
+        "question_len = 32",
+        "question_len = 512",
+        "15:11 workload `rag` asks questions of 512 tokens in prompts of 512 | \
+         lower `question_len`, or raise `prompt_len`",
+    ),
+    (
+        "repeats = 2",
+        "states = [\"cold\", \"warm\"]",
+        "13:19 unknown cache state `warm` in [run] | \
+         valid: `cold`, `gpu`, `tier`, `restart`",
+    ),
+    (
+        "repeats = 2",
+        "states = [\"cold\", \"restart\"]",
+        "13:10 the cache state `restart` cannot be reached: the simulator keeps every tier in its \
+         own process | remove it, or use `launcher = \"process\"` or \"docker\"",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"process\"\nargs.port = 8000",
+        "21:6 `port` in [server.args] is labrun's to set | labrun picks a free port",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_sise = 3",
+        "22:1 unknown key `max_local_cpu_sise` in [tier.cpu] | \
+         did you mean `max_local_cpu_size`?",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = 0",
+        "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
+         this is the integer 0",
+    ),
+    (
+        "prompt_len = [512, 1024]",
+        "prompt_len = [512, \"1024\"]",
+        "7:20 each item of `prompt_len` in [matrix] must be an integer from 1 to 10,000,000 | \
+         this is text: write 1024",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = \"30GB\"",
+        "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
+         this is text: write 30",
+    ),
+    (
+        "gen_len = [8]",
+        "gen_len = [8]\nchunk_size = [64]",
+        "9:1 unknown key `chunk_size` in [matrix] | \
+         a key of a tier is an axis as `\"tier.cpu.chunk_size\" = [...]`",
+    ),
+    (
+        "launcher = \"sim\"",
+        "launcher = \"process\"\nargs.hf-token = \"x\"",
+        "21:6 `hf-token` in [server.args] looks like a secret, and plans are stored with their \
+         results | set it in the environment or in `.env`; servers inherit it",
+    ),
+];
+
 #[test]
 fn bad_values_name_the_key_and_what_to_do() {
-    for (from, to, expected) in [
-        (
-            "[\"baseline\", \"cpu\"]",
-            "[\"baseline\", \"gpu\"]",
-            "6:21 tier `gpu` is not defined | GPU only is `baseline`",
-        ),
-        (
-            "label = [\"rag\"]",
-            "label = [\"rga\"]",
-            "10:10 workload `rga` is not defined | add [workload.rga], or: did you mean `rag`?",
-        ),
-        (
-            "prompt_len = [512, 1024]",
-            "prompt_len = []",
-            "7:14 `prompt_len` in [matrix] must be an array that is not empty | \
-             this is an empty array",
-        ),
-        (
-            "gen_len = [8]",
-            "gen_len = 8",
-            "8:11 axis `gen_len` must be an array | this is the integer 8",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"simm\"",
-            "20:12 `launcher` in [server] is `simm` | did you mean `sim`?",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"external\"",
-            "19:1 an external server needs `url` | add `url = \"http://HOST:PORT\"`",
-        ),
-        (
-            "question_len = 32",
-            "question_len = 512",
-            "15:11 workload `rag` asks questions of 512 tokens in prompts of 512 | \
-             lower `question_len`, or raise `prompt_len`",
-        ),
-        (
-            "repeats = 2",
-            "states = [\"cold\", \"warm\"]",
-            "13:19 unknown cache state `warm` in [run] | \
-             valid: `cold`, `gpu`, `tier`, `restart`",
-        ),
-        (
-            "repeats = 2",
-            "states = [\"cold\", \"restart\"]",
-            "13:10 the cache state `restart` cannot be reached: the simulator keeps every tier in its \
-             own process | remove it, or use `launcher = \"process\"` or \"docker\"",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"process\"\nargs.port = 8000",
-            "21:6 `port` in [server.args] is labrun's to set | labrun picks a free port",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_sise = 3",
-            "22:1 unknown key `max_local_cpu_sise` in [tier.cpu] | \
-             did you mean `max_local_cpu_size`?",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = 0",
-            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
-             this is the integer 0",
-        ),
-        (
-            "prompt_len = [512, 1024]",
-            "prompt_len = [512, \"1024\"]",
-            "7:20 each item of `prompt_len` in [matrix] must be an integer from 1 to 10,000,000 | \
-             this is text: write 1024",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"sim\"\n[tier.cpu]\nmax_local_cpu_size = \"30GB\"",
-            "22:22 `max_local_cpu_size` in [tier.cpu] must be a number of GiB above 0 | \
-             this is text: write 30",
-        ),
-        (
-            "gen_len = [8]",
-            "gen_len = [8]\nchunk_size = [64]",
-            "9:1 unknown key `chunk_size` in [matrix] | \
-             a key of a tier is an axis as `\"tier.cpu.chunk_size\" = [...]`",
-        ),
-        (
-            "launcher = \"sim\"",
-            "launcher = \"process\"\nargs.hf-token = \"x\"",
-            "21:6 `hf-token` in [server.args] looks like a secret, and plans are stored with their \
-             results | set it in the environment or in `.env`; servers inherit it",
-        ),
-    ] {
-        assert_eq!(problem_of(from, to), expected);
+    for (from, to, expected) in BAD_VALUES {
+        assert_eq!(problem_of(from, to), *expected);
     }
 }
 
