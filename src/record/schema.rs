@@ -20,6 +20,11 @@ fn known<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D:
         .collect())
 }
 
+/// Reads a figure that may be `null`, as a record of what was not a number is.
+fn null_is_unknown<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Option::<f64>::deserialize(from).map(|value| value.unwrap_or(f64::NAN))
+}
+
 /// Writes named figures; JSON has no word for one that is not a number, which is left out.
 fn finite<S: Serializer>(figures: &BTreeMap<String, f64>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(figures.iter().filter(|(_, value)| value.is_finite()))
@@ -126,7 +131,8 @@ pub struct LedgerRow {
     /// Which way: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
     /// `network-rx`, `network-tx`, `lmcache-ram`, `lmcache-second-layer`.
     pub path: String,
-    /// Tokens that the counters say went this way.
+    /// Tokens that the counters say went this way; not a number where that is unknown.
+    #[serde(deserialize_with = "null_is_unknown")]
     pub tokens: f64,
     /// Tokens x KV bytes a token; absent where these bytes are not known.
     pub expected_bytes: Option<f64>,
@@ -374,6 +380,10 @@ mod tests {
     fn a_figure_that_is_null_is_unknown() {
         let read: Figures = serde_json::from_str("{\"all\": {\"a\": null, \"b\": 1}}").unwrap();
         assert_eq!(read.all, BTreeMap::from([("b".to_owned(), 1.0)]));
+        let row = "{\"path\": \"pcie-rx\", \"tokens\": null, \"expected_bytes\": null, \
+                   \"moved_bytes\": null, \"method\": \"gpm\"}";
+        let row: LedgerRow = serde_json::from_str(row).unwrap();
+        assert!(row.tokens.is_nan());
     }
 
     proptest! {
