@@ -8,13 +8,22 @@
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run sse -- -max_total_time=300
 //! ```
 
+use crate::config::dot_env;
 use crate::load;
+use crate::server::prom;
+use crate::verdict::log_counts;
 
 /// A reader and its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All readers.
-pub const TARGETS: &[Target] = &[("sse", load::fuzz::sse), ("http", load::fuzz::http)];
+pub const TARGETS: &[Target] = &[
+    ("sse", load::fuzz::sse),
+    ("http", load::fuzz::http),
+    ("metrics", prom::fuzz),
+    ("log", log_counts::fuzz),
+    ("dot_env", dot_env::fuzz),
+];
 
 /// Feeds `data` to the reader called `name`.
 pub fn run(name: &str, data: &[u8]) {

@@ -137,6 +137,14 @@ fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> String {
     out
 }
 
+/// The entry point of a fuzzer: any file, whose names are names.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Ok(set) = parse(&String::from_utf8_lossy(data), |_| None) {
+        assert!(set.iter().all(|(name, _)| is_name(name)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

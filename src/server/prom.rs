@@ -159,6 +159,24 @@ pub fn growth(before: f64, now: f64) -> f64 {
     if now < before { now } else { now - before }
 }
 
+/// The entry point of a fuzzer: any exposition, whose sums are numbers or unknown, and which did not
+/// change since it was read.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let scrape = Scrape::parse(&String::from_utf8_lossy(data));
+    for series in scrape.series.keys() {
+        let name = &series[..series.find('{').unwrap_or(series.len())];
+        assert!(scrape.exposes(name, None));
+        assert!(scrape.sum(name, None).is_none_or(f64::is_finite));
+        assert!(
+            scrape
+                .growth(&scrape, name, None)
+                .is_none_or(|grown| grown.abs() < 1e-9)
+        );
+        assert_eq!(scrape.fallen(&scrape, name, None), None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -160,6 +160,16 @@ impl Moved {
     }
 }
 
+/// The entry point of a fuzzer: any log, whose counts are numbers.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let counts = LogCounts::of(&String::from_utf8_lossy(data));
+    for moved in [counts.stored, counts.retrieved] {
+        assert!(moved.tokens >= 0.0 && moved.cost_ms >= 0.0);
+        assert!(moved.lines > 0 || moved.tokens == 0.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
