@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Result;
-use polars::prelude::{ListNameSpaceImpl as _, Series};
+use polars::prelude::{Float64Chunked, IntoSeries as _, ListChunked, Series};
 
 use crate::aggregate::samples::Samples;
 use crate::metric::Metric;
@@ -250,7 +250,7 @@ impl Kept<'_> {
                 Metric::E2e => (self.e2e, false),
                 Metric::Tpot => (self.tpot, true),
                 _ => {
-                    longest = self.gaps.list()?.lst_max()?;
+                    longest = largest(self.gaps.list()?).into_series();
                     (&longest, true)
                 }
             };
@@ -260,6 +260,11 @@ impl Kept<'_> {
         }
         Ok(kept.into_iter().filter(|kept| *kept).count() as u64)
     }
+}
+
+/// The largest number in each list; absent for a list without one.
+fn largest(lists: &ListChunked) -> Float64Chunked {
+    lists.apply_amortized_generic(|list| list?.as_ref().max::<f64>().ok().flatten())
 }
 
 #[cfg(test)]

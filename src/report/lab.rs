@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use polars::prelude::{CsvReadOptions, DataFrame, DataType, SerReader as _};
+use polars::prelude::{DataFrame, DataType};
+use polars_io::SerReader as _;
+use polars_io::prelude::CsvReadOptions;
 
 use crate::metric::Metric;
 use crate::record::schema::{RequestOutcome, Source};
