@@ -12,6 +12,10 @@ mod secret;
 
 mod nvtx;
 
+mod text_file;
+
+mod csv_table;
+
 mod metric;
 
 mod series;

@@ -141,6 +141,13 @@ pub struct ImportArgs {
     /// Requests in flight, if a file does not name them.
     #[arg(long)]
     pub concurrency: Option<u32>,
+    /// Tokens of each prompt, if a JSON result has only their mean.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_len: Option<u32>,
+    /// Tokens asked for in each answer, if a JSON result has only their mean: answers may have
+    /// ended early.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub gen_len: Option<u32>,
     /// Whether the numbers come from hardware, if a file does not say so.
     #[arg(long, value_enum, default_value = "measured")]
     pub source: SourceWord,

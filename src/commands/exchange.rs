@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use chrono::DateTime;
 
 use super::report::tell_lacks;
@@ -86,12 +86,6 @@ fn date(run: &Path) -> Result<String> {
 
 /// Makes a run of other tools' files.
 pub fn import(args: &ImportArgs) -> Result<ExitStatus> {
-    if args.out.join("cells").exists() {
-        bail!(
-            "`{}` holds a run already; name another folder with --out",
-            args.out.display()
-        );
-    }
     let defaults = Defaults {
         tier: args.tier.clone(),
         label: args.label.clone(),
@@ -99,9 +93,10 @@ pub fn import(args: &ImportArgs) -> Result<ExitStatus> {
         state: args.state.into(),
         concurrency: args.concurrency,
         source: args.source.into(),
+        prompt_len: args.prompt_len,
+        gen_len: args.gen_len,
     };
-    let files: Vec<&Path> = args.files.iter().map(std::path::PathBuf::as_path).collect();
-    let count = import_files(&files, &defaults, &args.out)?;
+    let count = import_files(&args.files, &defaults, &args.out)?;
     say(&format!(
         "{count} cells in {}; they prove nothing of a tier: `labrun diff` compares them with --allow \
          inconclusive",

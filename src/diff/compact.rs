@@ -2,17 +2,16 @@
 //! `git diff` reads well and a later diff has what it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::aggregate::tier_order;
+use crate::csv_table::{self, Table, push_row};
 use crate::diff::measure::Measure;
 use crate::diff::side::{CellKey, Side, Trial};
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
-use crate::record::csv::{push_row, read_rows};
 use crate::record::schema::{Counts, Source, VerdictStatus};
 use crate::stats::{Percentile, median_interval, quantile};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
@@ -251,47 +250,29 @@ fn number(value: Option<f64>) -> String {
     value.map(|value| format!("{value:.3}")).unwrap_or_default()
 }
 
-/// One row of a table, its fields by name.
+/// One row of the table in `file`.
 struct Row<'a> {
     file: &'a str,
-    line: usize,
-    head: Rc<[String]>,
-    fields: Vec<String>,
+    row: csv_table::Row,
 }
 
 fn rows<'a>(file: &'a str, text: &str) -> Result<Vec<Row<'a>>> {
-    let mut rows = read_rows(text).into_iter();
-    let Some(head) = rows.next() else {
-        bail!("{file} is empty");
-    };
-    let head: Rc<[String]> = head.into();
-    let row = |(line, fields): (usize, Vec<String>)| {
-        if fields.len() != head.len() {
-            let (has, wants) = (fields.len(), head.len());
-            bail!("{file}, row {line}: {has} fields under {wants} names");
-        }
-        Ok(Row {
-            file,
-            line,
-            head: Rc::clone(&head),
-            fields,
-        })
-    };
-    (2..).zip(rows).map(row).collect()
+    let table = Table::parse(text).with_context(|| format!("reading {file}"))?;
+    let rows = table.rows.into_iter();
+    Ok(rows.map(|row| Row { file, row }).collect())
 }
 
 impl Row<'_> {
     fn get(&self, name: &str) -> Result<&str> {
-        let at = self.head.iter().position(|known| known == name);
-        let at = at.with_context(|| format!("{} has no column `{name}`", self.file))?;
-        Ok(&self.fields[at])
+        ensure!(self.row.has(name), "{} has no column `{name}`", self.file);
+        Ok(self.row.get(name).unwrap_or_default())
     }
 
     fn wrong(&self, name: &str) -> String {
         let value = self.get(name).unwrap_or_default();
         format!(
             "{}, row {}: unusable `{name}`: `{value}`",
-            self.file, self.line
+            self.file, self.row.line
         )
     }
 
@@ -312,8 +293,7 @@ impl Row<'_> {
 
     fn coordinates(&self) -> Result<Coordinates> {
         // Further axes are columns named by a dotted plan key.
-        let axes = self.head.iter().zip(&self.fields);
-        let axes = axes.filter(|(name, value)| name.contains('.') && !value.is_empty());
+        let axes = self.row.fields().filter(|(name, _)| name.contains('.'));
         Ok(Coordinates {
             label: self.get("label")?.to_owned(),
             tier: self.get("tier")?.to_owned(),
@@ -324,7 +304,7 @@ impl Row<'_> {
                 .with_context(|| self.wrong("concurrency"))?,
             repeat: Repeat::new(self.whole("repeat")?).with_context(|| self.wrong("repeat"))?,
             extra: axes
-                .map(|(name, value)| (name.clone(), value.clone()))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
         })
     }

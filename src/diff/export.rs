@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::csv_table::push_row;
 use crate::diff::judge::Judged;
 use crate::diff::rule::Fired;
 use crate::diff::{CellKey, Diff, Measure};
-use crate::record::csv::push_row;
 use crate::stats::Interval;
 
 impl Diff {

@@ -97,14 +97,10 @@ fn every_format_says_simulated_and_what_differs_beneath() {
     assert_eq!(json["rows"][1]["measures"]["ttft_p50"]["outcome"], "worse");
     assert_eq!(json["provenance"][0]["a"], "of a");
     assert_eq!(json["failed"][0]["rule"], "ttft_p50 > 5%");
-    let csv = crate::record::csv::read_rows(&diff.csv());
-    assert_eq!(csv.len(), 1 + 2 * 4);
-    assert!(csv.iter().all(|row| row.len() == csv[0].len()));
-    assert!(
-        csv[1..]
-            .iter()
-            .all(|row| row.contains(&"simulated".to_owned()))
-    );
+    let csv = crate::csv_table::Table::parse(&diff.csv()).unwrap();
+    assert_eq!(csv.rows.len(), 2 * 4);
+    let sources = csv.rows.iter().map(|row| row.get("source"));
+    assert!(sources.eq([Some("simulated"); 8]));
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::csv_table::push_row;
 use crate::matrix::Coordinates;
 use crate::matrix::file_name::file_name;
 use crate::plan::state::CacheState;
-use crate::record::csv;
 use crate::record::schema::{CellRecord, RequestRow, Source};
 use crate::stats::quantile;
 
@@ -62,9 +62,9 @@ pub fn write_lab_csv(
     let mut head = COLUMNS.map(str::to_owned).to_vec();
     head.extend(coordinates.extra.keys().cloned());
     let mut text = String::new();
-    csv::push_row(&mut text, &head);
+    push_row(&mut text, &head);
     for row in rows {
-        csv::push_row(&mut text, &fields(row, coordinates, source));
+        push_row(&mut text, &fields(row, coordinates, source));
     }
     fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }
@@ -78,7 +78,7 @@ pub fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
     let mut head = COLUMNS.map(str::to_owned).to_vec();
     head.extend(axes.iter().map(|axis| (*axis).clone()));
     let mut text = String::new();
-    csv::push_row(&mut text, &head);
+    push_row(&mut text, &head);
     for (cell, rows) in cells {
         let mut at = cell.coordinates.clone();
         // A cell without one of the axes has an empty field there.
@@ -86,7 +86,7 @@ pub fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
             at.extra.entry((*axis).clone()).or_default();
         }
         for row in rows {
-            csv::push_row(&mut text, &fields(row, &at, cell.source));
+            push_row(&mut text, &fields(row, &at, cell.source));
         }
     }
     text

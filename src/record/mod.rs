@@ -1,7 +1,6 @@
 //! The vocabulary of results: what the files of a run hold, and how they are read. Measuring builds
 //! these types, reading starts from them.
 
-pub(crate) mod csv;
 pub mod frame;
 pub mod lab_csv;
 pub mod manifest;

@@ -1,29 +1,29 @@
 //! Results of other tools as a run folder. Nothing proves that a tier served, so every cell is
 //! inconclusive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
-use super::vllm_bench;
-use super::writer::write_synced;
+use super::writer::{pretty, sync_folder, write_synced, write_whole};
+use super::{requests_csv, vllm_bench};
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
-use crate::record::csv::read_rows;
 use crate::record::frame::write_parquet;
 use crate::record::schema::{
     CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
     Source, Verdict, VerdictStatus,
 };
-use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
+use crate::text_file;
+use crate::units::Repeat;
 
 /// Why an imported cell is inconclusive.
 pub const NO_EVIDENCE: &str = "imported: no evidence";
 
-/// What a file may not say of itself, said by the user.
+/// What a file may not say of itself, stated by the user.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     /// The tier.
@@ -38,71 +38,133 @@ pub struct Defaults {
     pub concurrency: Option<u32>,
     /// Simulated or measured.
     pub source: Source,
+    /// Tokens that each prompt was to have, where a JSON result has only their mean.
+    pub prompt_len: Option<u32>,
+    /// Tokens that each answer was to have, where a JSON result has only their mean.
+    pub gen_len: Option<u32>,
 }
 
-/// One pass that was read, before it has a repeat.
-struct Found {
-    at: Coordinates,
-    state: CacheState,
-    source: Source,
-    model: String,
-    duration_s: f64,
-    rows: Vec<RequestRow>,
-    evidence: BTreeMap<String, f64>,
-    warnings: Vec<String>,
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            tier: "baseline".to_owned(),
+            label: "imported".to_owned(),
+            model: None,
+            state: CacheState::Cold,
+            concurrency: None,
+            source: Source::Measured,
+            prompt_len: None,
+            gen_len: None,
+        }
+    }
 }
 
-/// Reads `files`, each a JSON result of `vllm bench serve` or a CSV of the earlier lab or ours, and
-/// writes them as a run into `folder`. Files of equal coordinates become repeats. Returns how many
-/// cells there are.
-pub fn import(files: &[&Path], defaults: &Defaults, folder: &Path) -> Result<usize> {
-    let mut found = Vec::new();
+/// The name of a cache state in a file.
+pub(super) fn state_named(name: &str) -> Option<CacheState> {
+    CacheState::from_name(name.trim())
+}
+
+/// The names of all cache states, for errors.
+pub(super) fn state_names() -> String {
+    CacheState::ALL.map(CacheState::name).join(", ")
+}
+
+/// One pass that was read, before it has a repeat of its own.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// Its coordinates.
+    pub at: Coordinates,
+    /// Whether the file states its requests in flight or the user did.
+    pub is_concurrency_known: bool,
+    /// Its cache state; absent where the file does not state it.
+    pub state: Option<CacheState>,
+    /// Simulated or measured; absent where the file does not state it.
+    pub source: Option<Source>,
+    /// The model; absent where nobody stated it.
+    pub model: Option<String>,
+    /// From first to last, seconds; zero where it is not known.
+    pub duration_s: f64,
+    /// Its requests.
+    pub rows: Vec<RequestRow>,
+    /// The file's own statistics.
+    pub evidence: BTreeMap<String, f64>,
+    /// What a reader should know of it.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the results in `files`: JSON of `vllm bench serve`, or a CSV of single requests.
+pub fn read(files: &[PathBuf], defaults: &Defaults) -> Result<Vec<Imported>> {
+    let mut all = Vec::new();
     for path in files {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))?;
-        let passes = if text.trim_start().starts_with('{') {
-            of_bench(&text, defaults).map(|pass| vec![pass])
-        } else {
-            of_csv(&text, defaults)
+        let text = text_file::read(path)?;
+        let begin = text.trim_start().chars().next();
+        let passes = match begin {
+            Some('{' | '[') => vllm_bench::import(&text, defaults),
+            _ => requests_csv::import(&text, defaults),
         };
-        let passes = passes.with_context(|| format!("cannot import `{}`", path.display()))?;
-        found.extend(passes);
+        all.extend(passes.with_context(|| format!("cannot import `{}`", path.display()))?);
     }
-    let cells = cells(found);
-    let names: Vec<String> = files
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    // Written aside as a whole: a run that is there is complete.
-    let aside = aside_of(folder)?;
-    fs::create_dir_all(aside.join("cells"))
-        .with_context(|| format!("making `{}`", aside.display()))?;
-    let written = write_run(&aside, &names, &cells);
-    let placed = written.and_then(|()| {
-        fs::rename(&aside, folder).with_context(|| {
-            format!(
-                "`{}` exists and is not empty; name another folder with --out",
-                folder.display()
-            )
-        })
+    Ok(all)
+}
+
+/// Reads `files` and writes them as a run into `folder`, which must not hold anything. Results of
+/// equal coordinates become repeats. Returns how many cells there are.
+pub fn import(files: &[PathBuf], defaults: &Defaults, folder: &Path) -> Result<usize> {
+    let passes = read(files, defaults)?;
+    let models: BTreeSet<&str> = passes.iter().filter_map(|p| p.model.as_deref()).collect();
+    ensure!(
+        models.len() <= 1,
+        "the results are of several models (`{}`): import each model's into a folder of its own",
+        models.into_iter().collect::<Vec<_>>().join("`, `")
+    );
+    let cells = cells(passes, defaults);
+    let names: Vec<String> = files.iter().map(|p| p.display().to_string()).collect();
+    let ids: Vec<&str> = cells.iter().map(|(cell, _)| cell.id.as_str()).collect();
+    let manifest = json!({
+        "format": FORMAT, "imported_from": names, "plan": {"name": "imported"}, "cells": ids,
+        "ended": {"how": "imported", "completed": ids.len(), "failed": 0},
     });
-    if placed.is_err() {
-        let _absent = fs::remove_dir_all(&aside);
-    }
-    placed?;
+    write_aside(folder, &pretty(&manifest)?, &cells)?;
     Ok(cells.len())
 }
 
-/// A folder beside `folder` for this process; those of imports that were killed go.
-fn aside_of(folder: &Path) -> Result<PathBuf> {
+/// Writes a whole run aside and gives it its name: a run that is there is complete.
+fn write_aside(
+    folder: &Path,
+    manifest: &[u8],
+    cells: &[(CellRecord, Vec<RequestRow>)],
+) -> Result<()> {
     let folder =
         std::path::absolute(folder).with_context(|| format!("resolving `{}`", folder.display()))?;
+    let shown = folder.display();
+    let is_taken = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+    let held = if folder.join("cells").exists() {
+        "holds a run already"
+    } else {
+        "exists and is not empty"
+    };
+    ensure!(
+        !is_taken,
+        "`{shown}` {held}; name another folder with --out"
+    );
+    let aside = aside_of(&folder);
+    let written = write_run(&aside, manifest, cells)
+        .and_then(|()| fs::rename(&aside, &folder).with_context(|| format!("making `{shown}`")));
+    if written.is_err() {
+        let _absent = fs::remove_dir_all(&aside);
+    }
+    written?;
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+/// A folder beside `folder` for this process; those of imports that were killed go.
+fn aside_of(folder: &Path) -> PathBuf {
     let name = folder
         .file_name()
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let parent = folder.parent().unwrap_or(&folder);
+    let parent = folder.parent().unwrap_or(folder);
     let prefix = format!(".{name}.import-");
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let found = entry.file_name().to_string_lossy().into_owned();
@@ -113,239 +175,35 @@ fn aside_of(folder: &Path) -> Result<PathBuf> {
             let _absent = fs::remove_dir_all(entry.path());
         }
     }
-    Ok(parent.join(format!("{prefix}{}", std::process::id())))
+    parent.join(format!("{prefix}{}", std::process::id()))
 }
 
 fn write_run(
     folder: &Path,
-    names: &[String],
+    manifest: &[u8],
     cells: &[(CellRecord, Vec<RequestRow>)],
 ) -> Result<()> {
+    let into = folder.join("cells");
+    fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
     for (cell, rows) in cells {
-        let path = folder.join("cells").join(&cell.id);
-        fs::create_dir(&path).with_context(|| format!("making `{}`", path.display()))?;
-        write_synced(&path.join("cell.json"), &pretty(cell)?)?;
-        write_parquet(rows, &path.join("requests.parquet"))?;
+        write_whole(&into, &cell.id, |aside| {
+            fs::write(aside.join("cell.json"), pretty(cell)?)?;
+            write_parquet(rows, &aside.join("requests.parquet"))
+        })?;
     }
-    let ids: Vec<&str> = cells.iter().map(|(cell, _)| cell.id.as_str()).collect();
-    let manifest = json!({
-        "format": FORMAT, "imported_from": names, "plan": {"name": "imported"}, "cells": ids,
-        "ended": {"how": "imported", "completed": ids.len(), "failed": 0},
-    });
-    write_synced(&folder.join("manifest.json"), &pretty(&manifest)?)
-}
-
-fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn of_bench(text: &str, defaults: &Defaults) -> Result<Found> {
-    let fields: Value = serde_json::from_str(text)?;
-    let told = |name: &str| fields[name].as_str();
-    let state = told("labrun_state").and_then(CacheState::from_name);
-    let state = state.unwrap_or(defaults.state);
-    let result = vllm_bench::from_json(text, state)?;
-    let concurrency = result.concurrency.or(defaults.concurrency).context(
-        "it does not bound its requests in flight (no `max_concurrency`); say with --concurrency \
-         under what name to file it",
-    )?;
-    let tier = told("labrun_tier")
-        .or(told("tier"))
-        .unwrap_or(&defaults.tier);
-    let label = result
-        .label
-        .clone()
-        .unwrap_or_else(|| defaults.label.clone());
-    let mut warnings = Vec::new();
-    if result.rows.iter().all(|row| row.ttft_ms.is_none()) {
-        warnings.push(
-            "imported without --save-detailed: latencies are the file's own summary; repeats of it \
-             are not pooled, and objectives on them cannot be told"
-                .to_owned(),
-        );
-    }
-    Ok(Found {
-        at: coordinates(&label, tier, result.prompt_len, result.gen_len, concurrency)?,
-        state,
-        source: told("labrun_source")
-            .and_then(Source::from_name)
-            .unwrap_or(defaults.source),
-        model: result.model,
-        duration_s: result.duration_s,
-        rows: result.rows,
-        evidence: result.statistics,
-        warnings,
-    })
-}
-
-fn coordinates(
-    label: &str,
-    tier: &str,
-    prompt: u32,
-    generated: u32,
-    concurrency: u32,
-) -> Result<Coordinates> {
-    let none = "a count of 0";
-    Ok(Coordinates {
-        label: label.to_owned(),
-        tier: tier.to_owned(),
-        prompt_len: PromptLen::new(prompt).context(none)?,
-        gen_len: GenLen::new(generated).context(none)?,
-        concurrency: Concurrency::new(concurrency).context(none)?,
-        repeat: Repeat::new(1).context(none)?,
-        extra: BTreeMap::new(),
-    })
-}
-
-/// A row of a CSV, its fields by name.
-struct Line<'a> {
-    head: &'a [String],
-    fields: &'a [String],
-    number: usize,
-}
-
-impl Line<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        let at = self.head.iter().position(|known| known == name)?;
-        self.fields
-            .get(at)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        let wrong = || format!("row {}: `{name}` is no number", self.number);
-        self.get(name)
-            .map(|text| text.parse().with_context(wrong))
-            .transpose()
-    }
-
-    fn count(&self, name: &str) -> Result<Option<u32>> {
-        Ok(self.number(name)?.map(|value| value.round() as u32))
-    }
-
-    fn needed<T>(&self, name: &str, value: Option<T>) -> Result<T> {
-        value.with_context(|| format!("row {} has no `{name}`", self.number))
-    }
-}
-
-fn of_csv(text: &str, defaults: &Defaults) -> Result<Vec<Found>> {
-    let rows = read_rows(text);
-    let Some((head, rows)) = rows.split_first() else {
-        bail!("it is empty");
-    };
-    for name in ["ttft", "e2e", "prompt_len", "gen_len", "tier", "label"] {
-        if !head.iter().any(|known| known == name) {
-            bail!("it is no result of `vllm bench serve`, and as a CSV it has no column `{name}`");
-        }
-    }
-    let mut passes: BTreeMap<(Coordinates, CacheState), Found> = BTreeMap::new();
-    for (number, fields) in (2..).zip(rows) {
-        let line = Line {
-            head,
-            fields,
-            number,
-        };
-        let state = line
-            .get("state")
-            .and_then(CacheState::from_name)
-            .unwrap_or(defaults.state);
-        let count = |name: &str| line.needed(name, line.count(name)?);
-        let concurrency = line
-            .count("concurrency")?
-            .or(defaults.concurrency)
-            .unwrap_or(1);
-        let tier = line.needed("tier", line.get("tier"))?;
-        let label = line.needed("label", line.get("label"))?;
-        let mut at = coordinates(
-            label,
-            tier,
-            count("prompt_len")?,
-            count("gen_len")?,
-            concurrency,
-        )?;
-        let axes = head.iter().filter(|name| name.contains('.'));
-        at.extra = axes
-            .filter_map(|name| Some((name.clone(), line.get(name)?.to_owned())))
-            .collect();
-        if let Some(repeat) = line.count("repeat")?.and_then(Repeat::new) {
-            at.repeat = repeat;
-        }
-        let source = line.get("source").and_then(Source::from_name);
-        let pass = passes.entry((at.clone(), state)).or_insert_with(|| Found {
-            at,
-            state,
-            source: source.unwrap_or(defaults.source),
-            model: defaults
-                .model
-                .clone()
-                .unwrap_or_else(|| "unknown".to_owned()),
-            duration_s: 0.0,
-            rows: Vec::new(),
-            evidence: BTreeMap::new(),
-            warnings: match source {
-                Some(_) => vec![],
-                None => {
-                    vec!["the file does not say whether it is measured or simulated".to_owned()]
-                }
-            },
-        });
-        let row = csv_row(&line, state, pass.rows.len() as u32)?;
-        // The pass's length where the file says when its requests were sent; else it has no rates.
-        if line.get("sent_ms").is_some() {
-            let end_ms = row.sent_ms + row.e2e_ms.unwrap_or(0.0);
-            pass.duration_s = pass.duration_s.max(end_ms / 1e3);
-        }
-        pass.rows.push(row);
-    }
-    Ok(passes.into_values().collect())
-}
-
-/// The earlier lab's `avg_itl`, the mean gap of a request, stands for TPOT where there is none.
-fn csv_row(line: &Line<'_>, state: CacheState, request: u32) -> Result<RequestRow> {
-    let ms =
-        |name: &str| -> Result<Option<f64>> { Ok(line.number(name)?.map(|seconds| seconds * 1e3)) };
-    let (ttft_ms, e2e_ms) = (ms("ttft")?, ms("e2e")?);
-    let outcome = match line.get("outcome") {
-        Some("failed") => RequestOutcome::Failed,
-        Some("unfinished") => RequestOutcome::Unfinished,
-        _ if ttft_ms.is_none() || e2e_ms.is_none() => RequestOutcome::Failed,
-        _ => RequestOutcome::Ok,
-    };
-    Ok(RequestRow {
-        state,
-        request,
-        intended_ms: 0.0,
-        sent_ms: line.number("sent_ms")?.unwrap_or(0.0),
-        lateness_ms: line.number("lateness_ms")?.unwrap_or(0.0),
-        connect_ms: line.number("connect_ms")?,
-        ttft_ms,
-        e2e_ms,
-        tpot_ms: line.number("tpot_ms")?.or(ms("avg_itl")?),
-        gaps_ms: Vec::new(),
-        prompt_len: line.needed("prompt_len", line.count("prompt_len")?)?,
-        gen_len: line.needed("gen_len", line.count("gen_len")?)?,
-        prompt_tokens: line.count("prompt_tokens")?,
-        cached_tokens: line.count("cached_tokens")?,
-        output_tokens: line.count("output_tokens")?,
-        frames: line.count("frames")?.unwrap_or(0),
-        coalesced_frames: line.count("coalesced_frames")?.unwrap_or(0),
-        outcome,
-        error: line.get("error").map(str::to_owned),
-        http_status: line.count("http_status")?.map(u16::try_from).transpose()?,
-    })
+    write_synced(&folder.join("manifest.json"), manifest)?;
+    sync_folder(folder)
 }
 
 /// Passes to cells: those of equal coordinates in different states are one cell, those in the same
 /// state are repeats.
-fn cells(found: Vec<Found>) -> Vec<(CellRecord, Vec<RequestRow>)> {
+fn cells(passes: Vec<Imported>, defaults: &Defaults) -> Vec<(CellRecord, Vec<RequestRow>)> {
     let mut cells: BTreeMap<Coordinates, (CellRecord, Vec<RequestRow>)> = BTreeMap::new();
-    for mut pass in found {
+    for mut pass in passes {
+        let state = pass.state.unwrap_or(defaults.state);
         let taken = |at: &Coordinates| {
             let cell = cells.get(at).map(|(cell, _)| cell);
-            cell.is_some_and(|cell| cell.passes.iter().any(|p| p.state == pass.state))
+            cell.is_some_and(|cell| cell.passes.iter().any(|p| p.state == state))
         };
         while taken(&pass.at) {
             let Some(next) = Repeat::new(pass.at.repeat.get() + 1) else {
@@ -353,19 +211,26 @@ fn cells(found: Vec<Found>) -> Vec<(CellRecord, Vec<RequestRow>)> {
             };
             pass.at.repeat = next;
         }
+        if pass.source.is_none() {
+            let name = defaults.source.name();
+            pass.warnings.push(format!(
+                "the file does not state whether it is measured or simulated: imported as {name}"
+            ));
+        }
+        let source = pass.source.unwrap_or(defaults.source);
         let position = cells.len() as u32 + 1;
         let (cell, rows) = cells
             .entry(pass.at.clone())
-            .or_insert_with(|| (empty_cell(&pass, position), Vec::new()));
-        cell.source = cell.source.max(pass.source);
+            .or_insert_with(|| (empty_cell(&pass, position, source), Vec::new()));
+        cell.source = cell.source.max(source);
         cell.warnings.append(&mut pass.warnings);
-        cell.passes.push(record(&pass));
+        cell.passes.push(record(&pass, state));
         rows.append(&mut pass.rows);
     }
     cells.into_values().collect()
 }
 
-fn empty_cell(pass: &Found, position: u32) -> CellRecord {
+fn empty_cell(pass: &Imported, position: u32, source: Source) -> CellRecord {
     CellRecord {
         format: FORMAT,
         id: format!("{}-imported-{position}", pass.at.slug()),
@@ -374,8 +239,8 @@ fn empty_cell(pass: &Found, position: u32) -> CellRecord {
         coordinates: pass.at.clone(),
         identity: BTreeMap::new(),
         machine: BTreeMap::new(),
-        source: pass.source,
-        model: pass.model.clone(),
+        source,
+        model: pass.model.clone().unwrap_or_else(|| "unknown".to_owned()),
         outcome: CellOutcome::Completed,
         server: ServerRecord {
             launcher: "imported".to_owned(),
@@ -386,7 +251,7 @@ fn empty_cell(pass: &Found, position: u32) -> CellRecord {
     }
 }
 
-fn record(pass: &Found) -> PassRecord {
+fn record(pass: &Imported, state: CacheState) -> PassRecord {
     let count = |outcome| {
         pass.rows
             .iter()
@@ -398,7 +263,7 @@ fn record(pass: &Found) -> PassRecord {
         *errors.entry(error).or_default() += 1;
     }
     PassRecord {
-        state: pass.state,
+        state,
         started_s: 0.0,
         duration_s: pass.duration_s,
         corpus: String::new(),
@@ -420,3 +285,6 @@ fn record(pass: &Found) -> PassRecord {
         bottleneck: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

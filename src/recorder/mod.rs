@@ -10,6 +10,7 @@ pub mod merge;
 pub mod open;
 pub mod phase_csv;
 pub mod provenance;
+pub(crate) mod requests_csv;
 pub mod resume;
 pub mod telemetry_csv;
 pub mod telemetry_parquet;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::record::csv;
+use crate::csv_table::push_row;
 use crate::runner::result::PhaseStretch;
 use crate::telemetry::sample::Points;
 use crate::telemetry::summary::{Summary, Window, summarize};
@@ -39,7 +39,7 @@ pub fn write_phase_csv<'s>(
     path: &Path,
 ) -> Result<()> {
     let mut text = String::new();
-    csv::push_row(&mut text, &COLUMNS);
+    push_row(&mut text, &COLUMNS);
     for stretch in phases {
         let PhaseStretch { phase, state, .. } = stretch;
         let unmeasured;
@@ -52,7 +52,7 @@ pub fn write_phase_csv<'s>(
         };
         for summary in summaries {
             let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-            csv::push_row(
+            push_row(
                 &mut text,
                 &[
                     phase.name().to_owned(),

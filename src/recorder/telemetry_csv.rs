@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use crate::record::csv;
+use crate::csv_table::push_row;
 use crate::series::{Pcie, Series};
 use crate::telemetry::sample::{Point, Points, SeriesKey};
 
@@ -39,7 +39,7 @@ pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
             continue;
         };
         for at in rx {
-            csv::push_row(
+            push_row(
                 &mut text,
                 &[
                     key.device.to_string(),
@@ -67,7 +67,7 @@ pub fn write_disk_csv(points: &Points, tier_disk: Option<&str>, path: &Path) -> 
             let of = |series| value_at(points, (series, &key.device), at);
             let plain = |value: Option<f64>| value.map(|v| format!("{v:.1}")).unwrap_or_default();
             let is_tier = tier_disk == Some(&*key.device);
-            csv::push_row(
+            push_row(
                 &mut text,
                 &[
                     key.device.to_string(),
@@ -100,7 +100,7 @@ fn write(columns: &[&str], rows: &str, path: &Path) -> Result<()> {
         return Ok(());
     }
     let mut text = String::new();
-    csv::push_row(&mut text, columns);
+    push_row(&mut text, columns);
     text.push_str(rows);
     fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }

@@ -100,22 +100,14 @@ impl RunFolder {
     pub fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
         let id = &result.cell.id;
         let cells = self.path.join("cells");
-        let (aside, whole) = (cells.join(format!(".tmp-{id}")), cells.join(id));
-        if aside.exists() {
-            fs::remove_dir_all(&aside)
-                .with_context(|| format!("removing the torn cell `{}`", aside.display()))?;
-        }
-        // Not the folder itself: where it was removed meanwhile, nothing is made up in its place.
+        // Where the folder was removed meanwhile, nothing is made up in its place.
         if !cells.is_dir() {
             bail!(
                 "the run's folder `{}` is gone: somebody removed it",
                 self.path.display()
             );
         }
-        fs::create_dir(&aside).with_context(|| format!("making `{}`", aside.display()))?;
-        write_into(&aside, result).with_context(|| format!("writing the cell `{id}`"))?;
-        put_in_place(&aside, &whole)?;
-        Ok(whole)
+        write_whole(&cells, id, |aside| write_into(aside, result))
     }
 
     /// Copies a complete cell of another run folder, whole, and notes in it that it came from `part`.
@@ -180,6 +172,23 @@ fn note_part(path: &Path, part: &str) -> Result<()> {
         write(path, &pretty(&record)?)?;
     }
     Ok(())
+}
+
+/// Writes the cell `id` aside with `write`, syncs it and gives it its name in `cells`.
+pub(super) fn write_whole(
+    cells: &Path,
+    id: &str,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let (aside, whole) = (cells.join(format!(".tmp-{id}")), cells.join(id));
+    if aside.exists() {
+        fs::remove_dir_all(&aside)
+            .with_context(|| format!("removing the torn cell `{}`", aside.display()))?;
+    }
+    fs::create_dir(&aside).with_context(|| format!("making `{}`", aside.display()))?;
+    write(&aside).with_context(|| format!("writing the cell `{id}`"))?;
+    put_in_place(&aside, &whole)?;
+    Ok(whole)
 }
 
 /// Makes what is in `aside` last, and gives it its name.

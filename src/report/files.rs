@@ -4,8 +4,8 @@
 use crate::aggregate::{
     Clarity, Comparison, ComparisonRow, Contrast, Service, Standing, SummaryRow, SummaryTable,
 };
+use crate::csv_table::push_row;
 use crate::metric::Metric;
-use crate::record::csv::push_row;
 use crate::record::schema::Counts;
 use crate::report::axes::extra_keys;
 use crate::stats::{Percentile, Summary};

@@ -39,7 +39,7 @@ fn files_of_the_earlier_lab_are_enough() {
              0.070,0.01,1.1,1024,100,cpu,chat\n",
         ),
     ]);
-    let files = plot_lab_csvs(&paths).unwrap();
+    let files = figures(&paths).unwrap();
     let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["ttft.png", "ttft.svg", "e2e.png", "e2e.svg"]);
     let ttft = svg(&files, "ttft.svg");
@@ -50,8 +50,8 @@ fn files_of_the_earlier_lab_are_enough() {
         "1k",
         "label chat, gen_len 100",
         "of 2 ok requests a point",
-        "from 2 CSV files, which hold no verdicts",
-        "do not say whether their numbers are measured or simulated",
+        "from 2 files, which hold no verdicts",
+        "do not state whether their numbers are measured or simulated",
     ] {
         assert!(ttft.contains(text), "{text}");
     }
@@ -68,18 +68,22 @@ fn requests_are_grouped_and_seconds_become_milliseconds() {
          0.9,9.0,1024,100,cpu,1,unfinished,cold,8,a\n\
          0.5,3.0,1024,100,cpu,1,ok,cold,8,b\n",
     )]);
-    let mut groups = BTreeMap::new();
-    collect(&paths[0], &mut groups).unwrap();
-    let groups: Vec<_> = groups.into_iter().collect();
-    assert_eq!(groups.len(), 2);
-    let (key, values) = &groups[0];
-    assert_eq!(values.ttft_ms, [200.0, 400.0]);
-    assert_eq!(values.e2e_ms, [1000.0, 2000.0]);
+    let points = points(read(&paths, &Defaults::default()).unwrap());
+    assert_eq!(points.len(), 2);
+    let point = &points[0];
+    assert_eq!(point.ttft_ms, [200.0, 400.0]);
+    assert_eq!(point.e2e_ms, [1000.0, 2000.0]);
+    assert_eq!((point.concurrency, point.source), (Some(8), None));
+    let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(
-        (key.label.as_str(), key.concurrency, key.source),
-        ("1", Some(8), None)
+        point.facts,
+        [
+            fact("label", "1"),
+            fact("gen_len", "100"),
+            fact("server.args.x", "a"),
+            fact("state", "cold")
+        ]
     );
-    assert_eq!(key.extra, [("server.args.x".to_owned(), "a".to_owned())]);
 }
 
 #[test]
@@ -90,20 +94,20 @@ fn our_own_files_keep_saying_that_they_are_simulated() {
     let mut rows = rows_of(&[200.0, 210.0], 0);
     rows.push(failed_row(2));
     write_lab_csv(&rows, &run.cells[0].coordinates, run.cells[0].source, &path).unwrap();
-    let files = plot_lab_csvs(&[path.clone(), path]).unwrap();
+    let files = figures(&[path]).unwrap();
     let ttft = svg(&files, "ttft.svg");
     assert!(
         ttft.contains(">\nsimulated") && ttft.contains("state cold"),
         "{ttft}"
     );
-    // The same file twice is one file, and the failed request is no sample.
-    assert!(ttft.contains("of 2 ok requests a point") && ttft.contains("from 1 CSV file,"));
+    // The failed request is not a sample.
+    assert!(ttft.contains("of 2 ok requests a point") && ttft.contains("from 1 file,"));
 }
 
 #[track_caller]
 fn refused(text: &str, expected: &str) {
     let (_folder, paths) = folder(&[("metrics_odd.csv", text)]);
-    let error = format!("{:#}", plot_lab_csvs(&paths).unwrap_err());
+    let error = format!("{:#}", figures(&paths).unwrap_err());
     assert!(error.ends_with(expected), "{error}");
     assert!(
         error.contains("metrics_odd.csv") || error.contains("1 file"),
@@ -119,20 +123,18 @@ fn errors_name_the_file_and_what_it_lacks() {
     );
     refused(
         "ttft,e2e,prompt_len,gen_len,tier,label\n0.1,1,many,1,cpu,l\n",
-        "column `prompt_len` is not all numbers: conversion from `str` to `f64` failed in column \
-         'prompt_len' for 1 out of 1 values: [\"many\"]",
+        "row 2, column `prompt_len`: invalid value `many`: expected a number",
     );
     refused(
         "ttft,e2e,prompt_len,gen_len,tier,label\n0.1,1,1024,,cpu,l\n",
-        "row 1 has no usable `gen_len`",
+        "row 2 has no `gen_len`",
     );
     refused(
         "ttft,e2e,prompt_len,gen_len,tier,label\n,,1024,1,cpu,l\n",
         "no answered request in 1 file",
     );
-    let none = plot_lab_csvs(&[PathBuf::from("/nowhere/metrics_a.csv")]).unwrap_err();
-    assert!(
-        format!("{none:#}").starts_with("cannot plot `/nowhere/metrics_a.csv`: "),
-        "{none:#}"
-    );
+    let (folder, _) = folder(&[]);
+    let refusal = |path: &Path| format!("{:#}", figures(&[path.to_owned()]).unwrap_err());
+    assert!(refusal(Path::new("/nowhere/a.csv")).starts_with("reading `/nowhere/a.csv`: "));
+    assert!(refusal(folder.path()).ends_with("is a folder: name a regular file"));
 }
