@@ -184,24 +184,24 @@ async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Res
         None
     });
     let workload = shape.workload(args, model);
-    let count = |body: Bytes| {
+    let tokenize = |body: Bytes| {
         let control = control.clone();
         async move {
             control
-                .count_tokens(body)
+                .tokenize(body)
                 .await
                 .map_err(|error| format!("{error:#}"))
         }
     };
     let pass = workload::Pass::State(CacheState::Cold);
-    let schedule = Arc::new(workload.build_text(pass, count).await?);
+    let schedule = Arc::new(workload.build_text(pass, tokenize).await?);
     let stop = Stop::default();
     let signals = stop.on_signals(say)?;
     let mut options = LoadOptions::from(&shape.load);
     options.kill = stop.at_once.clone();
     if args.warmup > 0 {
         let warmup = workload
-            .build_text(workload::Pass::Warmup(args.warmup), count)
+            .build_text(workload::Pass::Warmup(args.warmup), tokenize)
             .await?;
         send(&Arc::new(warmup), &endpoint, &options, &stop.polite).await?;
     }

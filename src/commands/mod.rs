@@ -16,6 +16,7 @@ mod sim;
 mod submit;
 mod target;
 mod telemetry;
+mod workload_files;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -34,6 +35,7 @@ use crate::plan::Plan;
 use crate::plan::problem::PlanProblems;
 use crate::record::redact;
 use crate::secret;
+use crate::workload::files::Files;
 
 /// The most bytes of a plan.
 const MAX_PLAN_BYTES: u64 = 16 << 20;
@@ -198,14 +200,15 @@ fn runtime() -> Result<Runtime> {
         .context("starting the runtime")
 }
 
-/// Reads and expands a plan.
-fn load_plan(path: &Path) -> Result<(Plan, Matrix)> {
+/// Reads and expands a plan, and reads the files that it names.
+fn load_plan(path: &Path) -> Result<(Plan, Matrix, Files)> {
     let file = path.display().to_string();
     let text = bounded::read(path, MAX_PLAN_BYTES)
         .with_context(|| format!("reading the plan `{file}`"))?;
     let plan = Plan::parse(&text, &file)?;
     let matrix = Matrix::expand(&plan)?;
-    Ok((plan, matrix))
+    let files = workload_files::read(&plan, &matrix)?;
+    Ok((plan, matrix, files))
 }
 
 /// Reads `.env` of the working folder, and of no other, into the environment, under what is set already.

@@ -15,20 +15,19 @@ use crate::server;
 
 /// Shows the matrix and every distinct rendered file and command.
 pub fn plan(args: &PlanArgs) -> Result<ExitStatus> {
-    let (plan, matrix) = load_plan(&args.plan)?;
+    let (plan, matrix, files) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
-    let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix));
+    let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix, &files));
     push_matrix(&mut text, &matrix);
     for cell in distinct_servers(&matrix) {
         push_server(&mut text, &cell, &config.settings)?;
     }
-    push_findings(&mut text, &matrix, &config.settings);
+    push_findings(&mut text, lint::lint(&matrix, &config.settings, &files));
     print(&text)?;
     Ok(ExitStatus::Success)
 }
 
-fn push_findings(text: &mut String, matrix: &Matrix, settings: &Settings) {
-    let found = lint::lint(matrix, settings);
+fn push_findings(text: &mut String, found: Vec<lint::Found>) {
     if !found.is_empty() {
         text.push('\n');
     }

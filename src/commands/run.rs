@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     for cell in distinct_servers(&target.matrix) {
         server::check_programs(&cell, settings)?;
     }
-    for one in lint::lint(&target.matrix, settings) {
+    for one in lint::lint(&target.matrix, settings, &target.files) {
         if one.severity == Severity::Problem {
             say(&format!("problem: {}", one.said));
         }

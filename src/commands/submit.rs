@@ -22,7 +22,7 @@ pub fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
         let submission = folder.read()?;
         return run_to_end(args, &folder, submission);
     }
-    let (plan, matrix) = load_plan(&args.plan)?;
+    let (plan, matrix, _) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
     check_rendering(&matrix, &config.settings)?;
     let cells = matrix.cells.len();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{MAX_PLAN_BYTES, load_plan};
+use super::{MAX_PLAN_BYTES, load_plan, workload_files};
 use crate::bounded;
 use crate::cli::RunArgs;
 use crate::config::Config;
@@ -23,7 +23,7 @@ pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
     if path.is_dir() {
         return continued(args, path, started);
     }
-    let (plan, matrix) = load_plan(path)?;
+    let (plan, matrix, files) = load_plan(path)?;
     let config = Config::load(args.config.as_deref())?;
     let id = run_id(&plan, args.shard, started);
     let runs = config.settings.paths.results.join(&plan.name);
@@ -33,6 +33,7 @@ pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
         folder: folder.unwrap_or_else(|| runs.join(&id)),
         plan,
         matrix,
+        files,
         config,
         config_file: args.config.clone(),
         shard: args.shard,
@@ -65,6 +66,7 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     };
     let plan = Plan::parse(&text, &file.display().to_string())?;
     let matrix = Matrix::expand(&plan)?;
+    let files = workload_files::read(&plan, &matrix)?;
     let config_file = args.config.clone().or(manifest.config_file);
     let config = Config::load(config_file.as_deref())?;
     let shard = manifest.shard;
@@ -78,6 +80,7 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
         folder: folder.to_owned(),
         plan,
         matrix,
+        files,
         config,
         config_file,
     })

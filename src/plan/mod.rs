@@ -24,6 +24,7 @@ pub mod workload_spec;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,29 @@ impl Plan {
             axes,
             variants,
         })
+    }
+
+    /// The plan's folder, where files that it names are looked up.
+    pub fn folder(&self) -> &Path {
+        Path::new(&self.file).parent().unwrap_or(Path::new("."))
+    }
+
+    /// Where the value stands that these keys lead to, as a byte range of the text; empty where it
+    /// does not stand there.
+    pub fn span_of(&self, keys: &[&str]) -> Range<usize> {
+        let Ok(document) = DeTable::parse(&self.text) else {
+            return 0..0;
+        };
+        let mut table = Some(document.get_ref());
+        let mut span = 0..0;
+        for key in keys {
+            let Some(value) = table.and_then(|table| table.get(*key)) else {
+                return 0..0;
+            };
+            span = value.span();
+            table = value.get_ref().as_table();
+        }
+        span
     }
 }
 

@@ -47,6 +47,34 @@ pub struct WorkloadSpec {
     pub prompt: PromptForm,
 }
 
+/// The unit of a trace's times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeUnit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+}
+
+impl TimeUnit {
+    /// The word used in plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::S => "s",
+            Self::Ms => "ms",
+        }
+    }
+
+    /// How long it is, seconds.
+    pub fn seconds(self) -> f64 {
+        match self {
+            Self::S => 1.0,
+            Self::Ms => 1e-3,
+        }
+    }
+}
+
 /// The structure of the prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -84,16 +112,21 @@ pub enum WorkloadKind {
     /// Lengths, times and sharing from a trace; `prompt_len` and `gen_len` of the matrix are not
     /// used.
     Trace {
-        /// The file: Mooncake JSONL (`timestamp`, `input_length`, `output_length`, `hash_ids`) or
-        /// CSV with a header (`timestamp_ms,input_length,output_length[,session]`).
+        /// The file: JSON lines as of Mooncake and Bailian (`timestamp`, `input_length`,
+        /// `output_length`, `hash_ids`) or CSV with a head
+        /// (`timestamp_ms,input_length,output_length[,session]`).
         path: String,
-        /// Tokens that one hash id of the trace stands for.
-        block_len: u32,
+        /// Tokens that one hash id of the trace stands for; absent: 512, where every line fits it.
+        block_len: Option<u32>,
+        /// The unit of its times; absent: the file must leave no doubt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        time_unit: Option<TimeUnit>,
         /// How many times faster than recorded it is replayed.
         speed: f64,
     },
-    /// Prompts or conversations from a JSONL file of `{"prompt": ...}` or `{"messages": ...}`;
-    /// `prompt_len` of the matrix is not used.
+    /// Prompts or conversations from a JSONL file of `{"prompt": ...}` or `{"messages": ...}`,
+    /// each with `output_tokens` where that is not the matrix's `gen_len`; `prompt_len` of the
+    /// matrix is not used.
     Dataset {
         /// The file.
         path: String,
@@ -272,7 +305,10 @@ fn read_kind(kind: KindName, table: &TableReader<'_>) -> Option<WorkloadKind> {
         },
         KindName::Trace => WorkloadKind::Trace {
             path: table.require("path", string)?.value,
-            block_len: count("block_len").unwrap_or(512),
+            block_len: count("block_len"),
+            time_unit: table
+                .choice("time_unit", &[("s", TimeUnit::S), ("ms", TimeUnit::Ms)])
+                .map(|unit| unit.value),
             speed: table.read("speed", rate).map_or(1.0, |speed| speed.value),
         },
         KindName::Dataset => WorkloadKind::Dataset {

@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::lmcache_keys::Version;
+use crate::plan::load_spec::Arrival;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -17,6 +18,7 @@ use crate::plan::workload_spec::WorkloadKind;
 use crate::server::kv_size::{self, KvSize};
 use crate::server::{facts, redis};
 use crate::workload::default_question_len;
+use crate::workload::files::{FileFacts, Files};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +59,7 @@ const TOKEN_S: f64 = 0.01;
 const WIDE_CONTROL_SPEEDUP: f64 = 1.5;
 
 /// Everything that is found in `matrix`, the worst first.
-pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
+pub fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     let has_controls = matrix
         .cells
@@ -65,13 +67,54 @@ pub fn lint(matrix: &Matrix, settings: &Settings) -> Vec<Found> {
         .any(|cell| is_control(&cell.coordinates.label));
     for cell in &matrix.cells {
         let controls = control_limit(&cell, has_controls);
-        for one in lint_cell(&cell, settings).into_iter().chain(controls) {
+        let of_file = files
+            .of(&cell)
+            .into_iter()
+            .flat_map(|file| lint_file(&cell, file));
+        for one in lint_cell(&cell, settings)
+            .into_iter()
+            .chain(controls)
+            .chain(of_file)
+        {
             if !found.contains(&one) {
                 found.push(one);
             }
         }
     }
     found.sort_by_key(|one| one.severity);
+    found
+}
+
+/// What of a workload's file is not sent, or sent more than once.
+fn lint_file(cell: &Cell, file: &FileFacts) -> Vec<Found> {
+    let path = cell.workload.kind.path().unwrap_or_default();
+    let (held, asked) = (file.requests, cell.resolved.run.requests.get() as usize);
+    let is_trace = matches!(cell.workload.kind, WorkloadKind::Trace { .. });
+    let mut found = Vec::new();
+    let mut note = |said| {
+        found.push(Found {
+            severity: Severity::Note,
+            said,
+        });
+    };
+    match held.cmp(&asked) {
+        Ordering::Less if is_trace => note(format!(
+            "`{path}` holds {held} requests, fewer than the {asked} of the plan: {held} are sent"
+        )),
+        Ordering::Less => note(format!(
+            "`{path}` holds {held} prompts, fewer than the {asked} requests of the plan: prompts are \
+             sent more than once in a pass"
+        )),
+        Ordering::Greater => note(format!(
+            "`{path}` holds {held} requests: a pass sends {} {asked} (`requests` in [run])",
+            if is_trace { "the first" } else { "a sample of" }
+        )),
+        Ordering::Equal => {}
+    }
+    if !file.unused_fields.is_empty() {
+        let fields = file.unused_fields.join("`, `");
+        note(format!("`{path}`: not used are the fields `{fields}`"));
+    }
     found
 }
 
@@ -96,7 +139,7 @@ fn control_limit(cell: &Cell, has_controls: bool) -> Option<Found> {
 }
 
 /// Cells, server starts, and about how long it all takes, with what that rests on.
-pub fn cost(matrix: &Matrix) -> String {
+pub fn cost(matrix: &Matrix, files: &Files) -> String {
     let mut starts = 0_u32;
     let mut seconds = 0.0;
     let mut last: Option<Cell> = None;
@@ -105,7 +148,7 @@ pub fn cost(matrix: &Matrix) -> String {
         let restarts = cell.resolved.run.states.contains(&CacheState::Restart);
         let own_starts = u32::from(new) + u32::from(restarts);
         starts += own_starts;
-        seconds += f64::from(own_starts) * start_s(&cell) + load_s(&cell);
+        seconds += f64::from(own_starts) * start_s(&cell) + load_s(&cell, files);
         last = Some(cell);
     }
     format!(
@@ -135,13 +178,17 @@ fn start_s(cell: &Cell) -> f64 {
     }
 }
 
-fn load_s(cell: &Cell) -> f64 {
+fn load_s(cell: &Cell, files: &Files) -> f64 {
     let at = &cell.coordinates;
     let run = &cell.resolved.run;
     let requests = f64::from(run.requests.get());
     let computed = requests * f64::from(at.prompt_len.get()) / PREFILL_TOKENS_PER_S;
     let generated = requests * f64::from(at.gen_len.get()) * TOKEN_S;
-    run.states.len() as f64 * (computed + generated / f64::from(at.concurrency.get()))
+    let worked = computed + generated / f64::from(at.concurrency.get());
+    // A trace that is replayed takes as long as it took, however fast the server is.
+    let replayed = files.of(cell).and_then(|file| file.span);
+    let replayed = replayed.filter(|_| cell.resolved.load.arrival == Arrival::Trace);
+    run.states.len() as f64 * worked.max(replayed.unwrap_or_default().as_secs_f64())
 }
 
 /// Sizes of one cell, in tokens.
@@ -199,11 +246,6 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
     let size = kv_size::of_cell(cell, settings);
     let bytes = size.device().map(|(_, bytes)| bytes.low);
     restart(cell, &mut add);
-    if matches!(cell.workload.kind, WorkloadKind::Dataset { .. }) {
-        let said = "a dataset's prompts are sent again as they are: where one is held whole, no \
-                    token is fresh, and a server may answer without loading anything";
-        add(Severity::Note, said.to_owned());
-    }
     tier_settings(cell, settings, &mut add);
     if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)
     {

@@ -12,6 +12,7 @@ use crate::plan::Plan;
 use crate::record::manifest::{Manifest, PlanFacts};
 use crate::runner::identity::Identity;
 use crate::units::WallClock;
+use crate::workload::files::Files;
 
 /// What a run is made of before anything is written.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Target {
     pub plan: Plan,
     /// Its cells.
     pub matrix: Matrix,
+    /// What is known of the files that its workloads name.
+    pub files: Files,
     /// The machine's settings.
     pub config: Config,
     /// The file of settings that was named.
@@ -47,8 +50,7 @@ impl Target {
 
     /// The plan's folder, where files that it names are looked up.
     pub fn plan_folder(&self) -> PathBuf {
-        let parent = Path::new(&self.plan.file).parent();
-        parent.unwrap_or_else(|| Path::new(".")).to_owned()
+        self.plan.folder().to_owned()
     }
 }
 

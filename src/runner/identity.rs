@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::secret;
-use crate::server;
+use crate::{server, text_file};
 
 /// Values by name: `plan.run.seed`, `rendered.lmcache.yaml`, `version.vllm`.
 pub type Identity = BTreeMap<String, String>;
@@ -66,9 +66,11 @@ impl<'a> Identities<'a> {
             return Ok(known.clone());
         }
         let path = self.plan_folder.join(name);
-        let bytes = std::fs::read(&path)
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update_reader(text_file::open_regular(&path)?)
             .with_context(|| format!("reading the workload's file `{}`", path.display()))?;
-        let hash = short_hash(&bytes);
+        let hash = hasher.finalize().to_hex()[..16].to_owned();
         self.files
             .borrow_mut()
             .insert(name.to_owned(), hash.clone());

@@ -1,9 +1,8 @@
 //! All requests of a cell, made before any clock starts.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bytes::Bytes;
 
 use super::scope::RunScope;
@@ -12,7 +11,7 @@ use crate::matrix::Cell;
 use crate::plan::load_spec::Arrival;
 use crate::plan::state::CacheState;
 use crate::units::Concurrency;
-use crate::workload::{self, Schedule, Workload};
+use crate::workload::{self, Schedule, Workload, WorkloadFile};
 
 /// All requests of a cell, made before any clock starts.
 pub(super) struct Requests {
@@ -33,12 +32,15 @@ pub(super) async fn requests_of(
     scope: &RunScope<'_>,
 ) -> Result<Requests> {
     let run = &cell.resolved.run;
+    let load = &cell.resolved.load;
     let file = match cell.workload.kind.path() {
-        Some(path) => Some(read_file(scope.plan_folder, path)?),
+        Some(path) => {
+            let path = scope.plan_folder.join(path);
+            Some(WorkloadFile::read(&path, &cell.workload, load.arrival)?)
+        }
         None => None,
     };
-    let load = &cell.resolved.load;
-    let workload = workload_of(cell, file.as_deref(), load.arrival);
+    let workload = workload_of(cell, file.as_ref(), load.arrival);
     let build = |pass| schedule(&workload, pass, session);
     let mut passes = Vec::new();
     for &state in &run.states {
@@ -91,7 +93,11 @@ pub(super) async fn requests_of(
     })
 }
 
-fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> Workload<'a> {
+fn workload_of<'a>(
+    cell: &'a Cell,
+    file: Option<&'a WorkloadFile>,
+    arrival: Arrival,
+) -> Workload<'a> {
     let at = &cell.coordinates;
     Workload {
         spec: &cell.workload,
@@ -109,25 +115,19 @@ fn workload_of<'a>(cell: &'a Cell, file: Option<&'a str>, arrival: Arrival) -> W
     }
 }
 
-fn read_file(folder: &Path, path: &str) -> Result<String> {
-    let path = folder.join(path);
-    std::fs::read_to_string(&path)
-        .with_context(|| format!("reading the workload's file `{}`", path.display()))
-}
-
 async fn schedule(
     workload: &Workload<'_>,
     pass: workload::Pass,
     session: &Session,
 ) -> Result<Arc<Schedule>> {
-    let count = |body: Bytes| {
+    let tokenize = |body: Bytes| {
         let control = session.control.clone();
         async move {
             control
-                .count_tokens(body)
+                .tokenize(body)
                 .await
                 .map_err(|error| format!("{error:#}"))
         }
     };
-    Ok(Arc::new(workload.build_text(pass, count).await?))
+    Ok(Arc::new(workload.build_text(pass, tokenize).await?))
 }

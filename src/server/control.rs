@@ -15,6 +15,7 @@ use super::answer::{Answer, series};
 use super::api_key::{ApiKey, WantsKey};
 use super::prom::Scrape;
 use crate::foreign::{one_line, shortened};
+use crate::workload::Tokenized;
 
 /// A server without the route by which labrun asks whether it is up.
 #[derive(Debug, thiserror::Error)]
@@ -289,15 +290,13 @@ impl Control {
         Ok(answer.json()["version"].as_str().map(shown_id))
     }
 
-    /// How many tokens the server makes of a `/tokenize` body.
-    pub async fn count_tokens(&self, body: Bytes) -> Result<u32> {
+    /// The tokens that the server makes of a `/tokenize` body.
+    pub async fn tokenize(&self, body: Bytes) -> Result<Tokenized> {
         let url = self.url("/tokenize");
         let answer = self.send(Method::POST, &url, Some(body), ACTION_LIMIT);
         let answer = answer.await?.success("/tokenize")?;
-        let count = answer.json()["count"]
-            .as_u64()
-            .and_then(|count| u32::try_from(count).ok());
-        count.with_context(|| format!("/tokenize answered {}", answer.head()))
+        serde_json::from_value(answer.json())
+            .with_context(|| format!("/tokenize answered {}", answer.head()))
     }
 
     /// A scrape of `GET /metrics`.

@@ -59,10 +59,23 @@ pub(crate) fn render_text(
 
 /// The body that asks `/tokenize` how long a prompt of `text` is, with all that the server adds.
 pub fn tokenize_body(model: &str, endpoint: EndpointKind, text: &str) -> Bytes {
-    let mut body = Vec::with_capacity(text.len() + 128);
-    open(&mut body, model);
     let (name, value) = prompt_member(endpoint, text);
-    write_member(&mut body, name, &value);
+    tokenize_member(model, name, &value)
+}
+
+/// The body that asks `/tokenize` for the tokens of a dataset's prompt.
+pub(crate) fn tokenize_prompt(model: &str, prompt: &Prompt) -> Bytes {
+    match prompt {
+        Prompt::Text(text) => tokenize_body(model, EndpointKind::Completions, text),
+        Prompt::Messages(messages) => tokenize_member(model, "messages", messages),
+        Prompt::Segments(_) => Bytes::new(),
+    }
+}
+
+fn tokenize_member(model: &str, name: &str, value: &Value) -> Bytes {
+    let mut body = Vec::new();
+    open(&mut body, model);
+    write_member(&mut body, name, value);
     body.push(b'}');
     Bytes::from(body)
 }

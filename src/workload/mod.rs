@@ -12,6 +12,8 @@ mod arrivals;
 mod body;
 mod canary;
 mod dataset;
+mod file;
+pub mod files;
 mod prompt;
 mod shapes;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
 use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 
+pub use file::WorkloadFile;
 pub use shapes::default_question_len;
 
 /// When a request is to be sent.
@@ -176,8 +179,8 @@ pub struct Workload<'a> {
     pub vocab: Range<u32>,
     /// Tokens of the tier's storage unit (LMCache's `chunk_size`).
     pub chunk_tokens: u32,
-    /// The text of the trace or dataset file, for those kinds.
-    pub file: Option<&'a str>,
+    /// The trace or dataset, for those kinds.
+    pub file: Option<&'a WorkloadFile>,
 }
 
 /// Why a workload has no schedule.
@@ -201,25 +204,33 @@ pub enum BuildError {
     #[error("the workload `{0}` needs its file")]
     NoFile(String),
     /// A line of the file cannot be read.
-    #[error("line {line} of the workload's file: {why}")]
+    #[error("line {line}: {why}")]
     BadLine {
         /// From 1.
         line: usize,
         /// What is wrong with it.
         why: String,
     },
-    /// A time stamp that no load waits for.
-    #[error(
-        "a request of the trace is due {at_s} s after the first: look at the unit of the time \
-         stamps, which are milliseconds, and at `speed`"
-    )]
-    BadTime {
-        /// Seconds after the first request.
-        at_s: u64,
-    },
     /// The file has no entry.
-    #[error("the workload's file holds no request")]
+    #[error("it holds no request")]
     EmptyFile,
+    /// The file is one JSON list.
+    #[error("it is a JSON list: write one JSON object a line")]
+    JsonList,
+    /// The file cannot be read as a table.
+    #[error("{0}")]
+    BadTable(String),
+    /// Nothing says what unit its times have.
+    #[error("the unit of its times is not certain ({0}): write `time_unit = \"s\"` or \"ms\"")]
+    UnknownUnit(&'static str),
+    /// The plan and the file name different units.
+    #[error("the plan says `time_unit = \"{plan}\"`, its column of times says \"{column}\"")]
+    UnitContradicted {
+        /// The plan's.
+        plan: &'static str,
+        /// The file's.
+        column: &'static str,
+    },
     /// Trace arrivals without a trace.
     #[error("`arrival = \"trace\"` needs a workload of kind `trace`")]
     NoTraceTimes,
@@ -234,6 +245,16 @@ pub enum BuildError {
         /// What stood in the way.
         why: String,
     },
+}
+
+/// What a server makes of a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Tokenized {
+    /// How many tokens.
+    pub count: u32,
+    /// Their ids; empty from a server that does not list them.
+    #[serde(default)]
+    pub tokens: Vec<u32>,
 }
 
 impl Workload<'_> {
@@ -256,24 +277,37 @@ impl Workload<'_> {
         Ok(Schedule::from_requests(requests, self.concurrency.get()))
     }
 
-    /// The requests of `pass` as text of exact length. `count` asks the server's `/tokenize` with
-    /// the given JSON body and returns its `count`.
-    pub async fn build_text<C, F>(&self, pass: Pass, count: C) -> Result<Schedule, BuildError>
+    /// The requests of `pass` as text of exact length. `tokenize` asks the server's `/tokenize`
+    /// with the given JSON body. The prompts of a dataset are what they are; their tokens are noted
+    /// where the server tokenizes.
+    pub async fn build_text<C, F>(&self, pass: Pass, tokenize: C) -> Result<Schedule, BuildError>
     where
         C: Fn(Bytes) -> F,
-        F: Future<Output = Result<u32, String>>,
+        F: Future<Output = Result<Tokenized, String>>,
     {
         if !self.needs_tokenizer() {
-            return self.build(pass);
+            let mut schedule = self.build(pass)?;
+            let is_dataset = matches!(self.spec.kind, WorkloadKind::Dataset { .. });
+            if is_dataset && matches!(pass, Pass::State(_)) {
+                dataset::note_tokens(self, pass, &mut schedule.requests, tokenize).await?;
+            }
+            return Ok(schedule);
         }
         let drafts = self.drafts(pass)?;
-        let requests = text::render_text(self, drafts, count).await?;
+        let requests = text::render_text(self, drafts, tokenize).await?;
         Ok(Schedule::from_requests(requests, self.concurrency.get()))
     }
 
     fn chat_with_ids(&self) -> bool {
         self.spec.endpoint == EndpointKind::Chat
             && !matches!(self.spec.kind, WorkloadKind::Dataset { .. })
+    }
+
+    /// What a tier holds of a prompt is a multiple of this. The prompts of a file are given: where
+    /// none fills a chunk, they share nothing that a tier could serve, and nothing is wrong.
+    fn file_unit(&self, pass: Pass) -> Option<u32> {
+        let from_tier = matches!(pass, Pass::State(CacheState::Tier | CacheState::Restart));
+        (from_tier && self.file.is_some()).then(|| self.chunk_tokens.max(1))
     }
 
     fn drafts(&self, pass: Pass) -> Result<Vec<prompt::Draft>, BuildError> {
@@ -283,6 +317,11 @@ impl Workload<'_> {
         }
         let mut drafts = shapes::drafts(self, pass)?;
         prompt::note_repeats(&mut drafts);
+        if let Some(unit) = self.file_unit(pass) {
+            for draft in &mut drafts {
+                draft.shared_tokens = draft.shared_tokens / unit * unit;
+            }
+        }
         if matches!(pass, Pass::State(_)) {
             arrivals::set_starts(&mut drafts, self.arrival, self.seed)?;
         }

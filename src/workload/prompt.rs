@@ -82,21 +82,26 @@ impl Draft {
 }
 
 /// Notes on each draft how much of its front an earlier one begins with: what a pass shares with
-/// itself, whatever was cached before it.
+/// itself, whatever was cached before it. Segments of one seed share the shorter one's tokens.
 pub(crate) fn note_repeats(drafts: &mut [Draft]) {
-    // A trie: a node is a front, an edge the segment that makes it longer.
+    // A trie: a node is a front, an edge the segment that makes it longer. Behind each node, the
+    // longest segment of each stream.
     let mut edges: HashMap<(usize, Segment), usize> = HashMap::new();
+    let mut longest: HashMap<(usize, Segment), u32> = HashMap::new();
     for draft in drafts {
         let Prompt::Segments(segments) = &draft.prompt else {
             continue;
         };
         let (mut node, mut repeated, mut is_known) = (0, 0, true);
         for segment in segments {
+            let stream = Segment { len: 0, ..*segment };
+            let seen = longest.entry((node, stream)).or_default();
+            repeated += if is_known { segment.len.min(*seen) } else { 0 };
+            *seen = segment.len.max(*seen);
             let next = edges.len() + 1;
-            let found = *edges.entry((node, *segment)).or_insert(next);
-            is_known &= found != next;
-            repeated += if is_known { segment.len } else { 0 };
-            node = found;
+            let to = *edges.entry((node, *segment)).or_insert(next);
+            is_known &= to != next;
+            node = to;
         }
         draft.repeated_tokens = repeated;
     }
@@ -104,6 +109,8 @@ pub(crate) fn note_repeats(drafts: &mut [Draft]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -123,5 +130,39 @@ mod tests {
         note_repeats(&mut drafts);
         let repeated = drafts.each_ref().map(|draft| draft.repeated_tokens);
         assert_eq!(repeated, [0, 10, 20, 0, 20]);
+    }
+
+    proptest! {
+        /// The oracle: the tokens themselves.
+        #[test]
+        fn repeats_are_those_of_the_tokens(
+            fronts in proptest::collection::vec(
+                proptest::collection::vec((0_u64..3, 1_u32..4), 0..4), 1..8),
+        ) {
+            let mut drafts: Vec<Draft> = (0..).zip(&fronts).map(|(number, front)| {
+                let mut segments: Vec<Segment> =
+                    front.iter().map(|(seed, len)| Segment::new(Seed(*seed), *len)).collect();
+                segments.push(Segment { first: Some(number), ..Segment::new(Seed(99), 1) });
+                Draft::of_segments(segments, 1, 0)
+            }).collect();
+            note_repeats(&mut drafts);
+            // Long ids, and of each place in a stream: no two streams begin alike by chance.
+            let tokens = |draft: &Draft| -> Vec<(u64, Option<u32>, u32, usize)> {
+                let Prompt::Segments(segments) = &draft.prompt else { unreachable!() };
+                let of = |(at, s): (usize, &Segment)| {
+                    let (seed, first, before) = (s.seed.0, s.first, at);
+                    (0..s.len).map(move |place| (seed, first, place, before)).collect::<Vec<_>>()
+                };
+                segments.iter().enumerate().flat_map(of).collect()
+            };
+            for (at, draft) in drafts.iter().enumerate() {
+                let own = tokens(draft);
+                let common = drafts[..at].iter().map(|earlier| {
+                    let pairs = own.iter().zip(tokens(earlier));
+                    pairs.take_while(|(a, b)| **a == *b).count() as u32
+                });
+                prop_assert_eq!(draft.repeated_tokens, common.max().unwrap_or(0));
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{BuildError, Keep, Pass, PlannedRequest, Schedule, Start, Workload};
+use super::{BuildError, Keep, Pass, PlannedRequest, Schedule, Start, Workload, WorkloadFile};
 use crate::plan::load_spec::Arrival;
 use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
@@ -35,7 +35,7 @@ pub(crate) struct Fixture {
     pub(crate) prompt_len: u32,
     pub(crate) arrival: Arrival,
     pub(crate) vocab: Range<u32>,
-    pub(crate) file: Option<&'static str>,
+    pub(crate) file: Option<WorkloadFile>,
 }
 
 impl Fixture {
@@ -53,6 +53,11 @@ impl Fixture {
         }
     }
 
+    /// Gives it the file that its kind names.
+    pub(crate) fn read(&mut self, text: &str) {
+        self.file = Some(WorkloadFile::parse(text, &self.spec, self.arrival).unwrap());
+    }
+
     pub(crate) fn workload(&self) -> Workload<'_> {
         Workload {
             spec: &self.spec,
@@ -66,7 +71,7 @@ impl Fixture {
             seed: Seed(42),
             vocab: self.vocab.clone(),
             chunk_tokens: 256,
-            file: self.file,
+            file: self.file.as_ref(),
         }
     }
 

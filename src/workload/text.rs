@@ -13,7 +13,7 @@ use rand::RngExt as _;
 
 use super::body::{self, tokenize_body};
 use super::prompt::{Draft, Prompt, Segment};
-use super::{BuildError, PlannedRequest, Workload};
+use super::{BuildError, PlannedRequest, Tokenized, Workload};
 use crate::units::Seed;
 
 /// Short common words. The exact choice means nothing; it must never change, or corpora would.
@@ -130,18 +130,20 @@ pub(crate) fn words(seed: Seed) -> impl Iterator<Item = String> {
     std::iter::from_fn(move || Some(format!(" {}", WORDS[rng.random_range(0..WORDS.len())])))
 }
 
-/// Turns drafts into requests, asking `count` for the length of each text.
+/// Turns drafts into requests, asking `tokenize` for the length of each text.
 pub(crate) async fn render_text<C, F>(
     workload: &Workload<'_>,
     drafts: Vec<Draft>,
-    count: C,
+    tokenize: C,
 ) -> Result<Vec<PlannedRequest>, BuildError>
 where
     C: Fn(Bytes) -> F,
-    F: Future<Output = Result<u32, String>>,
+    F: Future<Output = Result<Tokenized, String>>,
 {
-    let count = &count;
-    let tokens_of = |text: &str| count(tokenize_body(workload.model, workload.spec.endpoint, text));
+    let tokens_of = |text: &str| {
+        let asked = tokenize(tokenize_body(workload.model, workload.spec.endpoint, text));
+        async { Ok(asked.await?.count) }
+    };
     // The text of each chain of segments that is already fitted.
     let mut fitted: HashMap<Vec<Segment>, String> = HashMap::new();
     let mut requests = Vec::with_capacity(drafts.len());
@@ -275,7 +277,7 @@ mod tests {
         let count = |body: Bytes| {
             asked.set(asked.get() + 1);
             let value: Value = serde_json::from_slice(&body).unwrap();
-            std::future::ready(Ok(tokens(value["prompt"].as_str().unwrap())))
+            std::future::ready(Ok(counted(tokens(value["prompt"].as_str().unwrap()))))
         };
         let workload = fixture.workload();
         let schedule = futures::executor::block_on(workload.build_text(pass, count)).unwrap();
@@ -290,6 +292,13 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    fn counted(count: u32) -> Tokenized {
+        Tokenized {
+            count,
+            tokens: Vec::new(),
+        }
     }
 
     fn text_fixture(kind: WorkloadKind) -> Fixture {
@@ -324,14 +333,15 @@ mod tests {
     #[test]
     fn a_tokenizer_that_skips_the_length_is_an_error() {
         let fixture = text_fixture(WorkloadKind::Unique);
-        let odd = |body: Bytes| std::future::ready(Ok(u32::try_from(body.len()).unwrap() | 1));
+        let odd =
+            |body: Bytes| std::future::ready(Ok(counted(u32::try_from(body.len()).unwrap() | 1)));
         let result =
             futures::executor::block_on(fixture.workload().build_text(Pass::Warmup(1), odd));
         assert!(
             matches!(result, Err(BuildError::Unfit { tokens: 600, .. })),
             "{result:?}"
         );
-        let broken = |_: Bytes| std::future::ready(Err::<u32, _>("no route".to_owned()));
+        let broken = |_: Bytes| std::future::ready(Err::<Tokenized, _>("no route".to_owned()));
         let result =
             futures::executor::block_on(fixture.workload().build_text(Pass::Warmup(1), broken));
         assert!(result.unwrap_err().to_string().contains("no route"));

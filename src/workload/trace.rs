@@ -1,172 +1,482 @@
-//! Requests recorded elsewhere: the Mooncake trace format and a plain CSV.
+//! Requests recorded elsewhere: lengths, times and what they share, of a Mooncake or Bailian trace
+//! (JSON lines) or a CSV.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
+use super::file::{WorkloadFile, refused};
 use super::prompt::{Draft, Segment};
 use super::shapes::{QUESTION_LEN, question};
 use super::{BuildError, Pass, Start, Workload};
-use crate::plan::workload_spec::WorkloadKind;
-use crate::units::{MAX_SECONDS, span_of_seconds};
+use crate::csv_table::{Row, Table};
+use crate::plan::workload_spec::{TimeUnit, WorkloadKind};
+use crate::units::span_of_seconds;
 
-/// One line of a trace.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// Tokens a block of the Mooncake traces, which name no length.
+const MOONCAKE_BLOCK_LEN: u32 = 512;
+/// Times without a unit are Mooncake's milliseconds only where the requests come slower than this.
+const MAX_CERTAIN_RATE_RPS: f64 = 100.0;
+/// The longest replay, seconds. Longer ones have the wrong unit, or no end.
+const MAX_SPAN_S: f64 = 31.0 * 86_400.0;
+/// Fields that would change what is sent, and which labrun does not send.
+const REFUSED: [&str; 7] = [
+    "text_input",
+    "prompt",
+    "messages",
+    "tools",
+    "images",
+    "audio",
+    "priority",
+];
+
+/// What the plan says of a trace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) block_len: Option<u32>,
+    pub(crate) speed: f64,
+    pub(crate) time_unit: Option<TimeUnit>,
+    /// Whether requests are sent at the trace's times.
+    pub(crate) replays_times: bool,
+}
+
+/// A trace that was read, its requests in the order of their times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    pub(crate) lines: Vec<Line>,
+    /// Tokens that one hash id stands for.
+    block_len: u32,
+    pub(crate) unused_fields: BTreeSet<String>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
-    /// Milliseconds.
-    timestamp: f64,
-    input_length: u32,
-    output_length: u32,
+    when: When,
+    /// Replayed from the trace's first request on, at the plan's speed.
+    at: Duration,
+    input_len: u32,
+    output_len: u32,
     /// One id for each block of the prompt: the same id, the same tokens.
-    #[serde(default)]
     hash_ids: Vec<u64>,
     /// Requests of one session share their front.
-    #[serde(default)]
     session: Option<String>,
 }
 
-/// Reads a trace: CSV if it begins with a header of names, else JSON lines.
-pub(crate) fn read(text: &str) -> Result<Vec<Line>, BuildError> {
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim()));
-    let mut entries = Vec::new();
-    let bad = |line, why: &dyn std::fmt::Display| BuildError::BadLine {
-        line,
-        why: why.to_string(),
-    };
-    let is_csv = !text.trim_start().starts_with('{');
-    let columns = if is_csv {
-        let (number, header) = lines.next().unwrap_or((1, ""));
-        Columns::of(header).map_err(|why| bad(number, &why))?
-    } else {
-        Columns::default()
-    };
-    for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let entry: Line = if is_csv {
-            columns.read(line).map_err(|why| bad(number, &why))?
-        } else {
-            serde_json::from_str(line).map_err(|why| bad(number, &why))?
-        };
-        if entry.input_length == 0 || entry.output_length == 0 {
-            return Err(bad(number, &"lengths must be at least 1"));
-        }
-        if !entry.timestamp.is_finite() || entry.timestamp < 0.0 {
-            return Err(bad(number, &"the timestamp must be a number of at least 0"));
-        }
-        entries.push(entry);
-    }
-    if entries.is_empty() {
-        return Err(BuildError::EmptyFile);
-    }
-    entries.sort_by(|a, b| a.timestamp.total_cmp(&b.timestamp));
-    Ok(entries)
+/// When a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum When {
+    /// At its time.
+    At,
+    /// When the session's earlier request, by its index, has ended, and then some.
+    After { request: u32, pause: Duration },
 }
 
-/// Where the columns of a CSV stand.
-#[derive(Debug, Default)]
-struct Columns {
-    timestamp: usize,
-    input_length: usize,
-    output_length: usize,
-    session: Option<usize>,
+/// A line as it stands in the file.
+#[derive(Debug, Default, Deserialize)]
+struct RawLine {
+    timestamp: Option<f64>,
+    input_length: u32,
+    output_length: u32,
+    #[serde(default)]
+    hash_ids: Vec<u64>,
+    session: Option<Value>,
+    session_id: Option<Value>,
+    chat_id: Option<Value>,
+    parent_chat_id: Option<Value>,
+    turn: Option<IgnoredAny>,
+    /// After the session's earlier request has ended.
+    delay: Option<f64>,
+    /// The kind of content: it changes nothing of lengths and times.
+    #[serde(rename = "type")]
+    _type: Option<IgnoredAny>,
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
-impl Columns {
-    fn of(header: &str) -> Result<Self, String> {
-        let names: Vec<&str> = header.split(',').map(str::trim).collect();
-        let place = |name: &str| {
-            let found = names
-                .iter()
-                .position(|column| column.eq_ignore_ascii_case(name));
-            found.ok_or_else(|| {
-                format!(
-                    "no column `{name}`: a header must name `timestamp_ms`, `input_length`, \
-                     `output_length` and may name `session`"
-                )
-            })
+/// A line with its number and the unit of times that its form names.
+struct Numbered {
+    number: usize,
+    raw: RawLine,
+}
+
+impl Trace {
+    /// Reads a trace: JSON lines where it begins with `{`, else CSV.
+    pub(crate) fn parse(text: &str, asked: Asked) -> Result<Self, BuildError> {
+        let (lines, named_unit) = match text.trim_start().chars().next() {
+            None => return Err(BuildError::EmptyFile),
+            Some('{') => (json_lines(text)?, None),
+            Some('[') => return Err(BuildError::JsonList),
+            Some(_) => csv_lines(text)?,
         };
+        if lines.is_empty() {
+            return Err(BuildError::EmptyFile);
+        }
+        for line in &lines {
+            line.check()?;
+        }
+        let block_len = block_len(&lines, asked.block_len)?;
+        let unit = time_unit(&lines, named_unit, asked)?;
+        let names = lines.iter().flat_map(|line| line.raw.other.keys().cloned());
         Ok(Self {
-            timestamp: place("timestamp_ms")?,
-            input_length: place("input_length")?,
-            output_length: place("output_length")?,
-            session: place("session").ok(),
+            unused_fields: names.collect(),
+            lines: placed(lines, unit, asked.speed)?,
+            block_len,
         })
     }
 
-    fn read(&self, line: &str) -> Result<Line, String> {
-        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
-        let cell = |at: usize| {
-            cells
-                .get(at)
-                .copied()
-                .ok_or_else(|| format!("no column {} here", at + 1))
-        };
-        let number = |at: usize| {
-            let text = cell(at)?;
-            text.parse::<f64>()
-                .map_err(|_| format!("`{text}` is not a number"))
-        };
-        let length = |at: usize| {
-            let text = cell(at)?;
-            text.parse::<u32>()
-                .map_err(|_| format!("`{text}` is not a length"))
-        };
-        Ok(Line {
-            timestamp: number(self.timestamp)?,
-            input_length: length(self.input_length)?,
-            output_length: length(self.output_length)?,
-            hash_ids: Vec::new(),
-            session: self.session.map(cell).transpose()?.map(str::to_owned),
-        })
+    /// From the first to the last of the first `requests` requests.
+    pub(crate) fn span(&self, requests: u32) -> Duration {
+        let sent = self.lines.iter().take(requests as usize);
+        sent.map(|line| line.at).max().unwrap_or_default()
     }
+}
+
+fn bad(line: usize, why: impl Into<String>) -> BuildError {
+    BuildError::BadLine {
+        line,
+        why: why.into(),
+    }
+}
+
+fn json_lines(text: &str) -> Result<Vec<Numbered>, BuildError> {
+    let lines = (1..).zip(text.lines().map(str::trim));
+    lines
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(number, line)| {
+            let raw = serde_json::from_str(line).map_err(|why| bad(number, why.to_string()))?;
+            Ok(Numbered { number, raw })
+        })
+        .collect()
+}
+
+/// The lines of a CSV and the unit that the name of its column of times states.
+fn csv_lines(text: &str) -> Result<(Vec<Numbered>, Option<TimeUnit>), BuildError> {
+    let table = Table::parse(text).map_err(|why| BuildError::BadTable(format!("{why:#}")))?;
+    let column = |wanted: &str| {
+        let mut names = table.names().iter();
+        names.find(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    let times = [
+        ("timestamp_ms", Some(TimeUnit::Ms)),
+        ("timestamp_s", Some(TimeUnit::S)),
+        ("timestamp", None),
+    ];
+    let time = times.into_iter().find(|(name, _)| column(name).is_some());
+    let lengths = ["input_length", "output_length"];
+    let missing = lengths.into_iter().find(|name| column(name).is_none());
+    let missing = time.is_none().then_some("timestamp_ms").or(missing);
+    let Some((time, unit)) = time.filter(|_| missing.is_none()) else {
+        return Err(BuildError::BadTable(format!(
+            "no column `{}`: row 1 must name `timestamp_ms`, `input_length` and `output_length`, and \
+             may name `session`; it names `{}`",
+            missing.unwrap_or("timestamp_ms"),
+            table.names().join("`, `")
+        )));
+    };
+    let rows = table.rows.iter().map(|row| {
+        let number = row.line as usize;
+        let raw = csv_line(row, time, &column).map_err(|why| bad(number, format!("{why:#}")))?;
+        Ok(Numbered { number, raw })
+    });
+    Ok((rows.collect::<Result<_, _>>()?, unit))
+}
+
+fn csv_line<'a>(
+    row: &Row,
+    time: &str,
+    column: &impl Fn(&str) -> Option<&'a String>,
+) -> anyhow::Result<RawLine> {
+    let name = |wanted: &str| column(wanted).map_or("", String::as_str);
+    let text = |wanted: &str| row.get(name(wanted)).map(|text| Value::from(text.trim()));
+    let length = |wanted: &str| row.required(wanted, row.count(name(wanted))?);
+    let hash_ids = match row.get(name("hash_ids")) {
+        Some(list) => serde_json::from_str(list)
+            .map_err(|_| anyhow::anyhow!(row.wrong("hash_ids", "a list such as `[1, 2]`")))?,
+        None => Vec::new(),
+    };
+    let known = [
+        time,
+        "input_length",
+        "output_length",
+        "hash_ids",
+        "session",
+        "session_id",
+        "chat_id",
+        "parent_chat_id",
+        "turn",
+        "delay",
+        "type",
+    ];
+    let is_other = |name: &str| !known.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let other = row
+        .fields()
+        .filter(|(name, _)| is_other(name) && !name.is_empty());
+    Ok(RawLine {
+        timestamp: row.number(name(time))?,
+        input_length: length("input_length")?,
+        output_length: length("output_length")?,
+        hash_ids,
+        session: text("session"),
+        session_id: text("session_id"),
+        chat_id: text("chat_id"),
+        parent_chat_id: text("parent_chat_id"),
+        turn: text("turn").map(|_| IgnoredAny),
+        delay: row.number(name("delay"))?,
+        _type: None,
+        other: other
+            .map(|(name, _)| (name.to_owned(), Value::Null))
+            .collect(),
+    })
+}
+
+impl Numbered {
+    fn check(&self) -> Result<(), BuildError> {
+        let raw = &self.raw;
+        let bad = |why: String| Err(bad(self.number, why));
+        if raw.input_length == 0 || raw.output_length == 0 {
+            return bad("lengths must be at least 1".to_owned());
+        }
+        let times = [raw.timestamp, raw.delay];
+        if times
+            .iter()
+            .flatten()
+            .any(|time| !time.is_finite() || *time < 0.0)
+        {
+            return bad("times must be at least 0".to_owned());
+        }
+        let sessions = [&raw.session, &raw.session_id, &raw.chat_id];
+        let sessions = sessions.iter().filter(|id| id.is_some()).count();
+        if sessions > 1 {
+            return bad(
+                "more than one of `session`, `session_id` and `chat_id` names its session"
+                    .to_owned(),
+            );
+        }
+        if let Some(name) = refused(raw.other.keys(), &REFUSED) {
+            return bad(format!(
+                "labrun does not send `{name}`: it makes prompts of the recorded lengths; remove the \
+                 field"
+            ));
+        }
+        for (name, is_there) in [("turn", raw.turn.is_some()), ("delay", raw.delay.is_some())] {
+            if is_there && sessions == 0 {
+                return bad(format!("`{name}` needs `session` or `chat_id` beside it"));
+            }
+        }
+        match (raw.timestamp, raw.delay) {
+            (None, None) => bad("it has no `timestamp`".to_owned()),
+            (Some(_), Some(_)) => bad(
+                "`timestamp` and `delay` both say when it is sent: remove one of them".to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Tokens that a hash id stands for: the plan's number or else Mooncake's, where the prompts have
+/// as many blocks as that makes.
+fn block_len(lines: &[Numbered], asked: Option<u32>) -> Result<u32, BuildError> {
+    let block_len = asked.unwrap_or(MOONCAKE_BLOCK_LEN);
+    let misfit = lines.iter().find(|line| {
+        let (tokens, ids) = (line.raw.input_length, line.raw.hash_ids.len() as u64);
+        let most = u64::from(tokens.div_ceil(block_len));
+        // An id more or less than blocks is another length; fewer may be on purpose.
+        ids > most || (asked.is_none() && ids > 0 && ids < u64::from(tokens / block_len))
+    });
+    let Some(line) = misfit else {
+        return Ok(block_len);
+    };
+    let (tokens, ids) = (line.raw.input_length, line.raw.hash_ids.len());
+    let fits = match fitting_block_len(lines) {
+        Some(fits) => format!("`block_len = {fits}` fits every line"),
+        None => "write `block_len`, the tokens that one hash id stands for".to_owned(),
+    };
+    Err(bad(
+        line.number,
+        format!("{ids} hash ids of {block_len} tokens do not make a prompt of {tokens}: {fits}"),
+    ))
+}
+
+/// The one power of two that every line fits.
+fn fitting_block_len(lines: &[Numbered]) -> Option<u32> {
+    let fits = |block_len: &u32| {
+        lines.iter().all(|line| {
+            let (tokens, ids) = (line.raw.input_length, line.raw.hash_ids.len() as u64);
+            let whole = u64::from(tokens / block_len);
+            ids == 0 || ids == whole || ids == u64::from(tokens.div_ceil(*block_len))
+        })
+    };
+    let mut fitting = (0..20).map(|power| 1_u32 << power).filter(fits);
+    fitting.next().filter(|_| fitting.next().is_none())
+}
+
+/// The unit of the trace's times: the plan's, the one of the column's name, or Mooncake's
+/// milliseconds where nothing speaks against them.
+fn time_unit(
+    lines: &[Numbered],
+    named: Option<TimeUnit>,
+    asked: Asked,
+) -> Result<TimeUnit, BuildError> {
+    match (asked.time_unit, named) {
+        (Some(plan), Some(column)) if plan != column => {
+            return Err(BuildError::UnitContradicted {
+                plan: plan.name(),
+                column: column.name(),
+            });
+        }
+        (Some(unit), _) | (None, Some(unit)) => return Ok(unit),
+        (None, None) => {}
+    }
+    let times: Vec<f64> = lines.iter().filter_map(|line| line.raw.timestamp).collect();
+    let uses_times = asked.replays_times || lines.iter().any(|line| line.raw.delay.is_some());
+    let span = times.iter().copied().fold(0.0, f64::max)
+        - times.iter().copied().fold(f64::INFINITY, f64::min);
+    let rate_rps = times.len() as f64 / (span.max(1.0) / 1e3);
+    let why = if times.iter().any(|time| time.fract() != 0.0) {
+        "its timestamps have fractions"
+    } else if lines.iter().any(|line| line.raw.chat_id.is_some()) {
+        "it has `chat_id`, as traces in seconds do"
+    } else if span > 0.0 && rate_rps > MAX_CERTAIN_RATE_RPS {
+        "in milliseconds it would be very fast"
+    } else {
+        return Ok(TimeUnit::Ms);
+    };
+    if uses_times {
+        return Err(BuildError::UnknownUnit(why));
+    }
+    Ok(TimeUnit::Ms)
+}
+
+/// The lines in the order of their times, with their sessions.
+fn placed(mut lines: Vec<Numbered>, unit: TimeUnit, speed: f64) -> Result<Vec<Line>, BuildError> {
+    // A turn that follows another comes after it, in the order of the file.
+    let mut latest: HashMap<String, f64> = HashMap::new();
+    let mut times = Vec::with_capacity(lines.len());
+    for line in &lines {
+        let session = line.raw.own_session();
+        let time = match (
+            line.raw.timestamp,
+            session.as_ref().and_then(|id| latest.get(id)),
+        ) {
+            (Some(time), _) => time,
+            (None, Some(time)) => *time,
+            (None, None) => {
+                let why = "`delay` in the first request of a session: it needs a `timestamp`";
+                return Err(bad(line.number, why));
+            }
+        };
+        if let Some(session) = session {
+            latest.insert(session, time);
+        }
+        times.push(time);
+    }
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by(|a, b| times[*a].total_cmp(&times[*b]));
+    let first = order.first().map_or(0.0, |at| times[*at]);
+    let mut roots: HashMap<String, String> = HashMap::new();
+    let mut before: HashMap<String, u32> = HashMap::new();
+    let mut all = Vec::with_capacity(lines.len());
+    for (index, at) in (0_u32..).zip(order) {
+        let number = lines[at].number;
+        let raw = std::mem::take(&mut lines[at].raw);
+        let seconds = |time: f64| {
+            let seconds = time * unit.seconds() / speed;
+            if seconds > MAX_SPAN_S {
+                return Err(bad(
+                    number,
+                    "its time is more than 31 days away: is its unit right?",
+                ));
+            }
+            Ok(span_of_seconds(seconds))
+        };
+        let session = raw.session(&mut roots);
+        let earlier = session.as_ref().and_then(|id| before.get(id));
+        let when = match (raw.delay, earlier) {
+            (Some(delay), Some(earlier)) => When::After {
+                request: *earlier,
+                pause: seconds(delay)?,
+            },
+            _ => When::At,
+        };
+        before.extend(session.clone().map(|id| (id, index)));
+        all.push(Line {
+            when,
+            at: seconds(times[at] - first)?,
+            input_len: raw.input_length,
+            output_len: raw.output_length,
+            hash_ids: raw.hash_ids,
+            session,
+        });
+    }
+    Ok(all)
+}
+
+impl RawLine {
+    /// The id of its session that the line itself names.
+    fn own_session(&self) -> Option<String> {
+        let id = self.session.as_ref().or(self.session_id.as_ref());
+        id.or(self.chat_id.as_ref()).map(id_text)
+    }
+
+    /// Its session: a chat is in that of its parent. `roots` holds the chats so far.
+    fn session(&self, roots: &mut HashMap<String, String>) -> Option<String> {
+        let own = self.own_session()?;
+        if self.chat_id.is_none() {
+            return Some(own);
+        }
+        let parent = self.parent_chat_id.as_ref().map(id_text);
+        let parent = parent.filter(|id| !["-1", "null", ""].contains(&id.as_str()));
+        let root = match parent {
+            Some(parent) => roots.get(&parent).cloned().unwrap_or(parent),
+            None => roots.get(&own).cloned().unwrap_or_else(|| own.clone()),
+        };
+        roots.insert(own, root.clone());
+        Some(root)
+    }
+}
+
+fn id_text(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 /// The requests of a trace, at its times where the load asks for them.
 pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, BuildError> {
-    let WorkloadKind::Trace {
-        path,
-        block_len,
-        speed,
-    } = &workload.spec.kind
-    else {
+    let WorkloadKind::Trace { path, .. } = &workload.spec.kind else {
         return Ok(Vec::new());
     };
-    let lines = read(
-        workload
-            .file
-            .ok_or_else(|| BuildError::NoFile(path.clone()))?,
-    )?;
-    let first_ms = lines.first().map_or(0.0, |line| line.timestamp);
+    let Some(WorkloadFile::Trace(trace)) = workload.file else {
+        return Err(BuildError::NoFile(path.clone()));
+    };
     let mut visits: HashMap<&str, u32> = HashMap::new();
-    let lines = lines.iter().take(workload.requests.get() as usize);
-    (0..)
-        .zip(lines)
-        .map(|(number, line)| {
-            let session = line.session.as_deref().unwrap_or_default();
-            let nth = visits.entry(session).or_default();
-            let fresh_len = QUESTION_LEN.min((line.input_length / 2).max(1));
-            let mut segments = front(workload, line, number, *block_len, fresh_len);
-            segments.push(question(workload, pass, (number, *nth), fresh_len));
-            *nth += 1;
-            let gen_len = if pass == Pass::Fill {
-                1
-            } else {
-                line.output_length
-            };
-            let mut draft = Draft::of_segments(segments, gen_len, number);
-            let at_s = (line.timestamp - first_ms) / speed / 1e3;
-            if at_s > MAX_SECONDS {
-                return Err(BuildError::BadTime { at_s: at_s as u64 });
-            }
-            draft.start = match pass {
-                Pass::Fill => Start::Slot,
-                _ => Start::At(span_of_seconds(at_s)),
-            };
-            Ok(draft)
-        })
-        .collect()
+    let lines = trace.lines.iter().take(workload.requests.get() as usize);
+    let drafts = (0..).zip(lines).map(|(number, line)| {
+        let session = line.session.as_deref().unwrap_or_default();
+        let nth = visits.entry(session).or_default();
+        let fresh_len = QUESTION_LEN.min((line.input_len / 2).max(1));
+        let mut segments = front(workload, line, number, trace.block_len, fresh_len);
+        segments.push(question(workload, pass, (number, *nth), fresh_len));
+        *nth += 1;
+        let gen_len = if pass == Pass::Fill {
+            1
+        } else {
+            line.output_len
+        };
+        let mut draft = Draft::of_segments(segments, gen_len, number);
+        draft.start = match (pass, line.when) {
+            (Pass::Fill, _) => Start::Slot,
+            (_, When::At) => Start::At(line.at),
+            (_, When::After { request, pause }) => Start::After {
+                request,
+                think: pause,
+            },
+        };
+        draft
+    });
+    Ok(drafts.collect())
 }
 
 /// The prompt up to its fresh tokens, which take the place of the trace's own last ones: no
@@ -179,7 +489,7 @@ fn front(
     fresh_len: u32,
 ) -> Vec<Segment> {
     let seed = workload.seed.derive("trace");
-    let mut left = line.input_length - fresh_len;
+    let mut left = line.input_len - fresh_len;
     let mut segments = Vec::with_capacity(line.hash_ids.len() + 2);
     for id in &line.hash_ids {
         let len = left.min(block_len);
@@ -197,78 +507,4 @@ fn front(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::workload::testing::{Fixture, ids};
-
-    const MOONCAKE: &str = r#"
-{"timestamp": 3000, "input_length": 1100, "output_length": 7, "hash_ids": [1, 2, 9]}
-{"timestamp": 1000, "input_length": 1024, "output_length": 5, "hash_ids": [1, 2]}
-"#;
-
-    fn fixture(text: &'static str) -> Fixture {
-        let mut fixture = Fixture::new(WorkloadKind::Trace {
-            path: "t".to_owned(),
-            block_len: 512,
-            speed: 2.0,
-        });
-        fixture.file = Some(text);
-        fixture.arrival = crate::plan::load_spec::Arrival::Trace;
-        fixture
-    }
-
-    #[test]
-    fn mooncake_lines_share_blocks_and_keep_times_and_lengths() {
-        let schedule = fixture(MOONCAKE)
-            .build(Pass::State(crate::plan::state::CacheState::Cold))
-            .unwrap();
-        let starts: Vec<_> = schedule.requests.iter().map(|r| r.start).collect();
-        assert_eq!(
-            starts,
-            [Start::At(Duration::ZERO), Start::At(Duration::from_secs(1))]
-        );
-        let lengths: Vec<_> = schedule
-            .requests
-            .iter()
-            .map(|r| (r.prompt_tokens, r.gen_len))
-            .collect();
-        assert_eq!(lengths, [(Some(1024), 5), (Some(1100), 7)]);
-        let (first, second) = (ids(&schedule.requests[0]), ids(&schedule.requests[1]));
-        assert_eq!(
-            first[..992],
-            second[..992],
-            "two blocks, but for the fresh tokens"
-        );
-        assert_ne!(first[992..], second[992..1024]);
-    }
-
-    #[test]
-    fn csv_sessions_share_their_front() {
-        let text =
-            "timestamp_ms,input_length,output_length,session\n0,100,5,a\n1,200,5,a\n2,100,5,b\n";
-        let schedule = fixture(text)
-            .build(Pass::State(crate::plan::state::CacheState::Cold))
-            .unwrap();
-        let prompts: Vec<_> = schedule.requests.iter().map(ids).collect();
-        assert_eq!(prompts[0][..68], prompts[1][..68]);
-        assert_ne!(prompts[0][..68], prompts[2][..68]);
-        assert_eq!(prompts[1].len(), 200);
-    }
-
-    #[test]
-    fn bad_lines_are_named() {
-        let bad = |text: &'static str| read(text).unwrap_err().to_string();
-        assert!(
-            bad("{\"timestamp\":0}\n").starts_with("line 1"),
-            "{}",
-            bad("{\"timestamp\":0}\n")
-        );
-        assert!(bad("timestamp_ms,input_length\n").contains("no column `output_length`"));
-        let text = "timestamp_ms,input_length,output_length\n0,5,1\n0,x,1\n";
-        assert!(bad(text).starts_with("line 3") && bad(text).contains("`x`"));
-        assert!(bad("timestamp_ms,input_length,output_length\n0,0,1").contains("at least 1"));
-        assert_eq!(read("  "), Err(read("").unwrap_err()));
-    }
-}
+mod tests;

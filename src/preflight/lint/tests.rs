@@ -34,7 +34,7 @@ fn matrix(changes: &[(&str, &str)]) -> Matrix {
 
 fn said(changes: &[(&str, &str)], severity: Severity) -> String {
     let settings = Config::load(None).unwrap().settings;
-    let found = lint(&matrix(changes), &settings);
+    let found = lint(&matrix(changes), &settings, &Files::default());
     let lines = found.iter().filter(|one| one.severity == severity);
     lines
         .map(|one| one.said.as_str())
@@ -130,13 +130,16 @@ fn what_no_restart_leaves_is_told() {
 
 #[test]
 fn the_cost_counts_starts_and_restarts() {
-    let text = cost(&matrix(&[
-        (
-            "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
-            "launcher = \"process\"",
-        ),
-        ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
-    ]));
+    let text = cost(
+        &matrix(&[
+            (
+                "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
+                "launcher = \"process\"",
+            ),
+            ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
+        ]),
+        &Files::default(),
+    );
     assert!(
         text.starts_with("1 cells, 2 server starts, about 4 min"),
         "{text}"
