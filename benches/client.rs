@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use labrun::internals::{
-    Arrival, CacheState, Concurrency, GenLen, Pass, PromptLen, RequestCount, Schedule, Seed, Tally,
+    Arrival, CacheState, Concurrency, GenLen, Pass, PromptLen, RequestCount, Schedule, Seed,
     Workload, WorkloadKind, WorkloadSpec,
+    schema::Counts,
     selftest::{
         CASE_B, Case, Gaps, Seen, Server, errors, monotonic_ns, pin, read_bare, run_client,
         schedule_of,
@@ -150,7 +151,7 @@ fn faults() -> io::Result<Faults> {
         .build()?;
     let load = runtime.block_on(run_faults(Duration::from_secs(4)));
     let (outcome, received) = load.map_err(io::Error::other)?;
-    let tally = outcome.tally();
+    let tally = outcome.counts();
     Ok(Faults { tally, received })
 }
 
@@ -189,7 +190,7 @@ fn run_side(side: &str, case: &Case, lane: isize) -> io::Result<Side> {
         wall: Duration::from_secs_f64(number(2)),
         peak_rss_mib: number(3),
         chunks: f64::from(case.requests) * f64::from(case.tokens),
-        tally: Tally {
+        tally: Counts {
             sent: count(4),
             ok: count(5),
             failed: count(6),
@@ -276,7 +277,7 @@ fn client_side(case: &Case, address: SocketAddr) -> io::Result<(Vec<Seen>, Strin
     let (outcome, seen) = runtime
         .block_on(run_client(Arc::new(schedule), address))
         .map_err(io::Error::other)?;
-    let tally = outcome.tally();
+    let tally = outcome.counts();
     let coalesced = outcome.audit.coalesced_share * 100.0;
     let events: u64 = outcome
         .records

@@ -75,13 +75,14 @@ pub mod internals {
     pub use crate::aggregate::summarize;
     pub use crate::cli::definition as command_line;
     pub use crate::load::{
-        Endpoint, LoadError, LoadOptions, LoadOutcome, Outcome, Progress, Tally, drive, selftest,
+        Endpoint, LoadError, LoadOptions, LoadOutcome, Outcome, Progress, drive, selftest,
     };
     pub use crate::matrix::Matrix;
     pub use crate::plan::Plan;
     pub use crate::plan::load_spec::{Arrival, Timeouts};
     pub use crate::plan::sim_spec::Fault;
     pub use crate::plan::state::CacheState;
+    pub use crate::plan::tier::TierKind;
     pub use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
     pub use crate::record::frame::write_parquet;
     pub use crate::record::manifest;

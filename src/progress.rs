@@ -14,9 +14,9 @@ use estimate::Estimate;
 
 use crate::load::Progress as LoadProgress;
 use crate::record::redact;
+use crate::record::schema::{CellOutcome, VerdictStatus};
 use crate::runner::event::Event;
-use crate::runner::result::{CellOutcome, CellResult};
-use crate::verdict::Status;
+use crate::runner::result::CellResult;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl Progress {
         let mut line = format!(
             "[{:>width$}/{cells}] {}  {:.1} s  ",
             place,
-            result.cell.coordinates.slug(),
+            result.record.coordinates.slug(),
             result.elapsed.as_secs_f64(),
         );
         line.push_str(&outcome_text(result));
@@ -232,20 +232,19 @@ fn outcome_text(result: &CellResult) -> String {
         .iter()
         .map(|pass| {
             let verdict = match pass.verdict.status {
-                Status::Valid => "valid".to_owned(),
-                Status::Inconclusive => format!("inconclusive: {}", first(&pass.verdict.reasons)),
-                Status::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
+                VerdictStatus::Valid => "valid".to_owned(),
+                VerdictStatus::Inconclusive => {
+                    format!("inconclusive: {}", first(&pass.verdict.reasons))
+                }
+                VerdictStatus::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
             };
             format!("{}: {}, {verdict}", pass.state.title(), pass.counts_line())
         })
         .collect();
-    match &result.outcome {
-        CellOutcome::Completed => {}
-        CellOutcome::Failed { phase, error, .. } => {
-            parts.push(format!("FAILED in {}: {error}", phase.name()));
-        }
-        CellOutcome::Aborted => parts.push("interrupted, discarded".to_owned()),
-    }
+    parts.extend(match &result.record.outcome {
+        CellOutcome::Aborted { .. } => Some("interrupted, discarded".to_owned()),
+        outcome => outcome.failure(),
+    });
     parts.join("; ")
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use labrun::internals::{
-    Tally,
+    schema::Counts,
     selftest::{Case, Errors, STALL},
 };
 
@@ -17,7 +17,7 @@ pub struct Side {
     pub wall: Duration,
     pub peak_rss_mib: f64,
     pub chunks: f64,
-    pub tally: Tally,
+    pub tally: Counts,
     /// Token events of the records that were kept.
     pub token_events: u64,
     /// What the client says of itself.
@@ -45,7 +45,7 @@ pub struct Compared {
 
 /// The load on a server that cuts, stalls and refuses.
 pub struct Faults {
-    pub tally: Tally,
+    pub tally: Counts,
     /// Requests that the server read.
     pub received: u64,
 }
@@ -110,7 +110,7 @@ pub fn write(
     Ok(())
 }
 
-fn sum(tally: &Tally) -> String {
+fn sum(tally: &Counts) -> String {
     format!(
         "sent {} = ok {} + failed {} + unfinished {}",
         tally.sent, tally.ok, tally.failed, tally.unfinished
@@ -244,7 +244,7 @@ fn write_tally(out: &mut impl io::Write, case: &Case, client: &[Side]) -> io::Re
             && tally.ok == tally.sent
             && side.token_events == u64::from(case.requests) * u64::from(case.tokens)
     });
-    let (tally, events) = client.last().map_or((Tally::default(), 0), |side| {
+    let (tally, events) = client.last().map_or((Counts::default(), 0), |side| {
         (side.tally, side.token_events)
     });
     writeln!(

@@ -7,8 +7,8 @@ use crate::plan::state::CacheState;
 use crate::record::frame::tests::{failed_row, good_row};
 use crate::record::reader::RunData;
 use crate::record::schema::{
-    CellOutcome, CellRecord, Counts, FORMAT, MetricSummary, PassRecord, RequestOutcome, RequestRow,
-    ServerRecord, Source, Verdict, VerdictStatus,
+    CellOutcome, CellRecord, Counts, FORMAT, MetricSummary, PassRecord, Phase, RequestOutcome,
+    RequestRow, ServerRecord, Source, Verdict, VerdictStatus,
 };
 use crate::series::Series;
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
@@ -47,6 +47,7 @@ impl Bench {
                 repeat: Repeat::new(repeat).unwrap(),
                 extra: BTreeMap::new(),
             },
+            tier_kind: None,
             identity: BTreeMap::new(),
             machine: BTreeMap::new(),
             source: Source::Simulated,
@@ -120,9 +121,9 @@ impl LastCell<'_> {
         self
     }
 
-    pub(crate) fn failed(self, phase: &str, error: &str) -> Self {
+    pub(crate) fn failed(self, phase: Phase, error: &str) -> Self {
         self.0.outcome = CellOutcome::Failed {
-            phase: phase.to_owned(),
+            phase,
             error: error.to_owned(),
             log_tail: vec![],
         };

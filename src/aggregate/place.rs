@@ -4,23 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
 use crate::units::{Concurrency, GenLen, PromptLen};
 
-/// The tier that every other is compared with: no offloading.
-pub const BASELINE: &str = "baseline";
+pub use crate::plan::tier::BASELINE;
 
-/// The built-in tiers in the order that tables and legends have them.
-const TIERS: [&str; 5] = [BASELINE, "cpu", "disk", "redis", "native"];
-
-/// Sorts tiers: the built-in ones in their order, then all others by name.
+/// Sorts tiers: the built-in ones in the plan's order, then all others by name.
 pub fn tier_order(tier: &str) -> (usize, &str) {
-    (
-        TIERS
-            .iter()
-            .position(|known| *known == tier)
-            .unwrap_or(TIERS.len()),
-        tier,
-    )
+    let order = TierKind::NAMED.iter().position(|(name, _)| *name == tier);
+    (order.unwrap_or(TierKind::NAMED.len()), tier)
 }
 
 /// Coordinates without tier and repeat, and the cache state. Ordered as tables are sorted.
@@ -60,11 +52,15 @@ mod tests {
 
     #[test]
     fn baseline_leads_and_strangers_follow() {
-        let mut tiers = ["zfs", "redis", "cpu", "baseline", "ceph", "native", "disk"];
+        let mut tiers = [
+            "zfs", "redis", "cpu", "baseline", "ceph", "native", "disk", "cpu+disk",
+        ];
         tiers.sort_by(|a, b| tier_order(a).cmp(&tier_order(b)));
         assert_eq!(
             tiers,
-            ["baseline", "cpu", "disk", "redis", "native", "ceph", "zfs"]
+            [
+                "baseline", "cpu", "disk", "redis", "cpu+disk", "native", "ceph", "zfs"
+            ]
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
 use crate::record::reader::RunData;
-use crate::record::schema::{CellOutcome, CellRecord, Counts, PassRecord, Source, VerdictStatus};
+use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
 use crate::stats::Summary;
 
 /// All passes of a run in numbers.
@@ -189,11 +189,7 @@ fn order(at: &Coordinates, state: CacheState) -> impl Ord + '_ {
 }
 
 fn failed_cell(cell: &CellRecord) -> Option<FailedCell> {
-    let what = match &cell.outcome {
-        CellOutcome::Completed => return None,
-        CellOutcome::Failed { phase, error, .. } => format!("failed in {phase}: {error}"),
-        CellOutcome::Aborted { reason } => format!("aborted: {reason}"),
-    };
+    let what = cell.outcome.failure()?;
     Some(FailedCell {
         cell: cell.id.clone(),
         coordinates: cell.coordinates.clone(),
@@ -236,6 +232,7 @@ fn spell(counts: Counts) -> String {
 mod tests {
     use super::*;
     use crate::aggregate::fixture::{Bench, rows_of};
+    use crate::record::schema::Phase;
 
     #[test]
     fn only_ok_requests_enter_latencies_and_throughput() {
@@ -323,7 +320,7 @@ mod tests {
             .pass(CacheState::Cold, &rows_of(&[], 2));
         bench
             .cell("disk", 1024, 1, 1)
-            .failed("ready", "no answer in 300 s");
+            .failed(Phase::Ready, "no answer in 300 s");
         let table = summarize(&bench.run()).unwrap();
         assert_eq!((table.rows.len(), table.rows[0].ttft.n), (1, 0));
         assert_eq!(table.rows[0].requests_per_s, Some(0.0));

@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use console::Term;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{ExitStatus, print, runtime, say, width};
+use super::{ExitStatus, print, say, width};
 use crate::aggregate::SummaryRow;
 use crate::cli::BenchArgs;
 use crate::config::Config;
@@ -19,24 +20,26 @@ use crate::load::{
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::load_spec::{Arrival, LoadSpec, Stop as LoadStop};
+use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
 use crate::record::reader::RunData;
-use crate::record::schema::{CellOutcome, CellRecord, FORMAT, ServerRecord};
+use crate::record::schema::{
+    CellOutcome, CellRecord, FORMAT, ServerRecord, Verdict, VerdictStatus,
+};
 use crate::recorder::client_floor;
-use crate::recorder::convert::{pass_record, request_rows, source_of_version};
+use crate::recorder::rows::request_rows;
 use crate::report::Report;
+use crate::runner::record::{pass_record, source_of_version};
 use crate::runner::result::{Pass, PassTelemetry};
 use crate::runner::stop::Stop;
 use crate::server::control::{self, Control};
 use crate::units::{Concurrency, GenLen, MAX_SECONDS, PromptLen, Repeat, RequestCount, Seed};
 use crate::verdict::answers::first_failure;
-use crate::verdict::{Status, Verdict};
 use crate::workload::{self, Schedule, Workload};
 
 /// Runs one load and prints its table, or its JSON.
-pub fn bench(args: &BenchArgs) -> Result<ExitStatus> {
-    let runtime = runtime()?;
+pub fn bench(args: &BenchArgs, runtime: &Runtime) -> Result<ExitStatus> {
     if args.calibrate {
         let floor = runtime.block_on(selftest::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
@@ -254,7 +257,7 @@ fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
         schedule,
         load,
         verdict: Verdict {
-            status: Status::Inconclusive,
+            status: VerdictStatus::Inconclusive,
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
         },
         evidence: BTreeMap::new(),
@@ -270,7 +273,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
         version,
         interrupted,
     } = measured;
-    let tally = load.tally();
+    let counts = load.counts();
     let warnings = load.warnings();
     let first_failure = first_failure(&load);
     let pass = unproven(schedule, load);
@@ -291,7 +294,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
         print(report.terminal_cells(width()).trim_start())?;
         say(&format!(
             "sent {} = ok {} + failed {} + unfinished {}",
-            tally.sent, tally.ok, tally.failed, tally.unfinished
+            counts.sent, counts.ok, counts.failed, counts.unfinished
         ));
     }
     for warning in &warnings {
@@ -317,7 +320,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     if let Some(failure) = first_failure {
         say(&format!(
             "error: {} of {} requests failed; first: {failure}",
-            tally.failed, tally.sent
+            counts.failed, counts.sent
         ));
         return Ok(ExitStatus::CellsFailed);
     }
@@ -331,13 +334,14 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
         position: 1,
         part: None,
         coordinates: shape.at.clone(),
+        tier_kind: None,
         identity: BTreeMap::new(),
         machine: BTreeMap::new(),
         source: source_of_version(version.as_deref()),
         model: model.to_owned(),
         outcome: CellOutcome::Completed,
         server: ServerRecord {
-            launcher: "external".to_owned(),
+            launcher: Some(Launcher::External),
             version,
             ..ServerRecord::default()
         },

@@ -4,8 +4,9 @@ use std::io::IsTerminal as _;
 
 use anyhow::{Result, bail};
 use console::Term;
+use tokio::runtime::Runtime;
 
-use super::{ExitStatus, print, runtime, say};
+use super::{ExitStatus, print, say};
 use crate::cli::CleanArgs;
 use crate::config::Config;
 use crate::matrix::Matrix;
@@ -15,11 +16,11 @@ use crate::server::docker::sweep;
 use crate::server::leftovers::{self, Leftover, Mark};
 
 /// Lists and removes leftovers.
-pub fn clean(args: &CleanArgs) -> Result<ExitStatus> {
+pub fn clean(args: &CleanArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let remove = !args.dry_run;
     // Containers first: they hold what processes and files are for.
-    let mut lines = match (daemon::may_be_there(), in_docker(remove)) {
+    let mut lines = match (daemon::may_be_there(), in_docker(remove, runtime)) {
         (_, Ok(lines)) => lines,
         (false, Err(_)) => Vec::new(),
         (true, Err(error)) => {
@@ -74,10 +75,10 @@ fn ask(left: &Leftover) -> bool {
 }
 
 /// Before a run in Docker: what killed runs left there would take the GPU and the memory of this one.
-pub fn before_run(matrix: &Matrix) {
+pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
     if uses_docker(matrix) {
         // Where Docker does not answer, each of its cells says so.
-        for left in in_docker(true).unwrap_or_default() {
+        for left in in_docker(true, runtime).unwrap_or_default() {
             say(&format!("removed {left}"));
         }
     }
@@ -109,8 +110,8 @@ fn uses_docker(matrix: &Matrix) -> bool {
 }
 
 /// What labruns that are gone left in Docker, a line each; removed where `remove` says so.
-pub fn in_docker(remove: bool) -> Result<Vec<String>> {
-    runtime()?.block_on(async {
+fn in_docker(remove: bool, runtime: &Runtime) -> Result<Vec<String>> {
+    runtime.block_on(async {
         let daemon = Daemon::connect().await?;
         daemon.check_is_local()?;
         let found = sweep::find_orphans(&daemon).await?;

@@ -4,21 +4,22 @@ use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
-use super::{ExitStatus, load_plan, print, runtime, width};
+use super::{ExitStatus, load_plan, print, width};
 use crate::cli::DoctorArgs;
 use crate::config::Config;
 use crate::preflight::{Level, Line, Needs, examine, worst};
 
 /// Examines the machine and prints how to fix it.
-pub fn doctor(args: &DoctorArgs) -> Result<ExitStatus> {
+pub fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let needs = match &args.plan {
         Some(plan) => Needs::of(&load_plan(plan)?.1),
         None => Needs::default(),
     };
     let image = args.image.as_deref();
-    let lines = runtime()?.block_on(examine(&config.settings, &needs, image));
+    let lines = runtime.block_on(examine(&config.settings, &needs, image));
     let worst = worst(&lines);
     if args.json {
         let all = json!({"worst": worst, "lines": lines});

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use tokio::runtime::Runtime;
 
-use super::runtime;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::server::Launcher;
 use crate::runner::identity::{Identities, Identity};
@@ -23,24 +23,20 @@ pub struct Externals {
 impl Externals {
     /// Asks every server of `matrix` that runs already, once. One that does not answer is no error
     /// here: its cells will say so.
-    pub fn ask(matrix: &Matrix) -> Result<Self> {
+    pub fn ask(matrix: &Matrix, runtime: &Runtime) -> Self {
         let mut asked = Self::default();
         let is_external = |cell: &Cell| cell.resolved.server.launcher == Launcher::External;
         let by_url = matrix.cells.iter().filter(is_external);
         let by_url: BTreeMap<String, Cell> = by_url
             .map(|cell| (cell.resolved.server.url.clone(), cell))
             .collect();
-        if by_url.is_empty() {
-            return Ok(asked);
-        }
-        let runtime = runtime()?;
         for (url, cell) in by_url {
             match runtime.block_on(external::version(&cell)) {
                 Ok(version) => asked.versions.insert(url, version.unwrap_or_default()),
                 Err(error) => asked.silent.insert(url, format!("{error:#}")),
             };
         }
-        Ok(asked)
+        asked
     }
 
     /// The identity of `cell`, with what its server said.

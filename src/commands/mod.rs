@@ -80,7 +80,16 @@ impl From<ExitStatus> for ExitCode {
 
 /// Does what the command line says; errors are printed here, once.
 pub fn main(cli: Cli) -> ExitStatus {
-    let done = prepare(&cli).and_then(|()| dispatch(cli));
+    let done = prepare(&cli).and_then(|()| {
+        let is_sim = matches!(cli.command, Some(Command::Sim(_)));
+        let runtime = runtime(is_sim)?;
+        let done = dispatch(cli, &runtime);
+        if is_sim {
+            // Standard input is read by a blocking thread that nothing can wake.
+            runtime.shutdown_background();
+        }
+        done
+    });
     done.unwrap_or_else(|error| {
         complain(&error);
         ExitStatus::Usage
@@ -124,10 +133,10 @@ fn prepare(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-fn dispatch(cli: Cli) -> Result<ExitStatus> {
+fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
     match cli.command {
-        None => run::run(&cli.run),
-        Some(Command::Run(args)) => run::run(&args),
+        None => run::run(&cli.run, runtime),
+        Some(Command::Run(args)) => run::run(&args, runtime),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
@@ -135,13 +144,13 @@ fn dispatch(cli: Cli) -> Result<ExitStatus> {
         Some(Command::Export(args)) => exchange::export(&args),
         Some(Command::Import(args)) => exchange::import(&args),
         Some(Command::Plot(args)) => plot::plot(&args),
-        Some(Command::Sim(args)) => sim::sim(&args),
-        Some(Command::Bench(args)) => bench::bench(&args),
-        Some(Command::Telemetry(args)) => telemetry::telemetry(&args),
+        Some(Command::Sim(args)) => sim::sim(&args, runtime),
+        Some(Command::Bench(args)) => bench::bench(&args, runtime),
+        Some(Command::Telemetry(args)) => telemetry::telemetry(&args, runtime),
         Some(Command::Merge(args)) => merge::merge(&args),
         Some(Command::Submit(args)) => submit::submit(&args),
-        Some(Command::Clean(args)) => clean::clean(&args),
-        Some(Command::Doctor(args)) => doctor::doctor(&args),
+        Some(Command::Clean(args)) => clean::clean(&args, runtime),
+        Some(Command::Doctor(args)) => doctor::doctor(&args, runtime),
     }
 }
 
@@ -190,14 +199,20 @@ fn width() -> u16 {
     columns.clamp(80, 200)
 }
 
-/// The runtime of commands that drive a load. The load itself has a thread of its own; two workers
-/// serve control routes, waiting and signals.
-fn runtime() -> Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("starting the runtime")
+/// The one runtime of this process. A load and each sampler have threads of their own; two workers serve
+/// control routes, waiting and signals. The simulator shares the machine with the client that measures
+/// it, and gets one thread.
+fn runtime(is_sim: bool) -> Result<Runtime> {
+    let mut builder = if is_sim {
+        Builder::new_current_thread()
+    } else {
+        Builder::new_multi_thread()
+    };
+    if !is_sim {
+        builder.worker_threads(2);
+    }
+    let runtime = builder.enable_all().build();
+    runtime.context("starting the runtime")
 }
 
 /// Reads and expands a plan, and reads the files that it names.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use super::externals::Externals;
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::target;
-use super::{ExitStatus, clean, complain, print, runtime, say, width};
+use super::{ExitStatus, clean, complain, print, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::load::open_files;
@@ -20,8 +21,7 @@ use crate::plan::load_spec::Arrival;
 use crate::preflight::lint::{self, Severity};
 use crate::progress::{Progress, Verbosity};
 use crate::record::manifest::Ended;
-use crate::record::schema::{CellRecord, PassRecord};
-use crate::recorder::convert::{TELEMETRY_SHARE, cell_record};
+use crate::record::schema::{CellOutcome, CellRecord, PassRecord};
 use crate::recorder::manifest::{Target, manifest, software};
 use crate::recorder::open::Opened;
 use crate::recorder::resume::{self, Ends, Resumption};
@@ -30,8 +30,9 @@ use crate::runner::event::Event;
 use crate::runner::host::too_little_room;
 use crate::runner::identity::{Identities, Identity};
 use crate::runner::nvtx::RunRanges;
+use crate::runner::record::TELEMETRY_SHARE;
 use crate::runner::repeats::Medians;
-use crate::runner::result::{CellOutcome, CellResult, Work};
+use crate::runner::result::{CellResult, Work};
 use crate::runner::scope::{RunScope, Said};
 use crate::runner::stop::Stop;
 use crate::server::leftovers::{self, Leftover, Mark};
@@ -39,7 +40,7 @@ use crate::units::WallClock;
 use crate::{runner, server};
 
 /// Runs a plan, or what is missing of it.
-pub fn run(args: &RunArgs) -> Result<ExitStatus> {
+pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let started = WallClock::now();
     let target = target(args, started)?;
     let settings = &target.config.settings;
@@ -54,13 +55,13 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     }
     open_files::check(most_streams(&target.matrix))?;
     let opened = Opened::open(&target.folder, args.resume)?;
-    clean::before_run(&target.matrix);
+    clean::before_run(&target.matrix, runtime);
     remove_leftovers(settings)?;
     opened.notes.iter().for_each(|note| say(note));
     check_room(&target)?;
     let plan_folder = target.plan_folder();
-    let identities = Identities::new(settings, &plan_folder);
-    let externals = Externals::ask(&target.matrix)?;
+    let identities = Identities::new(settings, &plan_folder, runtime.handle().clone());
+    let externals = Externals::ask(&target.matrix, runtime);
     let identity_of = |cell: &Cell| externals.identity(cell, &identities);
     let resumption = resumption(args, &target, &opened, identity_of)?;
     if !resumption.kept.is_empty() {
@@ -71,7 +72,6 @@ pub fn run(args: &RunArgs) -> Result<ExitStatus> {
     let manifest = manifest(&target, &identity, started)?;
     let medians = medians(&target, opened.path(), &resumption)?;
     let folder = opened.begin(manifest, &target.plan.text)?;
-    let runtime = runtime()?;
     let stop = Stop::default();
     let mut watched = Watched {
         folder,
@@ -277,23 +277,23 @@ impl Watched {
     }
 
     fn on_cell(&mut self, result: &CellResult) -> Result<()> {
-        if matches!(result.outcome, CellOutcome::Aborted) {
+        if matches!(result.record.outcome, CellOutcome::Aborted { .. }) {
             return Ok(());
         }
-        let record = cell_record(result);
-        self.ends.count(&record);
-        self.kept.extend([corpora(&record)]);
+        let record = &result.record;
+        self.ends.count(record);
+        self.kept.extend([corpora(record)]);
         let shares = record.passes.iter().filter_map(samplers_percent);
         self.samplers_percent = shares.chain(self.samplers_percent).reduce(f64::max);
         let mut own = Ends::default();
-        own.count(&record);
+        own.count(record);
         if own.failed + own.invalid > 0 {
             self.count_failure();
         }
         // The cell first: what was measured is worth more than the log of it.
         self.folder.write_cell(result)?;
-        if matches!(result.outcome, CellOutcome::Completed) && !self.has_told_software {
-            self.folder.note_software(&software(&result.identity))?;
+        if record.outcome == CellOutcome::Completed && !self.has_told_software {
+            self.folder.note_software(&software(&record.identity))?;
             self.has_told_software = true;
         }
         self.torn.take().map_or(Ok(()), Err)

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use tokio::runtime::Runtime;
 
 use super::ExitStatus;
 use crate::cli::SimArgs;
@@ -13,7 +14,7 @@ use crate::sim::{
 };
 
 /// Serves until told to stop.
-pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
+pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
     // A run starts it by a link, whose name, `exe`, would tell nobody what it is.
     let _unnamed = rustix::thread::set_name(c"labrun");
     let mut spec = match &args.spec {
@@ -53,14 +54,7 @@ pub fn sim(args: &SimArgs) -> Result<ExitStatus> {
         ..SimOptions::for_model(&args.model)
     };
     options.check()?;
-    // One thread: the simulator shares the machine with the client that measures it.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
     let exit = runtime.block_on(serve(options, termination()))?;
-    // Standard input is read by a blocking thread that nothing can wake.
-    runtime.shutdown_background();
     Ok(match exit {
         SimExit::Stopped | SimExit::ParentGone => ExitStatus::Success,
         SimExit::Fault(_) => ExitStatus::CellsFailed,

@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ExitStatus, print, runtime, say};
+use super::{ExitStatus, print, say};
 use crate::cli::TelemetryArgs;
 use crate::config::{self, Config};
 use crate::recorder::telemetry_csv::{write_disk_csv, write_pcie_csv};
@@ -21,7 +22,7 @@ use crate::telemetry::nvml::replay::Recorder;
 use crate::telemetry::summary::{Summary, Window, summarize};
 
 /// Watches, then prints what was seen.
-pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
+pub fn telemetry(args: &TelemetryArgs, runtime: &Runtime) -> Result<ExitStatus> {
     ensure!(
         args.seconds > 0.0 && args.seconds.is_finite(),
         "`--seconds {}` is no length of time",
@@ -46,7 +47,7 @@ pub fn telemetry(args: &TelemetryArgs) -> Result<ExitStatus> {
         recorder: recorder.clone(),
         ..Target::default()
     };
-    let (recorded, window, epoch_s) = watch(args, &settings, &target)?;
+    let (recorded, window, epoch_s) = watch(args, &settings, &target, runtime)?;
     if let Some(recorder) = recorder {
         recorder.finish()?;
     }
@@ -88,8 +89,8 @@ fn watch(
     args: &TelemetryArgs,
     settings: &config::Telemetry,
     target: &Target,
+    runtime: &Runtime,
 ) -> Result<(Recorded, Window, f64)> {
-    let runtime = runtime()?;
     runtime.block_on(async {
         let epoch = Instant::now();
         let monotonic = clock_gettime(ClockId::Monotonic);

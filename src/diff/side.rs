@@ -170,7 +170,7 @@ impl Side {
             let of_cell = [
                 ("model", Some(cell.model.as_str())),
                 ("source", Some(cell.source.name())),
-                ("server.launcher", Some(server.launcher.as_str())),
+                ("server.launcher", Some(server.launcher_name())),
                 ("server.version", server.version.as_deref()),
             ];
             let named = of_cell

@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::record::{Outcome, RequestRecord};
 use super::request::{Sender, Transport};
 use crate::plan::load_spec::{LoadSpec, Timeouts};
+use crate::record::schema::Counts;
 use crate::units::span_of_seconds;
 use crate::workload::Schedule;
 
@@ -75,19 +76,6 @@ pub struct Window {
     pub ended_by: EndedBy,
 }
 
-/// How many requests ended how. `sent` is the sum of the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Requests that were begun.
-    pub sent: u64,
-    /// Requests whose whole answer arrived.
-    pub ok: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Requests that were in flight when the load was ended.
-    pub unfinished: u64,
-}
-
 /// Everything that is known of a load.
 #[derive(Clone, Debug)]
 pub struct LoadOutcome {
@@ -101,17 +89,17 @@ pub struct LoadOutcome {
 
 impl LoadOutcome {
     /// Requests by how they ended.
-    pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
         for record in &self.records {
-            tally.sent += 1;
+            counts.sent += 1;
             match record.outcome {
-                Outcome::Ok => tally.ok += 1,
-                Outcome::Failed(_) => tally.failed += 1,
-                Outcome::Unfinished => tally.unfinished += 1,
+                Outcome::Ok => counts.ok += 1,
+                Outcome::Failed(_) => counts.failed += 1,
+                Outcome::Unfinished => counts.unfinished += 1,
             }
         }
-        tally
+        counts
     }
 }
 

@@ -9,7 +9,7 @@
 //! let progress = Arc::new(Progress::default());                       // read `progress.snapshot()`
 //! let outcome  = drive(schedule, &endpoint, &options, &cancel, &progress).await?;
 //! outcome.records   // Vec<RequestRecord>, planned order: every request that was begun
-//! outcome.tally()   // sent = ok + failed + unfinished
+//! outcome.counts()   // sent = ok + failed + unfinished
 //! outcome.window    // epoch (Instant), duration, what ended it
 //! outcome.audit     // lateness, lag, CPU, coalesced frames; `client_bound` with advice
 //! ```
@@ -54,7 +54,7 @@ mod usage;
 mod warnings;
 mod wire;
 
-pub use drive::{LoadError, LoadOptions, LoadOutcome, Tally, drive};
+pub use drive::{LoadError, LoadOptions, LoadOutcome, drive};
 pub use endpoint::Endpoint;
 pub use progress::Progress;
 pub use record::{Answer, Outcome, RequestRecord};

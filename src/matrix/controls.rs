@@ -6,6 +6,7 @@ use super::cells::{Shared, Spot};
 use super::place::{Placed, place_last};
 use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
+use crate::plan::tier::BASELINE;
 use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
 use crate::plan::{Plan, Resolved, Variant};
 use crate::units::{Repeat, RequestCount};
@@ -16,8 +17,6 @@ pub const NO_REUSE: &str = "control-no-reuse";
 /// is needed.
 pub const FITS_GPU: &str = "control-fits-gpu";
 
-/// The name of the tier that others are compared with.
-const BASELINE: &str = "baseline";
 /// Most requests of a control's pass.
 const MOST_REQUESTS: u32 = 8;
 

@@ -31,10 +31,13 @@ pub enum TierKind {
     Native,
 }
 
+/// The name of the tier that others are compared with.
+pub const BASELINE: &str = "baseline";
+
 impl TierKind {
     /// Kinds by the names that plans use.
     pub const NAMED: [(&'static str, TierKind); 6] = [
-        ("baseline", Self::Baseline),
+        (BASELINE, Self::Baseline),
         ("cpu", Self::Cpu),
         ("disk", Self::Disk),
         ("redis", Self::Redis),
@@ -45,13 +48,21 @@ impl TierKind {
     /// The name that plans use.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Baseline => "baseline",
+            Self::Baseline => BASELINE,
             Self::Cpu => "cpu",
             Self::Disk => "disk",
             Self::Redis => "redis",
             Self::CpuDisk => "cpu+disk",
             Self::Native => "native",
         }
+    }
+
+    /// The kind of the built-in tier called `name`. No plan gives such a tier another kind.
+    pub fn built_in(name: &str) -> Option<Self> {
+        let mut named = Self::NAMED.into_iter();
+        named
+            .find(|(known, _)| *known == name)
+            .map(|(_, kind)| kind)
     }
 
     /// Whether LMCache serves it, so that a configuration is rendered for it.
@@ -94,9 +105,7 @@ pub const DEFAULT_CHUNK_TOKENS: u32 = 256;
 impl TierSpec {
     /// The built-in tier called `name`.
     pub fn built_in(name: &str) -> Option<Self> {
-        let (_, kind) = TierKind::NAMED
-            .into_iter()
-            .find(|(known, _)| *known == name)?;
+        let kind = TierKind::built_in(name)?;
         Some(Self {
             name: name.to_owned(),
             kind,

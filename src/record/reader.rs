@@ -231,6 +231,7 @@ mod tests {
             position,
             part: None,
             coordinates: serde_json::from_value(coordinates).unwrap(),
+            tier_kind: None,
             identity: std::collections::BTreeMap::new(),
             machine: std::collections::BTreeMap::new(),
             source: Source::Simulated,

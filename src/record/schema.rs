@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::matrix::Coordinates;
+use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
 
 /// Version of the folder's format. Raised when an older reader would misread a newer folder.
 pub const FORMAT: u32 = 1;
@@ -57,6 +59,38 @@ impl Source {
     }
 }
 
+/// What a cell is doing. A failure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Rendering files and starting processes.
+    Launch,
+    /// Waiting for the first real token.
+    Ready,
+    /// Unmeasured requests: warm-up, fill, waiting for stores, clearing caches.
+    Warm,
+    /// Measured requests.
+    Load,
+    /// Reading counters and asking canaries.
+    Verify,
+    /// Stopping the server.
+    Stop,
+}
+
+impl Phase {
+    /// The word in messages and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::Ready => "ready",
+            Self::Warm => "warm",
+            Self::Load => "load",
+            Self::Verify => "verify",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// How one cell ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -65,8 +99,8 @@ pub enum CellOutcome {
     Completed,
     /// The cell could not be measured to its end.
     Failed {
-        /// What was being done: `launch`, `ready`, `warm`, `load`, `verify`, `stop`.
-        phase: String,
+        /// What was being done.
+        phase: Phase,
         /// What happened, with causes.
         error: String,
         /// The last lines of the server's log, oldest first.
@@ -77,6 +111,19 @@ pub enum CellOutcome {
         /// What ended it.
         reason: String,
     },
+}
+
+impl CellOutcome {
+    /// Why the cell was not measured to its end, in one sentence; `None` where it was.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Self::Completed => None,
+            Self::Failed { phase, error, .. } => {
+                Some(format!("failed in {}: {error}", phase.name()))
+            }
+            Self::Aborted { reason } => Some(format!("aborted: {reason}")),
+        }
+    }
 }
 
 /// Whether the evidence shows that the declared tier served.
@@ -103,16 +150,16 @@ impl VerdictStatus {
 }
 
 /// A verdict with its reasons in plain words. `valid` has reasons too: what was seen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The word.
+    /// The word: the worst that any reason demands.
     pub status: VerdictStatus,
-    /// Why, one sentence each.
+    /// Why, one sentence each, the worst first.
     pub reasons: Vec<String>,
 }
 
 /// Sent = ok + failed + unfinished, always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Requests that were begun (a connection was tried).
     pub sent: u64,
@@ -172,7 +219,7 @@ pub struct MetricSummary {
 }
 
 /// What held a pass back, with the numbers behind it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bottleneck {
     /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
     pub name: String,
@@ -219,12 +266,14 @@ pub struct PassRecord {
 /// What is known of the server of one cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerRecord {
-    /// `sim`, `process`, `docker` or `external`.
-    pub launcher: String,
+    /// How it was started; `None`, written as `imported`, for an imported cell.
+    #[serde(with = "launcher_text")]
+    pub launcher: Option<Launcher>,
     /// What `/version` answered.
     pub version: Option<String>,
-    /// `in-process`, `multi-process`, or `none` for tiers without LMCache.
-    pub lmcache: String,
+    /// Where LMCache was; `None`, written as `none`, for tiers without LMCache.
+    #[serde(with = "lmcache_text")]
+    pub lmcache: Option<LmcacheMode>,
     /// From the start of its process to its first real token, seconds; absent for external ones
     /// and for cells that found it running.
     pub ready_s: Option<f64>,
@@ -235,6 +284,67 @@ pub struct ServerRecord {
     /// Its containers, the server's own last; empty for other launchers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerRecord>,
+}
+
+/// The launcher of a cell that another tool measured.
+const IMPORTED: &str = "imported";
+
+impl ServerRecord {
+    /// The word in tables and files for how it was started.
+    pub fn launcher_name(&self) -> &'static str {
+        self.launcher.map_or(IMPORTED, Launcher::name)
+    }
+}
+
+mod launcher_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use crate::plan::server::Launcher;
+
+    #[allow(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde's signature"
+    )]
+    pub fn serialize<S: Serializer>(value: &Option<Launcher>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(value.map_or(super::IMPORTED, Launcher::name))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Launcher>, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.as_str() {
+            "" | super::IMPORTED => Ok(None),
+            name => {
+                Launcher::deserialize(de::value::StrDeserializer::<D::Error>::new(name)).map(Some)
+            }
+        }
+    }
+}
+
+mod lmcache_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use crate::plan::server::LmcacheMode;
+
+    #[allow(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde's signature"
+    )]
+    pub fn serialize<S: Serializer>(value: &Option<LmcacheMode>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(value.map_or("none", LmcacheMode::name))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<LmcacheMode>, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.as_str() {
+            "" | "none" => Ok(None),
+            name => LmcacheMode::deserialize(de::value::StrDeserializer::<D::Error>::new(name))
+                .map(Some),
+        }
+    }
 }
 
 /// What Docker says of one container of a cell.
@@ -275,6 +385,9 @@ pub struct CellRecord {
     pub part: Option<String>,
     /// Where it lies in the matrix.
     pub coordinates: Coordinates,
+    /// What its tier is made of; absent where nobody recorded it ([`Self::kind_of_tier`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier_kind: Option<TierKind>,
     /// Everything that decides its result, by name: plan values, rendered files, versions, image
     /// digest, model revision. Two cells with equal identities may stand for each other.
     #[serde(default)]
@@ -294,6 +407,20 @@ pub struct CellRecord {
     pub passes: Vec<PassRecord>,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
+}
+
+impl CellRecord {
+    /// What its tier is made of. Version 0.1 recorded that in the identity alone; an imported cell
+    /// has nothing but the tier's name, which says it where it is that of a built-in tier.
+    pub fn kind_of_tier(&self) -> Option<TierKind> {
+        let in_identity = || {
+            let kind = self.identity.get("plan.tier.kind")?;
+            serde_json::from_value(kind.as_str().into()).ok()
+        };
+        self.tier_kind
+            .or_else(in_identity)
+            .or_else(|| TierKind::built_in(&self.coordinates.tier))
+    }
 }
 
 /// How one request ended.
@@ -403,5 +530,32 @@ mod tests {
             let read: Figures = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(read, written);
         }
+    }
+
+    #[test]
+    fn a_server_is_written_as_version_0_1_wrote_it() {
+        let text = |launcher, lmcache| {
+            let server = ServerRecord {
+                launcher,
+                lmcache,
+                ..ServerRecord::default()
+            };
+            let value = serde_json::to_value(&server).unwrap();
+            assert_eq!(
+                serde_json::from_value::<ServerRecord>(value.clone()).unwrap(),
+                server
+            );
+            let word = |name: &str| value[name].as_str().unwrap().to_owned();
+            (word("launcher"), word("lmcache"))
+        };
+        let words = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(text(None, None), words("imported", "none"));
+        let both = text(Some(Launcher::Docker), Some(LmcacheMode::MultiProcess));
+        assert_eq!(both, words("docker", "multi-process"));
+        let imported = r#"{"launcher": "imported", "lmcache": "", "reused": false}"#;
+        let imported: ServerRecord = serde_json::from_str(imported).unwrap();
+        assert_eq!(imported, ServerRecord::default());
+        let unknown = r#"{"launcher": "rocket", "lmcache": "", "reused": false}"#;
+        assert!(serde_json::from_str::<ServerRecord>(unknown).is_err());
     }
 }

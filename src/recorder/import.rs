@@ -237,15 +237,13 @@ fn empty_cell(pass: &Imported, position: u32, source: Source) -> CellRecord {
         position,
         part: None,
         coordinates: pass.at.clone(),
+        tier_kind: None,
         identity: BTreeMap::new(),
         machine: BTreeMap::new(),
         source,
         model: pass.model.clone().unwrap_or_else(|| "unknown".to_owned()),
         outcome: CellOutcome::Completed,
-        server: ServerRecord {
-            launcher: "imported".to_owned(),
-            ..ServerRecord::default()
-        },
+        server: ServerRecord::default(),
         passes: Vec::new(),
         warnings: Vec::new(),
     }

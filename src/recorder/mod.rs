@@ -2,7 +2,6 @@
 //! runs, and says where they took place.
 
 pub mod client_floor;
-pub mod convert;
 pub mod import;
 pub mod lock;
 pub mod manifest;
@@ -12,6 +11,7 @@ pub mod phase_csv;
 pub mod provenance;
 pub(crate) mod requests_csv;
 pub mod resume;
+pub mod rows;
 pub mod telemetry_csv;
 pub mod telemetry_parquet;
 pub mod vllm_bench;

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::plan::state::CacheState;
-    use crate::runner::result::Phase;
+    use crate::record::schema::Phase;
     use crate::series::Series;
     use crate::telemetry::sample::{Point, SeriesKey};
 

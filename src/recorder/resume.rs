@@ -197,11 +197,7 @@ fn reason_against(
             return Ok(Some(format!("changed: {}", shortened(&changed))));
         }
     }
-    let failed = match &record.outcome {
-        CellOutcome::Completed => None,
-        CellOutcome::Failed { phase, error, .. } => Some(format!("it failed in {phase}: {error}")),
-        CellOutcome::Aborted { reason } => Some(reason.clone()),
-    };
+    let failed = record.outcome.failure();
     Ok(match retry {
         Retry::None => None,
         Retry::Failed => failed,

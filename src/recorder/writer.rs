@@ -11,17 +11,18 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::convert::{cell_record, request_rows};
 use super::lock::Lock;
 use super::phase_csv::write_phase_csv;
+use super::rows::request_rows;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_parquet::write_telemetry;
 use crate::record::frame::write_parquet;
 use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use crate::record::manifest::{Ended, MANIFEST_FILE, Manifest};
 use crate::record::redact;
+use crate::record::schema::Phase;
 use crate::runner::event::Event;
-use crate::runner::result::{CellResult, LogPart, Phase, PhaseStretch};
+use crate::runner::result::{CellResult, LogPart, PhaseStretch};
 use crate::secret::lines;
 use crate::server::CONTAINER_STATS;
 
@@ -98,7 +99,7 @@ impl RunFolder {
 
     /// Writes a cell, whole.
     pub fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
-        let id = &result.cell.id;
+        let id = &result.record.id;
         let cells = self.path.join("cells");
         // Where the folder was removed meanwhile, nothing is made up in its place.
         if !cells.is_dir() {
@@ -212,23 +213,23 @@ fn put_in_place(aside: &Path, whole: &Path) -> Result<()> {
 }
 
 fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
-    let record = cell_record(result);
-    let mut shown = serde_json::to_value(&record)?;
+    let record = &result.record;
+    let mut shown = serde_json::to_value(record)?;
     redact::json(&mut shown);
     write(&folder.join("cell.json"), &pretty(&shown)?)?;
-    if let Some(rendered) = &result.server.rendered {
+    if let Some(rendered) = &result.rendered {
         write(
             &folder.join(rendered.file_name),
             redact::text(&rendered.text).as_bytes(),
         )?;
     }
-    for part in &result.server.logs {
-        copy_part(part, folder, result.server.reused)?;
+    for part in &result.logs {
+        copy_part(part, folder, record.server.reused)?;
     }
     let mut rows = Vec::new();
     for pass in &result.passes {
         let of_pass = request_rows(pass);
-        let at = &result.cell.coordinates;
+        let at = &result.record.coordinates;
         let csv = folder.join(lab_csv_name(at, pass.state));
         write_lab_csv(&of_pass, at, record.source, &csv)?;
         rows.extend(of_pass);
@@ -243,7 +244,7 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     if watched.series.is_empty() {
         return Ok(());
     }
-    let at = &result.cell.coordinates;
+    let at = &result.record.coordinates;
     let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
     write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
     let phases = folder.join("telemetry_phases.csv");
@@ -294,7 +295,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
         // Progress is for the terminal.
         Event::LoadStarted { .. } => return None,
         Event::CellFinished { result } => {
-            let record = cell_record(result);
+            let record = &result.record;
             let verdicts: Vec<&str> = record
                 .passes
                 .iter()

@@ -1,7 +1,7 @@
 use super::*;
 use crate::aggregate::fixture::{Bench, rows_of};
 use crate::plan::state::CacheState;
-use crate::record::schema::VerdictStatus;
+use crate::record::schema::{Phase, VerdictStatus};
 
 /// Three tiers at one place, with numbers to check by hand: each request ends 30 ms after its
 /// first token and has 1030 prompt tokens and 4 output tokens; each pass lasts 2 s.
@@ -20,7 +20,7 @@ fn small() -> Bench {
         .verdict(VerdictStatus::Invalid, "the page cache answered");
     bench
         .cell("redis", 1024, 8, 1)
-        .failed("ready", "no answer in 300 s");
+        .failed(Phase::Ready, "no answer in 300 s");
     bench
 }
 
@@ -88,7 +88,7 @@ fn a_run_without_passes_has_a_report_and_no_figures() {
     let mut bench = Bench::new();
     bench
         .cell("cpu", 1024, 1, 1)
-        .failed("launch", "no such image");
+        .failed(Phase::Launch, "no such image");
     let report = report(&bench);
     assert_eq!(report.drawings().unwrap(), []);
     assert!(

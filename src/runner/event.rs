@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::load::Progress;
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
+use crate::record::schema::Phase;
 
-use super::result::{CellResult, Phase, Work};
+use super::result::{CellResult, Work};
 
 /// One thing that happened.
 #[derive(Debug)]

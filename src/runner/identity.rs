@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tokio::runtime::Handle;
 
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -24,6 +25,8 @@ const SCRATCH: &str = "<run>/scratch";
 pub struct Identities<'a> {
     settings: &'a Settings,
     plan_folder: &'a Path,
+    /// Docker is asked on it.
+    runtime: Handle,
     /// What cells of one server share, by server key: it is read from files.
     servers: RefCell<HashMap<Arc<str>, Identity>>,
     /// Hashes of the workloads' files, by path.
@@ -32,10 +35,11 @@ pub struct Identities<'a> {
 
 impl<'a> Identities<'a> {
     /// For cells of one plan. `plan_folder` is where files that workloads name are looked up.
-    pub fn new(settings: &'a Settings, plan_folder: &'a Path) -> Self {
+    pub fn new(settings: &'a Settings, plan_folder: &'a Path, runtime: Handle) -> Self {
         Self {
             settings,
             plan_folder,
+            runtime,
             servers: RefCell::default(),
             files: RefCell::default(),
         }
@@ -48,7 +52,7 @@ impl<'a> Identities<'a> {
         let server = match known {
             Some(known) => known,
             None => {
-                let read = of_server(cell, self.settings)?;
+                let read = of_server(cell, self.settings, &self.runtime)?;
                 let key = Arc::clone(&cell.server_key);
                 self.servers.borrow_mut().insert(key, read.clone());
                 read
@@ -78,8 +82,8 @@ impl<'a> Identities<'a> {
     }
 }
 
-fn of_server(cell: &Cell, settings: &Settings) -> Result<Identity> {
-    let mut identity = server::facts::of(cell, settings);
+fn of_server(cell: &Cell, settings: &Settings, runtime: &Handle) -> Result<Identity> {
+    let mut identity = server::facts::of(cell, settings, runtime);
     if let Some(rendered) = server::rendered(cell, settings, Path::new(SCRATCH))? {
         let name = format!("rendered.{}", rendered.file_name);
         identity.insert(name, short_hash(rendered.text.as_bytes()));

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::evidence::PassFacts;
 use super::profile::Window;
 use super::requests::{Requests, requests_of};
-use super::result::{Pass, PassTelemetry, Phase};
+use super::result::{Pass, PassTelemetry};
 use super::scope::RunScope;
 use super::session::{Failure, Session};
 use super::snapshot::Snapshot;
@@ -18,6 +18,7 @@ use super::watch::Watch;
 use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
+use crate::record::schema::Phase;
 use crate::telemetry::collector::Recorded;
 use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::moved::{Moved, PcieBytes};
@@ -310,13 +311,13 @@ impl Measuring<'_> {
                 error: anyhow!("{how} during the {what}"),
             });
         }
-        let tally = load.tally();
+        let counts = load.counts();
         if let Some(first) = first_failure(&load) {
             let said = format!(
                 "{} of {} {what} requests failed: {first}",
-                tally.failed, tally.sent
+                counts.failed, counts.sent
             );
-            if tally.ok == 0 {
+            if counts.ok == 0 {
                 return Err(Failure {
                     phase,
                     error: anyhow!(said),
@@ -389,7 +390,7 @@ impl Measuring<'_> {
             }
         };
         match died {
-            None if outcome.tally().failed > 0 => {
+            None if outcome.counts().failed > 0 => {
                 let died = tokio::time::timeout(LAST_WORDS, self.session.server.exited()).await;
                 Ok((outcome, died.ok()))
             }

@@ -11,6 +11,7 @@ pub mod nvtx;
 pub mod page_cache;
 pub mod phases;
 mod profile;
+pub mod record;
 pub mod repeats;
 mod requests;
 pub mod result;
@@ -26,14 +27,16 @@ use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 
 use crate::matrix::{Cell, shares_server};
+use crate::record::schema::{CellOutcome, Phase};
 use crate::server;
 use crate::telemetry::collector::Recorded;
 use event::Event;
 use host::Cooled;
 use limits::CellLimit;
 use phases::Phases;
+use record::Parts;
 use repeats::Medians;
-use result::{CellOutcome, CellResult, Phase, ServerFacts, Work};
+use result::{CellResult, ServerFacts, Work};
 use scope::RunScope;
 use session::{EndedSession, Failure, Session};
 
@@ -97,7 +100,10 @@ async fn run_cells(
         on_event(Event::CellStarted { cell, position });
         let (mut result, ended) = run_cell(cell, next, position, scope, session, on_event).await;
         let attempt = f64::from(work.attempt);
-        result.machine.insert("run_attempt".to_owned(), attempt);
+        result
+            .record
+            .machine
+            .insert("run_attempt".to_owned(), attempt);
         if let Some(auto) = auto {
             for pass in &result.passes {
                 medians.add_pass(&cell.coordinates, auto.metric, pass);
@@ -150,10 +156,7 @@ async fn run_cell(
     let measured = measure_in_time(cell, position, scope, slot, &mut kept, on_event).await;
     let outcome = outcome_of(measured, slot.as_ref(), scope);
     if let Some(session) = slot.as_ref() {
-        facts.version.clone_from(&session.version);
-        facts.ready = session.ready.filter(|_| !facts.reused);
-        facts.rendered.clone_from(&session.rendered);
-        facts.containers = session.server.containers();
+        note_server(&mut facts, session);
     }
     let shared = matches!(outcome, CellOutcome::Completed)
         && next.is_some_and(|next| shares_server(cell, next))
@@ -178,21 +181,34 @@ async fn run_cell(
     }
     // What ran outdoes what would run: an image may have been pulled for this very cell.
     identity.extend(server::facts::of_containers(&facts.containers));
-    let (cell, elapsed) = (cell.clone(), began.elapsed());
-    let result = CellResult {
+    let record = Parts {
         cell,
         position,
         identity,
         machine,
-        elapsed,
         outcome,
-        server: facts,
+        server: &facts,
+        passes: &passes,
+        warnings,
+    };
+    let result = CellResult {
+        record: record.record(),
+        elapsed: began.elapsed(),
+        rendered: facts.rendered,
+        logs: facts.logs,
         passes,
         telemetry,
         phases: phases.finish(scope.epoch.elapsed()),
-        warnings,
     };
     (result, ended)
+}
+
+/// Notes what the server of `session` says of itself.
+fn note_server(facts: &mut ServerFacts, session: &Session) {
+    facts.version.clone_from(&session.version);
+    facts.ready = session.ready.filter(|_| !facts.reused);
+    facts.rendered.clone_from(&session.rendered);
+    facts.containers = session.server.containers();
 }
 
 /// Starts a server where none is shared and measures the cell, within the plan's limit for a cell.
@@ -285,7 +301,9 @@ fn outcome_of(
 ) -> CellOutcome {
     match measured {
         // Whatever broke after the run was told to stop broke because of that.
-        _ if scope.stop.requested() => CellOutcome::Aborted,
+        _ if scope.stop.requested() => CellOutcome::Aborted {
+            reason: "the run was interrupted".to_owned(),
+        },
         Ok(()) => CellOutcome::Completed,
         Err(Failure { phase, error }) => CellOutcome::Failed {
             phase,

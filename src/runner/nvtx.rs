@@ -1,8 +1,8 @@
 //! Run, cells and phases as profiler ranges, told from the events of a run.
 
 use super::event::Event;
-use super::result::Phase;
 use crate::nvtx::{self, Kind, Range};
+use crate::record::schema::Phase;
 
 /// The ranges that are open.
 #[derive(Debug, Default)]

@@ -39,7 +39,7 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::result::Phase;
+    use crate::record::schema::Phase;
 
     #[test]
     fn a_phase_ends_where_the_next_begins() {

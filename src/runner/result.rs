@@ -5,49 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::identity::Identity;
 use crate::evidence::Evidence;
 use crate::load::LoadOutcome;
-use crate::matrix::{Cell, Matrix};
+use crate::matrix::Matrix;
 use crate::plan::state::CacheState;
-use crate::server::docker::container::ContainerFacts;
+use crate::record::schema::{Bottleneck, CellRecord, ContainerRecord, LedgerRow, Phase, Verdict};
 use crate::server::render::Rendered;
 use crate::telemetry::collector::Recorded;
 use crate::telemetry::summary::{Summary, Window};
-use crate::verdict::bottleneck::Bottleneck;
-use crate::verdict::{Verdict, ledger};
 use crate::workload::Schedule;
-
-/// What a cell is doing. A failure names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Rendering files and starting processes.
-    Launch,
-    /// Waiting for the first real token.
-    Ready,
-    /// Unmeasured requests: warm-up, fill, waiting for stores, clearing caches.
-    Warm,
-    /// Measured requests.
-    Load,
-    /// Reading counters and asking canaries.
-    Verify,
-    /// Stopping the server.
-    Stop,
-}
-
-impl Phase {
-    /// The word in messages and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Launch => "launch",
-            Self::Ready => "ready",
-            Self::Warm => "warm",
-            Self::Load => "load",
-            Self::Verify => "verify",
-            Self::Stop => "stop",
-        }
-    }
-}
 
 /// One phase of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,24 +52,6 @@ pub struct LogPart {
     pub to: u64,
 }
 
-/// How a cell ended.
-#[derive(Debug)]
-pub enum CellOutcome {
-    /// Every pass ran to its end.
-    Completed,
-    /// It could not be measured to its end.
-    Failed {
-        /// In which phase.
-        phase: Phase,
-        /// What happened, with causes.
-        error: String,
-        /// The last lines of the server's logs.
-        log_tail: Vec<String>,
-    },
-    /// The run was told to stop while it ran.
-    Aborted,
-}
-
 /// One measured pass.
 #[derive(Debug)]
 pub struct Pass {
@@ -120,7 +68,7 @@ pub struct Pass {
     /// The measures that the verdict rests on, by name.
     pub evidence: BTreeMap<Evidence, f64>,
     /// Bytes that had to move against bytes that did.
-    pub ledger: Vec<ledger::Row>,
+    pub ledger: Vec<LedgerRow>,
     /// What the machine did meanwhile.
     pub telemetry: PassTelemetry,
 }
@@ -128,13 +76,13 @@ pub struct Pass {
 impl Pass {
     /// How many requests were answered, with failures where there are any: `24 ok, 1 failed`.
     pub fn counts_line(&self) -> String {
-        let tally = self.load.tally();
-        let mut line = format!("{} ok", tally.ok);
-        if tally.failed > 0 {
-            line.push_str(&format!(", {} failed", tally.failed));
+        let counts = self.load.counts();
+        let mut line = format!("{} ok", counts.ok);
+        if counts.failed > 0 {
+            line.push_str(&format!(", {} failed", counts.failed));
         }
-        if tally.unfinished > 0 {
-            line.push_str(&format!(", {} unfinished", tally.unfinished));
+        if counts.unfinished > 0 {
+            line.push_str(&format!(", {} unfinished", counts.unfinished));
         }
         line
     }
@@ -150,7 +98,7 @@ pub struct ServerFacts {
     /// How it ended; absent while the next cell shares it.
     pub stopped: Option<String>,
     /// Its containers, where it runs in some.
-    pub containers: Vec<ContainerFacts>,
+    pub containers: Vec<ContainerRecord>,
     /// Whether the cell found it running.
     pub reused: bool,
     /// Its rendered LMCache configuration.
@@ -159,31 +107,23 @@ pub struct ServerFacts {
     pub logs: Vec<LogPart>,
 }
 
-/// All that is known of one cell.
+/// One cell, measured: its record, and what is written beside that.
 #[derive(Debug)]
 pub struct CellResult {
-    /// The cell.
-    pub cell: Cell,
-    /// Its place in the order, from 1.
-    pub position: u32,
-    /// What decides its result: what is known before a server starts, and the image that ran.
-    pub identity: Identity,
-    /// The machine when it began, the unit last in each name.
-    pub machine: BTreeMap<String, f64>,
+    /// What is recorded of it.
+    pub record: CellRecord,
     /// From its start to its end.
     pub elapsed: Duration,
-    /// How it ended.
-    pub outcome: CellOutcome,
-    /// Its server.
-    pub server: ServerFacts,
-    /// Its passes, in order.
+    /// Its rendered LMCache configuration.
+    pub rendered: Option<Rendered>,
+    /// The logs' parts of this cell.
+    pub logs: Vec<LogPart>,
+    /// Its passes, in order, request by request.
     pub passes: Vec<Pass>,
     /// What the machine did from its ready server to its end.
     pub telemetry: Recorded,
     /// When its phases were.
     pub phases: Vec<PhaseStretch>,
-    /// What a reader should know besides.
-    pub warnings: Vec<String>,
 }
 
 /// Which cells are run.

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::log_marks::LogMarks;
-use super::result::{LogPart, Phase};
+use super::result::LogPart;
 use super::scope::RunScope;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
+use crate::record::schema::Phase;
 use crate::server::control::{Control, Endpoint};
 use crate::server::group::Stopped;
 use crate::server::kv_size::{self, Statement};

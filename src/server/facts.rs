@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::docker::container::ContainerFacts;
+use tokio::runtime::Handle;
+
 use super::docker::image::Content;
 use super::{docker, in_path};
 use crate::config::Settings;
@@ -13,6 +14,7 @@ use crate::matrix::Cell;
 use crate::plan::docker_spec::Mount;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
+use crate::record::schema::ContainerRecord;
 
 /// Python packages whose versions decide what a server does, by the names of their metadata.
 const PACKAGES: [&str; 4] = ["vllm", "lmcache", "torch", "transformers"];
@@ -27,7 +29,7 @@ const IMAGE: &str = "version.image";
 const DIGEST: &str = "image.digest";
 
 /// Facts by name: `version.vllm`, `model.revision`, `model.tokenizer`. What is not known is absent.
-pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
+pub fn of(cell: &Cell, settings: &Settings, runtime: &Handle) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     match cell.resolved.server.launcher {
         Launcher::Sim => {
@@ -41,7 +43,7 @@ pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
             }
         }
         Launcher::Docker => {
-            facts.extend(docker::content(cell).map(|content| match content {
+            facts.extend(docker::content(cell, runtime).map(|content| match content {
                 Content::Here(id) => (IMAGE.to_owned(), id),
                 Content::AtRegistry(digest) => (DIGEST.to_owned(), digest),
             }));
@@ -65,10 +67,10 @@ pub fn of(cell: &Cell, settings: &Settings) -> BTreeMap<String, String> {
 
 /// What the containers of a server told of its image: both its id and its registry's digest, where
 /// it has one. Before the server started, one of them may have been all that was known, or none.
-pub fn of_containers(containers: &[ContainerFacts]) -> BTreeMap<String, String> {
+pub fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     // Sidecars come first.
-    if let Some(server) = containers.last().filter(|last| last.is_server()) {
+    if let Some(server) = containers.last().filter(|last| docker::is_server(last)) {
         facts.insert(IMAGE.to_owned(), server.image_id.clone());
         let digest = server.digest.as_deref().and_then(docker::image::digest_of);
         facts.extend(digest.map(|digest| (DIGEST.to_owned(), digest.to_owned())));
@@ -270,11 +272,11 @@ mod tests {
 
     #[test]
     fn the_image_that_ran_is_told_by_the_servers_own_container() {
-        let container = |role, digest: Option<&str>| ContainerFacts {
-            role,
+        let container = |role: &str, digest: Option<&str>| ContainerRecord {
+            role: role.to_owned(),
             image_id: format!("sha256:{role}"),
             digest: digest.map(str::to_owned),
-            ..ContainerFacts::default()
+            ..ContainerRecord::default()
         };
         let redis = container("redis", Some("r@sha256:1"));
         assert!(of_containers(std::slice::from_ref(&redis)).is_empty());

@@ -12,8 +12,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::docker::container::ContainerFacts;
 use super::leftovers::{self, Mark};
+use crate::record::schema::ContainerRecord;
 
 /// Longest wait for killed processes to be gone; one in an uninterruptible read takes its time.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub struct Stopped {
     /// In words.
     pub how: String,
     /// Its containers, as they ended.
-    pub containers: Vec<ContainerFacts>,
+    pub containers: Vec<ContainerRecord>,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
 }

@@ -44,9 +44,9 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
+use crate::record::schema::ContainerRecord;
 use control::Endpoint;
 use docker::Lasting;
-use docker::container::ContainerFacts;
 use group::Stopped;
 use leftovers::Mark;
 use render::{Rendered, Scope};
@@ -67,7 +67,7 @@ pub trait Server: Send {
     }
 
     /// What is known of its containers now; empty where it has none.
-    fn containers(&self) -> Vec<ContainerFacts> {
+    fn containers(&self) -> Vec<ContainerRecord> {
         Vec::new()
     }
 

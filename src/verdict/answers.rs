@@ -116,7 +116,7 @@ impl Answers<'_> {
         let requests = &self.schedule.requests;
         let closed = requests.iter().all(|planned| planned.start == Start::Slot);
         // The server may still run what the client gave up.
-        (closed && self.load.tally().failed == 0).then_some(self.schedule.slots)
+        (closed && self.load.counts().failed == 0).then_some(self.schedule.slots)
     }
 
     /// The load of KV that was the fastest by a request's time to first token, which no load may

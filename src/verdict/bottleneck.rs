@@ -3,18 +3,10 @@
 //! Nothing is inferred from the plan: a resource is named where it was busy for most of the pass,
 //! by its own account or against the most that it was seen to carry.
 
+use crate::record::schema::Bottleneck;
 use crate::series::{Pcie, Series, Source};
 use crate::telemetry::nvml::pcie::link_bytes_per_s;
 use crate::telemetry::summary::Summary;
-
-/// What held a pass back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bottleneck {
-    /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
-    pub name: &'static str,
-    /// Why, one sentence each, with numbers.
-    pub reasons: Vec<String>,
-}
 
 /// A resource that was busy for less than this share of the pass did not hold it back.
 const BUSY_SHARE: f64 = 0.6;
@@ -44,7 +36,7 @@ struct Way {
 pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&str>) -> Bottleneck {
     if let Some(why) = client {
         return Bottleneck {
-            name: "client",
+            name: "client".to_owned(),
             reasons: vec![format!("the client was the limit: {why}")],
         };
     }
@@ -72,7 +64,7 @@ pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&s
             reasons.extend(others(1));
             reasons.extend(queue.map(|(_, reason)| reason));
             Bottleneck {
-                name: first.name,
+                name: first.name.to_owned(),
                 reasons,
             }
         }
@@ -84,7 +76,7 @@ pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&s
                 reasons.push(seen.nothing());
             }
             Bottleneck {
-                name: if is_queue { "queue" } else { "unknown" },
+                name: if is_queue { "queue" } else { "unknown" }.to_owned(),
                 reasons,
             }
         }

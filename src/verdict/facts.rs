@@ -1,4 +1,4 @@
-//! What a verdict rests on, and what it is.
+//! What a verdict rests on.
 
 use std::time::Duration;
 
@@ -9,26 +9,6 @@ use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
-
-/// The word of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
-    /// The evidence shows that the declared tier served.
-    Valid,
-    /// The evidence does not settle it.
-    Inconclusive,
-    /// The evidence shows that it did not.
-    Invalid,
-}
-
-/// A verdict with its reasons in plain words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The word: the worst that any reason demands.
-    pub status: Status,
-    /// Why, one sentence each, the worst first.
-    pub reasons: Vec<String>,
-}
 
 /// Prompt tokens of a pass by where the engine says they came from.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,22 +1,23 @@
 //! Findings besides the three witnesses: the probe, the logs, the page cache.
 
-use super::facts::{Facts, PageCache, Status, Stores, serves};
+use super::facts::{Facts, PageCache, Stores, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::record::schema::VerdictStatus;
 
 /// Whether so many requests failed that the others stand for nothing.
-pub(super) fn failures(facts: &Facts) -> Option<(Status, String)> {
+pub(super) fn failures(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let all = facts.ok + facts.failed;
     let too_many = facts.failed as f64 > facts.limits.failed_share * all as f64;
     (facts.ok > 0 && too_many).then(|| {
         let first = facts.first_failure.as_deref().unwrap_or("unfinished");
         let said = format!("{} of {all} requests failed; first: {first}", facts.failed);
-        (Status::Inconclusive, said)
+        (VerdictStatus::Inconclusive, said)
     })
 }
 
 /// Whether the state was reached, by a prompt of its own that was asked before the clock started.
-pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
+pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let probe = facts.probe?;
     let state = facts.state;
     let enough = facts.limits.served_share * probe.expected_tokens;
@@ -49,7 +50,7 @@ pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
     };
     (!reached).then(|| {
         (
-            Status::Invalid,
+            VerdictStatus::Invalid,
             format!(
                 "the cache state `{}` was not reached: {said}",
                 state.title()
@@ -59,17 +60,17 @@ pub(super) fn probe(facts: &Facts) -> Option<(Status, String)> {
 }
 
 /// What the logs say went wrong during the pass.
-pub(super) fn logs(facts: &Facts) -> Vec<(Status, String)> {
+pub(super) fn logs(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let mut findings = Vec::new();
     let logs = &facts.logs;
     // A pass that no tier serves is measured all the same; what its stores met is a warning there.
     let status = match facts.state {
-        CacheState::Tier | CacheState::Restart => Status::Inconclusive,
-        CacheState::Cold | CacheState::Gpu => Status::Valid,
+        CacheState::Tier | CacheState::Restart => VerdictStatus::Inconclusive,
+        CacheState::Cold | CacheState::Gpu => VerdictStatus::Valid,
     };
     if logs.degraded {
         let said = "LMCache runs in degraded mode: it stores nothing and serves nothing";
-        findings.push((Status::Invalid, said.to_owned()));
+        findings.push((VerdictStatus::Invalid, said.to_owned()));
     }
     let told = [
         (
@@ -99,21 +100,21 @@ pub(super) fn logs(facts: &Facts) -> Vec<(Status, String)> {
 
 /// Whether all that the pass was to find in the tier had arrived there. After a cold pass, that
 /// nothing served, it only means that the bytes of its stores are not all counted.
-pub(super) fn stores(facts: &Facts) -> Option<(Status, String)> {
+pub(super) fn stores(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let Stores::Unfinished { waited } = facts.stores else {
         return None;
     };
     let seconds = waited.as_secs();
     match facts.state {
         CacheState::Tier | CacheState::Restart if serves(facts) => Some((
-            Status::Inconclusive,
+            VerdictStatus::Inconclusive,
             format!(
                 "the tier was still storing when the pass began, after {seconds} s: what it did not \
                  hold yet, it could not serve"
             ),
         )),
         CacheState::Cold => Some((
-            Status::Valid,
+            VerdictStatus::Valid,
             format!(
                 "the tier was still storing {seconds} s after the pass: what it had not stored by \
                  then is not counted"
@@ -124,7 +125,7 @@ pub(super) fn stores(facts: &Facts) -> Option<(Status, String)> {
 }
 
 /// How the page cache was kept from answering for the disk.
-pub(super) fn page_cache(facts: &Facts) -> Option<(Status, String)> {
+pub(super) fn page_cache(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
     if !read || !matches!(facts.tier, TierKind::Disk | TierKind::CpuDisk) {
         return None;
@@ -135,5 +136,5 @@ pub(super) fn page_cache(facts: &Facts) -> Option<(Status, String)> {
             format!("the page cache of {files} files was dropped (fadvise) before the pass")
         }
     };
-    Some((Status::Valid, said))
+    Some((VerdictStatus::Valid, said))
 }

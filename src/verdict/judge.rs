@@ -1,9 +1,10 @@
 //! Weighs the facts of a pass: every finding has a status, and the worst decides.
 
-use super::facts::{BySource, Canaries, Facts, Status, Verdict, serves};
+use super::facts::{BySource, Canaries, Facts, serves};
 use super::{findings, legs, limits, witnesses};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::record::schema::{Verdict, VerdictStatus};
 
 /// Judges one pass.
 pub fn judge(facts: &Facts) -> Verdict {
@@ -11,7 +12,7 @@ pub fn judge(facts: &Facts) -> Verdict {
     if facts.ok == 0 {
         let why = facts.first_failure.as_deref().unwrap_or("none was sent");
         findings.push((
-            Status::Invalid,
+            VerdictStatus::Invalid,
             format!("no request succeeded; first: {why}"),
         ));
     }
@@ -20,10 +21,10 @@ pub fn judge(facts: &Facts) -> Verdict {
             "the server counted another prompt length than planned in {} of {} requests",
             facts.wrong_prompt_length, facts.ok
         );
-        findings.push((Status::Invalid, said));
+        findings.push((VerdictStatus::Invalid, said));
     }
     match facts.by_source {
-        None => findings.push((Status::Inconclusive, facts.sources_unknown.clone())),
+        None => findings.push((VerdictStatus::Inconclusive, facts.sources_unknown.clone())),
         Some(sources) => judge_sources(facts, sources, &mut findings),
     }
     findings.extend(canary_finding(facts));
@@ -37,14 +38,14 @@ pub fn judge(facts: &Facts) -> Verdict {
     findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
     let status = findings
         .first()
-        .map_or(Status::Inconclusive, |(status, _)| *status);
+        .map_or(VerdictStatus::Inconclusive, |(status, _)| *status);
     Verdict {
         status,
         reasons: findings.into_iter().map(|(_, said)| said).collect(),
     }
 }
 
-type Findings = Vec<(Status, String)>;
+type Findings = Vec<(VerdictStatus, String)>;
 
 fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
     let total = sources.total().max(1.0);
@@ -54,7 +55,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
         if is_stray {
             let share = 100.0 * tokens / total;
             findings.push((
-                Status::Invalid,
+                VerdictStatus::Invalid,
                 format!("{share:.0} % of the prompt tokens {what}"),
             ));
         }
@@ -64,7 +65,10 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
     match (facts.state, facts.tier) {
         (CacheState::Cold, _) => {
             if !stray(cached, findings, "came from a cache in a cold pass") {
-                findings.push((Status::Valid, computed(facts, "every prompt was computed")));
+                findings.push((
+                    VerdictStatus::Valid,
+                    computed(facts, "every prompt was computed"),
+                ));
             }
             findings.extend(leg_findings(facts));
         }
@@ -84,7 +88,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
                 )
             };
             if !stray(cached, findings, what) {
-                findings.push((Status::Valid, computed(facts, said)));
+                findings.push((VerdictStatus::Valid, computed(facts, said)));
             }
         }
         (CacheState::Tier | CacheState::Restart, _) => {
@@ -126,19 +130,19 @@ fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Serv
     let (served, status, said) = if expected > 0.0 {
         let said = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
         if tokens >= facts.limits.served_share * expected {
-            (Served::Enough, Status::Valid, said)
+            (Served::Enough, VerdictStatus::Valid, said)
         } else {
-            (Served::TooLittle, Status::Invalid, said)
+            (Served::TooLittle, VerdictStatus::Invalid, said)
         }
     } else if facts.shared_tokens > facts.repeated_tokens {
         let said = "no prompt is long enough to fill one chunk, so that nothing can be served";
-        (Served::TooLittle, Status::Invalid, said.to_owned())
+        (Served::TooLittle, VerdictStatus::Invalid, said.to_owned())
     } else if tokens > facts.repeated_tokens + 1.0 {
         let said = format!("{by} served {tokens:.0} tokens of prompts that are said to share none");
-        (Served::NothingShared, Status::Inconclusive, said)
+        (Served::NothingShared, VerdictStatus::Inconclusive, said)
     } else {
         let said = "the workload shares nothing between passes, and nothing was served";
-        (Served::NothingShared, Status::Valid, said.to_owned())
+        (Served::NothingShared, VerdictStatus::Valid, said.to_owned())
     };
     findings.push((status, said));
     served
@@ -161,7 +165,7 @@ fn leg_findings(facts: &Facts) -> Findings {
     if facts.state == CacheState::Cold {
         let short = judged
             .into_iter()
-            .filter(|(_, status, _)| *status == Status::Invalid);
+            .filter(|(_, status, _)| *status == VerdictStatus::Invalid);
         return short
             .map(|(_, status, message)| (status, message))
             .collect();
@@ -179,7 +183,7 @@ fn leg_findings(facts: &Facts) -> Findings {
             _ => "no PCIe byte counter covers the whole pass, and the tier keeps no account",
         };
         findings.push((
-            Status::Inconclusive,
+            VerdictStatus::Inconclusive,
             format!("the load is not proven: {way}"),
         ));
     }
@@ -197,13 +201,13 @@ fn proving_legs(tier: TierKind) -> &'static [&'static str] {
     }
 }
 
-fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
+fn canary_finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
     // Where nothing is to be served, there is no loaded text to prove.
     let needed =
         facts.state != CacheState::Cold && serves(facts) && facts.expected_hit_tokens > 0.0;
     let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
         let said = "no canary was asked, so that the text is not proven";
-        return needed.then(|| (Status::Inconclusive, said.to_owned()));
+        return needed.then(|| (VerdictStatus::Inconclusive, said.to_owned()));
     };
     let Canaries {
         asked,
@@ -216,21 +220,21 @@ fn canary_finding(facts: &Facts) -> Option<(Status, String)> {
             "{} of {asked} canary answers changed: the loaded cache is not what was stored",
             answered - same
         );
-        (Status::Invalid, said)
+        (VerdictStatus::Invalid, said)
     } else if answered < asked {
         let said = format!(
             "{} of {asked} canaries were not answered, so that the text is not proven",
             asked - answered
         );
-        (Status::Inconclusive, said)
+        (VerdictStatus::Inconclusive, said)
     } else if needed && from_cache < asked {
         let said = format!(
             "{} of {asked} canaries were computed again, so that the text is not proven",
             asked - from_cache
         );
-        (Status::Inconclusive, said)
+        (VerdictStatus::Inconclusive, said)
     } else {
         let said = format!("{same} of {asked} canary answers stayed the same");
-        (Status::Valid, said)
+        (VerdictStatus::Valid, said)
     })
 }

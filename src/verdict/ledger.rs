@@ -3,27 +3,13 @@
 use super::facts::Facts;
 use super::legs::{self, Carried, Leg};
 use super::moved::RedisNetwork;
+use crate::record::schema::LedgerRow;
 use crate::units::Bounds;
 
-/// One way of the ledger.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Which way: `disk-read`, `redis-write`, `pcie-rx`, `lmcache-ram`, ...
-    pub path: &'static str,
-    /// Tokens that the counters say went this way.
-    pub tokens: f64,
-    /// Tokens x KV bytes a token, where these are known.
-    pub expected_bytes: Option<f64>,
-    /// Bytes that were seen to move, where anything could see them.
-    pub moved_bytes: Option<f64>,
-    /// What saw them.
-    pub method: &'static str,
-}
-
 /// The rows of `facts`: a row a leg.
-pub fn rows(facts: &Facts) -> Vec<Row> {
-    let row = |leg: Leg| Row {
-        path: leg.path,
+pub fn rows(facts: &Facts) -> Vec<LedgerRow> {
+    let row = |leg: Leg| LedgerRow {
+        path: leg.path.to_owned(),
         tokens: leg.tokens,
         expected_bytes: leg.needed.map(Bounds::middle),
         moved_bytes: match leg.carried {
@@ -31,13 +17,13 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             Carried::Tokens(tokens) => facts.kv.stored.map(|bytes| bytes.times(tokens).middle()),
             Carried::Unseen => None,
         },
-        method: leg.method,
+        method: leg.method.to_owned(),
     };
     legs::of_pass(facts).into_iter().map(row).collect()
 }
 
 /// The rows of `facts`, and beside what Redis tells of itself what its interface carried.
-pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<Row> {
+pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<LedgerRow> {
     let mut all = rows(facts);
     let over_network = over_network(&all, network);
     all.extend(over_network);
@@ -46,18 +32,18 @@ pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<Row> {
 
 /// What the network interface on the way to Redis carried, beside what Redis tells of itself in
 /// `rows`; headers and everything else on that interface are in it.
-fn over_network(rows: &[Row], seen: Option<&RedisNetwork>) -> Option<Row> {
+fn over_network(rows: &[LedgerRow], seen: Option<&RedisNetwork>) -> Option<LedgerRow> {
     let seen = seen?;
     rows.iter().find_map(|row| {
-        let (path, moved_bytes) = match row.path {
+        let (path, moved_bytes) = match row.path.as_str() {
             "redis-read" => ("network-rx", seen.rx_bytes),
             "redis-write" => ("network-tx", seen.tx_bytes),
             _ => return None,
         };
-        Some(Row {
-            path,
+        Some(LedgerRow {
+            path: path.to_owned(),
             moved_bytes: Some(moved_bytes),
-            method: "interface",
+            method: "interface".to_owned(),
             ..row.clone()
         })
     })
@@ -69,12 +55,12 @@ mod tests {
 
     #[test]
     fn the_interface_is_a_second_witness_of_redis() {
-        let row = |path| Row {
-            path,
+        let row = |path: &str| LedgerRow {
+            path: path.to_owned(),
             tokens: 256.0,
             expected_bytes: Some(1000.0),
             moved_bytes: Some(1001.0),
-            method: "redis-info",
+            method: "redis-info".to_owned(),
         };
         let seen = RedisNetwork {
             interface: "eth0".into(),
@@ -83,11 +69,17 @@ mod tests {
         };
         let rows = [row("pcie-rx"), row("redis-read")];
         let found = over_network(&rows, Some(&seen)).unwrap();
-        assert_eq!((found.path, found.method), ("network-rx", "interface"));
+        assert_eq!(
+            (found.path.as_str(), found.method.as_str()),
+            ("network-rx", "interface")
+        );
         assert_eq!((found.tokens, found.expected_bytes), (256.0, Some(1000.0)));
         assert_eq!(found.moved_bytes, Some(1050.0));
         let found = over_network(&[row("redis-write")], Some(&seen)).unwrap();
-        assert_eq!((found.path, found.moved_bytes), ("network-tx", Some(33.0)));
+        assert_eq!(
+            (found.path.as_str(), found.moved_bytes),
+            ("network-tx", Some(33.0))
+        );
         assert_eq!(over_network(&[row("disk-read")], Some(&seen)), None);
         assert_eq!(over_network(&rows, None), None);
     }

@@ -5,9 +5,10 @@
 //! falls short where even the highest value does not reach it for the lowest need; else it is open,
 //! with the reason and what would settle it.
 
-use super::facts::{Facts, Status, serves};
+use super::facts::{Facts, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::record::schema::VerdictStatus;
 use crate::units::Bounds;
 
 /// By how much `/proc/<pid>/io` and Redis' own counters err: whole pages and the protocol's words
@@ -60,7 +61,7 @@ impl Leg {
 
     /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg says
     /// nothing: no token went this way, or nothing could see it.
-    pub fn judge(&self, share: f64) -> Option<(Status, String)> {
+    pub fn judge(&self, share: f64) -> Option<(VerdictStatus, String)> {
         if self.tokens < 1.0 {
             return None;
         }
@@ -71,21 +72,21 @@ impl Leg {
         }
     }
 
-    fn judge_tokens(&self, tokens: f64, share: f64) -> (Status, String) {
+    fn judge_tokens(&self, tokens: f64, share: f64) -> (VerdictStatus, String) {
         let message = format!(
             "LMCache's own account: {tokens:.0} tokens {} for {:.0}",
             self.what(),
             self.tokens
         );
         let status = if tokens >= share * self.tokens {
-            Status::Valid
+            VerdictStatus::Valid
         } else {
-            Status::Invalid
+            VerdictStatus::Invalid
         };
         (status, message)
     }
 
-    fn judge_bytes(&self, moved: Bounds, share: f64) -> (Status, String) {
+    fn judge_bytes(&self, moved: Bounds, share: f64) -> (VerdictStatus, String) {
         let Some(needed) = self.needed else {
             return self.judge_without_size(moved);
         };
@@ -96,10 +97,13 @@ impl Leg {
             mebibytes(needed)
         );
         if moved.high < share * needed.low {
-            return (Status::Invalid, format!("{message}: {}", self.shortfall()));
+            return (
+                VerdictStatus::Invalid,
+                format!("{message}: {}", self.shortfall()),
+            );
         }
         if moved.low >= share * needed.high {
-            return (Status::Valid, message);
+            return (VerdictStatus::Valid, message);
         }
         let settle = if needed.high - needed.low > moved.high - moved.low {
             "the size of the model's KV is not known well enough (set `kv_bytes_per_token` in \
@@ -107,10 +111,10 @@ impl Leg {
         } else {
             "the readings are too coarse for so short a pass (ask for more `requests`)"
         };
-        (Status::Inconclusive, format!("{message}: {settle}"))
+        (VerdictStatus::Inconclusive, format!("{message}: {settle}"))
     }
 
-    fn judge_without_size(&self, moved: Bounds) -> (Status, String) {
+    fn judge_without_size(&self, moved: Bounds) -> (VerdictStatus, String) {
         if moved.high < LEAST_BYTES_PER_TOKEN * self.tokens {
             let message = format!(
                 "{} MiB {} for {:.0} tokens: {}",
@@ -119,7 +123,7 @@ impl Leg {
                 self.tokens,
                 self.shortfall()
             );
-            return (Status::Invalid, message);
+            return (VerdictStatus::Invalid, message);
         }
         let message = format!(
             "{} MiB {} for {:.0} tokens, and how many that should be is unknown: no source states \
@@ -128,7 +132,7 @@ impl Leg {
             self.what(),
             self.tokens
         );
-        (Status::Inconclusive, message)
+        (VerdictStatus::Inconclusive, message)
     }
 
     /// What it means that too little moved.
@@ -291,7 +295,7 @@ mod tests {
     const MIB: f64 = 1_048_576.0;
 
     #[track_caller]
-    fn status(needed: Option<Bounds>, moved: Bounds) -> Status {
+    fn status(needed: Option<Bounds>, moved: Bounds) -> VerdictStatus {
         leg("pcie-rx", needed, Carried::Bytes(moved))
             .judge(0.9)
             .unwrap()
@@ -302,30 +306,33 @@ mod tests {
     fn thresholds_use_the_uncertainty_of_both_sides() {
         let needed = Some(Bounds::exact(100.0 * MIB));
         let exact = |mib: f64| Bounds::exact(mib * MIB);
-        assert_eq!(status(needed, exact(100.0)), Status::Valid);
-        assert_eq!(status(needed, exact(90.0)), Status::Valid);
-        assert_eq!(status(needed, exact(89.0)), Status::Invalid);
+        assert_eq!(status(needed, exact(100.0)), VerdictStatus::Valid);
+        assert_eq!(status(needed, exact(90.0)), VerdictStatus::Valid);
+        assert_eq!(status(needed, exact(89.0)), VerdictStatus::Invalid);
         assert_eq!(
             status(needed, exact(89.0).widened(0.05)),
-            Status::Inconclusive
+            VerdictStatus::Inconclusive
         );
         assert_eq!(
             status(needed, exact(91.0).widened(0.05)),
-            Status::Inconclusive
+            VerdictStatus::Inconclusive
         );
         let sliding = Some(Bounds {
             low: 20.0 * MIB,
             high: 100.0 * MIB,
         });
-        assert_eq!(status(sliding, exact(50.0)), Status::Inconclusive);
-        assert_eq!(status(sliding, exact(95.0)), Status::Valid);
-        assert_eq!(status(sliding, exact(10.0)), Status::Invalid);
+        assert_eq!(status(sliding, exact(50.0)), VerdictStatus::Inconclusive);
+        assert_eq!(status(sliding, exact(95.0)), VerdictStatus::Valid);
+        assert_eq!(status(sliding, exact(10.0)), VerdictStatus::Invalid);
     }
 
     #[test]
     fn nothing_for_many_tokens_is_invalid_without_any_size() {
-        assert_eq!(status(None, Bounds::exact(0.0)), Status::Invalid);
-        assert_eq!(status(None, Bounds::exact(3.0 * MIB)), Status::Inconclusive);
+        assert_eq!(status(None, Bounds::exact(0.0)), VerdictStatus::Invalid);
+        assert_eq!(
+            status(None, Bounds::exact(3.0 * MIB)),
+            VerdictStatus::Inconclusive
+        );
         let silent = leg("pcie-rx", None, Carried::Unseen);
         assert_eq!(silent.judge(0.9), None);
         let unused = Leg {
@@ -376,9 +383,9 @@ mod tests {
             let pick = |bounds: Bounds, at: f64| bounds.low + at * (bounds.high - bounds.low);
             let suffices = pick(moved, at.0) >= 0.9 * pick(needed, at.1);
             match status(Some(needed), moved) {
-                Status::Valid => prop_assert!(suffices),
-                Status::Invalid => prop_assert!(!suffices),
-                Status::Inconclusive => {}
+                VerdictStatus::Valid => prop_assert!(suffices),
+                VerdictStatus::Invalid => prop_assert!(!suffices),
+                VerdictStatus::Inconclusive => {}
             }
         }
     }

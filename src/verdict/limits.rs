@@ -1,11 +1,12 @@
 //! Loads that no link could have carried.
 
-use super::facts::{Facts, Status, serves};
+use super::facts::{Facts, serves};
 use crate::plan::state::CacheState;
+use crate::record::schema::VerdictStatus;
 
 /// Whether the pass claims a load faster than the link between host and GPU can carry. A claim that
 /// is possible proves nothing, so only an impossible one is a finding.
-pub(super) fn impossible_load(facts: &Facts) -> Option<(Status, String)> {
+pub(super) fn impossible_load(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
     let (claim, link) = (facts.fastest_load?, facts.host_link.as_ref()?);
     let size = facts.kv.stored.filter(|_| read && claim.seconds > 0.0)?;
@@ -22,6 +23,6 @@ pub(super) fn impossible_load(facts: &Facts) -> Option<(Status, String)> {
             gigabytes(link.bytes_per_s),
             link.source
         );
-        (Status::Invalid, message)
+        (VerdictStatus::Invalid, message)
     })
 }

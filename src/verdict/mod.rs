@@ -17,9 +17,7 @@ pub mod measures;
 pub mod moved;
 mod witnesses;
 
-pub use facts::{
-    BySource, Canaries, Facts, LinkLimit, PageCache, Probe, Status, Stores, TierAccount, Verdict,
-};
+pub use facts::{BySource, Canaries, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount};
 pub use judge::judge;
 pub use witnesses::Counted;
 

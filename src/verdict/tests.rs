@@ -6,6 +6,7 @@ use super::*;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
+use crate::record::schema::VerdictStatus;
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
 
@@ -60,7 +61,7 @@ fn proven() -> Facts {
 }
 
 #[track_caller]
-fn check(change: impl FnOnce(&mut Facts), status: Status, reason: &str) {
+fn check(change: impl FnOnce(&mut Facts), status: VerdictStatus, reason: &str) {
     let mut facts = proven();
     change(&mut facts);
     let verdict = judge(&facts);
@@ -70,7 +71,7 @@ fn check(change: impl FnOnce(&mut Facts), status: Status, reason: &str) {
 
 #[test]
 fn three_witnesses_that_agree_are_valid() {
-    check(|_| {}, Status::Valid, "expected tokens");
+    check(|_| {}, VerdictStatus::Valid, "expected tokens");
     assert_eq!(judge(&proven()).reasons.len(), 3);
 }
 
@@ -78,7 +79,7 @@ fn three_witnesses_that_agree_are_valid() {
 fn hits_without_bytes_or_with_other_text_are_invalid() {
     check(
         |f| f.pcie_rx_bytes = Some(Bounds::exact(9.0)),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "not loaded",
     );
     check(
@@ -90,12 +91,12 @@ fn hits_without_bytes_or_with_other_text_are_invalid() {
                 from_cache: 2,
             });
         },
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "1 of 2 canary answers changed",
     );
     check(
         |f| f.tier = TierKind::Disk,
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "RAM answered for the disk",
     );
 }
@@ -104,16 +105,24 @@ fn hits_without_bytes_or_with_other_text_are_invalid() {
 fn a_missing_witness_is_inconclusive() {
     check(
         |f| f.pcie_rx_bytes = None,
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "not proven",
     );
-    check(|f| f.canaries = None, Status::Inconclusive, "no canary");
+    check(
+        |f| f.canaries = None,
+        VerdictStatus::Inconclusive,
+        "no canary",
+    );
     check(
         |f| (f.by_source, f.sources_unknown) = (None, "/metrics answered 401".to_owned()),
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "answered 401",
     );
-    check(|f| f.tier = TierKind::Redis, Status::Inconclusive, "Redis");
+    check(
+        |f| f.tier = TierKind::Redis,
+        VerdictStatus::Inconclusive,
+        "Redis",
+    );
 }
 
 #[test]
@@ -128,10 +137,14 @@ fn the_tiers_own_account_stands_in_for_bytes_of_ram() {
         f.pcie_rx_bytes = None;
         f.account = account(tokens);
     };
-    check(|f| without_bytes(f, 10_000.0), Status::Valid, "expected");
+    check(
+        |f| without_bytes(f, 10_000.0),
+        VerdictStatus::Valid,
+        "expected",
+    );
     check(
         |f| without_bytes(f, 10.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "LMCache's own account",
     );
 }
@@ -147,32 +160,32 @@ fn the_wrong_cache_is_invalid() {
     };
     check(
         |f| f.by_source = mix(5_000.0, 5_000.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "GPU prefix cache",
     );
     check(
         |f| f.by_source = mix(0.0, 100.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "served 100 of 10000",
     );
     let cold = |f: &mut Facts| {
         f.state = CacheState::Cold;
         f.by_source = mix(0.0, 5_000.0);
     };
-    check(cold, Status::Invalid, "in a cold pass");
+    check(cold, VerdictStatus::Invalid, "in a cold pass");
     check(
         |f| f.tier = TierKind::Baseline,
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "this tier has none",
     );
 }
 
 #[test]
 fn no_success_and_wrong_lengths_are_invalid() {
-    check(|f| f.ok = 0, Status::Invalid, "no request succeeded");
+    check(|f| f.ok = 0, VerdictStatus::Invalid, "no request succeeded");
     check(
         |f| f.wrong_prompt_length = 3,
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "in 3 of 10 requests",
     );
 }
@@ -188,7 +201,7 @@ fn states_without_a_tier_need_no_canary() {
             external_tokens: 0.0,
         });
     };
-    check(cold, Status::Valid, "every prompt was computed");
+    check(cold, VerdictStatus::Valid, "every prompt was computed");
 }
 
 #[test]
@@ -203,12 +216,12 @@ fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
     };
     check(
         |f| f.canaries = canaries(0, 0),
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "2 of 2 canaries were not answered",
     );
     check(
         |f| f.canaries = canaries(2, 1),
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "1 of 2 canaries were computed again",
     );
     let baseline = |f: &mut Facts| {
@@ -220,7 +233,7 @@ fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
         });
         f.canaries = canaries(2, 0);
     };
-    check(baseline, Status::Valid, "computed again");
+    check(baseline, VerdictStatus::Valid, "computed again");
 }
 
 #[test]
@@ -231,7 +244,7 @@ fn no_success_says_what_failed_first() {
     };
     check(
         failed,
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "no request succeeded; first: http-400: too long",
     );
 }
@@ -249,12 +262,12 @@ fn what_a_pass_repeats_itself_is_no_stray_hit() {
     };
     check(
         |f| turns(f, CacheState::Cold, 5_000.0),
-        Status::Valid,
+        VerdictStatus::Valid,
         "but for 5000 tokens that the pass repeats itself",
     );
     check(
         |f| turns(f, CacheState::Cold, 1_000.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "in a cold pass",
     );
 }
@@ -270,17 +283,17 @@ fn a_workload_that_shares_nothing_is_a_control() {
             external_tokens,
         });
     };
-    check(|f| control(f, 0.0), Status::Valid, "shares nothing");
+    check(|f| control(f, 0.0), VerdictStatus::Valid, "shares nothing");
     check(
         |f| control(f, 512.0),
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "said to share none",
     );
     let too_short = |f: &mut Facts| {
         control(f, 0.0);
         f.shared_tokens = 1_000.0;
     };
-    check(too_short, Status::Invalid, "fill one chunk");
+    check(too_short, VerdictStatus::Invalid, "fill one chunk");
 }
 
 fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Probe {
@@ -299,17 +312,17 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     let said = "the cache state `tier hit` was not reached";
     check(
         |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "served 0 of 768 tokens of a probe, and the GPU prefix cache, which was not cleared, 768",
     );
     check(
         |f| f.probe = Some(probed(768.0, 0.0, 512.0)),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         said,
     );
     check(
         |f| f.probe = Some(probed(768.0, 0.0, 768.0)),
-        Status::Valid,
+        VerdictStatus::Valid,
         "expected",
     );
     let cold = |f: &mut Facts, external_tokens| {
@@ -321,10 +334,14 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
             external_tokens: 0.0,
         });
     };
-    check(|f| cold(f, 0.0), Status::Valid, "every prompt was computed");
+    check(
+        |f| cold(f, 0.0),
+        VerdictStatus::Valid,
+        "every prompt was computed",
+    );
     check(
         |f| cold(f, 256.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "the cache state `cold` was not reached",
     );
 }
@@ -335,7 +352,7 @@ fn a_tier_that_was_still_storing_proves_nothing() {
         waited: Duration::from_secs(7),
     };
     let said = "still storing when the pass began, after 7 s";
-    check(|f| f.stores = stores, Status::Inconclusive, said);
+    check(|f| f.stores = stores, VerdictStatus::Inconclusive, said);
     // Nothing is served in a cold pass: its times stand.
     let mut facts = proven();
     facts.state = CacheState::Cold;
@@ -346,7 +363,7 @@ fn a_tier_that_was_still_storing_proves_nothing() {
         external_tokens: 0.0,
     });
     let verdict = judge(&facts);
-    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    assert_eq!(verdict.status, VerdictStatus::Valid, "{verdict:?}");
     let told = |reason: &String| reason.contains("still storing 7 s after the pass");
     assert!(verdict.reasons.iter().any(told), "{verdict:?}");
 }
@@ -364,12 +381,16 @@ fn a_restart_is_judged_by_what_survives_it() {
         });
     };
     let lost = "does not survive a restart";
-    check(|f| restart(f, false, 0.0), Status::Valid, lost);
-    check(|f| restart(f, false, 9_000.0), Status::Invalid, lost);
-    check(|f| restart(f, true, 10_000.0), Status::Valid, "expected");
+    check(|f| restart(f, false, 0.0), VerdictStatus::Valid, lost);
+    check(|f| restart(f, false, 9_000.0), VerdictStatus::Invalid, lost);
+    check(
+        |f| restart(f, true, 10_000.0),
+        VerdictStatus::Valid,
+        "expected",
+    );
     check(
         |f| restart(f, true, 0.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "served 0 of 10000",
     );
 }
@@ -380,23 +401,31 @@ fn what_the_logs_tell_is_no_valid_pass() {
         f.logs = LogCounts::of(&format!("[x] LMCache ERROR: {text}"));
     };
     let put = "batched put error: Timeout writing to socket";
-    check(|f| log(f, put), Status::Inconclusive, "1 puts or gets");
+    check(
+        |f| log(f, put),
+        VerdictStatus::Inconclusive,
+        "1 puts or gets",
+    );
     let degraded = "System will operate in degraded mode (recompute).";
-    check(|f| log(f, degraded), Status::Invalid, "degraded mode");
+    check(
+        |f| log(f, degraded),
+        VerdictStatus::Invalid,
+        "degraded mode",
+    );
 }
 
 #[test]
 fn failures_beyond_the_planned_share_settle_nothing() {
     check(
         |f| f.failed = 5,
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "5 of 15 requests failed",
     );
     let allowed = |f: &mut Facts| {
         f.failed = 5;
         f.limits.failed_share = 0.5;
     };
-    check(allowed, Status::Valid, "expected");
+    check(allowed, VerdictStatus::Valid, "expected");
 }
 
 #[test]
@@ -405,8 +434,16 @@ fn thresholds_are_the_plans() {
         f.limits.served_share = served_share;
         f.expected_hit_tokens = 12_000.0;
     };
-    check(|f| short(f, 0.9), Status::Invalid, "served 10000 of 12000");
-    check(|f| short(f, 0.8), Status::Valid, "served 10000 of 12000");
+    check(
+        |f| short(f, 0.9),
+        VerdictStatus::Invalid,
+        "served 10000 of 12000",
+    );
+    check(
+        |f| short(f, 0.8),
+        VerdictStatus::Valid,
+        "served 10000 of 12000",
+    );
 }
 
 /// Counts that agree with [`proven`]: 10 requests of 1032 prompt and 8 output tokens.
@@ -428,7 +465,11 @@ fn agreeing() -> Counted {
 
 #[test]
 fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
-    check(|f| f.counted = agreeing(), Status::Valid, "expected tokens");
+    check(
+        |f| f.counted = agreeing(),
+        VerdictStatus::Valid,
+        "expected tokens",
+    );
     check(
         |f| {
             f.counted = Counted {
@@ -442,7 +483,7 @@ fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
                 ..agreeing()
             };
         },
-        Status::Valid,
+        VerdictStatus::Valid,
         "expected tokens",
     );
     // Of one request that failed the server read the prompt, and generated a part.
@@ -455,7 +496,7 @@ fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
                 ..agreeing()
             };
         },
-        Status::Valid,
+        VerdictStatus::Valid,
         "expected tokens",
     );
 }
@@ -463,56 +504,60 @@ fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
 #[test]
 fn counts_that_contradict_each_other_are_not_valid_and_both_are_told() {
     type Change = fn(&mut Counted);
-    let cases: [(Change, Status, [&str; 2]); 11] = [
+    let cases: [(Change, VerdictStatus, [&str; 2]); 11] = [
         (
             |c| c.server_prompt_tokens = Some(13_536.0),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["13,536", "10,320"],
         ),
         (
             |c| c.server_prompt_tokens = Some(5160.0),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["5,160", "10,320"],
         ),
-        (|c| c.running_max = Some(14.0), Status::Invalid, ["14", "8"]),
+        (
+            |c| c.running_max = Some(14.0),
+            VerdictStatus::Invalid,
+            ["14", "8"],
+        ),
         (
             |c| c.server_output_tokens = Some(1600.0),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["1,600", "80"],
         ),
         (
             |c| c.answered_output_tokens = Some(4000.0),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["4,000", "80"],
         ),
         (
             |c| c.too_long = Some((1000, 8)),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["1,000", "8"],
         ),
         (
             |c| c.more_events = Some((9, 4)),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["9", "4"],
         ),
         (
             |c| c.too_cached = Some((5000, 1032)),
-            Status::Invalid,
+            VerdictStatus::Invalid,
             ["5,000", "1,032"],
         ),
         (
             |c| c.cached_tokens = 50_000.0,
-            Status::Inconclusive,
+            VerdictStatus::Inconclusive,
             ["50,000", "10,000"],
         ),
         (
             |c| (c.cached_tokens, c.all_cached_tokens) = (0.0, Some(0.0)),
-            Status::Inconclusive,
+            VerdictStatus::Inconclusive,
             ["0", "10,000"],
         ),
         (
             |c| c.fallen = Some("x fell from 12 to 3".to_owned()),
-            Status::Inconclusive,
+            VerdictStatus::Inconclusive,
             ["12", "3"],
         ),
     ];
@@ -535,7 +580,7 @@ proptest::proptest! {
         facts.counted = agreeing();
         let more = f64::from(others).max(share * 10_320.0) + 110.0;
         facts.counted.server_prompt_tokens = Some(10_320.0 + more);
-        proptest::prop_assert_eq!(judge(&facts).status, Status::Invalid);
+        proptest::prop_assert_eq!(judge(&facts).status, VerdictStatus::Invalid);
     }
 }
 
@@ -572,14 +617,18 @@ fn a_leg_that_falls_short_is_invalid_whichever_it_is() {
             f.pcie_rx_bytes = gpu.map(Bounds::exact);
         }
     };
-    check(disk(1e6, Some(1e6)), Status::Valid, "expected");
-    check(disk(1e6, Some(0.53e6)), Status::Invalid, "moved to the GPU");
+    check(disk(1e6, Some(1e6)), VerdictStatus::Valid, "expected");
+    check(
+        disk(1e6, Some(0.53e6)),
+        VerdictStatus::Invalid,
+        "moved to the GPU",
+    );
     check(
         disk(1e4, Some(1e6)),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "RAM answered for the disk",
     );
-    check(disk(1e6, None), Status::Valid, "expected");
+    check(disk(1e6, None), VerdictStatus::Valid, "expected");
     let cold = |stored: f64, written: f64| {
         move |f: &mut Facts| {
             f.state = CacheState::Cold;
@@ -594,8 +643,8 @@ fn a_leg_that_falls_short_is_invalid_whichever_it_is() {
             f.disk_write_bytes = Some(written);
         }
     };
-    check(cold(1e4, 1e6), Status::Valid, "computed");
-    check(cold(1e4, 0.5e6), Status::Invalid, "stored was not");
+    check(cold(1e4, 1e6), VerdictStatus::Valid, "computed");
+    check(cold(1e4, 0.5e6), VerdictStatus::Invalid, "stored was not");
 }
 
 #[test]
@@ -610,12 +659,12 @@ fn nothing_moved_is_invalid_even_where_the_size_is_unknown() {
     };
     check(
         unsized_disk(0.0),
-        Status::Invalid,
+        VerdictStatus::Invalid,
         "0 MiB read from disk for 10000 tokens",
     );
     check(
         unsized_disk(1e9),
-        Status::Inconclusive,
+        VerdictStatus::Inconclusive,
         "kv_bytes_per_token",
     );
 }
@@ -637,6 +686,6 @@ fn a_load_faster_than_the_link_is_invalid() {
             });
         }
     };
-    check(claim(0.0256), Status::Invalid, "83.9 GB/s of KV");
-    check(claim(0.0400), Status::Valid, "expected");
+    check(claim(0.0256), VerdictStatus::Invalid, "83.9 GB/s of KV");
+    check(claim(0.0400), VerdictStatus::Valid, "expected");
 }

@@ -1,7 +1,8 @@
 //! Findings of counts that contradict each other: what the client sent and got, and what the server
 //! says of it. Where they differ, somebody else used the server, or one of them is wrong.
 
-use super::facts::{Facts, Status};
+use super::facts::Facts;
+use crate::record::schema::VerdictStatus;
 use crate::units::thousands;
 
 /// What the load of a pass sent and got, and what the server counted meanwhile. `None` is "not
@@ -43,7 +44,7 @@ pub struct Counted {
 const SLACK: f64 = 0.01;
 
 /// Every contradiction, with both numbers.
-pub(super) fn contradictions(facts: &Facts) -> Vec<(Status, String)> {
+pub(super) fn contradictions(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let counted = &facts.counted;
     let mut findings = traffic(counted);
     findings.extend(output(counted));
@@ -52,7 +53,7 @@ pub(super) fn contradictions(facts: &Facts) -> Vec<(Status, String)> {
         let reason = format!(
             "{fallen} during the pass: the server was started again, or another one answered"
         );
-        findings.push((Status::Inconclusive, reason));
+        findings.push((VerdictStatus::Inconclusive, reason));
     }
     findings
 }
@@ -62,7 +63,7 @@ fn exceeds(count: f64, other: f64) -> bool {
 }
 
 /// Whether the server served this load, all of it and nothing else.
-fn traffic(counted: &Counted) -> Vec<(Status, String)> {
+fn traffic(counted: &Counted) -> Vec<(VerdictStatus, String)> {
     let mut findings = Vec::new();
     let server = counted.server_prompt_tokens;
     if let (Some(server), Some(sent)) = (server, counted.sent_prompt_tokens)
@@ -73,7 +74,7 @@ fn traffic(counted: &Counted) -> Vec<(Status, String)> {
             thousands(server),
             thousands(sent)
         );
-        findings.push((Status::Invalid, reason));
+        findings.push((VerdictStatus::Invalid, reason));
     }
     if let (Some(server), Some(answered)) = (server, counted.answered_prompt_tokens)
         && exceeds(answered, server)
@@ -84,7 +85,7 @@ fn traffic(counted: &Counted) -> Vec<(Status, String)> {
             thousands(server),
             thousands(answered)
         );
-        findings.push((Status::Invalid, reason));
+        findings.push((VerdictStatus::Invalid, reason));
     }
     if let (Some(running), Some(most)) = (counted.running_max, counted.in_flight)
         && running > f64::from(most)
@@ -95,15 +96,15 @@ fn traffic(counted: &Counted) -> Vec<(Status, String)> {
             thousands(running),
             thousands(f64::from(most))
         );
-        findings.push((Status::Invalid, reason));
+        findings.push((VerdictStatus::Invalid, reason));
     }
     findings
 }
 
 /// Whether the output tokens of usage, of the server's counter and of the events agree.
-fn output(counted: &Counted) -> Vec<(Status, String)> {
+fn output(counted: &Counted) -> Vec<(VerdictStatus, String)> {
     let mut findings = Vec::new();
-    let mut add = |reason: String| findings.push((Status::Invalid, reason));
+    let mut add = |reason: String| findings.push((VerdictStatus::Invalid, reason));
     if let Some((tokens, asked)) = counted.too_long {
         add(format!(
             "an answer has {} output tokens by its usage, {} were asked for",
@@ -144,7 +145,7 @@ fn output(counted: &Counted) -> Vec<(Status, String)> {
 }
 
 /// Whether the cached tokens of usage are possible, and those of the engine's counters.
-fn cached(facts: &Facts) -> Vec<(Status, String)> {
+fn cached(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let counted = &facts.counted;
     let mut findings = Vec::new();
     if let Some((cached, prompt)) = counted.too_cached {
@@ -153,7 +154,7 @@ fn cached(facts: &Facts) -> Vec<(Status, String)> {
             thousands(f64::from(cached)),
             thousands(f64::from(prompt))
         );
-        findings.push((Status::Invalid, reason));
+        findings.push((VerdictStatus::Invalid, reason));
     }
     let Some(sources) = facts.by_source else {
         return findings;
@@ -172,7 +173,7 @@ fn cached(facts: &Facts) -> Vec<(Status, String)> {
             thousands(counted.cached_tokens),
             thousands(counters)
         );
-        findings.push((Status::Inconclusive, reason));
+        findings.push((VerdictStatus::Inconclusive, reason));
     }
     findings
 }

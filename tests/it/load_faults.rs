@@ -13,11 +13,11 @@ use faulty::run_faults;
 #[tokio::test]
 async fn every_request_is_told_whatever_the_server_does() {
     let (outcome, received) = run_faults(Duration::from_millis(1500)).await.unwrap();
-    let tally = outcome.tally();
-    assert_eq!(tally.sent, tally.ok + tally.failed + tally.unfinished);
-    assert_eq!(tally.sent, outcome.records.len() as u64);
-    assert_eq!(tally.sent, received, "{tally:?}");
-    assert!(tally.ok > 0 && tally.unfinished > 0, "{tally:?}");
+    let counts = outcome.counts();
+    assert_eq!(counts.sent, counts.ok + counts.failed + counts.unfinished);
+    assert_eq!(counts.sent, outcome.records.len() as u64);
+    assert_eq!(counts.sent, received, "{counts:?}");
+    assert!(counts.ok > 0 && counts.unfinished > 0, "{counts:?}");
     let kinds: BTreeSet<String> = outcome
         .records
         .iter()

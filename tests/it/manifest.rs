@@ -1,9 +1,10 @@
-//! What a report takes from the manifest that a run wrote.
+//! What a report takes from what a run recorded: its manifest, the kinds of its tiers; runs of 0.1.
 
 use std::path::Path;
 use std::process::Command;
 
 use labrun::internals::manifest::{Gpu, Gpus, MANIFEST_FILE, Manifest};
+use labrun::internals::{TierKind, read_run};
 
 use crate::support::{Lab, SimPlan};
 
@@ -58,4 +59,67 @@ fn a_report_names_the_commit_of_the_plan_and_the_gpu() {
     lab.labrun(&["report", "out"]).expect_code(0);
     let gpus = fact(&lab.read("out/report.html"), "GPU");
     assert_eq!(gpus.as_deref(), Some("L4, 2 x NVIDIA H100"));
+}
+
+/// The lines of a table, in an order that does not depend on that of the tiers.
+fn sorted(table: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = table.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_of_version_0_1_gives_the_numbers_that_it_gave() {
+    let lab = Lab::new();
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/run_0.1");
+    copy(&old, &lab.path("out"));
+    lab.labrun(&["report", "out"]).expect_code(0);
+    for name in ["summary.csv", "comparison.csv"] {
+        let before = std::fs::read_to_string(old.join(name)).unwrap();
+        assert_eq!(sorted(&lab.read(&format!("out/{name}"))), sorted(&before));
+    }
+    let big = read_run(&old).unwrap();
+    let big = big.cells.iter().find(|cell| cell.coordinates.tier == "big");
+    let big = big.unwrap();
+    assert_eq!(big.tier_kind, None);
+    assert_eq!(big.kind_of_tier(), Some(TierKind::Cpu));
+}
+
+#[test]
+fn a_tier_of_ram_and_disk_is_recorded_and_stands_among_the_built_in_ones() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["native", "cpu+disk", "baseline"]"#,
+        ..SimPlan::default()
+    };
+    lab.run_sim(&plan).expect_code(0);
+    let run = read_run(&lab.path("out")).unwrap();
+    for cell in &run.cells {
+        let built_in = TierKind::built_in(&cell.coordinates.tier);
+        assert!(built_in.is_some() && cell.tier_kind == built_in, "{cell:?}");
+    }
+    let summary = lab.read("out/summary.csv");
+    let at = |tier: &str| summary.find(&format!(",{tier},1,")).unwrap();
+    assert!(at("baseline") < at("cpu+disk") && at("cpu+disk") < at("native"));
+    // Its colour is its own, in every figure that has it: no spare one.
+    let figure = lab.read("out/figures/comparison_ttft.svg");
+    assert!(
+        figure.contains("#56B4E9"),
+        "{}",
+        &figure[..figure.len().min(3000)]
+    );
+    assert!(!figure.contains("#E69F00"));
 }

@@ -46,6 +46,7 @@ fn run_folder(folder: &Path, lengths: &[u32], concurrencies: &[u32], repeats: u3
                         position,
                         part: None,
                         coordinates: serde_json::from_value(coordinates).unwrap(),
+                        tier_kind: None,
                         identity: BTreeMap::new(),
                         machine: BTreeMap::new(),
                         source: Source::Simulated,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::aggregate::fixture::{Bench, rows_of};
+use crate::record::schema::Phase;
 
 fn side() -> Side {
     let mut bench = Bench::new();
@@ -10,7 +11,9 @@ fn side() -> Side {
             .pass(CacheState::Tier, &rows_of(&[5.0], 0))
             .verdict(VerdictStatus::Invalid, "hits, but \"no\" bytes");
     }
-    bench.cell("disk", 1024, 8, 1).failed("ready", "no answer");
+    bench
+        .cell("disk", 1024, 8, 1)
+        .failed(Phase::Ready, "no answer");
     let mut run = bench.run();
     for cell in &mut run.cells {
         let axis = ("server.args.x".to_owned(), "a,b".to_owned());

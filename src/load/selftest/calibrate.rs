@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn the_client_sees_every_token_that_the_server_wrote() {
         let (outcome, errors) = client(SMALL).await.unwrap();
-        assert_eq!(outcome.tally().ok, 40);
+        assert_eq!(outcome.counts().ok, 40);
         let tokens: u32 = outcome
             .records
             .iter()

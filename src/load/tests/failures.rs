@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{STREAM_HEAD, Step, TOKEN, chunk, good, kind, ms, one, options, run, text};
-use crate::load::drive::{Tally, drive};
+use crate::load::drive::drive;
 use crate::load::endpoint::Endpoint;
 use crate::load::progress::Progress;
 use crate::load::record::Outcome;
+use crate::record::schema::Counts;
 use crate::workload::Start;
 use crate::workload::testing::schedule;
 
@@ -81,7 +82,7 @@ async fn nothing_is_retried_but_a_kept_connection_that_was_closed() {
     let closing = |_| [good(), vec![Step::Close]].concat();
     let never = CancellationToken::new();
     let outcome = run(schedule(1, [Start::Slot; 3]), &options(), &never, closing).await;
-    assert_eq!(outcome.tally().ok, 3);
+    assert_eq!(outcome.counts().ok, 3);
     let reconnected: Vec<_> = outcome.records.iter().map(|r| r.reconnected).collect();
     assert_eq!(reconnected, [false, true, true]);
     assert!(outcome.records[1].connect.is_some());
@@ -93,7 +94,7 @@ async fn nothing_is_retried_but_a_kept_connection_that_was_closed() {
         vec![Step::Close]
     };
     let outcome = run(schedule(1, [Start::Slot; 3]), &options(), &never, cutting).await;
-    assert_eq!(outcome.tally().failed, 3);
+    assert_eq!(outcome.counts().failed, 3);
     assert_eq!(seen.load(std::sync::atomic::Ordering::Relaxed), 3);
 }
 
@@ -109,8 +110,8 @@ async fn a_port_where_nothing_listens_refuses() -> io::Result<()> {
         .await
         .unwrap();
     assert_eq!(
-        outcome.tally(),
-        Tally {
+        outcome.counts(),
+        Counts {
             sent: 3,
             ok: 0,
             failed: 3,

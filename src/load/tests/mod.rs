@@ -11,13 +11,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::Timer;
-use super::drive::{EndedBy, LoadOptions, LoadOutcome, Tally, drive_here};
+use super::drive::{EndedBy, LoadOptions, LoadOutcome, drive_here};
 use super::endpoint::Endpoint;
 use super::link::{Dial, Pool};
 use super::progress::Progress;
 use super::record::{Answer, Outcome, RequestRecord};
 use super::request::{Sender, Transport};
 use crate::plan::load_spec::Timeouts;
+use crate::record::schema::Counts;
 use crate::workload::testing::schedule;
 use crate::workload::{Keep, Schedule, Start};
 
@@ -131,12 +132,12 @@ async fn run(
         .await
         .unwrap();
     server.abort();
-    let tally = outcome.tally();
-    assert_eq!(tally.sent, tally.ok + tally.failed + tally.unfinished);
+    let counts = outcome.counts();
+    assert_eq!(counts.sent, counts.ok + counts.failed + counts.unfinished);
     let seen = progress.snapshot();
     assert_eq!(
         (seen.sent, seen.ok, seen.failed),
-        (tally.sent, tally.ok, tally.failed)
+        (counts.sent, counts.ok, counts.failed)
     );
     outcome
 }
@@ -188,8 +189,8 @@ async fn a_closed_loop_reuses_connections_and_keeps_its_slots() {
     })
     .await;
     assert_eq!(
-        outcome.tally(),
-        Tally {
+        outcome.counts(),
+        Counts {
             sent: 6,
             ok: 6,
             failed: 0,
@@ -256,8 +257,8 @@ async fn a_cancelled_load_drains_and_counts_what_was_left() {
     later.await.unwrap();
     assert_eq!(outcome.window.ended_by, EndedBy::Cancel);
     assert_eq!(
-        outcome.tally(),
-        Tally {
+        outcome.counts(),
+        Counts {
             sent: 4,
             ok: 3,
             failed: 0,
@@ -286,8 +287,8 @@ async fn time_ends_a_load_and_a_kill_ends_the_drain() {
     let outcome = run(schedule(1, [Start::Slot; 50]), &options, &never, |_| good()).await;
     assert_eq!(outcome.window.ended_by, EndedBy::Time);
     assert_eq!(
-        outcome.tally(),
-        Tally {
+        outcome.counts(),
+        Counts {
             sent: 2,
             ok: 2,
             failed: 0,
@@ -303,8 +304,8 @@ async fn time_ends_a_load_and_a_kill_ends_the_drain() {
     let outcome = run(schedule(1, [Start::Slot; 50]), &options, &never, stall).await;
     killer.await.unwrap();
     assert_eq!(
-        outcome.tally(),
-        Tally {
+        outcome.counts(),
+        Counts {
             sent: 1,
             ok: 0,
             failed: 0,

@@ -2,6 +2,8 @@
 
 use plotters::style::RGBColor;
 
+use crate::plan::tier::TierKind;
+
 /// Text.
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
 /// Less important text and frames.
@@ -40,30 +42,28 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const ORANGE: RGBColor = RGBColor(230, 159, 0);
 const SKY: RGBColor = RGBColor(86, 180, 233);
 
-/// For tiers of other names: five shapes and three colours that the built-in ones leave, 6 pairs
-/// before one repeats.
+/// For tiers of other names: the shapes that the built-in ones leave, 6 pairs before one repeats.
 const SPARE_COLOURS: [RGBColor; 3] = [ORANGE, SKY, GREY];
 const SPARE_SHAPES: [Shape; 2] = [Shape::Hexagon, Shape::Star];
 
 /// How `tier` looks among `tiers`. The built-in tiers always look the same.
 pub(super) fn look(tier: &str, tiers: &[String]) -> Look {
-    let (colour, shape) = match tier {
-        "baseline" => (BLACK, Shape::Circle),
-        "cpu" => (BLUE, Shape::Square),
-        "disk" => (VERMILION, Shape::Triangle),
-        "redis" => (GREEN, Shape::Diamond),
-        "native" => (PURPLE, Shape::TriangleDown),
-        other => {
-            let strangers = tiers.iter().filter(|tier| !is_built_in(tier));
-            let at = strangers.take_while(|tier| tier.as_str() != other).count();
+    let (colour, shape) = match TierKind::built_in(tier) {
+        Some(TierKind::Baseline) => (BLACK, Shape::Circle),
+        Some(TierKind::Cpu) => (BLUE, Shape::Square),
+        Some(TierKind::Disk) => (VERMILION, Shape::Triangle),
+        Some(TierKind::Redis) => (GREEN, Shape::Diamond),
+        Some(TierKind::CpuDisk) => (SKY, Shape::Square),
+        Some(TierKind::Native) => (PURPLE, Shape::TriangleDown),
+        None => {
+            let others = tiers
+                .iter()
+                .filter(|tier| TierKind::built_in(tier).is_none());
+            let at = others.take_while(|other| other.as_str() != tier).count();
             (SPARE_COLOURS[at % 3], SPARE_SHAPES[at % 2])
         }
     };
     Look { colour, shape }
-}
-
-fn is_built_in(tier: &str) -> bool {
-    matches!(tier, "baseline" | "cpu" | "disk" | "redis" | "native")
 }
 
 #[cfg(test)]
@@ -86,10 +86,9 @@ mod tests {
 
     #[test]
     fn no_two_tiers_look_alike() {
-        let tiers = [
-            "baseline", "cpu", "disk", "redis", "native", "a", "b", "c", "d", "e", "f",
-        ]
-        .map(str::to_owned);
+        let built_in = TierKind::NAMED.map(|(name, _)| name);
+        let tiers = [&built_in[..], &["a", "b", "c", "d", "e", "f"]].concat();
+        let tiers: Vec<String> = tiers.into_iter().map(str::to_owned).collect();
         for (at, tier) in tiers.iter().enumerate() {
             for other in &tiers[at + 1..] {
                 assert_ne!(

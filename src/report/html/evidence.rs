@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::plan::server::LmcacheMode;
+use crate::plan::tier::TierKind;
 use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, PassRecord};
 use crate::report::html::Pair;
@@ -134,9 +136,13 @@ pub(super) fn anchor(at: usize) -> String {
 fn cell(at: usize, record: &CellRecord) -> CellPart {
     let server = &record.server;
     let mut about = vec![
-        pair("launcher", &server.launcher),
-        pair("LMCache", &server.lmcache),
+        pair("launcher", server.launcher_name()),
+        pair("LMCache", server.lmcache.map_or("none", LmcacheMode::name)),
     ];
+    let kind = record.kind_of_tier().map(TierKind::name);
+    if let Some(kind) = kind.filter(|kind| *kind != record.coordinates.tier) {
+        about.push(pair("tier is made of", kind));
+    }
     about.extend(
         server
             .version
@@ -242,14 +248,10 @@ fn telemetry(row: &MetricSummary) -> TelemetryPart {
 /// Those of the cells that were not measured to their end.
 pub(in crate::report) fn failures(records: &[CellRecord]) -> Vec<Failure> {
     let failure = |record: &CellRecord| {
-        let (what, log) = match &record.outcome {
-            CellOutcome::Completed => return None,
-            CellOutcome::Failed {
-                phase,
-                error,
-                log_tail,
-            } => (format!("failed in {phase}: {error}"), log_tail.join("\n")),
-            CellOutcome::Aborted { reason } => (format!("aborted: {reason}"), String::new()),
+        let what = record.outcome.failure()?;
+        let log = match &record.outcome {
+            CellOutcome::Failed { log_tail, .. } => log_tail.join("\n"),
+            CellOutcome::Completed | CellOutcome::Aborted { .. } => String::new(),
         };
         Some(Failure {
             id: record.id.clone(),

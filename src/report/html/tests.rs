@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::aggregate::fixture::{Bench, rows_of};
 use crate::plan::state::CacheState;
-use crate::record::schema::{CellOutcome, LedgerRow, Source, VerdictStatus};
+use crate::record::schema::{CellOutcome, LedgerRow, Phase, Source, VerdictStatus};
 use crate::report::timeline::page::tests::strips;
 
 const EVIL: &str = "<script>alert(1)</script>";
@@ -119,7 +119,7 @@ fn nothing_of_a_run_is_taken_for_markup() {
         cell.warnings = vec![EVIL.to_owned()];
         cell.passes[0].verdict.reasons = vec![EVIL.to_owned()];
         cell.outcome = CellOutcome::Failed {
-            phase: "load".to_owned(),
+            phase: Phase::Load,
             error: EVIL.to_owned(),
             log_tail: vec![EVIL.to_owned()],
         };

@@ -10,9 +10,9 @@ use crate::load::{Endpoint, RequestRecord};
 use crate::plan::server::LmcacheMode;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::record::schema::Phase;
 use crate::runner::event::Event;
 use crate::runner::page_cache;
-use crate::runner::result::Phase;
 use crate::runner::session::Failure;
 use crate::runner::snapshot::{COUNTED_LIMIT, Snapshot};
 use crate::verdict::answers::{cache_unit, whole_units};
@@ -183,7 +183,7 @@ impl Measuring<'_> {
                 error,
             });
         }
-        let answered = load.tally().ok > 0;
+        let answered = load.counts().ok > 0;
         self.probe_filled.get_or_insert(answered);
         if !answered {
             // What is wrong with the server shows in the pass.

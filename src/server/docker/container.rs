@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::daemon::{Daemon, plain, status};
-pub use super::facts::ContainerFacts;
-use super::facts::end_of;
+use super::facts::{end_of, note_end, started};
 use super::image::Image;
 use super::logs::{self, LogFiles};
 use super::stats;
+use crate::record::schema::ContainerRecord;
 
 /// How long the daemon may be away before what depends on it is given up.
 const AWAY_LIMIT: Duration = Duration::from_secs(10);
@@ -36,7 +36,8 @@ const LAST_LINES: Duration = Duration::from_secs(3);
 pub struct Container {
     daemon: Daemon,
     id: String,
-    facts: ContainerFacts,
+    role: &'static str,
+    facts: ContainerRecord,
     pid: Option<u32>,
     ports: Vec<(u16, u16)>,
     ended: watch::Receiver<Option<String>>,
@@ -60,7 +61,7 @@ pub struct Ended {
     /// In words.
     pub how: String,
     /// What Docker says of it.
-    pub facts: ContainerFacts,
+    pub facts: ContainerRecord,
     /// What went wrong on the way: a log that could not be written, a container that stays.
     pub trouble: Vec<String>,
 }
@@ -140,11 +141,12 @@ impl Container {
         let container = Self {
             daemon: daemon.clone(),
             id: id.to_owned(),
+            role,
             pid: pid
                 .and_then(|pid| u32::try_from(pid).ok())
                 .filter(|pid| *pid > 0),
             ports: published(&found),
-            facts: ContainerFacts::of(role, image, &found),
+            facts: started(role, image, &found),
             ended,
             log: Some(log),
             tasks,
@@ -157,8 +159,13 @@ impl Container {
         &self.id
     }
 
+    /// What it is for: `vllm`, `sim`, `lmcache` or `redis`.
+    pub fn role(&self) -> &'static str {
+        self.role
+    }
+
     /// What is known of it now.
-    pub fn facts(&self) -> &ContainerFacts {
+    pub fn facts(&self) -> &ContainerRecord {
         &self.facts
     }
 
@@ -203,13 +210,13 @@ impl Container {
         self.tasks.clear();
         let inspected = inspect(&self.daemon.docker, &self.id);
         if let Ok(Ok(found)) = timeout(STEP_LIMIT, inspected).await {
-            self.facts.note_end(&found);
+            note_end(&mut self.facts, &found);
         }
         if let Err(error) = remove(&self.daemon, &self.id).await {
             trouble.push(format!(
                 "the container {} of {} could not be removed: {error:#}; `labrun clean` removes it",
                 short(&self.id),
-                self.facts.role
+                self.role
             ));
         }
         Ended {
@@ -227,7 +234,7 @@ impl Container {
     ) -> String {
         let began = Instant::now();
         if let Err(error) = self.signal("SIGTERM").await {
-            trouble.push(format!("stopping {}: {error:#}", self.facts.role));
+            trouble.push(format!("stopping {}: {error:#}", self.role));
         }
         tokio::select! {
             how = self.exited() => return how,

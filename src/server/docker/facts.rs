@@ -3,59 +3,42 @@
 use bollard::models::{ContainerInspectResponse, ContainerState};
 
 use super::image::Image;
+use crate::record::schema::ContainerRecord;
 
-/// What is known of a container, as it is kept with a cell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerFacts {
-    /// `vllm`, `sim`, `lmcache` or `redis`.
-    pub role: &'static str,
-    /// The image, as the plan names it.
-    pub image: String,
-    /// The id of its content.
-    pub image_id: String,
-    /// The registry's digest of it; absent for images made on this machine.
-    pub digest: Option<String>,
-    /// When it started, as Docker says it (RFC 3339).
-    pub started_at: Option<String>,
-    /// When it ended; absent while it runs.
-    pub finished_at: Option<String>,
-    /// What it ended with; absent while it runs.
-    pub exit_code: Option<i64>,
-    /// Whether the kernel killed it for its memory.
-    pub oom_killed: bool,
-    /// How often Docker restarted it: 0, since labrun asks for none.
-    pub restart_count: i64,
+/// Whether it is the server under test, and no sidecar.
+pub fn is_server(container: &ContainerRecord) -> bool {
+    matches!(container.role.as_str(), "vllm" | "sim")
 }
 
-impl ContainerFacts {
-    /// Whether it is the server under test, and no sidecar.
-    pub fn is_server(&self) -> bool {
-        matches!(self.role, "vllm" | "sim")
+/// Of a container that was started from `image`.
+pub(super) fn started(
+    role: &str,
+    image: &Image,
+    inspected: &ContainerInspectResponse,
+) -> ContainerRecord {
+    let state = inspected.state.as_ref();
+    let image_id = inspected.image.clone();
+    ContainerRecord {
+        role: role.to_owned(),
+        image: image.name.clone(),
+        image_id: image_id.unwrap_or_else(|| image.id.clone()),
+        digest: image.digest.clone(),
+        started_at: state.and_then(|state| state.started_at.clone()),
+        ..ContainerRecord::default()
     }
+}
 
-    /// Of one that was started from `image`.
-    pub(super) fn of(role: &'static str, image: &Image, found: &ContainerInspectResponse) -> Self {
-        let state = found.state.as_ref();
-        Self {
-            role,
-            image: image.name.clone(),
-            image_id: found.image.clone().unwrap_or_else(|| image.id.clone()),
-            digest: image.digest.clone(),
-            started_at: state.and_then(|state| state.started_at.clone()),
-            ..Self::default()
-        }
-    }
-
-    /// Adds what is known once it has ended.
-    pub(super) fn note_end(&mut self, found: &ContainerInspectResponse) {
-        self.restart_count = found.restart_count.unwrap_or(0);
-        let Some(state) = &found.state else { return };
-        self.oom_killed = state.oom_killed.unwrap_or(false);
-        self.started_at.clone_from(&state.started_at);
-        if state.running != Some(true) {
-            self.exit_code = state.exit_code;
-            self.finished_at.clone_from(&state.finished_at);
-        }
+/// Adds what is known once it has ended.
+pub(super) fn note_end(container: &mut ContainerRecord, inspected: &ContainerInspectResponse) {
+    container.restart_count = inspected.restart_count.unwrap_or(0);
+    let Some(state) = &inspected.state else {
+        return;
+    };
+    container.oom_killed = state.oom_killed.unwrap_or(false);
+    container.started_at.clone_from(&state.started_at);
+    if state.running != Some(true) {
+        container.exit_code = state.exit_code;
+        container.finished_at.clone_from(&state.finished_at);
     }
 }
 

@@ -121,10 +121,7 @@ impl Launch<'_> {
             .basis(parts, labels)
             .server(image, yaml, transfer, port)?;
         if self.spec.ipc.is_empty()
-            && let Some(lmcache) = parts
-                .containers
-                .iter()
-                .find(|c| c.facts().role == "lmcache")
+            && let Some(lmcache) = parts.containers.iter().find(|c| c.role() == "lmcache")
         {
             // What they share of the CPU's memory lies in one /dev/shm.
             let host_config = body.host_config.get_or_insert_default();

@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, select_all};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Endpoint;
@@ -32,8 +33,10 @@ use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::TierKind;
-use container::{Container, ContainerFacts};
+use crate::record::schema::ContainerRecord;
+use container::Container;
 use daemon::Daemon;
+pub(super) use facts::is_server;
 use gpu_memory::GpuMemory;
 use image::Content;
 use launch::Launch;
@@ -180,21 +183,15 @@ fn lmcache_image(spec: &DockerSpec) -> &str {
 
 /// The content that the cell's server would run from now; absent where nobody can tell: it is still
 /// to be pulled and the registry does not answer, or Docker does not.
-pub fn content(cell: &Cell) -> Option<Content> {
+pub fn content(cell: &Cell, runtime: &Handle) -> Option<Content> {
     let spec = spec_of(cell).ok()?;
-    let (name, pull) = (spec.image.clone(), spec.pull);
-    // A thread of its own, since the caller may be within a runtime or not.
-    let asked = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .ok()?;
-        runtime.block_on(async {
-            let daemon = Daemon::connect().await.ok()?;
-            image::resolve(&daemon, &name, pull).await.ok().flatten()
-        })
-    });
-    asked.join().ok().flatten()
+    let asked = async {
+        let daemon = Daemon::connect().await.ok()?;
+        let content = image::resolve(&daemon, &spec.image, spec.pull).await;
+        content.ok().flatten()
+    };
+    // The caller may be one of the runtime's own threads.
+    tokio::task::block_in_place(|| runtime.block_on(asked))
 }
 
 /// Starts the containers of `cell`, sidecars first, each healthy before the next; `lasting` is there
@@ -306,11 +303,11 @@ impl Server for Dockered {
 
     fn processes(&self) -> Vec<(&'static str, u32)> {
         let all = self.parts.containers.iter();
-        all.filter_map(|container| Some((container.facts().role, container.pid()?)))
+        all.filter_map(|container| Some((container.role(), container.pid()?)))
             .collect()
     }
 
-    fn containers(&self) -> Vec<ContainerFacts> {
+    fn containers(&self) -> Vec<ContainerRecord> {
         self.parts
             .containers
             .iter()
@@ -328,7 +325,7 @@ impl Server for Dockered {
         let at = parts
             .containers
             .iter()
-            .position(|container| container.facts().role == REDIS_ROLE)?;
+            .position(|container| container.role() == REDIS_ROLE)?;
         Some(Lasting {
             redis: parts.containers.remove(at),
             redis_url,
