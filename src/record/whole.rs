@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::reader::{cell_folders, read_manifest};
 use crate::bounded;
+use crate::units::grouped;
 
 /// How old the last touch of a lock's owner on another machine must be before it counts as gone.
 pub const STALE_AFTER: Duration = Duration::from_secs(90);
@@ -25,13 +26,13 @@ pub fn lack(path: &Path) -> Option<String> {
     if !file.exists() {
         return Some(format!(
             "{} cells without a `manifest.json`: whether any is missing is unknown",
-            thousands(have)
+            grouped(have)
         ));
     }
     let Some(manifest) = read_manifest(path) else {
         return Some(format!(
             "{} cells, and a `manifest.json` that cannot be read: whether any is missing is unknown",
-            thousands(have)
+            grouped(have)
         ));
     };
     of(&manifest, have, || is_locked(path))
@@ -42,8 +43,8 @@ fn of(manifest: &Value, have: usize, is_running: impl Fn() -> bool) -> Option<St
     let count = |value: &Value| value.as_u64().map(|count| count as usize);
     let planned = manifest["cells"].as_array().map(Vec::len);
     let cells = match planned {
-        Some(planned) => format!("{} of {} cells", thousands(have), thousands(planned)),
-        None => format!("{} cells", thousands(have)),
+        Some(planned) => format!("{} of {} cells", grouped(have), grouped(planned)),
+        None => format!("{} cells", grouped(have)),
     };
     let unfinished = |why: &str| Some(format!("{cells}: {why}"));
     let Some(how) = ended["how"].as_str() else {
@@ -57,7 +58,7 @@ fn of(manifest: &Value, have: usize, is_running: impl Fn() -> bool) -> Option<St
         };
     };
     if let Some(missing) = count(&ended["missing"]).filter(|missing| *missing > 0) {
-        let missing = thousands(missing);
+        let missing = grouped(missing);
         return Some(format!(
             "{missing} cells of the plan are missing: no merged run has them"
         ));
@@ -73,8 +74,8 @@ fn of(manifest: &Value, have: usize, is_running: impl Fn() -> bool) -> Option<St
             let gone = measured.or(planned).filter(|measured| have < *measured)?;
             Some(format!(
                 "{} of {} cells: the others were removed",
-                thousands(have),
-                thousands(gone)
+                grouped(have),
+                grouped(gone)
             ))
         }
         "interrupted" => unfinished("the run was interrupted"),
@@ -108,19 +109,6 @@ fn is_locked_here(folder: &Path) -> bool {
     file.is_ok_and(|file| {
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     })
-}
-
-/// 1234567 as `1,234,567`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -193,7 +181,9 @@ mod tests {
     #[test]
     fn a_folder_without_a_readable_manifest_says_so() {
         let run = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(run.path().join("cells/a")).unwrap();
+        let cell = run.path().join("cells/a");
+        std::fs::create_dir_all(&cell).unwrap();
+        std::fs::write(cell.join("cell.json"), "{}").unwrap();
         assert!(
             lack(run.path())
                 .unwrap()

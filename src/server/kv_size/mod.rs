@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Bounds;
+use crate::units::{Bounds, grouped};
 
 mod cell;
 pub mod config;
@@ -148,19 +148,6 @@ fn shown(bytes: Bounds) -> String {
     } else {
         format!("{} to {}", grouped(low), grouped(high))
     }
-}
-
-/// `number` with a comma behind each three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
