@@ -152,7 +152,7 @@ mod tests {
     async fn a_while_after_the_first_signal_nothing_is_waited_for() {
         let stop = Stop::default();
         let signals = stop.on_signals(|_| {}).unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP)
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
             .unwrap();
         stop.polite.cancelled().await;
         assert!(!stop.at_once.is_cancelled());
