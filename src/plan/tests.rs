@@ -208,7 +208,8 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "launcher = \"sim\"",
         "launcher = \"process\"\nargs.hf-token = \"x\"",
         "21:6 `hf-token` in [server.args] looks like a secret, and plans are stored with their \
-         results | set it in the environment or in `.env`; servers inherit it",
+         results | set it in the environment or in `.env`; servers inherit HF_TOKEN, and what \
+         `process.inherit` of the settings or, for containers, `secrets` names",
     ),
 ];
 

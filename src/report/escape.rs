@@ -36,6 +36,8 @@ pub(crate) fn markdown(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '`' | '[' | ']' | '*' | '\\' => out.extend(['\\', c]),
             '_' if !is_inside_word(&text, at) => out.push_str("\\_"),
+            // A list begins with a plus and a space; `+0.00` is a number.
+            '+' if at == 0 && !text[1..].starts_with(' ') => out.push(c),
             '#' | '>' | '+' if at == 0 => out.extend(['\\', c]),
             _ => out.push(c),
         }
