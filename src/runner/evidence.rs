@@ -71,7 +71,6 @@ impl PassFacts<'_> {
         logs.degraded |= self.degraded;
         let answers = self.answers();
         let fastest_load = answers.fastest_load(&logs);
-        let exact = |name, at: &Snapshot| at.engine_growth(before, name, None).map(Bounds::exact);
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
         Facts {
             limits: self.cell.resolved.verdict,
@@ -88,13 +87,7 @@ impl PassFacts<'_> {
             first_failure: first_failure(self.load),
             by_source: after.by_source(before),
             sources_unknown: after.sources_unknown(before),
-            counted: Counted {
-                server_prompt_tokens: after.engine_growth(before, PROMPT_TOKENS, None),
-                server_output_tokens: after.engine_growth(before, OUTPUT_TOKENS, None),
-                running_max: self.running_max,
-                fallen: after.fallen(before),
-                ..answers.counted()
-            },
+            counted: self.counted(),
             expected_hit_tokens: answers.expected_hit_tokens(self.cell, self.state),
             shared_tokens: answers.sum_of(|planned| planned.shared_tokens),
             repeated_tokens: answers.sum_of(|planned| planned.repeated_tokens),
@@ -102,10 +95,12 @@ impl PassFacts<'_> {
             account: self.account(&logs),
             logs,
             kv: self.kv_size().bytes(),
-            pcie_rx_bytes: exact("labrun_sim_pcie_rx_bytes_total", after)
-                .or(self.pcie.map(|pcie| pcie.rx_bytes)),
-            pcie_tx_bytes: exact("labrun_sim_pcie_tx_bytes_total", self.settled)
-                .or(self.pcie.map(|pcie| pcie.tx_bytes)),
+            pcie_rx_bytes: self.pcie_bytes(simulated("labrun_sim_pcie_rx_bytes_total"), |pcie| {
+                pcie.rx_bytes
+            }),
+            pcie_tx_bytes: self.pcie_bytes(stored("labrun_sim_pcie_tx_bytes_total"), |pcie| {
+                pcie.tx_bytes
+            }),
             pcie_method: self.pcie.map(|pcie| pcie.method),
             fastest_load,
             host_link: self.host_link.clone(),
@@ -130,6 +125,32 @@ impl PassFacts<'_> {
                     .redis_growth(before, |info| info.net_input_bytes),
             ),
             canaries: self.canaries,
+        }
+    }
+
+    /// What this load and the server counted.
+    fn counted(&self) -> Counted {
+        let (before, after) = (self.before, self.after);
+        Counted {
+            server_prompt_tokens: after.engine_growth(before, PROMPT_TOKENS, None),
+            server_output_tokens: after.engine_growth(before, OUTPUT_TOKENS, None),
+            running_max: self.running_max,
+            fallen: after.fallen(before),
+            ..self.answers().counted()
+        }
+    }
+
+    /// Bytes over PCIe: the simulator's own, or what telemetry read. A server that is not labrun's
+    /// simulator proves nothing by the simulator's counters.
+    fn pcie_bytes(
+        &self,
+        simulated: Option<f64>,
+        way: impl Fn(PcieBytes) -> Bounds,
+    ) -> Option<Bounds> {
+        if self.cell.resolved.server.is_simulated() {
+            simulated.map(Bounds::exact)
+        } else {
+            self.pcie.map(way)
         }
     }
 
