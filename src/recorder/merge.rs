@@ -77,17 +77,19 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
     for part in &parts[1..] {
         check_alike(first, part)?;
     }
-    let notes = missing_shards(&parts)?.into_iter().collect();
+    let shards = missing_shards(&parts)?;
     check_twice(&parts)?;
     let missing = missing_cells(first, &parts)?;
     if !missing.is_empty() && !allow_missing {
+        let shards = shards.map_or_else(String::new, |shards| format!(" ({shards})"));
         bail!(
-            "{} of the plan's cells are in none of these runs, such as `{}`; finish their runs with \
-             `labrun run --resume RUN`, or give --allow-missing",
+            "{} of the plan's cells are in none of these runs, such as `{}`{shards}; finish their runs \
+             with `labrun run --resume RUN`, or give --allow-missing",
             missing.len(),
             missing[0]
         );
     }
+    let notes = shards.into_iter().collect();
     let before = Manifest::read(out)?;
     let is_cut_short = match &before {
         Some(manifest) => !manifest.merged_from.is_empty() && manifest.ended.is_none(),

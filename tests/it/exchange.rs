@@ -218,8 +218,8 @@ fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
     assert_ne!(field("bench", "e2e_p50_low_ms"), "");
     lab.labrun(&["report", "older"]).expect_code(0);
     assert_eq!(field("older", "e2e_p50_ms"), "");
-    assert!(lab.read("older/summary.md").contains("; nothing of E2E"));
-    assert!(lab.read("older/report.html").contains("nothing of E2E"));
+    assert!(lab.read("older/summary.md").contains("; nothing about E2E"));
+    assert!(lab.read("older/report.html").contains("nothing about E2E"));
     // As diff sees it: the summary, its n, and no test.
     let ttft = ttft_of_diff(&lab, "bench", "older");
     assert_eq!(

@@ -87,9 +87,20 @@ const READING: [(&str, &[&str]); 3] = [
 ];
 
 /// What every module of the reading half may use.
-const VOCABULARY: [&str; 11] = [
-    "units", "bounded", "foreign", "secret", "metric", "series", "evidence", "stats", "plan",
-    "matrix", "record",
+const VOCABULARY: [&str; 13] = [
+    "units",
+    "bounded",
+    "foreign",
+    "secret",
+    "text_file",
+    "csv_table",
+    "metric",
+    "series",
+    "evidence",
+    "stats",
+    "plan",
+    "matrix",
+    "record",
 ];
 
 /// A plan is valid only where its matrix expands; one file tests both.

@@ -298,7 +298,7 @@ fn retry_says_which_finished_cells_run_again() {
     assert!(retry("none").contains("1 of 1 cells are finished, 0 to run"));
     assert!(!lab.path("out/superseded").exists());
     let said = retry("failed");
-    assert!(said.contains("it failed in load"), "{said}");
+    assert!(said.contains(": failed in load"), "{said}");
     let none_left = "0 of 1 cells are finished, 1 to run";
     assert!(said.contains(none_left), "{said}");
     let said = retry("failed");

@@ -40,7 +40,7 @@ fn a_run_that_was_killed_says_so_until_it_is_finished() {
     let kept = ["keep", "out", "--into", "kept", "--partial"];
     let kept = lab.labrun(&kept).expect_code(0);
     assert!(kept.stderr.contains(&said));
-    let export = ["export", "out", "--out", "exported"];
+    let export = ["export", "out", "--format", "csv", "--out", "exported"];
     assert!(lab.labrun(&export).expect_code(0).stderr.contains(&said));
     let diff = lab.labrun(&["diff", "out", "out"]);
     assert!(
