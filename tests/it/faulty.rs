@@ -71,7 +71,7 @@ fn faulty_death_at_any_write_of_a_cell_is_survived() {
             "cells",
             vec![1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26],
         ),
-        (".tmp-manifest.json", vec![1, 2]),
+        ("-manifest.json", vec![1, 2]),
         (".tmp-", vec![1, 2, 3]),
         ("events.jsonl", vec![1, 3, 8]),
     ] {
