@@ -301,7 +301,7 @@ fn repair_escape(rest: &str, out: &mut String) -> usize {
     }
 }
 
-/// The code unit of `\uXXXX` at the beginning of `rest`.
+/// The code unit of `\uNNNN` at the beginning of `rest`.
 fn escaped_unit(rest: &str) -> Option<u16> {
     let digits = rest.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
