@@ -12,11 +12,18 @@ fn library(lab: &Lab) -> PathBuf {
     lab.c_library("faulty.so", "faulty.c")
 }
 
+/// Runs with files that fail whose path begins with `path` in the run's folder, or, where `path` begins
+/// with a dash, whose name ends so: names that are not in place yet hold the process before it.
 fn run(lab: &Lab, library: &Path, kind: &str, path: &str, at: u32) -> Output {
+    let path = if path.starts_with('-') {
+        PathBuf::from(path)
+    } else {
+        lab.path("out").join(path)
+    };
     lab.command(&["plan.toml", "--out", "out", "--resume"])
         .env("LD_PRELOAD", library)
         .env("FAULT_KIND", kind)
-        .env("FAULT_PATH", lab.path("out").join(path))
+        .env("FAULT_PATH", path)
         .env("FAULT_AT", at.to_string())
         .output()
         .unwrap()
