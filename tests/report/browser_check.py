@@ -130,7 +130,7 @@ COLUMN = """(function (click) {
                                                     head.textContent.indexOf('TTFT p50 s') === 0; });
   for (var i = 0; i < click; i++) { heads[at].querySelector('button').click(); }
   return Array.from(table.tBodies[0].rows).map(function (row) {
-    return parseFloat(row.cells[at].textContent); });
+    return parseFloat(row.cells[at].textContent.replace(/,(?=[0-9]{3})/g, '')); });
 })"""
 LIGHTNESS = """getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g)
   .slice(0, 3).map(Number).reduce(function (a, b) { return a + b; })"""
