@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -15,7 +15,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     // Not blocking: opening a pipe that nobody writes to would wait for ever.
     let file = File::options()
         .read(true)
-        .custom_flags(flags(OFlags::NONBLOCK))
+        .custom_flags(flags(OFlags::NONBLOCK | OFlags::NOCTTY))
         .open(path)?;
     regular(file)
 }
@@ -52,13 +52,14 @@ fn refused(why: String) -> io::Error {
 
 fn regular(file: File) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
-    if kind.is_dir() {
-        return Err(refused("it is a folder".to_owned()));
-    }
-    if !kind.is_file() {
-        return Err(refused("it is a pipe or a device, not a file".to_owned()));
-    }
-    Ok(file)
+    let what = match kind {
+        kind if kind.is_file() => return Ok(file),
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "not a regular file",
+    };
+    Err(refused(format!("it is {what}: name a regular file")))
 }
 
 /// The text of the regular file at `path`, of at most `most` bytes.
@@ -121,7 +122,7 @@ mod tests {
         let error = open_to_write(Path::new("/dev/null"))
             .unwrap_err()
             .to_string();
-        assert_eq!(error, "it is a pipe or a device, not a file");
+        assert_eq!(error, "it is a device: name a regular file");
     }
 
     #[test]
@@ -135,14 +136,17 @@ mod tests {
         assert_eq!(refused(&path, 1 << 20), "it is larger than 1 MiB");
         std::fs::write(&path, [0xff]).unwrap();
         assert_eq!(refused(&path, 9), "it is not UTF-8 text");
-        assert_eq!(refused(dir.path(), 9), "it is a folder");
+        assert_eq!(
+            refused(dir.path(), 9),
+            "it is a folder: name a regular file"
+        );
         assert_eq!(
             refused(Path::new("/dev/zero"), 9),
-            "it is a pipe or a device, not a file"
+            "it is a device: name a regular file"
         );
         let pipe = dir.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert_eq!(refused(&pipe, 9), "it is a pipe or a device, not a file");
+        assert_eq!(refused(&pipe, 9), "it is a named pipe: name a regular file");
     }
 }

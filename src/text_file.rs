@@ -1,12 +1,12 @@
 //! Text files that other programs wrote: regular files only, read whole up to a bound, in the
 //! Unicode encoding that their first bytes name.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+
+use crate::bounded;
 
 /// The largest file that is read, bytes.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> Result<String> {
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
-    let file = open_regular(path)?;
+    let file = bounded::open(path).with_context(|| format!("reading `{shown}`"))?;
     let mib = MAX_FILE_BYTES >> 20;
     let too_large = || format!("`{shown}` is larger than the {mib} MiB that labrun reads");
     ensure!(file.metadata()?.len() <= MAX_FILE_BYTES, too_large());
@@ -44,25 +44,6 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
         ensure!(before + length <= MAX_FILE_BYTES, too_large());
     }
     Ok(bytes)
-}
-
-/// Opens a regular file. Never waits for a writer, as a named pipe would.
-pub fn open_regular(path: &Path) -> Result<File> {
-    let shown = path.display();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .with_context(|| format!("reading `{shown}`"))?;
-    let kind = file.metadata()?.file_type();
-    let what = match kind {
-        kind if kind.is_file() => return Ok(file),
-        kind if kind.is_dir() => "a folder",
-        kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_char_device() || kind.is_block_device() => "a device",
-        _ => "not a regular file",
-    };
-    bail!("`{shown}` is {what}: name a regular file");
 }
 
 /// UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it.

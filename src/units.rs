@@ -147,18 +147,9 @@ impl WallClock {
 
 /// A count for people: rounded to a whole number, a comma before each three digits.
 pub fn thousands(count: f64) -> String {
-    let digits = format!("{:.0}", count.abs());
-    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-    if count <= -0.5 {
-        text.push('-');
-    }
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) && digit.is_ascii_digit() {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    // What rounds to zero has no sign.
+    let count = if count.abs() <= 0.5 { 0.0 } else { count };
+    grouped(format_args!("{count:.0}"))
 }
 
 /// The longest span that a plan, a file or an option may name, seconds: 31 years.

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::secret;
-use crate::{server, text_file};
+use crate::{bounded, server};
 
 /// Values by name: `plan.run.seed`, `rendered.lmcache.yaml`, `version.vllm`.
 pub type Identity = BTreeMap<String, String>;
@@ -71,8 +71,8 @@ impl<'a> Identities<'a> {
         }
         let path = self.plan_folder.join(name);
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update_reader(text_file::open_regular(&path)?)
+        bounded::open(&path)
+            .and_then(|file| hasher.update_reader(file).map(drop))
             .with_context(|| format!("reading the workload's file `{}`", path.display()))?;
         let hash = hasher.finalize().to_hex()[..16].to_owned();
         self.files

@@ -112,7 +112,7 @@ fn plan_reads_the_files_that_workloads_name() {
         (
             "dataset",
             "/dev/zero",
-            "`/dev/zero` is a device: name a regular file",
+            "`/dev/zero`: it is a device: name a regular file",
         ),
         ("trace", ".", "is a folder: name a regular file"),
     ] {
