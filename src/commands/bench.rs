@@ -44,10 +44,10 @@ pub fn bench(args: &BenchArgs, runtime: &Runtime) -> Result<ExitStatus> {
         let floor = runtime.block_on(selftest::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;
         let results = Config::load(None)?.settings.paths.results;
-        let kept = client_floor::keep(&floor, &results)?;
+        let stored = client_floor::store(&floor, &results)?;
         say(&format!(
-            "kept in {}; manifests of runs tell it",
-            kept.display()
+            "stored in {}; manifests of runs contain it",
+            stored.display()
         ));
         return Ok(ExitStatus::Success);
     }

@@ -64,7 +64,7 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let externals = Externals::ask(&target.matrix, runtime);
     let identity_of = |cell: &Cell| externals.identity(cell, &identities);
     let resumption = resumption(args, &target, &opened, identity_of)?;
-    if !resumption.kept.is_empty() {
+    if !resumption.finished.is_empty() {
         externals.doubts().for_each(|doubt| say(&doubt));
     }
     let identity = target.matrix.cells.first().as_ref().map(identity_of);
@@ -77,7 +77,7 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         folder,
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
         ranges: RunRanges::default(),
-        kept: resumption.kept.iter().map(corpora).collect(),
+        kept: resumption.finished.iter().map(corpora).collect(),
         ends: resumption.ends(),
         has_told_software: false,
         samplers_percent: None,
@@ -134,7 +134,7 @@ fn ended(folder: &Path, ran: Result<()>, finished: Result<ExitStatus>) -> ExitSt
 /// `identity` with what is known of the software that cells which are kept ran on: it is as good as
 /// what will run, and some of it cannot be known before a server does.
 fn with_kept(mut identity: Identity, resumption: &Resumption) -> Identity {
-    let kept = resumption.kept.first();
+    let kept = resumption.finished.first();
     identity.extend(kept.into_iter().flat_map(|kept| software(&kept.identity)));
     identity
 }
@@ -169,7 +169,7 @@ fn medians(target: &Target, folder: &Path, resumption: &Resumption) -> Result<Me
     let Some(auto) = first.and_then(|cell| cell.resolved.run.pace.auto) else {
         return Ok(medians);
     };
-    for record in &resumption.kept {
+    for record in &resumption.finished {
         let cell = folder.join("cells").join(&record.id);
         for (state, values_ms) in resume::values_ms(&cell, record, auto.metric)? {
             medians.add(&record.coordinates, state, values_ms);
@@ -215,7 +215,7 @@ fn resumption(
         say(&format!(
             "continuing {}: {} of {} cells are finished, {} to run",
             opened.path().display(),
-            resumption.kept.len(),
+            resumption.finished.len(),
             target.cells().count(),
             resumption.todo.len()
         ));

@@ -1,4 +1,4 @@
-//! This machine's floor, as `bench --calibrate` found it: kept beside the runs, told in each
+//! This machine's floor, as `bench --calibrate` measured it: stored beside the runs, copied into each
 //! manifest.
 
 use std::path::{Path, PathBuf};
@@ -16,27 +16,27 @@ fn path(results: &Path) -> PathBuf {
     results.join("client-floor.json")
 }
 
-/// Keeps what was measured. Returns where.
-pub fn keep(floor: &Calibration, results: &Path) -> Result<PathBuf> {
+/// Stores what was measured. Returns where.
+pub fn store(floor: &Calibration, results: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(results)
         .with_context(|| format!("making the folder `{}`", results.display()))?;
-    let kept = json!({
+    let stored = json!({
         "host": host(), "measured_at": WallClock::now().rfc3339(), "floor": floor,
     });
     let path = path(results);
-    write_synced(&path, &serde_json::to_vec_pretty(&kept)?)?;
+    write_synced(&path, &serde_json::to_vec_pretty(&stored)?)?;
     Ok(path)
 }
 
-/// What was kept, if it is of this machine.
+/// What was stored, if it is of this machine.
 pub fn of_this_machine(results: &Path) -> Option<Value> {
-    let kept = std::fs::read(path(results)).ok()?;
-    let kept: Value = serde_json::from_slice(&kept).ok()?;
-    let measured: Host = serde_json::from_value(kept["host"].clone()).ok()?;
+    let stored = std::fs::read(path(results)).ok()?;
+    let stored: Value = serde_json::from_slice(&stored).ok()?;
+    let measured: Host = serde_json::from_value(stored["host"].clone()).ok()?;
     let here = host();
     let same = |host: &Host| (host.name.clone(), host.cpu.clone(), host.cpus);
     (same(&measured) == same(&here))
-        .then(|| json!({"measured_at": kept["measured_at"], "floor": kept["floor"]}))
+        .then(|| json!({"measured_at": stored["measured_at"], "floor": stored["floor"]}))
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_floor_is_told_on_its_own_machine_only() {
+    fn a_floor_counts_on_its_own_machine_only() {
         let folder = tempfile::tempdir().unwrap();
         let results = folder.path().join("results");
         assert_eq!(of_this_machine(&results), None);
@@ -60,12 +60,12 @@ mod tests {
             bare_burst_chunks_per_s: 2e5,
             streams_for_a_core: 2857.0,
         };
-        let kept = keep(&floor, &results).unwrap();
-        let told = of_this_machine(&results).unwrap();
-        assert_eq!(told["floor"]["ttft_error_p50_us"], 4.0);
-        let elsewhere = std::fs::read_to_string(&kept).unwrap();
+        let file = store(&floor, &results).unwrap();
+        let stored = of_this_machine(&results).unwrap();
+        assert_eq!(stored["floor"]["ttft_error_p50_us"], 4.0);
+        let elsewhere = std::fs::read_to_string(&file).unwrap();
         let elsewhere = elsewhere.replace("\"cpus\": ", "\"cpus\": 9");
-        std::fs::write(&kept, elsewhere).unwrap();
+        std::fs::write(&file, elsewhere).unwrap();
         assert_eq!(of_this_machine(&results), None);
     }
 }

@@ -23,7 +23,7 @@ use crate::units::Repeat;
 /// Why an imported cell is inconclusive.
 pub const NO_EVIDENCE: &str = "imported: no evidence";
 
-/// What a file may not say of itself, stated by the user.
+/// What a file may leave out, stated by the user.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     /// The tier.
@@ -107,7 +107,7 @@ pub fn read(files: &[PathBuf], defaults: &Defaults) -> Result<Vec<Imported>> {
     Ok(all)
 }
 
-/// Reads `files` and writes them as a run into `folder`, which must not hold anything. Results of
+/// Reads `files` and writes them as a run into `folder`, which must be empty. Results of
 /// equal coordinates become repeats. Returns how many cells there are.
 pub fn import(files: &[PathBuf], defaults: &Defaults, folder: &Path) -> Result<usize> {
     let passes = read(files, defaults)?;
@@ -138,14 +138,14 @@ fn write_aside(
         std::path::absolute(folder).with_context(|| format!("resolving `{}`", folder.display()))?;
     let shown = folder.display();
     let is_taken = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
-    let held = if folder.join("cells").exists() {
-        "holds a run already"
+    let problem = if folder.join("cells").exists() {
+        "has a run already"
     } else {
         "exists and is not empty"
     };
     ensure!(
         !is_taken,
-        "`{shown}` {held}; name another folder with --out"
+        "`{shown}` {problem}; name another folder with --out"
     );
     let aside = aside_of(&folder);
     let written = write_run(&aside, manifest, cells)

@@ -1,5 +1,5 @@
 //! One writer a run folder. The kernel holds the lock (flock(2)) and gives it back when its owner
-//! ends, however it ends; the file says who the owner is, for whoever is refused.
+//! ends, however it ends; the file names the owner, for whoever is refused.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,10 +17,10 @@ use crate::bounded;
 pub use crate::record::whole::LOCK_FILE;
 use crate::record::whole::STALE_AFTER;
 
-/// How often a lock that is held is tried again.
+/// How often a lock that another has is tried again.
 const TRIES: u32 = 5;
 
-/// The most that an owner says of itself.
+/// The longest description of an owner.
 const MAX_LOCK_BYTES: u64 = 64 << 10;
 
 /// How often the owner touches the file, for machines whose kernels do not share locks.
@@ -68,7 +68,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the folder, which must exist, or says who has it.
+    /// Takes the folder, which must exist, or reports who has it.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let mut tries = 0;
@@ -119,7 +119,7 @@ impl Lock {
         let beating = file.try_clone()?;
         let heart = std::thread::spawn(move || {
             while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-                // Only a hint to other machines; the kernel's lock is what holds here.
+                // Only a hint to other machines; the kernel's lock is what counts here.
                 let _unwritten = beating.set_modified(SystemTime::now());
             }
         });
@@ -139,7 +139,7 @@ impl Drop for Lock {
         if let Some(heart) = self.heart.take() {
             let _panicked = heart.join();
         }
-        // Removed while it is held, so that nobody locks a file that is about to go.
+        // Removed while it is locked, so that nobody locks a file that is about to go.
         let _absent = fs::remove_file(&self.path);
         let _unlocked = flock(&self.file, FlockOperation::Unlock);
     }
@@ -164,7 +164,7 @@ fn refusal(folder: &Path, owner: Option<&Owner>) -> anyhow::Error {
     )
 }
 
-/// Another machine's lock may be unknown to this kernel: its heartbeat tells whether it lives.
+/// Another machine's lock may be unknown to this kernel: its heartbeat shows whether it lives.
 fn refuse_if_it_beats(folder: &Path, file: &File, owner: &Owner) -> Result<()> {
     let touched = file.metadata()?.modified()?;
     let age = SystemTime::now().duration_since(touched);

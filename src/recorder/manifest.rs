@@ -1,4 +1,4 @@
-//! What a run is made of, and the manifest that says so.
+//! What a run is made of, and the manifest that records it.
 
 use std::path::{Path, PathBuf};
 
@@ -104,7 +104,7 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
     Ok(manifest)
 }
 
-/// What of a cell's identity tells of the software that ran it.
+/// The part of a cell's identity that names the software that ran it.
 pub fn software(identity: &Identity) -> Identity {
     let known = ["version.", "model.", "image."];
     let is_software = |name: &str| known.iter().any(|known| name.starts_with(known));

@@ -220,7 +220,7 @@ fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
     Ok(missing.map(|cell| cell.id).collect())
 }
 
-/// The first part's manifest, with what all say of themselves.
+/// The first part's manifest, with the manifests of all.
 fn merged_manifest(first: &Part, parts: &[Part]) -> Result<Manifest> {
     let own = |part: &Part| -> Result<Value> {
         let mut own = serde_json::to_value(&part.manifest)?;

@@ -1,5 +1,5 @@
-//! Writes a run's folder: opens and locks it, keeps each cell whole, continues, imports and joins
-//! runs, and says where they took place.
+//! Writes a run's folder: opens and locks it, writes each cell whole, continues, imports and joins
+//! runs, and records where they took place.
 
 pub mod client_floor;
 pub mod import;

@@ -83,7 +83,7 @@ impl Opened {
     }
 
     /// Begins an attempt: writes the plan's text and, last, the manifest. The plan and the manifest
-    /// of the attempt before are kept.
+    /// of the attempt before stay in the folder.
     pub fn begin(self, mut manifest: Manifest, plan: &str) -> Result<RunFolder> {
         manifest.format = FORMAT;
         let last = self.manifest.as_ref().and_then(|last| last.attempt);
@@ -93,14 +93,14 @@ impl Opened {
             manifest.run.clone_from(&last.run);
             manifest.earlier_attempts = earlier_attempts(last)?;
         }
-        let kept = self.path.join("plan.toml");
-        match fs::read(&kept) {
+        let plan_file = self.path.join("plan.toml");
+        match fs::read(&plan_file) {
             Ok(text) if text != plan.as_bytes() => {
-                resume::put_aside(&self.path, &kept)?;
+                resume::put_aside(&self.path, &plan_file)?;
             }
             _ => {}
         }
-        write_synced(&kept, plan.as_bytes())?;
+        write_synced(&plan_file, plan.as_bytes())?;
         write_manifest(&self.path, &manifest)?;
         sync_folder(&self.path)?;
         Ok(RunFolder {
@@ -115,7 +115,7 @@ impl Opened {
     }
 }
 
-/// The manifests before this one, oldest first, without what the latest says better.
+/// The manifests before this one, oldest first, without what the latest has too.
 fn earlier_attempts(mut last: Manifest) -> Result<Vec<Value>> {
     let mut all = std::mem::take(&mut last.earlier_attempts);
     let mut value = serde_json::to_value(last)?;
@@ -141,7 +141,7 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        // A cluster's shards and their jobs are kept beside what they are joined to.
+        // A cluster's shards and their jobs lie beside what they are joined to.
         let ours = [
             LOCK_FILE,
             "cells",

@@ -1,4 +1,4 @@
-//! `telemetry_phases.csv`: what every series says of every phase of a cell, also of those beside the
+//! `telemetry_phases.csv`: every series over every phase of a cell, also of those beside the
 //! measured passes (`cell.json` has these).
 
 use std::fs;
@@ -30,7 +30,7 @@ const COLUMNS: [&str; 12] = [
 ];
 
 /// Writes `telemetry_phases.csv`: a row a phase and series, none where nothing was read in it. A phase
-/// that was `measured` is told by the readings made at its edges, as in `cell.json`; what was read over
+/// that was `measured` is described by the readings made at its edges, as in `cell.json`; what was read over
 /// an edge of another counts by its share.
 pub fn write_phase_csv<'s>(
     points: &Points,
@@ -44,7 +44,7 @@ pub fn write_phase_csv<'s>(
         let PhaseStretch { phase, state, .. } = stretch;
         let unmeasured;
         let (window, summaries) = match measured(stretch) {
-            Some(told) => told,
+            Some(own) => own,
             None => {
                 unmeasured = summarize(points, stretch.window);
                 (stretch.window, unmeasured.as_slice())

@@ -1,4 +1,4 @@
-//! What a resumed run keeps of a folder, what it puts aside, and what it runs.
+//! Which finished cells a resumed run leaves in place, which it puts aside, and which it runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,7 +18,7 @@ use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
 use crate::runner::identity::{Identity, changes};
 
-/// Where a run's folder keeps what does not count any more.
+/// The folder of what does not count any more.
 const SUPERSEDED: &str = "superseded";
 
 /// Which finished cells a resumed run measures again. Missing ones always are.
@@ -61,21 +61,21 @@ impl Ends {
 pub struct Resumption {
     /// Indices in the matrix of the cells to run, in order.
     pub todo: Vec<usize>,
-    /// The cells that are kept.
-    pub kept: Vec<CellRecord>,
+    /// The cells that stay: they stand for those that the plan asks for.
+    pub finished: Vec<CellRecord>,
     /// Folders of cells that are not, each with the reason.
     pub aside: Vec<(PathBuf, String)>,
-    /// Folders of cells that were put aside earlier and are kept again, each with the cell's id.
+    /// Folders of cells that were put aside earlier and fit again, each with the cell's id.
     pub back: Vec<(PathBuf, String)>,
-    /// The last position of all cells that the folder holds, kept or not.
+    /// The last position of all cells in the folder, those put aside too.
     last_position: u32,
 }
 
 impl Resumption {
-    /// How the kept cells ended.
+    /// How the finished cells ended.
     pub fn ends(&self) -> Ends {
         let mut ends = Ends::default();
-        self.kept.iter().for_each(|record| ends.count(record));
+        self.finished.iter().for_each(|record| ends.count(record));
         ends
     }
 
@@ -106,29 +106,28 @@ pub fn decide(
     let all = finished.values().chain(earlier.values()).flatten();
     plan.last_position = all.map(|(_, record)| record.position).max().unwrap_or(0);
     for (index, cell) in wanted {
-        let mut kept = None;
+        let mut fit = None;
         for (path, record) in finished.remove(&cell.coordinates).unwrap_or_default() {
             match reason_against(&record, &cell, &identity_of, retry)? {
-                None if kept.is_none() => kept = Some(record),
+                None if fit.is_none() => fit = Some(record),
                 None => plan.aside.push((path, "it is there twice".to_owned())),
                 Some(reason) => plan.aside.push((path, reason)),
             }
         }
-        if kept.is_none() {
+        if fit.is_none() {
             let candidates = earlier.remove(&cell.coordinates).unwrap_or_default();
             if let Some((path, record)) = fitting(candidates, &cell, &identity_of)? {
                 plan.back.push((path, record.id.clone()));
-                kept = Some(record);
+                fit = Some(record);
             }
         }
-        match kept {
-            Some(record) => plan.kept.push(record),
+        match fit {
+            Some(record) => plan.finished.push(record),
             None => {
                 // It would stand in the way of the cell.
                 let path = folder.join("cells").join(&cell.id);
                 if path.is_dir() && !path.join("cell.json").exists() {
-                    plan.aside
-                        .push((path, "it holds no `cell.json`".to_owned()));
+                    plan.aside.push((path, "it has no `cell.json`".to_owned()));
                 }
                 plan.todo.push(index);
             }
@@ -186,7 +185,7 @@ fn reason_against(
     let mut now = identity_of(cell)?;
     redact::table(&mut now);
     now.insert("format".to_owned(), FORMAT.to_string());
-    // Earlier versions kept no identity, and the id told the plan's values alone.
+    // Earlier versions recorded no identity, and the id hashed the plan's values alone.
     if record.identity.is_empty() {
         if record.id != cell.id {
             return Ok(Some("its plan's values changed".to_owned()));

@@ -31,7 +31,7 @@ const DISK_COLUMNS: [&str; 10] = [
     "late",
 ];
 
-/// Writes `pcie_stats_*.csv`; not where nothing told of PCIe.
+/// Writes `pcie_stats_*.csv`; not where no series is of PCIe.
 pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
     let mut text = String::new();
     for (key, rx) in points {
@@ -56,7 +56,7 @@ pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
     write(&PCIE_COLUMNS, &text, path)
 }
 
-/// Writes `disk_io_stats_*.csv`; not where nothing told of disks.
+/// Writes `disk_io_stats_*.csv`; not where no series is of disks.
 pub fn write_disk_csv(points: &Points, tier_disk: Option<&str>, path: &Path) -> Result<()> {
     let mut text = String::new();
     let reads = points

@@ -20,7 +20,7 @@ const LATENCIES: [&str; 4] = ["ttft", "tpot", "itl", "e2el"];
 const MAX_REQUESTS: u32 = 10_000_000;
 
 /// One pass as `vllm bench serve --save-result --save-detailed` would have written it, without the
-/// generated texts, which labrun does not keep. Percentiles are printed however few requests there
+/// generated texts, which labrun does not store. Percentiles are printed however few requests there
 /// were, as vLLM does. What vLLM does not have begins with `labrun_`.
 pub fn to_json(cell: &CellRecord, pass: &PassRecord, rows: &[RequestRow], date: &str) -> Value {
     let ok: Vec<&RequestRow> = rows
@@ -122,7 +122,7 @@ struct Shape {
 pub(super) fn import(text: &str, defaults: &Defaults) -> Result<Vec<Imported>> {
     let results = results(text)?;
     let count = results.len();
-    ensure!(count > 0, "it holds no result");
+    ensure!(count > 0, "it has no result");
     let mut all = Vec::with_capacity(count);
     for (number, result) in (1..).zip(results) {
         let one = one(&result, defaults);

@@ -32,7 +32,7 @@ pub struct RunFolder {
     pub(super) path: PathBuf,
     pub(super) events: File,
     pub(super) attempt: Attempt,
-    /// Held until the folder is closed.
+    /// Locked until the folder is closed.
     pub(super) _lock: Lock,
 }
 
@@ -159,7 +159,7 @@ impl RunFolder {
     }
 }
 
-/// Says in a cell's record which part its position counts in. All else stays as it was written, also
+/// Notes in a cell's record which part its position counts in. All else stays as it was written, also
 /// what this version does not know.
 fn note_part(path: &Path, part: &str) -> Result<()> {
     let text = fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
@@ -251,8 +251,8 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     let measured = |stretch: &PhaseStretch| {
         let mut passes = result.passes.iter();
         let pass = passes.find(|pass| Some(pass.state) == stretch.state)?;
-        let told = (pass.telemetry.window, pass.telemetry.summaries.as_slice());
-        (stretch.phase == Phase::Load).then_some(told)
+        let own = (pass.telemetry.window, pass.telemetry.summaries.as_slice());
+        (stretch.phase == Phase::Load).then_some(own)
     };
     write_phase_csv(&watched.series, &result.phases, measured, &phases)?;
     write_pcie_csv(&watched.series, &named("pcie_stats"))?;

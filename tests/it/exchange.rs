@@ -144,7 +144,7 @@ fn what_is_exported_is_imported_again() {
         .labrun(&["import", file, "--out", "again"])
         .expect_code(2)
         .stderr;
-    assert!(twice.contains("holds a run already"), "{twice}");
+    assert!(twice.contains("has a run already"), "{twice}");
 }
 
 #[test]

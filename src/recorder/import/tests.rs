@@ -137,7 +137,7 @@ fn an_import_that_was_killed_can_be_repeated() {
         .unwrap_err()
         .to_string();
     assert!(
-        again.ends_with("holds a run already; name another folder with --out"),
+        again.ends_with("has a run already; name another folder with --out"),
         "{again}"
     );
     // An empty folder is as good as none.

@@ -239,7 +239,7 @@ fn odd_results_are_refused() {
         "total_output_tokens": 1, "model_id": "m", "max_concurrency": 1, "ttfts": [1.0],
         "itls": [], "input_lens": [1], "output_lens": [1]});
     for (text, expected) in [
-        ("[]".to_owned(), "it holds no result"),
+        ("[]".to_owned(), "it has no result"),
         (
             "[1]".to_owned(),
             "it is not a JSON object of `vllm bench serve`",
