@@ -432,6 +432,6 @@ impl Server for Stopping {
     }
 
     fn stop(self: Box<Self>, _: Duration, _: CancellationToken) -> BoxFuture<'static, Stopped> {
-        at_once(Stopped::said("was stopped for a restart")).boxed()
+        at_once(Stopped::new("was stopped for a restart")).boxed()
     }
 }

@@ -10,19 +10,19 @@ use crate::secret;
 /// Longest body of an answer, bytes: `/tokenize` of a million tokens fits.
 const BODY_BYTES: usize = 16 << 20;
 
-/// Longest exposition of metrics, bytes. It is never held whole.
+/// Longest exposition of metrics, bytes. It is read line by line, never as a whole.
 const METRICS_BYTES: usize = 64 << 20;
 
 /// Longest line of an exposition, bytes.
 const LINE_BYTES: usize = 1 << 20;
 
-/// Most of an exposition that labrun holds, bytes.
+/// Most bytes of an exposition that labrun stores.
 const SERIES_BYTES: usize = 16 << 20;
 
 /// Characters of an answer that a message shows.
 const SHOWN_CHARS: usize = 300;
 
-/// One answer, whole.
+/// The whole answer to one request.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn only_series_that_are_read_are_held_however_they_are_cut() {
+    fn only_series_that_are_read_are_stored_however_they_are_cut() {
         let text = "# HELP vllm:a b\nvllm:a_total{m=\"x y\"} 1\npython_gc 2\r\n\
                     vllm:b_bucket{le=\"1\"} 3\nlmcache_mp_c 4\nlabrun_sim_d 5";
-        let held = "vllm:a_total{m=\"x y\"} 1\nlmcache_mp_c 4\nlabrun_sim_d 5\n";
-        assert_eq!(series_of(&[text]).unwrap(), held);
+        let expected = "vllm:a_total{m=\"x y\"} 1\nlmcache_mp_c 4\nlabrun_sim_d 5\n";
+        assert_eq!(series_of(&[text]).unwrap(), expected);
         let bytes: Vec<String> = text.chars().map(String::from).collect();
         let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
-        assert_eq!(series_of(&bytes).unwrap(), held);
+        assert_eq!(series_of(&bytes).unwrap(), expected);
     }
 
     #[test]

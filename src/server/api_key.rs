@@ -22,7 +22,7 @@ impl ApiKey {
             .map(|key| Self(key.to_owned()))
     }
 
-    /// The key itself.
+    /// The key, unmasked.
     pub fn secret(&self) -> &str {
         &self.0
     }
@@ -40,7 +40,7 @@ impl fmt::Debug for ApiKey {
 pub struct WantsKey {
     /// The route that was asked.
     pub route: String,
-    /// What it answered.
+    /// Status of the answer.
     pub status: u16,
     advice: &'static str,
 }

@@ -1,7 +1,7 @@
-//! What LMCache says that it runs with, against what it was told.
+//! Compares the configuration that LMCache reports with the one that it was given.
 //!
-//! It warns of an unknown key and goes on with its default, and a variable in its environment wins
-//! over its file: only what it says itself proves the configuration.
+//! LMCache only warns of an unknown key and uses its default. A variable in its environment overrides
+//! its file. Only its own report proves the configuration.
 
 use crate::foreign::without_colours;
 
@@ -23,90 +23,95 @@ pub fn from_log(log: &str) -> Option<Map<String, Value>> {
 }
 
 /// Keys of an in-process file that did not take, one sentence each.
-pub fn differences(told: &Value, runs_with: &Map<String, Value>) -> Vec<String> {
-    let Value::Object(told) = told else {
+pub fn differences(given: &Value, runs_with: &Map<String, Value>) -> Vec<String> {
+    let Value::Object(given) = given else {
         return Vec::new();
     };
-    told.iter()
-        .filter_map(|(key, told)| match runs_with.get(key) {
+    given
+        .iter()
+        .filter_map(|(key, given)| match runs_with.get(key) {
             None => Some(format!("it does not know `{key}`")),
-            Some(now) if same(key, told, now) => None,
-            Some(now) => Some(format!("`{key}` is {now}, not {told}")),
+            Some(now) if same(key, given, now) => None,
+            Some(now) => Some(format!("`{key}` is {now}, not {given}")),
         })
         .collect()
 }
 
-/// Whether `now` is what LMCache makes of `told`. It converts each value of its file to the type of
+/// Whether `now` is what LMCache makes of `given`. It converts each value of its file to the type of
 /// the key (`lmcache/v1/config_base.py`), and the type of a key is that of its value in `now`.
-fn same(key: &str, told: &Value, now: &Value) -> bool {
-    match (told, now) {
-        (told, Value::Bool(now)) => boolean(told) == Some(*now),
-        (told, Value::Number(now)) => number(told)
+fn same(key: &str, given: &Value, now: &Value) -> bool {
+    match (given, now) {
+        (given, Value::Bool(now)) => boolean(given) == Some(*now),
+        (given, Value::Number(now)) => number(given)
             .zip(now.as_f64())
-            .is_some_and(|(told, now)| nearly(told, now)),
-        (Value::Array(told), Value::Array(now)) => {
-            told.len() == now.len() && told.iter().zip(now).all(|(told, now)| same(key, told, now))
+            .is_some_and(|(given, now)| nearly(given, now)),
+        (Value::Array(given), Value::Array(now)) => {
+            given.len() == now.len()
+                && given
+                    .iter()
+                    .zip(now)
+                    .all(|(given, now)| same(key, given, now))
         }
         // A list may be written as one value, or as text with commas.
-        (Value::String(told), Value::Array(now)) => {
-            let items: Vec<Value> = parts(told).map(Value::from).collect();
+        (Value::String(given), Value::Array(now)) => {
+            let items: Vec<Value> = parts(given).map(Value::from).collect();
             items.len() == now.len()
                 && items
                     .iter()
                     .zip(now)
-                    .all(|(told, now)| same(key, told, now))
+                    .all(|(given, now)| same(key, given, now))
         }
         (Value::Number(_), Value::Array(now)) => {
-            matches!(now.as_slice(), [now] if same(key, told, now))
+            matches!(now.as_slice(), [now] if same(key, given, now))
         }
         // It takes a table as JSON too.
-        (Value::String(told), Value::Object(now)) => {
-            serde_json::from_str::<Map<String, Value>>(told)
-                .is_ok_and(|told| unconverted(&told, now))
+        (Value::String(given), Value::Object(now)) => {
+            serde_json::from_str::<Map<String, Value>>(given)
+                .is_ok_and(|given| unconverted(&given, now))
         }
-        (Value::Object(told), Value::Object(now)) => unconverted(told, now),
-        (Value::String(told), Value::String(now)) if key == "local_disk" => {
-            parts(told).map(folder).eq(parts(now).map(folder))
+        (Value::Object(given), Value::Object(now)) => unconverted(given, now),
+        (Value::String(given), Value::String(now)) if key == "local_disk" => {
+            parts(given).map(folder).eq(parts(now).map(folder))
         }
         // An empty path, or an empty list, is none.
-        (Value::String(told), Value::Null) if key == "local_disk" => parts(told).next().is_none(),
+        (Value::String(given), Value::Null) if key == "local_disk" => parts(given).next().is_none(),
         // It masks a password when it shows a URL.
-        (Value::String(told), Value::String(now)) if told.contains('@') => {
+        (Value::String(given), Value::String(now)) if given.contains('@') => {
             let host = |text: &str| text.rsplit('@').next().unwrap_or_default().to_owned();
-            host(told) == host(now)
+            host(given) == host(now)
         }
-        (Value::String(told), Value::String(now)) => told.eq_ignore_ascii_case(now),
-        (Value::Bool(told), Value::String(now)) => told.to_string().eq_ignore_ascii_case(now),
-        (Value::Number(told), Value::String(now)) => told
+        (Value::String(given), Value::String(now)) => given.eq_ignore_ascii_case(now),
+        (Value::Bool(given), Value::String(now)) => given.to_string().eq_ignore_ascii_case(now),
+        (Value::Number(given), Value::String(now)) => given
             .as_f64()
             .zip(now.parse().ok())
-            .is_some_and(|(told, now)| nearly(told, now)),
-        (told, now) => told == now,
+            .is_some_and(|(given, now)| nearly(given, now)),
+        (given, now) => given == now,
     }
 }
 
-/// `extra_config` is handed on as it is: every key that was told, its value unconverted.
-fn unconverted(told: &Map<String, Value>, now: &Map<String, Value>) -> bool {
-    told.iter().all(|(key, told)| {
-        now.get(key).is_some_and(|now| match (told, now) {
-            (Value::Object(told), Value::Object(now)) => unconverted(told, now),
+/// Compares `extra_config`, which LMCache passes on as it is: each given key has its unconverted value.
+fn unconverted(given: &Map<String, Value>, now: &Map<String, Value>) -> bool {
+    given.iter().all(|(key, given)| {
+        now.get(key).is_some_and(|now| match (given, now) {
+            (Value::Object(given), Value::Object(now)) => unconverted(given, now),
             (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) => {
-                same(key, told, now)
+                same(key, given, now)
             }
-            (told, now) => told == now,
+            (given, now) => given == now,
         })
     })
 }
 
-/// What is meant by a value of a key that is on or off, also in the words of YAML 1.1, which LMCache
-/// reads. Where it reads another word as off, that is a difference.
-fn boolean(told: &Value) -> Option<bool> {
-    match told {
-        Value::Bool(told) => Some(*told),
+/// The value of a key that is on or off, also in the spellings of YAML 1.1, which LMCache reads. It
+/// reads any other word as off: that counts as a difference.
+fn boolean(given: &Value) -> Option<bool> {
+    match given {
+        Value::Bool(given) => Some(*given),
         Value::Number(_) | Value::String(_) => {
-            let text = told
+            let text = given
                 .as_str()
-                .map_or_else(|| told.to_string(), str::to_ascii_lowercase);
+                .map_or_else(|| given.to_string(), str::to_ascii_lowercase);
             match text.trim() {
                 "true" | "1" | "yes" | "on" => Some(true),
                 "false" | "0" | "no" | "off" => Some(false),
@@ -117,17 +122,17 @@ fn boolean(told: &Value) -> Option<bool> {
     }
 }
 
-fn number(told: &Value) -> Option<f64> {
-    match told {
-        Value::Number(told) => told.as_f64(),
+fn number(given: &Value) -> Option<f64> {
+    match given {
+        Value::Number(given) => given.as_f64(),
         // Python reads `1_000` as a number.
-        Value::String(told) => told.trim().replace('_', "").parse().ok(),
+        Value::String(given) => given.trim().replace('_', "").parse().ok(),
         _ => None,
     }
 }
 
-fn nearly(told: f64, now: f64) -> bool {
-    (told - now).abs() <= 1e-9 * told.abs().max(1.0)
+fn nearly(given: f64, now: f64) -> bool {
+    (given - now).abs() <= 1e-9 * given.abs().max(1.0)
 }
 
 /// The items of text with commas.
@@ -149,14 +154,14 @@ pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
     let gib = |value: &Value| value.as_f64().map(|bytes| bytes / f64::from(1 << 30));
     let mut wrong = Vec::new();
     for pair in arguments.windows(2) {
-        let [name, told] = pair else { continue };
-        let number = |now: Option<f64>| match (told.parse::<f64>(), now) {
-            (Ok(told), Some(now)) => Some(((told - now).abs() < 1e-6, now.to_string())),
+        let [name, given] = pair else { continue };
+        let number = |now: Option<f64>| match (given.parse::<f64>(), now) {
+            (Ok(given), Some(now)) => Some(((given - now).abs() < 1e-6, now.to_string())),
             _ => None,
         };
         let word = |now: &Value| {
             let now = now.as_str()?;
-            Some((told.eq_ignore_ascii_case(now), now.to_owned()))
+            Some((given.eq_ignore_ascii_case(now), now.to_owned()))
         };
         let found = match name.as_str() {
             "--chunk-size" => number(config["mp"]["chunk_size"].as_f64()),
@@ -165,23 +170,23 @@ pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
             "--l2-store-policy" => word(&storage["store_policy"]),
             "--l2-prefetch-policy" => word(&storage["prefetch_policy"]),
             "--l2-adapter" => {
-                wrong.extend(adapter_differences(told, storage));
+                wrong.extend(adapter_differences(given, storage));
                 continue;
             }
             _ => continue,
         };
         if let Some((false, now)) = found {
-            wrong.push(format!("`{name}` is {now}, not {told}"));
+            wrong.push(format!("`{name}` is {now}, not {given}"));
         }
     }
     wrong
 }
 
-/// Types of adapters that tell all that they can be told, each under the name that it was told by.
-const FRANK_ADAPTERS: [&str; 5] = ["fs", "fs_native", "mock", "resp", "valkey"];
+/// Types of adapters that report every key they accept, under the same name.
+const ADAPTERS_REPORTING_ALL_KEYS: [&str; 5] = ["fs", "fs_native", "mock", "resp", "valkey"];
 
-/// What any adapter can be told besides, and tells under another name or not at all.
-const EVERY_ADAPTERS: [&str; 5] = [
+/// Keys that every adapter accepts and reports under another name or not at all.
+const KEYS_OF_EVERY_ADAPTER: [&str; 5] = [
     "type",
     "eviction",
     "serde",
@@ -189,18 +194,21 @@ const EVERY_ADAPTERS: [&str; 5] = [
     "per_op_workers",
 ];
 
-/// What of an `--l2-adapter` did not take. LMCache ignores a key that it does not know, without a
-/// word.
-fn adapter_differences(told: &str, storage: &Value) -> Option<String> {
-    let told: Map<String, Value> = serde_json::from_str(told).ok()?;
+/// How the running adapters differ from an `--l2-adapter` argument. LMCache silently ignores a key that
+/// it does not know.
+fn adapter_differences(given: &str, storage: &Value) -> Option<String> {
+    let given: Map<String, Value> = serde_json::from_str(given).ok()?;
     let adapters = storage["l2_adapter_config"]["adapters"].as_array()?;
-    let kind = told.get("type").and_then(Value::as_str).unwrap_or_default();
-    let ignored = told.keys().find(|key| {
+    let kind = given
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let ignored = given.keys().find(|key| {
         // LMCache before 0.5.1 shows an adapter as text.
-        let tells = |adapter: &Value| !adapter.is_object() || adapter.get(key.as_str()).is_some();
-        FRANK_ADAPTERS.contains(&kind)
-            && !EVERY_ADAPTERS.contains(&key.as_str())
-            && !adapters.iter().any(tells)
+        let reports = |adapter: &Value| !adapter.is_object() || adapter.get(key.as_str()).is_some();
+        ADAPTERS_REPORTING_ALL_KEYS.contains(&kind)
+            && !KEYS_OF_EVERY_ADAPTER.contains(&key.as_str())
+            && !adapters.iter().any(reports)
     });
     if let Some(key) = ignored {
         return Some(format!(
@@ -208,15 +216,15 @@ fn adapter_differences(told: &str, storage: &Value) -> Option<String> {
         ));
     }
     let holds = |adapter: &Value| {
-        told.iter().all(|(key, told)| match adapter.get(key) {
-            // What an adapter does not tell of itself cannot be compared.
+        given.iter().all(|(key, given)| match adapter.get(key) {
+            // A key that an adapter does not report cannot be compared.
             None => true,
-            Some(now) => same(key, told, now),
+            Some(now) => same(key, given, now),
         })
     };
     (!adapters.iter().any(holds)).then(|| {
         let shown = serde_json::to_string(adapters).unwrap_or_default();
-        format!("no L2 adapter is as it was told; it has {shown}")
+        format!("no L2 adapter is configured as given; it has {shown}")
     })
 }
 
@@ -302,7 +310,7 @@ impl Python<'_> {
         None
     }
 
-    /// A number, or another word, kept as text.
+    /// A number; any other word becomes text.
     fn word(&mut self) -> Option<Value> {
         let end = self
             .rest
@@ -327,7 +335,7 @@ mod tests {
 
     #[test]
     fn values_are_compared_as_lmcache_converts_them() {
-        for (key, told, now) in [
+        for (key, given, now) in [
             ("p2p_init_ports", json!(8200), json!([8200])),
             ("p2p_init_ports", json!("8200"), json!([8200])),
             ("p2p_init_ports", json!("8200, 8201"), json!([8200, 8201])),
@@ -369,13 +377,13 @@ mod tests {
                 json!({"use_odirect": true, "x": 1}),
             ),
         ] {
-            assert!(same(key, &told, &now), "{key}: {told} {now}");
+            assert!(same(key, &given, &now), "{key}: {given} {now}");
         }
     }
 
     #[test]
     fn another_value_is_a_difference() {
-        for (key, told, now) in [
+        for (key, given, now) in [
             ("p2p_init_ports", json!(8200), json!([8201])),
             ("p2p_init_ports", json!(8200), json!([8200, 8201])),
             ("p2p_init_ports", json!("8200,8201"), json!([8200])),
@@ -403,7 +411,7 @@ mod tests {
                 json!({"use_odirect": true}),
             ),
         ] {
-            assert!(!same(key, &told, &now), "{key}: {told} {now}");
+            assert!(!same(key, &given, &now), "{key}: {given} {now}");
         }
     }
 
@@ -431,11 +439,11 @@ mod tests {
             to in 0usize..9, number in 0i64..1 << 40, flag: bool, word in "[a-z]{1,8}", other in 0i64..1 << 40,
         ) {
             let key = if to == 8 { "local_disk" } else { "some_key" };
-            let [told, now] = converted(to, number, flag, &word);
-            prop_assert!(same(key, &told, &now), "{told} {now}");
+            let [given, now] = converted(to, number, flag, &word);
+            prop_assert!(same(key, &given, &now), "{given} {now}");
             let [_, wrong] = converted(to, other, !flag, &format!("{word}x"));
             prop_assume!(other != number);
-            prop_assert!(!same(key, &told, &wrong), "{told} {wrong}");
+            prop_assert!(!same(key, &given, &wrong), "{given} {wrong}");
         }
     }
 
@@ -457,13 +465,13 @@ mod tests {
     #[test]
     fn a_knob_that_did_not_take_is_named() {
         let runs_with = from_log(LOG).unwrap();
-        let told = json!({
+        let given = json!({
             "chunk_size": 256, "local_cpu": false, "max_local_cpu_size": 8,
             "local_disk": "file:///d/", "extra_config": {"use_odirect": true},
         });
-        assert_eq!(differences(&told, &runs_with), [""; 0]);
-        let told = json!({"chunk_size": 128, "local_cpu_": true, "extra_config": {"n": 1}});
-        let wrong = differences(&told, &runs_with);
+        assert_eq!(differences(&given, &runs_with), [""; 0]);
+        let given = json!({"chunk_size": 128, "local_cpu_": true, "extra_config": {"n": 1}});
+        let wrong = differences(&given, &runs_with);
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(
             wrong[0].contains("`chunk_size` is 256, not 128"),
@@ -517,7 +525,7 @@ mod tests {
         opaque["storage_manager"]["l2_adapter_config"]["adapters"] = json!(["<FSL2Adapter...>"]);
         let wrong = server_differences(&arguments(unknown, "256", "default"), &opaque);
         assert_eq!(wrong, [""; 0]);
-        // What an adapter of another type does not tell of itself cannot be compared.
+        // A key that an adapter of another type does not report cannot be compared.
         let other = r#"{"type":"raw_block","base_path":"/d","use_uring":true}"#;
         let wrong = server_differences(&arguments(other, "256", "default"), &config);
         assert_eq!(wrong, [""; 0]);

@@ -37,8 +37,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The server at `url`, which must be no more than scheme, host and port: every route is told
-    /// from there, and one that is missed would be missed silently.
+    /// The server at `url`, which must be no more than scheme, host and port: labrun appends every
+    /// route to it, and a wrong route would go unnoticed.
     pub fn new(url: &str, model: &str) -> Result<Self> {
         let url = url.trim_end_matches('/');
         if url.contains('@') {
@@ -53,7 +53,9 @@ impl Endpoint {
             .strip_prefix("http://")
             .or_else(|| url.strip_prefix("https://"));
         match rest {
-            None => bail!("`{url}` is no server's URL: it must begin with http:// or https://"),
+            None => {
+                bail!("`{url}` is not the URL of a server: it must begin with http:// or https://")
+            }
             Some(rest) if rest.contains(['/', '?', '#']) => {
                 let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
                 bail!("the URL of `{host}` has a path; give only http://HOST:PORT")
@@ -81,7 +83,7 @@ impl Endpoint {
 pub struct Control {
     http: reqwest::Client,
     endpoint: Endpoint,
-    /// Longest wait for one answer of a route that tells something.
+    /// Longest wait for one answer of a read-only route.
     question_limit: Duration,
     /// Routes that did not answer in time when they were asked last, a sentence each.
     hung: Arc<Mutex<BTreeMap<String, String>>>,
@@ -96,7 +98,7 @@ const MAX_ID_CHARS: usize = 200;
 /// seconds.
 const ACTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest wait for one answer of a route that tells something.
+/// Longest wait for one answer of a read-only route.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest wait for a route that did not answer in time before.
@@ -278,8 +280,8 @@ impl Control {
         self.send(Method::POST, url, Some(body), limit).await
     }
 
-    /// What `GET /version` answers; `None` from a server that has no such route. Fails where nobody
-    /// answers, or a proxy in the place of the server.
+    /// What `GET /version` answers; `None` from a server that has no such route. Fails where
+    /// nothing answers, or a proxy answers in the place of the server.
     pub async fn version(&self) -> Result<Option<String>> {
         let url = self.url("/version");
         let question = self.send(Method::GET, &url, None, ACTION_LIMIT);
@@ -307,7 +309,7 @@ impl Control {
     /// A scrape of another exposition, such as the LMCache server's.
     ///
     /// # Errors
-    /// Says how the route was refused: its status, where it leads to, or that it does not answer.
+    /// Names the reason: the status, the redirect, or no answer in time.
     pub async fn scrape(&self, url: &str) -> Result<Scrape> {
         let route = self.route(url);
         let question = async {
@@ -343,7 +345,7 @@ impl Control {
             let status = answer.status;
             match (status, serde_json::from_slice::<Value>(&answer.body)) {
                 // Before 0.32 vLLM answers an empty body whether it cleared anything or not; the
-                // measured pass's own counters tell.
+                // measured pass's own counters show it.
                 (200, Err(_)) => return Ok(()),
                 (200, Ok(answer)) if answer["success"] == Value::Bool(true) => return Ok(()),
                 (200, Ok(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -385,7 +387,7 @@ impl Control {
         )
     }
 
-    /// The configuration that an LMCache server says it runs with, if it says it.
+    /// The configuration that an LMCache server reports; `None` where it has no such route.
     pub async fn lmcache_config(&self, lmcache_url: &str) -> Option<Value> {
         // Up to 0.5.0 the route has the shorter name.
         for route in ["config", "conf"] {
@@ -398,7 +400,7 @@ impl Control {
         None
     }
 
-    /// An LMCache server says that it is healthy.
+    /// Asks an LMCache server whether it is healthy.
     pub async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/healthcheck");
         let answer = self

@@ -12,7 +12,7 @@ use super::control::{Control, Endpoint};
 use super::group::Stopped;
 use crate::matrix::Cell;
 
-/// An attached server.
+/// A server that labrun only sends requests to.
 #[derive(Debug)]
 pub struct External {
     endpoint: Endpoint,
@@ -26,7 +26,7 @@ pub fn attach(cell: &Cell) -> Result<External> {
     })
 }
 
-/// What the server of `cell` says its version is; `None` where it has no `/version`. Fails where it
+/// The version that the server of `cell` reports; `None` where it has no `/version`. Fails where it
 /// does not answer.
 pub async fn version(cell: &Cell) -> Result<Option<String>> {
     let control = Control::new(attach(cell)?.endpoint)?;
@@ -47,6 +47,6 @@ impl Server for External {
         _grace: Duration,
         _at_once: CancellationToken,
     ) -> BoxFuture<'static, Stopped> {
-        ready(Stopped::said("left running")).boxed()
+        ready(Stopped::new("left running")).boxed()
     }
 }

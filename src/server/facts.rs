@@ -65,7 +65,7 @@ pub fn of(cell: &Cell, settings: &Settings, runtime: &Handle) -> BTreeMap<String
     facts
 }
 
-/// What the containers of a server told of its image: both its id and its registry's digest, where
+/// What the containers of a server report about its image: both its id and its registry's digest, where
 /// it has one. Before the server started, one of them may have been all that was known, or none.
 pub fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_that_ran_is_told_by_the_servers_own_container() {
+    fn the_image_that_ran_is_the_one_of_the_servers_own_container() {
         let container = |role: &str, digest: Option<&str>| ContainerRecord {
             role: role.to_owned(),
             image_id: format!("sha256:{role}"),

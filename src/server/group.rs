@@ -28,7 +28,7 @@ static STARTED: AtomicU64 = AtomicU64::new(0);
 /// How a server ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// In words.
+    /// How it ended, for example "exited with code 1".
     pub how: String,
     /// Its containers, as they ended.
     pub containers: Vec<ContainerRecord>,
@@ -37,8 +37,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// One that ended as `how` says, without containers.
-    pub fn said(how: impl Into<String>) -> Self {
+    /// A server without containers that ended as `how` describes.
+    pub fn new(how: impl Into<String>) -> Self {
         Self {
             how: how.into(),
             ..Self::default()
@@ -54,14 +54,14 @@ pub struct ProcessGroup {
     group: Option<Pid>,
     /// What all its processes carry in their environment, also those that left the group.
     carried: String,
-    /// Held open where it is piped: a child that watches it ends when labrun does. (Waiting for
-    /// a child would close it.)
+    /// Open as long as labrun runs, where it is piped: a child that watches it ends with labrun.
+    /// (Waiting for a child would close it.)
     _stdin: Option<ChildStdin>,
 }
 
 impl ProcessGroup {
     /// Starts `command`, both its outputs appended to `log`. The child and all that it starts carry
-    /// `mark` in their environment, so that they are found again if labrun is killed.
+    /// `mark` in their environment, by which they are found again if labrun is killed.
     pub fn start(
         name: &'static str,
         mut command: Command,
@@ -107,7 +107,7 @@ impl ProcessGroup {
     /// Resolves when the leader ends by itself.
     pub async fn exited(&mut self) -> String {
         match self.child.wait().await {
-            Ok(status) => format!("{} {}", self.name, said(status)),
+            Ok(status) => format!("{} {}", self.name, end_message(status)),
             Err(error) => format!("{} could not be waited for: {error}", self.name),
         }
     }
@@ -122,8 +122,8 @@ impl ProcessGroup {
             () = at_once.cancelled() => None,
         };
         let ended_politely = ended.is_some();
-        let said = match ended {
-            Some(Ok(status)) => said(status),
+        let how = match ended {
+            Some(Ok(status)) => end_message(status),
             Some(Err(error)) => format!("could not be waited for: {error}"),
             None => {
                 self.signal(Signal::KILL);
@@ -144,7 +144,7 @@ impl ProcessGroup {
         self.wait_until_empty(GONE_LIMIT).await;
         self.end_those_who_left(ended_politely).await;
         self.group = None;
-        Stopped::said(said)
+        Stopped::new(how)
     }
 
     /// Ends what left the group: a profiler puts the server into a session of its own.
@@ -183,7 +183,7 @@ impl Drop for ProcessGroup {
     }
 }
 
-fn said(status: ExitStatus) -> String {
+fn end_message(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_early_exit_says_its_code() {
+    async fn an_early_exit_is_reported_with_its_code() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let mark = Mark::of_this_process("t");

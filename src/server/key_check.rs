@@ -1,4 +1,4 @@
-//! Whether LMCache knows what it is told, by the list of its version.
+//! Whether LMCache knows the keys that it is given, by the list of its version.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
@@ -19,33 +19,33 @@ const BANNER: &str = " LMCache v";
 /// # Errors
 /// Names the first that it does not have, with the versions that do or the nearest of its own.
 pub fn check(
-    told: &Rendered,
+    rendered: &Rendered,
     mode: LmcacheMode,
     more: &[String],
     version: Option<Version>,
 ) -> Result<()> {
     let keys = match mode {
-        LmcacheMode::InProcess => keys_of(told)?,
+        LmcacheMode::InProcess => keys_of(rendered)?,
         LmcacheMode::MultiProcess => {
-            let mut arguments = told.arguments()?;
+            let mut arguments = rendered.arguments()?;
             arguments.extend_from_slice(more);
             arguments.iter().filter_map(|text| flag(text)).collect()
         }
     };
     for key in keys {
-        lmcache_keys::check(mode, &key, version).map_err(|said| anyhow!(said))?;
+        lmcache_keys::check(mode, &key, version).map_err(|message| anyhow!(message))?;
     }
     Ok(())
 }
 
-fn keys_of(told: &Rendered) -> Result<Vec<String>> {
-    let value: Value = serde_yaml_ng::from_str(&told.text)
-        .with_context(|| format!("`{}` is no YAML", told.file_name))?;
+fn keys_of(rendered: &Rendered) -> Result<Vec<String>> {
+    let value: Value = serde_yaml_ng::from_str(&rendered.text)
+        .with_context(|| format!("`{}` is not valid YAML", rendered.file_name))?;
     match value {
         Value::Object(keys) => Ok(keys.into_iter().map(|(key, _)| key).collect()),
         _ => bail!(
             "`{}` must be a YAML mapping of LMCache's keys",
-            told.file_name
+            rendered.file_name
         ),
     }
 }
@@ -60,11 +60,11 @@ fn flag(argument: &str) -> Option<String> {
 pub fn version_from_log(log: &str) -> Option<Version> {
     log.lines().rev().find_map(|line| {
         let line = without_colours(line);
-        let told = match line.split_once(ENGINE_LINE) {
+        let rest = match line.split_once(ENGINE_LINE) {
             Some((_, rest)) => rest.split_once(" with version ")?.1.to_owned(),
             None => line.split_once(BANNER)?.1.to_owned(),
         };
-        told.split([' ', ',']).next()?.parse().ok()
+        rest.split([' ', ',']).next()?.parse().ok()
     })
 }
 

@@ -76,9 +76,8 @@ pub fn scratch_name(mark: &Mark, server: u32) -> String {
 /// Something whose labrun is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// A process.
+    /// A process that still runs.
     Process {
-        /// Its pid.
         pid: u32,
         /// The run that it was started for.
         run: String,
@@ -89,7 +88,6 @@ pub enum Leftover {
     Files(PathBuf),
     /// A disk tier's folder that may be somebody's.
     Doubtful {
-        /// Where it is.
         path: PathBuf,
         /// What speaks against its removal.
         why: &'static str,
@@ -218,11 +216,11 @@ fn sorted(found: impl Iterator<Item = Leftover>) -> Vec<Leftover> {
     found
 }
 
-/// How long processes may take to end politely, so that they remove what is theirs.
+/// How long processes may take to end politely and remove their own files.
 const POLITE: Duration = Duration::from_secs(3);
 
-/// Removes them: processes politely, then by force; then files. What is doubtful goes only where a person
-/// may say so: whoever calls this has asked.
+/// Removes them: processes politely, then by force; then files. Doubtful folders
+/// go only with a person's consent: the caller has asked.
 pub fn remove(found: &[Leftover]) {
     let pids: Vec<u32> = found
         .iter()
@@ -347,7 +345,7 @@ mod tests {
         assert_eq!(sure, [Leftover::Files(old.clone())]);
         remove(&sure);
         assert!(!old.exists() && all[1..].iter().all(|folder| folder.exists()));
-        // Somebody said that it can go.
+        // A person agreed to the removal.
         remove(&found);
         assert!(living.exists() && elsewhere.exists() && strange.exists());
         assert!(doubtful.iter().all(|folder| !folder.exists()));

@@ -1,8 +1,8 @@
-//! What LMCache in vLLM's own process tells of itself.
+//! The metrics of LMCache in vLLM's own process.
 //!
-//! It counts in the engine's and the workers' processes, which reach vLLM's `/metrics` only by files
-//! (prometheus_client's multi-process mode), in a folder that must be empty at the start: what it
-//! held would be counted again.
+//! LMCache counts in the processes of the engine and the workers. Their counts reach vLLM's `/metrics`
+//! only through files (prometheus_client's multi-process mode). Their folder must be empty at the
+//! start: old files would be counted again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl MetricsFolder {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -96,7 +96,7 @@ pub trait Server: Send {
 /// What a launch may use.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchScope<'a> {
-    /// The machine's settings.
+    /// Where things are on this machine.
     pub settings: &'a Settings,
     /// The mark that started processes carry.
     pub mark: &'a Mark,
@@ -104,7 +104,7 @@ pub struct LaunchScope<'a> {
     pub folder: &'a Path,
     /// Where a disk tier of this server keeps its chunks.
     pub scratch: &'a Path,
-    /// Cancelled when the run is told to stop: nothing long is begun any more.
+    /// Cancelled when the run has to stop: nothing long is begun any more.
     pub cancel: &'a CancellationToken,
 }
 
@@ -139,7 +139,7 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
     Ok(rendered)
 }
 
-/// Checks that LMCache knows what `rendered` and the plan tell it.
+/// Checks that LMCache knows every key of `rendered` and every argument in the plan.
 pub fn check_known(cell: &Cell, rendered: &Rendered, version: Option<Version>) -> Result<()> {
     let server = &cell.resolved.server;
     let more = arguments::of(&server.lmcache_args);

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::leftovers::start_time;
 
-/// A labrun: its pid and start time, so that a reused pid is not taken for it; its PID namespace, outside
-/// which the pid means another process; its machine and that machine's start, outside which both do.
+/// A labrun, identified by its pid and four more facts: a pid may be reused (start time), and it means
+/// another process in another PID namespace, on another machine or after a reboot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner<'a> {
     pid: u32,
@@ -18,13 +18,13 @@ struct Owner<'a> {
 /// What is known of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It runs, or nobody can know from here: what it made is left alone.
+    /// It runs, or that cannot be known from here: what it made is left alone.
     MayLive,
     /// It is gone for certain.
     Gone,
     /// It belongs to this machine as it was before its last start.
     EarlierBoot,
-    /// It does not say which machine it belongs to.
+    /// Its name does not include its machine.
     UnknownMachine,
     /// It belongs to another machine.
     OtherMachine,
@@ -38,8 +38,8 @@ pub fn of_this_process() -> String {
     format!("{pid}-{started}-{}-{host}{boot}", namespace())
 }
 
-/// Whether the labrun called `owner` is gone, told by what only this machine can have: a process, a
-/// file in its memory, a container of its own daemon.
+/// Whether the labrun called `owner` is gone. The caller found the name on something that only this
+/// machine can have: a process, a file in its memory, a container of its own daemon.
 pub fn is_gone(owner: &str) -> bool {
     let Some(owner) = Owner::read(owner) else {
         return false;

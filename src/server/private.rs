@@ -47,7 +47,7 @@ pub(super) fn write(rendered: &Rendered, scope: &LaunchScope<'_>) -> Result<()> 
     let path = path(rendered, scope);
     let trouble = || format!("writing `{}`", path.display());
     if let Some(folder) = path.parent().filter(|folder| *folder != scope.folder) {
-        // Made anew: nobody else's folder is written into.
+        // Made anew: a folder of somebody else is never written into.
         let _absent = fs::remove_dir_all(folder);
         let made = DirBuilder::new().mode(0o700).create(folder);
         made.with_context(|| format!("making the folder `{}`", folder.display()))?;

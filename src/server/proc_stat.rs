@@ -9,7 +9,7 @@ pub struct ProcStat {
     pub lives: bool,
     /// The process that started it, or 1 where that is gone.
     pub parent: u32,
-    /// Its process group.
+    /// Id of its process group.
     pub group: u32,
     /// When it started, clock ticks since boot.
     pub started: u64,

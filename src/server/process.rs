@@ -1,5 +1,5 @@
 //! `vllm serve` as a process of this machine, with an `lmcache server` beside it where the plan
-//! says so. Stopped in the other order than started.
+//! asks for one. They are stopped in the reverse order.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub struct Vllm {
     endpoint: Endpoint,
     engine: ProcessGroup,
     lmcache: Option<Sidecar>,
-    /// Kept as long as the engine runs.
+    /// Removed when the engine has ended.
     _metrics: Option<MetricsFolder>,
 }
 

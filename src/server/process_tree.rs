@@ -32,7 +32,7 @@ fn assign(
     contained: impl Fn(u32) -> Option<u32>,
 ) -> BTreeMap<u32, u32> {
     let is_leader = |pid: &u32| leaders.contains(pid);
-    // A chain of parents ends at 0; a reused pid could close it, so that it is cut after a while.
+    // A chain of parents ends at 0; a reused pid could close it to a circle, hence the limit.
     let ancestry = |pid| {
         let parent = |pid: &u32| all.get(pid).map(|stat| stat.parent);
         std::iter::successors(Some(pid), parent).take(64)

@@ -1,4 +1,4 @@
-//! A server under profilers: its command line, arguments and environment, for whoever starts it.
+//! A server under profilers: its command line, arguments and environment, for the launcher that starts it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::plan::profile_spec::{ProfileSpec, Profiler, option_name};
 
-/// Nsight Systems' program.
+/// Command-line program of Nsight Systems.
 pub const NSYS: &str = "nsys";
 
 /// How `nsys profile` is called, unless the plan's own arguments say otherwise.
@@ -68,8 +68,8 @@ pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<O
         return line;
     }
     let mut wrapped: Vec<OsString> = [NSYS, "profile"].map(OsString::from).into();
-    let kept = DEFAULTS.iter().filter(|option| !is_given(profile, option));
-    wrapped.extend(kept.map(OsString::from));
+    let defaults = DEFAULTS.iter().filter(|option| !is_given(profile, option));
+    wrapped.extend(defaults.map(OsString::from));
     wrapped.push(format!("--trace={}", profile.trace.join(",")).into());
     let mut output = OsString::from("--output=");
     output.push(reports);

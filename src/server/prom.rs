@@ -15,14 +15,14 @@ pub struct Scrape {
 pub struct Fallen {
     /// The series, labels included.
     pub series: String,
-    /// What it was.
+    /// Value of the earlier scrape.
     pub before: f64,
-    /// What it is; `None` where it is not exposed any more.
+    /// Value of the later scrape; `None` where it no longer has the series.
     pub now: Option<f64>,
 }
 
 impl Scrape {
-    /// Reads an exposition. Lines that are no series are passed over.
+    /// Reads an exposition. Skips lines that are not series.
     pub fn parse(text: &str) -> Self {
         let series = text.lines().filter_map(|line| {
             let line = line.trim_start();

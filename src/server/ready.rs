@@ -20,14 +20,14 @@ pub enum ReadyError {
     /// It took too long.
     #[error("it was not ready after {limit_s} s{hint}; last: {last}")]
     TimedOut {
-        /// The limit, seconds.
+        /// Longest wait for the server to be ready, seconds.
         limit_s: u64,
         /// What to do, in brackets; empty where waiting longer would not help.
         hint: &'static str,
-        /// What the last try met.
+        /// Error of the last try.
         last: String,
     },
-    /// It answers, and will not be ready however long it is waited for.
+    /// It answers, but waiting longer will not make it ready.
     #[error("{0}")]
     Refused(String),
     /// It answers, and serves something else.

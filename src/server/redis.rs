@@ -29,11 +29,11 @@ impl std::fmt::Debug for Redis {
     }
 }
 
-/// What `INFO` says; counters are since the server's start. A field that an old or foreign server
+/// The answer to `INFO`; counters are since the server's start. A field that an old or foreign server
 /// does not have is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedisInfo {
-    /// `redis_version`.
+    /// Redis's own version (`redis_version`).
     pub version: String,
     /// Bytes sent to clients: what tiers fetched, and small answers besides.
     pub net_output_bytes: Option<f64>,
@@ -47,11 +47,11 @@ pub struct RedisInfo {
     pub evicted_keys: Option<f64>,
     /// Commands since the start.
     pub commands: Option<f64>,
-    /// Bytes in use.
+    /// Memory in use, bytes.
     pub used_memory_bytes: Option<f64>,
     /// Most bytes that may be in use; 0 is "no limit".
     pub maxmemory_bytes: Option<f64>,
-    /// Connected clients.
+    /// Clients that are connected now.
     pub clients: Option<f64>,
     /// CPU time of the server, user and system, seconds.
     pub cpu_s: Option<f64>,
@@ -136,7 +136,7 @@ fn url_fault(url: &str) -> String {
 
 /// The user and password of `url`, as the adapter of an LMCache server reads them from its
 /// environment: in its arguments every process of the machine could see them, and it shows its
-/// configuration to whoever asks.
+/// configuration to every client.
 pub fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
     let Ok(info) = url.into_connection_info() else {
         return Vec::new();
@@ -146,8 +146,9 @@ pub fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
         ("LMCACHE_RESP_USERNAME", settings.username()),
         ("LMCACHE_RESP_PASSWORD", settings.password()),
     ];
-    let told = named.into_iter();
-    told.filter_map(|(name, value)| Some((name, value?.to_owned())))
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?.to_owned())))
         .collect()
 }
 
@@ -195,12 +196,12 @@ impl Redis {
         answer.with_context(|| format!("asking Redis at {} for {}", self.shown, command.join(" ")))
     }
 
-    /// It answers.
+    /// Fails where Redis does not answer.
     pub async fn ping(&self) -> Result<()> {
         self.ask::<String>(&["PING"]).await.map(drop)
     }
 
-    /// What `INFO` says.
+    /// Asks for `INFO`.
     pub async fn info(&self) -> Result<RedisInfo> {
         let text: String = self.ask(&["INFO"]).await?;
         Ok(RedisInfo::parse(&text))
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_adapter_cannot_reach_is_told() {
+    fn what_an_adapter_cannot_reach_is_reported() {
         for good in ["redis://h:1", "redis://:s3cret@h:1/0"] {
             assert_eq!(adapter_obstacle(good), None, "{good}");
         }

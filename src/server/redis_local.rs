@@ -71,12 +71,12 @@ impl LocalRedis {
         })
     }
 
-    /// Where it is.
+    /// Its address, `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process.
+    /// Process id of the Redis server.
     pub fn id(&self) -> Option<u32> {
         self.process.id()
     }
@@ -86,7 +86,7 @@ impl LocalRedis {
         self.process.exited().await
     }
 
-    /// Waits until it answers.
+    /// Waits until Redis answers.
     pub async fn wait_ready(&mut self) -> Result<Redis> {
         let began = Instant::now();
         loop {
@@ -107,7 +107,7 @@ impl LocalRedis {
         }
     }
 
-    /// Stops it.
+    /// Stops the server, by force when `at_once` is cancelled.
     pub async fn stop(self, at_once: CancellationToken) -> Stopped {
         self.process.stop(GRACE, at_once).await
     }

@@ -73,7 +73,7 @@ pub struct Scope<'a> {
 pub struct Rendered {
     /// The file's name in the cell's folder.
     pub file_name: &'static str,
-    /// Its text.
+    /// Text of the rendered file.
     pub text: String,
 }
 
@@ -90,7 +90,10 @@ impl Rendered {
                 number_or_adapter @ (Value::Number(_) | Value::Object(_)) => {
                     Ok(number_or_adapter.to_string())
                 }
-                other => bail!("`{}` lists {other}, which is no argument", self.file_name),
+                other => bail!(
+                    "`{}` lists {other}: expected text, a number or an adapter",
+                    self.file_name
+                ),
             })
             .collect()
     }
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_says_a_thing_twice_is_refused() {
+    fn a_template_with_a_key_twice_is_refused() {
         let (one, many) = (LmcacheMode::InProcess, LmcacheMode::MultiProcess);
         for (text, mode, twice) in [
             (
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_config_leaves_o_direct_on_unless_it_says_otherwise() {
+    fn extra_config_leaves_o_direct_on_unless_it_turns_it_off() {
         for name in ["disk", "cpu+disk"] {
             let of = |extra: Value| {
                 let mut tier = TierSpec::built_in(name).unwrap();

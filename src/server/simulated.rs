@@ -18,14 +18,14 @@ use super::{LaunchScope, SERVER_LOG, Server, environment, free_port, private};
 use crate::matrix::Cell;
 use crate::plan::tier::TierKind;
 
-/// Name of the file that says what it pretends to be.
+/// Name of the file that describes the simulated machine.
 pub(super) const SPEC_FILE: &str = "sim.json";
 
 /// The program that runs. Its path does not serve: a long run outlives a rebuild, which puts another
 /// file there. The kernel's link leads to the file that was started, also once it has no name.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// The running simulator.
+/// A running `labrun sim`.
 #[derive(Debug)]
 pub struct Simulated {
     endpoint: Endpoint,
@@ -82,7 +82,7 @@ pub(super) fn arguments(
     config: Option<&Path>,
 ) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec!["sim".into()];
-    // One word: whatever a value begins with, it is no option.
+    // One word: a value that begins with dashes is not read as an option.
     let mut add = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
         word.push("=");

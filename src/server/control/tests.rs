@@ -151,14 +151,18 @@ fn a_long_list_of_models_and_a_long_name_are_shortened_and_steer_nothing() {
     let control = Control::new(Endpoint::new("http://h:1", "m").unwrap()).unwrap();
     let mut models = vec!["\u{1b}]0;x\u{7}".to_owned(), "v".repeat(5_000_000)];
     models.extend((0..100_000).map(|number| format!("model-{number}")));
-    let told = control.not_among(&models).unwrap();
+    let message = control.not_among(&models).unwrap();
     assert!(
-        told.starts_with("it serves `\\x1b]0;x\\x07`, `vvv"),
+        message.starts_with("it serves `\\x1b]0;x\\x07`, `vvv"),
         "{}",
-        &told[..80]
+        &message[..80]
     );
-    assert!(told.ends_with("and 99994 more, not `m`"), "{}", told.len());
-    assert!(told.len() < 1_000 && told.contains("(5000000 bytes)"));
+    assert!(
+        message.ends_with("and 99994 more, not `m`"),
+        "{}",
+        message.len()
+    );
+    assert!(message.len() < 1_000 && message.contains("(5000000 bytes)"));
     models.push("m".to_owned());
     assert_eq!(control.not_among(&models), None);
 }
@@ -189,7 +193,7 @@ async fn scraped(answer: &'static str) -> Result<Scrape, String> {
 }
 
 #[tokio::test]
-async fn a_refused_scrape_says_how_it_was_refused() {
+async fn an_error_of_a_scrape_names_the_reason() {
     for (answer, reason) in [
         (
             "HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n",

@@ -40,7 +40,6 @@ const METRICS: &str = "/run/labrun/metrics";
 /// What every body of a cell follows from.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'a> {
-    /// The cell.
     pub cell: &'a Cell,
     /// What its container gets.
     pub spec: &'a DockerSpec,
@@ -54,7 +53,7 @@ pub struct Basis<'a> {
     pub network: Option<&'a str>,
 }
 
-/// Whether the container shares the machine's network, so that nothing is published.
+/// Whether the container shares the machine's network. Then no port is published.
 pub fn is_on_host(spec: &DockerSpec) -> bool {
     spec.network == "host"
 }
@@ -124,7 +123,7 @@ impl Basis<'_> {
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
-        // In memory, empty at each start, and whoever the server runs as may write to it.
+        // In memory, empty at each start, and writable for whichever user the server runs as.
         let in_memory = || HashMap::from([(METRICS.to_owned(), "mode=1777".to_owned())]);
         host_config.tmpfs = self.has_metrics().then(in_memory);
         if !is_on_host(self.spec) {

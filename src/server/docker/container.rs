@@ -31,7 +31,7 @@ const WORDS_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for the last lines of a log once its container has ended.
 const LAST_LINES: Duration = Duration::from_secs(3);
 
-/// A started container.
+/// A started container: its log and its resource use are copied to files until it ends.
 #[derive(Debug)]
 pub struct Container {
     daemon: Daemon,
@@ -58,9 +58,9 @@ impl Drop for Task {
 /// How a container came to its end.
 #[derive(Debug)]
 pub struct Ended {
-    /// In words.
+    /// How it ended, for example "exited with code 1".
     pub how: String,
-    /// What Docker says of it.
+    /// What Docker reports about it.
     pub facts: ContainerRecord,
     /// What went wrong on the way: a log that could not be written, a container that stays.
     pub trouble: Vec<String>,
@@ -119,12 +119,12 @@ impl Container {
         let found = inspect(docker, id).await.map_err(plain)?;
         let (sender, ended) = watch::channel(None);
         let own = id.to_owned();
-        let (said, all_said) = oneshot::channel();
+        let (log_sender, log_complete) = oneshot::channel();
         let following = log.follow(docker.clone(), own.clone());
         let log = tokio::spawn(async move {
             let copied = following.await;
             // Nobody listens any more when the container's owner is gone.
-            let _nobody = said.send(());
+            let _nobody = log_sender.send(());
             copied
         });
         let tasks = vec![
@@ -132,7 +132,7 @@ impl Container {
                 daemon.clone(),
                 own.clone(),
                 role,
-                all_said,
+                log_complete,
                 sender,
             ))),
             Task(tokio::spawn(samples.take(docker.clone(), own, role))),
@@ -154,7 +154,7 @@ impl Container {
         Ok((container, found))
     }
 
-    /// Its id.
+    /// Docker's id of the container.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -318,13 +318,13 @@ pub async fn remove(daemon: &Daemon, id: &str) -> Result<()> {
     }
 }
 
-/// Tells `sender` once the container has ended. A connection that breaks is made again: a daemon
+/// Sends how the container ended to `sender`. A connection that breaks is made again: a daemon
 /// may be restarted under containers that live on.
 async fn watch_end(
     daemon: Daemon,
     id: String,
     role: &'static str,
-    all_said: oneshot::Receiver<()>,
+    log_complete: oneshot::Receiver<()>,
     sender: watch::Sender<Option<String>>,
 ) {
     let mut away = None;
@@ -340,7 +340,7 @@ async fn watch_end(
             .await;
         let broken = match answer {
             Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => {
-                break said(&daemon, &id, role).await;
+                break end_message(&daemon, &id, role).await;
             }
             Some(Err(error)) if status(&error) == Some(404) => {
                 break format!("the container of {role} was removed by someone else");
@@ -355,22 +355,22 @@ async fn watch_end(
         let since = *away.get_or_insert_with(Instant::now);
         if since.elapsed() > AWAY_LIMIT {
             break format!(
-                "Docker at `{}` has not answered for {} s ({broken}), so that nothing is known of \
-                 the container of {role}",
+                "Docker at `{}` has not answered for {} s ({broken}): the state of the container of \
+                 {role} is unknown",
                 daemon.host,
                 AWAY_LIMIT.as_secs()
             );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    // Who is told of the end reads the log for the cause: its last lines come first.
-    let _late = timeout(LAST_LINES, all_said).await;
+    // The receiver looks for the cause in the log: wait until its last lines are written.
+    let _late = timeout(LAST_LINES, log_complete).await;
     // Nobody listens any more when its owner is gone.
     let _nobody = sender.send(Some(how));
 }
 
-/// How it ended, in words.
-async fn said(daemon: &Daemon, id: &str, role: &str) -> String {
+/// How it ended, for a message.
+async fn end_message(daemon: &Daemon, id: &str, role: &str) -> String {
     let found = inspect(&daemon.docker, id).await;
     let state = found.ok().and_then(|found| found.state).unwrap_or_default();
     format!("the container of {role} {}", end_of(&state))

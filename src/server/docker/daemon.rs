@@ -8,7 +8,6 @@ use bollard::Docker;
 use bollard::errors::Error;
 use serde_json::Value;
 
-/// Docker's own default.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Longest wait for the first answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -20,7 +19,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 pub struct Daemon {
     /// Its client, in a version that both speak.
     pub docker: Docker,
-    /// `unix://...` or `tcp://...`.
+    /// Address of the daemon, `unix://...` or `tcp://...`.
     pub host: String,
 }
 

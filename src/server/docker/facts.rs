@@ -1,11 +1,11 @@
-//! What Docker says of a container, and how its end reads.
+//! What Docker reports about a container, and how its end is worded.
 
 use bollard::models::{ContainerInspectResponse, ContainerState};
 
 use super::image::Image;
 use crate::record::schema::ContainerRecord;
 
-/// Whether it is the server under test, and no sidecar.
+/// Whether it is the server under test, not a sidecar.
 pub fn is_server(container: &ContainerRecord) -> bool {
     matches!(container.role.as_str(), "vllm" | "sim")
 }
@@ -42,7 +42,7 @@ pub(super) fn note_end(container: &mut ContainerRecord, inspected: &ContainerIns
     }
 }
 
-/// How it ended, in words.
+/// How it ended, for a message.
 pub(super) fn end_of(state: &ContainerState) -> String {
     let code = state.exit_code.unwrap_or_default();
     let error = state.error.as_deref().filter(|error| !error.is_empty());
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_by_its_cause() {
+    fn an_end_is_reported_with_its_cause() {
         let state = |code, oom_killed, error: &str| ContainerState {
             exit_code: Some(code),
             oom_killed: Some(oom_killed),

@@ -8,7 +8,7 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait.
+/// Longest wait for the memory to be free.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,19 +31,19 @@ impl GpuMemory {
         Some(Self { nvml, used_bytes })
     }
 
-    /// Waits until no more is in use than before. Returns a warning that names the processes that
-    /// hold memory where that does not come to be.
+    /// Waits until no more is in use than before. Returns a warning that names the processes
+    /// that hold memory where the wait is over before.
     pub async fn wait_until_free(self, at_once: &CancellationToken) -> Option<String> {
         let began = Instant::now();
         loop {
-            let held = still_held(&self.used_bytes, &used(&self.nvml));
-            if held == 0 {
+            let in_use = still_in_use(&self.used_bytes, &used(&self.nvml));
+            if in_use == 0 {
                 return None;
             }
             if began.elapsed() > LIMIT || at_once.is_cancelled() {
                 return Some(format!(
                     "{:.1} GiB of GPU memory were still in use {:.0} s after the server ended, by {}",
-                    held as f64 / f64::from(1 << 30),
+                    in_use as f64 / f64::from(1 << 30),
                     began.elapsed().as_secs_f64(),
                     holders(&self.nvml)
                 ));
@@ -53,8 +53,8 @@ impl GpuMemory {
     }
 }
 
-/// Bytes over what was in use before, on all GPUs together; small ones do not count.
-fn still_held(before: &[u64], now: &[u64]) -> u64 {
+/// Bytes over what was in use before, on all GPUs together; growth within [`SLACK`] does not count.
+fn still_in_use(before: &[u64], now: &[u64]) -> u64 {
     let grown = before
         .iter()
         .zip(now)
@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn only_what_grew_by_much_is_waited_for() {
         let gib = 1 << 30;
-        assert_eq!(still_held(&[gib, 0], &[gib + 1000, 100 << 20]), 0);
-        assert_eq!(still_held(&[gib, 0], &[9 * gib, 2 * gib]), 10 * gib);
-        assert_eq!(still_held(&[], &[]), 0);
+        assert_eq!(still_in_use(&[gib, 0], &[gib + 1000, 100 << 20]), 0);
+        assert_eq!(still_in_use(&[gib, 0], &[9 * gib, 2 * gib]), 10 * gib);
+        assert_eq!(still_in_use(&[], &[]), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Images: there, fetched, or an error that says what to do.
+//! Images: there, fetched, or an error with a remedy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
     }
 }
 
-/// Which content a name stands for, as far as it can be told without a pull.
+/// Which content a name stands for, as far as it is known without a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// This one, which is on this machine: its id.
@@ -168,7 +168,7 @@ async fn fetch(daemon: &Daemon, name: &str, say: &mut dyn FnMut(&str)) -> Result
         ..CreateImageOptions::default()
     };
     let mut layers = Layers::default();
-    let mut said = Instant::now();
+    let mut shown_at = Instant::now();
     let mut answers = daemon.docker.create_image(Some(options), None, None);
     let trouble = || format!("pulling the image `{name}`");
     while let Some(answer) = answers.next().await {
@@ -181,8 +181,8 @@ async fn fetch(daemon: &Daemon, name: &str, say: &mut dyn FnMut(&str)) -> Result
             return Err(anyhow!(message.clone()).context(trouble()));
         }
         layers.note(&answer);
-        if said.elapsed() >= LINE_EVERY {
-            said = Instant::now();
+        if shown_at.elapsed() >= LINE_EVERY {
+            shown_at = Instant::now();
             say(&format!("pulling {name}: {}", layers.line()));
         }
     }

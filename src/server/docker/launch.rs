@@ -141,7 +141,7 @@ impl Launch<'_> {
     }
 
     /// The port of this machine on which the last container answers. One that has ended already has
-    /// none; its end is told by whoever waits for it.
+    /// none; its watcher reports the end.
     fn port_of(&self, parts: &Parts, inside: u16) -> u16 {
         if body::is_on_host(self.spec) {
             return inside;
@@ -171,7 +171,7 @@ impl Launch<'_> {
         image::ensure(&parts.daemon, name, self.spec.pull, self.scope.cancel, say).await
     }
 
-    /// What tells this server from the run's others.
+    /// Number of this server within the run.
     fn number(&self) -> String {
         let name = self.scope.folder.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()

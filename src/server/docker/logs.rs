@@ -16,9 +16,9 @@ use super::daemon::status;
 /// Where a container's output and its use of the machine go.
 #[derive(Clone, Debug)]
 pub struct LogFiles {
-    /// Its standard output.
+    /// Log of the container's standard output.
     pub stdout: PathBuf,
-    /// Its standard error.
+    /// Log of the container's standard error.
     pub stderr: PathBuf,
     /// What it used of the machine, one JSON object a line.
     pub stats: PathBuf,
@@ -41,7 +41,7 @@ pub fn appended(path: &Path) -> Result<File> {
 }
 
 impl Copier {
-    /// Opens the files.
+    /// Opens both logs for appending.
     pub fn open(files: &LogFiles) -> Result<Self> {
         Ok(Self {
             stdout: (files.stdout.clone(), appended(&files.stdout)?),
@@ -50,7 +50,7 @@ impl Copier {
     }
 
     /// Copies until the container ends. Where the daemon goes away meanwhile, it is asked again
-    /// from there on, so that a second's lines may come twice.
+    /// from there on. The lines of one second may come twice.
     pub async fn follow(mut self, docker: Docker, id: String) -> Result<()> {
         let mut since = 0;
         loop {

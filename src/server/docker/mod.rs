@@ -1,5 +1,5 @@
 //! vLLM in a container of this machine's Docker, with the sidecars that its tier needs: a Redis, an
-//! LMCache server. Everything carries labels, so that what a killed labrun leaves is found again.
+//! LMCache server. Everything carries labels: they identify what a killed labrun leaves behind.
 
 mod body;
 pub mod container;
@@ -88,7 +88,7 @@ struct Parts {
 
 fn spec_of(cell: &Cell) -> Result<&DockerSpec> {
     let spec = cell.resolved.server.docker.as_ref();
-    spec.context("the plan says nothing of a container")
+    spec.context("the plan describes no container in [server]")
 }
 
 /// Whether the cell has a Redis container of its own.
@@ -163,7 +163,7 @@ pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The image that LMCache is in, where the cell's server is no simulator.
+/// The image that LMCache is in, unless the cell's server is the simulator.
 pub fn lmcache_image_of(cell: &Cell) -> Option<&str> {
     let spec = spec_of(cell).ok().filter(|spec| !spec.simulator)?;
     Some(if has_lmcache_server(cell) {
@@ -181,8 +181,8 @@ fn lmcache_image(spec: &DockerSpec) -> &str {
     }
 }
 
-/// The content that the cell's server would run from now; absent where nobody can tell: it is still
-/// to be pulled and the registry does not answer, or Docker does not.
+/// The content that the cell's server would run from now; absent where it is unknown: it is still to
+/// be pulled and the registry does not answer, or Docker does not.
 pub fn content(cell: &Cell, runtime: &Handle) -> Option<Content> {
     let spec = spec_of(cell).ok()?;
     let asked = async {
@@ -252,7 +252,7 @@ impl Lasting {
 }
 
 impl Parts {
-    /// Stops and removes all, the engine first. What a container said last is in the logs by then.
+    /// Stops and removes all, the engine first. The last lines of each container are in the logs by then.
     async fn stop(mut self, grace: Duration, at_once: &CancellationToken) -> Stopped {
         let mut stopped = Stopped::default();
         let mut grace = grace;

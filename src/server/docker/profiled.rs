@@ -13,13 +13,10 @@ use crate::plan::profile_spec::ProfileSpec;
 /// What of a container changes.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// What is run.
     pub command: Vec<String>,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// Folders of this machine in the container.
     pub binds: &'a mut Vec<String>,
-    /// Its environment.
     pub environment: &'a mut BTreeMap<String, String>,
 }
 

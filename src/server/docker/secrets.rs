@@ -136,7 +136,7 @@ impl Secrets {
             .collect()
     }
 
-    /// What the environment says of them: where the token is.
+    /// The variable that names the file of the token.
     pub fn environment(&self) -> Option<String> {
         self.has_token
             .then(|| format!("HF_TOKEN_PATH={INSIDE}/hf_token"))

@@ -1,4 +1,4 @@
-//! What a container uses of the machine, as its daemon tells it once a second.
+//! What a container uses of the machine, as its daemon reports it once a second.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::logs::{LogFiles, appended};
 
-/// The file of samples. They are beside the point of a cell, so that nothing fails for want of them.
+/// The file of samples. A cell does not depend on them: nothing fails without them.
 #[derive(Debug)]
 pub struct Samples(File);
 
 impl Samples {
-    /// Opens the file.
+    /// Opens the file of samples for appending.
     pub fn open(files: &LogFiles) -> Result<Self> {
         appended(&files.stats).map(Self)
     }

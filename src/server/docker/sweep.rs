@@ -58,7 +58,7 @@ pub async fn remove_own(daemon: &Daemon, mark: &Mark, keep: &[String]) -> Result
     remove(daemon, &own).await
 }
 
-/// Removes them all; the first failure is told once all were tried.
+/// Removes them all. Tries each, then returns the first failure.
 pub async fn remove(daemon: &Daemon, all: &[Left]) -> Result<()> {
     let mut failed = None;
     for left in all {

@@ -53,7 +53,7 @@ fn of_model(cell: &Cell, settings: &Settings) -> Result<Statement, String> {
         }
         Ok(_) => {
             return Err(format!(
-                "`{}` is no configuration of a model",
+                "`{}` is not the configuration of a model",
                 path.display()
             ));
         }

@@ -150,7 +150,7 @@ fn heads(text: &Value, ranks: u64) -> Result<u64, Unknown> {
         None | Some(Value::Null) => {
             let hidden = required(text, "hidden_size")?;
             if !hidden.is_multiple_of(query_heads) {
-                return unknown("`hidden_size` is no multiple of `num_attention_heads`");
+                return unknown("`hidden_size` is not a multiple of `num_attention_heads`");
             }
             hidden / query_heads
         }

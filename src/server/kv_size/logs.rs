@@ -43,7 +43,7 @@ fn kv_tokens(line: &str) -> Option<f64> {
     gpu.or_else(|| number_after(line, "CPU KV cache size: "))
 }
 
-/// vLLM's default block.
+/// Tokens of vLLM's default block.
 const BLOCK_TOKENS: f64 = 16.0;
 
 /// KV memory in GiB that `line` states, and half of its last digit.

@@ -3,7 +3,7 @@
 //! Sources in the order of trust: the engine's start log, LMCache's own account of what it stored,
 //! the model's `config.json`, the plan. What the GPU takes per token and what the tier stores per
 //! token may differ (tensor parallelism copies the latent of an MLA model, a serializer
-//! compresses), so both are kept and each leg of a tier's way is judged by its own.
+//! compresses). Both are stored, and each leg of a transfer is judged by its own.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,10 +48,10 @@ impl Source {
     }
 }
 
-/// One source's statement.
+/// What one source states about the KV bytes per token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
-    /// Who states it.
+    /// The source of the statement.
     pub source: Source,
     /// What the engine takes on the GPU per token, all ranks together.
     pub device: Option<Bounds>,
@@ -71,14 +71,14 @@ pub struct KvSize {
 /// Bytes per token of one pass: what the GPU takes and what the tier stores, where they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct KvBytes {
-    /// On the GPU.
+    /// What a token takes on the GPU.
     pub device: Option<Bounds>,
-    /// In the tier.
+    /// What a token takes in the tier.
     pub stored: Option<Bounds>,
 }
 
 impl KvSize {
-    /// Collects statements.
+    /// Sorts the statements by trust, the most trusted first.
     pub fn new(mut statements: Vec<Statement>, unknown: Vec<String>) -> Self {
         statements.sort_by_key(|statement| statement.source);
         Self {

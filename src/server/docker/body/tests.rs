@@ -117,16 +117,23 @@ fn lmcache_in_vllms_process_gets_a_folder_in_memory_for_its_metrics() {
         };
         let body = basis.server(&Image::default(), None, None, 8000).unwrap();
         let named = |line: &String| line.starts_with("PROMETHEUS_MULTIPROC_DIR=");
-        let told = body.env.unwrap().into_iter().find(named);
-        (told, body.host_config.unwrap().tmpfs)
+        let variable = body.env.unwrap().into_iter().find(named);
+        (variable, body.host_config.unwrap().tmpfs)
     };
-    let (told, tmpfs) = body("lmcache = \"in-process\"\n");
-    assert_eq!(told.unwrap(), format!("PROMETHEUS_MULTIPROC_DIR={METRICS}"));
+    let (variable, tmpfs) = body("lmcache = \"in-process\"\n");
+    assert_eq!(
+        variable.unwrap(),
+        format!("PROMETHEUS_MULTIPROC_DIR={METRICS}")
+    );
     assert_eq!(tmpfs.unwrap()[METRICS], "mode=1777");
-    let (told, tmpfs) = body("lmcache = \"multi-process\"\n");
-    assert_eq!((told, tmpfs), (None, None), "it has an endpoint of its own");
+    let (variable, tmpfs) = body("lmcache = \"multi-process\"\n");
+    assert_eq!(
+        (variable, tmpfs),
+        (None, None),
+        "it has an endpoint of its own"
+    );
     let own = "lmcache = \"in-process\"\n[server.env]\nPROMETHEUS_MULTIPROC_DIR = \"/x\"\n";
-    let (told, tmpfs) = body(own);
-    assert_eq!(told.unwrap(), "PROMETHEUS_MULTIPROC_DIR=/x");
+    let (variable, tmpfs) = body(own);
+    assert_eq!(variable.unwrap(), "PROMETHEUS_MULTIPROC_DIR=/x");
     assert_eq!(tmpfs, None);
 }
