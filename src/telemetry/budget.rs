@@ -41,8 +41,8 @@ impl Member {
         every: Duration::ZERO,
     };
 
-    /// Shares of one core that it uses: by the cheaper of its last two readings, so that one reading
-    /// that was held up slows nobody.
+    /// Shares of one core that it uses, by the cheaper of its last two readings: one delayed reading
+    /// slows no sampler.
     fn share(&self) -> f64 {
         let cost = self.costs[0].min(self.costs[1]);
         cost.as_secs_f64() / self.every.as_secs_f64().max(1e-6)
@@ -83,7 +83,7 @@ fn balance(share: f64, members: &mut [Option<Member>]) {
 }
 
 impl Budget {
-    /// `percent` of one core; 0 is no limit.
+    /// `percent` of one core; 0 means no limit.
     pub fn new(percent: f64) -> Self {
         let limited = percent > 0.0;
         let share = percent / 100.0 * IN_TURN;
@@ -376,8 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn one_reading_that_was_held_up_slows_nobody() {
-        let held_up = Costly {
+    fn one_delayed_reading_slows_no_sampler() {
+        let delayed = Costly {
             intervals: (ms(200), ms(5000)),
             cost: |now| {
                 if now == ms(3000) || now.is_zero() {
@@ -387,7 +387,7 @@ mod tests {
                 }
             },
         };
-        let seen = play(&[held_up], ms(10_000));
+        let seen = play(&[delayed], ms(10_000));
         assert_eq!(largest_gap(&seen[0], ms(0), ms(10_000)), ms(200));
     }
 

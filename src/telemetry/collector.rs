@@ -32,7 +32,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 pub struct Served {
     /// The processes that it was started by, and what each is.
     pub leaders: Vec<(&'static str, u32)>,
-    /// The engine's address.
+    /// Address of the engine's API and `/metrics`.
     pub engine: Option<Endpoint>,
     /// The admin address of an LMCache server beside it.
     pub lmcache: Option<String>,
@@ -58,22 +58,22 @@ impl TierRedis {
     }
 }
 
-/// What is watched.
+/// What the samplers of a cell watch.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// The GPUs.
+    /// GPUs whose gauges and PCIe bytes are read.
     pub gpus: Gpus,
     /// The folder of the disk tier: its disk is marked.
     pub disk_tier: Option<PathBuf>,
-    /// The server.
+    /// Processes and addresses of the server under test.
     pub served: Served,
     /// The Redis of the tier.
     pub redis: Option<TierRedis>,
-    /// Keeps NVML's raw answers.
+    /// Records NVML's raw answers.
     pub recorder: Option<Recorder>,
 }
 
-/// Running samplers.
+/// The running samplers of a cell.
 #[derive(Debug)]
 pub struct Telemetry {
     recording: Arc<Recording>,
@@ -88,14 +88,14 @@ pub struct Telemetry {
     gpus: usize,
 }
 
-/// What samplers leave behind.
+/// Everything that the samplers recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recorded {
-    /// Every series.
+    /// Points of every series.
     pub series: Points,
     /// The disk of the disk tier, by its kernel name.
     pub tier_disk: Option<String>,
-    /// What a reader should know.
+    /// Warnings of all samplers.
     pub warnings: Vec<String>,
     /// CPU time of all sampler threads.
     pub cpu: Duration,
@@ -199,8 +199,8 @@ impl Telemetry {
         self.threads.iter().chain(&self.server_threads)
     }
 
-    /// Waits as [`Self::settle`] does, and until what lags behind (GPM) tells of `edge` too. Returns
-    /// when the readings of `edge` were there.
+    /// Waits as [`Self::settle`] does, and until series that lag behind (GPM) cover `edge` too.
+    /// Returns when the readings of `edge` were there.
     pub async fn settle_all(&self, edge: Duration) -> Duration {
         let settled = self.settle(edge).await;
         if self.gpus > 0 {
@@ -260,7 +260,7 @@ impl Telemetry {
     }
 
     /// Waits until every sampler has read since `edge`, for a moment at most: one that blocks
-    /// holds nobody up. Returns when the readings were there, or the moment was over.
+    /// delays nothing else. Returns when the readings were there, or the moment was over.
     pub async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
@@ -271,7 +271,7 @@ impl Telemetry {
         self.recording.now()
     }
 
-    /// What the samplers say by now of a `window` around a `core` that must be covered.
+    /// Summaries, by now, of a `window` around a `core` that must be covered.
     pub fn summaries(&self, window: Window, core: Window) -> Vec<Summary> {
         summarize_around(&self.recording.series(|_| true), window, core)
     }
@@ -288,8 +288,8 @@ impl Telemetry {
         }
         let deadline = Instant::now() + STOP_LIMIT;
         for thread in self.threads.into_iter().chain(self.server_threads) {
-            if let Some(said) = thread.join(deadline) {
-                self.recording.warn(said);
+            if let Some(warning) = thread.join(deadline) {
+                self.recording.warn(warning);
             }
         }
         let elapsed = self.recording.now().saturating_sub(self.began);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_without_nvml_warns_once_and_tells_the_rest() {
+    async fn a_machine_without_nvml_warns_once_and_records_the_rest() {
         let target = Target {
             gpus: Gpus::All,
             disk_tier: Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))),

@@ -1,4 +1,4 @@
-//! What servers tell of themselves: the engine's and LMCache's `/metrics`, and Redis' `INFO`.
+//! Metrics that servers report: the engine's and LMCache's `/metrics`, and Redis' `INFO`.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -63,7 +63,7 @@ impl Sampler for EngineSampler {
     }
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        // One that does not answer now is asked again: it may be busy, or going.
+        // One that does not answer now is asked again: it may be busy, or stopping.
         if let Some(scrape) = ask(&self.runtime, self.control.metrics()) {
             batch.answered();
             self.rows.keep(&ENGINE, &scrape, batch);
@@ -80,7 +80,7 @@ impl Sampler for EngineSampler {
     }
 }
 
-/// Reads a Redis.
+/// Reads `INFO` of a Redis.
 pub struct RedisSampler {
     runtime: Runtime,
     url: String,
@@ -110,7 +110,7 @@ impl RedisSampler {
 }
 
 impl RedisSampler {
-    /// What it says now. A connection that broke is made again at the next reading.
+    /// Asks for `INFO`. A connection that broke is made again at the next reading.
     fn info(&mut self) -> Option<RedisInfo> {
         if self.redis.is_none() {
             self.redis = ask(&self.runtime, Redis::connect(&self.url));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_that_is_not_there_is_told_without_its_password() {
+    fn a_missing_redis_is_reported_without_its_password() {
         let made = RedisSampler::new("redis://me:s3cret@127.0.0.1:1", seconds(1));
         let Err(Ended(why)) = made else {
             panic!("nothing listens on port 1");

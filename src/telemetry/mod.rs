@@ -1,7 +1,7 @@
-//! What the machine did beside the load.
+//! What the machine does while a load runs.
 //!
-//! Every sampler has a thread of its own, so that none holds up another or the load. All points
-//! lie on one monotonic clock, the run's, on which requests and phases lie too.
+//! Every sampler has its own thread and cannot delay another sampler or the load. All points have
+//! times on the run's monotonic clock, which requests and phases use too.
 
 pub mod budget;
 pub mod collector;
@@ -14,6 +14,6 @@ pub mod sample;
 pub mod summary;
 pub mod thread;
 
-/// Taken by tests that count bytes of disks, so that none counts another's.
+/// Locked by tests that count bytes of disks: none counts the bytes of another.
 #[cfg(test)]
 static DISK_TESTS: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -1,7 +1,7 @@
 //! Bytes that a server's processes moved to and from storage, from `/proc/<pid>/io` (proc(5)).
 //!
 //! `read_bytes` counts what was fetched from the storage layer: a read that the page cache answers
-//! adds nothing to it. That is how a disk tier is told from RAM.
+//! adds nothing to it. This distinguishes a disk tier from RAM.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What samplers make: points of named series, all on one clock.
+//! Points of named series, which samplers produce, all on one clock.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::server::prom::growth;
 /// Names the readings of one series on one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesKey {
-    /// Which series.
+    /// What was measured.
     pub series: Series,
     /// Which device of its source; empty where there is one only.
     pub device: Arc<str>,
@@ -44,19 +44,19 @@ pub struct Point {
     pub at: Duration,
     /// The time up to `at` that it is the mean of; zero for what is true at one instant.
     pub span: Duration,
-    /// The value.
+    /// In the unit of the series.
     pub value: f64,
     /// Read later than it was to be, or slower, by more than half an interval.
     pub late: bool,
-    /// Read after a longer time than was set, so that the samplers stay within their budget.
+    /// Read after a longer time than configured: the sampler slowed down to stay within the budget.
     pub slowed: bool,
 }
 
 /// The points of all series, each in the order of their time.
 pub type Points = BTreeMap<SeriesKey, Vec<Point>>;
 
-/// Most points of one series that are kept: a day at 20 ms. What comes after is not kept.
-const POINT_LIMIT: usize = 24 * 3600 * 50;
+/// Most points of one series: a day at 20 ms. Later points are dropped.
+const MAX_POINTS: usize = 24 * 3600 * 50;
 
 /// Where all samplers of a machine put their points. Shared by their threads, and by nothing that
 /// drives a load.
@@ -77,7 +77,7 @@ impl Recording {
     }
 
     /// An empty recording of the clock that began at `epoch`, whose samplers may use
-    /// `budget_percent` of one core together; 0 is no limit.
+    /// `budget_percent` of one core together; 0 means no limit.
     pub fn within(epoch: Instant, budget_percent: f64) -> Self {
         Self {
             epoch,
@@ -100,26 +100,26 @@ impl Recording {
 
     /// Takes what one sampler read at one time out of its batch.
     pub fn add(&self, batch: &mut Batch) {
-        let mut all = held(&self.series);
+        let mut all = lock(&self.series);
         for (key, point) in batch.points.drain(..) {
             let points = all.entry(key).or_default();
-            if points.len() < POINT_LIMIT {
+            if points.len() < MAX_POINTS {
                 points.push(point);
             }
         }
     }
 
-    /// Adds something that a reader should know, once.
+    /// Adds a warning, unless it is there already.
     pub fn warn(&self, text: String) {
-        let mut warnings = held(&self.warnings);
+        let mut warnings = lock(&self.warnings);
         if !warnings.contains(&text) {
             warnings.push(text);
         }
     }
 
-    /// What was warned of until now.
+    /// All warnings until now.
     pub fn warnings(&self) -> Vec<String> {
-        held(&self.warnings).clone()
+        lock(&self.warnings).clone()
     }
 
     /// Adds CPU time that a sampler thread used.
@@ -135,7 +135,7 @@ impl Recording {
 
     /// A copy of the series that `wanted` picks.
     pub fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> Points {
-        held(&self.series)
+        lock(&self.series)
             .iter()
             .filter(|(key, _)| wanted(key))
             .map(|(key, points)| (key.clone(), points.clone()))
@@ -144,19 +144,19 @@ impl Recording {
 
     /// Takes every series out.
     pub fn take(&self) -> Points {
-        std::mem::take(&mut *held(&self.series))
+        std::mem::take(&mut *lock(&self.series))
     }
 }
 
-/// A sampler that panicked has left whole points only.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks `mutex`, also after the panic of a sampler, which leaves whole points only.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What one sampler reads at one time.
 #[derive(Debug)]
 pub struct Batch {
-    /// When it is being read; points that tell no time of their own have this one.
+    /// Time of the reading, for points without a time of their own.
     pub at: Duration,
     /// Whether it is read too late.
     pub late: bool,
@@ -164,14 +164,14 @@ pub struct Batch {
     pub slowed: bool,
     /// Whether it is read at the edge of a phase, where a phase of any length has readings of everything.
     pub at_edge: bool,
-    /// Something that a reader should know.
+    /// Warnings for the reader of the run.
     pub warnings: Vec<String>,
     made: (Duration, Instant),
     points: Vec<(SeriesKey, Point)>,
 }
 
 impl Batch {
-    /// An empty batch.
+    /// An empty batch for a reading at `at`.
     pub fn new(at: Duration, late: bool) -> Self {
         Self {
             at,
@@ -191,7 +191,7 @@ impl Batch {
         self.made = (at, Instant::now());
     }
 
-    /// From here on points have the time of now: an answer that took long tells of its end.
+    /// Gives all further points the present time: a slow answer describes the moment of its arrival.
     pub fn answered(&mut self) {
         let (at, made) = self.made;
         self.at = at + made.elapsed();
@@ -234,7 +234,7 @@ impl Batch {
         self.points.push((key, point));
     }
 
-    /// Says of every point so far that it came too late.
+    /// Marks every point so far as late.
     pub fn mark_late(&mut self) {
         self.late = true;
         for (_, point) in &mut self.points {
@@ -242,7 +242,7 @@ impl Batch {
         }
     }
 
-    /// Its points.
+    /// Points that were added since the batch began.
     pub fn points(&self) -> &[(SeriesKey, Point)] {
         &self.points
     }
@@ -259,8 +259,8 @@ pub struct Growth {
 
 impl Growth {
     /// What it grew by since the last reading, and in which time; `None` the first time, and where
-    /// the last was a moment ago: a rate over so short a time tells nothing, and the next reading
-    /// covers it.
+    /// the last was less than [`SHORTEST`] ago: a rate over so short a time means nothing, and the next
+    /// reading covers it.
     pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
         if let Some((then, before)) = self.last
             && at.saturating_sub(then) < SHORTEST

@@ -1,4 +1,4 @@
-//! What a series says of a window of time.
+//! Summaries of series over a window of time.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::units::Bounds;
 pub struct Window {
     /// Its begin, from the run's epoch.
     pub from: Duration,
-    /// Its end.
+    /// Its end, from the run's epoch.
     pub to: Duration,
 }
 
 impl Window {
-    /// Seconds of it.
+    /// Length, seconds.
     pub fn seconds(self) -> f64 {
         self.to.saturating_sub(self.from).as_secs_f64()
     }
@@ -32,13 +32,13 @@ impl Window {
 /// One series over one window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// Which series.
+    /// Series and device.
     pub key: SeriesKey,
     /// Points that lie in the window or reach into it.
     pub samples: u64,
     /// Those of them that came late.
     pub late: u64,
-    /// Those that were read after a longer time than was set, to stay within the budget.
+    /// Those whose sampler had slowed down to stay within the budget.
     pub slowed: u64,
     /// Mean time between two of them, seconds; absent where there are fewer than two.
     pub every_s: Option<f64>,
@@ -56,7 +56,7 @@ pub struct Summary {
     pub covered: f64,
 }
 
-/// Sums up every series that says something of `window`.
+/// Summarizes every series with points in `window`.
 pub fn summarize(series: &Points, window: Window) -> Vec<Summary> {
     summarize_around(series, window, window)
 }
@@ -150,7 +150,7 @@ fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
 }
 
 /// Sum of the totals of `series` over its devices; `None` where a device is covered by
-/// less than `least` of the window, or none tells.
+/// less than `least` of the window, or no device has the series.
 pub fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
     let mut total = None;
     for summary in summaries.iter().filter(|one| one.key.series == series) {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_at_the_edges_of_a_core_is_told_from_what_was_before() {
+    fn what_is_read_at_the_edges_of_a_core_is_separate_from_what_was_before() {
         // Read at 0, 1000 (just before the core), 2000 (just after it) and 3000.
         let all = series(
             Series::GpuPcieRxGpm,

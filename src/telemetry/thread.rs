@@ -9,7 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::sample::{Batch, Recording};
 
-/// What a sampler can mostly bear: a pass of some seconds should hold readings of everything.
+/// Longest time between two readings by default: a pass of some seconds should have readings of every
+/// series.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// One telemetry source. Its calls may block: they run on a thread of their own.
@@ -26,7 +27,7 @@ pub trait Sampler: Send {
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended>;
 }
 
-/// Why a sampler has nothing more to say.
+/// Why a sampler ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended(pub String);
 
@@ -49,8 +50,8 @@ struct Orders {
     now: bool,
 }
 
-/// A sampler's hold of what is shared: when it lets go, also by a panic, nobody waits for another
-/// reading.
+/// The sampler's side of the shared state. Its drop, also by a panic, releases everyone who waits for
+/// a reading.
 struct Reader(Arc<Shared>);
 
 impl Drop for Reader {
@@ -59,7 +60,7 @@ impl Drop for Reader {
     }
 }
 
-/// A running sampler.
+/// A sampler that runs on its own thread.
 #[derive(Debug)]
 pub struct SamplerThread {
     name: &'static str,
@@ -80,7 +81,7 @@ impl SamplerThread {
         Self {
             name,
             shared,
-            // Where none can be started, the reader is dropped with its body: nobody waits for it.
+            // Where no thread can be started, the reader is dropped with the body, and nothing waits.
             thread: builder.spawn(body).ok(),
         }
     }
@@ -96,12 +97,12 @@ impl SamplerThread {
         u128::from(until) >= instant.as_nanos()
     }
 
-    /// Asks it to end.
+    /// Asks the sampler to end.
     pub fn ask_to_stop(&self) {
         self.order(|orders| orders.stop = true);
     }
 
-    /// Waits for its end, at most until `deadline`; says so if it is left behind.
+    /// Waits for its end until `deadline`. Returns a warning where it is left behind or panicked.
     pub fn join(mut self, deadline: Instant) -> Option<String> {
         let thread = self.thread.take()?;
         while !thread.is_finished() {
@@ -140,7 +141,7 @@ fn thread_cpu() -> Duration {
 }
 
 fn run(mut sampler: Box<dyn Sampler>, shared: &Shared, recording: &Recording) {
-    // What its start took is told, but it is no part of what a reading costs.
+    // The CPU time of the start is recorded, but not charged to a reading.
     let mut used = thread_cpu();
     recording.add_cpu(used);
     let now = recording.now();
@@ -254,8 +255,8 @@ mod tests {
         wait_for(|| free.has_read_since(asked));
         assert!(!blocked.has_read_since(asked));
         blocked.ask_to_stop();
-        let said = blocked.join(Instant::now() + Duration::from_millis(20));
-        assert!(said.unwrap().contains("left behind"));
+        let warning = blocked.join(Instant::now() + Duration::from_millis(20));
+        assert!(warning.unwrap().contains("left behind"));
         block.store(false, Ordering::Relaxed);
         free.ask_to_stop();
         assert_eq!(free.join(Instant::now() + Duration::from_secs(10)), None);
@@ -267,8 +268,8 @@ mod tests {
         let recording = Arc::new(Recording::new(Instant::now()));
         let block = Arc::new(AtomicBool::new(true));
         let thread = SamplerThread::start("b", counting(Some(Arc::clone(&block))), &recording);
-        // The third reading is held up; the grid goes on, so that the next one is on time again
-        // and nothing is invented for the time between.
+        // The third reading is delayed. The grid goes on: the next reading is on time again, and no
+        // points are invented for the time between.
         std::thread::sleep(Duration::from_millis(60));
         block.store(false, Ordering::Relaxed);
         wait_for(|| thread.has_read_since(Duration::from_millis(61)));
@@ -292,8 +293,8 @@ mod tests {
         let recording = Arc::new(Recording::new(Instant::now()));
         let thread = SamplerThread::start("bad", Box::new(|| panic!("on purpose")), &recording);
         wait_for(|| thread.has_read_since(Duration::from_secs(1_000_000)));
-        let said = thread.join(Instant::now() + Duration::from_secs(10));
-        assert_eq!(said.as_deref(), Some("the bad sampler broke off"));
+        let warning = thread.join(Instant::now() + Duration::from_secs(10));
+        assert_eq!(warning.as_deref(), Some("the bad sampler broke off"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn watched(lab: &Lab, arguments: &[&str], env: &[(&str, &str)]) -> (Ended, Value
     (ended, summary)
 }
 
-/// What the summary says of a metric of a GPU.
+/// The row of the summary for a metric of a GPU.
 fn row<'a>(summary: &'a Value, gpu: &str, metric: &str) -> &'a Value {
     let rows = summary["metrics"].as_array().unwrap();
     rows.iter()
@@ -38,12 +38,12 @@ fn warnings(summary: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn gpus_tell_what_their_library_answers_and_what_it_does_not() {
+fn gpus_are_recorded_by_the_calls_that_their_library_answers() {
     let lab = Lab::new();
     let free = [("LABRUN_TELEMETRY__BUDGET_PERCENT", "0")];
     let (_, summary) = watched(&lab, &["--seconds", "3"], &free);
     for gpu in ["0", "1"] {
-        // Without GPM the counters tell; they wrap every 0.9 s here.
+        // Without GPM the counters answer; they wrap every 0.9 s here.
         assert_mean(&summary, gpu, "pcie_rx_counters", 5e9);
         assert_mean(&summary, gpu, "pcie_tx_counters", 1e9);
         // As one sum, or link by link.
@@ -55,8 +55,11 @@ fn gpus_tell_what_their_library_answers_and_what_it_does_not() {
         assert_eq!(row(&summary, gpu, "pcie_generation")["max"], 3.0);
         let memory = (1000.0 + gpu.parse::<f64>().unwrap()) * 1_048_576.0;
         assert_mean(&summary, gpu, "memory_used", memory);
-        let untold = format!("GPU {gpu} does not tell: clocks, throttle reasons, processes");
-        assert!(warnings(&summary).contains(&untold.as_str()), "{summary:#}");
+        let missing = format!("GPU {gpu} does not report: clocks, throttle reasons, processes");
+        assert!(
+            warnings(&summary).contains(&missing.as_str()),
+            "{summary:#}"
+        );
     }
 }
 
@@ -98,7 +101,7 @@ fn a_gpu_that_is_lost_ends_its_own_telemetry_only() {
         ("LABRUN_TELEMETRY__BUDGET_PERCENT", "0"),
     ];
     let (_, summary) = watched(&lab, &["--seconds", "3"], &lost);
-    let said = warnings(&summary);
+    let all = warnings(&summary);
     for what in [
         "its PCIe telemetry ends there",
         "its load and power end there",
@@ -106,13 +109,13 @@ fn a_gpu_that_is_lost_ends_its_own_telemetry_only() {
     ] {
         let about = |gpu: &str| {
             let lost = format!("GPU {gpu} was lost at");
-            let said = said.iter().filter(|text| text.contains(what));
-            said.filter(|text| text.starts_with(&lost)).count()
+            let ends = all.iter().filter(|text| text.contains(what));
+            ends.filter(|text| text.starts_with(&lost)).count()
         };
-        assert_eq!((about("0"), about("1")), (0, 1), "{said:?}");
+        assert_eq!((about("0"), about("1")), (0, 1), "{all:?}");
     }
     let samples = |gpu| row(&summary, gpu, "power")["samples"].as_u64().unwrap();
-    assert!(samples("1") > 0, "what it told before is kept");
+    assert!(samples("1") > 0, "its earlier readings stay");
     assert!(samples("0") > samples("1"));
 }
 

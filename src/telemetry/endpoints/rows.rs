@@ -1,4 +1,4 @@
-//! Which series of `/metrics` are kept, and under which names.
+//! Which series of `/metrics` are recorded, and under which names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,8 +80,8 @@ pub const ENGINE: [Row; 17] = [
         Series::EngineTierHitTokens,
         GROWTH,
     ),
-    // LMCache tells of these every ten seconds. Each worker of a model that is split over GPUs counts
-    // the same tokens, and its own bytes.
+    // LMCache updates these every ten seconds. With a model split over GPUs, each worker counts the
+    // same tokens, and its own bytes.
     (
         "lmcache:num_hit_tokens_total",
         Some("worker_id=\"0\""),
@@ -166,7 +166,7 @@ pub const LMCACHE: [Row; 5] = [
     ),
 ];
 
-/// Of the simulator: what it pretends to move. Its source and the method say that it is simulated.
+/// Of the simulator: bytes that it pretends to move. Source and method mark them as simulated.
 pub const SIMULATED: [Row; 6] = [
     (
         "labrun_sim_pcie_rx_bytes_total",
@@ -214,9 +214,9 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Adds what `scrape` tells of `rows`.
+    /// Adds the series of `rows` that `scrape` has.
     pub fn keep(&mut self, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
-        // Where a file names devices only, it still says so.
+        // A file that names only devices marks simulated bytes by this one.
         let is_simulated = |row: &Row| row.2.source() == Source::Simulated;
         let device: Arc<str> = match rows.first().filter(|row| is_simulated(row)) {
             Some(_) => Source::Simulated.name().into(),
@@ -265,8 +265,8 @@ mod tests {
         Duration::from_secs(value)
     }
 
-    /// What is told of answers two seconds apart.
-    fn told_two_seconds_apart(table: &[Row], texts: &[&str]) -> Vec<(&'static str, f64)> {
+    /// Points from answers two seconds apart.
+    fn points_of(table: &[Row], texts: &[&str]) -> Vec<(&'static str, f64)> {
         let mut rows = Rows::default();
         let mut seen = Vec::new();
         for (at, text) in texts.iter().enumerate() {
@@ -286,7 +286,7 @@ mod tests {
             // The engine was started again: it counts from zero.
             "vllm:prompt_tokens_total 50\nvllm:num_requests_waiting 0\n",
         ];
-        let seen = told_two_seconds_apart(&ENGINE, &texts);
+        let seen = points_of(&ENGINE, &texts);
         assert_eq!(
             seen,
             [
@@ -304,11 +304,11 @@ mod tests {
         let texts = [
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
-            // An answer that lacks one says nothing of it.
+            // A counter that an answer lacks gets no point.
             "lmcache_mp_l1_write_chunks_total 4\n",
             "lmcache_mp_l1_write_chunks_total 4\nlmcache_mp_lookup_hit_l1_tokens_total{m=\"x\"} 2048\n",
         ];
-        let seen = told_two_seconds_apart(&LMCACHE, &texts);
+        let seen = points_of(&LMCACHE, &texts);
         let expected = [
             ("ram_hit_tokens", 1024.0),
             ("ram_stored_chunks", 0.0),
@@ -325,7 +325,7 @@ mod tests {
             "vllm:kv_cache_usage_perc{engine=\"0\"} 0.9\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.7\n\
              vllm:num_requests_running{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"1\"} 1\n",
         ];
-        let seen = told_two_seconds_apart(&ENGINE, &texts);
+        let seen = points_of(&ENGINE, &texts);
         assert_eq!(seen, [("running", 3.0), ("kv_cache_usage", 90.0)]);
     }
 
@@ -337,7 +337,7 @@ mod tests {
             "vllm:prompt_tokens_total +Inf\n",
             "vllm:prompt_tokens_total 700\n",
         ];
-        let seen = told_two_seconds_apart(&ENGINE, &texts);
+        let seen = points_of(&ENGINE, &texts);
         assert_eq!(seen, [("waiting", 1.0), ("prompt_tokens", 50.0)]);
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cpu::pressure_totals;
-use super::kept::{Kept, number_after};
+use super::proc_file::{ProcFile, number_after};
 use crate::series::Series;
 use crate::telemetry::sample::{Batch, Growth};
 
@@ -49,24 +49,24 @@ fn folder_of_process(pid: u32) -> Option<PathBuf> {
         .find(|folder| folder.join("cgroup.procs").exists())
 }
 
-/// A cgroup's files, and what its counters told last.
+/// A cgroup's files, and the last readings of its counters.
 #[derive(Debug)]
 pub struct Cgroup {
     device: Arc<str>,
-    io: Kept,
-    cpu: Kept,
-    memory_current: Kept,
-    memory: Kept,
-    pressures: [Kept; 3],
+    io: ProcFile,
+    cpu: ProcFile,
+    memory_current: ProcFile,
+    memory: ProcFile,
+    pressures: [ProcFile; 3],
     growth: BTreeMap<Series, Growth>,
 }
 
-/// A metric of a cgroup.
+/// A value read from a cgroup's files.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
-    /// Only grows.
+enum Reading {
+    /// A counter, which only grows.
     Counter(Series, f64),
-    /// Is so now, bytes.
+    /// Bytes at the moment of the reading.
     Level(Series, f64),
 }
 
@@ -81,7 +81,7 @@ const PRESSURES: [[Series; 2]; 3] = [
 
 impl Cgroup {
     fn open(folder: &Path, name: &str) -> Self {
-        let file = |name| Kept::open(folder.join(name));
+        let file = |name| ProcFile::open(folder.join(name));
         Self {
             device: name.into(),
             io: file("io.stat"),
@@ -93,14 +93,14 @@ impl Cgroup {
         }
     }
 
-    /// Hands everything that it tells now to `keep`.
-    fn tell(&self, text: &mut Vec<u8>, mut keep: impl FnMut(Told)) {
+    /// Reads its files and passes every value to `keep`.
+    fn read(&self, text: &mut Vec<u8>, mut keep: impl FnMut(Reading)) {
         if let Some(io) = self.io.read(text).filter(|io| !io.is_empty()) {
-            keep(Told::Counter(Series::CgroupRead, sum_of(io, "rbytes=")));
-            keep(Told::Counter(Series::CgroupWrite, sum_of(io, "wbytes=")));
+            keep(Reading::Counter(Series::CgroupRead, sum_of(io, "rbytes=")));
+            keep(Reading::Counter(Series::CgroupWrite, sum_of(io, "wbytes=")));
         }
         // Microseconds in a second: 10^4 of them are a percent of a core.
-        let mut percent = |series, us: f64| keep(Told::Counter(series, us / 1e4));
+        let mut percent = |series, us: f64| keep(Reading::Counter(series, us / 1e4));
         if let Some(cpu) = self.cpu.read(text) {
             for (series, name) in [
                 (Series::CgroupCpu, "usage_usec "),
@@ -121,13 +121,13 @@ impl Cgroup {
         }
         let current = self.memory_current.read(text);
         if let Some(bytes) = current.and_then(|bytes| bytes.trim().parse().ok()) {
-            keep(Told::Level(Series::CgroupMemory, bytes));
+            keep(Reading::Level(Series::CgroupMemory, bytes));
         }
         if let Some(memory) = self.memory.read(text) {
             let bytes = |name| number_after(memory, name);
             let shared = bytes("shmem ");
             for (series, bytes) in [
-                // Shared memory is counted as of files too.
+                // The kernel counts shared memory as files too.
                 (
                     Series::CgroupPageCache,
                     bytes("file ").map(|all| all - shared.unwrap_or(0.0)),
@@ -136,18 +136,18 @@ impl Cgroup {
                 (Series::CgroupAnonymous, bytes("anon ")),
             ] {
                 if let Some(bytes) = bytes {
-                    keep(Told::Level(series, bytes));
+                    keep(Reading::Level(series, bytes));
                 }
             }
         }
     }
 
-    /// Adds what it tells now.
+    /// Reads its files and adds the values to `batch`.
     pub fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
         let mut growth = std::mem::take(&mut self.growth);
-        self.tell(text, |told| match told {
-            Told::Level(series, bytes) => batch.level(series, &self.device, bytes),
-            Told::Counter(series, value) => {
+        self.read(text, |reading| match reading {
+            Reading::Level(series, bytes) => batch.level(series, &self.device, bytes),
+            Reading::Counter(series, value) => {
                 let growth = growth.entry(series).or_default();
                 if let Some((grown, span)) = growth.of(batch.at, value) {
                     batch.rate(series, &self.device, grown, span);
@@ -195,10 +195,10 @@ mod tests {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let (mut found, mut text) = (Vec::new(), Vec::new());
-        Cgroup::open(folder.path(), "vllm").tell(&mut text, |told| {
-            found.push(match told {
-                Told::Counter(series, value) => (series.name(), true, value),
-                Told::Level(series, value) => (series.name(), false, value),
+        Cgroup::open(folder.path(), "vllm").read(&mut text, |reading| {
+            found.push(match reading {
+                Reading::Counter(series, value) => (series.name(), true, value),
+                Reading::Level(series, value) => (series.name(), false, value),
             });
         });
         assert_eq!(
@@ -219,10 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_without_controllers_tells_nothing_rather_than_zero() {
+    fn a_cgroup_without_controllers_gives_no_reading_rather_than_zero() {
         let folder = tempfile::tempdir().unwrap();
         let cgroup = Cgroup::open(folder.path(), "vllm");
-        cgroup.tell(&mut Vec::new(), |told| panic!("{told:?}"));
+        cgroup.read(&mut Vec::new(), |reading| panic!("{reading:?}"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kept::{Kept, number_after};
+use super::proc_file::{ProcFile, number_after};
 use crate::series::Series;
 use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
@@ -15,17 +15,17 @@ pub struct CpuSampler {
     interval: Duration,
     cores: BTreeMap<String, Core>,
     machine: Arc<str>,
-    stat: Kept,
-    meminfo: Kept,
+    stat: ProcFile,
+    meminfo: ProcFile,
     pressures: [Pressure; 3],
     nodes: Vec<Node>,
     text: Vec<u8>,
 }
 
-/// A file of pressure, and what it told last.
+/// A file of pressure, and its last readings.
 #[derive(Debug)]
 struct Pressure {
-    file: Kept,
+    file: ProcFile,
     device: Arc<str>,
     growth: [Growth; 2],
 }
@@ -33,7 +33,7 @@ struct Pressure {
 /// The counters of one NUMA node.
 #[derive(Debug)]
 struct Node {
-    file: Kept,
+    file: ProcFile,
     device: Arc<str>,
     misses: Growth,
 }
@@ -57,12 +57,12 @@ impl Ticks {
     /// The first eight columns of a `cpu` line (proc(5)): guest time is part of user time.
     fn parse(columns: &str) -> Option<Self> {
         let mut values = [0; 8];
-        let mut told = 0;
+        let mut columns_read = 0;
         for (value, column) in values.iter_mut().zip(columns.split_ascii_whitespace()) {
             *value = column.parse().ok()?;
-            told += 1;
+            columns_read += 1;
         }
-        (told > 4).then(|| Self {
+        (columns_read > 4).then(|| Self {
             all: values.iter().sum(),
             idle: values[3],
             io_wait: values[4],
@@ -82,16 +82,16 @@ impl Ticks {
 }
 
 impl CpuSampler {
-    /// Reads every `interval`.
+    /// A sampler that reads every `interval`.
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,
             cores: BTreeMap::new(),
             machine: "".into(),
-            stat: Kept::open("/proc/stat"),
-            meminfo: Kept::open("/proc/meminfo"),
+            stat: ProcFile::open("/proc/stat"),
+            meminfo: ProcFile::open("/proc/meminfo"),
             pressures: ["cpu", "io", "memory"].map(|resource| Pressure {
-                file: Kept::open(format!("/proc/pressure/{resource}")),
+                file: ProcFile::open(format!("/proc/pressure/{resource}")),
                 device: resource.into(),
                 growth: <[Growth; 2]>::default(),
             }),
@@ -158,8 +158,8 @@ impl CpuSampler {
 
     fn numa(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
         for node in &mut self.nodes {
-            let told = node.file.read(text);
-            let Some(misses) = told.and_then(|text| number_after(text, "numa_miss ")) else {
+            let numastat = node.file.read(text);
+            let Some(misses) = numastat.and_then(|text| number_after(text, "numa_miss ")) else {
                 continue;
             };
             if let Some((grown, span)) = node.misses.of(batch.at, misses) {
@@ -172,7 +172,7 @@ impl CpuSampler {
 /// The NUMA nodes of this machine.
 fn nodes() -> Vec<Node> {
     let node = |number: u32| Node {
-        file: Kept::open(format!("/sys/devices/system/node/node{number}/numastat")),
+        file: ProcFile::open(format!("/sys/devices/system/node/node{number}/numastat")),
         device: format!("node{number}").into(),
         misses: Growth::default(),
     };
@@ -189,7 +189,7 @@ pub(super) fn pressure_totals(text: &str) -> [Option<f64>; 2] {
     })
 }
 
-/// Memory of `/proc/meminfo`, which tells units of 1024 bytes.
+/// Memory of `/proc/meminfo`, whose unit is 1024 bytes.
 fn memory(meminfo: &str, device: &Arc<str>, batch: &mut Batch) {
     let bytes = |name| Some(number_after(meminfo, name)? * 1024.0);
     let shared = bytes("Shmem:");
@@ -236,7 +236,7 @@ mod tests {
     use crate::series::Source;
 
     #[test]
-    fn shares_of_a_core_are_told_between_two_readings() {
+    fn shares_of_a_core_are_computed_between_two_readings() {
         let mut sampler = CpuSampler::new(Duration::from_secs(1));
         let mut batch = Batch::new(Duration::from_secs(1), false);
         sampler.cores(
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn each_core_is_told() {
+    fn each_core_has_its_own_series() {
         let mut sampler = CpuSampler::new(Duration::from_secs(1));
         let mut batch = Batch::new(Duration::from_secs(1), false);
         sampler.cores("cpu0 0 0 0 10 0\ncpu1 0 0 0 10 0\n", &mut batch);
@@ -282,7 +282,7 @@ mod tests {
         write(100, 0, 0);
         let mut sampler = CpuSampler::new(Duration::from_secs(1));
         sampler.nodes = vec![Node {
-            file: Kept::open(&numastat),
+            file: ProcFile::open(&numastat),
             device: "node1".into(),
             misses: Growth::default(),
         }];
@@ -292,7 +292,7 @@ mod tests {
             &folder.path().join("none"),
         ]
         .map(|path| Pressure {
-            file: Kept::open(path),
+            file: ProcFile::open(path),
             device: "io".into(),
             growth: <[Growth; 2]>::default(),
         });
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn pressure_is_told_in_both_kinds() {
+    fn pressure_has_both_kinds() {
         let text = "some avg10=0.32 avg60=0.42 avg300=0.52 total=8740249\n\
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=2694214\n";
         assert_eq!(
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_bytes() {
+    fn memory_is_in_bytes() {
         let mut batch = Batch::new(Duration::from_secs(1), false);
         let text = "MemTotal: 9 kB\nMemAvailable:  4 kB\nCached: 3 kB\nSwapCached: 7 kB\n\
                     Shmem: 1 kB\n";

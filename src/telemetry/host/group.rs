@@ -8,14 +8,14 @@ use std::time::Duration;
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::cgroup::{self, Cgroup};
-use super::kept::{Kept, number_after};
+use super::proc_file::{ProcFile, number_after};
 use crate::series::Series;
 use crate::server::process_tree;
 use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
-/// Readings after which processes that were started meanwhile are looked for: a look at all
-/// processes of a machine costs more than reading a few.
+/// Number of readings between two searches for new processes: listing all processes of a machine
+/// costs more than reading a few.
 const LOOK_EVERY: u64 = 10;
 
 /// Reads the parts of a server and their cgroups.
@@ -37,11 +37,11 @@ struct Part {
     members: BTreeMap<u32, Member>,
 }
 
-/// One process: what it tells, and what it told last.
+/// One process: its files, and their last readings.
 #[derive(Debug)]
 struct Member {
-    stat: Kept,
-    io: Kept,
+    stat: ProcFile,
+    io: ProcFile,
     read: Growth,
     written: Growth,
     cpu: Growth,
@@ -60,8 +60,8 @@ struct Sum {
 impl Member {
     fn open(pid: u32) -> Self {
         Self {
-            stat: Kept::open(format!("/proc/{pid}/stat")),
-            io: Kept::open(format!("/proc/{pid}/io")),
+            stat: ProcFile::open(format!("/proc/{pid}/stat")),
+            io: ProcFile::open(format!("/proc/{pid}/io")),
             read: Growth::default(),
             written: Growth::default(),
             cpu: Growth::default(),
@@ -88,7 +88,7 @@ impl Member {
             (Some(read), Some(written)) => {
                 Some([rate(&mut self.read, read), rate(&mut self.written, written)])
             }
-            // Another user's are not told, which is not zero.
+            // The counters of another user's process are unreadable, not zero.
             _ => None,
         };
         let both = sum.storage.zip(own);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_told_by_its_role() {
+    fn each_part_is_named_by_its_role() {
         let mut sampler =
             GroupSampler::new(&[("vllm", std::process::id())], Duration::from_secs(1));
         let mut batch = Batch::new(Duration::from_secs(1), false);
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn storage_that_may_not_be_read_is_not_zero() {
         let mut member = Member::open(std::process::id());
-        member.io = Kept::open("/proc/self/none");
+        member.io = ProcFile::open("/proc/self/none");
         let mut part = Part {
             role: "vllm".into(),
             leader: 1,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kept::Kept;
+use super::proc_file::ProcFile;
 use crate::series::Series;
 use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
@@ -45,7 +45,7 @@ struct Disk {
 #[derive(Debug)]
 struct Interface {
     device: Arc<str>,
-    /// What its link carries each way, bytes a second; absent where it has none, or does not tell.
+    /// What its link carries each way, bytes a second; absent where it has no link, or an unknown speed.
     link: Option<f64>,
     growth: [Growth; 2],
 }
@@ -56,12 +56,12 @@ pub struct IoSampler {
     interval: Duration,
     disks: BTreeMap<String, Disk>,
     interfaces: BTreeMap<String, Interface>,
-    /// The interface on the way to the tier's Redis: what it carries is told under that role too.
+    /// The interface on the way to the tier's Redis: its bytes are also recorded under that role.
     redis_interface: Option<String>,
     /// Partitions, whose bytes their disk counts too.
     partitions: BTreeSet<String>,
-    diskstats: Kept,
-    net_dev: Kept,
+    diskstats: ProcFile,
+    net_dev: ProcFile,
     text: Vec<u8>,
 }
 
@@ -75,8 +75,8 @@ impl IoSampler {
             interfaces: BTreeMap::new(),
             redis_interface,
             partitions: partitions(),
-            diskstats: Kept::open("/proc/diskstats"),
-            net_dev: Kept::open("/proc/self/net/dev"),
+            diskstats: ProcFile::open("/proc/diskstats"),
+            net_dev: ProcFile::open("/proc/self/net/dev"),
             text: Vec::new(),
         }
     }
@@ -141,7 +141,7 @@ impl IoSampler {
     }
 }
 
-/// The columns of a line of `/proc/diskstats` that are told.
+/// The columns of a line of `/proc/diskstats` that are recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct DiskStat {
     reads: f64,
@@ -215,15 +215,15 @@ fn interface_of(line: &str) -> Option<(&str, [f64; 2])> {
     Some((name.trim(), [received, sent]))
 }
 
-/// What the link of an interface carries, bytes a second. One of software (tun, veth, a bridge) has
-/// none, whatever speed it tells; a bond is made of links.
+/// What the link of an interface carries, bytes a second. A virtual one (tun, veth, a bridge) has
+/// none, whatever speed it reports; a bond consists of links.
 fn link_of(interface: &str) -> Option<f64> {
     let folder = Path::new("/sys/class/net").join(interface);
     let is_link = folder.join("device").exists() || folder.join("bonding").exists();
     bytes_a_second(&is_link.then(|| std::fs::read_to_string(folder.join("speed")).ok())??)
 }
 
-/// Of megabits a second; a link that is down, and one of a virtual machine, tells -1.
+/// Converts megabits a second. A link that is down, or belongs to a virtual machine, reports -1.
 fn bytes_a_second(megabits: &str) -> Option<f64> {
     let megabits: f64 = megabits.trim().parse().ok()?;
     (megabits > 0.0).then_some(megabits * 1e6 / 8.0)
@@ -246,7 +246,7 @@ impl Sampler for IoSampler {
     }
 
     fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
-        // In a container either may be hidden: then there is nothing to tell.
+        // A container may hide either: then it has no readings.
         let mut text = std::mem::take(&mut self.text);
         if let Some(text) = self.diskstats.read(&mut text) {
             self.disks(text, batch);
@@ -270,7 +270,7 @@ mod tests {
 
     const BYTES: usize = 128 << 20;
 
-    /// Runs `dd`: another process, so that this one's own counters tell nothing of it.
+    /// Runs `dd`. As another process it does not count in this process's own counters.
     fn dd(arguments: &[String]) -> bool {
         let mut command = Command::new("dd");
         command.args(arguments).arg("bs=1M").arg("status=none");
@@ -360,14 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_tells_megabits_and_one_of_software_nothing() {
+    fn a_link_reports_megabits_and_a_virtual_one_nothing() {
         assert_eq!(bytes_a_second("100000\n"), Some(12.5e9));
         assert_eq!(bytes_a_second("-1\n"), None);
         assert_eq!(link_of("none"), None);
     }
 
     #[test]
-    fn the_interface_on_the_way_to_redis_is_told_under_its_role_too() {
+    fn the_interface_on_the_way_to_redis_is_also_recorded_under_its_role() {
         let mut sampler = IoSampler::new(Duration::from_secs(1), Some("eth1".to_owned()));
         let table = |bytes: u32| {
             let row = |name: &str| format!("  {name}: {bytes} 1 0 0 0 0 0 0 {} 1\n", bytes * 2);

@@ -4,5 +4,5 @@ pub mod cgroup;
 pub mod cpu;
 pub mod group;
 pub mod io;
-pub mod kept;
+pub mod proc_file;
 pub mod route;

@@ -1,28 +1,28 @@
-//! Files of `/proc` and `/sys` that are read again and again: opened once, each reading is made anew
-//! by the kernel.
+//! Files of `/proc` and `/sys`. Each is opened once and read many times: the kernel fills it anew at
+//! each reading.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// A file that is kept open between readings.
+/// A file that stays open between readings.
 #[derive(Debug)]
-pub struct Kept(Option<File>);
+pub struct ProcFile(Option<File>);
 
-impl Kept {
-    /// Opens it; one that is not there, or may not be read, tells nothing.
+impl ProcFile {
+    /// Opens the file at `path`. One that is missing or unreadable gives no readings.
     pub fn open(path: impl AsRef<Path>) -> Self {
         Self(File::open(path).ok())
     }
 
-    /// Whether it is there.
+    /// Whether the file could be opened.
     pub fn is_open(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What it says now, read into `buffer`, which grows as it has to and is kept by the caller.
-    /// `None` where it does not say anything, such as of a process that is gone.
+    /// Its present content, read into `buffer`. The buffer grows as needed; the caller passes the same
+    /// one again. `None` where the read fails, for example because the process is gone.
     pub fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
         let file = self.0.as_ref()?;
         let mut filled = 0;
@@ -31,7 +31,7 @@ impl Kept {
                 buffer.resize((filled * 2).max(4096), 0);
             }
             match file.read_at(&mut buffer[filled..], filled as u64) {
-                // A table is handed out in pieces: only nothing more is its end.
+                // The kernel returns a table in pieces: only an empty read is its end.
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -42,7 +42,7 @@ impl Kept {
     }
 }
 
-/// The number behind `name` at the begin of a line of `text`.
+/// The number behind `name` at the start of a line of `text`.
 pub fn number_after(text: &str, name: &str) -> Option<f64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
@@ -53,25 +53,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kept_file_is_read_anew_and_whole() {
+    fn an_open_file_is_read_anew_and_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("counters");
         let long = "x".repeat(20_000);
         std::fs::write(&path, &long).unwrap();
-        let (kept, mut buffer) = (Kept::open(&path), Vec::new());
-        assert_eq!(kept.read(&mut buffer), Some(long.as_str()));
+        let (file, mut buffer) = (ProcFile::open(&path), Vec::new());
+        assert_eq!(file.read(&mut buffer), Some(long.as_str()));
         std::fs::write(&path, "shorter").unwrap();
-        assert_eq!(kept.read(&mut buffer), Some("shorter"));
+        assert_eq!(file.read(&mut buffer), Some("shorter"));
         assert_eq!(buffer.len(), 32_768, "nothing is allocated anew");
         assert_eq!(
-            Kept::open(folder.path().join("none")).read(&mut buffer),
+            ProcFile::open(folder.path().join("none")).read(&mut buffer),
             None
         );
     }
 
     #[test]
     fn the_kernel_makes_each_reading_anew() {
-        let (stat, mut buffer) = (Kept::open("/proc/self/stat"), Vec::new());
+        let (stat, mut buffer) = (ProcFile::open("/proc/self/stat"), Vec::new());
         let mut used = || {
             let text = stat.read(&mut buffer).unwrap();
             let rest = &text[text.rfind(')').unwrap()..];
@@ -86,17 +86,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_tells_nothing() {
+    fn a_process_that_is_gone_gives_no_reading() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
-        let kept = Kept::open(format!("/proc/{}/io", child.id()));
+        let file = ProcFile::open(format!("/proc/{}/io", child.id()));
         let mut buffer = Vec::new();
-        assert!(kept.read(&mut buffer).is_some());
+        assert!(file.read(&mut buffer).is_some());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(kept.read(&mut buffer), None);
+        assert_eq!(file.read(&mut buffer), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ const LOOPBACK: &str = "lo";
 const REDIS_PORT: u16 = 6379;
 
 /// The interface on the way to the Redis at `url`, by its kernel name; `None` where there is none (a
-/// Unix socket) or it cannot be told. May ask a name server.
+/// Unix socket) or it cannot be found. May ask a name server.
 pub fn to_redis(url: &str) -> Option<String> {
     let (host, port) = host_and_port(url)?;
     let address = (host, port).to_socket_addrs().ok()?.next()?;

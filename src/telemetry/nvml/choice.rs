@@ -14,15 +14,15 @@ pub enum Gpus {
     None,
     /// Every one that the library lists.
     All,
-    /// Those on which anything computes, or all where nothing does or that is not told.
+    /// Those on which anything computes, or all where nothing does or the driver does not report it.
     Used,
-    /// These, by index.
+    /// The GPUs with these indices.
     These(Vec<u32>),
     /// Those that the server may use, or does.
     Serving {
         /// Those that its container gets; `None` for a server without one.
         container: Option<docker_spec::Gpus>,
-        /// Its `CUDA_VISIBLE_DEVICES`.
+        /// `CUDA_VISIBLE_DEVICES` in its environment.
         visible: Option<String>,
     },
 }
@@ -30,9 +30,9 @@ pub enum Gpus {
 /// A GPU as the library lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its index.
+    /// NVML's index.
     pub index: u32,
-    /// Its UUID; empty where it does not tell.
+    /// Its UUID; empty where unknown.
     pub uuid: String,
     /// Processes that compute on it.
     pub pids: Vec<u32>,
@@ -66,9 +66,9 @@ fn indices(gpus: &[Listed]) -> Vec<u32> {
     gpus.iter().map(|gpu| gpu.index).collect()
 }
 
-/// Those of `all` that a server may use. What its container gets comes first; `visible` chooses
-/// among that, and counts only that. Where neither says anything it is those that its processes
-/// `ours` compute on, or, where that cannot be told (process ids differ between containers), all.
+/// Those of `all` that a server may use. Its container limits them first; `visible` chooses among the
+/// rest, by positions in the rest. Without either they are those on which its processes `ours` compute,
+/// or all where that is unknown (process ids differ between containers).
 fn serving(
     container: Option<&docker_spec::Gpus>,
     visible: Option<&str>,

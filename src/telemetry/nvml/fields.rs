@@ -14,13 +14,13 @@ pub type Field = (u32, u32);
 
 /// The sum over all NVLinks.
 pub const ALL_LINKS: u32 = u32::MAX;
-/// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`.
+/// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`: bytes out of the GPU.
 pub const PCIE_TX_BYTES: u32 = 197;
-/// `NVML_FI_DEV_PCIE_COUNT_RX_BYTES`.
+/// `NVML_FI_DEV_PCIE_COUNT_RX_BYTES`: bytes into the GPU.
 pub const PCIE_RX_BYTES: u32 = 198;
 /// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX`: payload in KiB since the driver was loaded.
 pub const NVLINK_TX_KIB: u32 = 138;
-/// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX`.
+/// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX`: the same, into the GPU.
 pub const NVLINK_RX_KIB: u32 = 139;
 
 /// One answer a field. The call as a whole fails where the library or the GPU does.
@@ -51,7 +51,7 @@ fn number(raw: nvmlFieldValue_t) -> Result<u64, NvmlError> {
     })
 }
 
-/// Fields of the NVLinks' bytes that answer: found once, so that a sum is always over the same.
+/// Fields of the NVLinks' bytes that answer. They are chosen once: every sum is over the same fields.
 #[derive(Debug, Default)]
 pub struct NvLinkBytes {
     fields: Option<Vec<Field>>,
@@ -59,8 +59,8 @@ pub struct NvLinkBytes {
 
 impl NvLinkBytes {
     /// KiB out of the GPU and into it. `ask` reads fields; `links` are the links that are up. A
-    /// driver that knows no sum over all links is asked link by link, and a link that does not tell
-    /// is left out.
+    /// driver that knows no sum over all links is asked link by link, and a silent link is
+    /// left out.
     pub fn read(
         &mut self,
         links: impl FnOnce() -> Vec<u32>,
@@ -80,10 +80,10 @@ impl NvLinkBytes {
         if each.is_empty() {
             return Err(NvmlError::NotSupported);
         }
-        let told = ask(&each)?.into_iter().map(|value| value.is_ok());
-        let told: Vec<bool> = told.collect();
-        let pairs = each.chunks(2).zip(told.chunks(2));
-        let whole = pairs.filter(|(_, told)| told.iter().all(|told| *told));
+        let answered = ask(&each)?.into_iter().map(|value| value.is_ok());
+        let answered: Vec<bool> = answered.collect();
+        let pairs = each.chunks(2).zip(answered.chunks(2));
+        let whole = pairs.filter(|(_, answered)| answered.iter().all(|is_answered| *is_answered));
         let fields: Vec<Field> = whole.flat_map(|(fields, _)| fields.to_vec()).collect();
         if fields.is_empty() {
             return Err(NvmlError::NotSupported);
@@ -119,12 +119,12 @@ mod tests {
 
     type Answer = Result<Vec<Result<u64, NvmlError>>, NvmlError>;
 
-    /// A driver that answers `(field, link)` by `tell`.
-    fn driver(tell: impl Fn(Field) -> Option<u64>) -> impl FnMut(&[Field]) -> Answer {
+    /// A driver that answers `(field, link)` by `answer`.
+    fn driver(answer: impl Fn(Field) -> Option<u64>) -> impl FnMut(&[Field]) -> Answer {
         move |fields: &[Field]| {
             let answers = fields.iter();
             Ok(answers
-                .map(|field| tell(*field).ok_or(NvmlError::NotSupported))
+                .map(|field| answer(*field).ok_or(NvmlError::NotSupported))
                 .collect())
         }
     }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn an_older_driver_is_asked_link_by_link_and_a_silent_link_is_left_out() {
         let mut bytes = NvLinkBytes::default();
-        // Link 2 tells one way only.
+        // Link 2 answers for one direction only.
         let each = |(field, link): Field| match (link, field) {
             (ALL_LINKS, _) | (2, NVLINK_RX_KIB) => None,
             (link, NVLINK_TX_KIB) => Some(u64::from(link) + 1),
@@ -151,7 +151,7 @@ mod tests {
         };
         let links = || vec![0, 1, 2, 3];
         assert_eq!(bytes.read(links, driver(each)).unwrap(), [7, 400]);
-        // A link that told before and does not now would make the sum fall.
+        // A link that answered before and does not now would make the sum fall.
         let torn = |(field, link): Field| each((field, link)).filter(|_| link != 3);
         let error = bytes.read(links, driver(torn)).unwrap_err();
         assert!(matches!(error, NvmlError::NoData), "{error}");

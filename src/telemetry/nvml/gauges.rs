@@ -1,5 +1,4 @@
-//! What a GPU tells of itself besides PCIe bytes: load, memory, power, clocks, and why they are
-//! held down.
+//! Gauges of a GPU besides PCIe bytes: load, memory, power, clocks, and why clocks are reduced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use crate::series::Series;
 use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
-/// Which of them a sampler reads. Each kind has a sampler of its own, so that what costs most can be
-/// read less often by itself.
+/// Which of them a sampler reads. Each kind has a sampler of its own: the costly one can be read less
+/// often alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// What changes from moment to moment.
@@ -46,21 +45,21 @@ impl Kind {
     }
 }
 
-/// What hardly ever changes is read at the edges of phases, and once in so many readings: a minute,
-/// at the default rates.
+/// Calls whose answers hardly ever change. They are read at the edges of phases, and once in
+/// [`SELDOM_EVERY`] readings: a minute, at the default rates.
 const SELDOM: [Call; 2] = [Call::Processes, Call::NvLinks];
 const SELDOM_EVERY: u64 = 60;
-/// Most time between two readings where the samplers have to be slowed: gauges can wait.
+/// Longest time between two readings where the samplers are slowed: gauges can wait.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Failures in a row after which a call is not made any more.
 const PATIENCE: u32 = 20;
 
-/// `nvmlClocksThrottleReasonSwPowerCap | HwPowerBrakeSlowdown`.
+/// Bits `nvmlClocksThrottleReasonSwPowerCap | HwPowerBrakeSlowdown`.
 const THROTTLED_BY_POWER: u64 = 0x04 | 0x80;
-/// `nvmlClocksThrottleReasonSwThermalSlowdown | HwThermalSlowdown`.
+/// Bits `nvmlClocksThrottleReasonSwThermalSlowdown | HwThermalSlowdown`.
 const THROTTLED_BY_HEAT: u64 = 0x20 | 0x40;
 
-/// Reads one GPU.
+/// Reads the gauges of one GPU.
 pub struct GaugeSampler {
     source: Box<dyn NvmlSource>,
     device: Arc<str>,
@@ -71,7 +70,7 @@ pub struct GaugeSampler {
     energy: Growth,
     nvlink: [Growth; 2],
     ticks: u64,
-    untold: Vec<&'static str>,
+    unavailable: Vec<&'static str>,
 }
 
 impl GaugeSampler {
@@ -86,7 +85,7 @@ impl GaugeSampler {
             energy: Growth::default(),
             nvlink: <[Growth; 2]>::default(),
             ticks: 0,
-            untold: Vec::new(),
+            unavailable: Vec::new(),
         }
     }
 
@@ -187,7 +186,7 @@ impl Sampler for GaugeSampler {
                     self.keep(at_s, &reading, batch);
                 }
                 Err(error) => match error.why {
-                    Why::Gone => {
+                    Why::GpuLost => {
                         return Err(Ended(format!(
                             "GPU {} was lost at {:.1} s ({}); its {} end there",
                             self.device,
@@ -201,23 +200,23 @@ impl Sampler for GaugeSampler {
                     Why::Ended => *failures = u32::MAX,
                 },
             }
-            // Most GPUs have no NVLink: no news.
+            // Most GPUs have no NVLink: that is not worth a warning.
             let is_news = !matches!(call, Call::NvLinks | Call::NvLinkBytes);
             if (PATIENCE..u32::MAX).contains(failures) && is_news {
-                self.untold.push(call.name());
+                self.unavailable.push(call.name());
             }
         }
         calls.retain(|(_, failures)| *failures < PATIENCE);
         self.calls = calls;
         self.ticks += 1;
-        if !self.untold.is_empty() {
-            let untold = std::mem::take(&mut self.untold).join(", ");
-            let warning = format!("GPU {} does not tell: {untold}", self.device);
+        if !self.unavailable.is_empty() {
+            let missing = std::mem::take(&mut self.unavailable).join(", ");
+            let warning = format!("GPU {} does not report: {missing}", self.device);
             batch.warnings.push(warning);
         }
         if self.calls.is_empty() {
             let (gpu, kind) = (&self.device, self.kind.name());
-            return Err(Ended(format!("GPU {gpu} tells nothing more of its {kind}")));
+            return Err(Ended(format!("GPU {gpu} no longer reports its {kind}")));
         }
         Ok(())
     }

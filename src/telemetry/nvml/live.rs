@@ -49,7 +49,7 @@ pub fn listed() -> Result<Vec<Listed>, String> {
     Ok((0..count).filter_map(listed).collect())
 }
 
-/// Reads one GPU.
+/// Reads one GPU through the driver's library.
 pub struct Live {
     nvml: &'static Nvml,
     device: Device<'static>,
@@ -139,7 +139,7 @@ impl Live {
                 }
             }
             Call::NvLinks => {
-                // Asked of the first link only, so that a GPU without NVLink says so once.
+                // Asks the first link only: a GPU without NVLink fails once.
                 device.link_wrapper_for(0).is_active()?;
                 Reading::NvLinks {
                     active: u32::try_from(active_links(device).len()).unwrap_or(0),
@@ -266,7 +266,7 @@ fn active_links(device: &Device<'_>) -> Vec<u32> {
 )]
 fn read_error(error: NvmlError) -> ReadError {
     let why = match error {
-        NvmlError::GpuLost | NvmlError::ResetRequired => Why::Gone,
+        NvmlError::GpuLost | NvmlError::ResetRequired => Why::GpuLost,
         NvmlError::NotSupported
         | NvmlError::NoPermission
         | NvmlError::FailedToLoadSymbol(_)

@@ -1,6 +1,6 @@
 //! NVIDIA GPUs through NVML: raw readings from a live library or from a file of recorded ones.
 //!
-//! PCIe bytes can be told in three ways, and every record names the one that was used:
+//! PCIe bytes can be measured in three ways, and every record names the one that was used:
 //! - `gpm`: GPU Performance Monitoring between two samples (Hopper and later): no gaps.
 //! - `counters`: the field values 197 (TX) and 198 (RX), which are 32-bit counters of bytes,
 //!   protocol included. At full speed they wrap in under 100 ms, so they are read every 20 ms.
@@ -32,21 +32,21 @@ pub enum Call {
     Throughput,
     /// Share of time that kernels and memory were busy.
     Utilization,
-    /// Memory in use.
+    /// Memory in use and in all.
     Memory,
-    /// Power now.
+    /// Power draw now.
     Power,
     /// Energy since the driver was loaded.
     Energy,
-    /// Temperature.
+    /// Temperature of the GPU.
     Temperature,
     /// SM and memory clocks.
     Clocks,
-    /// Why clocks are held down.
+    /// Why clocks are reduced.
     Throttle,
     /// PCIe generation and width now.
     Link,
-    /// Compute processes.
+    /// Processes that compute on it.
     Processes,
     /// NVLinks that are up.
     NvLinks,
@@ -83,13 +83,11 @@ impl Call {
 pub enum Reading {
     /// What the GPU is.
     Identity {
-        /// Its name.
         name: String,
-        /// Its UUID.
         uuid: String,
-        /// Most that its PCIe link can do: generation; 0 where it does not tell.
+        /// Highest generation of its PCIe link; 0 where unknown.
         max_link_generation: u32,
-        /// Most that its PCIe link can do: lanes; 0 where it does not tell.
+        /// Most lanes of its PCIe link; 0 where unknown.
         max_link_width: u32,
     },
     /// The first GPM sample: nothing to compare it with yet.
@@ -134,57 +132,28 @@ pub enum Reading {
         /// Memory was read or written.
         memory_percent: u32,
     },
-    /// Bytes of memory.
-    Memory {
-        /// In use.
-        used: u64,
-        /// In all.
-        total: u64,
-    },
+    /// GPU memory, bytes.
+    Memory { used: u64, total: u64 },
     /// Power now, in milliwatts.
-    Power {
-        /// The value.
-        milliwatts: u32,
-    },
+    Power { milliwatts: u32 },
     /// Energy since the driver was loaded, in millijoules.
-    Energy {
-        /// The value.
-        millijoules: u64,
-    },
+    Energy { millijoules: u64 },
     /// Temperature in degrees Celsius.
-    Temperature {
-        /// The value.
-        celsius: u32,
-    },
+    Temperature { celsius: u32 },
     /// Clocks in MHz.
-    Clocks {
-        /// Of the SMs.
-        sm_mhz: u32,
-        /// Of the memory.
-        memory_mhz: u32,
-    },
+    Clocks { sm_mhz: u32, memory_mhz: u32 },
     /// `nvmlClocksThrottleReason*` bits.
-    Throttle {
-        /// The bits.
-        bits: u64,
-    },
+    Throttle { bits: u64 },
     /// The PCIe link as it is now; it is slower while the GPU idles.
     Link {
-        /// Generation.
         generation: u32,
-        /// Lanes.
+        /// Number of lanes.
         width: u32,
     },
     /// Process ids that compute on it, as this machine's kernel names them.
-    Processes {
-        /// The ids.
-        pids: Vec<u32>,
-    },
+    Processes { pids: Vec<u32> },
     /// NVLinks that are up.
-    NvLinks {
-        /// How many.
-        active: u32,
-    },
+    NvLinks { active: u32 },
     /// Payload over all NVLinks since the driver was loaded, in units of 1024 bytes.
     NvLinkBytes {
         /// Out of the GPU.
@@ -200,8 +169,9 @@ pub enum Reading {
 pub enum Why {
     /// This GPU, driver or user cannot ask it: asking again is useless.
     Unsupported,
-    /// The GPU is gone.
-    Gone,
+    /// The driver lost the GPU.
+    #[serde(rename = "gone")]
+    GpuLost,
     /// It failed this time.
     Failed,
     /// A recorded file holds no more.
@@ -213,7 +183,7 @@ pub enum Why {
 pub struct ReadError {
     /// What kind of failure.
     pub why: Why,
-    /// What the library says.
+    /// The library's message.
     pub message: String,
 }
 
@@ -226,12 +196,11 @@ pub struct Record {
     pub took_s: f64,
     /// The GPU's index as NVML counts.
     pub gpu: u32,
-    /// What was asked.
     pub call: Call,
-    /// What was answered.
+    /// The answer; absent where the call failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<Reading>,
-    /// Or why nothing was.
+    /// Why the call failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ReadError>,
 }
@@ -252,6 +221,6 @@ impl Record {
 
 /// Where raw readings of one GPU come from.
 pub trait NvmlSource: Send {
-    /// Asks; always says when and how long it took.
+    /// Makes the call. The record always has its time and duration.
     fn read(&mut self, call: Call) -> Record;
 }

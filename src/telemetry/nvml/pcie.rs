@@ -12,21 +12,21 @@ use crate::telemetry::thread::{Ended, Sampler};
 const MIB: f64 = 1_048_576.0;
 /// Failures in a row after which a method is given up.
 const PATIENCE: u32 = 20;
-/// Most time between two readings where the samplers have to be slowed and nothing wraps.
+/// Longest time between two readings where the samplers are slowed and nothing wraps.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Share of the time in which a full link wraps a 32-bit counter that may pass between two readings.
 const SAFE_SHARE: f64 = 0.6;
 /// `nvmlDeviceGetPcieThroughput` blocks for two windows of 20 ms.
 const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far GPM's answers trail the call: the driver's own samples are that much older. Found on an
+/// How far GPM's answers trail the call: the driver's own samples are that much older. Measured on an
 /// H100 (driver 580) by GPM beside the counters, at the edges of known copies.
 pub const GPM_LAG: Duration = Duration::from_millis(125);
 
 /// What a link carries besides payload. PCI Express moves at most 256 bytes a packet on these
 /// links, with about 20 bytes around a completion (reads into the GPU) and 24 around a write (out of
 /// it), and a read request out of the GPU for what comes in. Counters of an H100 agree with that
-/// within 0.6 %, over known copies; GPM tells 1.5 % less than the counters.
+/// within 0.6 %, over known copies; GPM reports 1.5 % less than the counters.
 #[derive(Clone, Copy, Debug)]
 struct Overhead {
     /// Bytes on the wire for a byte of payload into the GPU.
@@ -56,14 +56,14 @@ impl Overhead {
     }
 }
 
-/// One way to tell PCIe bytes.
+/// One way to measure PCIe bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// GPM between two samples.
     Gpm,
     /// The 32-bit byte counters.
     Counters,
-    /// The throughput sample.
+    /// The windows of `nvmlDeviceGetPcieThroughput`.
     Throughput,
 }
 
@@ -105,7 +105,7 @@ pub struct Unwrap {
 impl Unwrap {
     /// Growth of both counters since the last reading, with the time that passed. `None` the first
     /// time, where so much time passed that a link of `link_bytes_per_s` may have wrapped them
-    /// twice, and where they grew by more than it carries: then nobody knows.
+    /// twice, and where they grew by more than it carries: then the growth is unknown.
     pub fn growth(
         &mut self,
         at_s: f64,
@@ -127,7 +127,7 @@ impl Unwrap {
             }
         };
         let grown = [grown(now[0], before[0]), grown(now[1], before[1])];
-        // A reading is told a little before or after it was taken.
+        // The time of a reading may be off by a little.
         let most = (span_s + 0.010) * link_bytes_per_s * 1.1;
         let possible = grown.iter().all(|bytes| *bytes as f64 <= most);
         possible.then_some((span_s, grown))
@@ -135,7 +135,7 @@ impl Unwrap {
 }
 
 /// Bytes a second that a PCIe link of `width` lanes carries one way at most, by its generation
-/// (PCI-SIG: GT/s a lane, less line code); the widest known where the GPU does not tell.
+/// (PCI-SIG: GT/s a lane, less line code); the widest known where the GPU does not report it.
 pub fn link_bytes_per_s(generation: u32, width: u32) -> f64 {
     let lane = match generation {
         1 => 0.25e9,
@@ -279,11 +279,11 @@ impl PcieSampler {
         self.failures = 0;
         match self.methods.first() {
             None => Err(Ended(format!(
-                "GPU {gpu} does not tell bytes over PCIe by {given_up}: {why}"
+                "GPU {gpu} does not report bytes over PCIe by {given_up}: {why}"
             ))),
             Some(Method::Throughput) => {
                 batch.warnings.push(format!(
-                    "GPU {gpu} tells PCIe traffic only in windows of 20 ms now and then \
+                    "GPU {gpu} reports PCIe traffic only in occasional windows of 20 ms \
                      ({given_up}: {why}); bytes over PCIe are not known"
                 ));
                 Ok(())
@@ -335,7 +335,7 @@ impl Sampler for PcieSampler {
                 Ok(())
             }
             Err(error) => match error.why {
-                Why::Gone | Why::Ended => Err(Ended(format!(
+                Why::GpuLost | Why::Ended => Err(Ended(format!(
                     "GPU {} was lost at {:.1} s ({}); its PCIe telemetry ends there",
                     self.device,
                     batch.at.as_secs_f64(),

@@ -16,7 +16,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the file.
+    /// Creates the file at `path`, or empties it.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("making `{}`", path.display()))?;
         Ok(Self {
@@ -32,7 +32,7 @@ impl Recorder {
         }
     }
 
-    /// Writes out what is buffered; says whether the file is whole.
+    /// Writes out the buffer. Fails where the file is incomplete.
     pub fn finish(&self) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.flush().context("writing the recorded readings")

@@ -21,7 +21,7 @@ fn record(at_s: f64, call: Call, answer: Result<Reading, Why>) -> Record {
     let (reading, error) = match answer {
         Ok(reading) => (Some(reading), None),
         Err(why) => {
-            let message = "as it was told".to_owned();
+            let message = "not answered".to_owned();
             (None, Some(ReadError { why, message }))
         }
     };
@@ -93,7 +93,7 @@ fn gpm(from_s: f64, rx: f64) -> Reading {
 }
 
 #[test]
-fn gpm_tells_bytes_between_samples_and_its_name() {
+fn gpm_reports_bytes_between_samples_and_its_name() {
     let records = [
         record(1.0, Call::Gpm, Ok(Reading::GpmStarted)),
         record(2.0, Call::Gpm, Ok(gpm(1.0, 1000.0))),
@@ -207,7 +207,7 @@ fn a_method_that_was_asked_for_is_not_replaced() {
     let (recording, why) = play(pcie(&records, PcieMethod::Gpm));
     assert_eq!(
         why,
-        "GPU 0 does not tell bytes over PCIe by gpm: as it was told"
+        "GPU 0 does not report bytes over PCIe by gpm: not answered"
     );
     assert!(recording.take().is_empty());
     assert_eq!(Method::chains(PcieMethod::All).len(), 3);
@@ -244,7 +244,7 @@ fn counters_are_never_read_later_than_their_link_could_wrap_them_twice() {
 }
 
 #[test]
-fn a_torn_recording_says_in_which_line() {
+fn an_error_of_a_torn_recording_names_the_line() {
     let error = Recorded::parse("{\"at_s\":1").unwrap_err();
     assert!(format!("{error:#}").contains("in line 1"), "{error:#}");
 }
@@ -260,7 +260,7 @@ const COPIES: [(f64, f64, f64, f64); 5] = [
     (28.3253, 31.7331, 0.0, 44_157_632_512.0),
 ];
 
-fn known_copies_are_told(setting: PcieMethod, pcie: Pcie, limit: f64) {
+fn assert_known_copies(setting: PcieMethod, pcie: Pcie, limit: f64) {
     let recorded = Recorded::parse(include_str!("../../../tests/data/h100_pcie.jsonl")).unwrap();
     let intervals = (Duration::from_millis(200), Duration::from_millis(20));
     let methods = Method::chains(setting).remove(0);
@@ -270,7 +270,7 @@ fn known_copies_are_told(setting: PcieMethod, pcie: Pcie, limit: f64) {
         let found = over(&recording, from_s, to_s);
         for (series, truth) in [(pcie.rx, into), (pcie.tx, out_of)] {
             let seen = total(&found, series, 0.95).unwrap();
-            // Where nothing was copied, nothing is told but a little.
+            // Where nothing was copied, little is reported.
             let base = truth.max(into.max(out_of) / 2.0);
             let off = (seen - truth).abs() / base;
             assert!(off < limit, "{series:?} at {from_s} s: {seen} for {truth}");
@@ -285,11 +285,11 @@ fn known_copies_are_told(setting: PcieMethod, pcie: Pcie, limit: f64) {
 }
 
 #[test]
-fn gpm_tells_known_copies_within_5_percent() {
-    known_copies_are_told(PcieMethod::Gpm, Pcie::GPM_PAYLOAD, 0.05);
+fn gpm_measures_known_copies_within_5_percent() {
+    assert_known_copies(PcieMethod::Gpm, Pcie::GPM_PAYLOAD, 0.05);
 }
 
 #[test]
-fn the_counters_tell_known_copies_within_10_percent() {
-    known_copies_are_told(PcieMethod::Counters, Pcie::COUNTERS_PAYLOAD, 0.10);
+fn the_counters_measure_known_copies_within_10_percent() {
+    assert_known_copies(PcieMethod::Counters, Pcie::COUNTERS_PAYLOAD, 0.10);
 }

@@ -1,7 +1,7 @@
-/* Pretends to be NVIDIA's management library, for the few calls that labrun makes. What it tells
- * follows from the time, so that a test knows it: PCIe moves 5 GB/s into each GPU and 1 GB/s out of
+/* Pretends to be NVIDIA's management library, for the few calls that labrun makes. Its answers
+ * follow from the time, and a test can compute them: PCIe moves 5 GB/s into each GPU and 1 GB/s out of
  * it, NVLink 3 GiB/s into it and 1 GiB/s out of it, the power is 200 W and GPU n has 1000 + n MiB in
- * use. GPU 0 knows a sum over its NVLinks, GPU 1 tells each of two by itself.
+ * use. GPU 0 knows a sum over its NVLinks, GPU 1 answers for each of two links.
  *
  *   FAKE_NVML_BURN_US  CPU time that every call takes
  *   FAKE_NVML_LOST_MS  after so long GPU 1 is lost

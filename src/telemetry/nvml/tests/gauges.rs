@@ -25,7 +25,7 @@ fn a_gpu_that_goes_away_ends_its_telemetry_with_one_warning() {
     let records = [
         record(0.0, Call::Power, power(350_000)),
         record(0.2, Call::Power, power(360_000)),
-        record(0.4, Call::Power, Err(Why::Gone)),
+        record(0.4, Call::Power, Err(Why::GpuLost)),
         record(0.6, Call::Power, power(1)),
     ];
     let (recording, why) = play(gauges(&records, Kind::Load));
@@ -36,7 +36,7 @@ fn a_gpu_that_goes_away_ends_its_telemetry_with_one_warning() {
 }
 
 #[test]
-fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
+fn what_a_gpu_does_not_report_is_one_warning_and_the_rest_goes_on() {
     let mut records = vec![
         record(0.0, Call::Energy, Err(Why::Unsupported)),
         record(0.0, Call::Throttle, Err(Why::Unsupported)),
@@ -62,7 +62,7 @@ fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
     let (recording, _) = play(gauges(&records, Kind::State));
     assert_eq!(
         recording.warnings(),
-        ["GPU 0 does not tell: energy, throttle reasons"]
+        ["GPU 0 does not report: energy, throttle reasons"]
     );
     let found = over(&recording, 0.0, 20.0);
     let samples: Vec<_> = found
@@ -80,7 +80,7 @@ fn what_a_gpu_does_not_tell_is_said_once_and_the_rest_goes_on() {
 }
 
 #[test]
-fn energy_is_the_growth_of_its_counter_and_throttling_is_told_apart() {
+fn energy_is_the_growth_of_its_counter_and_throttling_has_a_reason() {
     let mut records = Vec::new();
     for (tick, bits) in [(0, 0x04), (1, 0x40), (2, 0), (3, 0x80)] {
         let at_s = f64::from(tick);
