@@ -1,6 +1,6 @@
-//! The readers of what others write, as fuzzers call them: any bytes in, and no panic.
+//! Entry points for fuzzers: parsers of foreign data take any bytes and must not panic.
 //!
-//! Each reader has a function here, a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all
+//! Each parser has a function here, a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all
 //! of one name. A test replays every corpus. An input that once broke a reader stays in its corpus.
 //! To search for more, with `cargo-fuzz` installed:
 //!
@@ -16,7 +16,7 @@ use crate::verdict::log_counts;
 /// A reader and its name.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All readers.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("sse", load::fuzz::sse),
     ("http", load::fuzz::http),

@@ -1,6 +1,6 @@
 //! labrun: a reproducible experiment lab for vLLM + LMCache.
 //!
-//! Modules stand in dependency order: each may use only those above it (a test keeps it so).
+//! Modules stand in dependency order: each may use only those above it (`tests/it/layering.rs` checks it).
 
 mod units;
 
@@ -106,7 +106,7 @@ pub fn run() -> ExitCode {
     match cli::Cli::from_arguments(std::env::args_os()) {
         Ok(cli) => commands::main(cli).into(),
         Err(error) => {
-            // Nothing can be done if nobody listens.
+            // Without a reader of stderr nothing can be done.
             drop(error.print());
             commands::ExitStatus::of_clap(&error).into()
         }

@@ -1,13 +1,13 @@
 //! Ranges for NVIDIA's profilers (NVTX): run, cell, phase and, of each request, prefill and decode.
 //!
 //! With the feature `nvtx` they appear in Nsight Systems in the domain `labrun`, when labrun runs
-//! under it; without a profiler one costs a branch. Without the feature all of this is nothing, and
-//! is compiled to nothing. They say when the client waited for what, not which kernels served it:
+//! under it; without a profiler one costs a branch. Without the feature all of
+//! it compiles to nothing. Ranges show when the client waited for what, not which kernels served it:
 //! see `docs/profiling.md`.
 //!
 //! They are start/end ranges, which belong to the process: one may begin on one thread and end on
-//! another, across any wait. Their messages are constant, because a domain keeps each message that
-//! it has ever seen; which request or cell a range is of stands in its payload.
+//! another, across any wait. Their messages are constant, because a domain stores each message that
+//! it has ever seen. The payload of a range identifies its request or cell.
 
 /// What a range is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +20,13 @@ pub enum Kind {
     Launch,
     /// Waiting for the first real token.
     Ready,
-    /// Unmeasured requests.
+    /// Sending requests that are not measured.
     Warm,
-    /// Measured requests.
+    /// Sending the measured requests.
     Load,
     /// Reading counters and asking canaries.
     Verify,
-    /// Stopping the server.
+    /// Stopping the server and its helpers.
     Stop,
     /// A request from its write to its first token. Its payload, and that of its decode, is the
     /// request's index in the pass.
@@ -35,7 +35,7 @@ pub enum Kind {
     Decode,
 }
 
-/// A request's two ranges: prefill until its first token, then decode. Ends with the value.
+/// A request's two ranges: prefill until its first token, then decode. Dropping it ends both.
 #[derive(Debug)]
 pub struct RequestRange {
     index: u32,
@@ -75,21 +75,19 @@ pub use no_tool::{Range, prepare, start};
 mod no_tool {
     use super::Kind;
 
-    /// A range that nobody sees.
+    /// Stands for a range without the feature.
     #[derive(Debug)]
     pub struct Range;
 
     impl Drop for Range {
-        /// Nothing; so that both kinds of range can be dropped for their end.
+        /// Does nothing. Callers drop a range to end it, and that needs a `Drop` here too.
         #[inline]
         fn drop(&mut self) {}
     }
 
-    /// Nothing is to be prepared.
     #[inline]
     pub fn prepare() {}
 
-    /// Begins nothing.
     #[inline]
     pub fn start(_kind: Kind, _payload: u64) -> Range {
         Range
@@ -138,13 +136,13 @@ mod tool {
         })
     }
 
-    /// Registers domain, messages and categories, so that no range has to. Call it before a clock
-    /// starts.
+    /// Registers domain, messages and categories once. Call it before a clock starts: the first range
+    /// would do it otherwise.
     pub fn prepare() {
         labels();
     }
 
-    /// Begins a range.
+    /// Begins a range of this kind, which ends when it is dropped.
     #[inline]
     pub fn start(kind: Kind, payload: u64) -> Range {
         let labels = labels();

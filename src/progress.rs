@@ -25,12 +25,12 @@ pub enum Verbosity {
     Live,
     /// A line for each cell that ended.
     Lines,
-    /// Nothing.
+    /// No lines at all.
     Quiet,
 }
 
 impl Verbosity {
-    /// What fits where stderr goes.
+    /// `Live` on a terminal, `Lines` elsewhere.
     pub fn of_stderr(quiet: bool) -> Self {
         match (quiet, Term::stderr().is_term()) {
             (true, _) => Self::Quiet,
@@ -61,7 +61,7 @@ impl Live {
     }
 }
 
-/// Shows a run.
+/// Shows on stderr how far a run is.
 #[derive(Debug)]
 pub struct Progress {
     verbosity: Verbosity,
@@ -72,10 +72,10 @@ pub struct Progress {
     last_launch_line: Option<Instant>,
 }
 
-/// Distance of a launch's lines where there is no live line.
+/// Shortest time between two lines of a launch without a live line.
 const LAUNCH_LINES: Duration = Duration::from_secs(10);
 
-/// Distance of redraws of the live line.
+/// Time between two redraws of the live line.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Progress {
@@ -97,7 +97,7 @@ impl Progress {
         }
     }
 
-    /// Takes in one event.
+    /// Shows what `event` changes.
     pub fn on_event(&mut self, event: &Event<'_>) {
         match event {
             Event::RunStarted { work } => {
@@ -186,7 +186,7 @@ impl Progress {
     fn finish(&mut self) {
         self.bar.finish_and_clear();
         if let Some(ticker) = self.ticker.take() {
-            // The thread only draws; if it panicked the run is none the worse.
+            // The thread only draws: its panic does not harm the run.
             let _panicked = ticker.join();
         }
     }
@@ -277,7 +277,7 @@ fn live_line(live: &Live) -> String {
     line
 }
 
-/// `1:02:03` or `2:03`.
+/// Formats `1:02:03` or `2:03`.
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,4 +1,4 @@
-//! `sacct`: what the accounts say of tasks, also of those that left the queue long ago.
+//! Slurm's accounting (`sacct`): states of tasks, also of those that left the queue long ago.
 
 use std::process::Command;
 
@@ -21,17 +21,17 @@ const ENDED: [&str; 12] = [
 /// The state of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskState {
-    /// In Slurm's words: `RUNNING`, `CANCELLED by 1000`.
-    pub said: String,
-    /// What its script exited with; absent where it was killed, did not end, or this is not told.
+    /// As Slurm prints it: `RUNNING`, `CANCELLED by 1000`.
+    pub text: String,
+    /// Exit code of its script; absent where it was killed, has not ended, or Slurm does not report it.
     pub exit_code: Option<u32>,
 }
 
 impl TaskState {
-    /// A state in Slurm's words, with an exit code where there is one.
-    pub fn new(said: &str, exit_code: Option<u32>) -> Self {
+    /// A state as Slurm prints it, with an exit code where there is one.
+    pub fn new(text: &str, exit_code: Option<u32>) -> Self {
         let mut state = Self {
-            said: said.trim().to_owned(),
+            text: text.trim().to_owned(),
             exit_code,
         };
         if state.name() == "COMPLETED" {
@@ -42,7 +42,7 @@ impl TaskState {
 
     /// The state alone, in one word.
     pub fn name(&self) -> &str {
-        let word = self.said.split(' ').next().unwrap_or_default();
+        let word = self.text.split(' ').next().unwrap_or_default();
         word.trim_end_matches('+')
     }
 
@@ -52,10 +52,10 @@ impl TaskState {
     }
 }
 
-/// What the accounts of a cluster say of one job.
+/// What the accounts of a cluster report about one job.
 #[derive(Clone, Debug)]
 pub enum Accounts {
-    /// The cluster keeps none, or this machine cannot read them.
+    /// The cluster has none, or this machine cannot read them.
     None,
     /// They cannot be asked just now.
     Silent,
@@ -64,7 +64,7 @@ pub enum Accounts {
 }
 
 impl Accounts {
-    /// What is said of `shard`. A task's own row is newer than one of the range that it began in.
+    /// The state of `shard`. A task's own row is newer than a row of the range that it was part of.
     pub fn of(&self, shard: u32) -> Option<&TaskState> {
         let Self::Of(rows) = self else { return None };
         let own = format!("_{shard}");
@@ -74,7 +74,7 @@ impl Accounts {
     }
 }
 
-/// What the accounts say of `job`.
+/// Asks `sacct` about `job`.
 pub fn accounts(job: &str) -> Accounts {
     let asked = Command::new("sacct")
         .args(["--noheader", "--allocations", "--parsable2"])
@@ -97,14 +97,14 @@ pub fn accounts(job: &str) -> Accounts {
 fn parse(text: &str) -> Vec<(String, TaskState)> {
     let row = |line: &str| {
         let mut fields = line.trim().split('|');
-        let (id, said) = (fields.next()?, fields.next()?);
+        let (id, state) = (fields.next()?, fields.next()?);
         let ended_by = fields.next().and_then(|field| field.split_once(':'));
         let exit_code = match ended_by {
-            // Whatever did not end by itself has `0:0` there too.
-            Some((code, "0")) if said == "FAILED" => code.parse().ok(),
+            // A task that did not end by itself has `0:0` here too.
+            Some((code, "0")) if state == "FAILED" => code.parse().ok(),
             _ => None,
         };
-        Some((id.to_owned(), TaskState::new(said, exit_code)))
+        Some((id.to_owned(), TaskState::new(state, exit_code)))
     };
     text.lines().filter_map(row).collect()
 }
@@ -135,31 +135,35 @@ mod tests {
     use super::*;
 
     /// One array whose tasks ended in different ways, in sacct's form (Slurm 22.05).
-    const SAID: &str = "12_1|COMPLETED|0:0\n12_2|FAILED|1:0\n12_3|FAILED|0:9\n\
+    const ROWS: &str = "12_1|COMPLETED|0:0\n12_2|FAILED|1:0\n12_3|FAILED|0:9\n\
                         12_4|CANCELLED by 1000|0:0\n12_5|TIMEOUT|0:0\n12_6|NODE_FAIL|1:0\n\
                         12_7|OUT_OF_MEMORY|0:125\n12_8|RUNNING|0:0\n12_11|CANCELLED by 0|0:0\n\
                         12_[9,11-12%4]|PENDING|0:0\n";
 
     #[test]
-    fn accounts_tell_how_each_task_ended() {
-        let accounts = Accounts::Of(parse(SAID));
-        let told = |shard| {
+    fn accounts_report_how_each_task_ended() {
+        let accounts = Accounts::Of(parse(ROWS));
+        let state_of = |shard| {
             let state = accounts.of(shard)?;
             Some((state.name(), state.lives(), state.exit_code))
         };
-        assert_eq!(told(1), Some(("COMPLETED", false, Some(0))));
-        assert_eq!(told(2), Some(("FAILED", false, Some(1))));
-        assert_eq!(told(3), Some(("FAILED", false, None)), "by a signal");
-        assert_eq!(told(4), Some(("CANCELLED", false, None)));
-        assert_eq!(told(5), Some(("TIMEOUT", false, None)));
-        assert_eq!(told(6), Some(("NODE_FAIL", false, None)));
-        assert_eq!(told(7), Some(("OUT_OF_MEMORY", false, None)));
-        assert_eq!(told(8), Some(("RUNNING", true, None)));
-        assert_eq!(told(9), Some(("PENDING", true, None)));
-        assert_eq!(told(10), None);
-        assert_eq!(told(11), Some(("CANCELLED", false, None)), "its own row");
-        assert_eq!(told(12), Some(("PENDING", true, None)));
-        assert_eq!(accounts.of(4).unwrap().said, "CANCELLED by 1000");
+        assert_eq!(state_of(1), Some(("COMPLETED", false, Some(0))));
+        assert_eq!(state_of(2), Some(("FAILED", false, Some(1))));
+        assert_eq!(state_of(3), Some(("FAILED", false, None)), "by a signal");
+        assert_eq!(state_of(4), Some(("CANCELLED", false, None)));
+        assert_eq!(state_of(5), Some(("TIMEOUT", false, None)));
+        assert_eq!(state_of(6), Some(("NODE_FAIL", false, None)));
+        assert_eq!(state_of(7), Some(("OUT_OF_MEMORY", false, None)));
+        assert_eq!(state_of(8), Some(("RUNNING", true, None)));
+        assert_eq!(state_of(9), Some(("PENDING", true, None)));
+        assert_eq!(state_of(10), None);
+        assert_eq!(
+            state_of(11),
+            Some(("CANCELLED", false, None)),
+            "its own row"
+        );
+        assert_eq!(state_of(12), Some(("PENDING", true, None)));
+        assert_eq!(accounts.of(4).unwrap().text, "CANCELLED by 1000");
     }
 
     #[test]

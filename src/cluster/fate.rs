@@ -10,9 +10,9 @@ const ACCOUNTS_LAG: Duration = Duration::from_secs(30);
 /// What a shard left in its folders.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traces {
-    /// What its script wrote last; absent where it was killed, or what it wrote is not seen here yet.
+    /// Exit code that its script wrote; absent where it was killed, or the file is not visible here yet.
     pub exit_code: Option<u32>,
-    /// Whether its run says that it measured all its cells.
+    /// Whether the manifest of its run says that all cells were measured.
     pub finished: bool,
 }
 
@@ -23,14 +23,14 @@ pub enum Fate {
     Finished,
     /// It cannot run at all.
     Refused,
-    /// Somebody did not want it to run.
+    /// A user or an administrator cancelled it.
     Cancelled(String),
     /// It ended before its cells had run.
     Lost(String),
 }
 
 impl Traces {
-    /// The fate that these tell alone: whatever Slurm says, it cannot be another.
+    /// The fate that is certain from these alone, whatever Slurm reports.
     pub fn fate(self) -> Option<Fate> {
         match self.exit_code? {
             2 => Some(Fate::Refused),
@@ -39,8 +39,8 @@ impl Traces {
         }
     }
 
-    /// The fate with what the queue still knows of how `shard` ended and what the accounts say, if it
-    /// can be told by now: the shard has been in no queue `gone_for` so long.
+    /// The fate by what the queue still knows of the end of `shard` and by the accounts. `None` while it is
+    /// still open. The shard left every queue `gone_for` ago.
     pub fn fate_by(
         self,
         shard: u32,
@@ -48,29 +48,29 @@ impl Traces {
         accounts: &Accounts,
         gone_for: Duration,
     ) -> Option<Fate> {
-        let told = accounts.of(shard);
-        let ended = told.filter(|state| !state.lives()).or(queued);
-        let is_last_word =
+        let reported = accounts.of(shard);
+        let ended = reported.filter(|state| !state.lives()).or(queued);
+        let is_final =
             ended.is_some() || matches!(accounts, Accounts::None) || gone_for >= ACCOUNTS_LAG;
-        is_last_word.then(|| self.fate_with(ended.or(told)))
+        is_final.then(|| self.fate_with(ended.or(reported)))
     }
 
-    /// The fate with what Slurm says, where it says anything.
+    /// The fate with the state that Slurm reports, if it reports one.
     fn fate_with(self, slurm: Option<&TaskState>) -> Fate {
         let exit_code = self.exit_code.or(slurm.and_then(|state| state.exit_code));
         if let Some(fate) = (Self { exit_code, ..self }).fate() {
             return fate;
         }
-        let said = slurm.map_or_else(String::new, |state| format!(" (Slurm: {})", state.said));
+        let source = slurm.map_or_else(String::new, |state| format!(" (Slurm: {})", state.text));
         match slurm.map_or("", TaskState::name) {
-            "CANCELLED" => Fate::Cancelled(format!("it was cancelled{said}")),
+            "CANCELLED" => Fate::Cancelled(format!("it was cancelled{source}")),
             "OUT_OF_MEMORY" => Fate::Lost(format!(
-                "it was killed for its memory{said}; `args = [\"--mem=...\"]` in [slurm] asks for more"
+                "it was killed for its memory{source}; `args = [\"--mem=...\"]` in [slurm] asks for more"
             )),
-            "TIMEOUT" => Fate::Lost(format!("its time was over{said}; --time gives it more")),
+            "TIMEOUT" => Fate::Lost(format!("its time was over{source}; --time gives it more")),
             _ => Fate::Lost(match exit_code {
-                Some(code) => format!("it ended with exit code {code}{said}"),
-                None => format!("it was killed{said}"),
+                Some(code) => format!("it ended with exit code {code}{source}"),
+                None => format!("it was killed{source}"),
             }),
         }
     }
@@ -80,13 +80,13 @@ impl Traces {
 mod tests {
     use super::*;
 
-    fn fate(exit_code: Option<u32>, finished: bool, said: &str, code: Option<u32>) -> Fate {
-        let state = TaskState::new(said, code);
+    fn fate(exit_code: Option<u32>, finished: bool, slurm: &str, code: Option<u32>) -> Fate {
+        let state = TaskState::new(slurm, code);
         Traces {
             exit_code,
             finished,
         }
-        .fate_with(Some(&state).filter(|_| !said.is_empty()))
+        .fate_with(Some(&state).filter(|_| !slurm.is_empty()))
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(fate(None, true, "COMPLETED", Some(0)), Fate::Finished);
         assert_eq!(fate(None, true, "FAILED", Some(1)), Fate::Finished);
         assert_eq!(fate(None, false, "FAILED", Some(2)), Fate::Refused);
-        for (said, expected) in [
+        for (slurm, expected) in [
             ("FAILED", "it was killed (Slurm: FAILED)"),
             ("NODE_FAIL", "it was killed (Slurm: NODE_FAIL)"),
             (
@@ -119,16 +119,16 @@ mod tests {
             ),
         ] {
             let lost = Fate::Lost(expected.to_owned());
-            assert_eq!(fate(None, false, said, None), lost);
+            assert_eq!(fate(None, false, slurm, None), lost);
         }
     }
 
     #[test]
     fn accounts_that_are_behind_the_queue_are_waited_for_a_while() {
-        let of = |said: &str| Accounts::Of(vec![("7_1".to_owned(), TaskState::new(said, None))]);
+        let of = |state: &str| Accounts::Of(vec![("7_1".to_owned(), TaskState::new(state, None))]);
         let fate = |queued: &str, accounts: &Accounts, gone_s| {
             let queued = TaskState::new(queued, None);
-            let queued = Some(&queued).filter(|state| !state.said.is_empty());
+            let queued = Some(&queued).filter(|state| !state.text.is_empty());
             let gone_for = Duration::from_secs(gone_s);
             Traces::default().fate_by(1, queued, accounts, gone_for)
         };
@@ -142,8 +142,8 @@ mod tests {
         assert_eq!(fate("", &of("RUNNING"), 29), None);
         assert_eq!(fate("", &of("RUNNING"), 30), killed(" (Slurm: RUNNING)"));
         assert_eq!(fate("", &of("NODE_FAIL"), 0), killed(" (Slurm: NODE_FAIL)"));
-        let told = Fate::Cancelled("it was cancelled (Slurm: CANCELLED by 7)".to_owned());
-        assert_eq!(fate("CANCELLED", &of("CANCELLED by 7"), 0), Some(told));
+        let cancelled = Fate::Cancelled("it was cancelled (Slurm: CANCELLED by 7)".to_owned());
+        assert_eq!(fate("CANCELLED", &of("CANCELLED by 7"), 0), Some(cancelled));
     }
 
     #[test]

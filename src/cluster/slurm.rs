@@ -1,4 +1,4 @@
-//! What is said to Slurm and what it says: the script of an array, `sbatch`, `squeue`, `sacct`.
+//! The script of a Slurm array, and the calls of `sbatch` and `squeue`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,10 @@ use crate::config::Slurm;
 /// What one task of the array runs.
 #[derive(Clone, Debug)]
 pub struct Job<'a> {
-    /// The plan's name.
+    /// Name of the plan, part of the job's name.
     pub name: &'a str,
-    /// This program.
+    /// Path of this program.
     pub labrun: PathBuf,
-    /// The plan.
     pub plan: PathBuf,
     /// Settings of the machine.
     pub config: Option<PathBuf>,
@@ -30,7 +29,7 @@ pub struct Job<'a> {
     pub shards: u32,
 }
 
-/// How long before a time limit Slurm sends SIGTERM, so that the cell in hand can be given up.
+/// How long before a time limit Slurm sends SIGTERM, to leave time for stopping the current cell.
 const WARN_BEFORE_S: u32 = 60;
 
 impl Job<'_> {
@@ -109,8 +108,8 @@ pub fn submit(script: &Path, indices: &[u32]) -> Result<String> {
         .output()
         .context("starting `sbatch`; is Slurm installed here?")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`sbatch` refused the job: {}", said.trim());
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("`sbatch` refused the job: {}", message.trim());
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let id = job_id(&text).with_context(|| {
@@ -143,12 +142,12 @@ pub fn queue(job: &str) -> Option<BTreeMap<u32, TaskState>> {
         .args(["--format=%K %T", "--jobs", job])
         .output()
         .ok()?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         return Some(parse_queue(&String::from_utf8_lossy(&output.stdout)));
     }
     // What ended a while ago is not known any more.
-    said.contains("Invalid job id").then(BTreeMap::new)
+    message.contains("Invalid job id").then(BTreeMap::new)
 }
 
 fn parse_queue(text: &str) -> BTreeMap<u32, TaskState> {
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_banner_is_no_part_of_the_jobs_id() {
+    fn a_banner_is_not_part_of_the_jobs_id() {
         for (text, id) in [
             ("4242\n", Some("4242")),
             ("4242;cluster\n", Some("4242")),
@@ -217,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_tells_tasks_that_live_from_those_that_ended() {
+    fn the_queue_separates_tasks_that_live_from_those_that_ended() {
         let queue = parse_queue("1 RUNNING\n2 PENDING\n 3 COMPLETING\n4 FAILED\nN/A RUNNING\n");
         let states: Vec<_> = queue
             .iter()
-            .map(|(shard, state)| (*shard, state.lives(), state.said.as_str()))
+            .map(|(shard, state)| (*shard, state.lives(), state.text.as_str()))
             .collect();
         assert_eq!(
             states,

@@ -13,9 +13,9 @@ use crate::recorder::writer::write_synced;
 /// What a later `submit --resume` must know.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Submission {
-    /// The plan.
+    /// Path of the plan.
     pub plan: PathBuf,
-    /// The machine's settings.
+    /// Path of the settings file, where one was given.
     pub config: Option<PathBuf>,
     /// How many shards there are.
     pub shards: u32,
@@ -79,7 +79,7 @@ impl Folder {
         write_synced(&self.submit().join("submission.json"), &text)
     }
 
-    /// What the folder itself says of a shard.
+    /// What a shard left in the folder.
     pub(super) fn traces(&self, shard: u32) -> Traces {
         let code = std::fs::read_to_string(self.exit_file(shard));
         let manifest = Manifest::read(&self.shard(shard)).ok().flatten();

@@ -153,7 +153,7 @@ impl Watch<'_> {
         self.submit(&again)
     }
 
-    /// What became of a shard, if it can be told by now.
+    /// What became of a shard; `None` while that is still open.
     fn fate(
         &mut self,
         shard: u32,
@@ -186,7 +186,7 @@ impl Watch<'_> {
                 return Ok(false);
             }
             Fate::Refused => bail!("shard {shard} cannot run:\n{}", self.log(shard)),
-            // Who watches again knows of it, and wants it to run after all.
+            // The user watches again, although it was cancelled before: it shall run after all.
             Fate::Cancelled(how) if own == 0 && !self.seen.contains(&shard) => how,
             Fate::Cancelled(how) => {
                 say(&format!("shard {shard} is not submitted again: {how}"));
@@ -217,7 +217,8 @@ impl Watch<'_> {
             return Ok(());
         }
         for &shard in shards {
-            // Slurm says that the task is gone; on another machine its lock could not be judged.
+            // Slurm reports that the task is gone. labrun alone could not judge a lock of another
+            // machine.
             let lock = self.folder.shard(shard).join(LOCK_FILE);
             for stale in [self.folder.exit_file(shard), lock] {
                 remove_if_there(&stale)?;

@@ -27,16 +27,16 @@ pub fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-fn push_findings(text: &mut String, found: Vec<lint::Found>) {
-    if !found.is_empty() {
+fn push_findings(text: &mut String, findings: Vec<lint::Finding>) {
+    if !findings.is_empty() {
         text.push('\n');
     }
-    for one in found {
+    for one in findings {
         let word = match one.severity {
             Severity::Problem => "problem",
             Severity::Note => "note",
         };
-        let _ = writeln!(text, "{word}: {}", one.said);
+        let _ = writeln!(text, "{word}: {}", one.message);
     }
 }
 

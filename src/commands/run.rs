@@ -50,7 +50,7 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     }
     for one in lint::lint(&target.matrix, settings, &target.files) {
         if one.severity == Severity::Problem {
-            say(&format!("problem: {}", one.said));
+            say(&format!("problem: {}", one.message));
         }
     }
     open_files::check(most_streams(&target.matrix))?;

@@ -84,7 +84,7 @@ fn limit_in(folder: &Path, version: &Version) -> Option<Limit> {
         let text = fs::read_to_string(folder.join(name)).ok()?;
         text.trim().parse().ok()
     };
-    // "max" is no limit.
+    // "max" means no limit: it does not parse.
     let max_bytes = number(version.max).filter(|max| *max < NO_LIMIT_BYTES)?;
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let mut lines = stat.lines();

@@ -20,7 +20,7 @@ use crate::server::leftovers::Mark;
 /// Longest wait for a container's answer about its GPU.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Docker's lines.
+/// Examines Docker, its NVIDIA runtime and, where one is named, the image.
 pub async fn look(needs: &Needs, gpu: &Gpu, image: Option<&str>) -> Vec<Line> {
     let level = Needs::level(needs.docker);
     let daemon = match Daemon::connect().await {
@@ -114,7 +114,7 @@ async fn look_at_image(daemon: &Daemon, name: &str, gpu: &Gpu, needs: &Needs) ->
             return vec![Line::warning(
                 "image",
                 message,
-                format!("`docker pull {name}`, so that no cell waits for it"),
+                format!("run `docker pull {name}` before: the first cell would wait for it"),
             )];
         }
         Err(error) => {
@@ -184,14 +184,17 @@ async fn sees_gpu(daemon: &Daemon, image: &Image) -> Line {
     let asked = tokio::time::timeout(LIMIT, ask_for_gpus(daemon, image)).await;
     let fix = "install the NVIDIA Container Toolkit, and see `nvidia-container-cli info`";
     match asked {
-        Ok(Ok(said)) if said.contains("GPU 0") => {
-            let count = said.lines().filter(|line| line.starts_with("GPU ")).count();
+        Ok(Ok(output)) if output.contains("GPU 0") => {
+            let count = output
+                .lines()
+                .filter(|line| line.starts_with("GPU "))
+                .count();
             Line::good(topic, format!("it sees {count}"))
         }
-        Ok(Ok(said)) => Line::of(
+        Ok(Ok(output)) => Line::of(
             topic,
             Level::Error,
-            format!("it sees none: {}", said.trim()),
+            format!("it sees none: {}", output.trim()),
             fix,
         ),
         Ok(Err(error)) => Line::of(topic, Level::Error, format!("{error:#}"), fix),
@@ -220,7 +223,7 @@ async fn ask_for_gpus(daemon: &Daemon, image: &Image) -> anyhow::Result<String> 
     };
     let docker = &daemon.docker;
     let id = docker.create_container(None, body).await.map_err(plain)?.id;
-    let said = async {
+    let asked = async {
         docker.start_container(&id, None).await.map_err(plain)?;
         let ended = WaitContainerOptions {
             condition: "not-running".to_owned(),
@@ -238,9 +241,9 @@ async fn ask_for_gpus(daemon: &Daemon, image: &Image) -> anyhow::Result<String> 
             .await;
         Ok(parts.iter().map(ToString::to_string).collect())
     };
-    let said = said.await;
+    let output = asked.await;
     container::remove(daemon, &id).await?;
-    said
+    output
 }
 
 #[cfg(test)]

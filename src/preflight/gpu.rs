@@ -5,13 +5,13 @@ use nvml_wrapper::Nvml;
 use super::line::Line;
 use super::needs::Needs;
 
-/// NVML's answer.
+/// What NVML reports about this machine; an error where it cannot be loaded.
 pub struct Gpu {
     nvml: Result<Nvml, String>,
 }
 
 impl Gpu {
-    /// Asks NVML once.
+    /// Loads NVML.
     pub fn look() -> Self {
         Self {
             nvml: Nvml::init().map_err(|error| error.to_string()),
@@ -37,7 +37,7 @@ impl Gpu {
         Some((version / 1000, version % 1000 / 10))
     }
 
-    /// One line.
+    /// The line of GPUs, their driver and CUDA.
     pub fn lines(&self, needs: &Needs) -> Vec<Line> {
         let level = Needs::level(needs.engine);
         let fix = "install NVIDIA's driver; without a GPU use `launcher = \"sim\"`";

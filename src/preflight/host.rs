@@ -18,7 +18,7 @@ const PORTS: usize = 16;
 /// A clock that moves in larger steps cannot time tokens.
 const COARSE: Duration = Duration::from_micros(10);
 
-/// The machine's lines.
+/// Examines memory, limits, ports, clock and CPU.
 pub fn look(needs: &Needs) -> Vec<Line> {
     vec![memory(needs), memlock(needs), ports(), clock(), governor()]
 }

@@ -25,14 +25,14 @@ impl Level {
     }
 }
 
-/// One topic.
+/// What was seen of one topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
     /// Its name, as in `docs/doctor.md`.
     pub topic: &'static str,
     /// How good it is.
     pub level: Level,
-    /// What was seen.
+    /// What was seen, for example "no limit".
     pub message: String,
     /// How to fix it; empty if it is good.
     pub fix: String,

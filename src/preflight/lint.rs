@@ -1,4 +1,4 @@
-//! What can be told of a matrix before a GPU second is spent.
+//! Problems of a matrix that can be found before a GPU second is spent.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::server::{facts, redis};
 use crate::workload::default_question_len;
 use crate::workload::files::{FileFacts, Files};
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Passes will not be valid, or nothing will be served.
     Problem,
-    /// Good to know.
+    /// The plan runs, but part of it may not do what its author expects.
     Note,
 }
 
-/// One thing that was found.
+/// One problem or note about a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What, in a sentence.
-    pub said: String,
+    /// A sentence without a full stop.
+    pub message: String,
 }
 
 /// Redis' default `proto-max-bulk-len`, bytes.
@@ -44,7 +44,7 @@ const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
 const EVICTION_WATERMARK: f64 = 0.8;
 /// The first vLLM that is known to count prompt tokens by their source.
 const PROVABLE: Version = Version::new(0, 24, 0);
-/// Tokens of a GPU block where the plan does not say it: vLLM's default on a GPU.
+/// Tokens of a GPU block where the plan does not set it: vLLM's default on a GPU.
 const BLOCK_TOKENS: f64 = 16.0;
 const GIB: f64 = 1_073_741_824.0;
 
@@ -55,12 +55,12 @@ const START: Duration = Duration::from_secs(120);
 const PREFILL_TOKENS_PER_S: f64 = 20_000.0;
 const TOKEN_S: f64 = 0.01;
 
-/// A tier that may seem so many times as fast where offloading can win nothing is hardly guarded.
+/// Above this threshold a control no longer guards against false speedups.
 const WIDE_CONTROL_SPEEDUP: f64 = 1.5;
 
-/// Everything that is found in `matrix`, the worst first.
-pub fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Found> {
-    let mut found: Vec<Found> = Vec::new();
+/// All findings about `matrix`, the worst first.
+pub fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
     let has_controls = matrix
         .cells
         .iter()
@@ -76,65 +76,65 @@ pub fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Found> {
             .chain(controls)
             .chain(of_file)
         {
-            if !found.contains(&one) {
-                found.push(one);
+            if !findings.contains(&one) {
+                findings.push(one);
             }
         }
     }
-    found.sort_by_key(|one| one.severity);
-    found
+    findings.sort_by_key(|one| one.severity);
+    findings
 }
 
-/// What of a workload's file is not sent, or sent more than once.
-fn lint_file(cell: &Cell, file: &FileFacts) -> Vec<Found> {
+/// Requests and fields of a workload's file that are not used, or used more than once.
+fn lint_file(cell: &Cell, file: &FileFacts) -> Vec<Finding> {
     let path = cell.workload.kind.path().unwrap_or_default();
-    let (held, asked) = (file.requests, cell.resolved.run.requests.get() as usize);
+    let (stored, asked) = (file.requests, cell.resolved.run.requests.get() as usize);
     let is_trace = matches!(cell.workload.kind, WorkloadKind::Trace { .. });
-    let mut found = Vec::new();
-    let mut note = |said| {
-        found.push(Found {
+    let mut findings = Vec::new();
+    let mut note = |message| {
+        findings.push(Finding {
             severity: Severity::Note,
-            said,
+            message,
         });
     };
-    match held.cmp(&asked) {
+    match stored.cmp(&asked) {
         Ordering::Less if is_trace => note(format!(
-            "`{path}` holds {held} requests, fewer than the {asked} of the plan: {held} are sent"
+            "`{path}` holds {stored} requests, fewer than the {asked} of the plan: {stored} are sent"
         )),
         Ordering::Less => note(format!(
-            "`{path}` holds {held} prompts, fewer than the {asked} requests of the plan: prompts are \
+            "`{path}` holds {stored} prompts, fewer than the {asked} requests of the plan: prompts are \
              sent more than once in a pass"
         )),
         Ordering::Greater => note(format!(
-            "`{path}` holds {held} requests: a pass sends {} {asked} (`requests` in [run])",
+            "`{path}` holds {stored} requests: a pass sends {} {asked} (`requests` in [run])",
             if is_trace { "the first" } else { "a sample of" }
         )),
         Ordering::Equal => {}
     }
     if !file.unused_fields.is_empty() {
         let fields = file.unused_fields.join("`, `");
-        note(format!("`{path}`: not used are the fields `{fields}`"));
+        note(format!("`{path}`: unused fields: `{fields}`"));
     }
-    found
+    findings
 }
 
 /// What the plan's limit for controls means for them.
-fn control_limit(cell: &Cell, has_controls: bool) -> Option<Found> {
+fn control_limit(cell: &Cell, has_controls: bool) -> Option<Finding> {
     let limit = cell.resolved.verdict.control_speedup;
     let is_own = limit.total_cmp(&VerdictSpec::default().control_speedup) != Ordering::Equal;
-    let said = match has_controls {
+    let message = match has_controls {
         false if is_own => "`control_speedup` in [verdict] has no effect: no control is measured \
                             (`controls = true` in [run] asks for them)"
             .to_owned(),
         true if limit >= WIDE_CONTROL_SPEEDUP => format!(
-            "`control_speedup` in [verdict] is {limit}: a tier that is nearly so many times as fast \
-             where offloading can win nothing is compared all the same"
+            "`control_speedup` in [verdict] is {limit}: a tier that seems nearly that much faster \
+             where offloading cannot help is still compared"
         ),
         _ => return None,
     };
-    Some(Found {
+    Some(Finding {
         severity: Severity::Note,
-        said,
+        message,
     })
 }
 
@@ -195,9 +195,9 @@ fn load_s(cell: &Cell, files: &Files) -> f64 {
 struct Tokens {
     /// What all prompts of a document share.
     shared: u32,
-    /// All documents.
+    /// What all documents have together.
     set: f64,
-    /// All questions and answers of a pass.
+    /// What all questions and answers of a pass have together.
     own: f64,
 }
 
@@ -234,9 +234,9 @@ fn tokens(cell: &Cell) -> Option<Tokens> {
     })
 }
 
-fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
-    let mut found = Vec::new();
-    let mut add = |severity, said: String| found.push(Found { severity, said });
+fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |severity, message: String| findings.push(Finding { severity, message });
     let place = format!(
         "tier `{}`, prompts of {}",
         cell.tier.name, cell.coordinates.prompt_len
@@ -249,11 +249,11 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
     tier_settings(cell, settings, &mut add);
     if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)
     {
-        let said = format!(
-            "vLLM {version} counts no prompt tokens by their source, so that nothing can be proven: its \
-             passes will be inconclusive; take {PROVABLE} or later"
+        let message = format!(
+            "vLLM {version} does not count prompt tokens by their source: no state can be proven, and its \
+             passes will be inconclusive; use {PROVABLE} or later"
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     }
     let warm = states.iter().any(|state| *state != CacheState::Cold);
     if kind == TierKind::Redis
@@ -261,27 +261,27 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Found> {
     {
         let value = bytes * f64::from(cell.tier.chunk_tokens());
         if value > REDIS_VALUE_BYTES {
-            let said = format!(
+            let message = format!(
                 "tier `{}`: a chunk of {} tokens is {:.0} MiB, more than the 512 MiB that Redis \
                  takes as one value; lower `chunk_size`",
                 cell.tier.name,
                 cell.tier.chunk_tokens(),
                 value / f64::from(1 << 20),
             );
-            add(Severity::Problem, said);
+            add(Severity::Problem, message);
         }
     }
     if warm && kind != TierKind::Baseline {
         unknown_size(cell, &size, &mut add);
     }
     let Some(tokens) = tokens(cell).filter(|_| warm) else {
-        return found;
+        return findings;
     };
     gpu(cell, &tokens, bytes, &place, &mut add);
     if kind != TierKind::Baseline && states.iter().any(|state| *state >= CacheState::Tier) {
         tier(cell, &tokens, bytes, &place, &mut add);
     }
-    found
+    findings
 }
 
 /// What settings of a tier mean for its evidence.
@@ -290,7 +290,7 @@ fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity
     let is_set = |key: &str, to: bool| tier.settings.get(key).and_then(Value::as_bool) == Some(to);
     let second = matches!(tier.kind, TierKind::Disk | TierKind::Redis);
     if second && server.lmcache == LmcacheMode::InProcess && is_set("local_cpu", true) {
-        let said = format!(
+        let message = format!(
             "tier `{}`: with `local_cpu = true` RAM answers before the {}; name a tier of kind `cpu+disk` \
              for both, or leave it out",
             tier.name,
@@ -300,29 +300,29 @@ fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity
                 "Redis"
             }
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     }
     let remote = tier.settings.get("remote_url").and_then(Value::as_str);
     if let Some(url) = remote.filter(|url| !server.is_simulated() && *url != settings.redis.url) {
-        let said = format!(
+        let message = format!(
             "tier `{}`: labrun reads the bytes of the Redis in `redis.url`, not of `remote_url` ({}); leave \
              `remote_url` out, and name it in `redis.url`",
             tier.name,
             redis::shown(url)
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     }
     let extra = tier.settings.get("extra_config");
     let odirect = extra
         .and_then(|extra| extra.get("use_odirect"))
         .and_then(Value::as_bool);
     if tier.kind.uses_disk() && odirect == Some(false) {
-        let said = format!(
+        let message = format!(
             "tier `{}`: without `use_odirect` its files are written and read through the page cache, \
              which is dropped before a pass and may answer within it",
             tier.name
         );
-        add(Severity::Note, said);
+        add(Severity::Note, message);
     }
 }
 
@@ -340,12 +340,12 @@ fn restart(cell: &Cell, add: &mut impl FnMut(Severity, String)) {
         }
         _ => "what it holds is in memory".to_owned(),
     };
-    let said = format!(
+    let message = format!(
         "tier `{}` does not survive a restart ({why}): its `restart` pass measures computing \
          again",
         cell.tier.name
     );
-    add(Severity::Note, said);
+    add(Severity::Note, message);
 }
 
 /// A KV size that nothing states before the server starts.
@@ -374,21 +374,21 @@ fn gpu(
     };
     let set = tokens.set;
     if cell.resolved.run.states.contains(&CacheState::Gpu) && set > gpu_tokens {
-        let said = format!(
+        let message = format!(
             "{place}: the documents are {set:.0} tokens, more than the {gpu_tokens:.0} that the GPU \
              holds: the state `gpu` cannot be reached"
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     } else if set <= gpu_tokens && cell.tier.kind != TierKind::Baseline {
-        let said = format!(
-            "{place}: the documents are {set:.0} tokens and fit the GPU's {gpu_tokens:.0}: outside \
-             a benchmark, that clears the GPU, the tier would hardly be asked"
+        let message = format!(
+            "{place}: the documents ({set:.0} tokens) fit in GPU memory ({gpu_tokens:.0} tokens): in \
+             production the GPU would serve them, and the tier would stay idle"
         );
-        add(Severity::Note, said);
+        add(Severity::Note, message);
     }
 }
 
-/// Tokens that the GPU holds, where the plan says it.
+/// Tokens that the GPU holds, where the plan sets it.
 fn gpu_tokens(cell: &Cell, bytes: Option<f64>) -> Option<f64> {
     let server = &cell.resolved.server;
     if server.is_simulated() {
@@ -417,45 +417,45 @@ fn tier(
     if cell.tier.kind.uses_lmcache() && whole < tokens.shared {
         let lost = tokens.shared - whole;
         if f64::from(lost) > 0.1 * f64::from(tokens.shared) {
-            let said = format!(
+            let message = format!(
                 "{place}: of {} shared tokens {whole} fill whole chunks of {chunk}; {lost} are \
                  computed each time",
                 tokens.shared
             );
-            add(Severity::Note, said);
+            add(Severity::Note, message);
         }
     }
     let (Some(bytes), Some((name, capacity))) = (bytes, capacity_bytes(cell)) else {
         return;
     };
     // vLLM's own offloading keeps every block; LMCache's chunks are longer than most questions.
-    let (what, kept) = match cell.tier.kind {
+    let (what, stored) = match cell.tier.kind {
         TierKind::Native => (
             "the documents, questions and answers",
             tokens.set + tokens.own,
         ),
         _ => ("the documents", tokens.set),
     };
-    let set = bytes * kept;
+    let set = bytes * stored;
     if set > capacity {
-        let said = format!(
+        let message = format!(
             "{place}: {what} are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
              what is evicted is computed again, and the state `tier` will not be valid",
             set / GIB,
             capacity / GIB
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     }
     let staging = GIB * cell.tier.ram_gib();
     let largest = bytes * f64::from(cell.coordinates.prompt_len.get());
     if matches!(cell.tier.kind, TierKind::Disk | TierKind::Redis) && largest > staging {
-        let said = format!(
+        let message = format!(
             "{place}: one prompt is {:.1} GiB of KV, more than the staging buffer \
              (`max_local_cpu_size`) of {:.1} GiB: stores will be cut short",
             largest / GIB,
             staging / GIB
         );
-        add(Severity::Problem, said);
+        add(Severity::Problem, message);
     }
 }
 

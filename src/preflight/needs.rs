@@ -19,12 +19,12 @@ pub struct Needs {
     pub(super) ram_gib: f64,
     /// The largest pool on disk of its tiers, GiB; 0 without a disk tier.
     pub(super) disk_gib: f64,
-    /// Whether a tier keeps chunks in Redis of the machine's.
+    /// Whether a tier stores chunks in the machine's Redis.
     pub(super) redis: bool,
 }
 
 impl Needs {
-    /// What `matrix` asks.
+    /// The needs of all cells of `matrix`.
     pub fn of(matrix: &Matrix) -> Self {
         let mut needs = Self::default();
         for cell in &matrix.cells {
@@ -55,7 +55,7 @@ impl Needs {
         needs
     }
 
-    /// Bad where the plan needs it, else a warning.
+    /// An error where the plan needs it, else a warning.
     pub(super) fn level(is_needed: bool) -> Level {
         if is_needed {
             Level::Error

@@ -8,13 +8,13 @@ use crate::config::Settings;
 use crate::server::redis::{Redis, shown};
 use crate::units::thousands;
 
-/// Largest value that Redis takes where it does not say, bytes.
+/// Largest value that Redis takes by default, bytes.
 const BULK_LIMIT: u64 = 512 << 20;
 
 /// Below this `maxmemory` holds hardly one long prompt of a model, bytes.
 const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
-/// The lines of services.
+/// Examines Redis and the token.
 pub async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
     vec![redis(settings, needs).await, token()]
 }

@@ -20,7 +20,7 @@ const SLOW: f64 = 500e6;
 /// Free space wanted if the plan names no size, GiB.
 const MIN_GIB: f64 = 10.0;
 
-/// The disk's lines.
+/// Examines the folder of disk tiers and the page cache.
 pub fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
     let named = &settings.paths.scratch;
     let folder = if named.as_os_str().is_empty() {
@@ -98,7 +98,7 @@ fn speed(folder: &Path) -> Line {
     }
 }
 
-/// Bytes a second, written and synced, and read back once the page cache was told to forget them.
+/// Bytes a second: written and synced, then read back after the page cache was dropped.
 fn probe(folder: &Path) -> Result<(f64, f64)> {
     let path = folder.join(format!(".labrun-doctor-{}", std::process::id()));
     let measured = measure(&path);

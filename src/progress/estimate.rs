@@ -1,5 +1,5 @@
-//! How long the rest of a run takes: a start of a server costs minutes, a cell that finds one
-//! running costs none, and tiers differ.
+//! Estimates how long the rest of a run takes. Starting a server costs minutes, reusing a running one
+//! costs nothing, and tiers differ.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::matrix::{Cell, shares_server};
 use crate::runner::result::Work;
 
-/// Cells that are expected to take alike.
+/// Tier, and whether the cell starts a server: cells that agree in both take equally long.
 type Kind = (Arc<str>, bool);
 
-/// The cells to come, and how long those took that ended.
+/// The cells of a run, and how long the finished ones took.
 #[derive(Debug, Default)]
 pub struct Estimate {
     todo: Vec<Kind>,
@@ -69,9 +69,9 @@ impl Estimate {
         self.next += 1;
     }
 
-    /// The time that the cells to come take, if each takes as the mean of those of its tier that
-    /// started a server as it does; else of those alike in that; else of all. `None` before the
-    /// first has ended and when none is left.
+    /// The time that the remaining cells will take. Each is expected to take the mean of the finished
+    /// cells of its kind, else of those that started a server (or reused one) like it, else of all. `None`
+    /// before the first has ended and when none is left.
     pub fn left(&self) -> Option<Duration> {
         let rest = self.todo.get(self.next..).filter(|rest| !rest.is_empty())?;
         let mut counts: HashMap<&Kind, u32> = HashMap::new();

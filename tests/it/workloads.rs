@@ -116,11 +116,11 @@ fn plan_reads_the_files_that_workloads_name() {
         ),
         ("trace", ".", "is a folder: name a regular file"),
     ] {
-        let told = plan_of(&lab, kind, file, "").expect_code(2).stderr;
-        assert!(told.contains(expected), "{told}");
+        let printed = plan_of(&lab, kind, file, "").expect_code(2).stderr;
+        assert!(printed.contains(expected), "{printed}");
         assert!(
-            told.contains(&format!("path = \"{file}\"")),
-            "the plan's own line: {told}"
+            printed.contains(&format!("path = \"{file}\"")),
+            "the plan's own line: {printed}"
         );
     }
     let doctor = lab.labrun(&["doctor", "one.toml"]).expect_code(2).stderr;
@@ -139,27 +139,27 @@ fn plan_counts_a_traces_requests_and_its_span() {
     let many: String = (0..9).map(|at| line(at * 100)).collect();
     lab.write("many.jsonl", &many);
     let load = "[load]\narrival = \"trace\"\n";
-    let told = plan_of(&lab, "trace", "few.jsonl", load)
+    let printed = plan_of(&lab, "trace", "few.jsonl", load)
         .expect_code(0)
         .stdout;
     assert!(
-        told.contains("about 2.0 h"),
-        "an hour for each of two states: {told}"
+        printed.contains("about 2.0 h"),
+        "an hour for each of two states: {printed}"
     );
     assert!(
-        told.contains("`few.jsonl` holds 2 requests, fewer than the 6 of the plan: 2 are sent"),
-        "{told}"
+        printed.contains("`few.jsonl` holds 2 requests, fewer than the 6 of the plan: 2 are sent"),
+        "{printed}"
     );
     assert!(
-        told.contains("`few.jsonl`: not used are the fields `model`"),
-        "{told}"
+        printed.contains("`few.jsonl`: unused fields: `model`"),
+        "{printed}"
     );
-    let told = plan_of(&lab, "trace", "many.jsonl", load)
+    let printed = plan_of(&lab, "trace", "many.jsonl", load)
         .expect_code(0)
         .stdout;
     assert!(
-        told.contains("`many.jsonl` holds 9 requests: a pass sends the first 6"),
-        "{told}"
+        printed.contains("`many.jsonl` holds 9 requests: a pass sends the first 6"),
+        "{printed}"
     );
 }
 

@@ -32,41 +32,44 @@ fn matrix(changes: &[(&str, &str)]) -> Matrix {
     Matrix::expand(&plan).unwrap()
 }
 
-fn said(changes: &[(&str, &str)], severity: Severity) -> String {
+fn messages(changes: &[(&str, &str)], severity: Severity) -> String {
     let settings = Config::load(None).unwrap().settings;
-    let found = lint(&matrix(changes), &settings, &Files::default());
-    let lines = found.iter().filter(|one| one.severity == severity);
+    let findings = lint(&matrix(changes), &settings, &Files::default());
+    let lines = findings.iter().filter(|one| one.severity == severity);
     lines
-        .map(|one| one.said.as_str())
+        .map(|one| one.message.as_str())
         .collect::<Vec<_>>()
         .join("\n")
 }
 
 #[test]
 fn a_sound_plan_has_no_problem() {
-    assert_eq!(said(&[], Severity::Problem), "");
-    let notes = said(&[], Severity::Note);
+    assert_eq!(messages(&[], Severity::Problem), "");
+    let notes = messages(&[], Severity::Note);
     assert!(
         notes.contains("of 968 shared tokens 768 fill whole chunks of 256"),
         "{notes}"
     );
-    assert!(notes.contains("fit the GPU's 224816"), "{notes}");
+    assert!(
+        notes.contains("fit in GPU memory (224816 tokens)"),
+        "{notes}"
+    );
 }
 
 #[test]
-fn a_working_set_that_does_not_fit_is_told_for_gpu_and_tier() {
+fn a_working_set_that_does_not_fit_is_a_problem_for_gpu_and_tier() {
     let small = [
         ("start_ms = 500", "gpu_kv_tokens = 4000"),
         ("\"tier\"]\n[w", "\"gpu\", \"tier\"]\n[w"),
     ];
-    let problems = said(&small, Severity::Problem);
+    let problems = messages(&small, Severity::Problem);
     assert!(
         problems.contains("the state `gpu` cannot be reached"),
         "{problems}"
     );
     // 9680 tokens of 128 KiB are 1.2 GiB.
     let tier = "[tier.cpu]\nmax_local_cpu_size = 1\n[server]";
-    let problems = said(&[("[server]", tier)], Severity::Problem);
+    let problems = messages(&[("[server]", tier)], Severity::Problem);
     assert!(
         problems.contains("1.2 GiB of KV, more than the 1.0 GiB"),
         "{problems}"
@@ -79,7 +82,7 @@ fn a_native_tier_holds_questions_and_answers_too() {
     let native = |gib: f64| {
         let tier = format!("[tier.native]\nmax_local_cpu_size = {gib}\n[server]");
         let changes = [("\"cpu\"", "\"native\""), ("[server]", tier.as_str())];
-        said(&changes, Severity::Problem)
+        messages(&changes, Severity::Problem)
     };
     let problems = native(1.2);
     assert!(
@@ -98,7 +101,7 @@ fn a_redis_value_and_a_staging_buffer_have_limits() {
         ("requests = 10", "requests = 2"),
         ("[server]", tier),
     ];
-    let problems = said(&changes, Severity::Problem);
+    let problems = messages(&changes, Severity::Problem);
     assert!(
         problems.contains("a chunk of 8192 tokens is 1024 MiB"),
         "{problems}"
@@ -110,7 +113,7 @@ fn a_redis_value_and_a_staging_buffer_have_limits() {
 }
 
 #[test]
-fn what_no_restart_leaves_is_told() {
+fn a_tier_that_no_restart_leaves_is_noted() {
     let changes = [
         (
             "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
@@ -119,7 +122,7 @@ fn what_no_restart_leaves_is_told() {
         ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
         ("[\"cpu\"]", "[\"cpu\", \"disk\", \"redis\"]"),
     ];
-    let notes = said(&changes, Severity::Note);
+    let notes = messages(&changes, Severity::Note);
     assert!(notes.contains("tier `cpu` does not survive"), "{notes}");
     assert!(
         notes.contains("the index of its files is in memory"),
@@ -147,7 +150,7 @@ fn the_cost_counts_starts_and_restarts() {
 }
 
 #[test]
-fn a_limit_for_controls_is_told_where_it_does_nothing_or_lets_everything_pass() {
+fn a_limit_for_controls_is_noted_where_it_does_nothing_or_lets_everything_pass() {
     let limit = |limit: &str, controls: &str| {
         let run = format!("controls = {controls}\nrequests = 10");
         let verdict = format!("[verdict]\ncontrol_speedup = {limit}\n[server]");
@@ -157,20 +160,20 @@ fn a_limit_for_controls_is_told_where_it_does_nothing_or_lets_everything_pass() 
             ("requests = 10", run.as_str()),
             ("[server]", verdict.as_str()),
         ];
-        said(&changes, Severity::Note)
+        messages(&changes, Severity::Note)
     };
     assert!(limit("1.2", "false").contains("no control is measured"));
     assert!(!limit("1.2", "true").contains("control_speedup"));
-    assert!(limit("2.5", "true").contains("is 2.5: a tier that is nearly so many times as fast"));
+    assert!(limit("2.5", "true").contains("is 2.5: a tier that seems nearly that much faster"));
     assert!(!limit("1.1", "false").contains("control_speedup"));
 }
 
 #[test]
-fn settings_that_let_another_layer_answer_are_told() {
+fn settings_that_let_another_layer_answer_are_found() {
     let disk = |settings: &str| {
         let tier = format!("[tier.disk]\n{settings}\n[server]");
         let changes = [("\"cpu\"", "\"disk\""), ("[server]", tier.as_str())];
-        [Severity::Problem, Severity::Note].map(|severity| said(&changes, severity))
+        [Severity::Problem, Severity::Note].map(|severity| messages(&changes, severity))
     };
     let [problems, _] = disk("local_cpu = true");
     assert!(
@@ -185,13 +188,13 @@ fn settings_that_let_another_layer_answer_are_told() {
 }
 
 #[test]
-fn a_vllm_that_counts_no_sources_is_told_before_it_is_started() {
+fn a_vllm_that_counts_no_sources_is_a_problem_before_it_is_started() {
     let image = |name: &str| {
         let docker = format!("launcher = \"docker\"\nimage = \"{name}\"");
         let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
-        said(&[(sim, docker.as_str())], Severity::Problem)
+        messages(&[(sim, docker.as_str())], Severity::Problem)
     };
-    assert!(image("vllm/vllm-openai:v0.8.4").contains("vLLM 0.8.4 counts no prompt tokens"));
+    assert!(image("vllm/vllm-openai:v0.8.4").contains("vLLM 0.8.4 does not count prompt tokens"));
     for name in [
         "vllm/vllm-openai:v0.24.0",
         "vllm/vllm-openai:latest",
@@ -202,19 +205,19 @@ fn a_vllm_that_counts_no_sources_is_told_before_it_is_started() {
 }
 
 #[test]
-fn a_redis_whose_bytes_are_not_read_is_told() {
+fn a_redis_whose_bytes_are_not_read_is_a_problem() {
     let tier = "[tier.redis]\nremote_url = \"redis://10.0.0.1:6379\"\n[server]";
     let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
     let changes = [("\"cpu\"", "\"redis\""), ("[server]", tier)];
     let external = "launcher = \"external\"\nurl = \"http://127.0.0.1:1\"";
     let [first, second] = changes;
-    let problems = said(&[first, (sim, external), second], Severity::Problem);
+    let problems = messages(&[first, (sim, external), second], Severity::Problem);
     assert!(
         problems.contains("not of `remote_url` (redis://10.0.0.1:6379)"),
         "{problems}"
     );
     assert!(
-        !said(&changes, Severity::Problem).contains("remote_url"),
+        !messages(&changes, Severity::Problem).contains("remote_url"),
         "nothing is read of a simulated one"
     );
 }
