@@ -1,4 +1,4 @@
-//! What the client says of itself: whether its own work may have shaped the numbers.
+//! The client's audit of itself: whether its own work may have shaped the numbers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::{Alarm, Timer};
 use super::record::RequestRecord;
 
-/// Distance of the ticks that measure the client's own wake-up delay.
+/// Time between the ticks that measure the client's own wake-up delay.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Width of a bucket of measured delays; the last bucket holds all longer ones.
 const BUCKET: Duration = Duration::from_micros(20);
 const BUCKETS: usize = 5000;
 
-/// Past these, the client is said to bound the load.
+/// Above any of these limits, the client is reported to bound the load.
 const LATENESS_P99_LIMIT: Duration = Duration::from_millis(5);
 const LAG_P99_LIMIT: Duration = Duration::from_millis(5);
 const THREAD_SHARE_LIMIT: f64 = 0.8;
@@ -41,10 +41,10 @@ pub struct Audit {
     /// The longest of these.
     pub lag_max: Duration,
     /// 99th percentile of the time that bytes lay in a socket before the client read them. Arrivals
-    /// do not hold it: they are the kernel's stamps.
+    /// do not include it: they are the kernel's stamps.
     pub read_wait_p99: Duration,
-    /// Reads of which the kernel said when their bytes came, of all; the others are stamped when
-    /// they were read. None where TLS is spoken.
+    /// Share of reads whose bytes the kernel stamped. The others are stamped when they were read.
+    /// With TLS it is 0.
     pub stamped_share: f64,
     /// CPU of the load's thread over the window: 1 is a whole core, all it can have.
     pub thread_share: f64,
@@ -205,7 +205,7 @@ pub(crate) async fn measure_lag(timer: Timer, end: CancellationToken) -> io::Res
             () = alarm.wait_until(due) => {}
         }
         let now = Instant::now();
-        // A stall is each tick that it kept from coming, not one late tick among thousands.
+        // A stall counts once for each tick that it delayed, not as one late tick among thousands.
         while due <= now {
             delays.add(now - due);
             due += TICK;
@@ -276,7 +276,7 @@ fn verdict(audit: &Audit) -> Option<String> {
     }
     if audit.lag_max > STALL_LIMIT {
         reason(format_args!(
-            "labrun stood still for {:.0} ms (stopped, or kept off the CPU): measure again",
+            "labrun stood still for {:.0} ms (suspended, or without CPU time): measure again",
             audit.lag_max.as_secs_f64() * 1e3
         ));
     }
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stall_counts_each_tick_that_it_kept_from_coming() {
+    async fn a_stall_counts_each_tick_that_it_delayed() {
         let end = CancellationToken::new();
         let stall = async {
             tokio::time::sleep(TICK).await;

@@ -1,4 +1,4 @@
-//! Codings of a body: what a server compressed although nobody asked for it.
+//! Codings of a body, for servers that compress although no request asks for it.
 
 use std::io::{self, Write};
 
@@ -59,7 +59,9 @@ impl Coding {
                     pass(&mut **decoder, DeflateDecoder::get_mut, piece, sink)
                 }
             };
-            decoded.map_err(|error| format!("the answer is not compressed as it says: {error}"))?;
+            decoded.map_err(|error| {
+                format!("the answer is not compressed as its head states: {error}")
+            })?;
         }
         Ok(())
     }
@@ -141,6 +143,9 @@ mod tests {
         let error = gzip
             .decode(b"data: {\"choices\":[]}\n\n", &mut |_| {})
             .unwrap_err();
-        assert!(error.contains("not compressed as it says"), "{error}");
+        assert!(
+            error.contains("not compressed as its head states"),
+            "{error}"
+        );
     }
 }

@@ -33,7 +33,7 @@ pub struct LoadOptions {
     pub drain: Duration,
     /// How long they may still take once the load was cancelled.
     pub cancel_drain: Duration,
-    /// The clock it waits by.
+    /// The clock that its waits use.
     pub timer: Timer,
     /// Cancelled to end the requests in flight at once (the second Ctrl-C).
     pub kill: CancellationToken,
@@ -51,7 +51,7 @@ impl From<&LoadSpec> for LoadOptions {
     }
 }
 
-/// The longest that a cancelled load waits for answers: whoever cancels it, waits too.
+/// The longest that a cancelled load waits for answers: the user waits as long.
 const MAX_CANCEL_DRAIN: Duration = Duration::from_secs(5);
 
 /// What ended a load.
@@ -61,29 +61,29 @@ pub enum EndedBy {
     Count,
     /// Its time was over.
     Time,
-    /// It was cancelled.
+    /// Its `cancel` token was cancelled.
     Cancel,
 }
 
 /// When a load ran.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Its start, which all instants of its records are told from.
+    /// Its start; the instants of its records are distances from it.
     pub epoch: Instant,
     /// From its start to the last arrival.
     pub duration: Duration,
-    /// What ended it.
+    /// Why it ended.
     pub ended_by: EndedBy,
 }
 
-/// Everything that is known of a load.
+/// Everything that is known about a load.
 #[derive(Clone, Debug)]
 pub struct LoadOutcome {
     /// Every request that was begun, in planned order.
     pub records: Vec<RequestRecord>,
-    /// When it ran.
+    /// Start, length and end of the load.
     pub window: Window,
-    /// What the client says of itself.
+    /// Whether the client may have shaped the numbers.
     pub audit: Audit,
 }
 
@@ -106,12 +106,12 @@ impl LoadOutcome {
 /// Why a load could not even begin.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The server's name leads nowhere.
+    /// The server's name has no address.
     #[error("cannot find `{endpoint}`: {source}")]
     Resolve {
-        /// Where it should be.
+        /// Host and port.
         endpoint: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The machine refused what the client needs.
@@ -131,8 +131,8 @@ pub enum LoadError {
 /// `options.cancel_drain`, and the rest is recorded as unfinished. Dropping the returned future
 /// ends it too.
 ///
-/// The load has a thread and a single-threaded runtime of its own, so that nothing else that
-/// labrun does (sampling, logging, a simulator) can stand between a socket and its stamp.
+/// The load has a thread and a single-threaded runtime of its own. Nothing else that labrun does
+/// (sampling, logging, a simulator) can delay the stamp of a socket read.
 pub async fn drive(
     schedule: Arc<Schedule>,
     endpoint: &Endpoint,

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// How the server is spoken to.
+/// The protocol of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain HTTP/1.1.
+    /// HTTP/1.1 without TLS.
     Http,
-    /// HTTP over TLS.
+    /// HTTP with TLS, through the general client.
     Https,
 }
 
@@ -27,9 +27,9 @@ pub struct Endpoint {
     api_key: Option<String>,
 }
 
-/// Why a URL names no endpoint.
+/// Why a URL is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{url}` is no server's URL: {why}")]
+#[error("`{url}` is not the URL of a server: {why}")]
 pub struct BadEndpoint {
     url: String,
     why: &'static str,

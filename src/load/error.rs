@@ -27,7 +27,7 @@ pub enum ErrorKind {
     StreamError,
     /// A status other than 200.
     Http(u16),
-    /// Status 200, but the body is no event stream.
+    /// Status 200, but the body is not an event stream.
     NotAStream,
     /// What came is not HTTP/1.1.
     BadResponse,
@@ -35,7 +35,7 @@ pub enum ErrorKind {
     BadEvent,
     /// An event is longer than any completion's.
     EventTooLarge,
-    /// The stream ended well and held no token.
+    /// The stream ended properly without a token.
     EmptyAnswer,
     /// It went on far beyond the length that was asked for.
     EndlessAnswer,
@@ -44,7 +44,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The name, kebab-case.
+    /// The name in records and tables, kebab-case.
     pub fn name(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::ConnectRefused => "connect-refused",
@@ -67,20 +67,19 @@ impl ErrorKind {
     }
 }
 
-/// A kind and the words that go with it.
+/// Kind and message of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind.
     pub kind: ErrorKind,
     /// What was seen: the server's message, or the system's.
     pub message: String,
 }
 
-/// Bytes of a server's message that are kept.
+/// Bytes of a server's message that are stored.
 pub(crate) const MESSAGE_BYTES: usize = 500;
 
 impl Failure {
-    /// A failure with its words.
+    /// A failure of `kind` with this message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -93,7 +92,7 @@ impl Failure {
         Self::new(kind, visible(body, MESSAGE_BYTES))
     }
 
-    /// An answer that is no event stream: its status, where it redirects to, and what it says.
+    /// An answer that is not an event stream: its status, the redirect's address, and its first bytes.
     pub(crate) fn answered(status: u16, location: Option<&str>, body: &[u8]) -> Self {
         let mut failure = match status {
             200 => Self::with_body(ErrorKind::NotAStream, body),
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_out_of_files_is_told_from_a_server_that_refuses() {
+    fn a_client_out_of_files_is_distinguished_from_a_server_that_refuses() {
         let failure = Failure::connecting(&io::Error::from_raw_os_error(libc::EMFILE));
         assert_eq!(failure.kind.name(), "open-files");
         assert!(failure.message.contains("ulimit -n"), "{}", failure.message);

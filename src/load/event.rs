@@ -1,8 +1,7 @@
 //! Reads one event of a completion stream, without a JSON tree.
 //!
-//! It takes what it knows, of whatever JSON type it is, and passes over the rest: servers, gateways
-//! and middlewares add, repeat and leave out. What is no JSON is
-//! repaired once and read again.
+//! It reads the fields that it knows, whatever their JSON type, and skips the rest: servers, gateways and
+//! middlewares add, repeat and omit fields. Data that is not JSON is repaired once and read again.
 //!
 //! Which events are tokens follows what servers send. A chunk of text, of reasoning or of tool calls
 //! is one. One that only names the role is none. An empty text is a token where the server's own
@@ -26,11 +25,11 @@ pub(crate) struct Event<'a> {
     usage: Option<Usage>,
     /// It has `choices`, as every chunk has.
     has_choices: bool,
-    /// Its `error`, and what else marks a failure whatever stands beside it.
+    /// Its `error`. This and the next two mark a failure whatever other fields it has.
     error: Option<Filled>,
     error_code: Filled,
     is_error_object: bool,
-    /// What marks a failure where there are no choices.
+    /// This and the next two mark a failure in an event without choices.
     detail: Filled,
     message: Filled,
     code: Code,
@@ -53,7 +52,7 @@ struct Delta<'a> {
     content: Option<Text<'a>>,
     reasoning_content: Option<Text<'a>>,
     reasoning: Option<Text<'a>>,
-    /// What is a token though it is no text: tool calls, and reasoning in another shape.
+    /// Tokens without text: tool calls, and reasoning in another shape.
     other: Filled,
 }
 
@@ -64,7 +63,7 @@ pub(crate) enum Brings {
     Token,
     /// An empty text: a token that has no text of its own, or none.
     EmptyText,
-    /// No token.
+    /// Neither a token nor text.
     Nothing,
 }
 
@@ -74,7 +73,7 @@ struct Text<'a> {
     first: Cow<'a, str>,
     /// Of a list of parts, the others.
     more: Vec<Cow<'a, str>>,
-    /// What a part holds that is no text.
+    /// Content of a part besides text.
     other: Filled,
 }
 

@@ -1,7 +1,7 @@
-//! One request over one connection: write it, read its answer, and say when.
+//! One request over one connection: write it, read its answer, and stamp both.
 //!
-//! The order is the point: each socket read has one instant, from before any of its bytes is looked
-//! at. It is the kernel's stamp of the last byte, else the clock right after the read. All bytes of
+//! The order matters: each socket read has one instant, taken before any of its bytes is parsed. It is
+//! the kernel's stamp of the last byte, else the clock right after the read. All bytes of
 //! one read share it, also where they hold several chunks: the client cannot know more than that
 //! they were there by then.
 
@@ -29,13 +29,13 @@ pub(super) const TAIL: Duration = Duration::from_millis(500);
 /// What bounds an exchange.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds<'a> {
-    /// The start of the load, which instants are told from.
+    /// The start of the load; instants are distances from it.
     pub(crate) epoch: Instant,
     pub(crate) first_token: Duration,
     pub(crate) total: Duration,
     /// Cancelled when requests in flight must end.
     pub(crate) kill: &'a CancellationToken,
-    /// Where it is noted how long bytes waited to be read.
+    /// Collects how long bytes waited to be read.
     pub(crate) waits: &'a Waits,
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn exchange(
     };
     match write {
         Err(error) if written == 0 => return Ended::NotWritten(Failure::transferring(&error)),
-        // A server may refuse a request before it has read it all: its answer says why.
+        // A server may refuse a request before it has read all of it: its answer has the reason.
         Err(_) | Ok(()) => {}
     }
     let answer = Answer {
@@ -119,7 +119,7 @@ enum Phase {
         reading: Reading,
         keep_alive: bool,
     },
-    /// A body that is no event stream: an error's words.
+    /// A body that is not an event stream: the message of an error.
     Words {
         decoder: BodyDecoder,
         coding: Coding,
@@ -285,7 +285,7 @@ impl Answer<'_> {
     }
 
     /// Takes the first bytes of a body that its head does not call an event stream: some servers
-    /// leave that out, and the body tells.
+    /// omit that, and the body shows it.
     fn take_first_words(
         &mut self,
         bytes: &[u8],

@@ -1,8 +1,8 @@
 //! HTTP/1.1 as far as one client needs it: the head of an answer and the framing of its body.
 //!
-//! Pure decoders over the bytes of a socket read. They are our own so that the bytes of one read
-//! go from the socket's buffer to the event splitter in one pass, without a copy, a channel or a
-//! task in between: that hop is most of what a general client costs at a thousand tokens a second.
+//! Pure decoders over the bytes of a socket read. With our own, the bytes of one read go
+//! from the socket's buffer to the event splitter in one pass, without a copy, a channel or a task in
+//! between. That hop is most of what a general client costs at a thousand tokens a second.
 
 /// Longest head that is accepted, bytes.
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;

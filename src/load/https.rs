@@ -1,8 +1,8 @@
 //! The transport for TLS: the general client.
 //!
-//! Its frames are the client library's, stamped when they come out of it, and it does not tell how
-//! long a connection took: `connect` stays absent, and the first request of a connection has its
-//! set-up inside TTFT. Plain HTTP never goes this way.
+//! Its frames are the client library's, stamped when they come out of it, and it does not
+//! report how long a connection took: `connect` stays absent, and TTFT of the first request on a
+//! connection includes its set-up. Plain HTTP never uses it.
 
 use std::time::Duration;
 
@@ -227,7 +227,7 @@ fn late(kind: ErrorKind) -> Outcome {
     Outcome::Failed(Failure::new(kind, "no answer in time"))
 }
 
-/// Says what to do about a certificate that is not trusted.
+/// Adds advice about a certificate that is not trusted.
 fn with_advice(mut failure: Failure) -> Failure {
     if failure.message.contains("certificate") {
         failure.message.push_str(
@@ -238,7 +238,7 @@ fn with_advice(mut failure: Failure) -> Failure {
     failure
 }
 
-/// The kind behind a client library's error, by what the system said.
+/// The kind of a client library's error, by the system error behind it.
 fn failure_of(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut system = None;

@@ -1,4 +1,4 @@
-//! Connections: made, kept while a server keeps them, and reused.
+//! Connections to the server: made, reused, and dropped when the server closes them.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    /// Whether the server has left it open and silent, as far as is known without waiting.
+    /// Whether it is open and without unread bytes, as far as is known without waiting.
     fn is_open(&self) -> bool {
         match &self.link {
             Link::Tcp(socket) => socket.is_silent(),
@@ -71,9 +71,9 @@ pub(crate) struct Pool {
 pub(crate) enum Lent {
     /// One that seems open.
     Open(Connection),
-    /// Nothing, and nothing was lost.
+    /// No idle connection.
     None,
-    /// Nothing any more: one that was kept is closed.
+    /// The server has closed the idle connection.
     Closed,
 }
 
@@ -86,7 +86,7 @@ impl Pool {
         }
     }
 
-    /// Makes a connection.
+    /// Opens a new connection.
     pub(crate) async fn connect(&self) -> io::Result<Connection> {
         match &self.dial {
             Dial::Tcp(address) => {
@@ -125,7 +125,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose answer was read to its end.
+    /// Stores a connection for reuse. Its answer was read to the end.
     pub(crate) fn give_back(&self, connection: Connection) {
         let mut idle = self
             .idle

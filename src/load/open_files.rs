@@ -12,7 +12,7 @@ const BESIDE_STREAMS: u64 = 24;
      its hard limit (`ulimit -Hn {needed}`) or lower the concurrency"
 )]
 pub struct TooFewFiles {
-    /// Streams at once.
+    /// Connections that the load holds at a time.
     pub streams: u32,
     /// Open files that they need, with those that are open already.
     pub needed: u64,

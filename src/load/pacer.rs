@@ -1,5 +1,5 @@
-//! When each request is to be sent. A pure state machine: it is told the time and what ended, and
-//! says what to do next.
+//! When each request is to be sent. A pure state machine: the caller passes the time and the ends of
+//! requests, and asks what to do next.
 //!
 //! Closed loop, open loop, sessions and trace replay differ only in the start rules of the
 //! schedule, so there is one loop for all of them.
@@ -49,7 +49,7 @@ struct Request {
 enum Slot {
     #[default]
     None,
-    Held,
+    Taken,
 }
 
 impl Pacer {
@@ -91,7 +91,7 @@ impl Pacer {
             ) {
                 self.for_slot.pop_front();
                 self.free_slots.pop_front();
-                self.requests[index].slot = Slot::Held;
+                self.requests[index].slot = Slot::Taken;
                 return self.send(index, free_since);
             }
             if let Some(Reverse((instant, _))) = self.due.peek() {
@@ -119,12 +119,12 @@ impl Pacer {
                 self.requests[next].slot = slot;
                 self.due.push(Reverse((now + think, next)));
             }
-            None if slot == Slot::Held => self.free_slots.push_back(now),
+            None if slot == Slot::Taken => self.free_slots.push_back(now),
             None => {}
         }
     }
 
-    /// Sends nothing more.
+    /// Stops sending: requests in flight may still end.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }

@@ -1,4 +1,4 @@
-//! Counters of a running load, for whoever shows them.
+//! Counters of a running load, for a display.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -17,11 +17,11 @@ pub struct Progress {
 /// The counters at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Requests begun.
+    /// Requests that were begun.
     pub sent: u64,
     /// Requests whose whole answer arrived.
     pub ok: u64,
-    /// Requests that failed.
+    /// Requests that ended without a whole answer.
     pub failed: u64,
     /// Requests that were in flight when the load was ended.
     pub unfinished: u64,
@@ -30,7 +30,7 @@ pub struct Snapshot {
 }
 
 impl Progress {
-    /// The counters now.
+    /// Copies the counters.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             sent: self.sent.load(Relaxed),

@@ -35,7 +35,7 @@ const END_MARK: &[u8] = b"[DONE]";
 pub(crate) struct Reading {
     splitter: Splitter,
     text: TextSink,
-    /// `[DONE]` was seen.
+    /// Whether `[DONE]` was seen.
     done: bool,
     failure: Option<Failure>,
     events: u32,
@@ -113,7 +113,7 @@ impl TextSink {
                 hasher.update(&pending);
                 Answer::Hash(hasher.finalize())
             }
-            Self::Keep { text, token_ids } => Answer::Kept { text, token_ids },
+            Self::Keep { text, token_ids } => Answer::Whole { text, token_ids },
         }
     }
 }
@@ -280,7 +280,7 @@ impl Reading {
         if let Some(failure) = self.failure {
             return Outcome::Failed(failure);
         }
-        // The end mark, or else a body that ended as HTTP says it should behind a finish reason.
+        // An answer is whole with the end mark, or with a finish reason and a proper end of the body.
         if !self.done && (cut.is_some() || record.finish_reason.is_none()) {
             let cut = cut.unwrap_or_else(|| {
                 Failure::new(ErrorKind::CutStream, "the body ended before `[DONE]`")
@@ -314,7 +314,7 @@ impl Reading {
     }
 }
 
-/// Counts before a frame, to tell what it brought.
+/// Counts before a frame, to find what it brought.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     events: u32,
@@ -333,13 +333,13 @@ pub(crate) fn begins_events(body: &[u8]) -> bool {
             .any(|field| field.starts_with(&body[..body.len().min(field.len())]))
 }
 
-/// Whether an event says nothing by itself: empty, `null`, or a bare word such as `ping`.
+/// Whether an event means nothing: empty, `null`, or a bare word such as `ping`.
 fn is_keep_alive(data: &[u8]) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     data.len() <= 32 && data.iter().all(is_word)
 }
 
-/// Whether an event that is no JSON object reports an error in plain words.
+/// Whether an event that is not a JSON object reports an error in plain words.
 fn is_error_text(data: &[u8]) -> bool {
     let words = data.trim_ascii_start();
     let words = words.strip_prefix(b"\"").unwrap_or(words);

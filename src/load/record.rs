@@ -1,4 +1,4 @@
-//! What is known of one request when it ended. Raw instants; durations are derived.
+//! What is known about one request when it has ended. It stores raw instants; durations are derived.
 
 use std::time::Duration;
 
@@ -16,14 +16,13 @@ pub enum Outcome {
     Unfinished,
 }
 
-/// What was kept of an answer.
+/// What is stored of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// BLAKE3 of its text: enough to tell whether two answers are the same.
+    /// BLAKE3 of its text: enough to compare two answers.
     Hash(blake3::Hash),
     /// All of it, for requests that asked for that.
-    Kept {
-        /// The text.
+    Whole {
         text: String,
         /// The token ids, where the server sent them.
         token_ids: Vec<u32>,
@@ -40,7 +39,7 @@ pub struct RequestRecord {
     /// When work on it began: connecting, or writing on a connection that was open.
     pub began: Duration,
     /// Connection set-up; absent where an open connection was reused, and where the transport
-    /// does not tell.
+    /// does not report it.
     pub connect: Option<Duration>,
     /// Just before its first byte was written.
     pub sent: Option<Duration>,
@@ -64,13 +63,13 @@ pub struct RequestRecord {
     pub odd_events: u32,
     /// The beginning of the first of them.
     pub odd_sample: Option<String>,
-    /// Why the answer ended, as the server says (`length`, `stop`).
+    /// Why the answer ended, as the server reports (`length`, `stop`).
     pub finish_reason: Option<String>,
     /// The HTTP status, if an answer came.
     pub http_status: Option<u16>,
     /// A reused connection turned out closed before a byte was written, and a new one was made.
     pub reconnected: bool,
-    /// How it ended.
+    /// Whether the whole answer arrived, else why not.
     pub outcome: Outcome,
     /// Its answer, or the hash of it.
     pub answer: Answer,
@@ -143,7 +142,7 @@ impl RequestRecord {
         self.usage.and_then(|usage| usage.prompt_tokens)
     }
 
-    /// Prompt tokens that the server says came from a cache.
+    /// Prompt tokens from a cache, by the server's count.
     pub fn cached_tokens(&self) -> Option<u32> {
         self.usage.and_then(|usage| usage.cached_tokens)
     }
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn lateness_connect_and_ttft_are_kept_apart() {
+    fn lateness_connect_and_ttft_are_separate() {
         let mut record = RequestRecord::begun(0, ms(100), ms(103));
         record.connect = Some(ms(20));
         record.sent = Some(ms(124));

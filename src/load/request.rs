@@ -93,7 +93,7 @@ impl Sender {
         &self.schedule
     }
 
-    /// The same, with its instants told from `epoch`.
+    /// The same, with instants as distances from `epoch`.
     pub(crate) fn start(self, epoch: Instant) -> Self {
         Self { epoch, ..self }
     }
@@ -133,8 +133,8 @@ impl Sender {
             gen_len: request.gen_len,
         };
         match pool.lend() {
-            Lent::Open(mut kept) => match exchange(&mut kept, wire, self.bounds(), record).await {
-                Ended::Ran { outcome, reusable } => return settle(pool, kept, outcome, reusable),
+            Lent::Open(mut idle) => match exchange(&mut idle, wire, self.bounds(), record).await {
+                Ended::Ran { outcome, reusable } => return settle(pool, idle, outcome, reusable),
                 Ended::NotWritten(_) => record.reconnected = true,
             },
             Lent::Closed => record.reconnected = true,

@@ -25,12 +25,12 @@ pub(crate) struct Received {
     pub(crate) count: usize,
     /// When the last of them came.
     pub(crate) at: Instant,
-    /// How long they then waited for this process, where the kernel says when they came.
+    /// How long they then waited for this process, where the kernel stamped them.
     pub(crate) waited: Option<Duration>,
 }
 
 impl Received {
-    /// Bytes of which is known only that they are here by now.
+    /// Bytes without a stamp: they arrived at some time until now.
     pub(crate) fn now(count: usize) -> Self {
         Self {
             count,
@@ -39,8 +39,8 @@ impl Received {
         }
     }
 
-    /// Bytes that the kernel stamped, by its wall clock. Both clocks are read here, so that only a
-    /// step of the wall clock while the bytes waited could be mistaken for waiting.
+    /// Bytes that the kernel stamped, by its wall clock. Both clocks are read here: only a step
+    /// of the wall clock while the bytes waited could be mistaken for waiting.
     fn stamped(count: usize, stamp: Timespec) -> Self {
         // This order: a pause in between makes the instant late, never earlier than the truth.
         let wall = clock_gettime(ClockId::Realtime);
@@ -154,7 +154,7 @@ fn ask_for_stamps(socket: &impl AsRawFd) {
 /// Room for a control message with a stamp, aligned as its header wants it.
 const CONTROL_WORDS: usize = 8;
 
-/// One `recvmsg`.
+/// Reads once with `recvmsg`, which also returns the kernel's stamp.
 fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Received> {
     let mut piece = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_that_waited_are_told_from_when_they_came() {
+    async fn bytes_that_waited_have_the_instant_of_their_arrival() {
         let _stamping = Stamping::on();
         let (socket, mut server) = pair().await;
         let mut buffer = [0; 64];

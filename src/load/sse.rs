@@ -13,20 +13,20 @@ use memchr::memchr2;
 /// An event grew past the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventTooLarge {
-    /// The limit, bytes.
+    /// Longest event that is accepted, bytes.
     pub limit_bytes: usize,
 }
 
 /// What an event hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Its data.
+    /// The data of an ordinary event.
     Data(&'a [u8]),
     /// The data of an event that is named `error`; where it has none, its comment.
     Error(&'a [u8]),
 }
 
-/// Bytes of a comment that are kept for an event named `error`.
+/// Bytes of a comment that are stored for an event named `error`.
 const COMMENT_BYTES: usize = 500;
 
 /// The decoder of one stream.
@@ -127,8 +127,8 @@ impl Splitter {
             Some(b':') => {
                 let comment = line[1..].trim_ascii();
                 self.comment.clear();
-                let kept = comment.len().min(COMMENT_BYTES);
-                self.comment.extend_from_slice(&comment[..kept]);
+                let stored = comment.len().min(COMMENT_BYTES);
+                self.comment.extend_from_slice(&comment[..stored]);
             }
             Some(_) => {
                 let Some(value) = value_of(line, b"data") else {

@@ -110,7 +110,7 @@ impl<'de, T: Take<'de>> Visitor<'de> for Into<'_, T> {
 #[derive(Deserialize)]
 pub(crate) struct Key<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
-/// Whether a value says anything.
+/// Whether a value has any content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// `null`, `false`, 0, an empty string, or a list or an object of nothing but these.
@@ -198,9 +198,9 @@ impl<'de> Take<'de> for Count {
     }
 }
 
-/// What makes JSON of what is nearly JSON: bytes that are no UTF-8, half a surrogate pair, control
-/// characters in strings, `NaN` and `Infinity` (as `null`), Python's words, a comma before a
-/// closing bracket. What else is wrong stays wrong.
+/// Repairs what is nearly JSON: bytes that are not UTF-8, half a surrogate pair, control characters in
+/// strings, `NaN` and `Infinity` (as `null`), Python's literals, a comma before a closing bracket.
+/// Other errors stay.
 pub(crate) fn repaired(data: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(data);
     let mut rest = text.as_ref();
@@ -209,8 +209,8 @@ pub(crate) fn repaired(data: &[u8]) -> Vec<u8> {
         let length = match next {
             '"' => repair_string(rest, &mut out),
             '}' | ']' => {
-                let kept = out.trim_end().strip_suffix(',').map(str::len);
-                out.truncate(kept.unwrap_or(out.len()));
+                let length = out.trim_end().strip_suffix(',').map(str::len);
+                out.truncate(length.unwrap_or(out.len()));
                 out.push(next);
                 1
             }
@@ -221,7 +221,7 @@ pub(crate) fn repaired(data: &[u8]) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// Words that are no JSON, and what stands for them.
+/// Literals that are not JSON, and their replacements.
 const WORDS: [(&str, &str); 10] = [
     ("-Infinity", "null"),
     ("Infinity", "null"),

@@ -1,18 +1,18 @@
-//! What a reader of a load's numbers must know, in sentences.
+//! Warnings for the reader of a load's numbers.
 
 use std::time::Duration;
 
 use super::drive::LoadOutcome;
 use super::record::{Outcome, RequestRecord};
 
-/// No server decodes a token in less: tokens that are nearer were held back on their way.
+/// No server decodes a token in less: closer tokens were delayed on their way.
 const FASTEST_TOKEN: Duration = Duration::from_micros(100);
 
 /// An answer whose tokens came together within this part of it was not streamed.
 const BURST_SHARE: u32 = 10;
 
-/// Answers below this are over too soon for a burst to mean anything.
-const LEAST_E2E: Duration = Duration::from_millis(10);
+/// Shorter answers are over too soon for a burst to mean anything.
+const MIN_E2E: Duration = Duration::from_millis(10);
 
 impl LoadOutcome {
     /// What may have shaped its numbers, or makes them mean something else than they seem to.
@@ -61,7 +61,7 @@ fn came_at_once(record: &RequestRecord) -> bool {
     let span = e2e.saturating_sub(ttft);
     let later_tokens = tokens(record).saturating_sub(1);
     later_tokens > 0
-        && e2e >= LEAST_E2E
+        && e2e >= MIN_E2E
         && span * BURST_SHARE <= e2e
         && span <= FASTEST_TOKEN * later_tokens
 }
@@ -147,10 +147,10 @@ mod tests {
         assert!(!came_at_once(&one_token));
         let (burst, stream) = (answer(&[300_000]), answer(&[300_000, 320_000]));
         assert_eq!(not_streamed(&[&stream, &stream]), None);
-        let told = not_streamed(&[&burst, &stream]).unwrap();
+        let warning = not_streamed(&[&burst, &stream]).unwrap();
         assert!(
-            told.starts_with("all tokens of 1 of 2 answers came at once"),
-            "{told}"
+            warning.starts_with("all tokens of 1 of 2 answers came at once"),
+            "{warning}"
         );
     }
 
@@ -174,8 +174,8 @@ mod tests {
     fn odd_events_are_counted_and_the_first_is_shown() {
         let mut odd = answer(&[1]);
         (odd.odd_events, odd.odd_sample) = (2, Some("{".to_owned()));
-        let told = odd_events(&[answer(&[1]), odd.clone(), odd]).unwrap();
-        assert!(told.starts_with("4 events of 2 answers"), "{told}");
-        assert!(told.ends_with("the first: {"), "{told}");
+        let warning = odd_events(&[answer(&[1]), odd.clone(), odd]).unwrap();
+        assert!(warning.starts_with("4 events of 2 answers"), "{warning}");
+        assert!(warning.ends_with("the first: {"), "{warning}");
     }
 }

@@ -350,10 +350,10 @@ impl Measuring<'_> {
         let answers = load.records.into_iter().map(|record| CanaryAnswer {
             from_cache: record.cached_tokens().is_some_and(|tokens| tokens > 0),
             text: match (record.outcome, record.answer) {
-                (Outcome::Ok, Answer::Kept { text, token_ids }) if token_ids.is_empty() => {
+                (Outcome::Ok, Answer::Whole { text, token_ids }) if token_ids.is_empty() => {
                     Some(text).filter(|text| !text.is_empty())
                 }
-                (Outcome::Ok, Answer::Kept { token_ids, .. }) => Some(format!("{token_ids:?}")),
+                (Outcome::Ok, Answer::Whole { token_ids, .. }) => Some(format!("{token_ids:?}")),
                 _ => None,
             },
         });

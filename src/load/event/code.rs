@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::load::take::Take;
 
-/// Whether the name of what an event is says `error`.
+/// Whether the type of an event is `error`.
 pub(super) struct IsError<'t>(pub(super) &'t mut bool);
 
 impl<'de> Take<'de> for IsError<'_> {
@@ -13,13 +13,13 @@ impl<'de> Take<'de> for IsError<'_> {
     }
 }
 
-/// What a code or a status says.
+/// Meaning of a code or a status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Code {
     /// Nothing, or that all is well.
     #[default]
     Fine,
-    /// Something with a name or a number of its own: an error where words stand beside it.
+    /// A name or a number of its own: an error if a message stands beside it.
     Named,
     /// A status of an HTTP error, or a larger number.
     Error,

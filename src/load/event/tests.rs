@@ -10,7 +10,7 @@ fn brings(text: &str) -> Brings {
 }
 
 #[test]
-fn tokens_are_told_from_what_is_none() {
+fn tokens_are_distinguished_from_other_events() {
     use Brings::{EmptyText, Nothing, Token};
     for (choice, expected) in [
         (r#""text":"a""#, Token),
@@ -73,7 +73,7 @@ fn tokens_are_told_from_what_is_none() {
 }
 
 #[test]
-fn failures_are_told_from_empty_errors() {
+fn failures_are_distinguished_from_empty_errors() {
     let good = r#""choices":[{"text":"a"}]"#;
     for failure in [
         r#"{"error":{"message":"out of memory","code":500}}"#,

@@ -112,7 +112,7 @@ fn broken_chunks_are_refused() {
 }
 
 #[test]
-fn a_cut_is_told_from_an_end() {
+fn a_cut_is_distinguished_from_an_end() {
     let mut decoder = BodyDecoder::new(Framing::Length(10));
     decoder.decode::<String>(b"12345", |_| Ok(())).unwrap();
     assert!(!decoder.may_end_with_connection());

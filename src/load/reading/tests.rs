@@ -94,19 +94,15 @@ fn equal_texts_have_equal_hashes_however_they_were_cut() {
     let (_, two) = read(Keep::Hash, &[TOKEN, TOKEN, DONE]);
     assert_eq!(one.answer, two.answer);
     let with_ids = "data: {\"choices\":[{\"text\":\"b\",\"token_ids\":[1,2]}]}\n\n";
-    let (_, kept) = read(Keep::Text, &[TOKEN, with_ids, DONE]);
+    let (_, whole) = read(Keep::Text, &[TOKEN, with_ids, DONE]);
     assert_eq!(
-        kept.answer,
-        Answer::Kept {
+        whole.answer,
+        Answer::Whole {
             text: "ab".to_owned(),
             token_ids: vec![1, 2]
         }
     );
-    assert_eq!(
-        kept.output_tokens(),
-        Some(2),
-        "by ids where there is no usage"
-    );
+    assert_eq!(whole.output_tokens(), Some(2), "by ids, without usage");
 }
 
 fn chunk(choice: &str) -> String {
@@ -114,7 +110,7 @@ fn chunk(choice: &str) -> String {
 }
 
 #[test]
-fn what_says_nothing_is_passed_over_and_what_cannot_be_read_is_counted() {
+fn keep_alives_are_skipped_and_what_cannot_be_read_is_counted() {
     for (between, odd) in [
         (": ping\n\n", 0),
         ("data:\n\n", 0),
@@ -156,7 +152,7 @@ fn what_is_nearly_json_is_a_token_like_others() {
         assert_eq!((outcome, record.odd_events), (Outcome::Ok, 0), "{choice}");
         let text = text.to_owned();
         let token_ids = Vec::new();
-        assert_eq!(record.answer, Answer::Kept { text, token_ids });
+        assert_eq!(record.answer, Answer::Whole { text, token_ids });
     }
 }
 
@@ -276,7 +272,7 @@ proptest! {
         prop_assert_eq!(record.token_events, 3);
         prop_assert_eq!(record.output_tokens(), Some(9));
         let text = "aaa".to_owned();
-        prop_assert_eq!(record.answer, Answer::Kept { text, token_ids: Vec::new() });
+        prop_assert_eq!(record.answer, Answer::Whole { text, token_ids: Vec::new() });
     }
 }
 
@@ -294,7 +290,7 @@ fn junk() -> impl Strategy<Value = Vec<u8>> {
     let data = |data: &[u8]| [b"data: ", data, b"\n\n"].concat();
     prop_oneof![
         bytes
-            .prop_filter("says no error", quiet)
+            .prop_filter("reports no error", quiet)
             .prop_map(move |bytes| data(&bytes)),
         "[ -~]{0,20}".prop_map(|comment| format!(":{comment}\n\n").into_bytes()),
         "(id|retry|x): [ -~]{0,9}".prop_map(|line| format!("{line}\n\n").into_bytes()),

@@ -27,11 +27,11 @@ pub struct Calibration {
     pub ttft_error_p99_us: f64,
     /// |gap seen - gap written|, 99th percentile.
     pub gap_error_p99_us: f64,
-    /// The bare reader's.
+    /// The same of the bare socket reader.
     pub bare_gap_error_p99_us: f64,
     /// Chunks a second that the client took from a server that writes as fast as it can.
     pub burst_chunks_per_s: f64,
-    /// The bare reader's.
+    /// The same of the bare socket reader.
     pub bare_burst_chunks_per_s: f64,
     /// Streams of 50 tokens a second that would fill the load's core, by the paced CPU.
     pub streams_for_a_core: f64,
@@ -52,7 +52,7 @@ const BURST: Case = Case {
     ..CASE_B
 };
 
-/// Measures. Takes about four seconds and two cores; run it while nothing else runs.
+/// Measures this machine's floor. Takes about four seconds and two cores; run it while nothing else runs.
 pub async fn calibrate() -> Result<Calibration, LoadError> {
     let (ours, our_errors) = client(PACED).await?;
     let (burst, _) = client(BURST).await?;

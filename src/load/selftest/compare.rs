@@ -24,8 +24,8 @@ pub struct Errors {
     pub paired_share: f64,
 }
 
-/// Compares. Requests in which reads held several tokens have no arrival for each write and only
-/// count for TTFT.
+/// Compares instants of client and server. Requests in which a read had several tokens have no arrival
+/// for each write and only count for TTFT.
 pub fn errors(seen: &[Seen], served: &[Served]) -> Errors {
     let by_number: HashMap<u32, &Served> = served
         .iter()

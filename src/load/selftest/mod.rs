@@ -29,19 +29,19 @@ pub use server::{HEAD, Served, Server, TOKEN, chunk, take_request};
 /// One load of the benchmark: what the reference server does and what is asked of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Case {
-    /// Its letter.
+    /// A letter or a word, for tables.
     pub name: &'static str,
-    /// Requests in flight.
+    /// How many requests are in flight at a time.
     pub streams: u32,
     /// From a request to its first token.
     pub ttft: Duration,
     /// Between tokens; zero: as fast as they can be written.
     pub gap: Duration,
-    /// How gaps vary.
+    /// Variation of the gaps.
     pub gaps: Gaps,
     /// Tokens of each answer, one chunk each.
     pub tokens: u32,
-    /// Requests in all.
+    /// How many requests are sent in all.
     pub requests: u32,
     /// Bytes of a request's body.
     pub body_bytes: usize,
@@ -50,7 +50,7 @@ pub struct Case {
 /// How gaps between tokens vary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gaps {
-    /// Not at all.
+    /// All gaps are equal.
     Even,
     /// By up to half of the gap either way, and one in fifty is [`STALL`].
     JitterAndStalls,
@@ -74,7 +74,7 @@ pub const CASE_B: Case = Case {
     requests: 1000,
     body_bytes: 2048,
 };
-/// Requests of a case. The server tells them apart by their first bytes.
+/// Requests of a case. The server distinguishes them by their first bytes.
 pub fn schedule_of(case: &Case) -> Schedule {
     let requests = (0..case.requests)
         .map(|number| PlannedRequest {
@@ -103,11 +103,11 @@ fn body_of(number: u32, bytes: usize) -> Bytes {
 /// What a client saw of one request, on the clock that the server's record uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The request's number.
+    /// Number of the request, as its body names it.
     pub number: u32,
     /// Just before its first byte was written, nanoseconds.
     pub sent_ns: u64,
-    /// Arrival of each read that held tokens, nanoseconds.
+    /// Arrival of each read that carried tokens, nanoseconds.
     pub arrivals_ns: Vec<u64>,
 }
 

@@ -33,10 +33,10 @@ pub struct Served {
     pub written_ns: Vec<u64>,
 }
 
-/// A running server.
+/// A reference server on its own thread.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     thread: JoinHandle<io::Result<Vec<Served>>>,
 }
@@ -256,7 +256,7 @@ impl Loop {
             self.token = token;
             let written = self.connections[place].served.written_ns.len();
             if written < self.case.tokens as usize {
-                // From the planned instant, so that delays of the server do not add up.
+                // From the planned instant: delays of the server must not add up.
                 let gap = self.gap_ns();
                 self.due.push(Reverse((due + gap, place)));
                 continue;
@@ -295,11 +295,11 @@ impl Loop {
     }
 
     fn flush(&mut self, place: usize) -> io::Result<()> {
-        let kept = std::mem::take(&mut self.connections[place].outbox);
-        if kept.is_empty() {
+        let unsent = std::mem::take(&mut self.connections[place].outbox);
+        if unsent.is_empty() {
             Ok(())
         } else {
-            self.send(place, &kept)
+            self.send(place, &unsent)
         }
     }
 }

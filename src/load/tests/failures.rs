@@ -77,7 +77,7 @@ async fn timeouts_come_on_time_and_keep_what_had_arrived() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_retried_but_a_kept_connection_that_was_closed() {
+async fn nothing_is_retried_but_an_idle_connection_that_was_closed() {
     // The server closes after each answer although it promised to keep the connection.
     let closing = |_| [good(), vec![Step::Close]].concat();
     let never = CancellationToken::new();

@@ -41,9 +41,8 @@ fn chunk(text: &str) -> Vec<u8> {
 enum Step {
     Write(Vec<u8>),
     Wait(u64),
-    /// Closes the connection.
     Close,
-    /// Keeps it open and says nothing more.
+    /// Leaves the connection open and writes nothing more.
     Stall,
 }
 
@@ -89,7 +88,7 @@ async fn serve(
                 let number = requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 for step in script(number) {
                     match step {
-                        // The client may have gone: then the script goes on to nobody.
+                        // The client may be gone: then the rest of the script has no reader.
                         Step::Write(bytes) => drop(stream.write_all(&bytes).await),
                         Step::Wait(millis) => sleep(ms(millis)).await,
                         Step::Close => return,
@@ -330,15 +329,15 @@ async fn idle_connections_are_given_up_before_the_server_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_answer_is_whole() {
-    let mut kept = schedule(1, [Start::Slot]);
-    kept.requests[0].keep = Keep::Text;
+async fn a_stored_answer_is_whole() {
+    let mut planned = schedule(1, [Start::Slot]);
+    planned.requests[0].keep = Keep::Text;
     let never = CancellationToken::new();
-    let outcome = run(kept, &options(), &never, |_| good()).await;
+    let outcome = run(planned, &options(), &never, |_| good()).await;
     let text = "aaa".to_owned();
     assert_eq!(
         outcome.records[0].answer,
-        Answer::Kept {
+        Answer::Whole {
             text,
             token_ids: Vec::new()
         }
