@@ -1,4 +1,4 @@
-//! Tells the program which commit it is built from. Only release builds ask git: it would rebuild
+//! Passes the commit that the program is built from. Only release builds ask git: it would rebuild
 //! a developer's crate at every commit.
 
 use std::process::Command;

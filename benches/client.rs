@@ -5,7 +5,7 @@
 //! turns with the client's. Names of cases as arguments run only those. The built binary needs
 //! neither cargo nor the source: `target/release/deps/client-<hash> [CASE...]`.
 //!
-//! Both sides do the same work: the same requests over kept connections in the same closed loop,
+//! Both sides do the same work: the same requests over persistent connections in the same closed loop,
 //! the next request written where the end of an answer was read. They differ in what an arrival is.
 //! The bare reader reads its clock after its `read`; the client takes the kernel's receive stamp,
 //! which asks for the same read (`load/socket.rs`). While 512 streams came to be served in bursts,

@@ -2,7 +2,7 @@
 # Makes the images of the Docker tests, without a registry: a Debian by debootstrap and `docker
 # import`, on it one with Debian's redis-server and one with labrun's simulator.
 # usage: scripts/build-docker-images.sh [LABRUN]    LABRUN: the program for the simulator's image; without it only the other
-# images are made. Safe to repeat: what is there and is the same is kept.
+# images are made. Safe to repeat: existing, unchanged images stay.
 #   labrun-test/base:bookworm  labrun-test/redis:latest  labrun-test/python:latest  labrun-test/sim:latest
 set -euo pipefail
 cache=${LABRUN_DOCKER_CACHE:-$HOME/.cache/labrun-docker}

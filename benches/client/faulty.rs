@@ -1,4 +1,4 @@
-//! A server that cuts, stalls and refuses, and a load on it: every request must still be told.
+//! A server that cuts, stalls and refuses, and a load on it: every request must still be recorded.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

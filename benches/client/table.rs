@@ -18,9 +18,9 @@ pub struct Side {
     pub peak_rss_mib: f64,
     pub chunks: f64,
     pub tally: Counts,
-    /// Token events of the records that were kept.
+    /// Token events of all records.
     pub token_events: u64,
-    /// What the client says of itself.
+    /// The client's audit of itself.
     pub audit: String,
     pub errors: Errors,
 }
@@ -98,8 +98,8 @@ pub fn write(
         write_targets(out, case)?;
     }
     if let Some(Faults { tally, received }) = faults {
-        let told = tally.ok + tally.failed + tally.unfinished;
-        let sound = tally.sent == told && tally.sent == *received;
+        let recorded = tally.ok + tally.failed + tally.unfinished;
+        let sound = tally.sent == recorded && tally.sent == *received;
         writeln!(
             out,
             "F: cuts, stalls, refusals: the server read {received}; {}  {}",
@@ -235,7 +235,7 @@ fn write_targets(out: &mut impl io::Write, compared: &Compared) -> io::Result<()
     write_tally(out, case, client)
 }
 
-/// Whether every request of every round was sent, ended well and kept all of its tokens.
+/// Whether every request of every round was sent, ended well with all of its tokens.
 fn write_tally(out: &mut impl io::Write, case: &Case, client: &[Side]) -> io::Result<()> {
     let whole = client.iter().all(|side| {
         let tally = side.tally;
@@ -249,7 +249,7 @@ fn write_tally(out: &mut impl io::Write, case: &Case, client: &[Side]) -> io::Re
     });
     writeln!(
         out,
-        "{}: {}; {events} tokens kept  {}",
+        "{}: {}; {events} tokens recorded  {}",
         case.name,
         sum(&tally),
         met(whole)

@@ -9,7 +9,7 @@
     pcie_copies.py compare-nvlink nvlink.json TELEMETRY_DIR
 
 `copy` needs torch and a GPU, `nvlink` two. Each mode copies pinned memory of a known size again and again and
-prints its exact bytes with begin and end on the monotonic clock, which `labrun telemetry` tells
+prints its exact bytes with begin and end on the monotonic clock, which `labrun telemetry` uses
 too. `compare` needs nothing but Python: it sums up `pcie_stats.csv` over each mode's time.
 """
 
@@ -161,7 +161,7 @@ def compare_nvlink(args):
             totals = [m["total"] for m in metrics
                       if m["metric"] == f"nvlink_{way}_{method}" and m["device"] == gpu]
             if not totals:
-                print(f"GPU {gpu} {way} by {method}: not told")
+                print(f"GPU {gpu} {way} by {method}: not recorded")
                 wrong += method == "counters"
                 continue
             used = (gpu, way) in (("0", "tx"), ("1", "rx"))
@@ -207,11 +207,11 @@ def dmon_bytes(path, gpu, begin_unix, seconds):
 
 
 def work(args):
-    """Keeps the GPU busy with memory held, for power and memory to be compared."""
+    """Keeps the GPU busy with memory in use, for power and memory to be compared."""
     import torch
 
     device = torch.device("cuda", args.gpu)
-    held = torch.empty(args.hold_gib << 30, dtype=torch.uint8, device=device)
+    memory = torch.empty(args.hold_gib << 30, dtype=torch.uint8, device=device)
     left = torch.randn(8192, 8192, dtype=torch.bfloat16, device=device)
     right = torch.randn(8192, 8192, dtype=torch.bfloat16, device=device)
     until = time.monotonic() + args.seconds
@@ -219,7 +219,7 @@ def work(args):
         for _ in range(20):
             left @ right
         torch.cuda.synchronize(device)
-    del held
+    del memory
 
 
 def levels(args):
@@ -251,7 +251,7 @@ def levels(args):
             theirs = mean(name) * scale
             mine = ours[metric]["mean"]
         except (KeyError, ValueError, ZeroDivisionError) as error:
-            print(f"{metric:16} {name}: not told ({error!r})")
+            print(f"{metric:16} {name}: not recorded ({error!r})")
             continue
         off = (mine / theirs - 1) * 100 if theirs else 0.0
         good = limit is None or abs(off) <= limit
@@ -271,7 +271,7 @@ def compare(args):
         rows = list(csv.DictReader(file))
     methods = sorted({row["method"] for row in rows} - {"throughput"})
     if not methods:
-        sys.exit("nothing told bytes over PCIe")
+        sys.exit("no method recorded bytes over PCIe")
     # The payload is what is known; the wire carries headers and requests besides.
     limits = {"gpm_payload": 5.0, "counters_payload": 10.0}
     wrong, results = [], []
@@ -289,10 +289,10 @@ def compare(args):
                     "seconds": end - begin,
                 }
                 results.append(result)
-                told = f"{off:+.2f} %" if true else f"{seen / (end - begin) / 1e9:.3f} GB/s of overhead"
+                difference = f"{off:+.2f} %" if true else f"{seen / (end - begin) / 1e9:.3f} GB/s of overhead"
                 print(
                     f"{mode['mode']:12} {way} {method:16} true {true / 1e9:7.2f} GB "
-                    f"seen {seen / 1e9:7.2f} GB {told} (covered {covered * 100:.1f} %)"
+                    f"seen {seen / 1e9:7.2f} GB {difference} (covered {covered * 100:.1f} %)"
                 )
                 if covered < 0.95:
                     wrong.append(f"{mode['mode']} {way} by {method}: {covered:.0%} covered")

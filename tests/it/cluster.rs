@@ -31,7 +31,7 @@ echo "slurm_load_jobs error: Invalid job id specified" >&2
 exit 1
 "#;
 
-/// Says what a file says of the job.
+/// Answers with the lines of the file `accounts`.
 const SACCT: &str = r#"#!/bin/bash
 grep "^${!#}_" accounts
 exit 0
@@ -77,7 +77,7 @@ fn tasks_that_left_the_queue_long_ago_are_judged_by_the_accounts() {
         "accounts",
         "12_1|COMPLETED|0:0\n12_2|NODE_FAIL|1:0\n12_[3-4]|CANCELLED by 1000|0:0\n",
     );
-    let said = submit(&lab, &FIRST).expect_code(2).stderr;
+    let stderr = submit(&lab, &FIRST).expect_code(2).stderr;
     for part in [
         "shard 2 was lost: it was killed (Slurm: NODE_FAIL); submitting it again",
         "shard 3 is not submitted again: it was cancelled (Slurm: CANCELLED by 1000)",
@@ -85,12 +85,12 @@ fn tasks_that_left_the_queue_long_ago_are_judged_by_the_accounts() {
         "shard 3 did not run: it was cancelled (Slurm: CANCELLED by 1000), and 1 more",
         "--resume",
     ] {
-        assert!(said.contains(part), "no `{part}` in:\n{said}");
+        assert!(stderr.contains(part), "no `{part}` in:\n{stderr}");
     }
     assert_eq!(submitted(&lab), json!({"1": 1, "2": 2, "3": 1, "4": 1}));
-    let said = submit(&lab, &AGAIN).expect_code(0).stderr;
+    let stderr = submit(&lab, &AGAIN).expect_code(0).stderr;
     let again = "it was cancelled (Slurm: CANCELLED by 1000); submitting it again";
-    assert_eq!(said.matches(again).count(), 2, "{said}");
+    assert_eq!(stderr.matches(again).count(), 2, "{stderr}");
     assert_eq!(submitted(&lab), json!({"1": 1, "2": 2, "3": 2, "4": 2}));
     assert_eq!(lab.cells().len(), 8);
     // What a script wrote may be lost, or not be seen on this machine yet.
@@ -98,10 +98,10 @@ fn tasks_that_left_the_queue_long_ago_are_judged_by_the_accounts() {
     submit(&lab, &AGAIN).expect_code(0);
     assert_eq!(submitted(&lab)["1"], 1, "it had ended well");
     lab.write("accounts", "12_1|TIMEOUT|0:0\n");
-    let said = submit(&lab, &AGAIN).expect_code(0).stderr;
+    let stderr = submit(&lab, &AGAIN).expect_code(0).stderr;
     assert!(
-        said.contains("its time was over (Slurm: TIMEOUT)"),
-        "{said}"
+        stderr.contains("its time was over (Slurm: TIMEOUT)"),
+        "{stderr}"
     );
     assert_eq!(submitted(&lab)["1"], 2);
 }
@@ -128,8 +128,8 @@ impl Cluster {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Self::script("start").output().unwrap();
         assert!(started.status.success(), "{started:?}");
-        let said = String::from_utf8(started.stdout).unwrap();
-        let conf = said.trim().strip_prefix("export SLURM_CONF=").unwrap();
+        let printed = String::from_utf8(started.stdout).unwrap();
+        let conf = printed.trim().strip_prefix("export SLURM_CONF=").unwrap();
         Self {
             conf: conf.to_owned(),
             _alone: alone,
@@ -208,7 +208,7 @@ fn slurm_runs_an_array_resumes_a_killed_task_and_joins_the_shards() {
 
 #[test]
 #[ignore = "needs root and Debian's slurm-wlm, which tests/slurm/start installs; takes two minutes"]
-fn slurm_tells_by_its_accounts_how_tasks_ended_that_left_the_queue_long_ago() {
+fn slurm_accounts_report_how_tasks_ended_that_left_the_queue_long_ago() {
     let cluster = Cluster::start();
     let lab = Lab::new();
     let slower = SimPlan {
@@ -239,9 +239,9 @@ fn slurm_tells_by_its_accounts_how_tasks_ended_that_left_the_queue_long_ago() {
     let forgotten = || !cluster.ask("squeue", &["--jobs", job]).status.success();
     assert!(wait_until(Duration::from_secs(180), forgotten));
     let again = cluster.labrun(&lab, &AGAIN).output().unwrap();
-    let said = Ended::of(&again).expect_code(0).stderr;
+    let stderr = Ended::of(&again).expect_code(0).stderr;
     let how = "shard 3 was lost: it was cancelled (Slurm: CANCELLED by 0); submitting it again";
-    assert!(said.contains(how), "{said}");
+    assert!(stderr.contains(how), "{stderr}");
     assert_eq!(submitted(&lab), json!({"1": 1, "2": 1, "3": 2, "4": 1}));
     assert_eq!(lab.cells().len(), 8);
 }

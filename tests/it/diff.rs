@@ -38,8 +38,8 @@ impl Repository<'_> {
             .current_dir(self.0.path("."))
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "git {arguments:?}: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "git {arguments:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -48,7 +48,7 @@ impl Repository<'_> {
         self.git(&["commit", "--quiet", "--message", message]);
     }
 
-    /// Runs the plan into `results/t/<id>` and keeps its tables.
+    /// Runs the plan into `results/t/<id>` and stores its tables.
     fn measure(&self, id: &str, lookup_us: u32) {
         let plan = PLAN.replace("@LOOKUP@", &lookup_us.to_string());
         self.0.write("plan.toml", &plan);
@@ -56,11 +56,11 @@ impl Repository<'_> {
         self.0
             .labrun(&["plan.toml", "--quiet", "--out", &out])
             .expect_code(0);
-        let kept = self.0.labrun(&["keep", id]).expect_code(0);
+        let stored = self.0.labrun(&["keep", id]).expect_code(0);
         assert!(
-            kept.stdout.contains("results/t/measures.csv"),
+            stored.stdout.contains("results/t/measures.csv"),
             "{}",
-            kept.stdout
+            stored.stdout
         );
     }
 }
@@ -79,7 +79,7 @@ fn revisions_runs_and_tables_are_compared_and_a_regression_exits_with_3() {
     repository.commit("after");
 
     let rule = "ttft_p50 > 30% where tier=cpu";
-    let told = lab
+    let message = lab
         .labrun(&["diff", "HEAD~1", "HEAD", "--fail-on", rule])
         .expect_code(3)
         .stdout;
@@ -91,7 +91,10 @@ fn revisions_runs_and_tables_are_compared_and_a_regression_exits_with_3() {
         "worse",
         "FAIL `ttft_p50 > 30% where tier=cpu`: rag cpu tier p1024 g4 c1: +",
     ] {
-        assert!(told.contains(expected), "{expected} is not in\n{told}");
+        assert!(
+            message.contains(expected),
+            "{expected} is not in\n{message}"
+        );
     }
     assert_eq!(repository.git(&["status", "--porcelain"]), "");
 
@@ -122,7 +125,7 @@ fn revisions_runs_and_tables_are_compared_and_a_regression_exits_with_3() {
     several_plans(&lab, &repository);
 }
 
-/// With the tables of two plans at a revision, the other side says which of them is meant.
+/// With the tables of two plans at a revision, the other side determines the plan.
 fn several_plans(lab: &Lab, repository: &Repository<'_>) {
     std::fs::create_dir(lab.path("results/other")).unwrap();
     for file in [
@@ -139,8 +142,8 @@ fn several_plans(lab: &Lab, repository: &Repository<'_>) {
         ("results/t/one", "HEAD", "worse"),
         ("HEAD", "one", "better"),
     ] {
-        let told = lab.labrun(&["diff", a, b]).expect_code(0).stdout;
-        assert!(told.contains(outcome), "{told}");
+        let message = lab.labrun(&["diff", a, b]).expect_code(0).stdout;
+        assert!(message.contains(outcome), "{message}");
     }
     let changed = lab
         .labrun(&["diff", "HEAD~2", "HEAD"])
@@ -151,29 +154,33 @@ fn several_plans(lab: &Lab, repository: &Repository<'_>) {
         "{changed}"
     );
     lab.labrun(&["diff", "HEAD~1", "HEAD"]).expect_code(0);
-    let told = lab.labrun(&["diff", "HEAD", "HEAD"]).expect_code(2).stderr;
-    assert!(told.contains("name one with --plan"), "{told}");
+    let message = lab.labrun(&["diff", "HEAD", "HEAD"]).expect_code(2).stderr;
+    assert!(message.contains("name one with --plan"), "{message}");
 }
 
 #[test]
-fn what_is_no_side_is_told() {
+fn a_side_that_does_not_exist_is_refused() {
     let lab = Lab::new();
     Repository(&lab).git(&["init", "--quiet"]);
-    let told = lab
+    let message = lab
         .labrun(&["diff", "nowhere", "HEAD"])
         .expect_code(2)
         .stderr;
     assert!(
-        told.contains("`nowhere` is no run's folder, no run below `results`, and no git revision"),
-        "{told}"
+        message
+            .contains("`nowhere` is no run's folder, no run below `results`, and no git revision"),
+        "{message}"
     );
     lab.write("x", "");
     Repository(&lab).commit("nothing");
-    let told = lab.labrun(&["diff", "HEAD", "HEAD"]).expect_code(2).stderr;
-    assert!(told.contains("has no tables below `results`"), "{told}");
-    let told = lab
+    let message = lab.labrun(&["diff", "HEAD", "HEAD"]).expect_code(2).stderr;
+    assert!(
+        message.contains("has no tables below `results`"),
+        "{message}"
+    );
+    let message = lab
         .labrun(&["diff", "a", "b", "--fail-on", "ttft_p50 5%"])
         .expect_code(2)
         .stderr;
-    assert!(told.contains("no comparison at column 10"), "{told}");
+    assert!(message.contains("no comparison at column 10"), "{message}");
 }

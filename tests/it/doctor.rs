@@ -53,9 +53,9 @@ fn ended(mut command: Command, code: i32) -> String {
 fn lines(lab: &Lab, arguments: &[&str], code: i32) -> (Vec<Value>, String) {
     let mut all = arguments.to_vec();
     all.push("--json");
-    let said: Value = serde_json::from_str(&ended(doctor(lab, &all), code)).unwrap();
-    let worst = said["worst"].as_str().unwrap().to_owned();
-    (said["lines"].as_array().unwrap().clone(), worst)
+    let report: Value = serde_json::from_str(&ended(doctor(lab, &all), code)).unwrap();
+    let worst = report["worst"].as_str().unwrap().to_owned();
+    (report["lines"].as_array().unwrap().clone(), worst)
 }
 
 fn of<'a>(lines: &'a [Value], topic: &str) -> &'a Value {
@@ -150,7 +150,7 @@ fn neither_the_token_nor_a_password_is_ever_shown() {
     let lab = Lab::new();
     let url = format!("redis://user:{PASSWORD}@127.0.0.1:1/0");
     lab.write("box.toml", &format!("[redis]\nurl = \"{url}\"\n"));
-    let says = |place: &str, more: &[&str], variable: Option<&str>| {
+    let assert_shown = |place: &str, more: &[&str], variable: Option<&str>| {
         let mut arguments = vec!["--config", "box.toml"];
         arguments.extend(more);
         let mut command = doctor(&lab, &arguments);
@@ -163,16 +163,16 @@ fn neither_the_token_nor_a_password_is_ever_shown() {
         }
         let words: Vec<&str> = shown.split_whitespace().collect();
         let shown = words.join(" ");
-        let says = format!("present in {place} (not shown)");
-        assert!(shown.contains(&says), "{says}: {shown}");
+        let expected = format!("present in {place} (not shown)");
+        assert!(shown.contains(&expected), "{expected}: {shown}");
     };
     for more in [&[][..], &["--json"]] {
-        says("HF_TOKEN", more, Some(TOKEN));
+        assert_shown("HF_TOKEN", more, Some(TOKEN));
         lab.write(".env", &format!("HF_TOKEN={TOKEN}\n"));
-        says("HF_TOKEN", more, None);
+        assert_shown("HF_TOKEN", more, None);
         std::fs::remove_file(lab.path(".env")).unwrap();
         let file = lab.write("huggingface/token", TOKEN);
-        says(&format!("`{}`", file.display()), more, None);
+        assert_shown(&format!("`{}`", file.display()), more, None);
     }
 }
 

@@ -19,7 +19,7 @@ fn lab_file(tier: &str, ttft: f64) -> String {
     text
 }
 
-/// What `diff` says of the median TTFT of the first cell of two imported runs.
+/// The row of `diff` for the median TTFT of the first cell of two imported runs.
 fn ttft_of_diff(lab: &Lab, old: &str, new: &str) -> serde_json::Value {
     let allow = ["--allow", "inconclusive", "--format", "json"];
     let ended = lab.labrun(&[&["diff", old, new], &allow[..]].concat());
@@ -28,7 +28,7 @@ fn ttft_of_diff(lab: &Lab, old: &str, new: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_earlier_labs_files_are_plotted_as_its_script_did() {
+fn files_of_the_scripts_that_labrun_replaces_are_plotted_as_before() {
     let lab = Lab::new();
     lab.write("metrics_baseline.csv", &lab_file("baseline", 0.6));
     lab.write("metrics_cpu.csv", &lab_file("cpu", 0.1));
@@ -72,11 +72,11 @@ fn old_numbers_are_compared_after_import() {
         ];
         lab.labrun(&arguments).expect_code(0);
     }
-    // They prove nothing, so that they enter only where that is allowed.
-    let told = lab.labrun(&["diff", "old", "new"]).expect_code(2).stdout;
+    // They prove nothing: they enter only where that is allowed.
+    let printed = lab.labrun(&["diff", "old", "new"]).expect_code(2).stdout;
     assert!(
-        told.contains("inconclusive: imported: no evidence"),
-        "{told}"
+        printed.contains("inconclusive: imported: no evidence"),
+        "{printed}"
     );
     let ttft = ttft_of_diff(&lab, "old", "new");
     assert_eq!(
@@ -120,7 +120,7 @@ fn what_is_exported_is_imported_again() {
     for (from, folder) in [(file, "again"), ("flat/requests.csv", "flat-again")] {
         lab.labrun(&["import", from, "--out", folder])
             .expect_code(0);
-        let told = lab
+        let printed = lab
             .labrun(&[
                 "diff",
                 "old",
@@ -133,12 +133,12 @@ fn what_is_exported_is_imported_again() {
             ])
             .expect_code(0)
             .stdout;
-        let row = told.lines().nth(1).unwrap();
+        let row = printed.lines().nth(1).unwrap();
         assert!(
             row.starts_with("long_context,disk,tier,1,5120,100,simulated,ttft_p50,"),
-            "{told}"
+            "{printed}"
         );
-        assert!(row.contains(",same,1.0,"), "{told}");
+        assert!(row.contains(",same,1.0,"), "{printed}");
     }
     let twice = lab
         .labrun(&["import", file, "--out", "again"])
@@ -158,19 +158,19 @@ fn results_of_vllm_bench_are_repeats_of_one_cell() {
     }
     let mut arguments = vec!["import", "--out", "run"];
     arguments.extend(files.iter().map(|file| file.to_str().unwrap()));
-    let told = lab.labrun(&arguments).expect_code(0).stderr;
-    assert!(told.starts_with("4 cells in run"), "{told}");
+    let printed = lab.labrun(&arguments).expect_code(0).stderr;
+    assert!(printed.starts_with("4 cells in run"), "{printed}");
     let ttft = ttft_of_diff(&lab, "run", "run");
     assert_eq!(
         (ttft["a_repeats"].as_u64(), ttft["outcome"].as_str()),
         (Some(4), Some("same"))
     );
     assert!((ttft["a"].as_f64().unwrap() - 153.3).abs() < 0.1, "{ttft}");
-    let told = lab
+    let printed = lab
         .labrun(&["import", "bench1.json", "x.csv", "--out", "y"])
         .expect_code(2)
         .stderr;
-    assert!(told.contains("reading `x.csv`"), "{told}");
+    assert!(printed.contains("reading `x.csv`"), "{printed}");
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
         lab.labrun(&["import", &file, "--out", name]).expect_code(0);
     }
     let slo = ["report", "bench", "--slo", "ttft=500ms"];
-    let told = lab.labrun(&slo).expect_code(0).stdout;
+    let printed = lab.labrun(&slo).expect_code(0).stdout;
     let note = "the imported file's own summary of 20 ok requests, without an interval";
-    assert!(told.contains("TTFT, ITL, TPOT: "), "{told}");
+    assert!(printed.contains("TTFT, ITL, TPOT: "), "{printed}");
     assert!(lab.read("bench/summary.md").contains(note));
     assert!(
-        told.contains("no values of single requests for: TTFT <= 500 ms"),
-        "{told}"
+        printed.contains("no values of single requests for: TTFT <= 500 ms"),
+        "{printed}"
     );
     let field = |run: &str, name: &str| -> String {
         let csv = lab.read(&format!("{run}/summary.csv"));
@@ -227,9 +227,9 @@ fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
         (Some("untested"), Some(20))
     );
     let diff = ["diff", "bench", "older", "--allow", "inconclusive"];
-    let told = lab.labrun(&diff).expect_code(0).stdout;
+    let printed = lab.labrun(&diff).expect_code(0).stdout;
     assert!(
-        told.contains("TTFT, TPOT: some numbers are summaries of imported files"),
-        "{told}"
+        printed.contains("TTFT, TPOT: some numbers are summaries of imported files"),
+        "{printed}"
     );
 }

@@ -58,25 +58,25 @@ fn cells_of_a_server_that_was_replaced_by_another_version_are_measured_again() {
             .expect_code(0)
             .stderr
     };
-    let said = resume();
-    assert!(said.contains("1 of 1 cells are finished"), "{said}");
-    assert!(!said.contains("version"), "{said}");
+    let stderr = resume();
+    assert!(stderr.contains("1 of 1 cells are finished"), "{stderr}");
+    assert!(!stderr.contains("version"), "{stderr}");
     drop(old);
     let new = started(&lab, port, "0.33.0");
-    let said = resume();
+    let stderr = resume();
     let changed = "changed: version.server: 0.32.0+labrun-sim -> 0.33.0+labrun-sim";
-    assert!(said.contains(changed), "{said}");
+    assert!(stderr.contains(changed), "{stderr}");
     assert!(
-        said.contains("0 of 1 cells are finished, 1 to run"),
-        "{said}"
+        stderr.contains("0 of 1 cells are finished, 1 to run"),
+        "{stderr}"
     );
     assert_eq!(lab.cells()[0].1["server"]["version"], "0.33.0+labrun-sim");
     let manifest: serde_json::Value = serde_json::from_str(&lab.read("out/manifest.json")).unwrap();
     assert_eq!(manifest["software"]["version.server"], "0.33.0+labrun-sim");
     drop(new);
-    let said = resume();
-    assert!(said.contains("does not say its version"), "{said}");
-    assert!(said.contains("1 of 1 cells are finished"), "{said}");
+    let stderr = resume();
+    assert!(stderr.contains("does not say its version"), "{stderr}");
+    assert!(stderr.contains("1 of 1 cells are finished"), "{stderr}");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_pass_that_another_client_shared_is_invalid() {
 }
 
 #[test]
-fn nobody_at_the_address_is_said_plainly() {
+fn an_address_without_a_server_is_reported_plainly() {
     let lab = Lab::new();
     let plan = PLAN.replace("@PORT@", &free_port().to_string());
     lab.write("plan.toml", &(plan + "ready_timeout_s = 1\n"));

@@ -1,4 +1,4 @@
-//! `docs/faults.md`, read: what each fault is said to end as, and how a cell did end.
+//! Reads `docs/faults.md`: how each fault shall end, against how a cell did end.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ pub struct Row {
     pub what: String,
     pub tier: String,
     pub ends_as: String,
-    pub said: String,
+    pub message: String,
 }
 
 /// The rows of the table under `heading`.
@@ -23,12 +23,12 @@ pub fn rows(heading: &str) -> Vec<Row> {
 
 fn row(line: &str) -> Row {
     let cells: Vec<String> = line.trim_matches('|').split(" | ").map(cell).collect();
-    let [what, tier, ends_as, said] = cells.try_into().unwrap();
+    let [what, tier, ends_as, message] = cells.try_into().unwrap();
     Row {
         what,
         tier,
         ends_as,
-        said,
+        message,
     }
 }
 
@@ -37,33 +37,33 @@ fn cell(text: &str) -> String {
 }
 
 impl Row {
-    /// Whether a cell ended as this row says, and said so.
-    pub fn is_true_of(&self, ends_as: &str, said: &str) -> bool {
+    /// Whether a cell ended as in this row, with its message.
+    pub fn is_true_of(&self, ends_as: &str, messages: &str) -> bool {
         let ends = match self.ends_as.as_str() {
             "not valid" => ["inconclusive", "invalid"].contains(&ends_as),
             exactly => ends_as == exactly,
         };
-        ends && said.contains(&self.said)
+        ends && messages.contains(&self.message)
     }
 }
 
-/// How the worst of a cell ended, and everything that was said of it.
+/// How the worst pass of a cell ended, and all reasons and errors.
 pub fn end_of(cell: &Value) -> (String, String) {
     let outcome = &cell["outcome"];
     let passes = cell["passes"].as_array().unwrap();
-    let said: Vec<&str> = passes
+    let messages: Vec<&str> = passes
         .iter()
         .flat_map(|pass| pass["verdict"]["reasons"].as_array().unwrap())
         .chain([&outcome["error"]])
         .filter_map(Value::as_str)
         .collect();
-    let said = said.join("\n");
+    let messages = messages.join("\n");
     if outcome["kind"] == "failed" {
         let phase = outcome["phase"].as_str().unwrap();
-        return (format!("failed in {phase}"), said);
+        return (format!("failed in {phase}"), messages);
     }
     let worst = ["invalid", "inconclusive", "valid"]
         .into_iter()
         .find(|word| passes.iter().any(|p| p["verdict"]["status"] == *word));
-    (worst.unwrap_or("not measured").to_owned(), said)
+    (worst.unwrap_or("not measured").to_owned(), messages)
 }

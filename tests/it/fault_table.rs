@@ -31,7 +31,7 @@ fn plan_of(what: &str) -> (&'static str, String) {
 }
 
 #[test]
-fn every_fault_ends_as_the_table_says() {
+fn every_fault_ends_as_in_the_table() {
     let rows = rows("Faults and verdicts");
     for fault in Fault::ALL {
         let name = format!("`{fault}`");
@@ -58,9 +58,9 @@ fn every_fault_ends_as_the_table_says() {
             wrong.push(format!("{row:?}: no cell\n{}", ended.stderr));
             continue;
         };
-        let (ends_as, said) = end_of(cell);
-        if !row.is_true_of(&ends_as, &said) {
-            wrong.push(format!("{row:?}\n  is: {ends_as}\n{said}"));
+        let (ends_as, messages) = end_of(cell);
+        if !row.is_true_of(&ends_as, &messages) {
+            wrong.push(format!("{row:?}\n  is: {ends_as}\n{messages}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -141,7 +141,7 @@ fn controls_are_measured_where_they_are_asked_for_and_enter_no_headline() {
         }
     }
     for label in ["control-fits-gpu", "control-no-reuse"] {
-        let told = ended.stdout.matches(label).count();
-        assert_eq!(told, 1, "one line each: {}", ended.stdout);
+        let lines = ended.stdout.matches(label).count();
+        assert_eq!(lines, 1, "one line each: {}", ended.stdout);
     }
 }

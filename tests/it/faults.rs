@@ -181,6 +181,6 @@ fn a_refused_reset_fails_the_cell_with_the_reason() {
     for (_, cell) in lab.cells() {
         let error = cell["outcome"]["error"].as_str().unwrap();
         assert!(error.contains("/reset_prefix_cache was refused"), "{error}");
-        assert_eq!(passes(&cell).len(), 1, "the cold pass is kept");
+        assert_eq!(passes(&cell).len(), 1, "the cold pass is stored");
     }
 }

@@ -1,5 +1,5 @@
 //! Files that fail: short writes, a full disk, death in the middle of a write. Whatever happens,
-//! finished cells are kept and the run can go on.
+//! finished cells stay and the run can be resumed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -44,7 +44,7 @@ fn short_writes_lose_no_byte() {
 }
 
 #[test]
-fn a_full_disk_ends_the_run_keeps_what_is_finished_and_is_told() {
+fn a_full_disk_ends_the_run_is_reported_and_leaves_what_is_finished() {
     let whole = Lab::new();
     whole.run_sim(&plan()).expect_code(0);
     // Somewhere in the first cell, somewhere in the second, and in the log of events.
@@ -145,8 +145,8 @@ fn faulty_small_and_read_only_file_systems_lose_nothing() {
     };
     let ended = full(&lab).expect_code(1);
     assert!(ended.stderr.contains("No space left"), "{}", ended.stderr);
-    let kept = lab.cells().len();
-    assert!(kept < 4, "{kept} cells fit");
+    let finished = lab.cells().len();
+    assert!(finished < 4, "{finished} cells fit");
     disk.remount("ro");
     let ended = full(&lab).expect_code(2);
     assert!(
@@ -157,7 +157,7 @@ fn faulty_small_and_read_only_file_systems_lose_nothing() {
         "{}",
         ended.stderr
     );
-    assert_eq!(lab.cells().len(), kept);
+    assert_eq!(lab.cells().len(), finished);
     disk.remount("rw,size=64m");
     full(&lab).expect_code(0);
     assert_eq!(lab.cells().len(), 4);

@@ -85,8 +85,8 @@ fn a_run_without_room_does_not_begin() {
     command.env("LABRUN_LIMITS__MIN_FREE_MIB", "9000000000000");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("MiB are free in `out`"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("MiB are free in `out`"), "{stderr}");
     assert!(!lab.path("out/manifest.json").exists());
 }
 

@@ -11,7 +11,7 @@ mod faulty;
 use faulty::run_faults;
 
 #[tokio::test]
-async fn every_request_is_told_whatever_the_server_does() {
+async fn every_request_is_recorded_whatever_the_server_does() {
     let (outcome, received) = run_faults(Duration::from_millis(1500)).await.unwrap();
     let counts = outcome.counts();
     assert_eq!(counts.sent, counts.ok + counts.failed + counts.unfinished);

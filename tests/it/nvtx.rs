@@ -59,7 +59,7 @@ fn nvtx_sees_each_request_once_over_ten_thousand_and_memory_stays() {
         assert_eq!(range["category"], 3, "{counts}");
     }
     assert_eq!(counts["repeated"], 0, "{counts}");
-    // What grows is the record of each request; a message kept for each would show in `registered`.
+    // What grows is the record of each request; a message stored for each would show in `registered`.
     let rss = |name: &str| counts[name].as_u64().unwrap();
     let grown_kib = rss("rss_late_kib").saturating_sub(rss("rss_early_kib"));
     assert!(grown_kib < 32 * 1024, "{grown_kib} KiB over 8000 requests");

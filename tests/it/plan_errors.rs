@@ -2,7 +2,7 @@
 
 use crate::support::{Lab, SimPlan};
 
-/// Runs a wrong plan and returns what it says; nothing may have been written.
+/// Runs a wrong plan and returns its standard error; nothing may have been written.
 #[track_caller]
 fn refused(lab: &Lab, plan: &str) -> String {
     lab.write("plan.toml", plan);
@@ -29,7 +29,7 @@ fn every_problem_is_shown_with_file_line_and_column() {
         .replace("prompt_len", "promt_len")
         .replace("gen_len = [4]", "gen_len = [0]")
         .replace("label = [\"rag\"]", "label = [\"rag\", \"chat\"]");
-    let said = refused(&lab, &plan);
+    let stderr = refused(&lab, &plan);
     for expected in [
         "unknown key `promt_len` in [matrix]",
         "did you mean `prompt_len`?",
@@ -38,7 +38,7 @@ fn every_problem_is_shown_with_file_line_and_column() {
         "plan.toml:6:1",
         "plan.toml:7:12",
     ] {
-        assert!(said.contains(expected), "no `{expected}` in:\n{said}");
+        assert!(stderr.contains(expected), "no `{expected}` in:\n{stderr}");
     }
 }
 
@@ -99,9 +99,9 @@ fn zero_cells_duplicates_and_missing_definitions_are_refused() {
         ),
     ] {
         assert!(good.contains(from), "the plan has no `{from}`");
-        let said = refused(&lab, &good.replace(from, to));
-        assert!(said.contains(expected), "no `{expected}` in:\n{said}");
-        assert!(said.contains("plan.toml:"), "{said}");
+        let stderr = refused(&lab, &good.replace(from, to));
+        assert!(stderr.contains(expected), "no `{expected}` in:\n{stderr}");
+        assert!(stderr.contains("plan.toml:"), "{stderr}");
     }
 }
 

@@ -45,7 +45,7 @@ pub fn lab_with(vllm: &str, lmcache: &str, mode: &str) -> Lab {
 pub const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
 
 #[test]
-fn an_early_exit_is_told_with_the_log_and_what_was_started_is_as_planned() {
+fn an_early_exit_is_reported_with_the_log_and_what_was_started_is_as_planned() {
     let vllm = r#"echo "args: $*"
 echo "seed $PYTHONHASHSEED threads $OMP_NUM_THREADS stray <$LMCACHE_CHUNK_SIZE>"
 echo "config $(cat "$LMCACHE_CONFIG_FILE")"
@@ -118,7 +118,7 @@ fn a_missing_program_is_refused_before_anything_is_written() {
     assert!(!lab.path("out").exists());
 }
 
-/// Says that the lab's programs belong to `package`, as `NAME-VERSION`.
+/// Installs the metadata of `package`, as `NAME-VERSION`, beside the lab's programs.
 fn install(lab: &Lab, package: &str) {
     let folder = format!("lib/python3.12/site-packages/{package}.dist-info/METADATA");
     lab.write(&folder, "");
@@ -140,33 +140,33 @@ fn keys_are_checked_against_the_version_that_is_installed() {
         ended.stderr
     };
     let newer = "[tier.cpu]\nlocal_cpu_use_hugepages = true\n";
-    let said = with_key(Some("0.4.5"), "in-process", newer, 2);
+    let stderr = with_key(Some("0.4.5"), "in-process", newer, 2);
     let expected = "LMCache 0.4.5 has no key `local_cpu_use_hugepages`: 0.4.6 to 0.5.6 have it";
-    assert!(said.contains(expected), "{said}");
+    assert!(stderr.contains(expected), "{stderr}");
     // Any version may have it where none is known, and this one does.
     with_key(None, "in-process", newer, 1);
     with_key(Some("0.5.6"), "in-process", newer, 1);
 
     let argument = "[server.lmcache_args]\nsession-ttl-seconds = 9\n";
-    let said = with_key(Some("0.5.0"), "multi-process", argument, 2);
+    let stderr = with_key(Some("0.5.0"), "multi-process", argument, 2);
     let expected = "has no argument `--session-ttl-seconds`: only 0.5.6 has it";
-    assert!(said.contains(expected), "{said}");
+    assert!(stderr.contains(expected), "{stderr}");
     with_key(Some("0.5.6"), "multi-process", argument, 1);
     let wrong = "[server.lmcache_args]\nl1-sise-gb = 9\n";
-    let said = with_key(None, "multi-process", wrong, 2);
-    assert!(said.contains("did you mean `l1-size-gb`?"), "{said}");
+    let stderr = with_key(None, "multi-process", wrong, 2);
+    assert!(stderr.contains("did you mean `l1-size-gb`?"), "{stderr}");
 }
 
 #[test]
-fn an_lmcache_server_is_told_of_shared_memory_only_where_it_knows_it() {
-    for (version, is_told) in [("0.4.6", false), ("0.4.7", true)] {
+fn an_lmcache_server_gets_shared_memory_arguments_only_where_it_knows_them() {
+    for (version, has_argument) in [("0.4.6", false), ("0.4.7", true)] {
         let lab = lab_with("sleep 300", "echo \"args: $*\"\nexit 4", "multi-process");
         install(&lab, &format!("lmcache-{version}"));
         lab.labrun(&RUN).expect_code(1);
         let (path, _) = lab.cells().remove(0);
         let log = std::fs::read_to_string(path.join("lmcache_server.log")).unwrap();
         assert!(log.contains("args: server --host"), "{log}");
-        assert_eq!(log.contains("--shm-name"), is_told, "{version}: {log}");
+        assert_eq!(log.contains("--shm-name"), has_argument, "{version}: {log}");
     }
 }
 
@@ -189,7 +189,7 @@ fn native_offloading_is_refused_on_a_build_for_cpus() {
 }
 
 #[test]
-fn the_first_exception_of_a_start_is_told() {
+fn the_first_exception_of_a_start_is_reported() {
     let vllm = r#"echo "(Worker pid=1) ERROR 11-24 [x.py:1] ValueError: no such dtype"
 echo "RuntimeError: Engine core initialization failed. See root cause above."
 exit 1"#;

@@ -32,14 +32,14 @@ layerwise_nvtx = true
 trace = ["cuda", "nvtx"]
 "#;
 
-/// Tells how it was called, then becomes what it was given.
+/// Logs its arguments, then becomes the command in them.
 const NSYS: &str = r#"#!/bin/sh
 echo "nsys: $*" >> "$LAB/calls"
 while [ "${1##*/}" != vllm ]; do shift; done
 exec "$@"
 "#;
 
-/// Tells how it was called, then becomes a simulator on the port that it was given.
+/// Logs its arguments, then becomes a simulator on the port in them.
 const VLLM: &str = r#"#!/bin/sh
 echo "vllm: $*" >> "$LAB/calls"
 echo "workers: $VLLM_WORKER_MULTIPROC_METHOD" >> "$LAB/calls"
@@ -71,7 +71,7 @@ pub fn write_plan(lab: &Lab, requests: u32) {
 pub const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
 
 #[test]
-fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_told() {
+fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_reported() {
     let lab = lab();
     let path = std::env::var("PATH").unwrap();
     let mut command = lab.command(&RUN);
@@ -137,13 +137,13 @@ fn the_plan_shows_the_wrapped_line() {
 fn forward(mut from: TcpStream, mut to: TcpStream, writing: Duration) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        let said = &bytes[..count];
-        let stops = said.starts_with(b"POST /stop_profile");
-        let done = if stops || said.starts_with(b"POST /start_profile") {
+        let received = &bytes[..count];
+        let stops = received.starts_with(b"POST /stop_profile");
+        let done = if stops || received.starts_with(b"POST /start_profile") {
             std::thread::sleep(if stops { writing } else { Duration::ZERO });
             from.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         } else {
-            to.write_all(said)
+            to.write_all(received)
         };
         if done.is_err() {
             break;

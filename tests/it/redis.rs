@@ -27,7 +27,7 @@ pub fn with_password(lab: &Lab, password: &str) -> (Kill, u16) {
 }
 
 /// No file of the run holds `secret`.
-pub fn assert_kept_nowhere(lab: &Lab, secret: &str) {
+pub fn assert_stored_nowhere(lab: &Lab, secret: &str) {
     let files = lab.files("out");
     assert!(files.len() > 5);
     for (path, bytes) in files {
@@ -41,7 +41,7 @@ pub fn assert_kept_nowhere(lab: &Lab, secret: &str) {
 fn a_password_reaches_an_lmcache_server_by_its_environment_alone() {
     let password = "s3cret-canary";
     let lmcache = r#"echo "args: $*"
-echo "told <$LMCACHE_RESP_USERNAME> ${#LMCACHE_RESP_PASSWORD} labrun <$LABRUN_REDIS__URL>"
+echo "given <$LMCACHE_RESP_USERNAME> ${#LMCACHE_RESP_PASSWORD} labrun <$LABRUN_REDIS__URL>"
 test "$LMCACHE_RESP_PASSWORD" = s3cret-canary && echo right
 exit 4"#;
     let lab = process::lab_with("sleep 300", lmcache, "multi-process");
@@ -57,10 +57,10 @@ exit 4"#;
     let (path, cell) = lab.cells().remove(0);
     assert_eq!(cell["outcome"]["phase"], "ready", "{cell}");
     let log = std::fs::read_to_string(path.join("lmcache_server.log")).unwrap();
-    assert!(log.contains("told <> 13 labrun <>\nright"), "{log}");
+    assert!(log.contains("given <> 13 labrun <>\nright"), "{log}");
     let address = format!(r#""host":"127.0.0.1","port":{port}"#);
     assert!(log.contains(&address), "{log}");
-    assert_kept_nowhere(&lab, password);
+    assert_stored_nowhere(&lab, password);
 }
 
 /// Points of one reading at `second`, by metric.
@@ -75,7 +75,7 @@ fn read_at(sampler: &mut RedisSampler, second: u64) -> BTreeMap<&'static str, f6
 
 #[test]
 #[ignore = "needs redis-server"]
-fn telemetry_tells_a_redis_and_finds_it_again_after_a_restart() {
+fn telemetry_records_a_redis_and_finds_it_again_after_a_restart() {
     let lab = Lab::new();
     let (first, port) = with_password(&lab, "pw");
     let url = format!("redis://:pw@127.0.0.1:{port}");
@@ -96,19 +96,19 @@ fn telemetry_tells_a_redis_and_finds_it_again_after_a_restart() {
     for key in ["a", "a", "none"] {
         redis::cmd("GET").arg(key).exec(&mut other).unwrap();
     }
-    let told = read_at(&mut sampler, 2);
+    let readings = read_at(&mut sampler, 2);
     // Over two seconds: a write of 1 MiB, two reads of it, and one of what is not there.
     for (metric, bytes) in [("write", 1 << 20), ("read", 2 << 20)] {
-        let ratio = told[metric] * 2.0 / f64::from(bytes);
-        assert!((0.8..1.05).contains(&ratio), "{metric}: {told:?}");
+        let ratio = readings[metric] * 2.0 / f64::from(bytes);
+        assert!((0.8..1.05).contains(&ratio), "{metric}: {readings:?}");
     }
     let keys = [("key_hits", 1.0), ("key_misses", 0.5)];
     // The answer comes a moment after the reading was due.
-    let is_told = |(metric, rate): &(&str, f64)| (told[metric] / rate - 1.0).abs() < 0.2;
-    assert!(keys.iter().all(is_told), "{told:?}");
+    let is_right = |(metric, rate): &(&str, f64)| (readings[metric] / rate - 1.0).abs() < 0.2;
+    assert!(keys.iter().all(is_right), "{readings:?}");
     assert!(
-        told["commands"] >= 2.0 && told.contains_key("cpu"),
-        "{told:?}"
+        readings["commands"] >= 2.0 && readings.contains_key("cpu"),
+        "{readings:?}"
     );
     drop(first);
     assert_eq!(read_at(&mut sampler, 4), BTreeMap::new(), "it is gone");
@@ -116,16 +116,16 @@ fn telemetry_tells_a_redis_and_finds_it_again_after_a_restart() {
     let mut again = Command::new("redis-server");
     let _second = Kill(again.arg(file).stdout(Stdio::null()).spawn().unwrap());
     let mut second = 5;
-    let is_told = || {
+    let is_found = || {
         second += 1;
         read_at(&mut sampler, second).contains_key("used_memory")
     };
-    assert!(wait_until(Duration::from_secs(20), is_told));
+    assert!(wait_until(Duration::from_secs(20), is_found));
 }
 
 #[tokio::test]
 #[ignore = "needs redis-server"]
-async fn bytes_keys_and_emptying_are_told_by_a_real_redis() {
+async fn bytes_keys_and_emptying_are_reported_by_a_real_redis() {
     let folder = tempfile::tempdir().unwrap();
     let mark = Mark::of_this_process("redis-test");
     let mut server = LocalRedis::start(folder.path(), &mark).unwrap();

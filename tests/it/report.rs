@@ -262,7 +262,7 @@ fn several_runs_are_reported_together() {
 }
 
 #[test]
-fn each_cell_has_its_timeline_and_one_that_cannot_be_read_is_told() {
+fn each_cell_has_its_timeline_and_one_that_cannot_be_read_is_named() {
     let lab = Lab::new();
     run_folder(&lab.path("run"), &[1024], &[1], 1);
     let damaged = lab.path("run/cells/rag-cpu-p1024-c1-r1/telemetry.parquet");

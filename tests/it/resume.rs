@@ -36,7 +36,7 @@ pub fn prompts(lab: &Lab) -> BTreeMap<String, Vec<String>> {
     named.collect()
 }
 
-/// Kills a run after `delay`, unless it ended before; says whether it was killed.
+/// Kills a run after `delay`, unless it ended before; returns whether it was killed.
 fn run_and_kill(lab: &Lab, arguments: &[&str], delay: Duration) -> bool {
     let mut command = lab.command(arguments);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -131,7 +131,7 @@ fn resume_hundred_kills() {
 }
 
 #[test]
-fn the_second_run_on_a_folder_is_refused_and_told_who_has_it() {
+fn the_second_run_on_a_folder_is_refused_with_the_process_that_has_it() {
     let lab = Lab::new();
     let plan = SimPlan {
         start_ms: 2000,
@@ -185,7 +185,7 @@ fn a_finished_run_is_not_measured_again_and_a_missing_cell_is() {
 }
 
 #[test]
-fn a_changed_value_is_named_and_its_cells_are_run_again_and_kept_aside() {
+fn a_changed_value_is_named_and_its_cells_are_put_aside_and_run_again() {
     let lab = Lab::new();
     lab.run_sim(&plan()).expect_code(0);
     let changed = plan()
@@ -236,16 +236,20 @@ fn a_value_that_is_changed_back_brings_back_the_cells_that_were_measured_with_it
         let resume = ["plan.toml", "--out", "out", "--resume"];
         lab.labrun(&resume).expect_code(0).stderr
     };
-    let said = resume_with(&changed);
-    assert!(!said.contains("brought back"), "{said}");
+    let stderr = resume_with(&changed);
+    assert!(!stderr.contains("brought back"), "{stderr}");
     let second = lab.files("out/cells");
     for (text, cells) in [(&original, &first), (&changed, &second)] {
-        let said = resume_with(text);
+        let stderr = resume_with(text);
         assert!(
-            said.contains("6 of 6 cells are finished, 0 to run"),
-            "{said}"
+            stderr.contains("6 of 6 cells are finished, 0 to run"),
+            "{stderr}"
         );
-        assert_eq!(said.matches("which is brought back").count(), 2, "{said}");
+        assert_eq!(
+            stderr.matches("which is brought back").count(),
+            2,
+            "{stderr}"
+        );
         assert!(&lab.files("out/cells") == cells, "as they were measured");
     }
     let mut positions = Vec::new();
@@ -282,7 +286,7 @@ fn more_repeats_and_longer_waits_keep_what_is_finished() {
 }
 
 #[test]
-fn retry_says_which_finished_cells_run_again() {
+fn retry_chooses_which_finished_cells_run_again() {
     let lab = Lab::new();
     let failing = SimPlan {
         sim: r#"faults = ["exit-mid-load"]"#,
@@ -297,14 +301,14 @@ fn retry_says_which_finished_cells_run_again() {
     };
     assert!(retry("none").contains("1 of 1 cells are finished, 0 to run"));
     assert!(!lab.path("out/superseded").exists());
-    let said = retry("failed");
-    assert!(said.contains(": failed in load"), "{said}");
+    let stderr = retry("failed");
+    assert!(stderr.contains(": failed in load"), "{stderr}");
     let none_left = "0 of 1 cells are finished, 1 to run";
-    assert!(said.contains(none_left), "{said}");
-    let said = retry("failed");
+    assert!(stderr.contains(none_left), "{stderr}");
+    let stderr = retry("failed");
     assert!(
-        said.contains(none_left),
-        "a failed one is brought back: {said}"
+        stderr.contains(none_left),
+        "a failed one is brought back: {stderr}"
     );
     assert_eq!(lab.cells().len(), 1);
 }
@@ -318,16 +322,20 @@ fn an_invalid_cell_is_run_again_when_asked() {
         ..SimPlan::default()
     };
     lab.run_sim(&invalid).expect_code(1);
-    let kept = lab.labrun(&["run", "--resume", "out"]).expect_code(1);
-    assert!(kept.stderr.contains("1 of 1 cells are finished, 0 to run"));
+    let resumed = lab.labrun(&["run", "--resume", "out"]).expect_code(1);
+    assert!(
+        resumed
+            .stderr
+            .contains("1 of 1 cells are finished, 0 to run")
+    );
     // The second time, one that is as invalid was put aside.
     for _ in 0..2 {
         let again = lab.labrun(&["run", "--resume", "out", "--retry", "invalid"]);
-        let said = again.expect_code(1).stderr;
-        assert!(said.contains("a pass is invalid"), "{said}");
+        let stderr = again.expect_code(1).stderr;
+        assert!(stderr.contains("a pass is invalid"), "{stderr}");
         assert!(
-            said.contains("0 of 1 cells are finished, 1 to run"),
-            "{said}"
+            stderr.contains("0 of 1 cells are finished, 1 to run"),
+            "{stderr}"
         );
     }
 }
@@ -384,7 +392,7 @@ fn a_folder_of_a_newer_format_is_refused_and_not_touched() {
 }
 
 #[test]
-fn an_interrupted_run_says_how_to_go_on() {
+fn an_interrupted_run_prints_how_to_resume_it() {
     let lab = Lab::new();
     lab.write(
         "plan.toml",

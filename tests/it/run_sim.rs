@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::{Ended, Lab, SimPlan, wait_until};
 
 #[test]
-fn a_run_leaves_every_file_and_says_that_it_is_simulated() {
+fn a_run_leaves_every_file_and_is_marked_as_simulated() {
     let lab = Lab::new();
     let tiers = r#"["baseline", "cpu", "disk"]"#;
     let plan = SimPlan {
@@ -190,8 +190,8 @@ fn cells_that_differ_only_in_load_can_share_a_server() {
             assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
         }
         let log = std::fs::read_to_string(path.join("server.log")).unwrap();
-        let says_so = log.starts_with("# labrun: this server was started by an earlier cell");
-        assert_eq!(says_so, cell["server"]["reused"] == true);
+        let is_marked = log.starts_with("# labrun: this server was started by an earlier cell");
+        assert_eq!(is_marked, cell["server"]["reused"] == true);
     }
 }
 
@@ -231,7 +231,7 @@ fn without_out_the_run_has_a_folder_of_its_own_under_results() {
 }
 
 #[test]
-fn quiet_says_nothing_and_writes_everything() {
+fn quiet_prints_nothing_and_writes_everything() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());
     let ended = lab

@@ -1,4 +1,4 @@
-//! No secret reaches anything that a run writes or says.
+//! No secret reaches anything that a run writes or prints.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -37,9 +37,9 @@ fn tokens_and_passwords_reach_no_file_and_no_output() {
         "{}",
         shown.stdout
     );
-    let said = [ended.stdout, ended.stderr, shown.stdout, shown.stderr].concat();
+    let printed = [ended.stdout, ended.stderr, shown.stdout, shown.stderr].concat();
     let mut everything = lab.files("out");
-    everything.push(("what was said".into(), said.into_bytes()));
+    everything.push(("output".into(), printed.into_bytes()));
     assert!(everything.len() > 10);
     for (path, bytes) in everything {
         let text = String::from_utf8_lossy(&bytes);
@@ -51,7 +51,7 @@ fn tokens_and_passwords_reach_no_file_and_no_output() {
 }
 
 #[test]
-fn a_plan_that_holds_a_secret_is_refused_before_anything_is_kept() {
+fn a_plan_that_holds_a_secret_is_refused_before_anything_is_stored() {
     let lab = Lab::new();
     let url = format!("redis://user:{PASSWORD}@127.0.0.1:6379/0");
     let tier = format!("[tier.redis]\nremote_url = \"{url}\"\n");
@@ -131,7 +131,7 @@ fn holding(password: &str, folder: PathBuf, found: &mut Vec<(PathBuf, u32)>) {
 #[test]
 fn a_configuration_with_a_password_is_private_and_gone_after_a_kill_and_clean() {
     let lab = Lab::new();
-    let password = "kept-in-memory-canary";
+    let password = "in-memory-only-canary";
     lab.write(
         "box.toml",
         &format!("[redis]\nurl = \"redis://:{password}@127.0.0.1:6379/0\"\n"),

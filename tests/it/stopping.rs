@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGKILL: finished cells are kept, and no server survives.
+//! Ctrl-C, SIGTERM and SIGKILL: finished cells stay, and no server survives.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -39,10 +39,15 @@ fn the_first_signal_stops_the_servers_and_keeps_finished_cells() {
         signal(run.id(), name);
         let ended = Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
         assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
-        let kept = lab.cells();
-        assert!(!kept.is_empty() && kept.len() < 6, "{} cells", kept.len());
+        let finished = lab.cells();
         assert!(
-            kept.iter()
+            !finished.is_empty() && finished.len() < 6,
+            "{} cells",
+            finished.len()
+        );
+        assert!(
+            finished
+                .iter()
                 .all(|(_, cell)| cell["outcome"]["kind"] == "completed")
         );
         let leftover = lab
@@ -192,6 +197,6 @@ fn a_signal_ends_the_cell_and_does_not_begin_its_next_pass() {
     assert!(events.contains(r#""event":"stopped""#), "{events}");
     assert!(
         lab.cells().is_empty(),
-        "a cell that was cut short is not kept"
+        "a cell that was cut short is discarded"
     );
 }

@@ -213,7 +213,7 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// How a program ended, with what it said.
+/// Exit code and output of a program.
 pub struct Ended {
     pub code: Option<i32>,
     pub stdout: String,

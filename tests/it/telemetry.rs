@@ -14,9 +14,9 @@ fn total(pass: &Value, source: &str, metric: &str) -> f64 {
     total.unwrap_or_else(|| panic!("{source} {metric} has no total: {row} in {pass}"))
 }
 
-/// Also the phases beside the measured ones are told, on the same clock; the measured one of `pass` as
+/// The other phases are recorded on the same clock as the measured one of `pass`, which is the same as
 /// in `cell.json`.
-fn assert_phases_are_told(phases: &str, pass: &Value) {
+fn assert_phases_are_recorded(phases: &str, pass: &Value) {
     let rows = |begin: &str| phases.lines().filter(|row| row.starts_with(begin)).count();
     for phase in ["warm,tier,", "load,cold,", "load,tier,", "verify,cold,"] {
         assert!(rows(phase) > 5, "{phase} in {phases}");
@@ -91,11 +91,11 @@ fn a_run_keeps_telemetry_on_the_clock_of_its_passes() {
     assert!(pcie.starts_with("gpu,rxpci,txpci,"), "{pcie}");
     assert!(pcie.contains(",simulated,"), "{pcie}");
     assert!(named("disk_io_stats_").starts_with("device,read_mb_s,"));
-    assert_phases_are_told(&named("telemetry_phases"), &passes[1]);
+    assert_phases_are_recorded(&named("telemetry_phases"), &passes[1]);
 }
 
 #[test]
-fn evidence_tells_a_queue_that_was_gone_before_the_pass_ended() {
+fn evidence_shows_a_queue_that_was_gone_before_the_pass_ended() {
     let lab = Lab::new();
     let plan = SimPlan {
         tiers: r#"["baseline"]"#,

@@ -1,4 +1,4 @@
-//! Whether a run is whole is said wherever it is read; several commands at once do not disturb each other.
+//! Every reader of a run reports whether it is whole; several commands at once do not disturb each other.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const PLAN: SimPlan<'_> = SimPlan {
 };
 
 #[test]
-fn a_run_that_was_killed_says_so_until_it_is_finished() {
+fn a_run_that_was_killed_is_reported_so_until_it_is_finished() {
     let lab = Lab::new();
     lab.write("plan.toml", &PLAN.text());
     let mut command = lab.command(&["plan.toml", "--out", "out", "--quiet"]);
@@ -26,22 +26,22 @@ fn a_run_that_was_killed_says_so_until_it_is_finished() {
     run.0.wait().unwrap();
     let have = lab.cells().len();
     assert!(have < 6, "it was too fast");
-    let said = format!("{have} of 6 cells: the run was killed");
+    let message = format!("{have} of 6 cells: the run was killed");
     let report = lab.labrun(&["report", "out"]).expect_code(0);
-    assert!(report.stderr.contains(&said) && report.stdout.contains("the run was killed"));
+    assert!(report.stderr.contains(&message) && report.stdout.contains("the run was killed"));
     for file in ["out/report.md", "out/summary.md", "out/report.html"] {
-        assert!(lab.read(file).contains(&said), "{file}");
+        assert!(lab.read(file).contains(&message), "{file}");
     }
     let refused = lab
-        .labrun(&["keep", "out", "--into", "kept"])
+        .labrun(&["keep", "out", "--into", "tables"])
         .expect_code(2);
-    assert!(refused.stderr.contains(&said) && refused.stderr.contains("--partial"));
-    assert!(!lab.path("kept").exists());
-    let kept = ["keep", "out", "--into", "kept", "--partial"];
-    let kept = lab.labrun(&kept).expect_code(0);
-    assert!(kept.stderr.contains(&said));
+    assert!(refused.stderr.contains(&message) && refused.stderr.contains("--partial"));
+    assert!(!lab.path("tables").exists());
+    let partial = ["keep", "out", "--into", "tables", "--partial"];
+    let partial = lab.labrun(&partial).expect_code(0);
+    assert!(partial.stderr.contains(&message));
     let export = ["export", "out", "--format", "csv", "--out", "exported"];
-    assert!(lab.labrun(&export).expect_code(0).stderr.contains(&said));
+    assert!(lab.labrun(&export).expect_code(0).stderr.contains(&message));
     let diff = lab.labrun(&["diff", "out", "out"]);
     assert!(
         diff.stdout.contains("the run was killed"),
@@ -53,7 +53,7 @@ fn a_run_that_was_killed_says_so_until_it_is_finished() {
         .expect_code(0);
     let report = lab.labrun(&["report", "out"]).expect_code(0);
     assert!(!report.stderr.contains("of 6 cells"), "{}", report.stderr);
-    lab.labrun(&["keep", "out", "--into", "kept"])
+    lab.labrun(&["keep", "out", "--into", "tables"])
         .expect_code(0);
 }
 
@@ -102,7 +102,7 @@ fn a_folder_that_is_removed_in_the_midst_is_reported_and_not_made_up() {
         stderr.contains("the run's folder `out` is gone"),
         "{stderr}"
     );
-    assert!(!stderr.contains("are kept"), "{stderr}");
+    assert!(!stderr.contains("finished cells are"), "{stderr}");
     assert!(!lab.path("out").exists());
     lab.assert_no_server_is_left();
 }

@@ -1,4 +1,4 @@
-"""Writes scipy.json: what SciPy and NumPy say of random samples, for labrun's statistics to be held to.
+"""Writes scipy.json: results of SciPy and NumPy for random samples, to check labrun's statistics.
 
     python3 -m venv venv && venv/bin/pip install scipy && venv/bin/python tests/stats/make_fixture.py
 """

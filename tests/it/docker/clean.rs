@@ -15,7 +15,7 @@ const SEED: &str = "LABTEST_SEED";
 /// Longer than two cells take.
 const LATEST_MS: u64 = 6_000;
 
-/// The seed of this test's moments. A failure tells it.
+/// The seed of this test's moments. A failure prints it.
 fn seed() -> u64 {
     let now = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

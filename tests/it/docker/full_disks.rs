@@ -68,7 +68,7 @@ fn full_disks() {
     );
     docker.assert_as_before();
 
-    // The run's own folder: what cannot be kept is not measured on, and nothing stays.
+    // The run's own folder: what cannot be stored ends the run, and nothing stays.
     let lab = Lab::new();
     let small = Small::mount(lab.path("out"), "size=2m");
     let plan = DockerPlan {

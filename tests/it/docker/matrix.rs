@@ -84,7 +84,7 @@ fn a_server_that_cells_share_is_one_container_and_its_redis_is_flushed_between()
 
 #[test]
 #[ignore = "needs Docker"]
-fn a_container_gets_what_the_plan_says_and_is_on_this_machine_alone() {
+fn a_container_gets_what_the_plan_sets_and_is_on_this_machine_alone() {
     let docker = Docker::new();
     let lab = Lab::new();
     let shared = lab.write("shared/file", "x");

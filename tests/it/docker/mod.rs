@@ -32,8 +32,8 @@ pub struct Docker {
 #[track_caller]
 pub fn docker(arguments: &[&str]) -> String {
     let ended = Command::new("docker").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "docker {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "docker {arguments:?}: {stderr}");
     String::from_utf8_lossy(&ended.stdout).trim().to_owned()
 }
 
@@ -134,7 +134,7 @@ impl DockerPlan<'_> {
     }
 }
 
-/// What `docker inspect` says of the container in this role, once it runs.
+/// The output of `docker inspect` for the container in this role, once it runs.
 #[track_caller]
 pub fn inspect_when_running(role: &str) -> serde_json::Value {
     let filter = format!("label=labrun.role={role}");

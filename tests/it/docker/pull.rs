@@ -22,7 +22,7 @@ fn run(lab: &Lab, image: &str, pull: &str, more: &[&str]) -> Ended {
     lab.labrun(&arguments)
 }
 
-/// A run in a folder of its own: its cells all ran this digest, and the manifest says so too.
+/// A run in a folder of its own: its cells and its manifest all have this digest.
 #[track_caller]
 fn assert_runs(image: &str, pull: &str, digest: &str) -> Lab {
     let lab = Lab::new();
@@ -49,7 +49,7 @@ fn assert_ran(lab: &Lab, digest: &str) {
     assert_eq!(&manifest["software"]["version.image"], id, "{manifest}");
 }
 
-/// What a pull says while it runs, from `events.jsonl`.
+/// The progress lines of a launch, from `events.jsonl`.
 fn launch_lines(lab: &Lab) -> Vec<String> {
     let events = lab.read("out/events.jsonl");
     let events = events
@@ -72,7 +72,7 @@ fn images() -> String {
 
 #[test]
 #[ignore = "needs Docker"]
-fn an_image_is_pulled_when_it_is_missing_and_asked_for_again_where_the_plan_says_always() {
+fn an_image_is_pulled_when_it_is_missing_and_asked_for_again_with_pull_always() {
     let docker_ = Docker::new();
     let before = images();
     let files = Lab::new();
@@ -83,7 +83,7 @@ fn an_image_is_pulled_when_it_is_missing_and_asked_for_again_where_the_plan_says
     let lines = launch_lines(&lab);
     let part = format!("pulling {tag}: ");
     let part = lines.iter().find(|line| line.starts_with(&part));
-    let part = part.unwrap_or_else(|| panic!("no part of a pull was told: {lines:?}"));
+    let part = part.unwrap_or_else(|| panic!("no progress of a pull: {lines:?}"));
     assert!(part.contains(" of 2 layers, "), "{part}");
     let pulled = format!("pulled {tag}: 2 of 2 layers");
     assert!(lines.last().unwrap().starts_with(&pulled), "{lines:?}");

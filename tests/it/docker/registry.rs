@@ -201,9 +201,9 @@ fn digest(bytes: &[u8]) -> String {
     let mut sum = sum.spawn().unwrap();
     // It reads all before it writes anything.
     sum.stdin.take().unwrap().write_all(bytes).unwrap();
-    let said = sum.wait_with_output().unwrap().stdout;
-    let said = String::from_utf8(said).unwrap();
-    format!("sha256:{}", said.split_whitespace().next().unwrap())
+    let printed = sum.wait_with_output().unwrap().stdout;
+    let printed = String::from_utf8(printed).unwrap();
+    format!("sha256:{}", printed.split_whitespace().next().unwrap())
 }
 
 fn json_bytes(value: &Value) -> Vec<u8> {

@@ -73,6 +73,10 @@ fn a_server_that_does_not_come_back_takes_its_redis_with_it() {
     assert_eq!(cell["outcome"]["phase"], "ready", "{cell}");
     let error = cell["outcome"]["error"].as_str().unwrap();
     assert!(error.contains("exited with code 9"), "{error}");
-    assert_eq!(cell["passes"].as_array().unwrap().len(), 1, "cold is kept");
+    assert_eq!(
+        cell["passes"].as_array().unwrap().len(),
+        1,
+        "the cold pass is stored"
+    );
     docker_.assert_as_before();
 }

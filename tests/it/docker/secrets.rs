@@ -18,7 +18,7 @@ fn a_token_is_in_the_container_and_nowhere_else() {
         ".env",
         &format!("HF_TOKEN={TOKEN}\nLABTEST_KEY=\"{OTHER}\"\n"),
     );
-    // The container says how long each secret is that it can read, and who else might read it.
+    // The container prints how long each secret is that it can read, and who else might read it.
     let server = r#"secrets = ["LABTEST_KEY"]
 command = ["sh", "-c", "echo token $(wc -c < $HF_TOKEN_PATH) $(stat -c %a $HF_TOKEN_PATH) other ${#LABTEST_KEY}; exec labrun \"$@\"", "sh"]"#;
     let plan = DockerPlan {
@@ -40,19 +40,19 @@ command = ["sh", "-c", "echo token $(wc -c < $HF_TOKEN_PATH) $(stat -c %a $HF_TO
         .unwrap();
     let processes = String::from_utf8_lossy(&processes.stdout).into_owned();
     let in_memory = std::fs::read_dir("/dev/shm").unwrap().flatten();
-    let held = in_memory
+    let folders = in_memory
         .filter(|e| e.file_name().to_string_lossy().contains("_secrets-"))
         .count();
     assert_eq!(
-        held, 1,
+        folders, 1,
         "the secrets' folder is in memory while the container runs"
     );
     let ended = Ended::of(&run.wait_with_output().unwrap()).expect_code(0);
     let shown = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
 
     let mut everything = lab.files("out");
-    let said = [ended.stdout, ended.stderr, shown.stdout, shown.stderr].concat();
-    everything.push(("what was said".into(), said.into_bytes()));
+    let printed = [ended.stdout, ended.stderr, shown.stdout, shown.stderr].concat();
+    everything.push(("output".into(), printed.into_bytes()));
     everything.push(("docker inspect".into(), inspected.into_bytes()));
     everything.push(("ps".into(), processes.into_bytes()));
     assert!(everything.len() > 8, "{everything:?}");

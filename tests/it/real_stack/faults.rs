@@ -1,5 +1,5 @@
-//! Faults acted out on a real vLLM and a real LMCache: each ends as its row of `docs/faults.md`
-//! says.
+//! Faults acted out on a real vLLM and a real LMCache: each ends as in its row of
+//! `docs/faults.md`.
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use crate::support::{Lab, wait_until};
 
 const HEADING: &str = "On a real vLLM and LMCache";
 
-/// Checks that the lab's only cell ended as the row of `what` says.
+/// Checks that the lab's only cell ended as in the row of `what`.
 #[track_caller]
 fn expect(lab: &Lab, what: &str) {
     let row = row_of(what);
@@ -22,10 +22,10 @@ fn expect(lab: &Lab, what: &str) {
     assert_eq!(cells.len(), 1);
     let cell = &cells[0].1;
     assert_eq!(cell["source"], "measured");
-    let (ends_as, said) = end_of(cell);
+    let (ends_as, messages) = end_of(cell);
     assert!(
-        row.is_true_of(&ends_as, &said),
-        "{row:?}\n  is: {ends_as}\n{said}\n{cell}"
+        row.is_true_of(&ends_as, &messages),
+        "{row:?}\n  is: {ends_as}\n{messages}\n{cell}"
     );
     lab.assert_no_server_is_left();
 }
@@ -86,7 +86,7 @@ const FILES: &str = r#"- "--chunk-size"
 #[test]
 #[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
 fn ram_that_answers_for_the_disk_is_invalid() {
-    // Each of two documents is read once, and then kept in L1.
+    // Each of two documents is read once, and then stays in L1.
     let retaining = r#"- "--l2-prefetch-policy"
 - "retain"
 - "--l2-adapter"
@@ -242,9 +242,9 @@ fn a_reset_that_resets_nothing_is_invalid() {
         );
     run(&lab, &text, 1);
     expect(&lab, "a reset that says yes and resets nothing");
-    let (_, said) = end_of(&lab.cells()[0].1);
+    let (_, messages) = end_of(&lab.cells()[0].1);
     let counted = "of the prompt tokens came from the GPU prefix cache, not the tier";
-    assert!(said.contains(counted), "{said}");
+    assert!(messages.contains(counted), "{messages}");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn a_reset_that_is_refused_while_requests_run_fails_the_cell() {
     expect(&lab, "a reset while a request runs");
 }
 
-/// The port that vLLM's front was told, where `pid` is that.
+/// The port in the arguments of vLLM's front, if `pid` is that process.
 fn port_of(pid: &str) -> Option<u16> {
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
     let arguments: Vec<&str> = command.split('\0').collect();

@@ -60,9 +60,9 @@ fn check_tiers(tiers: &str, states: &str, count: usize) {
     for (path, cell) in &cells {
         assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
         assert_eq!(cell["source"], "measured");
-        // A machine without an NVIDIA driver says so once; nothing else is to be warned of.
+        // A machine without an NVIDIA driver has one warning about it, and no other.
         let warnings = cell["warnings"].as_array().unwrap().iter();
-        let mut others = warnings.filter(|said| !said.to_string().contains("libnvidia-ml"));
+        let mut others = warnings.filter(|warning| !warning.to_string().contains("libnvidia-ml"));
         assert_eq!(others.next(), None, "{cell}");
         let version = cell["server"]["version"].as_str().unwrap();
         assert!(version.starts_with("0.32"), "{version}");
@@ -124,7 +124,7 @@ fn check_ledger(pass: &serde_json::Value, path: &str) {
 
 #[test]
 #[ignore = "needs scripts/install-real-stack.sh and redis-server, and takes minutes"]
-fn a_redis_with_a_password_serves_and_the_password_is_kept_nowhere() {
+fn a_redis_with_a_password_serves_and_the_password_is_stored_nowhere() {
     let password = "s3cret-canary";
     let lab = Lab::new();
     let (_redis, port) = redis::with_password(&lab, password);
@@ -144,7 +144,7 @@ fn a_redis_with_a_password_serves_and_the_password_is_kept_nowhere() {
     assert!(shown.iter().any(|line| contains(line, "--l2-adapter")));
     assert!(!shown.iter().any(|line| contains(line, password)));
     check_passes(&lab.cells()[0].1);
-    redis::assert_kept_nowhere(&lab, password);
+    redis::assert_stored_nowhere(&lab, password);
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
