@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::accounts::{Accounts, TaskState};
 
-/// How long the accounts may be behind the queue: the controller sends them what ended by and by.
+/// How long the accounts may be behind the queue: the controller sends them ended tasks after a while.
 const ACCOUNTS_LAG: Duration = Duration::from_secs(30);
 
 /// What a shard left in its folders.

@@ -25,7 +25,7 @@ pub enum Timer {
     Runtime,
 }
 
-/// A timer that is set anew for each wait.
+/// A timer that is set again for each wait.
 #[derive(Debug)]
 pub(crate) enum Alarm {
     Precise(AsyncFd<OwnedFd>),

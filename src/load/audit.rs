@@ -186,7 +186,7 @@ impl Waits {
         }
     }
 
-    /// 99th percentile of the waits, and the share of reads of which they are known.
+    /// 99th percentile of the waits, and the share of reads with a known wait.
     fn summary(&self) -> (Duration, f64) {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let share = counts.stamped.total as f64 / counts.reads.max(1) as f64;

@@ -12,7 +12,7 @@ const PIECE_BYTES: usize = 1024;
 pub(crate) enum Coding {
     Plain,
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
-    /// `deflate`, of which nothing came yet: some send it with a zlib header, some without.
+    /// `deflate` before its first byte: some servers send a zlib header, some do not.
     Deflate,
     Zlib(Box<ZlibDecoder<Vec<u8>>>),
     RawDeflate(Box<DeflateDecoder<Vec<u8>>>),

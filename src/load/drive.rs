@@ -310,7 +310,7 @@ impl Flight {
                 progress.ended(&record);
                 self.records.push(record);
             }
-            // No task is ever aborted, so this is a bug's panic: it goes on to the caller.
+            // No task is ever aborted: this is the panic of a bug, and the caller shall see it.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

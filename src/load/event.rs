@@ -129,7 +129,7 @@ impl Event<'_> {
                 .is_some_and(|choice| choice.error == Filled::Filled || choice.is_broken_off())
     }
 
-    /// The usage, wherever it stands.
+    /// The usage, of the event or of its choice.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
             .or_else(|| self.choice.as_ref().and_then(|choice| choice.usage))
@@ -137,7 +137,7 @@ impl Event<'_> {
 }
 
 impl Choice<'_> {
-    /// Whether the event stands for tokens.
+    /// What the event brings: tokens, an empty text, or neither.
     pub(crate) fn brings(&self) -> Brings {
         if let Some(ids) = &self.token_ids {
             return if ids.is_empty() {

@@ -264,7 +264,7 @@ impl Reading {
         }
     }
 
-    /// The outcome of an answer of which no more will come, because `cut` (absent: its end). Its
+    /// The outcome of an answer that has ended, properly or by the failure `cut`. Its
     /// last bytes arrived `since_sent` after the request was written.
     pub(crate) fn finish(
         mut self,
@@ -347,8 +347,8 @@ fn is_error_text(data: &[u8]) -> bool {
     ["error", "internal server error", "internal error"]
         .iter()
         .any(|begin| {
-            let found = words.get(..begin.len());
-            found.is_some_and(|found| found.eq_ignore_ascii_case(begin.as_bytes()))
+            let start = words.get(..begin.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(begin.as_bytes()))
         })
 }
 

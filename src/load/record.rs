@@ -51,7 +51,7 @@ pub struct RequestRecord {
     pub frames: u32,
     /// Frames that carried more than one token event: these tokens share one arrival.
     pub coalesced_frames: u32,
-    /// Events that stand for tokens. Not a count of tokens: an event can hold several.
+    /// Events that carried tokens. Not a count of tokens: one event can carry several.
     pub token_events: u32,
     /// Tokens as the server counted them.
     pub usage: Option<Usage>,
@@ -76,7 +76,7 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// A request that was begun and of which nothing is known yet.
+    /// A request that was just begun.
     pub(crate) fn begun(index: u32, intended: Duration, began: Duration) -> Self {
         Self {
             index,

@@ -161,7 +161,7 @@ fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Received> {
         iov_len: buffer.len(),
     };
     let mut control = [0_u64; CONTROL_WORDS];
-    // SAFETY: all of its fields are integers and pointers, of which zero is a value.
+    // SAFETY: all of its fields are integers and pointers, for which zero is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut piece;
     message.msg_iovlen = 1;
@@ -186,8 +186,9 @@ fn stamp_of(message: &libc::msghdr) -> Option<Timespec> {
     // within its length.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
-        while let Some(found) = header.as_ref() {
-            if found.cmsg_level == libc::SOL_SOCKET && found.cmsg_type == libc::SCM_TIMESTAMPNS {
+        while let Some(control) = header.as_ref() {
+            if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_TIMESTAMPNS
+            {
                 let stamp = libc::CMSG_DATA(header)
                     .cast::<libc::timespec>()
                     .read_unaligned();

@@ -49,13 +49,13 @@ impl<'de> Take<'de> for Option<Usage> {
             }
         }
         let rest = |one: Count| total.0?.checked_sub(one.0?);
-        let found = Usage {
+        let usage = Usage {
             prompt_tokens: prompt.0.or_else(|| rest(completion)),
             completion_tokens: completion.0.or_else(|| rest(prompt)),
             cached_tokens: cached.0,
         };
-        if found != Usage::default() {
-            *self = Some(self.unwrap_or_default().followed_by(found));
+        if usage != Usage::default() {
+            *self = Some(self.unwrap_or_default().followed_by(usage));
         }
         Ok(())
     }

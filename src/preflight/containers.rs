@@ -107,8 +107,8 @@ fn has_nvidia_spec(folder: &Path) -> bool {
 }
 
 async fn look_at_image(daemon: &Daemon, name: &str, gpu: &Gpu, needs: &Needs) -> Vec<Line> {
-    let found = match image::inspect(daemon, name).await {
-        Ok(Some(found)) => found,
+    let image = match image::inspect(daemon, name).await {
+        Ok(Some(image)) => image,
         Ok(None) => {
             let message = format!("`{name}` is not on this machine");
             return vec![Line::warning(
@@ -126,12 +126,12 @@ async fn look_at_image(daemon: &Daemon, name: &str, gpu: &Gpu, needs: &Needs) ->
             )];
         }
     };
-    let digest = found.digest.clone().unwrap_or_else(|| found.id.clone());
+    let digest = image.digest.clone().unwrap_or_else(|| image.id.clone());
     let mut lines = vec![Line::good("image", format!("`{name}` is there: {digest}"))];
-    lines.extend(cuda_of(&found, gpu));
+    lines.extend(cuda_of(&image, gpu));
     let wants_gpu = gpu.is_there() && (needs.engine || needs.spec.is_none());
     if wants_gpu {
-        lines.push(sees_gpu(daemon, &found).await);
+        lines.push(sees_gpu(daemon, &image).await);
     }
     lines
 }

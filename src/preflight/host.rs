@@ -139,11 +139,11 @@ fn governor() -> Line {
     let topic = "CPU governor";
     let pattern = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor";
     let files = glob::glob(pattern).into_iter().flatten().flatten();
-    let found: BTreeSet<String> = files
+    let governors: BTreeSet<String> = files
         .filter_map(|file| fs::read_to_string(file).ok())
         .map(|text| text.trim().to_owned())
         .collect();
-    let names: Vec<&str> = found.iter().map(String::as_str).collect();
+    let names: Vec<&str> = governors.iter().map(String::as_str).collect();
     match names.as_slice() {
         [] => Line::good(topic, "not this machine's to set (a virtual machine)"),
         ["performance"] => Line::good(topic, "performance"),

@@ -11,7 +11,7 @@ use crate::units::thousands;
 /// Largest value that Redis takes by default, bytes.
 const BULK_LIMIT: u64 = 512 << 20;
 
-/// Below this `maxmemory` holds hardly one long prompt of a model, bytes.
+/// A smaller `maxmemory` has hardly room for one long prompt of a model, bytes.
 const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// Examines Redis and the token.

@@ -15,7 +15,7 @@ use crate::runner::host::meminfo;
 
 /// What is written and read back to time the device, bytes.
 const PROBE_BYTES: usize = 128 << 20;
-/// Below this a disk tier loses against computing anew on most models, bytes a second.
+/// A disk tier on a slower disk loses against computing again on most models, bytes a second.
 const SLOW: f64 = 500e6;
 /// Free space wanted if the plan names no size, GiB.
 const MIN_GIB: f64 = 10.0;
@@ -44,8 +44,8 @@ fn room(folder: &Path, needs: &Needs) -> Line {
     let fix = "set `paths.scratch` to a folder of a larger disk";
     match statvfs(folder) {
         Err(error) => Line::warning(topic, format!("`{}`: {error}", folder.display()), fix),
-        Ok(found) => {
-            let free = gib(found.f_bavail * found.f_frsize);
+        Ok(space) => {
+            let free = gib(space.f_bavail * space.f_frsize);
             let wanted = if needs.disk_gib > 0.0 {
                 needs.disk_gib
             } else {
@@ -85,7 +85,7 @@ fn speed(folder: &Path) -> Line {
                 Line::warning(
                     topic,
                     message,
-                    "a disk tier on a slow disk loses against computing anew; set `paths.scratch` to an NVMe",
+                    "a disk tier on a slow disk loses against computing again; set `paths.scratch` to an NVMe",
                 )
             }
         }

@@ -20,7 +20,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// For the cells of `work`, none of which has begun.
+    /// An estimate for the cells of `work` before the first begins.
     pub fn new(work: Work<'_>) -> Self {
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut before: Option<Cell> = None;
@@ -88,10 +88,11 @@ impl Estimate {
     }
 
     fn mean(&self, of: impl Fn(&Kind) -> bool) -> Option<Duration> {
-        let found = self.ended.iter().filter(|(kind, _)| of(kind));
-        let (sum, count) = found.fold((Duration::ZERO, 0), |(sum, count), (_, (took, ended))| {
-            (sum + *took, count + ended)
-        });
+        let finished = self.ended.iter().filter(|(kind, _)| of(kind));
+        let (sum, count) = finished
+            .fold((Duration::ZERO, 0), |(sum, count), (_, (took, ended))| {
+                (sum + *took, count + ended)
+            });
         sum.checked_div(count)
     }
 

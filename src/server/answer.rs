@@ -66,9 +66,8 @@ impl Answer {
     }
 }
 
-/// The lines of an exposition that name series of vLLM, LMCache or the simulator: no comments, and
-/// no buckets, of which labrun reads none. Everything else passes by, however much it is. `None` where
-/// the body holds no series of anybody.
+/// The lines of an exposition with series of vLLM, LMCache or the simulator. Comments, buckets and the
+/// series of others are skipped, however many they are. `None` where the body has no series at all.
 pub(super) async fn series(route: &str, mut answer: reqwest::Response) -> Result<Option<String>> {
     let mut lines = Lines::default();
     let mut read = 0;

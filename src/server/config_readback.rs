@@ -17,7 +17,7 @@ pub fn from_log(log: &str) -> Option<Map<String, Value>> {
     let (_, dict) = line.split_once(ENGINE_LINE)?;
     let mut python = Python { rest: dict };
     match python.value()? {
-        Value::Object(found) => Some(found),
+        Value::Object(config) => Some(config),
         _ => None,
     }
 }
@@ -163,7 +163,7 @@ pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
             let now = now.as_str()?;
             Some((given.eq_ignore_ascii_case(now), now.to_owned()))
         };
-        let found = match name.as_str() {
+        let compared = match name.as_str() {
             "--chunk-size" => number(config["mp"]["chunk_size"].as_f64()),
             "--l1-size-gb" => number(gib(&l1["memory_config"]["size_in_bytes"])),
             "--eviction-policy" => word(&l1["eviction"]["eviction_policy"]),
@@ -175,7 +175,7 @@ pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
             }
             _ => continue,
         };
-        if let Some((false, now)) = found {
+        if let Some((false, now)) = compared {
             wrong.push(format!("`{name}` is {now}, not {given}"));
         }
     }
@@ -454,11 +454,11 @@ mod tests {
 
     #[test]
     fn a_python_dict_is_read_whole() {
-        let found = from_log(LOG).unwrap();
-        assert_eq!(found["max_local_cpu_size"], 8.0);
-        assert_eq!(found["remote_url"], Value::Null);
-        assert_eq!(found["extra_config"]["x"], "it's");
-        assert_eq!(found["nixl"], json!([1, -2500.0]));
+        let config = from_log(LOG).unwrap();
+        assert_eq!(config["max_local_cpu_size"], 8.0);
+        assert_eq!(config["remote_url"], Value::Null);
+        assert_eq!(config["extra_config"]["x"], "it's");
+        assert_eq!(config["nixl"], json!([1, -2500.0]));
         assert_eq!(from_log("nothing"), None);
     }
 

@@ -81,9 +81,9 @@ pub fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String>
 /// Versions of [`PACKAGES`] beside the programs in `bin_dir` (or those in PATH), from the names of
 /// their `.dist-info` folders.
 pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
-    let mut found = BTreeMap::new();
+    let mut versions = BTreeMap::new();
     let Some(program) = program_folder(bin_dir) else {
-        return found;
+        return versions;
     };
     let pattern = program.join("../lib/python3*/site-packages/*.dist-info");
     let folders = glob::glob(&pattern.to_string_lossy()).into_iter().flatten();
@@ -96,10 +96,10 @@ pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
             continue;
         };
         if let Some(known) = PACKAGES.iter().find(|known| **known == package) {
-            found.insert(*known, version.to_owned());
+            versions.insert(*known, version.to_owned());
         }
     }
-    found
+    versions
 }
 
 /// The version of LMCache that will serve `cell`, where it is known before the start: installed
@@ -226,8 +226,8 @@ fn on_host(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
         let rest = path.strip_prefix(&mount.target).ok()?;
         Some((mount.target.len(), Path::new(&mount.source).join(rest)))
     };
-    let found = mounts.iter().filter_map(inside);
-    found
+    let folders = mounts.iter().filter_map(inside);
+    folders
         .max_by_key(|(length, _)| *length)
         .map(|(_, path)| path)
 }

@@ -146,7 +146,7 @@ pub fn check_known(cell: &Cell, rendered: &Rendered, version: Option<Version>) -
     key_check::check(rendered, server.lmcache, &more, version)
 }
 
-/// The Redis that settings name; where they name none, a place that stands for labrun's own.
+/// The Redis in the settings, else a placeholder for the address of labrun's own.
 fn redis_url(settings: &Settings) -> &str {
     match settings.redis.url.as_str() {
         "" => "redis://127.0.0.1:6379",

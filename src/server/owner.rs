@@ -22,7 +22,7 @@ pub enum Fate {
     MayLive,
     /// It is gone for certain.
     Gone,
-    /// It belongs to this machine as it was before its last start.
+    /// It belongs to an earlier boot of this machine.
     EarlierBoot,
     /// Its name does not include its machine.
     UnknownMachine,

@@ -103,15 +103,19 @@ mod tests {
             write(&secret, &scope).unwrap();
         }
         assert_eq!(path(&plain, &scope), folder.join("lmcache.yaml"));
-        let found = path(&secret, &scope);
-        assert!(!found.starts_with(results.path()), "{}", found.display());
-        assert_eq!(fs::metadata(&found).unwrap().mode() & 0o777, 0o600);
+        let written = path(&secret, &scope);
+        assert!(
+            !written.starts_with(results.path()),
+            "{}",
+            written.display()
+        );
+        assert_eq!(fs::metadata(&written).unwrap().mode() & 0o777, 0o600);
         assert_eq!(
-            fs::metadata(found.parent().unwrap()).unwrap().mode() & 0o777,
+            fs::metadata(written.parent().unwrap()).unwrap().mode() & 0o777,
             0o700
         );
-        assert_eq!(fs::read_to_string(&found).unwrap(), secret.text);
+        assert_eq!(fs::read_to_string(&written).unwrap(), secret.text);
         drop(guard);
-        assert!(!found.exists() && !found.parent().unwrap().exists());
+        assert!(!written.exists() && !written.parent().unwrap().exists());
     }
 }

@@ -82,9 +82,9 @@ mod tests {
             (31, stat(1, 31, true)),
             (40, stat(1, 40, true)),
         ]);
-        let found = assign(&all, &[20, 30], |pid| (pid == 31).then_some(30));
+        let assigned = assign(&all, &[20, 30], |pid| (pid == 31).then_some(30));
         let expected = [(20, 20), (21, 20), (22, 20), (23, 20), (30, 30), (31, 30)];
-        assert_eq!(found, BTreeMap::from(expected));
+        assert_eq!(assigned, BTreeMap::from(expected));
     }
 
     #[test]
@@ -94,8 +94,8 @@ mod tests {
             (21, stat(20, 21, true)),
             (22, stat(21, 21, true)),
         ]);
-        let found = assign(&all, &[20, 21], |_| None);
-        assert_eq!(found, BTreeMap::from([(20, 20), (21, 21), (22, 21)]));
+        let assigned = assign(&all, &[20, 21], |_| None);
+        assert_eq!(assigned, BTreeMap::from([(20, 20), (21, 21), (22, 21)]));
     }
 
     #[test]

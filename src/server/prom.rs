@@ -153,8 +153,8 @@ fn has_label(labels: &str, label: &str) -> bool {
         .any(|(at, _)| matches!(labels[..at].chars().next_back(), Some('{' | ',' | ' ')))
 }
 
-/// How much a counter grew from `before` to `now`. One that fell began anew at zero, as a restarted
-/// server's does: its whole value is growth.
+/// How much a counter grew from `before` to `now`. One that fell restarted at zero with its server: its
+/// whole value is growth.
 pub fn growth(before: f64, now: f64) -> f64 {
     if now < before { now } else { now - before }
 }

@@ -333,9 +333,12 @@ mod tests {
         let to = telemetry.edge();
         telemetry.settle(to).await;
         let window = Window { from, to };
-        let found = telemetry.summaries(window, window);
+        let summaries = telemetry.summaries(window, window);
         let recorded = telemetry.stop();
-        let sources: Vec<Source> = found.iter().map(|one| one.key.series.source()).collect();
+        let sources: Vec<Source> = summaries
+            .iter()
+            .map(|one| one.key.series.source())
+            .collect();
         assert!(
             sources.contains(&Source::Cpu) && sources.contains(&Source::Network),
             "{sources:?}"

@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn a_short_pass_on_an_h200_is_counted_within_two_percent() {
         let pass = window(309.738_002, 309.738_002 + 1.589_547);
-        let found = bytes_of(&points(&NATIVE), pass).unwrap();
+        let bytes = bytes_of(&points(&NATIVE), pass).unwrap();
         let truth = 6.0 * 2_147_483_648.0;
-        for end in [found.low, found.high] {
+        for end in [bytes.low, bytes.high] {
             assert!((end / truth - 1.0).abs() < 0.02, "{end} of {truth}");
         }
     }
@@ -116,8 +116,8 @@ mod tests {
             (2.0, 0.2, 700.0),
             (2.2, 0.2, 900.0),
         ]);
-        let found = bytes_of(&busy, window(1.1, 1.9)).unwrap();
-        assert_eq!((found.low, found.high), (3000e6, 4500e6));
+        let bytes = bytes_of(&busy, window(1.1, 1.9)).unwrap();
+        assert_eq!((bytes.low, bytes.high), (3000e6, 4500e6));
         assert_eq!(bytes_of(&busy, window(3.0, 4.0)), None);
         assert_eq!(bytes_of(&[], window(0.0, 1.0)), None);
     }
@@ -140,10 +140,10 @@ mod tests {
             }
             readings.extend([(at_s + 0.2, 0.2, 0.0), (at_s + 0.4, 0.2, 0.0)]);
             let pass = window(1.2 + begin, at_s - end);
-            let found = bytes_of(&points(&readings), pass).unwrap();
+            let bytes = bytes_of(&points(&readings), pass).unwrap();
             let truth = (inside.iter().sum::<f64>() + 2.0 * peak) * 1e6;
-            prop_assert!((found.low - truth).abs() < 1.0, "{found:?} {truth}");
-            prop_assert!((found.high - truth).abs() < 1.0, "{found:?} {truth}");
+            prop_assert!((bytes.low - truth).abs() < 1.0, "{bytes:?} {truth}");
+            prop_assert!((bytes.high - truth).abs() < 1.0, "{bytes:?} {truth}");
         }
     }
 }

@@ -184,7 +184,7 @@ impl Batch {
         }
     }
 
-    /// Begins anew at `at`, with the room that it has.
+    /// Empties the batch for a reading at `at`, without giving up its memory.
     pub fn begin(&mut self, at: Duration, late: bool, slowed: bool) {
         self.points.clear();
         (self.at, self.late, self.slowed) = (at, late, slowed);

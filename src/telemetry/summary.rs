@@ -52,7 +52,7 @@ pub struct Summary {
     pub total: Option<f64>,
     /// The same counted between quiet readings, with what the edges leave open.
     pub bounds: Option<Bounds>,
-    /// Share of what is to be covered that points with a span cover; 1 for levels.
+    /// Share of the core window that points with a span cover; 1 for levels.
     pub covered: f64,
 }
 
@@ -130,7 +130,7 @@ fn every_s(weighed: &[(f64, &Point)]) -> Option<f64> {
     Some(last.at.saturating_sub(first.at).as_secs_f64() / gaps as f64)
 }
 
-/// The points in the window, each with the time that it stands for.
+/// The points in the window, each with the time that it represents.
 fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
     let inside: Vec<&Point> = points
         .iter()
@@ -216,12 +216,12 @@ mod tests {
             from: ms(500),
             to: ms(2500),
         };
-        let found = &summarize(&all, window)[0];
-        assert_eq!(found.total, Some(600.0), "50 + 300 + 250");
-        assert_eq!(found.mean, Some(300.0));
-        assert_eq!((found.samples, found.max), (3, Some(500.0)));
-        assert_eq!((found.every_s, found.slowed), (Some(1.0), 0));
-        assert!((found.covered - 1.0).abs() < 1e-9);
+        let summary = &summarize(&all, window)[0];
+        assert_eq!(summary.total, Some(600.0), "50 + 300 + 250");
+        assert_eq!(summary.mean, Some(300.0));
+        assert_eq!((summary.samples, summary.max), (3, Some(500.0)));
+        assert_eq!((summary.every_s, summary.slowed), (Some(1.0), 0));
+        assert!((summary.covered - 1.0).abs() < 1e-9);
     }
 
     #[test]
@@ -235,11 +235,14 @@ mod tests {
             from: ms(0),
             to: ms(4000),
         };
-        let found = &summarize(&all, window)[0];
+        let summary = &summarize(&all, window)[0];
         let expected = (0.5005 * 8.0 + 1.5 * 8.0 + 1.4995 * 2.0) / 4.0;
-        assert!((found.mean.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        assert!(
+            (summary.mean.unwrap() - expected).abs() < 1e-9,
+            "{summary:?}"
+        );
         let near = (0.5005 + 1.5) / 4.0;
-        assert!((found.near_max - near).abs() < 1e-9, "{found:?}");
+        assert!((summary.near_max - near).abs() < 1e-9, "{summary:?}");
     }
 
     #[test]
@@ -257,11 +260,14 @@ mod tests {
             from: ms(1005),
             to: ms(1995),
         };
-        let found = &summarize_around(&all, window, core)[0];
+        let summary = &summarize_around(&all, window, core)[0];
         let expected = 50.0 + 0.010 * 900.0;
-        assert!((found.total.unwrap() - expected).abs() < 1e-9, "{found:?}");
-        assert!((found.covered - 1.0).abs() < 1e-9);
-        assert_eq!(found.slowed, 1, "of what was read at 3000");
+        assert!(
+            (summary.total.unwrap() - expected).abs() < 1e-9,
+            "{summary:?}"
+        );
+        assert!((summary.covered - 1.0).abs() < 1e-9);
+        assert_eq!(summary.slowed, 1, "of what was read at 3000");
     }
 
     #[test]
@@ -274,11 +280,11 @@ mod tests {
             from: ms(0),
             to: ms(3000),
         };
-        let found = summarize(&all, window);
-        assert!((found[0].covered - 2.0 / 3.0).abs() < 1e-9);
-        assert_eq!(total(&found, Series::GpuPcieRxGpm, 0.95), None);
-        assert_eq!(total(&found, Series::GpuPcieRxGpm, 0.5), Some(200.0));
-        assert_eq!(total(&found, Series::GpuPcieTxGpm, 0.5), None);
+        let summaries = summarize(&all, window);
+        assert!((summaries[0].covered - 2.0 / 3.0).abs() < 1e-9);
+        assert_eq!(total(&summaries, Series::GpuPcieRxGpm, 0.95), None);
+        assert_eq!(total(&summaries, Series::GpuPcieRxGpm, 0.5), Some(200.0));
+        assert_eq!(total(&summaries, Series::GpuPcieTxGpm, 0.5), None);
     }
 
     #[test]
@@ -291,11 +297,11 @@ mod tests {
             Series::GpuPower,
             &[(5, 0, 200.0), (9, 0, 400.0), (11, 0, 900.0)],
         );
-        let found = &summarize(&levels, window)[0];
-        assert!((found.mean.unwrap() - 300.0).abs() < 1e-9);
-        assert_eq!((found.max, found.samples), (Some(400.0), 2));
-        assert_eq!(found.total, None);
-        assert!((found.near_max - 1.0).abs() < 1e-9, "200 is half of 400");
+        let summary = &summarize(&levels, window)[0];
+        assert!((summary.mean.unwrap() - 300.0).abs() < 1e-9);
+        assert_eq!((summary.max, summary.samples), (Some(400.0), 2));
+        assert_eq!(summary.total, None);
+        assert!((summary.near_max - 1.0).abs() < 1e-9, "200 is half of 400");
         let sampled = series(Series::GpuPcieRxThroughput, &[(5, 5, 200.0)]);
         assert_eq!(summarize(&sampled, window)[0].total, None);
         assert_eq!(

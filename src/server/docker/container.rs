@@ -90,9 +90,9 @@ impl Container {
             .with_context(|| trouble("creating"))?
             .id;
         let started = Self::start_created(daemon, role, &id, image, files).await;
-        let checked = started.and_then(|(container, found)| {
+        let checked = started.and_then(|(container, inspected)| {
             ensure!(
-                !wants_gpus || has_devices(&found),
+                !wants_gpus || has_devices(&inspected),
                 "the daemon took no notice of `gpus` in [server], as Podman's Docker API does; use Docker"
             );
             Ok(container)
@@ -116,7 +116,7 @@ impl Container {
         let (log, samples) = (logs::Copier::open(&files)?, stats::Samples::open(&files)?);
         let docker = &daemon.docker;
         docker.start_container(id, None).await.map_err(plain)?;
-        let found = inspect(docker, id).await.map_err(plain)?;
+        let inspected = inspect(docker, id).await.map_err(plain)?;
         let (sender, ended) = watch::channel(None);
         let own = id.to_owned();
         let (log_sender, log_complete) = oneshot::channel();
@@ -137,7 +137,7 @@ impl Container {
             ))),
             Task(tokio::spawn(samples.take(docker.clone(), own, role))),
         ];
-        let pid = found.state.as_ref().and_then(|state| state.pid);
+        let pid = inspected.state.as_ref().and_then(|state| state.pid);
         let container = Self {
             daemon: daemon.clone(),
             id: id.to_owned(),
@@ -145,13 +145,13 @@ impl Container {
             pid: pid
                 .and_then(|pid| u32::try_from(pid).ok())
                 .filter(|pid| *pid > 0),
-            ports: published(&found),
-            facts: started(role, image, &found),
+            ports: published(&inspected),
+            facts: started(role, image, &inspected),
             ended,
             log: Some(log),
             tasks,
         };
-        Ok((container, found))
+        Ok((container, inspected))
     }
 
     /// Docker's id of the container.
@@ -177,8 +177,8 @@ impl Container {
     /// The port of 127.0.0.1 that `port` of the container is published on. Absent where the
     /// container ended at once.
     pub fn host_port(&self, port: u16) -> Option<u16> {
-        let found = self.ports.iter().find(|(inside, _)| *inside == port);
-        found.map(|(_, outside)| *outside)
+        let published = self.ports.iter().find(|(inside, _)| *inside == port);
+        published.map(|(_, outside)| *outside)
     }
 
     /// Resolves when it ends by itself, is removed by someone else, or its daemon is gone for good.
@@ -209,8 +209,8 @@ impl Container {
         }
         self.tasks.clear();
         let inspected = inspect(&self.daemon.docker, &self.id);
-        if let Ok(Ok(found)) = timeout(STEP_LIMIT, inspected).await {
-            note_end(&mut self.facts, &found);
+        if let Ok(Ok(inspected)) = timeout(STEP_LIMIT, inspected).await {
+            note_end(&mut self.facts, &inspected);
         }
         if let Err(error) = remove(&self.daemon, &self.id).await {
             trouble.push(format!(
@@ -371,14 +371,16 @@ async fn watch_end(
 
 /// How it ended, for a message.
 async fn end_message(daemon: &Daemon, id: &str, role: &str) -> String {
-    let found = inspect(&daemon.docker, id).await;
-    let state = found.ok().and_then(|found| found.state).unwrap_or_default();
+    let inspected = inspect(&daemon.docker, id).await.ok();
+    let state = inspected
+        .and_then(|container| container.state)
+        .unwrap_or_default();
     format!("the container of {role} {}", end_of(&state))
 }
 
 /// Whether a container was given devices of the machine.
-fn has_devices(found: &ContainerInspectResponse) -> bool {
-    let host = found.host_config.as_ref();
+fn has_devices(inspected: &ContainerInspectResponse) -> bool {
+    let host = inspected.host_config.as_ref();
     host.is_some_and(|host| {
         let requests = host.device_requests.as_ref();
         let devices = host.devices.as_ref();
@@ -387,8 +389,8 @@ fn has_devices(found: &ContainerInspectResponse) -> bool {
 }
 
 /// Published ports: the container's and this machine's.
-fn published(found: &ContainerInspectResponse) -> Vec<(u16, u16)> {
-    let ports = found
+fn published(inspected: &ContainerInspectResponse) -> Vec<(u16, u16)> {
+    let ports = inspected
         .network_settings
         .as_ref()
         .and_then(|settings| settings.ports.clone())

@@ -72,10 +72,10 @@ fn used(nvml: &Nvml) -> Vec<u64> {
 fn holders(nvml: &Nvml) -> String {
     let mut all = Vec::new();
     for index in 0..nvml.device_count().unwrap_or(0) {
-        let found = nvml
+        let processes = nvml
             .device_by_index(index)
             .and_then(|device| device.running_compute_processes());
-        for process in found.unwrap_or_default() {
+        for process in processes.unwrap_or_default() {
             let name = std::fs::read_to_string(format!("/proc/{}/comm", process.pid));
             let name = name.unwrap_or_else(|_| "a process of another user or container".to_owned());
             let gib = match process.used_gpu_memory {

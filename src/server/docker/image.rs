@@ -15,7 +15,7 @@ use crate::plan::docker_spec::Pull;
 
 /// Shortest time between two lines of a pull's progress.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for a registry to say what a name stands for; a pull has no such limit.
+/// Longest wait for a registry to resolve a name; a pull has no such limit.
 const REGISTRY_LIMIT: Duration = Duration::from_secs(10);
 
 /// An image that is there.
@@ -43,8 +43,8 @@ pub async fn ensure(
     cancel: &CancellationToken,
     say: &mut dyn FnMut(&str),
 ) -> Result<Image> {
-    let found = inspect(daemon, name).await?;
-    match (found, pull) {
+    let present = inspect(daemon, name).await?;
+    match (present, pull) {
         (Some(image), Pull::Never | Pull::Missing) => Ok(image),
         (None, Pull::Never) => bail!(
             "the image `{name}` is not on this machine, and `pull = \"never\"`; pull or build it"
@@ -65,13 +65,13 @@ pub async fn ensure(
 /// What is known of an image; `None` where it is not there.
 pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
     match daemon.docker.inspect_image(name).await {
-        Ok(found) => Ok(Some(image_of(name, found))),
+        Ok(inspected) => Ok(Some(image_of(name, inspected))),
         Err(error) if status(&error) == Some(404) => Ok(None),
         Err(error) => Err(plain(error).context(format!("asking Docker for the image `{name}`"))),
     }
 }
 
-/// Which content a name stands for, as far as it is known without a pull.
+/// The content behind a name, as far as it is known without a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// This one, which is on this machine: its id.
@@ -83,20 +83,20 @@ pub enum Content {
 /// What a container of `name` would run if it were started now. `None` where neither this machine
 /// nor a registry has an answer.
 pub async fn resolve(daemon: &Daemon, name: &str, pull: Pull) -> Result<Option<Content>> {
-    let found = inspect(daemon, name).await?;
+    let present = inspect(daemon, name).await?;
     let here = |image: Image| Content::Here(image.id);
     let would_pull = match pull {
         Pull::Never => false,
-        Pull::Missing => found.is_none(),
+        Pull::Missing => present.is_none(),
         Pull::Always => true,
     };
     if !would_pull {
-        return Ok(found.map(here));
+        return Ok(present.map(here));
     }
-    Ok(match (registry_digest(daemon, name).await, found) {
+    Ok(match (registry_digest(daemon, name).await, present) {
         (Some(digest), Some(image)) if image.has_digest(&digest) => Some(here(image)),
         (Some(digest), _) => Some(Content::AtRegistry(digest)),
-        (None, found) => found.map(here),
+        (None, present) => present.map(here),
     })
 }
 
@@ -123,9 +123,9 @@ impl Image {
     }
 }
 
-fn image_of(name: &str, found: ImageInspect) -> Image {
-    let config = found.config.unwrap_or_default();
-    let digests = found.repo_digests.unwrap_or_default();
+fn image_of(name: &str, inspected: ImageInspect) -> Image {
+    let config = inspected.config.unwrap_or_default();
+    let digests = inspected.repo_digests.unwrap_or_default();
     // One content may have several names; the one that was asked for is the one to show.
     let repository = format!("{}@", repository(name));
     let own = digests.iter().find(|digest| *digest == name);
@@ -136,7 +136,7 @@ fn image_of(name: &str, found: ImageInspect) -> Image {
     });
     Image {
         name: name.to_owned(),
-        id: found.id.unwrap_or_default(),
+        id: inspected.id.unwrap_or_default(),
         digest: own.or(digests.first()).cloned(),
         digests,
         env: config.env.unwrap_or_default(),

@@ -162,7 +162,7 @@ impl Drop for Secrets {
 /// Lets the user of a container read the file at `path` where that is private.
 pub fn hand_over(path: &Path, user: &str) {
     // Neither its group nor others may do anything.
-    let is_private = fs::metadata(path).is_ok_and(|found| found.mode().trailing_zeros() >= 6);
+    let is_private = fs::metadata(path).is_ok_and(|metadata| metadata.mode().trailing_zeros() >= 6);
     if let Some((user, group)) = numeric(user).filter(|_| is_private) {
         // Only root can give a file away; without it the container's user must be this one.
         let _unchanged = chown(path, Some(user), group);

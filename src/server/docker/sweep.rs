@@ -115,37 +115,40 @@ async fn find(daemon: &Daemon, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<L
         filters: filters.clone(),
         ..ListContainersOptions::default()
     };
-    let found = daemon.docker.list_containers(Some(options)).await;
-    for found in found
+    let containers = daemon.docker.list_containers(Some(options)).await;
+    for container in containers
         .map_err(plain)
         .context("listing Docker's containers")?
     {
-        let name = found.names.and_then(|names| names.into_iter().next());
+        let name = container.names.and_then(|names| names.into_iter().next());
         add(
             Kind::Container,
-            found.id,
+            container.id,
             name,
-            found.labels.unwrap_or_default(),
+            container.labels.unwrap_or_default(),
         );
     }
     let options = ListNetworksOptions {
         filters: filters.clone(),
     };
-    let found = daemon.docker.list_networks(Some(options)).await;
-    for found in found.map_err(plain).context("listing Docker's networks")? {
+    let networks = daemon.docker.list_networks(Some(options)).await;
+    for network in networks
+        .map_err(plain)
+        .context("listing Docker's networks")?
+    {
         add(
             Kind::Network,
-            found.id,
-            found.name,
-            found.labels.unwrap_or_default(),
+            network.id,
+            network.name,
+            network.labels.unwrap_or_default(),
         );
     }
-    let found = daemon
+    let volumes = daemon
         .docker
         .list_volumes(Some(ListVolumesOptions { filters }))
         .await;
-    let found = found.map_err(plain).context("listing Docker's volumes")?;
-    for volume in found.volumes.unwrap_or_default() {
+    let volumes = volumes.map_err(plain).context("listing Docker's volumes")?;
+    for volume in volumes.volumes.unwrap_or_default() {
         add(Kind::Volume, Some(volume.name), None, volume.labels);
     }
     all.sort_by_key(|left| left.kind);

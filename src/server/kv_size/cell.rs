@@ -48,7 +48,7 @@ fn of_model(cell: &Cell, settings: &Settings) -> Result<Statement, String> {
     };
     let path = folder.join("config.json");
     let text = match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() && found.len() <= CONFIG_LIMIT_BYTES => {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= CONFIG_LIMIT_BYTES => {
             std::fs::read_to_string(&path)
         }
         Ok(_) => {

@@ -107,8 +107,8 @@ fn number(config: &Value, name: &str) -> Option<u64> {
 }
 
 fn required(config: &Value, name: &str) -> Result<u64, Unknown> {
-    let found = number(config, name).filter(|number| (1..1 << 32).contains(number));
-    found.ok_or_else(|| Unknown(format!("config.json has no `{name}`")))
+    let value = number(config, name).filter(|number| (1..1 << 32).contains(number));
+    value.ok_or_else(|| Unknown(format!("config.json has no `{name}`")))
 }
 
 /// Numbers of a layer's latent, where the model has multi-head latent attention.
@@ -332,8 +332,8 @@ fn value_bytes(config: &Value, text: &Value, serving: &Serving) -> Result<u64, U
         return bytes_of(&dtype);
     }
     let stated = |part: &Value| {
-        let found = part.get("dtype").or_else(|| part.get("torch_dtype"));
-        found
+        let dtype = part.get("dtype").or_else(|| part.get("torch_dtype"));
+        dtype
             .and_then(Value::as_str)
             .map(|dtype| dtype.trim_start_matches("torch.").to_owned())
     };

@@ -14,7 +14,7 @@ pub enum Shape {
     Level(f64),
     /// As it is, times a factor; of several engines the largest: each has a share of its own.
     Largest(f64),
-    /// What it grew by; a counter that fell began anew.
+    /// The growth of a counter; one that fell restarted at zero.
     Growth,
 }
 

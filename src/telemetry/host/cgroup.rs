@@ -19,18 +19,18 @@ fn by_folder(
     leaders: &[(&'static str, u32)],
     folder_of: impl Fn(u32) -> Option<PathBuf>,
 ) -> Vec<Cgroup> {
-    let mut found: Vec<(PathBuf, Vec<&str>)> = Vec::new();
+    let mut folders: Vec<(PathBuf, Vec<&str>)> = Vec::new();
     for (role, leader) in leaders {
         let Some(folder) = folder_of(*leader) else {
             continue;
         };
-        match found.iter_mut().find(|(known, _)| *known == folder) {
+        match folders.iter_mut().find(|(known, _)| *known == folder) {
             Some((_, roles)) => roles.push(role),
-            None => found.push((folder, vec![role])),
+            None => folders.push((folder, vec![role])),
         }
     }
-    let found = found.iter();
-    found
+    let folders = folders.iter();
+    folders
         .map(|(folder, roles)| Cgroup::open(folder, &roles.join("+")))
         .collect()
 }

@@ -248,12 +248,12 @@ mod tests {
             "cpu  150 0 150 780 120 0 0 0 90 0\ncpu0 1 0 1 7 1 0 0 0\n",
             &mut batch,
         );
-        let found: Vec<_> = batch
+        let values: Vec<_> = batch
             .points()
             .iter()
             .map(|(key, point)| (&*key.device, key.series.name(), point.value))
             .collect();
-        assert_eq!(found, [("all", "busy", 50.0), ("all", "io_wait", 10.0)]);
+        assert_eq!(values, [("all", "busy", 50.0), ("all", "io_wait", 10.0)]);
     }
 
     #[test]
@@ -263,10 +263,10 @@ mod tests {
         sampler.cores("cpu0 0 0 0 10 0\ncpu1 0 0 0 10 0\n", &mut batch);
         sampler.cores("cpu0 75 0 0 35 0\ncpu1 25 0 0 85 0\n", &mut batch);
         let points = batch.points().iter();
-        let found: Vec<_> = points
+        let values: Vec<_> = points
             .map(|(key, point)| (&*key.device, point.value))
             .collect();
-        assert_eq!(found, [("cpu0", 75.0), ("cpu1", 25.0)]);
+        assert_eq!(values, [("cpu0", 75.0), ("cpu1", 25.0)]);
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
         let mut batch = Batch::new(Duration::from_secs(3), false);
         sampler.sample(&mut batch).unwrap();
         let points = batch.points().iter();
-        let found: Vec<_> = points
+        let values: Vec<_> = points
             .filter(|(key, _)| matches!(key.series.source(), Source::Numa | Source::Pressure))
             .map(|(key, point)| (&*key.device, key.series.name(), point.value))
             .collect();
@@ -312,7 +312,7 @@ mod tests {
             ("io", "full", 1.0),
             ("node1", "misses", 30.0),
         ];
-        assert_eq!(found, expected);
+        assert_eq!(values, expected);
     }
 
     #[test]
@@ -333,11 +333,11 @@ mod tests {
                     Shmem: 1 kB\n";
         memory(text, &"".into(), &mut batch);
         let points = batch.points().iter();
-        let found: Vec<_> = points
+        let values: Vec<_> = points
             .map(|(key, point)| (key.series.name(), point.value))
             .collect();
         assert_eq!(
-            found,
+            values,
             [
                 ("page_cache", 2048.0),
                 ("shared", 1024.0),

@@ -20,10 +20,10 @@ const SECTOR: f64 = 512.0;
 /// its own (overlayfs, tmpfs, network file systems).
 pub fn disk_of(path: &Path) -> Option<String> {
     // A folder that is still to be made lies where its parent does.
-    let found = path.ancestors().find_map(|at| std::fs::metadata(at).ok())?;
+    let metadata = path.ancestors().find_map(|at| std::fs::metadata(at).ok())?;
     let (major, minor) = (
-        rustix::fs::major(found.dev()),
-        rustix::fs::minor(found.dev()),
+        rustix::fs::major(metadata.dev()),
+        rustix::fs::minor(metadata.dev()),
     );
     let link = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     let disk = if link.join("partition").exists() {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     /// Bytes of `series` on `disk` while `work` runs, as a share of what it moves. Others use the
-    /// disk too and only add to it: the smallest of some tries is the truest.
+    /// disk too and only add to it: the smallest of several tries is nearest to the truth.
     fn share(disk: &str, series: Series, work: impl Fn() -> bool) -> f64 {
         let mut smallest = f64::INFINITY;
         for _ in 0..8 {

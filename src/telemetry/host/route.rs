@@ -89,12 +89,12 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
         }
         match i32::from(ptr::read_unaligned(address).sa_family) {
             libc::AF_INET => {
-                let found: libc::sockaddr_in = ptr::read_unaligned(address.cast());
-                Some(Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr)).into())
+                let address: libc::sockaddr_in = ptr::read_unaligned(address.cast());
+                Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
             }
             libc::AF_INET6 => {
-                let found: libc::sockaddr_in6 = ptr::read_unaligned(address.cast());
-                Some(Ipv6Addr::from(found.sin6_addr.s6_addr).into())
+                let address: libc::sockaddr_in6 = ptr::read_unaligned(address.cast());
+                Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
             }
             _ => None,
         }

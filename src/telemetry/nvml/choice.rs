@@ -38,7 +38,7 @@ pub struct Listed {
     pub pids: Vec<u32>,
 }
 
-/// The GPUs that `gpus` stands for, for a server whose processes `leaders` lead.
+/// The indices of the GPUs in `gpus`, for a server with the process trees of `leaders`.
 pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
     match gpus {
         Gpus::None => Ok(Vec::new()),
@@ -117,10 +117,10 @@ fn given(gpus: &docker_spec::Gpus, all: &[Listed]) -> Result<Vec<Listed>, String
             if ids.iter().any(|id| device_of(id) == "all") {
                 return Ok(all.to_vec());
             }
-            let mut found = Vec::new();
+            let mut chosen = Vec::new();
             for id in ids {
                 let named = all.iter().find(|gpu| is_named(gpu, device_of(id)));
-                found.push(named.cloned().ok_or_else(|| {
+                chosen.push(named.cloned().ok_or_else(|| {
                     format!(
                         "`{id}` in `gpus` is none of this machine's {} GPUs",
                         all.len()
@@ -128,9 +128,9 @@ fn given(gpus: &docker_spec::Gpus, all: &[Listed]) -> Result<Vec<Listed>, String
                 })?);
             }
             // A container counts its GPUs by their place in the machine.
-            found.sort_by_key(|gpu| gpu.index);
-            found.dedup();
-            Ok(found)
+            chosen.sort_by_key(|gpu| gpu.index);
+            chosen.dedup();
+            Ok(chosen)
         }
     }
 }

@@ -93,7 +93,7 @@ impl Method {
     }
 }
 
-/// Where 32-bit counters begin anew.
+/// Where 32-bit counters wrap.
 const WRAP: u64 = 1 << 32;
 
 /// A 32-bit (or wider) byte counter pair, and what it grew by.

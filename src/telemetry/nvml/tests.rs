@@ -104,11 +104,11 @@ fn gpm_reports_bytes_between_samples_and_its_name() {
     let (recording, why) = play(pcie(&records, PcieMethod::Auto));
     assert!(why.contains("GPU 0 was lost"), "{why}");
     let lag_s = GPM_LAG.as_secs_f64();
-    let found = over(&recording, 1.0 - lag_s, 4.0 - lag_s);
-    let rx = total(&found, Pcie::GPM.rx, 0.99);
+    let summaries = over(&recording, 1.0 - lag_s, 4.0 - lag_s);
+    let rx = total(&summaries, Pcie::GPM.rx, 0.99);
     assert_eq!(rx, Some(2000.0 * 1_048_576.0));
     assert_eq!(
-        metrics(&found),
+        metrics(&summaries),
         [
             "dram_active",
             "pcie_rx_gpm",
@@ -137,12 +137,12 @@ fn without_gpm_the_counters_are_unwrapped_at_full_speed_and_in_bursts() {
         records.push(record(at_ms as f64 / 1e3, Call::Counters, Ok(reading)));
     }
     let (recording, _) = play(pcie(&records, PcieMethod::Auto));
-    let found = over(&recording, 0.0, 10.0);
-    let rx = total(&found, Pcie::COUNTERS.rx, 0.99).unwrap();
+    let summaries = over(&recording, 0.0, 10.0);
+    let rx = total(&summaries, Pcie::COUNTERS.rx, 0.99).unwrap();
     let truth = moved_by(10_000) as f64;
     assert!(truth > 5.0 * GIB32 as f64, "many wraps");
     assert!((rx / truth - 1.0).abs() < 1e-6, "{rx} of {truth}");
-    let tx = total(&found, Pcie::COUNTERS.tx, 0.99).unwrap();
+    let tx = total(&summaries, Pcie::COUNTERS.tx, 0.99).unwrap();
     assert!((tx / truth - 0.1).abs() < 1e-6);
 }
 
@@ -188,12 +188,12 @@ fn the_throughput_sample_is_the_last_resort_and_has_no_total() {
         ),
     ];
     let (recording, _) = play(pcie(&records, PcieMethod::Auto));
-    let found = over(&recording, 0.0, 2.0);
+    let summaries = over(&recording, 0.0, 2.0);
     assert_eq!(
-        metrics(&found),
+        metrics(&summaries),
         ["pcie_rx_throughput", "pcie_tx_throughput"]
     );
-    assert_eq!((found[0].mean, found[0].total), (Some(600e3), None));
+    assert_eq!((summaries[0].mean, summaries[0].total), (Some(600e3), None));
     let warnings = recording.warnings();
     assert!(
         warnings.len() == 1 && warnings[0].contains("bytes over PCIe are not known"),
@@ -267,15 +267,15 @@ fn assert_known_copies(setting: PcieMethod, pcie: Pcie, limit: f64) {
     let source = Box::new(recorded.source(0));
     let (recording, _) = play(PcieSampler::new(source, 0, methods, intervals));
     for (from_s, to_s, into, out_of) in COPIES {
-        let found = over(&recording, from_s, to_s);
+        let summaries = over(&recording, from_s, to_s);
         for (series, truth) in [(pcie.rx, into), (pcie.tx, out_of)] {
-            let seen = total(&found, series, 0.95).unwrap();
+            let seen = total(&summaries, series, 0.95).unwrap();
             // Where nothing was copied, little is reported.
             let base = truth.max(into.max(out_of) / 2.0);
             let off = (seen - truth).abs() / base;
             assert!(off < limit, "{series:?} at {from_s} s: {seen} for {truth}");
             // Counted between quiet readings, both ends are within 2 % of the truth.
-            let bounds = total_bounds(&found, series, 0.95).unwrap();
+            let bounds = total_bounds(&summaries, series, 0.95).unwrap();
             for end in [bounds.low, bounds.high] {
                 let off = (end - truth).abs() / base;
                 assert!(off < 0.02, "{series:?} at {from_s} s: {end} for {truth}");

@@ -128,24 +128,24 @@ fn sliding_layers_count_in_the_upper_end_alone() {
         "num_attention_heads": 64, "num_key_value_heads": 8, "hidden_size": 2880,
         "torch_dtype": "bfloat16", "sliding_window": 128, "layer_types": kinds});
     let layer = 2.0 * 8.0 * 64.0 * 2.0;
-    let found = bytes(&config);
-    assert_eq!((found.low, found.high), (12.0 * layer, 24.0 * layer));
+    let bounds = bytes(&config);
+    assert_eq!((bounds.low, bounds.high), (12.0 * layer, 24.0 * layer));
     // Gemma-3-27b-it: five of six slide.
     let config = json!({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text",
         "num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_heads": 16,
         "head_dim": 128, "hidden_size": 5376, "sliding_window": 1024,
         "sliding_window_pattern": 6}, "torch_dtype": "bfloat16"});
     let layer = 2.0 * 16.0 * 128.0 * 2.0;
-    let found = bytes(&config);
-    assert_eq!((found.low, found.high), (10.0 * layer, 62.0 * layer));
+    let bounds = bytes(&config);
+    assert_eq!((bounds.low, bounds.high), (10.0 * layer, 62.0 * layer));
     // Llama-4-Scout: layers without rotary embedding see everything.
     let rope: Vec<u64> = (1..=48).map(|layer| u64::from(layer % 4 != 0)).collect();
     let config = json!({"model_type": "llama4", "text_config": {"num_hidden_layers": 48,
         "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
         "hidden_size": 5120, "attention_chunk_size": 8192, "no_rope_layers": rope,
         "torch_dtype": "bfloat16"}});
-    let found = bytes(&config);
-    assert_eq!((found.low, found.high), (49_152.0, 196_608.0));
+    let bounds = bytes(&config);
+    assert_eq!((bounds.low, bounds.high), (49_152.0, 196_608.0));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn the_served_format_decides_the_bytes_of_a_value() {
             dtype: dtype.map(str::to_owned),
             ..Serving::default()
         };
-        size(&llama_3_8b(), &serving).map(|found| found.device.unwrap().low as u64)
+        size(&llama_3_8b(), &serving).map(|statement| statement.device.unwrap().low as u64)
     };
     assert_eq!(with(Some("fp8"), None), Ok(65_536));
     assert_eq!(with(Some("fp8_e4m3"), Some("float32")), Ok(65_536));
@@ -203,7 +203,7 @@ fn what_the_formula_does_not_know_is_unknown() {
         config[key] = value;
         size(&config, &Serving::default())
     };
-    let why = |found: Result<Statement, Unknown>| found.unwrap_err().0;
+    let why = |result: Result<Statement, Unknown>| result.unwrap_err().0;
     // MiniCPM3 has a `kv_lora_rank` and keeps whole heads.
     let minicpm = with("kv_lora_rank", json!(256));
     assert!(why(minicpm).contains("models of type `llama`"));

@@ -30,9 +30,9 @@ fn a_gpu_that_goes_away_ends_its_telemetry_with_one_warning() {
     ];
     let (recording, why) = play(gauges(&records, Kind::Load));
     assert!(why.starts_with("GPU 0 was lost at"), "{why}");
-    let found = over(&recording, 0.0, 1.0);
-    assert_eq!(metrics(&found), ["power"]);
-    assert_eq!((found[0].samples, found[0].mean), (2, Some(355.0)));
+    let summaries = over(&recording, 0.0, 1.0);
+    assert_eq!(metrics(&summaries), ["power"]);
+    assert_eq!((summaries[0].samples, summaries[0].mean), (2, Some(355.0)));
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn what_a_gpu_does_not_report_is_one_warning_and_the_rest_goes_on() {
         recording.warnings(),
         ["GPU 0 does not report: energy, throttle reasons"]
     );
-    let found = over(&recording, 0.0, 20.0);
-    let samples: Vec<_> = found
+    let summaries = over(&recording, 0.0, 20.0);
+    let samples: Vec<_> = summaries
         .iter()
         .map(|summary| (summary.key.series.name(), summary.samples))
         .collect();
@@ -91,9 +91,9 @@ fn energy_is_the_growth_of_its_counter_and_throttling_has_a_reason() {
         records.push(record(at_s, Call::Throttle, Ok(Reading::Throttle { bits })));
     }
     let (recording, _) = play(gauges(&records, Kind::State));
-    let found = over(&recording, 0.0, 3.0);
+    let summaries = over(&recording, 0.0, 3.0);
     assert_eq!(
-        total(&found, Series::GpuEnergy, 0.99),
+        total(&summaries, Series::GpuEnergy, 0.99),
         Some(900.0),
         "joules"
     );
@@ -119,8 +119,8 @@ fn bytes_over_nvlink_are_the_growth_of_its_counters() {
     // One that failed: the next covers its time.
     records.insert(2, record(1.5, Call::NvLinkBytes, Err(Why::Failed)));
     let (recording, _) = play(gauges(&records, Kind::State));
-    let found = over(&recording, 0.0, 3.0);
-    let of = |series| total(&found, series, 0.99);
+    let summaries = over(&recording, 0.0, 3.0);
+    let of = |series| total(&summaries, series, 0.99);
     assert_eq!(of(Series::GpuNvlinkTxCounters), Some(3_000_000.0 * 1024.0));
     assert_eq!(of(Series::GpuNvlinkRxCounters), Some(6_000_000.0 * 1024.0));
 }
