@@ -12,7 +12,7 @@ use labrun::internals::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// More requests than its time has room for, so that some are in flight when it ends.
+/// More requests than its time has room for: some are in flight when it ends.
 const FAULTS: Case = Case {
     name: "F",
     streams: 32,

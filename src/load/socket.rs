@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_no_wait() {
+    fn a_clock_that_was_set_back_is_not_a_wait() {
         let at = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
         assert_eq!(
             waited(at(5, 999_999_000), at(6, 1000)),

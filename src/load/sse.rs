@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_and_an_unfinished_event_are_no_events() {
+    fn a_comment_and_an_unfinished_event_are_not_events() {
         let mut splitter = Splitter::new(LIMIT);
         let mut events = 0;
         splitter

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_at_the_end_of_a_long_answer_is_no_stream() {
+    fn a_burst_at_the_end_of_a_long_answer_is_not_streamed() {
         for (arrivals_us, at_once) in [
             (&[300_000][..], true),
             (&[300_000, 300_020, 300_050], true),

@@ -435,7 +435,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_conversion_is_no_difference_and_another_value_is_one(
+        fn a_converted_value_is_equal_and_another_value_differs(
             to in 0usize..9, number in 0i64..1 << 40, flag: bool, word in "[a-z]{1,8}", other in 0i64..1 << 40,
         ) {
             let key = if to == 8 { "local_disk" } else { "some_key" };

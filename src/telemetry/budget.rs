@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_takes_nothing_and_no_limit_slows_nobody() {
+    fn a_sampler_that_left_costs_nothing_and_without_a_limit_none_is_slowed() {
         let intervals = (ms(100), ms(5000));
         let spend = |turns: &mut Turns, cpu| {
             for _ in 0..3 {

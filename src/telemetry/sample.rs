@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn points_gather_by_series_and_what_is_no_number_is_left_out() {
+    fn points_gather_by_series_and_what_is_not_a_number_is_left_out() {
         let recording = Recording::new(Instant::now());
         let gpu: Arc<str> = "0".into();
         for at in [1, 2] {

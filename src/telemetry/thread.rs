@@ -116,7 +116,7 @@ impl SamplerThread {
         }
         match thread.join() {
             Ok(()) => None,
-            Err(_) => Some(format!("the {} sampler broke off", self.name)),
+            Err(_) => Some(format!("the {} sampler panicked", self.name)),
         }
     }
 
@@ -289,16 +289,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sampler_that_breaks_off_holds_nobody_up() {
+    fn a_sampler_that_panics_delays_nothing() {
         let recording = Arc::new(Recording::new(Instant::now()));
         let thread = SamplerThread::start("bad", Box::new(|| panic!("on purpose")), &recording);
         wait_for(|| thread.has_read_since(Duration::from_secs(1_000_000)));
         let warning = thread.join(Instant::now() + Duration::from_secs(10));
-        assert_eq!(warning.as_deref(), Some("the bad sampler broke off"));
+        assert_eq!(warning.as_deref(), Some("the bad sampler panicked"));
     }
 
     #[test]
-    fn a_sampler_that_cannot_be_made_is_one_warning_and_holds_nobody_up() {
+    fn a_sampler_that_cannot_be_made_is_one_warning_and_delays_nothing() {
         let recording = Arc::new(Recording::new(Instant::now()));
         let make: Make = Box::new(|| Err(Ended("no such thing".to_owned())));
         let thread = SamplerThread::start("none", make, &recording);

@@ -6,7 +6,7 @@ const CAPTURED: &str = include_str!(
     "../data/captures/vllm-bench-0.32.0/bench_serve_4_BENCH__random_input_len_2048.json"
 );
 
-/// A file with only the earlier lab's columns: 12 requests of a tier, times in seconds.
+/// A file with only the columns of the scripts that labrun replaces: 12 requests of a tier, times in seconds.
 fn lab_file(tier: &str, ttft: f64) -> String {
     let mut text = "ttft,avg_itl,e2e,prompt_len,gen_len,tier,label\n".to_owned();
     for request in 0..12 {
@@ -214,7 +214,7 @@ fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
     ] {
         assert_eq!(field("bench", name), value, "{name}");
     }
-    // E2E is of single requests, so that it has an interval.
+    // E2E comes from single requests, hence its interval.
     assert_ne!(field("bench", "e2e_p50_low_ms"), "");
     lab.labrun(&["report", "older"]).expect_code(0);
     assert_eq!(field("older", "e2e_p50_ms"), "");

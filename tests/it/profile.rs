@@ -171,7 +171,7 @@ fn with_profiler(upstream: u16, writing: Duration) -> u16 {
 }
 
 #[test]
-fn the_writing_of_a_report_is_no_part_of_the_pass() {
+fn writing_a_report_is_not_part_of_the_pass() {
     let lab = Lab::new();
     let server = SimServer::start(&lab);
     let port = with_profiler(server.port, Duration::from_secs(6));

@@ -95,7 +95,7 @@ fn check_cell(path: &std::path::Path, cell: &serde_json::Value) {
     }
 }
 
-/// The earlier lab's columns first, one row a request, cached tokens only from a tier.
+/// The columns of the scripts that labrun replaces come first: one row a request, cached tokens only from a tier.
 fn check_csv(text: &str, tier: &str, state: &str) {
     let mut lines = text.lines();
     let head = lines.next().unwrap();

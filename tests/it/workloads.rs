@@ -164,7 +164,7 @@ fn plan_counts_a_traces_requests_and_its_span() {
 }
 
 #[test]
-fn a_files_own_repetition_is_no_leak_and_its_prompts_are_proven() {
+fn repetition_within_a_file_is_not_a_leak_and_its_prompts_are_proven() {
     let lab = Lab::new();
     let words = |name: &str, count: u32| -> String {
         let words: Vec<_> = (0..count).map(|at| format!("{name}{at} ")).collect();

@@ -142,7 +142,7 @@ def main():
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
         sys.exit("no chromium in PATH")
-    # Its crash handler leaves the group, so that it may still write there.
+    # Its crash handler leaves the group and may still write there.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, profile)
         try:

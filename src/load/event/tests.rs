@@ -237,7 +237,7 @@ fn plain_text_stays_in_the_input() {
 }
 
 #[test]
-fn other_json_is_no_event_and_nonsense_no_json() {
+fn other_json_is_not_an_event_and_nonsense_not_json() {
     for other in ["null", "[]", "7", "\"ping\"", "true"] {
         assert!(Event::read(other.as_bytes()).unwrap().is_none(), "{other}");
     }

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_no_point_and_no_zero_to_count_from() {
+    fn what_is_not_a_number_is_neither_a_point_nor_a_zero_to_count_from() {
         let texts = [
             "vllm:prompt_tokens_total NaN\nvllm:num_requests_waiting NaN\n",
             "vllm:prompt_tokens_total 500\nvllm:num_requests_waiting 1\n",

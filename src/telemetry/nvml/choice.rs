@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_this_machine_does_not_have_is_said() {
+    fn an_id_that_this_machine_does_not_have_is_an_error() {
         let container = ids(&["0", "9"]);
         let wrong = serving(Some(&container), None, &machine(), &BTreeSet::new());
         let why = wrong.unwrap_err();

@@ -216,7 +216,7 @@ impl Drop for Live {
 }
 
 /// Keeps other threads from GPM until it is dropped. Two samplers in it at once, each with a GPU and
-/// samples of its own, broke off the process in `nvmlGpmMetricsGet` (driver 580.159, two H200).
+/// samples of its own, aborted the process in `nvmlGpmMetricsGet` (driver 580.159, two H200).
 fn gpm_alone() -> MutexGuard<'static, ()> {
     static GPM: Mutex<()> = Mutex::new(());
     GPM.lock().unwrap_or_else(PoisonError::into_inner)

@@ -162,7 +162,7 @@ fn counters_read_too_late_are_not_guessed() {
     assert_eq!(
         unwrap.growth(0.18, [5, 6], link),
         None,
-        "one byte less is no 4 GB in 20 ms"
+        "a counter that fell by one did not grow by 4 GB in 20 ms"
     );
     // A wide counter does not wrap, however late it is read.
     let mut wide = Unwrap::default();

@@ -17,7 +17,7 @@ use super::docker;
 const REPOSITORY: &str = "labrun-test/pulled";
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-/// Not compressed, so that a layer's digest is that of its content.
+/// Not compressed: a layer's digest is the digest of its content.
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Of the layer that no daemon has seen.
 const OWN_LAYER_BYTES: usize = 4 << 20;
