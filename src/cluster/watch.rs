@@ -70,10 +70,10 @@ struct Watch<'a> {
     own: BTreeMap<u32, u32>,
     /// Shards that were seen alive since then.
     seen: BTreeSet<u32>,
-    /// Since when shards are in no queue that are not decided on.
+    /// Since when undecided shards are in no queue.
     gone_since: BTreeMap<u32, Instant>,
     finished: BTreeSet<u32>,
-    /// Why each that is not submitted again was not to run.
+    /// Shards that are not submitted again, with the reason.
     cancelled: BTreeMap<u32, String>,
 }
 
@@ -177,7 +177,7 @@ impl Watch<'_> {
         traces.fate_by(shard, queued, accounts, since.elapsed())
     }
 
-    /// Takes note of a fate; whether the shard is to be submitted again.
+    /// Records a fate. Returns whether the shard is to be submitted again.
     fn is_lost(&mut self, shard: u32, fate: Fate, say: &mut dyn FnMut(&str)) -> Result<bool> {
         let own = self.own.get(&shard).copied().unwrap_or(0);
         let how = match fate {

@@ -153,7 +153,7 @@ impl Failure {
 /// terminal written out.
 pub(crate) fn visible(bytes: &[u8], limit_bytes: usize) -> String {
     let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(8 * limit_bytes)]);
-    // Masked before it is cut: half of a secret is known as none.
+    // Secrets are masked before the cut: half of one would not be recognized.
     let masked = secret::mask(begin.trim());
     let mut end = masked.len().min(limit_bytes);
     while !masked.is_char_boundary(end) {

@@ -113,7 +113,7 @@ impl Event<'_> {
     pub(crate) fn is_failure(&self) -> bool {
         let alone = !self.has_choices && self.usage.is_none();
         let error = match self.error {
-            // An empty error is how fixed schemas say that there is none, beside what there is.
+            // Fixed schemas write an empty error where there is none, beside the content.
             Some(Filled::Empty) => alone,
             Some(Filled::Filled) => true,
             None => false,

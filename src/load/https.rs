@@ -192,7 +192,7 @@ impl Body {
         let decoded = self
             .coding
             .decode(bytes, &mut |piece| plain.extend_from_slice(piece));
-        // Some servers do not say what their body is.
+        // Some servers do not declare the type of their body.
         self.streamed |= self.status == 200 && self.words.is_empty() && begins_events(&plain);
         let more = if self.streamed {
             let mark = self.reading.mark(record);

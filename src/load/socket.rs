@@ -1,4 +1,4 @@
-//! A TCP stream whose reads say when their bytes came.
+//! A TCP stream whose reads have the instant of their bytes' arrival.
 //!
 //! The kernel stamps what it receives as it receives it. That instant is the truth about the
 //! server: the clock that this process reads after its own `read` also holds the time that the

@@ -15,7 +15,7 @@ const BURST_SHARE: u32 = 10;
 const MIN_E2E: Duration = Duration::from_millis(10);
 
 impl LoadOutcome {
-    /// What may have shaped its numbers, or makes them mean something else than they seem to.
+    /// What may have distorted its numbers, or changes their meaning.
     pub fn warnings(&self) -> Vec<String> {
         let ok: Vec<&RequestRecord> = self
             .records

@@ -1,4 +1,4 @@
-//! Looks at this machine as a run would meet it: what is good, what is not, and what to do.
+//! Examines this machine before a run: what is good, what is not, and what to do.
 
 use super::line::{Level, Line};
 use super::needs::Needs;

@@ -29,7 +29,7 @@ async fn redis(settings: &Settings, needs: &Needs) -> Line {
         let redis = Redis::connect(url).await?;
         let info = redis.info().await?;
         let bulk = redis.largest_value_bytes().await.unwrap_or(BULK_LIMIT);
-        // Where it may not be asked for its keys, the run will say so.
+        // Where the number of keys may not be asked for, the run reports it.
         anyhow::Ok((info, bulk, redis.keys().await.unwrap_or(0)))
     };
     match asked.await {

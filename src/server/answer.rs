@@ -53,12 +53,12 @@ impl Answer {
         }
     }
 
-    /// Its JSON; `null` where it is none.
+    /// Its JSON; `null` where the body is not JSON.
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Its beginning, for messages. Masked before it is cut: half of a secret is known as none.
+    /// Its beginning, for messages. Secrets are masked before the cut: half of one would not be recognized.
     pub(super) fn head(&self) -> String {
         let begin = &self.body[..self.body.len().min(4_000)];
         let begin = secret::mask(String::from_utf8_lossy(begin).trim()).into_owned();
@@ -88,7 +88,7 @@ pub(super) async fn series(route: &str, mut answer: reqwest::Response) -> Result
 struct Lines {
     line: Vec<u8>,
     series: String,
-    /// A line named a series, of whatever.
+    /// Whether any line named a series.
     has_series: bool,
 }
 

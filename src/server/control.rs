@@ -89,7 +89,7 @@ pub struct Control {
     hung: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
-/// The most models that a message lists, of those that a server has.
+/// The most models that a message lists.
 const MAX_SHOWN_MODELS: usize = 8;
 /// The most characters of a model's id or of a version.
 const MAX_ID_CHARS: usize = 200;
@@ -125,7 +125,7 @@ impl Control {
         })
     }
 
-    /// What it talks to.
+    /// Server and model of its requests.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -188,8 +188,7 @@ impl Control {
             .to_owned()
     }
 
-    /// Asks a route that is not vital. One that did not answer in time is waited for again, but not
-    /// as long.
+    /// Asks an optional route. One that timed out before gets a shorter limit.
     async fn ask<T>(&self, url: &str, question: impl Future<Output = Result<T>>) -> Result<T> {
         let route = self.route(url);
         let limit = if self.hung().contains_key(&route) {
@@ -242,7 +241,7 @@ impl Control {
         Ok(ids.map(str::to_owned).collect())
     }
 
-    /// What it serves instead, where the model is not among `models`.
+    /// A message with the served `models`, where the model is not among them.
     pub fn not_among(&self, models: &[String]) -> Option<String> {
         let wanted = &self.endpoint.model;
         if models.contains(wanted) {

@@ -1,4 +1,5 @@
-//! What a started process sees of labrun's environment: what it needs, and no credential of others.
+//! Which variables of labrun's environment a started process inherits: those it needs, and no credential
+//! of others.
 
 use std::ffi::OsStr;
 
@@ -10,8 +11,8 @@ use crate::secret;
 /// The token with which vLLM fetches gated models, by both names that it reads.
 const HUB_TOKENS: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
-/// What credentials, accounts and agents of other services begin with. Names that mark a secret need
-/// not stand here.
+/// Prefixes of credentials, accounts and agents of other services. Names that mark a secret are
+/// recognized without this list.
 const OF_OTHERS: [&str; 22] = [
     "ANTHROPIC_",
     "AWS_",
@@ -37,7 +38,7 @@ const OF_OTHERS: [&str; 22] = [
     "VAULT_",
 ];
 
-/// Ways out to the network, in whatever case.
+/// Variables of proxies, in any case.
 const PROXIES: [&str; 5] = [
     "http_proxy",
     "https_proxy",

@@ -32,7 +32,7 @@ pub struct Stopped {
     pub how: String,
     /// Its containers, as they ended.
     pub containers: Vec<ContainerRecord>,
-    /// What a reader should know besides.
+    /// Warnings for the cell.
     pub warnings: Vec<String>,
 }
 

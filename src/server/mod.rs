@@ -77,7 +77,7 @@ pub trait Server: Send {
     }
 
     /// Takes out what lives on when the server is started again, before it is stopped: the Redis that
-    /// was started for it alone. Whoever takes it hands it to [`launch`].
+    /// was started for it alone. The caller passes it to [`launch`].
     fn take_lasting(&mut self) -> Option<Lasting> {
         None
     }
@@ -155,7 +155,8 @@ fn redis_url(settings: &Settings) -> &str {
 }
 
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
-/// tier, around what lives on of the one before; `say` gets lines of what takes long. Adding a kind: a variant, a file, an arm.
+/// tier, around what survived of the previous server; `say` gets progress lines of slow steps. A new
+/// launcher is a variant, a file and an arm here.
 pub async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
@@ -181,7 +182,7 @@ pub async fn launch(
     })
 }
 
-/// What would be started for `cell`, as a person reads it.
+/// The commands or containers that a launch of `cell` would start, for people.
 pub fn describe(cell: &Cell, settings: &Settings) -> String {
     match cell.resolved.server.launcher {
         Launcher::Sim => "labrun sim".to_owned(),

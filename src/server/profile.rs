@@ -10,7 +10,7 @@ use crate::plan::profile_spec::{ProfileSpec, Profiler, option_name};
 /// Command-line program of Nsight Systems.
 pub const NSYS: &str = "nsys";
 
-/// How `nsys profile` is called, unless the plan's own arguments say otherwise.
+/// How `nsys profile` is called, unless the plan's own arguments override it.
 const DEFAULTS: [&str; 7] = [
     "--trace-fork-before-exec=true",
     "--cuda-graph-trace=node",

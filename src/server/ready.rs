@@ -43,7 +43,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 
 /// Waits for health, for the model and for one token. Returns how long it took.
 ///
-/// One that `runs_already` has the route that it is asked for, or never will.
+/// A server that `runs_already` has a route, or will never have it.
 pub async fn wait(
     server: &mut dyn Server,
     control: &Control,
@@ -108,7 +108,7 @@ impl Limits {
                 Err(_) => format!("{route} did not answer"),
             };
             if self.started.elapsed() + pause >= self.limit {
-                // A route that it refuses does not come by waiting.
+                // Waiting does not help where it refuses a route.
                 let hint = if last.contains(" answered 4") {
                     ""
                 } else {
@@ -125,7 +125,7 @@ impl Limits {
         }
     }
 
-    /// Whether another try would meet the same.
+    /// Whether another try would fail in the same way.
     fn is_final(&self, error: &anyhow::Error) -> bool {
         error.is::<WantsKey>() || self.runs_already && error.is::<NoHealth>()
     }

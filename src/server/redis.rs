@@ -41,9 +41,9 @@ pub struct RedisInfo {
     pub net_input_bytes: Option<f64>,
     /// Keys that were found.
     pub keyspace_hits: Option<f64>,
-    /// Keys that were not.
+    /// Keys that were not found.
     pub keyspace_misses: Option<f64>,
-    /// Keys thrown out because memory was full.
+    /// Keys that were evicted because memory was full.
     pub evicted_keys: Option<f64>,
     /// Commands since the start.
     pub commands: Option<f64>,

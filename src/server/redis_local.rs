@@ -24,7 +24,7 @@ const PROGRAM: &str = "redis-server";
 pub const REDIS_LOG: &str = "redis.log";
 /// Longest time from its start to its first answer.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// It has nothing to save, and ends at once.
+/// Short: it has nothing to save, and ends at once.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running `redis-server` that keeps nothing on disk.

@@ -21,8 +21,8 @@ use crate::plan::tier::TierKind;
 /// Name of the file that describes the simulated machine.
 pub(super) const SPEC_FILE: &str = "sim.json";
 
-/// The program that runs. Its path does not serve: a long run outlives a rebuild, which puts another
-/// file there. The kernel's link leads to the file that was started, also once it has no name.
+/// The program that runs. Not by its path: a rebuild during a long run puts another file
+/// there. The kernel's link leads to the file that was started, even after its removal.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A running `labrun sim`.

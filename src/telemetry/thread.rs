@@ -1,4 +1,4 @@
-//! One OS thread a sampler: a reading that blocks holds up that sampler and nothing else.
+//! One OS thread a sampler: a reading that blocks delays that sampler and nothing else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,7 +18,7 @@ pub trait Sampler: Send {
     /// Time between two readings.
     fn interval(&self) -> Duration;
 
-    /// Longest time between two readings that it can bear, where it has to be slowed.
+    /// Longest time between two readings that it tolerates when it is slowed.
     fn longest(&self) -> Duration {
         self.interval().max(LONGEST)
     }

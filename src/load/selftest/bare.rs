@@ -1,4 +1,4 @@
-//! The bare socket reader: what reading these streams costs when nothing is understood.
+//! The bare socket reader: what reading these streams costs without parsing them.
 //!
 //! The same requests, the same closed loop, one thread, epoll and `read`; each read is stamped and
 //! its event ends are counted. No HTTP, no JSON, no runtime, no records but the stamps. It is the

@@ -167,7 +167,7 @@ fn a_long_list_of_models_and_a_long_name_are_shortened_and_steer_nothing() {
     assert_eq!(control.not_among(&models), None);
 }
 
-/// What a scrape of a server comes to that answers everything with `answer`, or the error.
+/// Scrapes a server that answers everything with `answer`.
 async fn scraped(answer: &'static str) -> Result<Scrape, String> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))

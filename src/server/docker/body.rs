@@ -37,7 +37,7 @@ const HF_HOME: &str = "/run/labrun/huggingface";
 /// Where LMCache in vLLM's own process leaves its metrics inside.
 const METRICS: &str = "/run/labrun/metrics";
 
-/// What every body of a cell follows from.
+/// Everything that the bodies of a cell's containers depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'a> {
     pub cell: &'a Cell,
@@ -93,7 +93,7 @@ impl Basis<'_> {
                 config.as_deref().map(Path::new),
             );
             if super::has_own_redis(self.cell) {
-                // As what a real tier stored is there after a restart.
+                // The tier of a real server survives a restart too.
                 arguments.push("--keep-redis".into());
             }
             arguments

@@ -22,11 +22,11 @@ use super::logs::{self, LogFiles};
 use super::stats;
 use crate::record::schema::ContainerRecord;
 
-/// How long the daemon may be away before what depends on it is given up.
+/// How long the daemon may be unreachable before its containers are given up.
 const AWAY_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait for one answer on the way down.
+/// Longest wait for one answer while stopping.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Longest wait for a daemon to say of a container what Docker's API has words for.
+/// Longest wait for a daemon to report a state that Docker's API knows.
 const WORDS_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for the last lines of a log once its container has ended.
 const LAST_LINES: Duration = Duration::from_secs(3);
@@ -272,8 +272,8 @@ impl Drop for Container {
     }
 }
 
-/// What the daemon knows of a container. For a moment Podman calls one that has ended `stopped`, which is
-/// no word of Docker's.
+/// What the daemon knows of a container. Right after the end Podman reports `stopped`, a state that
+/// Docker's API does not know.
 async fn inspect(docker: &Docker, id: &str) -> Result<ContainerInspectResponse, Error> {
     let began = Instant::now();
     loop {
@@ -349,7 +349,7 @@ async fn watch_end(
             None => "the connection ended".to_owned(),
         };
         if began.elapsed() > AWAY_LIMIT {
-            // It was there until now.
+            // The daemon answered until now.
             away = None;
         }
         let since = *away.get_or_insert_with(Instant::now);

@@ -48,8 +48,8 @@ impl Daemon {
         is_local(&self.host)
     }
 
-    /// Refuses a daemon of another machine: neither the published ports nor the mounted files would
-    /// be the ones that are meant, nor can be known which labruns live there.
+    /// Refuses a daemon of another machine: its ports and files are not this machine's, and which labruns
+    /// live there is unknown.
     pub fn check_is_local(&self) -> Result<()> {
         if self.is_local() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Images: there, fetched, or an error with a remedy.
+//! Images: present, pulled, or an error with a remedy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a registry to resolve a name; a pull has no such limit.
 const REGISTRY_LIMIT: Duration = Duration::from_secs(10);
 
-/// An image that is there.
+/// An image on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// As the plan names it.
@@ -35,7 +35,7 @@ pub struct Image {
     pub user: String,
 }
 
-/// Makes `name` be there, by the pull policy. `say` gets lines of a pull's progress.
+/// Ensures that `name` is on this machine, by the pull policy. `say` gets lines of a pull's progress.
 pub async fn ensure(
     daemon: &Daemon,
     name: &str,
@@ -62,7 +62,7 @@ pub async fn ensure(
     }
 }
 
-/// What is known of an image; `None` where it is not there.
+/// Looks up an image; `None` where it is not on this machine.
 pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
     match daemon.docker.inspect_image(name).await {
         Ok(inspected) => Ok(Some(image_of(name, inspected))),

@@ -1,4 +1,4 @@
-//! Labels of all that labrun makes in Docker: it is found again by them, and by nothing else.
+//! Labels of everything that labrun makes in Docker. Only they identify it later.
 
 use std::collections::HashMap;
 

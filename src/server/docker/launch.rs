@@ -38,7 +38,7 @@ pub(super) struct Launch<'a> {
     pub(super) spec: &'a DockerSpec,
     pub(super) rendered: Option<&'a Rendered>,
     pub(super) scope: LaunchScope<'a>,
-    /// Where the Redis that lives on from the server before answers.
+    /// Address of the Redis that survived the previous server.
     pub(super) redis_url: Option<String>,
 }
 

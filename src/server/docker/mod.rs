@@ -68,7 +68,7 @@ struct Addresses {
     redis_url: Option<String>,
 }
 
-/// What lives on when a server is started again: its Redis, and the network that reaches it.
+/// What survives a restart of the server: its Redis, and the network that reaches it.
 #[derive(Debug)]
 pub struct Lasting {
     redis: Container,
@@ -76,7 +76,7 @@ pub struct Lasting {
     network: Option<String>,
 }
 
-/// What was made so far, in the order of its making. All of it is removed, whatever happens.
+/// Everything that was made so far, in order. All of it is removed, whatever happens.
 #[derive(Debug)]
 struct Parts {
     daemon: Daemon,

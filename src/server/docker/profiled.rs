@@ -10,7 +10,7 @@ use super::super::{absolute, profile};
 use super::secrets::INSIDE;
 use crate::plan::profile_spec::ProfileSpec;
 
-/// What of a container changes.
+/// The parts of a container's body that profiling changes.
 #[derive(Debug)]
 pub struct Line<'a> {
     pub command: Vec<String>,

@@ -24,7 +24,7 @@ pub const INSIDE: &str = "/run/labrun";
 const WRAPPER: &str = "set -a; . /run/labrun/secrets; set +a; exec \"$@\"";
 
 /// Secrets that a cell's containers get: the token, what the plan names, and settings whose names
-/// say that they are secret.
+/// mark them as secret.
 pub fn values(
     cell: &Cell,
     spec: &DockerSpec,

@@ -36,7 +36,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The words for a message.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::EngineLog => "the engine's start log",
@@ -64,7 +64,7 @@ pub struct Statement {
 pub struct KvSize {
     /// All statements, the most trusted first.
     pub statements: Vec<Statement>,
-    /// Why sources that were asked know nothing; sentences without a full stop.
+    /// Why sources do not know it; sentences without a full stop.
     pub unknown: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl KvSize {
         Self::new(self.statements, self.unknown)
     }
 
-    /// What the judge needs of it.
+    /// The sizes that the verdict uses.
     pub fn bytes(&self) -> KvBytes {
         KvBytes {
             device: self.device().map(|(_, bytes)| bytes),
@@ -110,8 +110,8 @@ impl KvSize {
         self.statements.iter().find_map(stated)
     }
 
-    /// What the tier stores per token, with its source. LMCache knows best what it stored; without
-    /// its word the tier stores what the GPU holds.
+    /// What the tier stores per token, with its source. LMCache's own report is the best; without it
+    /// the size on the GPU is used.
     pub fn stored(&self) -> Option<(Source, Bounds)> {
         let stated = |statement: &Statement| Some((statement.source, statement.stored?));
         let own = |statement: &&Statement| statement.source == Source::LmcacheLog;
