@@ -32,11 +32,11 @@ pub struct Cell {
     pub coordinates: Coordinates,
     /// The plan's values at this cell.
     pub resolved: Arc<Resolved>,
-    /// The tier.
+    /// The tier with its settings.
     pub tier: Arc<TierSpec>,
-    /// The workload.
+    /// The workload with its settings.
     pub workload: Arc<WorkloadSpec>,
-    /// Cells with equal keys differ only in load, so that one server can serve them.
+    /// Cells with equal keys differ only in load: one server can serve them.
     pub server_key: Arc<str>,
 }
 

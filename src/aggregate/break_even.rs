@@ -8,28 +8,28 @@ use crate::units::PromptLen;
 /// Where a tier's median time to first token crosses the baseline's, over prompt lengths.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BreakEven {
-    /// It is no slower at any measured length, from this one on.
+    /// It is at least as fast at every measured length, from this one on.
     Everywhere(PromptLen),
     /// It is slower at every measured length, up to this one.
     Nowhere(PromptLen),
     /// It pays from about this length on. Interpolated: the log of the speedup on a straight line
     /// over the log of the length, between two measured lengths.
     From {
-        /// Tokens.
+        /// Prompt length, tokens.
         tokens: f64,
         /// The measured lengths on either side.
         between: (PromptLen, PromptLen),
     },
     /// It pays up to about this length, and not beyond.
     UpTo {
-        /// Tokens.
+        /// Prompt length, tokens.
         tokens: f64,
         /// The measured lengths on either side.
         between: (PromptLen, PromptLen),
     },
     /// It crosses more than once: noise, or a limit such as a full tier; no single length.
     Several {
-        /// How often.
+        /// How many times it crosses.
         crossings: usize,
     },
     /// Fewer than two lengths can be compared.
@@ -39,14 +39,14 @@ pub enum BreakEven {
 /// The break-even of one tier where all else is equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakEvenRow {
-    /// Where; its prompt length is the shortest one.
+    /// Coordinates without the tier; its prompt length is the shortest one.
     pub place: Place,
     /// The tier's name.
     pub tier: String,
     /// The lengths that can be compared, with the speedup at each, ascending.
     pub speedups: Vec<(PromptLen, f64)>,
-    /// The crossing.
-    pub found: BreakEven,
+    /// The lengths at which the tier pays.
+    pub crossing: BreakEven,
 }
 
 /// The break-even of speedups by prompt length, ascending.
@@ -103,7 +103,7 @@ pub fn break_evens(comparison: &Comparison) -> Vec<BreakEvenRow> {
         };
         lines.entry((place, tier)).or_default().push(row);
     }
-    let found = |((place, tier), rows): ((Place, usize), Vec<&ComparisonRow>)| {
+    let row = |((place, tier), rows): ((Place, usize), Vec<&ComparisonRow>)| {
         let sound = rows.iter().filter(|row| row.standing == Standing::Compared);
         let mut speedups: Vec<_> = sound
             .filter_map(|row| Some((row.place.prompt_len, row.ttft.speedup?)))
@@ -113,11 +113,11 @@ pub fn break_evens(comparison: &Comparison) -> Vec<BreakEvenRow> {
         BreakEvenRow {
             place,
             tier: tiers[tier].to_owned(),
-            found: break_even(&speedups),
+            crossing: break_even(&speedups),
             speedups,
         }
     };
-    lines.into_iter().map(found).collect()
+    lines.into_iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_none_it_is_said() {
+    fn a_line_without_a_crossing_is_named_so() {
         assert_eq!(
             of(&[(512, 1.0), (1024, 3.0)]),
             BreakEven::Everywhere(length(512))
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].speedups, [(length(1024), 0.5), (length(4096), 2.0)]);
         assert!(
-            matches!(rows[0].found, BreakEven::From { tokens, .. } if (tokens - 2048.0).abs() < 1e-6)
+            matches!(rows[0].crossing, BreakEven::From { tokens, .. } if (tokens - 2048.0).abs() < 1e-6)
         );
     }
 }

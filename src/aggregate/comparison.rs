@@ -26,9 +26,9 @@ pub struct Comparison {
     pub pools: Vec<Pool>,
     /// One row a place and tier other than the baseline, in the same order.
     pub rows: Vec<ComparisonRow>,
-    /// What came of each control, in the same order.
+    /// The result of each control, in the same order.
     pub controls: Vec<ControlOutcome>,
-    /// The objectives that goodput is told under.
+    /// The objectives that define goodput.
     pub slos: Vec<Slo>,
 }
 
@@ -46,7 +46,7 @@ impl Comparison {
 /// One tier against the baseline at one place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComparisonRow {
-    /// Where.
+    /// Coordinates without the tier.
     pub place: Place,
     /// The tier's name.
     pub tier: String,
@@ -68,7 +68,7 @@ pub struct ComparisonRow {
     pub energy: Contrast,
     /// Requests a second that keep the objectives; empty without any.
     pub goodput: Contrast,
-    /// Prompt tokens a request that the tier's server says came from a cache, mean.
+    /// Prompt tokens a request that the tier's server reported as cached, mean.
     pub cached_tokens_mean: Option<f64>,
 }
 
@@ -86,7 +86,7 @@ impl ComparisonRow {
         [ttft, e2e, output, energy, goodput]
     }
 
-    /// Takes back what was compared, and says why; the values of both sides stay.
+    /// Removes the comparison and records why; the values of both sides stay.
     pub(super) fn withhold(&mut self, why: String) {
         self.standing = Standing::Withheld(why);
         let Self {
@@ -111,14 +111,14 @@ impl ComparisonRow {
 pub enum Standing {
     /// Both sides are valid.
     Compared,
-    /// There is no ratio, and why.
+    /// No ratio is shown. Holds the reason.
     Withheld(String),
 }
 
 /// Two values of one metric side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contrast {
-    /// Of what.
+    /// The compared metric.
     pub metric: Metric,
     /// The baseline's value.
     pub baseline: Option<f64>,
@@ -138,7 +138,7 @@ pub struct Contrast {
 /// Whether a difference stands out of the requests' scatter (Mann-Whitney U at 0.05).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clarity {
-    /// It does.
+    /// More than chance explains.
     Clear,
     /// It may be noise.
     MayBeNoise,

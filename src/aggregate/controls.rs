@@ -14,14 +14,14 @@ const LIMIT: &str = "plan.verdict.control_speedup";
 /// A tier's servers: its name, and the values of the further axes.
 type Servers = (String, BTreeMap<String, String>);
 
-/// How many times as fast each tier may seem on its controls; the strictest where cells of several
-/// runs say different ones.
+/// How many times as fast each tier may seem on its controls. Where cells of several runs give
+/// different limits, the strictest.
 pub(super) fn limits(run: &RunData) -> BTreeMap<Servers, f64> {
     let mut limits = BTreeMap::new();
     for cell in &run.cells {
         let at = &cell.coordinates;
-        let told = cell.identity.get(LIMIT).and_then(|text| text.parse().ok());
-        let limit: f64 = told.unwrap_or(VerdictSpec::default().control_speedup);
+        let planned = cell.identity.get(LIMIT).and_then(|text| text.parse().ok());
+        let limit: f64 = planned.unwrap_or(VerdictSpec::default().control_speedup);
         if is_control(&at.label) {
             let strictest = limits
                 .entry((at.tier.clone(), at.extra.clone()))
@@ -35,27 +35,27 @@ pub(super) fn limits(run: &RunData) -> BTreeMap<Servers, f64> {
 /// What one tier did on one control.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlOutcome {
-    /// Which control, where.
+    /// Coordinates of the control.
     pub place: Place,
-    /// The tier.
+    /// The tier's name.
     pub tier: String,
-    /// What came of it.
+    /// Whether the tier won.
     pub result: ControlResult,
 }
 
-/// What came of a control.
+/// Whether a tier won on a control.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlResult {
-    /// No win, as it must be: how many times as good as the baseline's the tier's TTFT is.
+    /// No win, as expected. Holds the speedup of TTFT against the baseline.
     NoWin(f64),
-    /// A win where there is none to be had: likewise.
+    /// A win where offloading cannot help. Holds the speedup of TTFT.
     Win(f64),
-    /// It does not tell, and why.
-    Untold(String),
+    /// The control has no result. Holds the reason.
+    Inconclusive(String),
 }
 
-/// Withholds every comparison of a tier that wins on a control at the same further axes, and says
-/// why. A control's own row is kept out of headlines too. Tells what came of each control.
+/// Withholds every comparison of a tier that wins on a control at the same further axes, with the
+/// reason. A control's own row is excluded from headlines too. Returns the result of each control.
 pub(super) fn void(
     rows: &mut [ComparisonRow],
     limits: &BTreeMap<Servers, f64>,
@@ -77,7 +77,7 @@ pub(super) fn void(
     {
         if let ControlResult::Win(speedup) = result {
             let servers = (tier.clone(), place.extra.clone());
-            let said = format!(
+            let reason = format!(
                 "{tier} seems {speedup:.2} times as fast as the baseline on `{}`, state `{}`, where \
                  offloading can win nothing (at most {:.2} may be chance): something else differs \
                  between the two",
@@ -85,7 +85,7 @@ pub(super) fn void(
                 place.state,
                 limit(&servers)
             );
-            wins.entry(servers).or_insert(said);
+            wins.entry(servers).or_insert(reason);
         }
     }
     for row in rows {
@@ -96,10 +96,10 @@ pub(super) fn void(
             if row.standing == Standing::Compared {
                 row.withhold(format!("a control{shown}"));
             }
-        } else if let Some(said) = wins.get(&servers(row))
+        } else if let Some(reason) = wins.get(&servers(row))
             && row.standing == Standing::Compared
         {
-            row.withhold(said.clone());
+            row.withhold(reason.clone());
         }
     }
     outcomes
@@ -111,10 +111,10 @@ fn servers(row: &ComparisonRow) -> Servers {
 
 fn outcome(row: &ComparisonRow, limit: f64) -> ControlOutcome {
     let result = match (&row.standing, win(row, limit), row.ttft.speedup) {
-        (Standing::Withheld(why), _, _) => ControlResult::Untold(why.clone()),
+        (Standing::Withheld(why), _, _) => ControlResult::Inconclusive(why.clone()),
         (_, Some(speedup), _) => ControlResult::Win(speedup),
         (_, None, Some(speedup)) => ControlResult::NoWin(speedup),
-        (_, None, None) => ControlResult::Untold("too few requests were answered".to_owned()),
+        (_, None, None) => ControlResult::Inconclusive("too few requests were answered".to_owned()),
     };
     ControlOutcome {
         place: row.place.clone(),
@@ -149,7 +149,7 @@ mod tests {
         standings_within(cpu_on_control_ms, None)
     }
 
-    /// The same where the plan says how fast a tier may seem on a control.
+    /// The same where the plan limits how fast a tier may seem on a control.
     fn standings_within(
         cpu_on_control_ms: f64,
         limit: Option<&str>,
@@ -200,30 +200,30 @@ mod tests {
     }
 
     fn why<'a>(rows: &'a [(String, String, String)], label: &str, tier: &str) -> &'a str {
-        let found = rows.iter().find(|row| row.0 == label && row.1 == tier);
-        &found.unwrap().2
+        let row = rows.iter().find(|row| row.0 == label && row.1 == tier);
+        &row.unwrap().2
     }
 
     #[test]
     fn a_win_on_a_control_voids_that_tiers_comparisons_alone() {
         let rows = standings(100.0);
-        let said = why(&rows, "long_context", "cpu");
+        let reason = why(&rows, "long_context", "cpu");
         assert!(
-            said.contains("on `control-no-reuse`, state `cold`"),
-            "{said}"
+            reason.contains("on `control-no-reuse`, state `cold`"),
+            "{reason}"
         );
         assert_eq!(why(&rows, "long_context", "disk"), "compared");
     }
 
     #[test]
-    fn the_plan_says_how_fast_a_tier_may_seem_on_a_control() {
+    fn the_plan_limits_how_fast_a_tier_may_seem_on_a_control() {
         // 200 ms on the baseline: about 1.21 times as fast.
         let on = |limit| standings_within(165.0, limit);
         assert_ne!(why(&on(None), "long_context", "cpu"), "compared");
         assert_eq!(why(&on(Some("1.3")), "long_context", "cpu"), "compared");
-        let said = on(Some("1.05"));
-        let said = why(&said, "long_context", "cpu");
-        assert!(said.contains("at most 1.05 may be chance"), "{said}");
+        let rows = on(Some("1.05"));
+        let reason = why(&rows, "long_context", "cpu");
+        assert!(reason.contains("at most 1.05 may be chance"), "{reason}");
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub(crate) fn rows_of(ttft_ms: &[f64], failed: u32) -> Vec<RequestRow> {
     rows
 }
 
-/// What a GPU told over a pass, as an integral: `power` or `energy`, joules.
+/// A GPU's telemetry over a pass, as an integral: `power` or `energy`, joules.
 pub(crate) fn gpu_total(device: &str, series: Series, joules: f64) -> MetricSummary {
     MetricSummary {
         source: series.source().name().to_owned(),

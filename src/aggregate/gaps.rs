@@ -1,5 +1,5 @@
-//! The gaps between tokens of one pass or pool: by far the most numerous values of a run, so that
-//! they are never sorted whole nor kept.
+//! The gaps between tokens of one pass or pool. They are by far the most numerous values of a run
+//! and are never sorted whole or stored.
 
 use anyhow::Result;
 use polars::prelude::{ExplodeOptions, Series};
@@ -7,7 +7,7 @@ use polars::prelude::{ExplodeOptions, Series};
 use crate::metric::Metric;
 use crate::stats::{Percentile, QuantilePlace, Summary};
 
-/// Where the distribution is kept: enough to draw it, its tail more finely.
+/// Shares at which the distribution is retained: enough to draw it, its tail more finely.
 const SHARES: [f64; 27] = [
     0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7,
     0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0,

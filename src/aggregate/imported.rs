@@ -1,6 +1,6 @@
-//! What another tool computed of requests that it did not keep one by one, as `vllm bench serve`
-//! does without `--save-detailed`. It stands in where a pass has no values of its own: under the
-//! same rule for percentiles, and without an interval.
+//! Summaries by another tool that did not store single requests, such as `vllm bench serve` without
+//! `--save-detailed`. They stand in where a pass has no values of its own: under the same rule for
+//! percentiles, and without an interval.
 
 use crate::aggregate::samples::Samples;
 use crate::metric::Metric;
@@ -18,8 +18,8 @@ pub(super) fn complete(samples: &mut Samples, pass: &PassRecord) {
     samples.lacks_requests = samples.counts.ok > 0 && samples.ttft.is_empty();
     for metric in LATENCIES {
         if samples.own(metric) == 0 {
-            let told = summary(metric, pass);
-            samples.told.extend(told.map(|told| (metric, told)));
+            let imported = summary(metric, pass).map(|summary| (metric, summary));
+            samples.imported.extend(imported);
         }
     }
     let count = |metric: Metric| {
@@ -46,11 +46,11 @@ fn name(column: &str) -> String {
 
 /// The summary of a latency that a pass was imported with.
 fn summary(metric: Metric, pass: &PassRecord) -> Option<Summary> {
-    let told = |name: &str| pass.evidence.get(name).copied();
-    let of = |statistic: &str| told(&name(&metric.column_of(statistic)));
+    let value = |name: &str| pass.evidence.get(name).copied();
+    let of = |statistic: &str| value(&name(&metric.column_of(statistic)));
     // Files that were imported without their counts: each answer has one value at least.
     let stem = metric.spec().column.trim_end_matches("_ms");
-    let n = told(&name(&format!("{stem}_n"))).map_or(pass.counts.ok, |n| n as u64) as usize;
+    let n = value(&name(&format!("{stem}_n"))).map_or(pass.counts.ok, |n| n as u64) as usize;
     let shown = |percentile: Percentile| of(percentile.name()).filter(|_| n >= percentile.need());
     let summary = Summary {
         metric,

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// More threads than this would keep too many cells in memory.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// What `work` makes of each of `0..count`, in that order.
 pub(crate) fn side_by_side<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
-        .min(MOST_THREADS)
+        .min(MAX_THREADS)
         .min(count.max(1));
     let next = AtomicUsize::new(0);
     let hand = || {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_done_once_and_the_order_kept() {
+    fn each_is_done_once_and_in_order() {
         let seen = AtomicUsize::new(0);
         let made = side_by_side(50, |at| {
             seen.fetch_add(1, Ordering::Relaxed);

@@ -22,7 +22,7 @@ const FEWEST_RESAMPLES: usize = 200;
 /// All repeats of one tier at one place, taken together: their requests are one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
-    /// Where.
+    /// Coordinates without the tier.
     pub place: Place,
     /// The tier's name.
     pub tier: String,
@@ -38,7 +38,7 @@ pub struct Pool {
     pub counts: Counts,
     /// Time to first token.
     pub ttft: Summary,
-    /// End to end.
+    /// End-to-end latency of all repeats.
     pub e2e: Summary,
     /// The median of TTFT with its interval.
     pub ttft_median: Median,
@@ -50,8 +50,8 @@ pub struct Pool {
     pub output_tokens_per_s: Option<f64>,
     /// Its interval over repeats; absent for fewer than 3.
     pub output_interval: Option<Interval>,
-    /// Requests that kept the objectives, of all repeats, over the sum of their durations, with its
-    /// interval over repeats; absent without objectives and where a repeat cannot tell.
+    /// Requests that met the objectives, of all repeats, over the sum of their durations, with an
+    /// interval over repeats; absent without objectives and where a repeat's goodput is unknown.
     pub goodput: Median,
     /// Points of the distribution function of TTFT: a time and the share of requests up to it.
     pub ttft_curve: Vec<(f64, f64)>,
@@ -61,7 +61,7 @@ pub struct Pool {
     pub energy_j_per_token: Option<f64>,
     /// Cached prompt tokens a request, mean over the repeats.
     pub cached_tokens_mean: Option<f64>,
-    /// What held the most repeats back.
+    /// The most frequent bottleneck of the repeats.
     pub bottleneck: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub struct Pool {
 /// bootstrap over repeats and requests where there are repeats; of a rate by one over repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Median {
-    /// The number.
+    /// The number; absent where it cannot be computed.
     pub value: Option<f64>,
     /// Its interval.
     pub interval: Option<Interval>,
@@ -208,8 +208,8 @@ fn rates(members: &[Member<'_>]) -> Option<Vec<f64>> {
         .collect()
 }
 
-/// Each repeat is held against the objectives on its own, as in the table of cells: one that breaks
-/// an objective on itself adds time and no request.
+/// Each repeat is checked against the objectives on its own, as in the table of cells: one that
+/// breaks an objective on itself adds time and no request.
 fn goodput(members: &[Member<'_>], slos: &[Slo], duration_s: f64) -> Median {
     let one = |member: &Member<'_>| {
         Service::of(slos, member.samples, member.pass.duration_s).goodput_per_s
@@ -218,12 +218,13 @@ fn goodput(members: &[Member<'_>], slos: &[Slo], duration_s: f64) -> Median {
     let Some(each) = each.filter(|_| !slos.is_empty() && duration_s > 0.0) else {
         return Median::default();
     };
-    let kept = each.iter().zip(members);
-    let kept: f64 = kept
+    let good: f64 = each
+        .iter()
+        .zip(members)
         .map(|(goodput, member)| goodput * member.pass.duration_s)
         .sum();
     Median {
-        value: Some(kept / duration_s),
+        value: Some(good / duration_s),
         interval: over_repeats(Some(each)),
     }
 }
@@ -253,8 +254,8 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
 fn most_frequent(members: &[Member<'_>]) -> Option<String> {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for member in members {
-        if let Some(held) = &member.pass.bottleneck {
-            *seen.entry(&held.name).or_default() += 1;
+        if let Some(bottleneck) = &member.pass.bottleneck {
+            *seen.entry(&bottleneck.name).or_default() += 1;
         }
     }
     let most = seen.into_iter().max_by_key(|(_, times)| *times);

@@ -1,7 +1,8 @@
-//! What the requests of each pass say. The only place that talks to polars for aggregation.
+//! Latencies and counts of each pass, from its requests. The only place that uses polars for
+//! aggregation.
 //!
-//! Cell by cell, so that no more than a few cells' requests are in memory at once; what is kept
-//! of a pass are its sorted latencies and a summary of its gaps, which are most of the data.
+//! It reads cell by cell: only a few cells' requests are in memory at once. Of a pass it retains the
+//! sorted latencies and a summary of the gaps, which are most of the data.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use polars::prelude::{BooleanChunked, DataFrame, Series};
 use crate::aggregate::gaps::Gaps;
 use crate::aggregate::imported;
 use crate::aggregate::parallel::side_by_side;
-use crate::aggregate::slo::{Kept, Slo};
+use crate::aggregate::slo::{Latencies, Slo};
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
 use crate::record::reader::{Requests, RunData};
@@ -31,10 +32,10 @@ const COLUMNS: [&str; 10] = [
     "cached_tokens",
 ];
 
-/// What the requests of one pass say; latencies are those of the ok ones, ascending.
+/// The requests of one pass; latencies are those of the ok ones, ascending.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
-    /// What became of the requests, as their rows say.
+    /// Outcomes of the requests, counted from their rows.
     pub counts: Counts,
     pub ttft: Vec<f64>,
     pub tpot: Vec<f64>,
@@ -43,16 +44,16 @@ pub(crate) struct Samples {
     pub gaps: Gaps,
     /// Sum over ok requests; absent when a request lacks its count, as the sum would be too low.
     pub prompt_tokens: Option<u64>,
-    /// Same.
+    /// Sum over ok requests; absent when a request lacks its count.
     pub output_tokens: Option<u64>,
-    /// Mean over the ok requests for which the server said it.
+    /// Mean over the ok requests for which the server reported it.
     pub cached_tokens_mean: Option<f64>,
-    /// Same.
+    /// Mean over the ok requests for which the server reported it.
     pub prompt_tokens_mean: Option<f64>,
-    /// Ok requests that kept every objective on single requests.
-    pub kept: u64,
-    /// What another tool computed of latencies whose values it did not keep.
-    pub told: BTreeMap<Metric, Summary>,
+    /// Ok requests that met every objective on single requests.
+    pub within_slos: u64,
+    /// Another tool's summaries of latencies whose values it did not store.
+    pub imported: BTreeMap<Metric, Summary>,
     /// Whether the requests were imported without their latencies.
     pub lacks_requests: bool,
 }
@@ -76,8 +77,8 @@ impl Samples {
             output_tokens: Some(0),
             cached_tokens_mean: None,
             prompt_tokens_mean: None,
-            kept: 0,
-            told: BTreeMap::new(),
+            within_slos: 0,
+            imported: BTreeMap::new(),
             lacks_requests: false,
         }
     }
@@ -96,14 +97,14 @@ impl Samples {
             Metric::Tpot => &self.tpot,
             Metric::E2e => &self.e2e,
             Metric::Lateness => &self.lateness,
-            _ => unreachable!("{metric:?} is no latency of a request"),
+            _ => unreachable!("{metric:?} is not a latency of a request"),
         }
     }
 
     /// The distribution of one of its latencies.
     pub fn summary(&self, metric: Metric) -> Summary {
-        if let Some(told) = self.told.get(&metric) {
-            return told.clone();
+        if let Some(summary) = self.imported.get(&metric) {
+            return summary.clone();
         }
         match metric {
             Metric::Itl => self.gaps.summary(),
@@ -201,15 +202,15 @@ fn samples(ok: &DataFrame, counts: Counts, slos: &[Slo]) -> Result<Samples> {
         tpot: sorted("tpot_ms")?,
         e2e: sorted("e2e_ms")?,
         lateness: sorted("lateness_ms")?,
-        kept: Kept {
+        within_slos: Latencies {
             ttft: &column("ttft_ms")?,
             tpot: &column("tpot_ms")?,
             e2e: &column("e2e_ms")?,
             gaps: &gaps,
         }
-        .count(slos)?,
+        .count_within(slos)?,
         gaps: Gaps::of(&gaps)?,
-        told: BTreeMap::new(),
+        imported: BTreeMap::new(),
         lacks_requests: false,
         prompt_tokens: sum("prompt_tokens")?,
         output_tokens: sum("output_tokens")?,

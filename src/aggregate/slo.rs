@@ -1,4 +1,4 @@
-//! Service-level objectives: latencies that requests must keep, and what kept them.
+//! Service-level objectives: limits on latencies, and which requests and passes meet them.
 //!
 //! An objective is `LATENCY[_PERCENTILE]=LIMIT`, such as `ttft=500ms` (every request on its own)
 //! or `ttft_p99=500ms` (the pass as a whole). Several are parted by commas.
@@ -13,14 +13,14 @@ use crate::aggregate::samples::Samples;
 use crate::metric::Metric;
 use crate::stats::Percentile;
 
-/// One objective.
+/// A limit on one latency.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slo {
-    /// Which latency: TTFT, TPOT, ITL or E2E.
+    /// The limited latency: TTFT, TPOT, ITL or E2E.
     pub metric: Metric,
-    /// Of which share of requests; absent: of each request on its own.
+    /// The percentile that the limit applies to; absent: it applies to each request on its own.
     pub percentile: Option<Percentile>,
-    /// The limit, kept when reached.
+    /// The limit; a latency equal to it meets it.
     pub limit_ms: f64,
 }
 
@@ -28,7 +28,7 @@ pub struct Slo {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slos(pub Vec<Slo>);
 
-/// Why a text is no objective.
+/// Why a text cannot be read as an objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SloError {
     text: String,
@@ -97,14 +97,14 @@ fn one(text: &str, from: usize, part: &str) -> Result<Slo, SloError> {
     };
     let known = LATENCIES.iter().find(|(name, _)| *name == latency);
     let Some((_, metric)) = known else {
-        let what = format!("`{latency}` is no latency: one of ttft, tpot, itl, e2e");
+        let what = format!("unknown latency `{latency}`: expected ttft, tpot, itl or e2e");
         return Err(wrong(0, latency, what));
     };
     let percentile = match percentile {
         None => None,
         Some(name) => {
             let known = Percentile::ALL.into_iter().find(|p| p.name() == name);
-            let what = || format!("`{name}` is no percentile: one of p50, p90, p95, p99");
+            let what = || format!("unknown percentile `{name}`: expected p50, p90, p95 or p99");
             Some(known.ok_or_else(|| wrong(latency.chars().count() + 1, name, what()))?)
         }
     };
@@ -139,18 +139,16 @@ impl fmt::Display for Slo {
     }
 }
 
-/// Whether a pass keeps an objective on the pass as a whole.
+/// Whether a pass meets an objective on the pass as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standard {
-    /// It does.
-    Kept,
-    /// It does not.
+enum Standard {
+    Met,
     Broken,
-    /// It has too few requests to tell.
-    Untold,
+    /// The pass has too few requests for the percentile.
+    TooFewRequests,
 }
 
-/// Whether `samples` keep the percentile objective `slo`. A request that was not answered counts
+/// Whether `samples` meet the percentile objective `slo`. A request that was not answered counts
 /// as one that took for ever.
 fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
     let lost = (samples.counts.sent - samples.counts.ok) as usize;
@@ -159,12 +157,12 @@ fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
         Metric::Tpot => &samples.tpot,
         Metric::E2e => &samples.e2e,
         // A lost request has no gaps, and how many it would have had is not known.
-        _ if samples.gaps.n() < percentile.need() => return Standard::Untold,
+        _ if samples.gaps.n() < percentile.need() => return Standard::TooFewRequests,
         _ => {
             let reached = samples.gaps.summary().percentile(percentile);
-            let kept = reached.is_some_and(|value| value <= slo.limit_ms);
-            return if kept {
-                Standard::Kept
+            let is_met = reached.is_some_and(|value| value <= slo.limit_ms);
+            return if is_met {
+                Standard::Met
             } else {
                 Standard::Broken
             };
@@ -172,7 +170,7 @@ fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
     };
     let n = values.len() + lost;
     if n < percentile.need() {
-        return Standard::Untold;
+        return Standard::TooFewRequests;
     }
     let h = (n - 1) as f64 * percentile.share();
     let below = h.floor() as usize;
@@ -181,9 +179,9 @@ fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
         part if part > 0.0 => value(below) + part * (value(below + 1) - value(below)),
         _ => value(below),
     };
-    // Infinity minus infinity is no number, and no kept objective.
+    // Infinity minus infinity is NaN, which meets no objective.
     if reached <= slo.limit_ms {
-        Standard::Kept
+        Standard::Met
     } else {
         Standard::Broken
     }
@@ -192,14 +190,14 @@ fn standard(slo: &Slo, percentile: Percentile, samples: &Samples) -> Standard {
 /// How a pass stands to the objectives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Service {
-    /// The objectives on the pass as a whole that it does not keep.
+    /// The objectives on the pass as a whole that it misses.
     pub broken: Vec<Slo>,
     /// Those that it has too few requests for.
-    pub untold: Vec<Slo>,
+    pub too_few_requests: Vec<Slo>,
     /// Those on latencies that are only known as another tool's summary.
     pub unknown: Vec<Slo>,
-    /// Requests a second that kept every objective on single requests, where the pass kept every
-    /// objective on itself: 0 where it did not, absent where that cannot be told.
+    /// Requests a second that met every objective on single requests. It is 0 where the pass breaks
+    /// an objective on itself, and absent where that is unknown.
     pub goodput_per_s: Option<f64>,
 }
 
@@ -214,35 +212,35 @@ impl Service {
             }
             match slo.percentile.map(|p| standard(slo, p, samples)) {
                 Some(Standard::Broken) => service.broken.push(*slo),
-                Some(Standard::Untold) => service.untold.push(*slo),
-                Some(Standard::Kept) | None => {}
+                Some(Standard::TooFewRequests) => service.too_few_requests.push(*slo),
+                Some(Standard::Met) | None => {}
             }
         }
-        let kept = if service.broken.is_empty() {
-            samples.kept as f64
+        let good = if service.broken.is_empty() {
+            samples.within_slos as f64
         } else {
             0.0
         };
-        let all_told = service.untold.is_empty() && service.unknown.is_empty();
-        let told = all_told || !service.broken.is_empty();
-        service.goodput_per_s = (told && duration_s > 0.0).then(|| kept / duration_s);
+        let all_known = service.too_few_requests.is_empty() && service.unknown.is_empty();
+        let is_known = all_known || !service.broken.is_empty();
+        service.goodput_per_s = (is_known && duration_s > 0.0).then(|| good / duration_s);
         service
     }
 }
 
 /// The latencies of ok requests, one row a request.
-pub(super) struct Kept<'a> {
+pub(super) struct Latencies<'a> {
     pub ttft: &'a Series,
     pub tpot: &'a Series,
     pub e2e: &'a Series,
     pub gaps: &'a Series,
 }
 
-impl Kept<'_> {
-    /// How many of the requests keep every objective of `slos` on single requests. A request of
-    /// one token keeps any on TPOT and ITL.
-    pub fn count(&self, slos: &[Slo]) -> Result<u64> {
-        let mut kept = vec![true; self.ttft.len()];
+impl Latencies<'_> {
+    /// How many of the requests meet every objective of `slos` on single requests. A request of
+    /// one token meets any on TPOT and ITL.
+    pub fn count_within(&self, slos: &[Slo]) -> Result<u64> {
+        let mut within = vec![true; self.ttft.len()];
         for slo in slos.iter().filter(|slo| slo.percentile.is_none()) {
             let longest;
             let (values, absent) = match slo.metric {
@@ -254,11 +252,11 @@ impl Kept<'_> {
                     (&longest, true)
                 }
             };
-            for (kept, value) in kept.iter_mut().zip(values.f64()?.iter()) {
-                *kept &= value.map_or(absent, |value| value <= slo.limit_ms);
+            for (within, value) in within.iter_mut().zip(values.f64()?.iter()) {
+                *within &= value.map_or(absent, |value| value <= slo.limit_ms);
             }
         }
-        Ok(kept.into_iter().filter(|kept| *kept).count() as u64)
+        Ok(within.into_iter().filter(|within| *within).count() as u64)
     }
 }
 

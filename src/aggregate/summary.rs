@@ -62,7 +62,7 @@ pub struct SummaryRow {
     pub input_tokens_per_s: Option<f64>,
     /// Output tokens a second; absent when the server did not count the tokens of some request.
     pub output_tokens_per_s: Option<f64>,
-    /// Prompt and output tokens a second; absent likewise.
+    /// Prompt and output tokens a second; absent when one of them is.
     pub total_tokens_per_s: Option<f64>,
     /// Cached prompt tokens a request, mean.
     pub cached_tokens_mean: Option<f64>,
@@ -72,14 +72,14 @@ pub struct SummaryRow {
     pub energy_j_per_token: Option<f64>,
     /// How it stands to the objectives; absent without any.
     pub service: Option<Service>,
-    /// What held it back.
+    /// Its bottleneck.
     pub bottleneck: Option<String>,
-    /// The latencies that are another tool's summary of requests that it did not keep.
-    pub told: Vec<Metric>,
+    /// The latencies that are another tool's summary, without single requests.
+    pub imported: Vec<Metric>,
 }
 
 impl SummaryRow {
-    /// One of its latencies; `None` for a metric that is no latency.
+    /// One of its latencies; `None` for a metric that is not a latency.
     pub fn latency(&self, metric: Metric) -> Option<&Summary> {
         match metric {
             Metric::Ttft => Some(&self.ttft),
@@ -172,8 +172,11 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
             .zip(samples.output_tokens.filter(|tokens| *tokens > 0))
             .map(|(joules, tokens)| joules / tokens as f64),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
-        bottleneck: pass.bottleneck.as_ref().map(|held| held.name.clone()),
-        told: samples.told.keys().copied().collect(),
+        bottleneck: pass
+            .bottleneck
+            .as_ref()
+            .map(|bottleneck| bottleneck.name.clone()),
+        imported: samples.imported.keys().copied().collect(),
     }
 }
 
@@ -197,8 +200,8 @@ fn failed_cell(cell: &CellRecord) -> Option<FailedCell> {
     })
 }
 
-/// Where `cell.json` and `requests.parquet` do not tell the same counts: a record that
-/// contradicts itself must not be read as if it were sound.
+/// Where the counts of `cell.json` and `requests.parquet` differ: a record that contradicts itself
+/// must not be read as if it were sound.
 fn mismatches(run: &RunData, passes: &Passes) -> Vec<String> {
     let none = Samples::none();
     let mut notes = Vec::new();
@@ -207,7 +210,7 @@ fn mismatches(run: &RunData, passes: &Passes) -> Vec<String> {
             let read = passes.get(at, *state).unwrap_or(&none).counts;
             if read != *counts {
                 notes.push(format!(
-                    "cell `{}`, {state}: the record says {}, its request rows say {}",
+                    "cell `{}`, {state}: the record has {}, its request rows have {}",
                     cell.id,
                     spell(*counts),
                     spell(read)
@@ -339,8 +342,8 @@ mod tests {
         assert_eq!(
             summarize(&run).unwrap().notes,
             [
-                "cell `cpu-p1024-c1-r1`, cold: the record says 3 sent = 2 ok + 0 failed + 1 unfinished, \
-              its request rows say 2 sent = 2 ok + 0 failed + 0 unfinished"
+                "cell `cpu-p1024-c1-r1`, cold: the record has 3 sent = 2 ok + 0 failed + 1 unfinished, \
+              its request rows have 2 sent = 2 ok + 0 failed + 0 unfinished"
             ]
         );
     }

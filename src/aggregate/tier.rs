@@ -14,7 +14,7 @@ use crate::stats::geomean;
 pub struct TierRow {
     /// The tier's name.
     pub tier: String,
-    /// What was warm.
+    /// Which cache was warm.
     pub state: CacheState,
     /// `Simulated` as soon as one part is.
     pub source: Source,
@@ -30,18 +30,18 @@ pub struct TierRow {
     pub e2e: Option<Gain>,
     /// Of the output throughput.
     pub output: Option<Gain>,
-    /// What held its passes back, most frequent first, with how many places each.
+    /// Bottlenecks of its passes, most frequent first, with how many places each.
     pub bottlenecks: Vec<(String, usize)>,
 }
 
 /// Speedups over places: their geometric mean and their ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gain {
-    /// Geometric mean.
+    /// Geometric mean of the speedups.
     pub mean: f64,
-    /// The least.
+    /// The smallest speedup.
     pub low: f64,
-    /// The most.
+    /// The largest speedup.
     pub high: f64,
 }
 
@@ -80,14 +80,14 @@ fn row(comparison: &Comparison, state: CacheState, tier: &str) -> TierRow {
         .filter(|row| row.standing == Standing::Compared)
         .collect();
     let mut verdicts = BTreeMap::new();
-    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for pool in &pools {
         *verdicts.entry(pool.verdict).or_default() += 1;
         if let Some(bottleneck) = &pool.bottleneck {
-            *held.entry(bottleneck).or_default() += 1;
+            *counts.entry(bottleneck).or_default() += 1;
         }
     }
-    let mut bottlenecks: Vec<_> = held
+    let mut bottlenecks: Vec<_> = counts
         .into_iter()
         .map(|(name, places)| (name.to_owned(), places))
         .collect();

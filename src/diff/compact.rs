@@ -1,5 +1,5 @@
-//! Small tables of a run for a repository: stable rows, fixed precision, one fact a line, so that
-//! `git diff` reads well and a later diff has what it needs.
+//! Small tables of a run for a repository: stable rows, fixed precision, one fact a line. `git
+//! diff` reads well, and a later diff has what it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +16,8 @@ use crate::record::schema::{Counts, Source, VerdictStatus};
 use crate::stats::{Percentile, median_interval, quantile};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 
-/// Values of one pass and metric that are kept; of more, quantiles at equal distances.
-const KEPT: usize = 100;
+/// Values stored of one pass and metric; of more, quantiles at equal distances.
+const MAX_VALUES: usize = 100;
 
 /// The files' names.
 pub const FILES: [&str; 4] = [
@@ -234,7 +234,7 @@ fn measure_fields(trial: &Trial, metric: Metric) -> Vec<String> {
 }
 
 fn thinned(values: &[f64]) -> impl Iterator<Item = f64> {
-    let count = values.len().min(KEPT);
+    let count = values.len().min(MAX_VALUES);
     let all = values.len() == count;
     (0..count).filter_map(move |at| {
         if all {

@@ -18,22 +18,22 @@ use crate::stats::{Percentile, geomean};
     reason = "each is a word of the command line"
 )]
 pub struct Allow {
-    /// Different models.
+    /// The sides ran different models.
     pub model: bool,
-    /// Simulated beside measured.
+    /// One side is simulated and the other measured.
     pub source: bool,
-    /// Cells of which nothing proves that the tier served.
+    /// Inconclusive cells: nothing proves that the tier served.
     pub inconclusive: bool,
-    /// Cells of which something proves that it did not.
+    /// Invalid cells: something proves that it did not serve.
     pub invalid: bool,
 }
 
-/// What to compare.
+/// What to compare, and what to allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which numbers, in order.
     pub measures: Vec<Measure>,
-    /// What may pass.
+    /// Differences that do not refuse the comparison.
     pub allow: Allow,
 }
 
@@ -52,7 +52,7 @@ impl std::error::Error for Refusal {}
 /// One cell in one state on both sides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffRow {
-    /// Which.
+    /// The compared cell and state.
     pub key: CellKey,
     /// `Simulated` as soon as one side is.
     pub source: Source,
@@ -63,26 +63,26 @@ pub struct DiffRow {
 /// All cells of one measure together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Overall {
-    /// Geometric means of the values.
+    /// Geometric mean of side A.
     pub a: f64,
-    /// Same.
+    /// Geometric mean of side B.
     pub b: f64,
-    /// Over how many cells.
+    /// Number of cells.
     pub cells: usize,
-    /// How many became better.
+    /// Number of cells that became better.
     pub better: usize,
-    /// How many became worse.
+    /// Number of cells that became worse.
     pub worse: usize,
 }
 
 /// A cell, or some of its repeats, that is on a side but not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Which.
+    /// The compared cell and state.
     pub key: CellKey,
     /// On which side: its place in [`Diff::names`].
     pub side: usize,
-    /// Why.
+    /// Why it is not compared.
     pub reason: String,
     /// Whether nothing of the cell is left on that side.
     pub whole: bool,
@@ -93,7 +93,7 @@ pub struct LeftOut {
 pub struct Diff {
     /// What each side is called.
     pub names: [String; 2],
-    /// Where each was found.
+    /// Where each side was read from.
     pub origins: [String; 2],
     /// The measures, in order.
     pub measures: Vec<Measure>,
@@ -113,7 +113,7 @@ pub struct Diff {
     pub notes: Vec<String>,
 }
 
-/// Compares `b` with `a`, or says why that would say nothing.
+/// Compares `b` with `a`, or refuses with the reasons why the result would mean nothing.
 pub fn compare(a: &Side, b: &Side, options: &Options) -> Result<Diff, Refusal> {
     refuse(a, b, options.allow)?;
     let (shared, only_a): (Vec<_>, Vec<_>) =
@@ -195,7 +195,7 @@ fn eligible(
 ) -> Vec<Trial> {
     let all = trials.len();
     let mut reasons: Vec<String> = Vec::new();
-    let kept: Vec<Trial> = trials
+    let eligible: Vec<Trial> = trials
         .into_iter()
         .filter(|trial| {
             let passes = match trial.verdict {
@@ -212,7 +212,7 @@ fn eligible(
         })
         .collect();
     if let Some(first) = reasons.first() {
-        let whole = kept.is_empty();
+        let whole = eligible.is_empty();
         let reason = match (whole, all) {
             (true, _) | (false, 1) => first.clone(),
             (false, _) => format!("{} of {all} repeats: {first}", reasons.len()),
@@ -224,7 +224,7 @@ fn eligible(
             whole,
         });
     }
-    kept
+    eligible
 }
 
 type Cell = (CellKey, Vec<Trial>, Vec<Trial>);
@@ -305,7 +305,7 @@ fn overall(rows: &[DiffRow], measure: Measure) -> Option<Overall> {
     })
 }
 
-/// Which medians are of requests that nobody kept.
+/// A note on medians whose single requests were not stored.
 fn summaries(cells: &[Cell]) -> Option<String> {
     let median = |metric| Measure {
         metric,
@@ -324,7 +324,7 @@ fn summaries(cells: &[Cell]) -> Option<String> {
     let names: Vec<_> = all.iter().map(|metric| metric.spec().short).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "{}: some numbers are summaries of imported files, whose requests were not kept; they \
+            "{}: some numbers are summaries of imported files, whose requests were not stored; they \
              have no interval and no test but over repeats",
             names.join(", ")
         )

@@ -6,12 +6,12 @@
 //! - 4 or more on both sides: the Mann-Whitney U test over the repeats' numbers, exact.
 //! - fewer, but some cells have repeats: Student's t of the repeats' numbers against the noise of
 //!   repeats, pooled over the cells of the tier.
-//! - one repeat everywhere: the Mann-Whitney U test over requests, for medians only. It knows
-//!   nothing of what differs from run to run, and says so.
+//! - one repeat everywhere: the Mann-Whitney U test over requests, for medians only. It is
+//!   blind to differences from run to run, and the output states that.
 //!
 //! Where the noise of repeats is known, it is what the correction for many comparisons works on,
 //! also beside the U test: the smallest P of 4 against 4 repeats is 0.029, which no correction
-//! would leave. A change is named when its own test says so and, corrected, the noise cannot
+//! would leave. A change is named when its own test finds it and, corrected, the noise cannot
 //! explain it.
 
 use crate::diff::noise::{Pair, Yardstick};
@@ -63,9 +63,9 @@ pub enum Outcome {
     Better,
     /// It changed for the worse.
     Worse,
-    /// It cannot be told from noise.
+    /// It is indistinguishable from noise.
     Same,
-    /// There is too little to tell.
+    /// Too few repeats or requests to test.
     Untested,
 }
 
@@ -84,9 +84,9 @@ impl Outcome {
 /// One number of one cell on both sides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// The value on either side: the geometric mean of its repeats.
+    /// The value on side A: the geometric mean of its repeats.
     pub a: f64,
-    /// Same.
+    /// The value on side B: the geometric mean of its repeats.
     pub b: f64,
     /// Repeats on either side.
     pub repeats: (usize, usize),
@@ -213,7 +213,7 @@ pub(super) fn correct<'a>(all: impl IntoIterator<Item = (Better, &'a mut Judged)
     }
 }
 
-/// The geometric mean, so that a ratio of means is the mean of ratios; the arithmetic one where a
+/// The geometric mean: a ratio of such means is the mean of ratios. The arithmetic one where a
 /// value is 0. None without values.
 fn mean(values: &[f64]) -> Option<f64> {
     let arithmetic = values.iter().sum::<f64>() / values.len() as f64;

@@ -8,9 +8,9 @@ use crate::stats::Percentile;
 /// One number of a cell: a percentile of a latency, or a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Measure {
-    /// Of what.
+    /// The measured metric.
     pub metric: Metric,
-    /// Which percentile; none for rates, of which a pass has one.
+    /// The percentile of a latency; none for rates, which have one value a pass.
     pub percentile: Option<Percentile>,
 }
 

@@ -1,5 +1,5 @@
 //! What differs between two sides, and whether it is more than noise. Pure, but for
-//! `resolve`, which reads run folders, kept tables and git.
+//! `resolve`, which reads run folders, stored tables and git.
 
 pub mod compact;
 mod compare;

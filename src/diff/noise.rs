@@ -9,7 +9,7 @@ use crate::stats::{t_quantile, t_two_sided};
 const OWN_FREEDOM: f64 = 6.0;
 
 /// Degrees of freedom below which noise is not known.
-const LEAST_FREEDOM: f64 = 3.0;
+const MIN_FREEDOM: f64 = 3.0;
 
 /// The numbers of one cell and measure: one a repeat, on either side.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +63,7 @@ pub(super) struct Floor {
     all: (Noise, f64),
 }
 
-/// The noise that one comparison is held against.
+/// The noise that one comparison is judged by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Yardstick {
     /// Standard deviation of one repeat, on the logarithm.
@@ -77,7 +77,7 @@ impl Floor {
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a CellKey, &'a Pair)>) -> Self {
         let mut tiers: BTreeMap<String, Noise> = BTreeMap::new();
         for (key, pair) in pairs {
-            // Either side about its own mean: what changed between them is no noise.
+            // Either side about its own mean: a change between them is not noise.
             let noise = Noise::of(&pair.a).with(Noise::of(&pair.b));
             let tier = tiers.entry(key.tier.clone()).or_default();
             *tier = tier.with(noise);
@@ -106,7 +106,7 @@ impl Floor {
             self.all
         };
         let own = Noise::of(&pair.a).with(Noise::of(&pair.b));
-        (pooled.freedom >= LEAST_FREEDOM).then(|| Yardstick {
+        (pooled.freedom >= MIN_FREEDOM).then(|| Yardstick {
             deviation: pooled.variance().max(own.variance()).sqrt(),
             freedom: pooled.freedom,
             reach,

@@ -21,7 +21,7 @@ const VOLATILE: [&str; 8] = [
     "plan.file",
 ];
 
-/// Longer values are shown by their hash: a rendered file is told apart, not printed.
+/// Longer values are shown by their hash: a rendered file is identified, not printed.
 const LONGEST: usize = 120;
 
 /// One thing that differs.
@@ -29,7 +29,7 @@ const LONGEST: usize = 120;
 pub struct Difference {
     /// Its dotted name.
     pub name: String,
-    /// What it is on the first side; absent where that does not say.
+    /// What it is on the first side; absent where that side does not record it.
     pub a: Option<String>,
     /// What it is on the second side.
     pub b: Option<String>,
@@ -59,14 +59,14 @@ pub(super) fn differences(
     b: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    // What is not set and what one side does not know are not told apart.
+    // An unset value and one that a side does not know are treated alike.
     let set = |side: &BTreeMap<String, String>, name: &str| {
         let value = side.get(name).map(String::as_str).unwrap_or_default();
         let empty = ["", "null", "[]", "{}"].contains(&value);
         (!empty).then(|| value.to_owned())
     };
     let differs = |name: &str| set(a, name) != set(b, name);
-    // What the plan says, a cell's identity says again.
+    // A cell's identity repeats the plan's values.
     let repeated = |name: &str| {
         let plan = name.strip_prefix("identity.");
         plan.is_some_and(|plan| plan.starts_with("plan.") && differs(plan))
@@ -97,7 +97,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_explains_a_number_is_kept_and_what_does_not_is_left_out() {
+    fn facts_that_explain_a_number_are_listed_and_others_are_left_out() {
         let manifest = json!({
             "run": "x", "started_at": "now", "cells": ["a"], "labrun": {"version": "0.1.0"},
             "plan": {"name": "p", "blake3": "ff", "commit": "abc"}, "gpus": [{"name": "H100"}],
@@ -123,20 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_differences_are_listed() {
         let side = |text: &str| -> BTreeMap<String, String> {
             let pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
             pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
         };
         let a = side("a=1 b=2 c=3 run=x identity.plan.x=1 plan.x=1 ended.at=5");
-        let told = differences(&a, &side("a=1 b=4 d=5 run=y identity.plan.x=2 plan.x=2"));
-        let told: Vec<_> = told
+        let listed = differences(&a, &side("a=1 b=4 d=5 run=y identity.plan.x=2 plan.x=2"));
+        let listed: Vec<_> = listed
             .into_iter()
             .map(|d| (d.name, d.a.unwrap_or_default(), d.b.unwrap_or_default()))
             .collect();
         let row = |n: &str, a: &str, b: &str| (n.to_owned(), a.to_owned(), b.to_owned());
         assert_eq!(
-            told,
+            listed,
             [
                 row("b", "2", "4"),
                 row("c", "3", ""),

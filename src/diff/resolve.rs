@@ -22,17 +22,17 @@ pub struct Places<'a> {
     pub plan: Option<&'a str>,
 }
 
-/// What a word was found to name.
-enum Found {
+/// What a word names.
+enum Named {
     /// A run's folder.
     Run(PathBuf),
-    /// A folder with kept tables.
+    /// A folder with the tables of `labrun keep`.
     Tables(PathBuf),
     /// A commit's full hash.
     Commit(String),
 }
 
-impl Found {
+impl Named {
     /// The side; `meant` is the plan that is taken where a commit has the tables of several.
     fn side(&self, word: &str, places: Places<'_>, meant: Option<&str>) -> Result<Side> {
         match self {
@@ -44,53 +44,53 @@ impl Found {
 }
 
 /// The two sides that `a` and `b` name. Where a revision has the tables of several plans and none
-/// is named, the other side says which: a run or folder by its own plan, a revision by the one
-/// plan that both have or whose tables differ.
+/// is named, the other side decides: a run or folder by its own plan, a revision by the one plan
+/// that both have or whose tables differ.
 pub fn both_sides(a: &str, b: &str, places: Places<'_>) -> Result<(Side, Side)> {
-    let (found_a, found_b) = (find(a, places)?, find(b, places)?);
+    let (named_a, named_b) = (find(a, places)?, find(b, places)?);
     let plan = |side: &Side| side.facts.get("plan.name").cloned();
-    if let (Found::Commit(before), Found::Commit(after)) = (&found_a, &found_b) {
+    if let (Named::Commit(before), Named::Commit(after)) = (&named_a, &named_b) {
         let meant = common_plan(before, after, places)?;
-        let side_a = found_a.side(a, places, meant.as_deref())?;
-        return Ok((side_a, found_b.side(b, places, meant.as_deref())?));
+        let side_a = named_a.side(a, places, meant.as_deref())?;
+        return Ok((side_a, named_b.side(b, places, meant.as_deref())?));
     }
-    if let Found::Commit(_) = found_a {
-        let side_b = found_b.side(b, places, None)?;
-        return Ok((found_a.side(a, places, plan(&side_b).as_deref())?, side_b));
+    if let Named::Commit(_) = named_a {
+        let side_b = named_b.side(b, places, None)?;
+        return Ok((named_a.side(a, places, plan(&side_b).as_deref())?, side_b));
     }
-    let side_a = found_a.side(a, places, None)?;
-    let side_b = found_b.side(b, places, plan(&side_a).as_deref())?;
+    let side_a = named_a.side(a, places, None)?;
+    let side_b = named_b.side(b, places, plan(&side_a).as_deref())?;
     Ok((side_a, side_b))
 }
 
 /// What `word` names.
-fn find(word: &str, places: Places<'_>) -> Result<Found> {
+fn find(word: &str, places: Places<'_>) -> Result<Named> {
     let path = Path::new(word);
     if path.join("cells").is_dir() {
-        return Ok(Found::Run(path.to_owned()));
+        return Ok(Named::Run(path.to_owned()));
     }
     if path.join(FILES[0]).is_file() {
-        return Ok(Found::Tables(path.to_owned()));
+        return Ok(Named::Tables(path.to_owned()));
     }
     if path.is_dir() {
         bail!(
-            "`{word}` holds neither a run (`cells`) nor kept tables (`{}`)",
+            "`{word}` holds neither a run (`cells`) nor stored tables (`{}`)",
             FILES[0]
         );
     }
     if let Some(run) = run_called(word, places.results)? {
-        return Ok(Found::Run(run));
+        return Ok(Named::Run(run));
     }
     match commit(word)? {
-        Some(commit) => Ok(Found::Commit(commit)),
+        Some(commit) => Ok(Named::Commit(commit)),
         None => bail!(
-            "`{word}` is no run's folder, no run below `{}`, and no git revision",
+            "`{word}` is neither a run folder, nor a run below `{}`, nor a git revision",
             places.results.display()
         ),
     }
 }
 
-/// The one plan whose kept tables two commits both have, or the one of these whose tables are not
+/// The one plan whose stored tables two commits both have, or the one of these whose tables are not
 /// the same; none where that is not exactly one.
 fn common_plan(before: &str, after: &str, places: Places<'_>) -> Result<Option<String>> {
     let other = tables_at(after, places)?;
@@ -117,16 +117,15 @@ pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
     if Path::new(word).join("cells").is_dir() {
         return Ok(PathBuf::from(word));
     }
-    let found = run_called(word, results)?;
-    found.with_context(|| {
+    run_called(word, results)?.with_context(|| {
         format!(
-            "`{word}` is no run's folder and no run below `{}`",
+            "`{word}` is neither a run folder nor a run below `{}`",
             results.display()
         )
     })
 }
 
-/// The run's side, with what its manifest and plan say.
+/// The run's side, with the facts of its manifest and plan.
 pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
     let run = read_run(folder)?.whole()?;
     let mut origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
@@ -149,7 +148,7 @@ fn facts(folder: &Path) -> Result<BTreeMap<String, String>> {
     ))
 }
 
-/// The kept tables, each file as `read` gives it.
+/// The stored tables, each file as `read` gives it.
 fn compact(read: impl FnMut(&str) -> Result<String>) -> Result<Compact> {
     let [cells, measures, samples, provenance] = FILES.map(read);
     Ok(Compact {
@@ -177,13 +176,13 @@ fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> {
     if word.contains(['/', '\\']) || word.starts_with('.') {
         return Ok(None);
     }
-    let mut found: Vec<PathBuf> = runs(results)
+    let mut called: Vec<PathBuf> = runs(results)
         .into_iter()
         .filter(|run| run.file_name().is_some_and(|name| name == word))
         .collect();
-    match found.len() {
-        0 | 1 => Ok(found.pop()),
-        _ => bail!("several runs are called `{word}`: {}", listed(&found)),
+    match called.len() {
+        0 | 1 => Ok(called.pop()),
+        _ => bail!("several runs are called `{word}`: {}", listed(&called)),
     }
 }
 
@@ -252,8 +251,8 @@ fn side_of_commit(
         let manifest = Manifest::read(run).ok().flatten();
         manifest.is_some_and(|manifest| manifest.plan_commit() == Some(commit))
     };
-    let found: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();
-    match found.as_slice() {
+    let made: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();
+    match made.as_slice() {
         [] => bail!(
             "commit {short} has no tables below `{}`, and no run there was made at it; `labrun keep RUN` \
              makes tables to commit",
@@ -267,7 +266,7 @@ fn side_of_commit(
     }
 }
 
-/// The folders with kept tables below the results folder at a commit.
+/// The folders with stored tables below the results folder at a commit.
 fn tables_at(commit: &str, places: Places<'_>) -> Result<Vec<String>> {
     let inside = in_repository(places.results)?;
     let names = git(&["ls-tree", "-r", "--name-only", "--full-tree", commit])?;
@@ -311,7 +310,7 @@ fn in_repository(results: &Path) -> Result<PathBuf> {
 /// The commit that `word` names, where this is a repository and it names one.
 fn commit(word: &str) -> Result<Option<String>> {
     if word.starts_with('-') || word.is_empty() {
-        bail!("`{word}` is no revision");
+        bail!("`{word}` is not a git revision");
     }
     let wanted = format!("{word}^{{commit}}");
     let output = Command::new("git")
@@ -331,8 +330,8 @@ fn git(arguments: &[&str]) -> Result<String> {
         .output()
         .context("starting git")?;
     if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
-        bail!("`git {}`: {}", arguments.join(" "), told.trim());
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("`git {}`: {}", arguments.join(" "), message.trim());
     }
     String::from_utf8(output.stdout).context("git printed no text")
 }

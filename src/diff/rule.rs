@@ -30,7 +30,7 @@ enum Bound {
 pub struct Rule {
     /// As the user wrote it.
     pub text: String,
-    /// Of which number.
+    /// The number that the rule is about.
     pub measure: Measure,
     geomean: bool,
     bound: Bound,

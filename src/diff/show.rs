@@ -329,7 +329,7 @@ fn notes(rows: &[(&DiffRow, &Judged)]) -> Notes {
         .iter()
         .any(|(_, judged)| judged.outcome == Outcome::Same)
     {
-        notes.add("`~` no change that could be told from noise".to_owned());
+        notes.add("`~` no change distinguishable from noise".to_owned());
     }
     notes
 }

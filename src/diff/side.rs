@@ -102,7 +102,7 @@ pub struct Trial {
 pub struct Side {
     /// How the user named it.
     pub name: String,
-    /// Where it was found, in words.
+    /// Where it was read from, in words.
     pub origin: String,
     /// The repeats of each cell and state.
     pub cells: BTreeMap<CellKey, Vec<Trial>>,
@@ -188,7 +188,7 @@ impl Side {
             }
         }
         for (name, values) in seen {
-            // What differs from cell to cell is told by the coordinates.
+            // The coordinates show what differs from cell to cell.
             if values.len() == 1 || !name.starts_with("identity.") {
                 self.facts.insert(name, values.join(", "));
             }
@@ -247,7 +247,7 @@ fn rate(row: &SummaryRow, metric: Metric) -> Option<f64> {
     }
 }
 
-/// Letters of a hash that are kept: 48 bits tell a run's cells apart.
+/// Letters stored of a hash: 48 bits distinguish a run's cells.
 const HASH: usize = 12;
 
 fn identity_hash(cell: &CellRecord) -> String {

@@ -60,7 +60,7 @@ fn a_change_is_named_and_what_did_not_change_is_not() {
     let overall = diff.overall[&ttft()];
     assert!((overall.b / overall.a - 1.2_f64.sqrt()).abs() < 1e-9);
     assert_eq!((overall.cells, overall.better, overall.worse), (2, 0, 1));
-    // What cannot change by noise alone is told beside it.
+    // The noise floor is shown beside it.
     assert!(
         cpu.floor.unwrap() > 0.005 && cpu.floor.unwrap() < 0.05,
         "{cpu:?}"
@@ -68,7 +68,7 @@ fn a_change_is_named_and_what_did_not_change_is_not() {
 }
 
 #[test]
-fn every_format_says_simulated_and_what_differs_beneath() {
+fn every_format_is_marked_simulated_and_lists_what_differs() {
     let diff = compare(&side("a", &run(1.0)), &side("b", &run(1.2)), &options()).unwrap();
     let fired = Rule::parse("ttft_p50 > 5%").unwrap().check(&diff);
     let json = diff.json(&fired);
@@ -111,9 +111,9 @@ fn what_cannot_be_compared_is_refused_unless_it_is_allowed() {
         cell.source = Source::Measured;
     }
     let (a, b) = (side("a", &run(1.0)), side("b", &other));
-    let told = compare(&a, &b, &options()).unwrap_err().to_string();
+    let message = compare(&a, &b, &options()).unwrap_err().to_string();
     assert_eq!(
-        told,
+        message,
         "the model differs: `a` is sim-8b, `b` is other (--allow model compares them all the same); \
          the source differs: `a` is simulated, `b` is measured (--allow source compares them all the \
          same)"
@@ -193,19 +193,19 @@ fn cells_of_one_side_are_listed() {
 }
 
 #[test]
-fn kept_tables_give_the_same_diff_as_the_runs() {
+fn stored_tables_give_the_same_diff_as_the_runs() {
     let (a, b) = (side("a", &run(1.0)), side("b", &run(1.2)));
-    let kept = |side: &Side| {
+    let stored = |side: &Side| {
         let compact = compact::Compact::of(side).unwrap();
         compact.read(&side.name, side.origin.clone()).unwrap()
     };
     let whole = compare(&a, &b, &options()).unwrap();
-    let small = compare(&kept(&a), &kept(&b), &options()).unwrap();
+    let small = compare(&stored(&a), &stored(&b), &options()).unwrap();
     assert_eq!(whole.terminal(&[], 120), small.terminal(&[], 120));
 }
 
 #[test]
-fn one_repeat_is_tested_over_requests_and_says_so() {
+fn one_repeat_is_tested_over_requests_and_the_output_notes_it() {
     let one = |factor: f64| {
         let mut bench = Bench::new();
         let rows: Vec<f64> = (0..12).map(|at| factor * (100.0 + f64::from(at))).collect();
@@ -226,7 +226,7 @@ fn one_repeat_is_tested_over_requests_and_says_so() {
         text.contains("p over requests: one repeat a side"),
         "{text}"
     );
-    // A rate has one value a repeat: it cannot be tested, and says so.
+    // A rate has one value a repeat: it cannot be tested, and its outcome shows that.
     let rate = &diff.rows[0].numbers[&Measure::from_name("output_tokens_per_s").unwrap()];
     assert_eq!((rate.outcome, rate.p), (Outcome::Untested, None));
 }

@@ -24,9 +24,9 @@ pub(super) struct Shared {
     workload: Arc<WorkloadSpec>,
 }
 
-/// One cell: what it shares with others, and its own numbers.
+/// One cell as numbers: which values it shares with others, and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Spot {
+pub(super) struct CellIndex {
     pub(super) shared: u32,
     pub(super) prompt_len: PromptLen,
     pub(super) gen_len: GenLen,
@@ -62,23 +62,23 @@ impl Shared {
         })
     }
 
-    fn cell(&self, spot: &Spot) -> Cell {
+    fn cell(&self, cell_index: &CellIndex) -> Cell {
         let coordinates = Coordinates {
             label: self.label.clone(),
             tier: self.tier_name.clone(),
-            prompt_len: spot.prompt_len,
-            gen_len: spot.gen_len,
-            concurrency: spot.concurrency,
-            repeat: spot.repeat,
+            prompt_len: cell_index.prompt_len,
+            gen_len: cell_index.gen_len,
+            concurrency: cell_index.concurrency,
+            repeat: cell_index.repeat,
             extra: self.extra.clone(),
         };
         let mut bytes = [0_u8; 48];
         bytes[..32].copy_from_slice(self.digest.as_bytes());
         for (at, number) in [
-            spot.prompt_len.get(),
-            spot.gen_len.get(),
-            spot.concurrency.get(),
-            spot.repeat.get(),
+            cell_index.prompt_len.get(),
+            cell_index.gen_len.get(),
+            cell_index.concurrency.get(),
+            cell_index.repeat.get(),
         ]
         .into_iter()
         .enumerate()
@@ -104,31 +104,38 @@ impl Shared {
 #[derive(Clone, Debug, Default)]
 pub struct Cells {
     shared: Vec<Shared>,
-    spots: Vec<Spot>,
+    cell_indices: Vec<CellIndex>,
 }
 
 impl Cells {
-    pub(super) fn new(shared: Vec<Shared>, spots: Vec<Spot>) -> Self {
-        Self { shared, spots }
+    pub(super) fn new(shared: Vec<Shared>, cell_indices: Vec<CellIndex>) -> Self {
+        Self {
+            shared,
+            cell_indices,
+        }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.spots.len()
+        self.cell_indices.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.spots.is_empty()
+        self.cell_indices.is_empty()
     }
 
     /// The cell at `index`.
     pub fn get(&self, index: usize) -> Option<Cell> {
-        let spot = self.spots.get(index)?;
-        Some(self.shared.get(spot.shared as usize)?.cell(spot))
+        let cell_index = self.cell_indices.get(index)?;
+        Some(
+            self.shared
+                .get(cell_index.shared as usize)?
+                .cell(cell_index),
+        )
     }
 
-    /// The first cell.
+    /// The first cell of the order.
     pub fn first(&self) -> Option<Cell> {
         self.get(0)
     }
@@ -137,7 +144,7 @@ impl Cells {
     pub fn iter(&self) -> Iter<'_> {
         Iter {
             cells: self,
-            range: 0..self.spots.len(),
+            range: 0..self.cell_indices.len(),
         }
     }
 
@@ -205,7 +212,7 @@ mod tests {
         let cells = Matrix::expand(&plan).unwrap().cells;
         assert_eq!(cells.len(), 4000);
         assert_eq!(cells.shared.len(), 2, "one a tier");
-        assert!(size_of_val(&cells.spots[0]) <= 20);
+        assert!(size_of_val(&cells.cell_indices[0]) <= 20);
         let distinct: std::collections::HashSet<String> =
             cells.iter().map(|cell| cell.id).collect();
         assert_eq!(distinct.len(), 4000);

@@ -1,8 +1,9 @@
-//! Cells on which offloading can win nothing: where it seems to, the comparison is not to be believed.
+//! Control cells, on which offloading cannot help. A tier that wins there makes its comparisons
+//! doubtful.
 
 use std::sync::Arc;
 
-use super::cells::{Shared, Spot};
+use super::cells::{CellIndex, Shared};
 use super::place::{Placed, place_last};
 use crate::plan::server::Launcher;
 use crate::plan::state::CacheState;
@@ -18,15 +19,15 @@ pub const NO_REUSE: &str = "control-no-reuse";
 pub const FITS_GPU: &str = "control-fits-gpu";
 
 /// Most requests of a control's pass.
-const MOST_REQUESTS: u32 = 8;
+const MAX_REQUESTS: u32 = 8;
 
 /// Whether `label` is a control's.
 pub fn is_control(label: &str) -> bool {
     [NO_REUSE, FITS_GPU].contains(&label)
 }
 
-/// Whether `variant` has controls: unless the plan says otherwise, where a real server compares a
-/// tier with the baseline. Simulated numbers stand for no hardware and need none.
+/// Whether `variant` has controls: by default, where a real server compares a tier with the
+/// baseline. Simulated numbers stand for no hardware and need none.
 fn has_controls(plan: &Plan, variant: &Variant) -> bool {
     let run = &variant.resolved.run;
     let is_real = variant.resolved.server.launcher != Launcher::Sim;
@@ -56,14 +57,14 @@ pub(super) fn place(plan: &Plan, index: usize, variant: &Variant, placed: &mut P
             let Some(shared) = Shared::new(&control, &tier.value, label) else {
                 continue;
             };
-            let spot = Spot {
+            let cell_index = CellIndex {
                 shared: 0,
                 prompt_len,
                 gen_len,
                 concurrency,
                 repeat,
             };
-            place_last(plan, index, shared, spot, number, placed);
+            place_last(plan, index, shared, cell_index, number, placed);
         }
     }
 }
@@ -91,7 +92,7 @@ fn controls(variant: &Variant) -> Vec<(&'static str, Variant)> {
 
 fn with(variant: &Variant, label: &str, spec: WorkloadSpec, states: Vec<CacheState>) -> Variant {
     let mut resolved = Resolved::clone(&variant.resolved);
-    let requests = resolved.run.requests.get().min(MOST_REQUESTS);
+    let requests = resolved.run.requests.get().min(MAX_REQUESTS);
     resolved.run.requests = RequestCount::new(requests).unwrap_or(resolved.run.requests);
     resolved.run.states = states;
     resolved.workloads.insert(label.to_owned(), spec);
@@ -140,12 +141,12 @@ launcher = "process"
     #[test]
     fn each_tier_has_one_of_each_kind_at_the_smallest_coordinates_on_its_own_server() {
         let all = matrix("repeats = 2", "repeats = 2");
-        let found = controls(&all);
-        assert_eq!(found.len(), 4);
+        let controls = controls(&all);
+        assert_eq!(controls.len(), 4);
         assert_eq!(all.cells.len(), 2 * 2 * 2 * 2 + 4);
         let without = matrix("repeats = 2", "repeats = 2\ncontrols = false");
         assert_eq!(all.server_starts(), without.server_starts());
-        for cell in found {
+        for cell in controls {
             let at = &cell.coordinates;
             assert_eq!((at.prompt_len.get(), at.concurrency.get()), (1024, 1));
             assert_eq!(cell.resolved.run.requests.get(), 8);

@@ -43,7 +43,7 @@ impl Coordinates {
 
     /// The coordinates as bytes that no others have.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        // Maps have string keys only, so that this cannot fail.
+        // This cannot fail: maps have string keys only.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! Names of files and folders from names that people gave: labels, tiers, values of axes.
 
-/// The most bytes of such a name. A file's name can have 255, of which endings take some.
+/// The most bytes of such a name. A file's name can have 255, and endings take some.
 const MAX_BYTES: usize = 160;
 
 /// `text` as the name of a file: ASCII letters, digits, and `-_.=+`, others as `_`. It never begins with a

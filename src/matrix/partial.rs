@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cells::{Shared, Spot};
+use super::cells::{CellIndex, Shared};
 use super::place::Placed;
 use crate::plan::Plan;
 use crate::plan::axes::{Axes, PartialCell};
@@ -20,14 +20,14 @@ pub(super) struct Point<'a> {
 }
 
 impl<'a> Point<'a> {
-    pub(super) fn new(shared: &'a Shared, spot: &Spot) -> Self {
+    pub(super) fn new(shared: &'a Shared, cell_index: &CellIndex) -> Self {
         Self {
             label: &shared.label,
             tier: &shared.tier_name,
             extra: &shared.extra,
-            prompt_len: spot.prompt_len,
-            gen_len: spot.gen_len,
-            concurrency: spot.concurrency,
+            prompt_len: cell_index.prompt_len,
+            gen_len: cell_index.gen_len,
+            concurrency: cell_index.concurrency,
         }
     }
 }

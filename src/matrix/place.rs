@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use super::cells::{Cells, Shared, Spot};
+use super::cells::{CellIndex, Cells, Shared};
 use super::partial::Point;
 use crate::plan::axes::Axes;
 use crate::plan::run::{Order, Reuse};
@@ -15,40 +15,52 @@ use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
 #[derive(Debug, Default)]
 pub(super) struct Placed {
     shared: Vec<Shared>,
-    spots: Vec<(Rank, Spot)>,
+    cell_indices: Vec<(Rank, CellIndex)>,
 }
 
-/// Four numbers, compared from the first; as one, so that a million sort fast.
+/// Four numbers, compared from the first. One integer holds them: a million sort fast.
 type Rank = u128;
 
 impl Placed {
     /// Where each cell lies.
     pub(super) fn points(&self) -> impl Iterator<Item = Point<'_>> {
-        let spots = self.spots.iter();
-        spots.map(|(_, spot)| Point::new(&self.shared[spot.shared as usize], spot))
+        let cell_indices = self.cell_indices.iter();
+        cell_indices
+            .map(|(_, cell_index)| Point::new(&self.shared[cell_index.shared as usize], cell_index))
     }
 
-    /// Keeps the cells that `keep` says.
+    /// Retains the cells that `keep` accepts.
     pub(super) fn retain(&mut self, keep: impl Fn(&Point<'_>) -> bool) {
         let shared = &self.shared;
-        self.spots
-            .retain(|(_, spot)| keep(&Point::new(&shared[spot.shared as usize], spot)));
+        self.cell_indices.retain(|(_, cell_index)| {
+            keep(&Point::new(&shared[cell_index.shared as usize], cell_index))
+        });
     }
 
-    /// The cells in their order; of those that are there twice the first.
+    /// The cells in their order; of duplicates the first.
     pub(super) fn into_cells(mut self, may_repeat: bool) -> Cells {
-        self.spots.sort_by_key(|(rank, _)| *rank);
+        self.cell_indices.sort_by_key(|(rank, _)| *rank);
         if may_repeat {
             let shared = &self.shared;
             let mut seen = HashSet::new();
-            self.spots.retain(|(_, spot)| {
-                let of = &shared[spot.shared as usize];
+            self.cell_indices.retain(|(_, cell_index)| {
+                let of = &shared[cell_index.shared as usize];
                 let names = (of.label.clone(), of.tier_name.clone(), of.extra.clone());
-                seen.insert((names, Spot { shared: 0, ..*spot }))
+                seen.insert((
+                    names,
+                    CellIndex {
+                        shared: 0,
+                        ..*cell_index
+                    },
+                ))
             });
         }
-        let spots = self.spots.into_iter().map(|(_, spot)| spot).collect();
-        Cells::new(self.shared, spots)
+        let cell_indices = self
+            .cell_indices
+            .into_iter()
+            .map(|(_, cell_index)| cell_index)
+            .collect();
+        Cells::new(self.shared, cell_indices)
     }
 }
 
@@ -80,7 +92,7 @@ pub(super) fn place(
                         Order::Grouped => 1,
                     };
                     let turn = turns.in_round(round);
-                    let spot = Spot {
+                    let cell_index = CellIndex {
                         shared: number,
                         prompt_len: load.prompt_len,
                         gen_len: load.gen_len,
@@ -88,7 +100,7 @@ pub(super) fn place(
                         repeat,
                     };
                     let rank = rank(run.order, run.reuse, index, turn, repeat, at);
-                    placed.spots.push((rank, spot));
+                    placed.cell_indices.push((rank, cell_index));
                 }
             }
         }
@@ -101,27 +113,27 @@ pub(super) fn place_last(
     plan: &Plan,
     index: usize,
     shared: Shared,
-    spot: Spot,
+    cell_index: CellIndex,
     number: usize,
     placed: &mut Placed,
 ) {
     let run = &plan.variants[index].resolved.run;
     let turns = Turns::new(plan, run.seed, &shared.tier_name);
-    let turn = turns.in_round(spot.repeat.get());
+    let turn = turns.in_round(cell_index.repeat.get());
     let rank = rank(
         run.order,
         run.reuse,
         index,
         turn,
-        spot.repeat,
+        cell_index.repeat,
         LAST + number,
     );
-    let spot = Spot {
+    let cell_index = CellIndex {
         shared: placed.shared.len() as u32,
-        ..spot
+        ..cell_index
     };
     placed.shared.push(shared);
-    placed.spots.push((rank, spot));
+    placed.cell_indices.push((rank, cell_index));
 }
 
 /// A place after every load's.

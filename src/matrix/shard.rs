@@ -12,7 +12,7 @@ use crate::units::Repeat;
 /// Shard `index` (from 1) of `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shard {
-    /// Which, from 1.
+    /// Number of the shard, from 1.
     pub index: u32,
     /// How many there are.
     pub of: u32,
@@ -28,7 +28,7 @@ impl FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no shard: write INDEX/COUNT, such as 2/8");
+        let wrong = || format!("invalid shard `{text}`: expected INDEX/COUNT, for example 2/8");
         let (index, of) = text.split_once('/').ok_or_else(wrong)?;
         let index = index.parse().map_err(|_| wrong())?;
         let of = of.parse().map_err(|_| wrong())?;

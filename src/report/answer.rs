@@ -17,8 +17,7 @@ use crate::units::grouped;
 /// More break-evens than this do not fit into one field.
 const MAX_BREAK_EVENS: usize = 3;
 
-/// One row a tier, in the states where the tier is what answers; in all states where there is no
-/// such one.
+/// One row a tier, in the states where the tier answers; without such states, in all.
 pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
     let tier_states = [CacheState::Tier, CacheState::Restart];
     let all = tiers(comparison);
@@ -60,7 +59,7 @@ pub(crate) fn section(comparison: &Comparison) -> Option<Section> {
     columns.push(Column::words(
         "bottleneck",
         Keep::Always,
-        each(&|row| held(row)),
+        each(&|row| bottlenecks(row)),
     ));
     let mut notes = Notes::default();
     notes.add(
@@ -99,7 +98,7 @@ fn proven(row: &TierRow) -> String {
     parts.join(", ")
 }
 
-fn held(row: &TierRow) -> String {
+fn bottlenecks(row: &TierRow) -> String {
     let each = row.bottlenecks.iter();
     let each: Vec<_> = each
         .map(|(name, places)| format!("{name} ({places})"))
@@ -116,7 +115,7 @@ fn pays(row: &TierRow, evens: &[BreakEvenRow]) -> String {
     let own = evens
         .iter()
         .filter(|even| even.tier == row.tier && even.place.state == row.state);
-    let texts: BTreeSet<String> = own.map(|even| short(&even.found)).collect();
+    let texts: BTreeSet<String> = own.map(|even| short(&even.crossing)).collect();
     match texts.len() {
         0 => "-".to_owned(),
         few if few <= MAX_BREAK_EVENS => texts.into_iter().collect::<Vec<_>>().join("; "),
@@ -129,8 +128,8 @@ fn whole(tokens: f64) -> String {
     grouped(format!("{tokens:.0}"))
 }
 
-fn short(found: &BreakEven) -> String {
-    match found {
+fn short(crossing: &BreakEven) -> String {
+    match crossing {
         BreakEven::Everywhere(from) => format!("{} or fewer", grouped(from)),
         BreakEven::Nowhere(_) => "nowhere".to_owned(),
         BreakEven::From { tokens, .. } => format!("about {}", whole(*tokens)),
@@ -144,7 +143,7 @@ fn short(found: &BreakEven) -> String {
 /// varies.
 pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
     let mut rows = break_evens(comparison);
-    rows.retain(|row| row.found != BreakEven::TooFew);
+    rows.retain(|row| row.crossing != BreakEven::TooFew);
     rows.first()?;
     let each = |text: &dyn Fn(&BreakEvenRow) -> String| rows.iter().map(text).collect();
     let extras: Vec<_> = rows.iter().map(|row| &row.place.extra).collect();
@@ -180,7 +179,7 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
     columns.push(Column::words(
         "break-even (TTFT p50)",
         Keep::Always,
-        each(&|row| long(&row.found)),
+        each(&|row| long(&row.crossing)),
     ));
     columns.push(Column::words(
         "speedup by prompt length",
@@ -204,8 +203,8 @@ fn speedups(row: &BreakEvenRow) -> String {
     each.join(", ")
 }
 
-fn long(found: &BreakEven) -> String {
-    match found {
+fn long(crossing: &BreakEven) -> String {
+    match crossing {
         BreakEven::Everywhere(from) => {
             format!(
                 "pays at every measured length, from {} tokens on",

@@ -1,4 +1,4 @@
-//! Coordinates beside a table: what varies is a column, what does not is said once above it.
+//! Coordinates beside a table: those that vary are columns, the others are stated once above it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,6 @@ pub(crate) struct Axis {
 /// When a coordinate is a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
-    /// Always.
     Always,
     /// Only where it varies.
     WhereItVaries,
@@ -107,7 +106,7 @@ pub(crate) fn banner(sources: impl IntoIterator<Item = Source>) -> Option<&'stat
             Some("Simulated: these numbers come from the built-in simulator, not from hardware.")
         }
         (true, true) => Some(
-            "Partly simulated: the column `source` says which numbers come from the built-in simulator.",
+            "Partly simulated: the column `source` shows which numbers come from the built-in simulator.",
         ),
         (false, _) => None,
     }
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_varies_is_a_column_and_what_does_not_is_said_once() {
+    fn coordinates_that_vary_are_columns_and_others_are_stated_once() {
         let texts = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
         let (columns, caption) = split(vec![
             Axis::words("label", Shown::WhereItVaries, texts(["a", "a"])),
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn simulated_is_always_said() {
+    fn simulated_is_always_stated() {
         use Source::{Measured, Simulated};
         assert!(
             banner([Simulated, Simulated])

@@ -71,7 +71,7 @@ pub(crate) fn section(table: &SummaryTable) -> Section {
     )
 }
 
-/// What is not a latency: throughput, tokens, energy and what held it back.
+/// Everything but latencies: throughput, tokens, energy and the bottleneck.
 fn rates(rows: &[SummaryRow]) -> Vec<Column> {
     let rate = |metric, room, value: fn(&SummaryRow) -> Option<f64>| {
         rate(rows, metric, Keep::Droppable(room), value)
@@ -88,11 +88,11 @@ fn rates(rows: &[SummaryRow]) -> Vec<Column> {
         columns.push(rate(Metric::Energy, 8, |row| row.energy_j_per_token));
     }
     if rows.iter().any(|row| row.bottleneck.is_some()) {
-        let held = |row: &SummaryRow| row.bottleneck.clone().unwrap_or_else(|| "-".into());
+        let bottleneck = |row: &SummaryRow| row.bottleneck.clone().unwrap_or_else(|| "-".into());
         columns.push(Column::words(
             "bottleneck",
             Keep::Droppable(6),
-            each(rows, held),
+            each(rows, bottleneck),
         ));
     }
     columns
@@ -159,7 +159,7 @@ fn latency(rows: &[SummaryRow], metric: Metric, percentile: Percentile, keep: Ke
         let summary = row.latency(metric);
         Percentile::ALL.map(|percentile| summary.and_then(|s| s.percentile(percentile)))
     };
-    // One scale for all percentiles of a metric, so that its columns compare at a glance.
+    // One scale for all percentiles of a metric: its columns compare at a glance.
     let scale = Scale::of(Unit::Milliseconds, rows.iter().flat_map(all));
     let cells = each(rows, |row| {
         scale.text(
@@ -203,10 +203,13 @@ fn service(rows: &[SummaryRow]) -> Vec<Column> {
             .as_ref()
             .and_then(|service| service.goodput_per_s)
     });
-    let kept = each(rows, |row| {
+    let standings = each(rows, |row| {
         row.service.as_ref().map_or("-".to_owned(), standing)
     });
-    vec![goodput, Column::words("objectives", Keep::Always, kept)]
+    vec![
+        goodput,
+        Column::words("objectives", Keep::Always, standings),
+    ]
 }
 
 fn standing(service: &Service) -> String {
@@ -216,14 +219,14 @@ fn standing(service: &Service) -> String {
     };
     let Service {
         broken,
-        untold,
+        too_few_requests,
         unknown,
         ..
     } = service;
-    match (&broken[..], &untold[..], &unknown[..]) {
+    match (&broken[..], &too_few_requests[..], &unknown[..]) {
         ([], [], []) => "met".to_owned(),
         ([], [], unknown) => listed("no values of single requests for", unknown),
-        ([], untold, _) => listed("too few requests to tell", untold),
+        ([], too_few, _) => listed("too few requests to tell", too_few),
         (broken, _, _) => listed("broken", broken),
     }
 }
@@ -259,20 +262,20 @@ fn references(row: &SummaryRow, notes: &mut Notes) -> String {
     refs.join("")
 }
 
-/// What is said of a row whose latencies are another tool's, and which of them it lacks.
+/// A note on a row whose latencies are another tool's summary, with those that it lacks.
 fn imported(row: &SummaryRow) -> Option<String> {
     let short = |metric: &Metric| metric.spec().short;
-    let told: Vec<_> = row.told.iter().map(short).collect();
+    let imported: Vec<_> = row.imported.iter().map(short).collect();
     let absent = |metric: &Metric| row.latency(*metric).is_none_or(|summary| summary.n == 0);
     let lacking = [Metric::Ttft, Metric::Itl, Metric::Tpot, Metric::E2e];
     let lacking: Vec<_> = lacking.iter().filter(|m| absent(m)).map(short).collect();
-    if told.is_empty() {
+    if imported.is_empty() {
         return None;
     }
     let mut note = format!(
         "{}: the imported file's own summary of {} ok requests, without an interval, and with the \
          percentiles that it has",
-        told.join(", "),
+        imported.join(", "),
         row.counts.ok
     );
     if !lacking.is_empty() {

@@ -219,11 +219,13 @@ fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String 
     let few =
         |contrast: &Contrast| contrast.speedup.is_none() || contrast.clarity == Clarity::Untested;
     if row.standing == Standing::Compared && few(&row.ttft) {
-        refs.push(notes.refer("too few requests to tell a difference from noise".to_owned()));
+        refs.push(
+            notes.refer("too few requests to distinguish a difference from noise".to_owned()),
+        );
     }
     let goodput = &row.goodput;
     if has_slos && (goodput.tier.is_none() || goodput.baseline.is_none()) {
-        let unknown = "no goodput: a repeat has too few requests, or no values of each, to tell whether it meets the objectives";
+        let unknown = "no goodput: a repeat has too few requests, or no values of each, to decide whether it meets the objectives";
         if row.baseline_counts.is_some() || goodput.tier.is_none() {
             refs.push(notes.refer(unknown.to_owned()));
         }

@@ -1,4 +1,4 @@
-//! What came of the controls, in a sentence each.
+//! The results of the controls, in a sentence each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::aggregate::{Comparison, ControlOutcome, ControlResult};
 use crate::report::number::times;
 
 /// One sentence a control and point of the further axes: whether a tier wins where it cannot, and
-/// what each did.
+/// the speedup of each.
 pub(super) fn lines(comparison: &Comparison) -> Vec<String> {
     let mut controls: BTreeMap<_, Vec<&ControlOutcome>> = BTreeMap::new();
     for one in &comparison.controls {
@@ -35,14 +35,14 @@ fn verdict(outcomes: &[&ControlOutcome]) -> String {
         tiers.into_iter().collect()
     };
     let wins = of(|result| matches!(result, ControlResult::Win(_)));
-    let untold = of(|result| matches!(result, ControlResult::Untold(_)));
+    let inconclusive = of(|result| matches!(result, ControlResult::Inconclusive(_)));
     if !wins.is_empty() {
         return format!(
             "{} appears FASTER where offloading cannot help, and its comparisons are withheld",
             wins.join(", ")
         );
     }
-    match untold.as_slice() {
+    match inconclusive.as_slice() {
         [] => "no tier appears faster where offloading cannot help".to_owned(),
         some => format!("no result for {}", some.join(", ")),
     }
@@ -53,20 +53,20 @@ fn each_tier(outcomes: &[&ControlOutcome]) -> String {
     let mut tiers: Vec<(&str, Vec<String>)> = Vec::new();
     for one in outcomes {
         let state = one.place.state;
-        let said = match &one.result {
+        let result = match &one.result {
             ControlResult::NoWin(speedup) | ControlResult::Win(speedup) => {
                 format!("{} ({})", times(*speedup), state.title())
             }
-            ControlResult::Untold(why) => format!("unknown ({}: {why})", state.title()),
+            ControlResult::Inconclusive(why) => format!("unknown ({}: {why})", state.title()),
         };
         match tiers.iter_mut().find(|(tier, _)| *tier == one.tier) {
-            Some((_, all)) => all.push(said),
-            None => tiers.push((&one.tier, vec![said])),
+            Some((_, all)) => all.push(result),
+            None => tiers.push((&one.tier, vec![result])),
         }
     }
     let tiers = tiers.into_iter();
     let tiers: Vec<_> = tiers
-        .map(|(tier, said)| format!("{tier} {}", said.join(", ")))
+        .map(|(tier, results)| format!("{tier} {}", results.join(", ")))
         .collect();
     tiers.join("; ")
 }
@@ -113,9 +113,9 @@ mod tests {
 
     #[test]
     fn each_control_is_one_sentence_with_its_outcome() {
-        let said = lines(&compare(&bench(198.0).run()).unwrap());
+        let sentences = lines(&compare(&bench(198.0).run()).unwrap());
         assert_eq!(
-            said,
+            sentences,
             [
                 "Control `control-fits-gpu`: no tier appears faster where offloading cannot help; TTFT \
                  against the baseline: cpu 1.00x (GPU hit); disk 1.00x (GPU hit).",
@@ -124,10 +124,10 @@ mod tests {
                  invalid: the page cache answered).",
             ]
         );
-        let said = lines(&compare(&bench(100.0).run()).unwrap());
+        let sentences = lines(&compare(&bench(100.0).run()).unwrap());
         let wins = "cpu appears FASTER where offloading cannot help, and its comparisons are withheld; TTFT against \
                     the baseline: cpu 1.95x (cold), 1.95x (tier hit); disk ";
-        assert!(said[1].contains(wins), "{}", said[1]);
+        assert!(sentences[1].contains(wins), "{}", sentences[1]);
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_controls_says_nothing_of_them() {
+    fn a_run_without_controls_has_no_line_about_them() {
         let mut bench = Bench::new();
         for tier in ["baseline", "cpu"] {
             bench

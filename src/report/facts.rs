@@ -1,4 +1,4 @@
-//! What a run folder says besides its cells.
+//! The facts of a run folder besides its cells.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ const MAX_MANIFEST_CELLS: usize = 200;
 /// The plan and the manifest of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunFacts {
-    /// The plan's name where the manifest says it, else the folder's.
+    /// The plan's name where the manifest records it, else the folder's.
     pub name: String,
     /// The plan's text.
     pub plan: Option<String>,

@@ -63,7 +63,7 @@ pub(super) fn drawings(comparison: &Comparison, caption: &[String]) -> Result<Ve
     Ok(drawn)
 }
 
-/// Facts with the state, and with the prompt length where it is no axis of the figure.
+/// Facts with the state, and with the prompt length where it is not an axis of the figure.
 fn facts_of(place: &Place, with_length: bool) -> Vec<(String, String)> {
     let mut facts = facts(place);
     facts.push(("state".to_owned(), place.state.title().to_owned()));
@@ -155,7 +155,7 @@ fn break_even(comparison: &Comparison, caption: &[String]) -> Option<Figure> {
                 point(f64::from(length.get()), *speedup, VerdictStatus::Valid)
             };
             let mut points: Vec<_> = row.speedups.iter().map(at).collect();
-            if let BreakEven::From { tokens, .. } | BreakEven::UpTo { tokens, .. } = row.found {
+            if let BreakEven::From { tokens, .. } | BreakEven::UpTo { tokens, .. } = row.crossing {
                 points.push(Point {
                     label: format!("{tokens:.0}"),
                     ..point(tokens, 1.0, VerdictStatus::Valid)

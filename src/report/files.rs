@@ -1,5 +1,5 @@
-//! `summary.csv` and `comparison.csv`: fixed columns, order and precision, so that two versions
-//! differ only where numbers do. What is absent is an empty field.
+//! `summary.csv` and `comparison.csv`: fixed columns, order and precision. Two versions differ
+//! only where numbers do. What is absent is an empty field.
 
 use crate::aggregate::{
     Clarity, Comparison, ComparisonRow, Contrast, Service, Standing, SummaryRow, SummaryTable,

@@ -171,7 +171,7 @@ mod tests {
     const FAST: [f64; 4] = [20.0, 22.0, 28.0, 30.0];
 
     #[track_caller]
-    fn said(bench: &Bench, expected: &[&str]) {
+    fn assert_headline(bench: &Bench, expected: &[&str]) {
         assert_eq!(headline(&compare(&bench.run()).unwrap()), expected);
     }
 
@@ -187,7 +187,7 @@ mod tests {
                     .pass(CacheState::Tier, &rows_of(&ttft, 0));
             }
         }
-        said(
+        assert_headline(
             &bench,
             &[
                 "At 5,120 prompt tokens, tier hit (long_context, one request at a time, \
@@ -211,7 +211,7 @@ mod tests {
                 cell.verdict(VerdictStatus::Inconclusive, "no counters");
             }
         }
-        said(
+        assert_headline(
             &bench,
             &[
                 "Simulated: at 1,024 prompt tokens, tier hit (long_context, 8 requests \
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_are_said_beside_the_number() {
+    fn doubts_stand_beside_the_number() {
         let mut bench = Bench::new();
         let cold = CacheState::Cold;
         bench
@@ -238,7 +238,7 @@ mod tests {
         bench
             .cell("redis", 1024, 1, 1)
             .pass(cold, &rows_of(&[10.0, 15.0], 0));
-        said(
+        assert_headline(
             &bench,
             &[
                 "Simulated: at 1,024 prompt tokens, cold (long_context, one request at a \
@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_compare_is_said() {
+    fn nothing_to_compare_is_reported() {
         let mut bench = Bench::new();
         bench
             .cell("baseline", 1024, 1, 1)
             .pass(CacheState::Cold, &rows_of(&FAST, 0));
-        said(
+        assert_headline(
             &bench,
             &["Nothing to compare: no cell of a tier besides the baseline finished."],
         );
@@ -264,7 +264,7 @@ mod tests {
         bench
             .cell("cpu", 1024, 1, 1)
             .pass(CacheState::Cold, &rows_of(&FAST, 0));
-        said(
+        assert_headline(
             &bench,
             &[
                 "No tier can be compared with the baseline: no row is valid on both sides.",

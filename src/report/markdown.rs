@@ -124,13 +124,13 @@ fn evidence(text: &mut String, cell: &CellRecord) {
         cell.source.name()
     );
     for pass in &cell.passes {
-        let held = match &pass.bottleneck {
-            Some(held) => format!("; held back by {}", markdown(&held.name)),
+        let limit = match &pass.bottleneck {
+            Some(bottleneck) => format!("; held back by {}", markdown(&bottleneck.name)),
             None => String::new(),
         };
         let verdict = pass.verdict.status.name();
-        let _ = writeln!(text, "- {}: **{verdict}**{held}", pass.state);
-        // A valid pass is told by its ledger; why another is not takes words.
+        let _ = writeln!(text, "- {}: **{verdict}**{limit}", pass.state);
+        // The first reason of a valid pass is its ledger; others need all of theirs.
         let words = if pass.verdict.status == VerdictStatus::Valid {
             1
         } else {

@@ -45,7 +45,7 @@ const FIGURES: [(Metric, &str); 2] = [
     (Metric::E2e, "comparison_e2e"),
 ];
 
-/// Everything that is said of one run.
+/// The report of one run: its tables, figures and evidence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     title: String,
@@ -98,7 +98,7 @@ impl Report {
         sentences
     }
 
-    /// All of it for a terminal of `width` columns. Controls are told in a line each.
+    /// All of it for a terminal of `width` columns. Controls are summed up in a line each.
     pub fn terminal(&self, width: u16) -> String {
         let mut text = String::new();
         for sentence in self.headline() {
@@ -228,9 +228,9 @@ impl Report {
 pub struct Drawing {
     /// Its files' name without the ending, such as `comparison_ttft`.
     pub name: String,
-    /// What it shows.
+    /// Title of the figure.
     pub title: String,
-    /// The SVG.
+    /// The figure as SVG.
     pub svg: String,
     picture: Picture,
 }

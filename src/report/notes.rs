@@ -30,7 +30,7 @@ impl Notes {
         self.unnumbered.push(text);
     }
 
-    /// Says why percentiles are missing, one note a percentile for all rows.
+    /// Notes why percentiles are missing, once a percentile for all rows.
     pub fn add_missing(&mut self, warnings: &[Warning]) {
         let mut by_percentile: BTreeMap<Percentile, (Vec<&str>, usize, usize)> = BTreeMap::new();
         for Warning::TooFewSamples {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_percentiles_are_said_once() {
+    fn missing_percentiles_are_noted_once() {
         let missing = |metric, percentile, have| Warning::TooFewSamples {
             metric,
             percentile,

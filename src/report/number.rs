@@ -1,5 +1,4 @@
-//! Numbers to text: one unit and one precision for a whole column, so that they can be compared
-//! at a glance.
+//! Numbers to text: one unit and one precision for a whole column, to compare them at a glance.
 
 use crate::metric::Unit;
 use crate::units::grouped;

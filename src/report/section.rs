@@ -66,7 +66,7 @@ impl Section {
         text
     }
 
-    /// What does not vary, where there is anything.
+    /// The coordinates that do not vary, if any.
     pub fn caption(&self) -> Option<&str> {
         Some(self.caption.as_str()).filter(|caption| !caption.is_empty())
     }

@@ -10,9 +10,7 @@ use crate::report::wrap::push_wrapped;
 /// Where a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Words.
     Left,
-    /// Numbers.
     Right,
 }
 
@@ -25,7 +23,6 @@ pub(crate) enum Keep {
     Droppable(u8),
 }
 
-/// One column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
     /// The head's lines.
@@ -83,7 +80,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// For a terminal of `width` columns. Droppable columns are left out until it fits, and said.
+    /// For a terminal of `width` columns. Droppable columns are left out until it fits, and
+    /// listed below it.
     pub fn terminal(&self, width: u16) -> String {
         let mut shown: Vec<&Column> = self.columns.iter().collect();
         let mut left_out = Vec::new();
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_loses_what_matters_least_and_says_so() {
+    fn a_narrow_terminal_loses_the_least_important_columns_and_lists_them() {
         assert_eq!(
             table().terminal(18),
             "        TTFT\n\

@@ -60,11 +60,11 @@ fn free_name(wanted: &str, taken: &mut BTreeSet<String>) -> String {
     name
 }
 
-/// Where the files of a cell are; none where it has no telemetry or no pass.
+/// The folder of a cell; none without telemetry or passes.
 fn place(folder: &Path, cell: &CellRecord) -> Option<PathBuf> {
     let place = folder.join("cells").join(&cell.id);
-    let told = place.join("telemetry.parquet").is_file() && !cell.passes.is_empty();
-    told.then_some(place)
+    let has_telemetry = place.join("telemetry.parquet").is_file() && !cell.passes.is_empty();
+    has_telemetry.then_some(place)
 }
 
 fn took_s(cell: &CellRecord) -> f64 {

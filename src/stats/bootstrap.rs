@@ -62,13 +62,13 @@ impl Bootstrap {
         self.between(&drawn, tail, 1.0 - tail)
     }
 
-    /// The percentile interval over repeats: repeats are drawn, then values within each, so that
-    /// what differs from repeat to repeat widens it. The statistic is that of all drawn values
-    /// together. `None` for fewer than 2 repeats that have values: one repeat cannot say what
-    /// another would bring.
+    /// The percentile interval over repeats. Repeats are drawn, then values within each: differences
+    /// between repeats widen it. The statistic is that of all drawn values
+    /// together. `None` for fewer than 2 repeats that have values: one repeat does not
+    /// predict another.
     ///
     /// With few repeats it is too narrow (about 80 % instead of 95 % for 3, 90 % for 6; a test
-    /// measures it): say how many there were.
+    /// measures it): report how many there were.
     pub fn nested<S: AsRef<[f64]>>(&self, repeats: &[S], statistic: Statistic) -> Option<Interval> {
         let filled: Vec<&[f64]> = repeats
             .iter()

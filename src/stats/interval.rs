@@ -44,7 +44,7 @@ fn rank_below(n: usize, q: f64, tail: f64) -> Option<(usize, f64)> {
         return None;
     }
     let odds = (q / (1.0 - q)).ln();
-    // In logarithms, so that a large `n` does not underflow at its first term.
+    // In logarithms: the first term of a large `n` would underflow.
     let mut log_share = n as f64 * (1.0 - q).ln();
     let mut below = 0.0;
     let mut reached = None;

@@ -59,11 +59,11 @@ pub enum Percentile {
     P10,
     /// The median.
     P50,
-    /// The 90th.
+    /// The 90th percentile.
     P90,
-    /// The 95th.
+    /// The 95th percentile.
     P95,
-    /// The 99th.
+    /// The 99th percentile.
     P99,
 }
 

@@ -15,10 +15,10 @@ const EXACT_COST: usize = 30_000_000;
 /// the normal approximation is as good.
 const PERMUTED_VALUES: usize = 1000;
 
-/// Permutations then drawn.
+/// Random permutations of larger samples with ties.
 const PERMUTATIONS: u32 = 10_000;
 
-/// What the rank test found.
+/// The result of the rank test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RankTest {
     /// U of the first sample: over all pairs, how often its value is the larger one, ties half.
@@ -26,11 +26,11 @@ pub struct RankTest {
     /// The two-sided probability of a U at least this far out, if both samples came from one
     /// distribution: twice the smaller tail.
     pub p: f64,
-    /// How P was found.
+    /// How P was computed.
     pub method: RankMethod,
 }
 
-/// How the probability of a rank test was found.
+/// How the probability of a rank test was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankMethod {
     /// All arrangements counted.

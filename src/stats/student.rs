@@ -37,18 +37,18 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
 }
 
 fn fraction(x: f64, a: f64, b: f64) -> f64 {
-    let kept = |value: f64| {
+    let away_from_zero = |value: f64| {
         if value.abs() < 1e-300 { 1e-300 } else { value }
     };
-    let mut below = 1.0 / kept(1.0 - (a + b) * x / (a + 1.0));
+    let mut below = 1.0 / away_from_zero(1.0 - (a + b) * x / (a + 1.0));
     let (mut above, mut result) = (1.0, below);
     for m in (1..500).map(f64::from) {
         let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
         let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
         let mut step = 1.0;
         for numerator in [even, odd] {
-            below = 1.0 / kept(1.0 + numerator * below);
-            above = kept(1.0 + numerator / above);
+            below = 1.0 / away_from_zero(1.0 + numerator * below);
+            above = away_from_zero(1.0 + numerator / above);
             step = above * below;
             result *= step;
         }

@@ -13,9 +13,9 @@ const CONFIDENCE: f64 = 0.95;
 pub enum Warning {
     /// A percentile is not shown.
     TooFewSamples {
-        /// Of which metric.
+        /// The metric that lacks it.
         metric: Metric,
-        /// Which percentile.
+        /// The percentile that is not shown.
         percentile: Percentile,
         /// How many samples there are.
         have: usize,
@@ -41,12 +41,12 @@ impl fmt::Display for Warning {
 }
 
 /// The distribution of one metric over `n` samples. A percentile is absent where `n` is below
-/// [`Percentile::need`]; then a warning says so.
+/// [`Percentile::need`]; then there is a warning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// Of what.
+    /// The summarised metric.
     pub metric: Metric,
-    /// How many samples.
+    /// Number of samples.
     pub n: usize,
     /// Arithmetic mean; absent without samples.
     pub mean: Option<f64>,
@@ -109,8 +109,8 @@ impl Summary {
         }
     }
 
-    /// What is missing from it among `wanted`, and why. Nothing for an empty sample: its count
-    /// of 0 says enough.
+    /// What is missing from it among `wanted`, and why. Nothing for an empty sample, whose count is
+    /// 0.
     pub fn warnings(&self, wanted: &[Percentile]) -> Vec<Warning> {
         let short = |percentile: &&Percentile| self.n > 0 && self.n < percentile.need();
         let warn = |percentile: &Percentile| Warning::TooFewSamples {
@@ -155,16 +155,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn a_missing_percentile_has_a_warning() {
         let nine = Summary::of(Metric::E2e, vec![1.0; 9]);
         assert_eq!((nine.p50, nine.p90), (Some(1.0), None));
-        let said: Vec<_> = nine
+        let warnings: Vec<_> = nine
             .warnings(&Percentile::ALL)
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(
-            said,
+            warnings,
             [
                 "too few samples for p10 of E2E: needs 10, has 9",
                 "too few samples for p90 of E2E: needs 10, has 9",

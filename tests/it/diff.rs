@@ -167,8 +167,9 @@ fn a_side_that_does_not_exist_is_refused() {
         .expect_code(2)
         .stderr;
     assert!(
-        message
-            .contains("`nowhere` is no run's folder, no run below `results`, and no git revision"),
+        message.contains(
+            "`nowhere` is neither a run folder, nor a run below `results`, nor a git revision"
+        ),
         "{message}"
     );
     lab.write("x", "");

@@ -142,10 +142,10 @@ fn only_equal_coordinates_are_compared() {
         .cell("cpu", 1024, 1, 1)
         .pass(CacheState::Tier, &rows_of(&[10.0, 20.0], 0));
     for row in compare(&bench.run()).unwrap().rows {
-        let said = Standing::Withheld("no `baseline` at these coordinates".to_owned());
+        let withheld = Standing::Withheld("no `baseline` at these coordinates".to_owned());
         assert_eq!(
             (row.standing, row.baseline_counts),
-            (said, None),
+            (withheld, None),
             "{:?}",
             row.place
         );
@@ -163,8 +163,8 @@ fn simulated_and_measured_are_not_compared() {
         .source(Source::Measured)
         .pass(COLD, &rows_of(&[1.0, 2.0], 0));
     let row = compare(&bench.run()).unwrap().rows.remove(0);
-    let said = "baseline is simulated and cpu is measured".to_owned();
-    assert_eq!(row.standing, Standing::Withheld(said));
+    let reason = "baseline is simulated and cpu is measured".to_owned();
+    assert_eq!(row.standing, Standing::Withheld(reason));
     assert_eq!(row.source, Source::Simulated);
 }
 
@@ -212,7 +212,7 @@ fn the_interval_of_a_speedup_is_made_of_those_of_both_medians() {
 }
 
 #[test]
-fn energy_a_token_is_compared_where_every_repeat_told_it() {
+fn energy_a_token_is_compared_where_every_repeat_reported_it() {
     let mut bench = Bench::new();
     // Two requests of four tokens a pass.
     for (tier, repeats) in [("baseline", 2), ("cpu", 1), ("disk", 2)] {
@@ -274,16 +274,16 @@ fn goodput_is_compared_with_the_baselines() {
 }
 
 #[test]
-fn goodput_that_cannot_be_told_or_divided_by_has_no_ratio() {
+fn goodput_that_is_unknown_or_zero_has_no_ratio() {
     let cpu: &[&[f64]] = &[&[10.0, 20.0]];
     let nothing = goodput("ttft=30ms", &[&[40.0, 50.0]], cpu);
     assert_eq!((nothing.baseline, nothing.tier), (Some(0.0), Some(1.0)));
     assert_eq!((nothing.difference, nothing.speedup), (Some(1.0), None));
     let lost = goodput("ttft=30ms", cpu, &[&[40.0, 50.0]]);
     assert_eq!((lost.tier, lost.speedup), (Some(0.0), Some(0.0)));
-    let untold = goodput("ttft_p99=30ms", cpu, cpu);
+    let unknown = goodput("ttft_p99=30ms", cpu, cpu);
     assert_eq!(
-        (untold.baseline, untold.tier, untold.speedup),
+        (unknown.baseline, unknown.tier, unknown.speedup),
         (None, None, None)
     );
     let mut bench = Bench::new();

@@ -9,13 +9,13 @@ fn slos(text: &str) -> Vec<Slo> {
 }
 
 #[test]
-fn objectives_are_read_and_said() {
-    let said: Vec<_> = slos("ttft_p99=500ms,tpot=12.5ms,e2e_p90=2s,itl=40ms")
+fn objectives_are_read_and_shown() {
+    let shown: Vec<_> = slos("ttft_p99=500ms,tpot=12.5ms,e2e_p90=2s,itl=40ms")
         .iter()
         .map(ToString::to_string)
         .collect();
     assert_eq!(
-        said,
+        shown,
         [
             "TTFT p99 <= 500 ms",
             "TPOT <= 12.5 ms",
@@ -35,11 +35,11 @@ fn refused(text: &str, expected: &str) {
 fn errors_point_at_the_column() {
     refused(
         "ttft=1s,ttfb_p99=500ms",
-        "column 9: `ttfb` is no latency: one of ttft, tpot, itl, e2e\n  ttft=1s,ttfb_p99=500ms\n          ^^^^",
+        "column 9: unknown latency `ttfb`: expected ttft, tpot, itl or e2e\n  ttft=1s,ttfb_p99=500ms\n          ^^^^",
     );
     refused(
         "e2e_p42=2s",
-        "column 5: `p42` is no percentile: one of p50, p90, p95, p99\n  e2e_p42=2s\n      ^^^",
+        "column 5: unknown percentile `p42`: expected p50, p90, p95 or p99\n  e2e_p42=2s\n      ^^^",
     );
     let limit = "the limit is a time above zero with its unit, such as `500ms` or `2s`";
     refused(
@@ -89,16 +89,16 @@ fn goodput_counts_requests_that_keep_every_objective() {
 fn a_pass_that_breaks_a_percentile_has_no_goodput() {
     let rows = rows_of(&(1..=10).map(f64::from).collect::<Vec<_>>(), 0);
     // The 90th percentile of 1 to 10 is 9.1.
-    let kept = service(&rows, "ttft_p90=9.1ms");
-    assert_eq!((kept.broken.len(), kept.goodput_per_s), (0, Some(5.0)));
+    let met = service(&rows, "ttft_p90=9.1ms");
+    assert_eq!((met.broken.len(), met.goodput_per_s), (0, Some(5.0)));
     let broken = service(&rows, "ttft_p90=9ms");
     assert_eq!(
         (broken.broken, broken.goodput_per_s),
         (slos("ttft_p90=9ms"), Some(0.0))
     );
-    let untold = service(&rows, "ttft_p99=1s");
+    let uncertain = service(&rows, "ttft_p99=1s");
     assert_eq!(
-        (untold.untold, untold.goodput_per_s),
+        (uncertain.too_few_requests, uncertain.goodput_per_s),
         (slos("ttft_p99=1s"), None)
     );
     let both = service(&rows, "ttft_p99=1s,ttft_p50=5ms");

@@ -27,7 +27,7 @@ fn side() -> Side {
 }
 
 #[test]
-fn what_was_kept_is_what_was_measured() {
+fn stored_tables_give_back_what_was_measured() {
     let side = side();
     let compact = Compact::of(&side).unwrap();
     let read = compact.read("a", "here".to_owned()).unwrap();
@@ -65,9 +65,12 @@ fn rows_are_in_the_order_of_coordinates_and_say_everything() {
 #[test]
 fn many_requests_become_quantiles() {
     let values: Vec<f64> = (0..10_000).map(f64::from).collect();
-    let kept: Vec<f64> = thinned(&values).collect();
-    assert_eq!((kept.len(), kept.is_sorted()), (100, true));
-    assert!((kept[49] - 4949.5).abs() < 2.0 && (kept[99] - 9949.0).abs() < 2.0);
+    let thinned_values: Vec<f64> = thinned(&values).collect();
+    assert_eq!(
+        (thinned_values.len(), thinned_values.is_sorted()),
+        (100, true)
+    );
+    assert!((thinned_values[49] - 4949.5).abs() < 2.0 && (thinned_values[99] - 9949.0).abs() < 2.0);
 }
 
 #[test]
@@ -75,17 +78,17 @@ fn a_table_that_is_not_ours_is_named() {
     let good = Compact::of(&side()).unwrap();
     let error = |compact: Compact| format!("{:#}", compact.read("a", String::new()).unwrap_err());
     let cells = good.cells.replacen(",valid,", ",vali,", 1);
-    let told = error(Compact {
+    let message = error(Compact {
         cells,
         ..good.clone()
     });
-    assert_eq!(told, "cells.csv, row 2: unusable `verdict`: `vali`");
+    assert_eq!(message, "cells.csv, row 2: unusable `verdict`: `vali`");
     let measures = good.measures.replacen("unit,n", "unit,m", 1);
-    let told = error(Compact {
+    let message = error(Compact {
         measures,
         ..good.clone()
     });
-    assert_eq!(told, "measures.csv has no column `n`");
+    assert_eq!(message, "measures.csv has no column `n`");
     let samples = format!("{}x\n", good.samples);
     assert!(error(Compact { samples, ..good }).contains("1 fields under 10 names"));
 }

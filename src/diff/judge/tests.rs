@@ -16,7 +16,7 @@ const REQUESTS: usize = 12;
 /// How far the requests of a repeat scatter, as a share.
 const WITHIN: f64 = 0.05;
 
-/// A model of noise: a repeat's median moves by 1.5 % unless said otherwise (a server started
+/// A model of noise: a repeat's median moves by 1.5 % by default (a server started
 /// anew, another clock), and a request within by 5 %, skewed.
 #[derive(Clone, Copy)]
 struct Setting {
@@ -106,16 +106,16 @@ fn one(setting: Setting, rng: &mut impl Rng) -> Vec<Judged> {
 fn rates(diffs: u32, setting: Setting, seed: u64) -> (f64, f64) {
     let mut rng = Seed(seed).rng();
     let changed = |judged: &Judged| matches!(judged.outcome, Outcome::Better | Outcome::Worse);
-    let (mut wrong, mut found) = (0, 0);
+    let (mut wrong, mut detected) = (0, 0);
     for _ in 0..diffs {
         let judged = one(setting, &mut rng);
         wrong += u32::from(
             judged[1..].iter().any(changed) || (setting.shift == 0.0 && changed(&judged[0])),
         );
-        found += u32::from(changed(&judged[0]));
+        detected += u32::from(changed(&judged[0]));
     }
     let percent = |count: u32| f64::from(count) * 100.0 / f64::from(diffs);
-    (percent(wrong), percent(found))
+    (percent(wrong), percent(detected))
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn where_nothing_changed_at_most_the_level_of_diffs_names_a_change() {
 }
 
 #[test]
-fn one_repeat_cannot_tell_a_change_from_another_run() {
+fn one_repeat_cannot_distinguish_a_change_from_another_run() {
     // The caveat that a diff prints where a side has one repeat, in numbers: with 3 % between
     // runs, requests alone name changes that are none.
     let (wrong, _) = rates(
@@ -202,7 +202,7 @@ fn a_change_of_five_percent_is_found() {
         ("5 repeats", 5, 55.0),
         ("10 repeats", 10, 85.0),
     ] {
-        let (wrong, found) = rates(
+        let (wrong, detected) = rates(
             200,
             Setting {
                 repeats,
@@ -212,9 +212,9 @@ fn a_change_of_five_percent_is_found() {
             13,
         );
         println!(
-            "{what}: a change of 5 % in one of 6 cells is named in {found} %, others in {wrong} %"
+            "{what}: a change of 5 % in one of 6 cells is named in {detected} %, others in {wrong} %"
         );
-        assert!(found >= least, "{what}: {found} %");
+        assert!(detected >= least, "{what}: {detected} %");
         assert!(wrong <= 8.0, "{what}: {wrong} %");
     }
 }
@@ -233,7 +233,7 @@ fn judged(a: &[f64], b: &[f64]) -> Judged {
 }
 
 #[test]
-fn better_is_what_the_measure_says() {
+fn better_follows_the_measures_direction() {
     let mut cells = [
         judged(&[10.0, 11.0, 12.0, 13.0], &[20.0, 21.0, 22.0, 23.0]),
         judged(&[10.0, 11.0, 12.0, 13.0], &[20.0, 21.0, 22.0, 23.0]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Up to how many ticks a value axis has.
-const MOST_TICKS: usize = 8;
+const MAX_TICKS: usize = 8;
 
 /// From values to a place on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,11 +25,11 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
-    /// A scale for latencies: logarithmic when they span more than a decade, else from zero, so
-    /// that heights compare. `None` for no values.
+    /// A scale for latencies: logarithmic when they span more than a decade, else from zero
+    /// for comparable heights. `None` for no values.
     pub fn for_values(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = extent(values)?;
-        // 6 % of air on either side, so that no marker stands on the frame.
+        // 6 % of air on either side keeps markers off the frame.
         Some(if high / low > 10.0 {
             let air = (high / low).powf(0.06);
             Self::Log {
@@ -104,7 +104,7 @@ impl Scale {
 /// What an axis shows, and so how it is divided.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// Milliseconds.
+    /// Latencies, milliseconds.
     Times,
     /// A plain number a second.
     Rates,
@@ -176,7 +176,7 @@ impl Kind {
         })
     }
 
-    /// What is said of its unit beside its title.
+    /// The unit and scale shown beside its title.
     pub fn unit(&self, scale: Scale) -> &'static str {
         match (self, scale) {
             (Self::Times, Scale::Linear { .. }) => " (ms, s)",
@@ -221,7 +221,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let fitting = choices
         .iter()
         .map(|steps| within(steps))
-        .find(|ticks| ticks.len() <= MOST_TICKS);
+        .find(|ticks| ticks.len() <= MAX_TICKS);
     fitting.unwrap_or_else(|| within(&[1.0]))
 }
 
@@ -247,7 +247,7 @@ fn plain(value: f64) -> String {
     digits.to_owned()
 }
 
-/// `512`, `1k` for 1024, `5k` for 5120, `1000` for what is no multiple of 1024.
+/// `512`, `1k` for 1024, `5k` for 5120, `1000` for other numbers.
 pub(crate) fn token_label(tokens: u32) -> String {
     if tokens > 0 && tokens.is_multiple_of(1024) {
         format!("{}k", tokens / 1024)

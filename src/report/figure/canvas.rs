@@ -125,7 +125,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
             .map_err(trouble)
     }
 
-    /// A text at `at`, anchored as `pen` says.
+    /// A text at `at`, anchored as `pen` sets.
     pub fn text(&self, text: &str, (x, y): Point, pen: Pen) -> Result<()> {
         let style = self.text_style(pen, FontTransform::None);
         let at = self.pixel((x, y + self.lowered(pen)));
@@ -164,7 +164,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
         self.line(&around, &GREY, width, Stroke::Solid)
     }
 
-    /// A marker: outlined in white so that it stands out of lines, or hollow.
+    /// A marker: outlined in white to stand out from lines, or hollow.
     pub fn marker(
         &self,
         shape: Shape,
@@ -257,7 +257,7 @@ pub(super) enum Fill {
     Crossed,
 }
 
-/// A shape's corners around a unit circle, scaled so that shapes look equally large.
+/// A shape's corners around a unit circle, scaled to look equally large.
 fn corners(shape: Shape) -> Vec<Point> {
     let around = |count: u32, first_degrees: f64, radii: &[f64]| -> Vec<Point> {
         (0..count)

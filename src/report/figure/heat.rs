@@ -18,14 +18,14 @@ const FOOT: f64 = 80.0;
 const LEFT: f64 = 84.0;
 const BETWEEN: f64 = 24.0;
 const ROW: f64 = 66.0;
-const MOST_COLUMNS: usize = 3;
+const MAX_COLUMNS: usize = 3;
 /// The speedup, and its inverse, from which on the colour is full.
 const FULL: f64 = 8.0;
 
-// The two ends of a scale that any common colour blindness tells apart.
+// The two ends of a scale, distinguishable with any common colour blindness.
 const BETTER: RGBColor = RGBColor(0, 114, 178);
 const WORSE: RGBColor = RGBColor(213, 94, 0);
-/// Where there is no ratio.
+/// The colour of a cell without a ratio.
 const NONE: RGBColor = RGBColor(222, 222, 222);
 
 /// A heat map, one panel a tier where all else but length and concurrency is equal.
@@ -55,13 +55,13 @@ pub(crate) struct HeatPanel {
 pub(crate) struct HeatCell {
     /// What stands in it.
     pub text: String,
-    /// What colours it; absent where there is no ratio.
+    /// The speedup that colours it; absent without a ratio.
     pub speedup: Option<f64>,
 }
 
 impl HeatMap {
     fn columns(&self) -> usize {
-        self.panels.len().clamp(1, MOST_COLUMNS)
+        self.panels.len().clamp(1, MAX_COLUMNS)
     }
 
     fn panel_height(&self) -> f64 {

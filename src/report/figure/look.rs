@@ -4,16 +4,13 @@ use plotters::style::RGBColor;
 
 use crate::plan::tier::TierKind;
 
-/// Text.
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
 /// Less important text and frames.
 pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
-/// Grid lines.
 pub(super) const FAINT: RGBColor = RGBColor(226, 226, 226);
 /// Behind the mark of simulated data.
 pub(super) const MARK: RGBColor = RGBColor(240, 228, 66);
 
-/// A marker's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Circle,
@@ -32,7 +29,7 @@ pub(super) struct Look {
     pub shape: Shape,
 }
 
-// Okabe & Ito, "Color Universal Design", 2008: told apart with any common colour blindness. Its
+// Okabe & Ito, "Color Universal Design", 2008: distinguishable with any common colour blindness. Its
 // yellow is left to the mark: as a line on white it is too faint.
 const BLACK: RGBColor = RGBColor(0, 0, 0);
 const BLUE: RGBColor = RGBColor(0, 114, 178);

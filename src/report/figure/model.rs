@@ -8,15 +8,15 @@ use crate::record::schema::{Source, VerdictStatus};
 use crate::report::figure::axis::Kind;
 use crate::stats::Summary;
 
-/// A figure's panels beyond this number are left out, and said: nobody reads them.
-const MOST_PANELS: usize = 24;
+/// A figure's panels beyond this number are left out, with a note: nobody reads them.
+const MAX_PANELS: usize = 24;
 
 /// One summary to be shown: a tier at a prompt length, in one panel.
 #[derive(Clone, Debug)]
 pub(crate) struct Dot {
-    /// What tells rows of panels apart, by name: label, generated tokens, state and so on.
+    /// Facts that make rows of panels, by name: label, generated tokens, state and so on.
     pub facts: Vec<(String, String)>,
-    /// What tells columns of panels apart.
+    /// Makes columns of panels.
     pub concurrency: Option<u32>,
     pub prompt_len: u32,
     pub tier: String,
@@ -45,7 +45,7 @@ impl Dot {
     }
 }
 
-/// What tells panels apart in any figure: label, generated tokens and further axes.
+/// Facts that make panels in any figure: label, generated tokens and further axes.
 pub(crate) fn facts(place: &Place) -> Vec<(String, String)> {
     let mut facts = vec![
         ("label".to_owned(), place.label.clone()),
@@ -59,9 +59,9 @@ pub(crate) fn facts(place: &Place) -> Vec<(String, String)> {
 /// What stands in one panel for one tier.
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
-    /// What tells rows of panels apart, by name.
+    /// Facts that make rows of panels, by name.
     pub facts: Vec<(String, String)>,
-    /// What tells columns of panels apart.
+    /// Makes columns of panels.
     pub concurrency: Option<u32>,
     pub tier: String,
     /// In the order that a line joins them.
@@ -117,7 +117,6 @@ impl Join {
     }
 }
 
-/// A figure's content.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
     pub title: String,
@@ -242,10 +241,10 @@ impl Figure {
             panel.lines.entry(tier).or_default().extend(points);
         }
         let total = panels.len();
-        self.panels = panels.into_values().take(MOST_PANELS).collect();
-        if total > MOST_PANELS {
+        self.panels = panels.into_values().take(MAX_PANELS).collect();
+        if total > MAX_PANELS {
             self.notes.push(format!(
-                "only the first {MOST_PANELS} of {total} panels are shown"
+                "only the first {MAX_PANELS} of {total} panels are shown"
             ));
         }
         self.columns = columns.len();
@@ -336,7 +335,7 @@ fn constants(
     parts.join(", ")
 }
 
-/// What is to be said of all numbers of a figure, by their sources.
+/// The note on all numbers of a figure whose sources include the simulator.
 pub(crate) fn simulated(
     sources: impl Iterator<Item = Option<Source>> + Clone,
 ) -> Option<&'static str> {
@@ -366,9 +365,9 @@ fn notes_on(dots: &[Dot]) -> Vec<String> {
     if counts().any(|n| n < 10) {
         notes.push("no band where a point has fewer than 10 requests".to_owned());
     }
-    let told =
+    let is_imported =
         |dot: &Dot| dot.summary.n >= 10 && dot.summary.p50.is_some() && dot.summary.p10.is_none();
-    if dots.iter().any(told) {
+    if dots.iter().any(is_imported) {
         notes.push("no band where a file was imported that has only a summary".to_owned());
     }
     match dots.iter().filter(|dot| dot.summary.p50.is_none()).count() {

@@ -149,7 +149,7 @@ pub(super) fn notes<DB: DrawingBackend>(
     Ok(())
 }
 
-/// Small panels have small markers, so that lines close together stay apart.
+/// Small panels have small markers, which keeps close lines apart.
 fn marker(figure: &Figure) -> f64 {
     match figure.columns {
         1 | 2 => MARKER,

@@ -18,7 +18,7 @@ const TICK: Pen = Pen {
     across: HPos::Center,
     along: VPos::Top,
 };
-/// Distance between the tiers' markers where there is one prompt length only.
+/// Distance between the tiers' markers with one prompt length only.
 const DODGE: f64 = 34.0;
 /// A line of no tier, behind all others.
 pub(super) const FRONT: RGBColor = RGBColor(205, 205, 205);
@@ -106,7 +106,7 @@ pub(super) fn draw<DB: DrawingBackend>(
             (look, place(points, frame, axes, *tier))
         })
         .collect();
-    // Layer by layer, so that no band covers a line and no line a marker.
+    // Layer by layer: no band covers a line, and no line a marker.
     for (look, points) in &placed {
         spread(canvas, points, *look, axes.join)?;
     }
@@ -266,7 +266,7 @@ fn grid<DB: DrawingBackend>(canvas: &Canvas<DB>, frame: Frame, axes: &Axes<'_>) 
     canvas.outline((left, top), (right, bottom), 1.5)
 }
 
-/// Every tick's label, or every second, third and so on, so that none touches the next.
+/// Every tick's label, or every second, third and so on: none touches the next.
 fn labelled(frame: Frame, axes: &Axes<'_>) -> Result<Vec<(f64, String)>> {
     let mut all = Vec::new();
     for (value, label) in &axes.x.ticks {

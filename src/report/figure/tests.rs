@@ -84,7 +84,7 @@ fn one_concurrency_lets_the_panels_flow() {
 }
 
 #[test]
-fn few_samples_are_said_and_have_no_band() {
+fn few_samples_are_noted_and_have_no_band() {
     let mut bench = Bench::new();
     bench
         .cell("cpu", 1024, 1, 1)
@@ -130,7 +130,7 @@ fn the_png_is_as_wide_as_promised_and_shows_each_tier() {
 }
 
 #[test]
-fn the_svg_says_what_it_shows() {
+fn the_svg_describes_what_it_shows() {
     let svg = drawn(&ttft_of(&compare(&realistic()).unwrap()))
         .svg()
         .unwrap();
@@ -169,7 +169,7 @@ fn what_was_measured_is_not_called_simulated() {
 }
 
 #[test]
-fn a_figure_without_points_says_so() {
+fn a_figure_without_points_notes_it() {
     let mut bench = Bench::new();
     bench
         .cell("cpu", 1024, 1, 1)

@@ -8,8 +8,8 @@ use crate::report::figure::{HeatCell, HeatMap, HeatPanel, simulated, token_label
 use crate::report::figures::facts_of;
 use crate::report::number::times;
 
-/// Panels beyond this number are left out, and said.
-const MOST_PANELS: usize = 18;
+/// Panels beyond this number are left out, with a note.
+const MAX_PANELS: usize = 18;
 
 /// One tier where all else but length and concurrency is equal.
 struct Group<'a> {
@@ -67,17 +67,17 @@ pub(super) fn map(comparison: &Comparison, caption: &[String]) -> Option<HeatMap
     let mut notes = vec![format!(
         "TTFT speedup, {BASELINE} / tier of the medians; `~` may be noise; grey: no ratio, and why"
     )];
-    if groups.len() > MOST_PANELS {
+    if groups.len() > MAX_PANELS {
         let all = groups.len();
         notes.push(format!(
-            "only the first {MOST_PANELS} of {all} panels are shown"
+            "only the first {MAX_PANELS} of {all} panels are shown"
         ));
     }
     Some(HeatMap {
         title: "Speedup of time to first token".to_owned(),
         caption: caption.join(", "),
         mark: simulated(rows.iter().map(|row| Some(row.source))),
-        panels: groups.iter().take(MOST_PANELS).map(panel).collect(),
+        panels: groups.iter().take(MAX_PANELS).map(panel).collect(),
         notes,
     })
 }

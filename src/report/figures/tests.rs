@@ -9,7 +9,7 @@ fn names(comparison: &Comparison) -> Vec<String> {
 }
 
 #[test]
-fn a_run_with_every_axis_has_every_figure_and_each_says_simulated() {
+fn a_run_with_every_axis_has_every_figure_and_each_is_marked_simulated() {
     let comparison = compare(&realistic()).unwrap();
     assert_eq!(
         names(&comparison),

@@ -11,7 +11,7 @@ use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, P
 use crate::report::html::Pair;
 use crate::report::timeline::{Strip, Timelines};
 
-/// One cell.
+/// The evidence of one cell.
 #[derive(Serialize)]
 pub(super) struct CellPart {
     pub id: String,
@@ -29,7 +29,7 @@ pub(super) struct CellPart {
 struct TimelinePart {
     svg: String,
     names: String,
-    told: String,
+    resolution: String,
 }
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ struct PassPart {
     verdict: &'static str,
     reasons: Vec<String>,
     bottleneck: Option<String>,
-    held: Vec<String>,
+    bottleneck_reasons: Vec<String>,
     counts: String,
     errors: String,
     ledger: Vec<LedgerPart>,
@@ -72,9 +72,9 @@ struct TelemetryPart {
 /// A cell that could not be measured to its end.
 #[derive(Serialize)]
 pub(in crate::report) struct Failure {
-    /// The cell.
+    /// The cell's id.
     pub id: String,
-    /// What happened.
+    /// How it failed.
     pub what: String,
     /// The last lines of its server's log.
     pub log: String,
@@ -100,16 +100,19 @@ fn timeline(strip: &Strip) -> (Option<TimelinePart>, Option<String>) {
         Strip::Nothing => (None, None),
         Strip::Unreadable(why) => (None, Some(format!("no timeline: {why}"))),
         Strip::Aside { file } => {
-            let said = format!("timeline left out for the page's size: figures/{file}");
-            (None, Some(said))
+            let remark = format!("timeline left out for the page's size: figures/{file}");
+            (None, Some(remark))
         }
         Strip::Inline {
-            svg, names, told, ..
+            svg,
+            names,
+            resolution,
+            ..
         } => {
             let part = TimelinePart {
                 svg: svg.clone(),
                 names: names.clone(),
-                told: told.clone(),
+                resolution: resolution.clone(),
             };
             (Some(part), None)
         }
@@ -187,7 +190,7 @@ fn pass(record: &PassRecord) -> PassPart {
     let errors: Vec<_> = errors
         .map(|(kind, count)| format!("{kind} {count}"))
         .collect();
-    let held = record.bottleneck.as_ref();
+    let bottleneck = record.bottleneck.as_ref();
     PassPart {
         state: record.state.title(),
         verdict: record.verdict.status.name(),
@@ -197,8 +200,8 @@ fn pass(record: &PassRecord) -> PassPart {
             .iter()
             .map(|text| redact::text(text))
             .collect(),
-        bottleneck: held.map(|held| held.name.clone()),
-        held: held.map(|held| held.reasons.clone()).unwrap_or_default(),
+        bottleneck: bottleneck.map(|it| it.name.clone()),
+        bottleneck_reasons: bottleneck.map(|it| it.reasons.clone()).unwrap_or_default(),
         counts: format!(
             "{} sent = {} ok + {} failed + {} unfinished in {:.2} s",
             counts.sent, counts.ok, counts.failed, counts.unfinished, record.duration_s
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_row_says_how_much_of_what_had_to_move_did() {
+    fn a_ledger_row_shows_how_much_of_what_had_to_move_did() {
         let row = LedgerRow {
             path: "disk-read".to_owned(),
             tokens: 1024.0,

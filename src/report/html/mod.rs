@@ -155,8 +155,8 @@ struct Document<'a> {
 const PAGE_BYTES: usize = 4_800_000;
 /// What the evidence of all cells takes at most, without timelines.
 const EVIDENCE_BYTES: usize = 2_400_000;
-/// What timelines take at least, however large the rest is.
-const LEAST_TIMELINES_BYTES: usize = 400_000;
+/// Room that timelines get at least, however large the rest is.
+const MIN_TIMELINES_BYTES: usize = 400_000;
 
 /// The most rows of a table in the page.
 const MAX_ROWS: usize = 1_000;
@@ -220,7 +220,7 @@ fn within(
         let page = rendered(&environment, report, runs, drawings, bare, false)?;
         page_bytes.saturating_sub(page.report.len())
     };
-    timelines.fit(&report.cells, room.max(LEAST_TIMELINES_BYTES));
+    timelines.fit(&report.cells, room.max(MIN_TIMELINES_BYTES));
     let cells = pages::render(&environment, &evidence::cells(&report.cells, timelines))?;
     rendered(
         &environment,

@@ -93,8 +93,8 @@ fn timelines_take_the_room_that_the_page_leaves_and_the_others_are_named() {
         assert_eq!((inline, files.len()), (fit, 5 - fit));
         assert!(page.contains(&format!("{fit} of 5 timelines are in this page")));
         for file in files {
-            let said = format!("left out for the page&#x27;s size: figures&#x2f;{file}");
-            assert!(page.contains(&said), "{said}");
+            let remark = format!("left out for the page&#x27;s size: figures&#x2f;{file}");
+            assert!(page.contains(&remark), "{remark}");
         }
     }
 }
@@ -149,7 +149,7 @@ fn the_page_needs_nothing_else_and_hides_secrets() {
 }
 
 #[test]
-fn the_first_thing_says_what_each_tier_bought_and_whether_it_is_proven() {
+fn the_answer_comes_first_with_each_tiers_gain_and_whether_it_is_proven() {
     let mut run = bench().run();
     let pass = &mut run.cells[1].passes[0];
     pass.ledger = vec![LedgerRow {
@@ -167,16 +167,16 @@ fn the_first_thing_says_what_each_tier_bought_and_whether_it_is_proven() {
     let page = page(&report, &[facts("")]);
     let (_, answer) = page.split_once("<section id=\"answer\">").unwrap();
     let (answer, rest) = answer.split_once("</section>").unwrap();
-    for said in [
+    for expected in [
         "4.60x",
         "1,024 or fewer",
         "2 of 2, 2 of 2 clear",
         "0 of 1, 1 invalid",
         "pcie (1)",
     ] {
-        assert!(answer.contains(said), "{said} in {answer}");
+        assert!(answer.contains(expected), "{expected} in {answer}");
     }
-    for said in [
+    for expected in [
         "pcie-rx",
         "4.0 MiB",
         "1.00",
@@ -184,12 +184,12 @@ fn the_first_thing_says_what_each_tier_bought_and_whether_it_is_proven() {
         "PCIe at 92 %",
         "the page cache answered",
     ] {
-        assert!(rest.contains(said), "{said}");
+        assert!(rest.contains(expected), "{expected}");
     }
 }
 
 #[test]
-fn simulated_is_said_everywhere_and_measured_is_not_called_so() {
+fn simulated_numbers_are_marked_everywhere_and_measured_ones_are_not() {
     let report = Report::of(&bench().run(), "t").unwrap();
     let simulated = page(&report, &[facts("")]);
     assert!(simulated.contains("<title>t (simulated)</title>"));

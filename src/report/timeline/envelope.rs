@@ -1,16 +1,16 @@
 //! A series in few numbers: its least and its most in each of equally long stretches. No peak is
 //! lost and nothing is averaged.
 
-/// Stretches that a timeline in a page is told in.
+/// Stretches of time that a timeline in a page is divided into.
 pub(super) const COLUMNS: usize = 310;
 
-/// Least and most.
-pub(super) type Ends = (f64, f64);
+/// The least and the most value.
+pub(super) type Range = (f64, f64);
 
 /// Of `steps`, each from one second to another with a value, within `span`; absent for stretches
 /// of time that no step touches.
-pub(super) fn envelope(steps: &[(f64, f64, f64)], span: (f64, f64)) -> Vec<Option<Ends>> {
-    let mut columns: Vec<Option<Ends>> = vec![None; COLUMNS];
+pub(super) fn envelope(steps: &[(f64, f64, f64)], span: (f64, f64)) -> Vec<Option<Range>> {
+    let mut columns: Vec<Option<Range>> = vec![None; COLUMNS];
     let (begin, end) = span;
     let width = (end - begin).max(1e-9) / COLUMNS as f64;
     let inside = steps.iter().filter(|step| step.1 >= begin && step.0 <= end);
@@ -30,8 +30,8 @@ fn column(at: f64) -> usize {
     (at.max(0.0) as usize).min(COLUMNS - 1)
 }
 
-/// The largest value.
-pub(super) fn most(columns: &[Option<Ends>]) -> f64 {
+/// The largest value; 0 where none is above it.
+pub(super) fn most(columns: &[Option<Range>]) -> f64 {
     columns
         .iter()
         .flatten()
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peak_of_a_thousandth_of_a_column_is_kept() {
+    fn a_peak_of_a_thousandth_of_a_column_is_not_lost() {
         let mut steps: Vec<_> = (0..31_000)
             .map(|at| (f64::from(at) / 100.0, f64::from(at + 1) / 100.0, 5.0))
             .collect();
@@ -66,9 +66,9 @@ mod tests {
             (320.0, 330.0, 9.0),
         ];
         let columns = envelope(&steps, (0.0, 310.0));
-        let told: Vec<_> = (0..COLUMNS).filter(|at| columns[*at].is_some()).collect();
+        let filled: Vec<_> = (0..COLUMNS).filter(|at| columns[*at].is_some()).collect();
         let expected: Vec<_> = (0..10).chain([200]).collect();
-        assert_eq!(told, expected);
+        assert_eq!(filled, expected);
         assert!((most(&columns) - 2.0).abs() < f64::EPSILON);
     }
 }

@@ -12,7 +12,6 @@ pub(super) struct Timeline {
     pub panels: Vec<TimePanel>,
 }
 
-/// One source.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TimePanel {
     pub title: String,

@@ -29,8 +29,8 @@ pub(in crate::report) enum Strip {
         svg: String,
         /// What its panels show.
         names: String,
-        /// What was done to its series.
-        told: String,
+        /// How its series were reduced.
+        resolution: String,
         /// Its title as a file.
         title: String,
         /// The file's name, where it becomes one.
@@ -49,7 +49,7 @@ impl Strip {
         Self::Inline {
             svg: strip::strip(timeline),
             names: strip::names(timeline),
-            told: strip::told(timeline),
+            resolution: strip::resolution(timeline),
             title: format!("{} ({})", timeline.title, timeline.subtitle),
             file,
         }
@@ -64,7 +64,7 @@ impl Strip {
 }
 
 impl Timelines {
-    /// Adds that of the next cell; as a file too where `is_file` says so.
+    /// Adds that of the next cell; as a file too where `is_file`.
     pub(super) fn add(&mut self, strip: Strip, is_file: bool) {
         if is_file {
             self.write(&strip);
@@ -120,7 +120,7 @@ impl Timelines {
     }
 }
 
-/// The cells, those first whose timelines tell most: of each tier and prompt length the one that
+/// The cells, those with the most informative timelines first: of each tier and prompt length the one that
 /// took longest, then those that are not valid, then the others.
 fn by_weight(cells: &[CellRecord]) -> Vec<usize> {
     let mut longest = BTreeMap::new();

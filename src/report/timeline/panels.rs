@@ -1,4 +1,4 @@
-//! What each source told, as panels of a timeline.
+//! The readings of each source as panels of a timeline.
 
 use super::model::{Colour, TimeLine, TimePanel};
 use crate::record::telemetry_frame::{Devices, Reading, Readings};
@@ -19,7 +19,7 @@ enum Together {
     Mean,
 }
 
-/// A panel for each source that told anything.
+/// A panel for each source with readings.
 pub(super) fn sources(readings: &Readings) -> Vec<TimePanel> {
     let simulated = readings
         .keys()
@@ -60,11 +60,11 @@ fn measured(readings: &Readings) -> Vec<TimePanel> {
     let both = |series: [Series; 2], scale| ways(readings, series, scale);
     let of = |series, colour, scale| line(series, colour, way(readings, series, scale));
     let one = |series, colour, device: &str, scale| {
-        let found = readings.get(&series).and_then(|all| all.get(device));
+        let device = readings.get(&series).and_then(|all| all.get(device));
         line(
             series,
             colour,
-            found.map_or(vec![], |all| own_steps(all, scale)),
+            device.map_or(vec![], |all| device_steps(all, scale)),
         )
     };
     let disk = |series, colour| {
@@ -78,7 +78,7 @@ fn measured(readings: &Readings) -> Vec<TimePanel> {
     let lmcache = [
         of(Series::LmcacheRamHitTokens, IN, 1e3),
         of(Series::LmcacheSecondHitTokens, OUT, 1e3),
-        // In the engine's process it does not tell tiers apart.
+        // In the engine's process one counter covers all tiers.
         of(Series::EngineLmcacheHitTokens, IN, 1e3),
     ];
     let gpu = [Series::GpuSmActive, Series::GpuUtilization]
@@ -132,10 +132,10 @@ fn pcie(readings: &Readings) -> Option<TimePanel> {
     panel(format!("PCIe{method}, GB/s"), lines)
 }
 
-/// A panel of the lines that say anything; none where none does.
+/// A panel of the lines with readings; none without any.
 fn panel<const N: usize>(title: String, lines: [TimeLine; N]) -> Option<TimePanel> {
-    let told = lines.into_iter().filter(|line| !line.steps.is_empty());
-    let lines: Vec<TimeLine> = told.collect();
+    let filled = lines.into_iter().filter(|line| !line.steps.is_empty());
+    let lines: Vec<TimeLine> = filled.collect();
     (!lines.is_empty()).then_some(TimePanel {
         title,
         lines,
@@ -184,7 +184,7 @@ fn without_stacked(all: &Devices) -> Devices {
 
 /// Stretches of a series over all its devices, each read in its own time.
 fn steps(all: &Devices, scale: f64, together: Together) -> Vec<Step> {
-    let each: Vec<Vec<Step>> = all.values().map(|all| own_steps(all, scale)).collect();
+    let each: Vec<Vec<Step>> = all.values().map(|all| device_steps(all, scale)).collect();
     let [first, rest @ ..] = each.as_slice() else {
         return Vec::new();
     };
@@ -196,43 +196,43 @@ fn steps(all: &Devices, scale: f64, together: Together) -> Vec<Step> {
     ends.sort_by(f64::total_cmp);
     ends.dedup_by(|b, a| *b - *a < 1e-6);
     let mut places = vec![0; each.len()];
-    let mut found = Vec::new();
+    let mut steps = Vec::new();
     for pair in ends.windows(2) {
         let middle = f64::midpoint(pair[0], pair[1]);
-        let (mut sum, mut told) = (0.0, 0.0);
-        for (steps, place) in each.iter().zip(&mut places) {
-            while steps.get(*place).is_some_and(|step| step.1 <= middle) {
+        let (mut sum, mut devices) = (0.0, 0.0);
+        for (own, place) in each.iter().zip(&mut places) {
+            while own.get(*place).is_some_and(|step| step.1 <= middle) {
                 *place += 1;
             }
-            if let Some(step) = steps.get(*place).filter(|step| step.0 <= middle) {
+            if let Some(step) = own.get(*place).filter(|step| step.0 <= middle) {
                 sum += step.2;
-                told += 1.0;
+                devices += 1.0;
             }
         }
-        if told > 0.0 {
+        if devices > 0.0 {
             let value = match together {
                 Together::Sum => sum,
-                Together::Mean => sum / told,
+                Together::Mean => sum / devices,
             };
-            found.push((pair[0], pair[1], value));
+            steps.push((pair[0], pair[1], value));
         }
     }
-    found
+    steps
 }
 
 /// Stretches of one device's series. A level holds from the reading before it.
-fn own_steps(readings: &[Reading], scale: f64) -> Vec<Step> {
+fn device_steps(readings: &[Reading], scale: f64) -> Vec<Step> {
     let mut ordered = readings.to_vec();
     ordered.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
-    let mut found: Vec<Step> = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
     for read in ordered {
-        let from = match found.last() {
+        let from = match steps.last() {
             Some(last) if read.span_s == 0.0 => last.1,
             _ => read.time_s - read.span_s,
         };
-        found.push((from, read.time_s, read.value / scale));
+        steps.push((from, read.time_s, read.value / scale));
     }
-    found
+    steps
 }
 
 #[cfg(test)]
@@ -257,12 +257,12 @@ mod tests {
             &[read(1.0, 0.5, 3e6), read(1.5, 0.5, 1e6)],
             &[read(1.0, 0.5, 2e6)],
         );
-        let found = steps(&disks, 1e6, Together::Sum);
-        assert_eq!(found, [(0.5, 1.0, 5.0), (1.0, 1.5, 1.0)]);
+        let summed = steps(&disks, 1e6, Together::Sum);
+        assert_eq!(summed, [(0.5, 1.0, 5.0), (1.0, 1.5, 1.0)]);
     }
 
     #[test]
-    fn devices_that_are_read_apart_add_up_where_both_tell() {
+    fn devices_that_are_read_apart_add_up_where_both_have_readings() {
         let gpus = two(
             &[read(1.0, 1.0, 10.0), read(2.0, 1.0, 10.0)],
             &[read(1.5, 1.0, 30.0)],
@@ -275,13 +275,13 @@ mod tests {
         ];
         assert_eq!(steps(&gpus, 1.0, Together::Sum), sum);
         let mean = steps(&gpus, 1.0, Together::Mean);
-        assert_eq!(mean[1], (0.5, 1.0, 20.0), "shares are no sum");
+        assert_eq!(mean[1], (0.5, 1.0, 20.0), "shares are averaged");
     }
 
     #[test]
     fn a_level_holds_from_the_reading_before() {
-        let found = own_steps(&[read(1.0, 0.0, 4.0), read(3.0, 0.0, 6.0)], 1.0);
-        assert_eq!(found, [(1.0, 1.0, 4.0), (1.0, 3.0, 6.0)]);
+        let levels = device_steps(&[read(1.0, 0.0, 4.0), read(3.0, 0.0, 6.0)], 1.0);
+        assert_eq!(levels, [(1.0, 1.0, 4.0), (1.0, 3.0, 6.0)]);
     }
 
     #[test]
@@ -290,9 +290,9 @@ mod tests {
             let one = |name: &&str| ((*name).to_owned(), vec![read(1.0, 1.0, 1.0)]);
             names.iter().map(one).collect()
         };
-        let names = |found: Devices| found.into_keys().collect::<Vec<_>>();
-        let found = without_stacked(&all(&["dm-0", "loop3", "nvme0n1"]));
-        assert_eq!(names(found), ["nvme0n1"]);
+        let names = |devices: Devices| devices.into_keys().collect::<Vec<_>>();
+        let disks = without_stacked(&all(&["dm-0", "loop3", "nvme0n1"]));
+        assert_eq!(names(disks), ["nvme0n1"]);
         assert_eq!(names(without_stacked(&all(&["dm-0"]))), ["dm-0"]);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::envelope::{COLUMNS, Ends, envelope, most};
+use super::envelope::{COLUMNS, Range, envelope, most};
 use super::model::{Colour, TimePanel, Timeline};
 use crate::report::escape::escaped;
 
@@ -18,10 +18,10 @@ const TITLE: i32 = 28;
 const HEAD: i32 = 4;
 const FOOT: i32 = 46;
 
-/// More requests than this are told as the least and the most in each stretch of time.
-const MOST_DOTS: usize = 300;
+/// More requests than this are drawn as the least and the most in each stretch of time.
+const MAX_DOTS: usize = 300;
 
-/// What a timeline that stands alone is coloured by; in a page, the page's own sheet does it.
+/// The style sheet of a timeline in a file of its own; in a page, the page's own sheet applies.
 const ALONE: &str = "svg{background:#fff;font:12px 'DejaVu Sans',Verdana,sans-serif}text{fill:#222}\
     .q{fill:#6e6e6e;font-size:11px}.e{text-anchor:end}.m{text-anchor:middle}.g{stroke:#e2e2e2}\
     .p{fill:#f0f5fa}.a{stroke:#0072b2;fill:#0072b2}.b{stroke:#d55e00;fill:#d55e00}\
@@ -53,8 +53,8 @@ pub(super) fn alone(strip: &str, title: &str) -> String {
     format!(r#"{head}><style>{ALONE}</style><text x="{LEFT}" y="12">{title}</text>{rest}"#)
 }
 
-/// What was done to the series, in a sentence.
-pub(super) fn told(all: &Timeline) -> String {
+/// How the series were reduced, in a sentence.
+pub(super) fn resolution(all: &Timeline) -> String {
     let column_s = (all.span.1 - all.span.0) / COLUMNS as f64;
     let (many, step) = if column_s < 1.0 {
         (column_s * 1e3, "ms")
@@ -104,7 +104,7 @@ fn draw_panel(svg: &mut String, all: &Timeline, panel: &TimePanel, top: i32) {
         text(svg, "q", (left + 3, top + 10), name);
     }
     let dots: Vec<_> = panel.dots.iter().map(|dot| (dot.0, dot.0, dot.1)).collect();
-    let few = dots.len() <= MOST_DOTS;
+    let few = dots.len() <= MAX_DOTS;
     let series: Vec<_> = [&dots]
         .into_iter()
         .chain(panel.lines.iter().map(|line| &line.steps))
@@ -153,7 +153,7 @@ fn draw_panel(svg: &mut String, all: &Timeline, panel: &TimePanel, top: i32) {
 
 /// A tick at the axis for each instant; of many, one a column.
 fn ticks(svg: &mut String, all: &Timeline, instants: &[f64], bottom: i32) {
-    let step = if instants.len() <= MOST_DOTS {
+    let step = if instants.len() <= MAX_DOTS {
         1
     } else {
         COLUMN
@@ -183,7 +183,7 @@ fn marks(svg: &mut String, all: &Timeline, dots: &[(f64, f64)], y: &impl Fn(f64)
 }
 
 /// The area between least and most, broken where there is no reading.
-fn band(svg: &mut String, class: &str, columns: &[Option<Ends>], y: &impl Fn(f64) -> i32) {
+fn band(svg: &mut String, class: &str, columns: &[Option<Range>], y: &impl Fn(f64) -> i32) {
     let _ = write!(svg, r#"<path class="{class}" d=""#);
     let mut at = 0;
     while at < columns.len() {

@@ -73,13 +73,13 @@ fn a_drawn_quantile_is_the_quantile() {
     }
 }
 
-/// How often, in percent, the interval that `interval` makes holds `truth`.
+/// How often, in percent, the interval that `interval` makes contains `truth`.
 fn coverage(truth: f64, mut interval: impl FnMut(u64) -> Interval) -> f64 {
-    let held = (0..200).filter(|seed| {
+    let covering = (0..200).filter(|seed| {
         let interval = interval(*seed);
         interval.low <= truth && truth <= interval.high
     });
-    held.count() as f64 / 2.0
+    covering.count() as f64 / 2.0
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn what_differs_between_repeats_widens_the_interval() {
     let ignored = width(bootstrap.percentile(&flat, Statistic::Mean).unwrap());
     assert!(nested > 1.5 * ignored, "{nested} against {ignored}");
 
-    // As the documentation of `nested` says: too narrow with few repeats, and never as far off
+    // As documented at `nested`: too narrow with few repeats, and never as far off
     // as the interval that takes all requests for independent.
     let of = |count: usize| {
         let mut rng = Seed(count as u64).rng();

@@ -110,7 +110,7 @@ fn the_order_of_the_samples_does_not_matter() {
 }
 
 #[test]
-fn equal_samples_do_not_differ_and_small_ones_cannot_tell() {
+fn equal_samples_do_not_differ_and_small_ones_are_not_tested() {
     let equal = rank_test(&[2.0; 4], &[2.0; 4]).unwrap();
     assert_eq!((equal.u, equal.p), (8.0, 1.0));
     assert_eq!(rank_test(&[1.0; 3], &[2.0; 9]), None);

@@ -17,7 +17,7 @@ fn strip(at: usize, bytes: usize) -> Strip {
     Strip::Inline {
         svg: format!("<svg>{}{at:010}", "0".repeat(bytes - 15)),
         names: String::new(),
-        told: String::new(),
+        resolution: String::new(),
         title: format!("cell {at}"),
         file: format!("timeline_c{at}.svg"),
     }

@@ -97,7 +97,7 @@ fn few_requests_are_ticks_and_their_first_tokens_dots() {
 }
 
 #[test]
-fn the_time_axis_of_a_short_cell_tells_its_ticks_apart() {
+fn the_time_axis_of_a_short_cell_has_distinct_ticks() {
     let short = Timeline {
         span: (0.0, 0.3),
         ..timeline(vec![panel(vec![], vec![(0.1, 1.0)])])
@@ -107,7 +107,7 @@ fn the_time_axis_of_a_short_cell_tells_its_ticks_apart() {
         assert!(svg.contains(tick), "{tick} in {svg}");
     }
     assert_eq!(
-        told(&short),
+        resolution(&short),
         "Each series from its least to its most in every 1.0 ms."
     );
 }
