@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 /// Opens the regular file at `path` for reading.
 ///
 /// # Errors
-/// What the system says; that it is no regular file.
+/// The system's error; also where it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     // Not blocking: opening a pipe that nobody writes to would wait for ever.
     let file = File::options()
@@ -24,7 +24,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// What it holds stays.
 ///
 /// # Errors
-/// What the system says; that it is a link, or no regular file.
+/// The system's error; also where it is a link or not a regular file.
 pub fn open_to_write(path: &Path) -> io::Result<File> {
     let opened = File::options()
         .read(true)
@@ -65,7 +65,7 @@ fn regular(file: File) -> io::Result<File> {
 /// The text of the regular file at `path`, of at most `most` bytes.
 ///
 /// # Errors
-/// What the system says; that it is no regular file, is larger, or is not UTF-8.
+/// The system's error; also where it is not a regular file, is larger, or is not UTF-8.
 pub fn read(path: &Path, most: u64) -> io::Result<String> {
     let file = open(path)?;
     let mut bytes = Vec::new();

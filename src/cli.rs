@@ -51,7 +51,7 @@ Examples:
   labrun diff RUN_A RUN_B                    compare two runs";
 
 impl Cli {
-    /// Reads the command line `arguments`, of which the first is the program.
+    /// Reads the command line `arguments`; the first one is the program.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
@@ -91,11 +91,11 @@ fn refuse_unknown(command: &clap::Command, word: &str) -> Result<(), clap::Error
 /// The command line's definition, with the commands in groups.
 pub fn definition() -> clap::Command {
     let command = Cli::command();
-    let about = |name: &str| {
-        let found = command
+    let about_of = |name: &str| {
+        let about = command
             .find_subcommand(name)
             .and_then(clap::Command::get_about);
-        found.map(ToString::to_string).unwrap_or_default()
+        about.map(ToString::to_string).unwrap_or_default()
     };
     let grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
     let others: Vec<&str> = command
@@ -108,7 +108,7 @@ pub fn definition() -> clap::Command {
     for (title, names) in groups.filter(|(_, names)| !names.is_empty()) {
         text.push_str(&format!("{title}:\n"));
         for name in names {
-            text.push_str(&format!("  {name:<10} {}\n", about(name)));
+            text.push_str(&format!("  {name:<10} {}\n", about_of(name)));
         }
         text.push('\n');
     }

@@ -87,7 +87,7 @@ pub struct Redis {
 #[serde(deny_unknown_fields)]
 pub struct Docker {
     /// Folder of Hugging Face's cache that containers get; empty: `HF_HOME` or
-    /// `~/.cache/huggingface`, where it is there.
+    /// `~/.cache/huggingface`, if it exists.
     pub hf_cache: PathBuf,
 }
 
@@ -131,9 +131,9 @@ pub struct Telemetry {
     pub pcie_interval_ms: u64,
     /// Time between two readings of what changes slowly or costs much.
     pub slow_interval_ms: u64,
-    /// Most that all samplers may use together, percent of one core; 0 is no limit.
+    /// Most that all samplers may use together, percent of one core; 0 means no limit.
     pub budget_percent: f64,
-    /// How bytes over PCIe are told.
+    /// How PCIe traffic is measured.
     pub pcie: PcieMethod,
 }
 
@@ -154,7 +154,7 @@ impl Telemetry {
     }
 }
 
-/// How bytes over PCIe are told.
+/// How PCIe traffic is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum PcieMethod {
@@ -166,14 +166,14 @@ pub enum PcieMethod {
     Counters,
     /// By every method at once, to compare them.
     All,
-    /// Not at all.
+    /// PCIe is not measured.
     Off,
 }
 
 /// The settings in force and where each came from.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The values.
+    /// The values in force.
     pub settings: Settings,
     /// Origin of each value, by dotted key.
     pub origins: BTreeMap<String, String>,
@@ -274,7 +274,7 @@ fn collect_origins(
     }
     let origin = figment
         .find_metadata(key)
-        .map_or("unknown", |found| found.name.as_ref());
+        .map_or("unknown", |source| source.name.as_ref());
     origins.insert(key.to_owned(), origin.to_owned());
 }
 

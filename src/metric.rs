@@ -172,7 +172,7 @@ impl Metric {
             Self::RequestThroughput => spec!("requests_per_s", "req/s", "Request throughput", RequestsPerSecond, Higher,
                 "Ok requests divided by the pass's duration (first intended send to last arrival)."),
             Self::Goodput => spec!("goodput_per_s", "goodput", "Goodput", RequestsPerSecond, Higher,
-                "Ok requests that keep every objective on single requests (`--slo ttft=500ms`), divided by the pass's duration; 0 for a pass that breaks an objective on the pass as a whole (`--slo ttft_p99=500ms`), absent for one with too few requests to tell. An unanswered request counts as one that took for ever. Against the baseline, repeats are pooled: each is held against the objectives on its own, their good requests are divided by the sum of their durations."),
+                "Ok requests that meet every objective on single requests (`--slo ttft=500ms`), divided by the pass's duration; 0 for a pass that breaks an objective on the pass as a whole (`--slo ttft_p99=500ms`), absent for one with too few requests to decide. An unanswered request counts as one that took for ever. Against the baseline, repeats are pooled: each is checked against the objectives on its own, their good requests are divided by the sum of their durations."),
             Self::InputThroughput => spec!("input_tokens_per_s", "in tok/s", "Input token throughput", TokensPerSecond, Higher,
                 "Prompt tokens of ok requests divided by the pass's duration. Those that came from a cache count in full."),
             Self::OutputThroughput => spec!("output_tokens_per_s", "out tok/s", "Output token throughput", TokensPerSecond, Higher,
@@ -182,7 +182,7 @@ impl Metric {
             Self::PromptTokens => spec!("prompt_tokens", "prompt", "Prompt tokens a request", Tokens, Neither,
                 "Prompt tokens as the server counted them, mean over ok requests."),
             Self::CachedTokens => spec!("cached_tokens", "cached", "Hit tokens a request", Tokens, Neither,
-                "Prompt tokens that the server says came from a cache (GPU or tier), mean over ok requests. A claim of the server: the verdict says whether it is believed."),
+                "Prompt tokens that the server reported as cached (GPU or tier), mean over ok requests. A claim of the server: the verdict shows whether it is believed."),
             Self::OutputTokens => spec!("output_tokens", "output", "Output tokens a request", Tokens, Neither,
                 "Output tokens as the server counted them, mean over ok requests."),
             Self::Energy => spec!("energy_j_per_token", "energy", "Energy a token", JoulesPerToken, Lower,
@@ -221,7 +221,7 @@ pub const WORDS: [(&str, &str); 12] = [
     ),
     (
         "interval",
-        "95 %, in brackets. Of a median by order statistics (David & Nagaraja 2003, 7.1), needs 6 samples; where there are repeats, by a seeded bootstrap that draws repeats and then requests within them. Of a throughput or a goodput, by a bootstrap over 3 or more repeats. Of a speedup, from those of its two parts on the log scale (Zou & Donner 2008). Requests of one pass share a server, so that an interval from one repeat is a lower bound of the doubt.",
+        "95 %, in brackets. Of a median by order statistics (David & Nagaraja 2003, 7.1), needs 6 samples; where there are repeats, by a seeded bootstrap that draws repeats and then requests within them. Of a throughput or a goodput, by a bootstrap over 3 or more repeats. Of a speedup, from those of its two parts on the log scale (Zou & Donner 2008). Requests of one pass share a server: an interval from one repeat is a lower bound of the doubt.",
     ),
     (
         "speedup",
@@ -245,7 +245,7 @@ pub const WORDS: [(&str, &str); 12] = [
     ),
     (
         "bottleneck",
-        "What held a pass back, by the telemetry of its time: `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.",
+        "What limited a pass, by the telemetry of its time: `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.",
     ),
     (
         "cold, gpu, tier, restart",
@@ -253,7 +253,7 @@ pub const WORDS: [(&str, &str); 12] = [
     ),
     (
         "simulated",
-        "The number comes from the built-in simulator and says nothing of any hardware.",
+        "The number comes from the built-in simulator and predicts nothing about any hardware.",
     ),
 ];
 
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_is_in_milliseconds_and_says_so() {
+    fn every_time_is_in_milliseconds_and_its_name_ends_so() {
         for metric in Metric::ALL {
             let spec = metric.spec();
             assert_eq!(

@@ -180,7 +180,7 @@ series! {
     CgroupPageCache = Cgroup "page_cache" Bytes "page cache" "Memory of the cgroup that caches files; shared memory is not in it.";
     CgroupRead = Cgroup "read" BytesPerSecond "read" "Bytes that the cgroup read from block devices.";
     CgroupShared = Cgroup "shared" Bytes "shared" "Memory of the cgroup that processes share (`/dev/shm`).";
-    CgroupThrottled = Cgroup "throttled" Percent "throttled" "Time in which the cgroup's CPU quota held it back.";
+    CgroupThrottled = Cgroup "throttled" Percent "throttled" "Time in which the cgroup's CPU quota throttled it.";
     CgroupWrite = Cgroup "write" BytesPerSecond "written" "Bytes that the cgroup wrote to block devices.";
     CpuBusy = Cpu "busy" Percent "busy" "Share of the time in which the core, or all cores together, did something.";
     CpuIoWait = Cpu "io_wait" Percent "waits for I/O" "Share of the time in which the cores idled while a task waited for I/O.";
@@ -194,7 +194,7 @@ series! {
     EngineGpuHitTokens = Engine "gpu_hit_tokens" PerSecond "GPU hits" "Prompt tokens that came from the GPU prefix cache.";
     EngineKvCacheUsage = Engine "kv_cache_usage" Percent "KV cache in use" "Share of the engine's KV blocks in use.";
     EngineLmcacheDisk = Engine "lmcache_disk" Bytes "LMCache's disk" "Bytes that LMCache in the engine's process holds on disk.";
-    EngineLmcacheHitTokens = Engine "lmcache_hit_tokens" PerSecond "all tiers" "Tokens that LMCache in the engine's process had; it does not tell tiers apart.";
+    EngineLmcacheHitTokens = Engine "lmcache_hit_tokens" PerSecond "all tiers" "Tokens that LMCache in the engine's process had, over all tiers.";
     EngineLmcacheRam = Engine "lmcache_ram" Bytes "LMCache's RAM" "Bytes that LMCache in the engine's process holds in RAM.";
     EngineLmcacheRemote = Engine "lmcache_remote" Bytes "LMCache's remote store" "Bytes that LMCache in the engine's process holds in a remote store.";
     EngineLmcacheRemotePuts = Engine "lmcache_remote_puts" Count "remote puts" "Puts to a remote store under way.";

@@ -81,7 +81,7 @@ pub fn grouped(number: impl fmt::Display) -> String {
     out + fraction
 }
 
-/// The random seed of a run. Derived by name, so that adding a cell or a stream changes no
+/// The random seed of a run. Streams derive theirs by name: adding a cell or a stream changes no
 /// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -11,7 +11,7 @@ use crate::record::schema::Source;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DIFF_HELP)]
 pub struct DiffArgs {
-    /// Side A, the baseline of the comparison: run folder, run id, kept tables or git revision.
+    /// Side A, the baseline of the comparison: run folder, run id, stored tables or git revision.
     pub a: String,
     /// Side B, compared with A.
     pub b: String,

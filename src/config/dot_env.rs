@@ -8,7 +8,7 @@
 /// What is wrong with a line. It quotes nothing of it: it may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// Which, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
     /// What was expected of it.
     pub expected: &'static str,
@@ -89,7 +89,7 @@ fn read(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, 
                 Some('n') => value.push('\n'),
                 Some('r') => value.push('\r'),
                 Some('t') => value.push('\t'),
-                // Told from one that stands for a variable.
+                // Distinct from one that stands for a variable.
                 Some('$') => value.push('\0'),
                 Some(c @ ('"' | '\\')) => value.push(c),
                 Some(c) => value.extend(['\\', c]),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_told_by_its_number_without_its_words() {
+    fn a_bad_line_is_named_by_its_number_without_its_words() {
         for text in [
             "A=1\n\n1A=s3cret\n",
             "A=1\n#\ns3 cret=1\n",

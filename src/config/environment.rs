@@ -28,7 +28,7 @@ pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table)
         let Some((section, key)) = rest.split_once(SEPARATOR) else {
             // Marks of labrun's own on its children look so, and what a script may have set.
             if let Some(meant) = without_separator(rest, defaults) {
-                wrong.push(format!("`{name}` is no setting: did you mean `{meant}`?"));
+                wrong.push(format!("unknown setting `{name}`: did you mean `{meant}`?"));
             }
             continue;
         };
@@ -40,7 +40,7 @@ pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table)
             let default = defaults.get(&section).and_then(|section| section.get(&key));
             let Some(default) = default else {
                 wrong.push(format!(
-                    "`{name}` is no setting: {}",
+                    "unknown setting `{name}`: {}",
                     meant(&name, defaults)
                 ));
                 continue;
@@ -186,7 +186,7 @@ mod tests {
             ("LABRUN_SLURM__PARTITON", "LABRUN_SLURM__PARTITION"),
         ] {
             let error = read_of(&[(name, "s3cret")]).unwrap_err().to_string();
-            let expected = format!("`{name}` is no setting: did you mean `{meant}`?");
+            let expected = format!("unknown setting `{name}`: did you mean `{meant}`?");
             assert!(error.contains(&expected), "{error}");
             assert!(!error.contains("s3cret"), "{error}");
         }

@@ -117,7 +117,7 @@ fn other_type(value: &DeValue<'_>, default: &toml::Value) -> Option<&'static str
     }
 }
 
-/// What a value is, without what a string says.
+/// The type of a value; of a string, not its text.
 fn kind(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(_) => "a string".to_owned(),

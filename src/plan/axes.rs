@@ -141,13 +141,13 @@ impl PartialCell {
 
 /// The value that a partial cell names on a further axis, which must hold it.
 fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
-    let found = table.read(&axis.key, json)?;
-    let value = shown(&found.value);
+    let located = table.read(&axis.key, json)?;
+    let value = shown(&located.value);
     let on_axis: Vec<String> = axis.values.iter().map(|item| shown(&item.value)).collect();
     if !on_axis.is_empty() && !on_axis.contains(&value) {
         let names: Vec<&str> = on_axis.iter().map(String::as_str).collect();
         table.problems().add(
-            found.span,
+            located.span,
             format!(
                 "`{value}` in {} is not on axis `{}`",
                 table.title(),
@@ -170,7 +170,7 @@ pub fn shown(value: &Value) -> String {
 fn counts<T>(values: Vec<Located<u32>>, make: impl Fn(u32) -> Option<T>) -> Vec<T> {
     values
         .into_iter()
-        .filter_map(|found| make(found.value))
+        .filter_map(|located| make(located.value))
         .collect()
 }
 
@@ -180,19 +180,19 @@ fn axis<T: std::fmt::Debug + std::fmt::Display>(
     key: &str,
     read: impl Fn(&DeValue<'_>) -> Result<T, String>,
 ) -> Vec<Located<T>> {
-    let Some(found) = table.value(key) else {
+    let Some(located) = table.value(key) else {
         table.problem(
             format!("axis `{key}` is missing in [matrix]"),
             format!("add `{key} = [...]`"),
         );
         return Vec::new();
     };
-    if !found.value.is_array() {
+    if !located.value.is_array() {
         let message = format!("axis `{key}` must be an array");
         table.problems().add(
-            found.span,
+            located.span,
             message,
-            format!("this is {}", describe(found.value)),
+            format!("this is {}", describe(located.value)),
         );
         return Vec::new();
     }

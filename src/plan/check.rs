@@ -11,7 +11,7 @@ use super::problem::list;
 use super::reader::{Located, Problems, TableReader};
 use super::run::RunSpec;
 use super::server::{Launcher, LmcacheMode, ServerSpec};
-use super::shape::{MOST_CELLS, Shape, cells, shapes};
+use super::shape::{MAX_CELLS, Shape, cells, shapes};
 use super::sim_spec::MODEL_LEN;
 use super::state::CacheState;
 use super::tier::TierSpec;
@@ -20,7 +20,7 @@ use super::workload_spec::{WorkloadKind, WorkloadSpec};
 use crate::units::grouped;
 
 /// The most prompt tokens of a cell and state.
-const MOST_PROMPT_TOKENS: u64 = 2_000_000_000;
+const MAX_PROMPT_TOKENS: u64 = 2_000_000_000;
 
 /// The longest name of a tier or a workload, characters.
 const LONGEST_NAME: usize = 60;
@@ -33,25 +33,25 @@ const MULTI_PROCESS_KEYS: [&str; 3] = ["cache_policy", "chunk_size", "max_local_
 
 /// The tables of a plan, and what was read from them.
 pub struct Parts<'a, 't> {
-    /// `[matrix]`.
+    /// The table `[matrix]`, if there is one.
     pub matrix: Option<&'a TableReader<'t>>,
-    /// `[run]`.
+    /// The table `[run]`, if there is one.
     pub run: Option<&'a TableReader<'t>>,
-    /// `[tier]`.
+    /// The table `[tier]`, if there is one.
     pub tier: Option<&'a TableReader<'t>>,
-    /// `[workload]`.
+    /// The table `[workload]`, if there is one.
     pub workload: Option<&'a TableReader<'t>>,
-    /// What `[matrix]` says.
+    /// The axes read from `[matrix]`.
     pub axes: &'a Axes,
-    /// What `[run]` says.
+    /// The values read from `[run]`.
     pub run_spec: &'a RunSpec,
-    /// What `[server]` says, if it could be read.
+    /// The values read from `[server]`, if it could be read.
     pub server_spec: Option<&'a ServerSpec>,
     /// Every tier.
     pub tiers: &'a BTreeMap<String, TierSpec>,
     /// Every workload.
     pub workloads: &'a BTreeMap<String, WorkloadSpec>,
-    /// Where problems go.
+    /// Collects the problems.
     pub problems: &'a Problems,
 }
 
@@ -88,13 +88,13 @@ impl Parts<'_, '_> {
     pub fn check(&self) {
         self.names();
         let count = cells(self.axes, self.run_spec.repeats.get());
-        if count > MOST_CELLS {
+        if count > MAX_CELLS {
             self.problems.add(
                 self.axes.span.clone(),
                 format!(
                     "the matrix has {} cells; at most {} can run",
                     grouped(count),
-                    grouped(MOST_CELLS)
+                    grouped(MAX_CELLS)
                 ),
                 "shorten an axis, or lower `repeats`",
             );
@@ -149,7 +149,7 @@ impl Parts<'_, '_> {
     }
 
     fn question_lens(&self, shapes: &[Shape<'_>]) {
-        let mut told: Vec<Range<usize>> = Vec::new();
+        let mut reported: Vec<Range<usize>> = Vec::new();
         let mut shortest: Vec<&Shape<'_>> = shapes.iter().collect();
         shortest.sort_by_key(|shape| shape.prompt_len);
         for shape in shortest {
@@ -160,7 +160,7 @@ impl Parts<'_, '_> {
                 Some(part) => part.span.clone(),
                 None => key_span(self.workload, shape.label),
             };
-            if question_len >= shape.prompt_len && !told.contains(&span) {
+            if question_len >= shape.prompt_len && !reported.contains(&span) {
                 self.problems.add(
                     span.clone(),
                     format!(
@@ -169,7 +169,7 @@ impl Parts<'_, '_> {
                     ),
                     "lower `question_len`, or raise `prompt_len`",
                 );
-                told.push(span);
+                reported.push(span);
             }
         }
     }
@@ -182,7 +182,7 @@ impl Parts<'_, '_> {
             .max_by_key(|shape| shape.prompt_len);
         let Some(longest) = longest else { return };
         let tokens = requests * u64::from(longest.prompt_len);
-        if tokens > MOST_PROMPT_TOKENS {
+        if tokens > MAX_PROMPT_TOKENS {
             self.problems.add(
                 self.span(longest, "prompt_len"),
                 format!(
@@ -191,7 +191,7 @@ impl Parts<'_, '_> {
                     grouped(requests),
                     grouped(longest.prompt_len),
                     grouped(tokens),
-                    grouped(MOST_PROMPT_TOKENS),
+                    grouped(MAX_PROMPT_TOKENS),
                 ),
                 "lower `requests` or `prompt_len`",
             );
@@ -371,7 +371,7 @@ fn span_in(table: Option<&TableReader<'_>>, key: &str) -> Range<usize> {
     table.map_or(0..0, |table| {
         table
             .value(key)
-            .map_or_else(|| table.span(), |found| found.span)
+            .map_or_else(|| table.span(), |located| located.span)
     })
 }
 
@@ -380,7 +380,7 @@ fn key_span(table: Option<&TableReader<'_>>, key: &str) -> Range<usize> {
     table.map_or(0..0, |table| {
         let keys = table.keys();
         keys.into_iter()
-            .find(|found| found.value == key)
-            .map_or_else(|| table.span(), |found| found.span)
+            .find(|located| located.value == key)
+            .map_or_else(|| table.span(), |located| located.span)
     })
 }

@@ -19,7 +19,7 @@ pub enum Pull {
     /// Where it is not there.
     #[default]
     Missing,
-    /// Before every start, so that a tag is the registry's newest.
+    /// Before every start: a tag is the registry's newest.
     Always,
 }
 
@@ -157,7 +157,7 @@ impl DockerSpec {
         let text = |key: &str| {
             table
                 .read(key, string)
-                .map_or(String::new(), |found| found.value)
+                .map_or(String::new(), |located| located.value)
         };
         let fitting = |key: &str, fits: fn(&str) -> bool, expected: &str| {
             let read = |value: &DeValue<'_>| {
@@ -166,10 +166,10 @@ impl DockerSpec {
             };
             table
                 .read(key, read)
-                .map_or(String::new(), |found| found.value)
+                .map_or(String::new(), |located| located.value)
         };
         let words = |key: &str, default: &[&str]| match table.list(key, string) {
-            Some(found) => found.value.into_iter().map(|word| word.value).collect(),
+            Some(located) => located.value.into_iter().map(|word| word.value).collect(),
             None => default.iter().map(|word| (*word).to_owned()).collect(),
         };
         let image = table.require("image", string);
@@ -179,10 +179,10 @@ impl DockerSpec {
             &["vllm", "serve"]
         };
         let spec = Self {
-            image: image.map_or(String::new(), |found| found.value),
+            image: image.map_or(String::new(), |located| located.value),
             pull: table
                 .choice("pull", &Pull::NAMED)
-                .map_or(Pull::default(), |found| found.value),
+                .map_or(Pull::default(), |located| located.value),
             command: words("command", vllm),
             lmcache_image: text("lmcache_image"),
             lmcache_command: words("lmcache_command", &["lmcache", "server"]),
@@ -197,7 +197,9 @@ impl DockerSpec {
             ulimits: read_ulimits(table),
             gpus: read_gpus(table),
             network: text("network"),
-            port: table.read("port", up_to(65_535)).map(|found| found.value),
+            port: table
+                .read("port", up_to(65_535))
+                .map(|located| located.value),
             user: text("user"),
             cpuset: fitting("cpuset", is_cpuset, "CPUs such as `0-15` or `0,2,4`"),
             memory_bytes: read_bytes(table, "memory"),
@@ -212,7 +214,7 @@ impl DockerSpec {
     pub fn refuse(table: &TableReader<'_>) {
         for key in table.keys() {
             if KEYS.contains(&key.value.as_str()) {
-                // Asked for, so that it is not called unknown besides.
+                // Asked for: `finish` must not report it as unknown too.
                 let _asked = table.value(&key.value);
                 let message = format!("`{}` is only for `launcher = \"docker\"`", key.value);
                 table.problems().add(key.span, message, "remove it");
@@ -221,7 +223,11 @@ impl DockerSpec {
     }
 
     fn check(&self, table: &TableReader<'_>) {
-        let at = |key: &str| table.value(key).map_or(table.span(), |found| found.span);
+        let at = |key: &str| {
+            table
+                .value(key)
+                .map_or(table.span(), |located| located.span)
+        };
         let add = |key: &str, message: &str, hint: &str| {
             table.problems().add(at(key), message, hint);
         };
@@ -278,15 +284,15 @@ impl DockerSpec {
 }
 
 fn read_mounts(table: &TableReader<'_>) -> Vec<Mount> {
-    let Some(found) = table.list("mounts", string) else {
+    let Some(located) = table.list("mounts", string) else {
         return Vec::new();
     };
     let mut mounts = Vec::new();
-    for item in found.value {
+    for item in located.value {
         match parse_mount(&item.value) {
             Some(mount) => mounts.push(mount),
             None => {
-                let message = format!("`{}` in `mounts` is no mount", item.value);
+                let message = format!("invalid mount `{}` in `mounts`", item.value);
                 let hint = "write \"/HOST/PATH:/CONTAINER/PATH\", with \":ro\" behind it to forbid writing";
                 table.problems().add(item.span, message, hint);
             }
@@ -318,7 +324,7 @@ fn read_bytes(table: &TableReader<'_>, key: &str) -> Option<u64> {
             .and_then(parse_bytes)
             .ok_or_else(|| "a size such as \"16GiB\"".to_owned())
     };
-    table.read(key, read).map(|found| found.value)
+    table.read(key, read).map(|located| located.value)
 }
 
 /// A size as Docker reads it: units are powers of 1024, with or without `iB`.
@@ -364,10 +370,10 @@ fn read_ulimits(table: &TableReader<'_>) -> BTreeMap<String, Ulimit> {
                 .and_then(|limit| i64::try_from(limit).ok());
             limit.ok_or_else(|| "a number, -1 for no limit".to_owned())
         };
-        if let Some(found) = limits.read(&name.value, read) {
+        if let Some(located) = limits.read(&name.value, read) {
             let limit = Ulimit {
-                soft: found.value,
-                hard: found.value,
+                soft: located.value,
+                hard: located.value,
             };
             all.insert(name.value, limit);
         }
@@ -378,13 +384,13 @@ fn read_ulimits(table: &TableReader<'_>) -> BTreeMap<String, Ulimit> {
 fn read_gpus(table: &TableReader<'_>) -> Gpus {
     let is_list = table
         .value("gpus")
-        .is_some_and(|found| found.value.is_array());
+        .is_some_and(|located| located.value.is_array());
     if is_list {
-        let Some(found) = table.list("gpus", id) else {
+        let Some(located) = table.list("gpus", id) else {
             return Gpus::None;
         };
-        for (index, item) in found.value.iter().enumerate() {
-            if found.value[..index]
+        for (index, item) in located.value.iter().enumerate() {
+            if located.value[..index]
                 .iter()
                 .any(|earlier| earlier.value == item.value)
             {
@@ -394,7 +400,7 @@ fn read_gpus(table: &TableReader<'_>) -> Gpus {
                     .add(item.span.clone(), message, "remove one");
             }
         }
-        return Gpus::Ids(found.value.into_iter().map(|id| id.value).collect());
+        return Gpus::Ids(located.value.into_iter().map(|id| id.value).collect());
     }
     let read = |value: &DeValue<'_>| match value {
         DeValue::String(text) if text == "all" => Ok(Gpus::All),
@@ -403,7 +409,7 @@ fn read_gpus(table: &TableReader<'_>) -> Gpus {
     };
     table
         .read("gpus", read)
-        .map_or(Gpus::None, |found| found.value)
+        .map_or(Gpus::None, |located| located.value)
 }
 
 /// An index, a UUID or a CDI name.
@@ -539,8 +545,8 @@ mod tests {
         let span = document.span();
         let table = TableReader::new("server", document.get_ref(), span, &problems);
         DockerSpec::read(&table, false);
-        let found = problems.into_sorted().into_iter();
-        found
+        let problems = problems.into_sorted().into_iter();
+        problems
             .map(|problem| (text[problem.span].to_owned(), problem.message))
             .collect()
     }
@@ -610,9 +616,9 @@ mod tests {
             ("ulimits = { memlok = -1 }", "memlok"),
             ("command = [\"vllm\", 1]", "1"),
         ] {
-            let found = problems(&format!("image = \"a\"\n{line}\n"));
-            assert_eq!(found.len(), 1, "{line}: {found:?}");
-            assert_eq!(found[0].0, at, "{line}: {found:?}");
+            let problems = problems(&format!("image = \"a\"\n{line}\n"));
+            assert_eq!(problems.len(), 1, "{line}: {problems:?}");
+            assert_eq!(problems[0].0, at, "{line}: {problems:?}");
         }
         let good = "image = \"a\"\nipc = \"host\"\ncpuset = \"0-3,8\"\nmemory = \"64GiB\"\n\
                     gpus = [0, \"GPU-0a1b\", \"nvidia.com/gpu=1\"]\nulimits = { memlock = -1 }\n";

@@ -1,7 +1,7 @@
-//! What each version of LMCache can be told, by its own lists.
+//! The configuration keys of each version of LMCache, by its own lists.
 //!
-//! LMCache only warns of a key that it does not know and goes on with its default, so that a typing
-//! error, or a key of another version, would silently measure something else.
+//! LMCache only warns of a key that it does not know and goes on with its default. A typing error, or
+//! a key of another version, would silently measure something else.
 
 use std::fmt;
 use std::str::FromStr;
@@ -157,10 +157,10 @@ pub fn has(mode: LmcacheMode, key: &str, version: Version) -> Option<bool> {
 }
 
 /// Checks that LMCache has `key`: in `version`, or, where that is not known, in any listed one. A
-/// version that is not listed has keys that nobody here knows: it is left to speak for itself.
+/// version that is not listed has keys that nobody here knows: LMCache itself decides.
 ///
 /// # Errors
-/// Says that it has no such key, and which versions do or which key is the nearest.
+/// Where it has no such key; with the versions that do, or the nearest key.
 pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(), String> {
     let keys = Keys::of(mode);
     let known = match version {
@@ -244,17 +244,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_version_is_refused_and_told_where_it_belongs() {
+    fn a_key_of_another_version_is_refused_with_the_versions_that_have_it() {
         let key = "cufile_buffer_size";
         assert_eq!(check(InProcess, key, version("0.4.3")), Ok(()));
-        let said = refused(InProcess, key, version("0.5.6"));
+        let message = refused(InProcess, key, version("0.5.6"));
         let expected = "LMCache 0.5.6 has no key `cufile_buffer_size`: 0.4.1 to 0.4.3 have it";
-        assert_eq!(said, expected);
-        let said = refused(InProcess, "run_script_api_enabled", version("0.4.7"));
-        assert!(said.ends_with("only 0.5.6 has it"), "{said}");
-        let said = refused(MultiProcess, "shm-name", version("0.4.5"));
+        assert_eq!(message, expected);
+        let message = refused(InProcess, "run_script_api_enabled", version("0.4.7"));
+        assert!(message.ends_with("only 0.5.6 has it"), "{message}");
+        let message = refused(MultiProcess, "shm-name", version("0.4.5"));
         assert_eq!(
-            said,
+            message,
             "`lmcache server` of LMCache 0.4.5 has no argument `--shm-name`: 0.4.7 to 0.5.6 have it"
         );
     }
@@ -264,19 +264,19 @@ mod tests {
         for key in ["cufile_buffer_size", "run_script_api_enabled", "chunk_size"] {
             assert_eq!(check(InProcess, key, None), Ok(()), "{key}");
         }
-        let said = refused(InProcess, "chunk_sise", None);
+        let message = refused(InProcess, "chunk_sise", None);
         assert_eq!(
-            said,
+            message,
             "LMCache has no key `chunk_sise`: did you mean `chunk_size`?"
         );
-        let said = refused(MultiProcess, "l1-sise-gb", None);
-        assert!(said.ends_with("did you mean `l1-size-gb`?"), "{said}");
+        let message = refused(MultiProcess, "l1-sise-gb", None);
+        assert!(message.ends_with("did you mean `l1-size-gb`?"), "{message}");
         // The modes have lists of their own.
         assert!(check(MultiProcess, "max_local_cpu_size", None).is_err());
     }
 
     #[test]
-    fn a_name_that_lmcache_gave_up_is_told_with_the_one_that_replaced_it() {
+    fn a_name_that_lmcache_gave_up_is_reported_with_the_one_that_replaced_it() {
         for (old, now) in RENAMED {
             if IN_PROCESS.find(old).is_some() {
                 assert_eq!(renamed(old), None, "{old} is a key of today");
@@ -286,9 +286,9 @@ mod tests {
             for key in now.split("` or `") {
                 assert_eq!(check(InProcess, key, None), Ok(()), "{key}");
             }
-            let said = refused(InProcess, old, None);
+            let message = refused(InProcess, old, None);
             assert_eq!(
-                said,
+                message,
                 format!("LMCache has no key `{old}`: today it is `{now}`")
             );
         }
@@ -301,8 +301,11 @@ mod tests {
         assert!(in_process().contains(&key));
         assert_eq!(check(InProcess, key, None), Ok(()));
         assert_eq!(check(InProcess, key, version("0.6.0")), Ok(()));
-        let said = refused(InProcess, key, version("0.5.6"));
-        assert!(said.ends_with("a version after 0.5.6 has it"), "{said}");
+        let message = refused(InProcess, key, version("0.5.6"));
+        assert!(
+            message.ends_with("a version after 0.5.6 has it"),
+            "{message}"
+        );
     }
 
     #[test]

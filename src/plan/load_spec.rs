@@ -152,7 +152,7 @@ impl LoadSpec {
         let limit = |key: &str, otherwise: f64| {
             table
                 .read(key, seconds)
-                .map_or(otherwise, |found| found.value)
+                .map_or(otherwise, |located| located.value)
         };
         let arrival = match table.choice("arrival", &ARRIVALS).map(|name| name.value) {
             Some(name) => read_arrival(name, table),
@@ -169,7 +169,7 @@ impl LoadSpec {
         };
         let drain_s = table
             .read("drain_s", seconds_or_none)
-            .map_or(default.drain_s, |found| found.value);
+            .map_or(default.drain_s, |located| located.value);
         table.finish();
         Self {
             arrival,

@@ -67,7 +67,7 @@ pub struct Resolved {
 pub struct Variant {
     /// The further axes' values, by key, as they are shown.
     pub extra: BTreeMap<String, String>,
-    /// The values.
+    /// The plan's values at this point of the further axes.
     pub resolved: Arc<Resolved>,
 }
 
@@ -122,7 +122,7 @@ impl Plan {
             return Err(failed(problems.into_sorted()));
         };
         // Too many points would take for ever to read; the problem is reported already.
-        if shape::cells(&axes, resolved.run.repeats.get()) > shape::MOST_CELLS {
+        if shape::cells(&axes, resolved.run.repeats.get()) > shape::MAX_CELLS {
             return Err(failed(problems.into_sorted()));
         }
         let variants = variants::read(document.get_ref(), &axes, resolved, &problems);
@@ -162,7 +162,7 @@ impl Plan {
     }
 }
 
-/// Reports what the TOML parser says, up to the first error that may be the cause of the next.
+/// Reports the TOML parser's errors, up to the first one that may be the cause of the next.
 fn add_syntax_problems(text: &str, errors: &[toml::de::Error], problems: &Problems) {
     let mut errors: Vec<(Range<usize>, &str)> = errors
         .iter()
@@ -238,7 +238,7 @@ fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
         _ => None,
     };
     Document {
-        name: name.map(|found| found.value).unwrap_or_default(),
+        name: name.map(|located| located.value).unwrap_or_default(),
         axes,
         resolved,
     }

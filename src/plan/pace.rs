@@ -65,8 +65,8 @@ pub struct Pace {
     pub cooldown_below_c: Option<f64>,
     /// How long a cell waits for that at most.
     pub cooldown_limit: Duration,
-    /// Whether one cell of the baseline is measured twice where `repeats` is 1, so that the noise
-    /// floor is measured.
+    /// Whether one cell of the baseline is measured twice where `repeats` is 1, to measure the noise
+    /// floor.
     pub aa: bool,
     /// Repeats until an interval is narrow enough.
     pub auto: Option<AutoRepeats>,
@@ -86,7 +86,7 @@ impl Default for Pace {
 }
 
 /// The most repeats of a cell.
-const MOST_REPEATS: u32 = 10_000;
+const MAX_REPEATS: u32 = 10_000;
 
 impl Pace {
     /// Reads the keys of `[run]` that pace, and `repeats` with them.
@@ -95,23 +95,23 @@ impl Pace {
         let span = |key: &str| {
             table
                 .read(key, seconds)
-                .map(|found| span_of_seconds(found.value))
+                .map(|located| span_of_seconds(located.value))
         };
         pace.time_limit = span("time_limit_s");
         pace.cell_time_limit = span("cell_time_limit_s");
         pace.cooldown_below_c = table
             .read("cooldown_below_c", positive_number)
-            .map(|found| found.value);
+            .map(|located| located.value);
         if let Some(limit) = span("cooldown_limit_s") {
             pace.cooldown_limit = limit;
         }
-        if let Some(found) = table.read("aa", boolean) {
-            pace.aa = found.value;
+        if let Some(located) = table.read("aa", boolean) {
+            pace.aa = located.value;
         }
         let auto = table.table("auto");
         let is_auto = table
             .value("repeats")
-            .is_some_and(|found| found.value.as_str() == Some("auto"));
+            .is_some_and(|located| located.value.as_str() == Some("auto"));
         if is_auto {
             pace.auto = auto.as_ref().map_or_else(
                 || {
@@ -127,9 +127,9 @@ impl Pace {
             auto.problem("[run.auto] needs `repeats = \"auto\"`", "set it in [run]");
         }
         let repeats = table.read("repeats", |value| {
-            up_to(MOST_REPEATS)(value).map_err(|expected| format!("{expected}, or \"auto\""))
+            up_to(MAX_REPEATS)(value).map_err(|expected| format!("{expected}, or \"auto\""))
         });
-        (repeats.and_then(|found| Repeat::new(found.value)), pace)
+        (repeats.and_then(|located| Repeat::new(located.value)), pace)
     }
 }
 
@@ -150,7 +150,7 @@ fn read_auto(table: &TableReader<'_>) -> Option<AutoRepeats> {
             }
         })
     });
-    let max_repeats = table.require("max_repeats", up_to(MOST_REPEATS));
+    let max_repeats = table.require("max_repeats", up_to(MAX_REPEATS));
     let min_repeats = table.read("min_repeats", positive);
     let budget = table.read("budget_s", seconds);
     table.finish();
@@ -158,7 +158,7 @@ fn read_auto(table: &TableReader<'_>) -> Option<AutoRepeats> {
     // An interval needs two values.
     let least = min_repeats
         .as_ref()
-        .map_or(3.min(most), |found| found.value);
+        .map_or(3.min(most), |located| located.value);
     if least < 2 || least > most {
         table.problem(
             format!("`min_repeats` is {least} and `max_repeats` {most}"),
@@ -170,7 +170,7 @@ fn read_auto(table: &TableReader<'_>) -> Option<AutoRepeats> {
         relative_width: relative_width?.value,
         min_repeats: Repeat::new(least)?,
         max_repeats: Repeat::new(most)?,
-        budget: budget.map(|found| span_of_seconds(found.value)),
+        budget: budget.map(|located| span_of_seconds(located.value)),
     })
 }
 
@@ -186,9 +186,9 @@ mod tests {
         let table = TableReader::new("run", document.get_ref(), 0..0, &problems);
         let (repeats, pace) = Pace::read(&table);
         table.finish();
-        let said = problems.into_sorted().into_iter();
-        let said = said.map(|problem| format!("{} | {}", problem.message, problem.hint));
-        (repeats, pace, said.collect())
+        let sorted = problems.into_sorted().into_iter();
+        let lines = sorted.map(|problem| format!("{} | {}", problem.message, problem.hint));
+        (repeats, pace, lines.collect())
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_told() {
+    fn settings_that_do_not_fit_together_are_reported() {
         let (_, _, problems) = read("repeats = \"auto\"\n");
         assert_eq!(
             problems,

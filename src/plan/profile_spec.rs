@@ -77,15 +77,15 @@ impl ProfileSpec {
     /// Reads `[profile]` for a server that was read before.
     pub fn read(table: &TableReader<'_>, server: &ServerSpec) -> Self {
         let mut spec = Self::default();
-        if let Some(found) = table.read("nsys", boolean) {
-            spec.nsys = found.value;
+        if let Some(located) = table.read("nsys", boolean) {
+            spec.nsys = located.value;
         }
-        if let Some(found) = table.choice("profiler", &Profiler::NAMED) {
-            spec.profiler = found.value;
+        if let Some(located) = table.choice("profiler", &Profiler::NAMED) {
+            spec.profiler = located.value;
         }
         let words = |key: &str| {
-            let found = table.list(key, string);
-            found.map(|found| found.value.into_iter().map(|word| word.value).collect())
+            let located = table.list(key, string);
+            located.map(|located| located.value.into_iter().map(|word| word.value).collect())
         };
         if let Some(trace) = words("trace") {
             spec.trace = trace;
@@ -105,8 +105,8 @@ impl ProfileSpec {
             }
             spec.nsys_args = arguments;
         }
-        if let Some(found) = table.read("layerwise_nvtx", boolean) {
-            spec.layerwise_nvtx = found.value;
+        if let Some(located) = table.read("layerwise_nvtx", boolean) {
+            spec.layerwise_nvtx = located.value;
         }
         table.finish();
         spec.check(table, server);
@@ -130,8 +130,8 @@ impl ProfileSpec {
             ),
             _ => {}
         }
-        let says = |name: &str| server.args.get(name).and_then(Value::as_bool);
-        if self.layerwise_nvtx && says("enforce-eager") != Some(true) {
+        let flag = |name: &str| server.args.get(name).and_then(Value::as_bool);
+        if self.layerwise_nvtx && flag("enforce-eager") != Some(true) {
             table.problem(
                 "`layerwise_nvtx` shows nothing where CUDA graphs run",
                 "add `enforce-eager = true` to [server.args]; the numbers are then of eager mode",
@@ -171,7 +171,7 @@ mod tests {
                 assert!(plan.variants[0].resolved.server.profile.is_some());
                 Vec::new()
             }
-            Err(found) => found.problems.into_iter().map(|p| p.message).collect(),
+            Err(problems) => problems.problems.into_iter().map(|p| p.message).collect(),
         }
     }
 
@@ -208,9 +208,9 @@ mod tests {
                 "labrun's to set",
             ),
         ] {
-            let found = problems(server, args, profile);
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].contains(word), "{found:?}");
+            let problems = problems(server, args, profile);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(word), "{problems:?}");
         }
     }
 }

@@ -120,16 +120,16 @@ impl<'t> TableReader<'t> {
         key: &str,
         read: impl FnOnce(&DeValue<'t>) -> Result<T, String>,
     ) -> Option<Located<T>> {
-        let found = self.value(key)?;
-        match read(found.value) {
+        let located = self.value(key)?;
+        match read(located.value) {
             Ok(value) => Some(Located {
                 value,
-                span: found.span,
+                span: located.span,
             }),
             Err(expected) => {
                 let message = format!("`{key}` in {} must be {expected}", self.title());
                 self.problems
-                    .add(found.span, message, found_hint(found.value, &expected));
+                    .add(located.span, message, found_hint(located.value, &expected));
                 None
             }
         }
@@ -142,15 +142,15 @@ impl<'t> TableReader<'t> {
         key: &str,
         read: impl Fn(&DeValue<'t>) -> Result<T, String>,
     ) -> Option<Located<Vec<Located<T>>>> {
-        let found = self.value(key)?;
-        let items = found.value.as_array().filter(|items| !items.is_empty());
+        let located = self.value(key)?;
+        let items = located.value.as_array().filter(|items| !items.is_empty());
         let Some(items) = items else {
             let message = format!(
                 "`{key}` in {} must be an array that is not empty",
                 self.title()
             );
-            let hint = format!("this is {}", describe(found.value));
-            self.problems.add(found.span, message, hint);
+            let hint = format!("this is {}", describe(located.value));
+            self.problems.add(located.span, message, hint);
             return None;
         };
         let mut values = Vec::new();
@@ -172,7 +172,7 @@ impl<'t> TableReader<'t> {
         }
         (values.len() == items.len()).then_some(Located {
             value: values,
-            span: found.span,
+            span: located.span,
         })
     }
 
@@ -195,17 +195,17 @@ impl<'t> TableReader<'t> {
 
     /// Reads one of the named choices; an unknown name lists them or names the nearest.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<Located<T>> {
-        let found = self.read(key, string)?;
-        match choices.iter().find(|(name, _)| *name == found.value) {
+        let located = self.read(key, string)?;
+        match choices.iter().find(|(name, _)| *name == located.value) {
             Some((_, value)) => Some(Located {
                 value: *value,
-                span: found.span,
+                span: located.span,
             }),
             None => {
                 let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{key}` in {} is `{}`", self.title(), found.value);
+                let message = format!("`{key}` in {} is `{}`", self.title(), located.value);
                 self.problems
-                    .add(found.span, message, suggestion(&found.value, &names));
+                    .add(located.span, message, suggestion(&located.value, &names));
                 None
             }
         }
@@ -213,32 +213,32 @@ impl<'t> TableReader<'t> {
 
     /// A reader of the sub-table `key`, if it is there.
     pub fn table(&self, key: &str) -> Option<TableReader<'t>> {
-        let found = self.value(key)?;
+        let located = self.value(key)?;
         let name = self.sub_name(key);
-        if let DeValue::Table(table) = found.value {
-            return Some(TableReader::new(&name, table, found.span, self.problems));
+        if let DeValue::Table(table) = located.value {
+            return Some(TableReader::new(&name, table, located.span, self.problems));
         }
         let message = format!("`{name}` must be a table");
         self.problems.add(
-            found.span,
+            located.span,
             message,
-            format!("this is {}", describe(found.value)),
+            format!("this is {}", describe(located.value)),
         );
         None
     }
 
     /// Readers of every sub-table of an array of tables (`[[key]]`).
     pub fn tables(&self, key: &str) -> Vec<TableReader<'t>> {
-        let Some(found) = self.value(key) else {
+        let Some(located) = self.value(key) else {
             return Vec::new();
         };
         let name = self.sub_name(key);
-        let DeValue::Array(items) = found.value else {
+        let DeValue::Array(items) = located.value else {
             let message = format!("`{name}` must be an array of tables, written [[{name}]]");
             self.problems.add(
-                found.span,
+                located.span,
                 message,
-                format!("this is {}", describe(found.value)),
+                format!("this is {}", describe(located.value)),
             );
             return Vec::new();
         };
@@ -325,13 +325,13 @@ mod tests {
     #[test]
     fn every_problem_is_collected_in_the_order_of_the_text() {
         let text = "sead = 1\nrequests = 0\norder = \"groupd\"\n";
-        let found = problems_of(text, |table| {
+        let problems = problems_of(text, |table| {
             table.read("seed", non_negative);
             table.read("requests", positive);
             table.choice("order", &[("grouped", 1), ("interleaved", 2)]);
         });
         assert_eq!(
-            found,
+            problems,
             [
                 "unknown key `sead` in the plan | did you mean `seed`?",
                 "`requests` in the plan must be an integer from 1 to 4,294,967,295 | \
@@ -348,14 +348,14 @@ mod tests {
         let problems = Problems::default();
         let reader = TableReader::new("", document.get_ref(), document.span(), &problems);
         assert_eq!(reader.list("a", positive), None);
-        let found = problems.into_sorted();
-        let marked: Vec<&str> = found
+        let problems = problems.into_sorted();
+        let marked: Vec<&str> = problems
             .iter()
             .map(|problem| &text[problem.span.clone()])
             .collect();
         assert_eq!(marked, ["\"x\"", "0"]);
         assert!(
-            found[0]
+            problems[0]
                 .message
                 .starts_with("each item of `a` in the plan must be an integer")
         );
@@ -363,12 +363,12 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_bounds() {
-        let found = problems_of("a = -1\nb = inf\nc = []\n", |table| {
+        let problems = problems_of("a = -1\nb = inf\nc = []\n", |table| {
             table.read("a", non_negative);
             table.read("b", positive_number);
             table.list("c", positive);
         });
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(problems.len(), 3, "{problems:?}");
         let radix = problems_of("a = 0x10\n", |table| {
             assert_eq!(table.read("a", positive).map(|a| a.value), Some(16));
         });

@@ -13,8 +13,8 @@ use crate::units::{Repeat, RequestCount, Seed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Repeat 1 of all cells, then 2; tiers rotated in each repeat, so that drift of the machine
-    /// meets every tier alike.
+    /// Repeat 1 of all cells, then 2. Tiers rotate in each repeat: drift of the machine affects every
+    /// tier alike.
     Interleaved,
     /// All cells of one server together.
     Grouped,
@@ -64,40 +64,40 @@ impl RunSpec {
     pub fn read(table: Option<&TableReader<'_>>) -> Self {
         let mut spec = Self::default();
         let Some(table) = table else { return spec };
-        if let Some(found) = table.read("requests", up_to(10_000_000))
-            && let Some(count) = RequestCount::new(found.value)
+        if let Some(located) = table.read("requests", up_to(10_000_000))
+            && let Some(count) = RequestCount::new(located.value)
         {
             spec.requests = count;
         }
         let (repeats, pace) = Pace::read(table);
         spec.repeats = repeats.unwrap_or(spec.repeats);
         spec.pace = pace;
-        if let Some(found) = table.list("states", string) {
-            spec.states = read_states(table, &found);
+        if let Some(located) = table.list("states", string) {
+            spec.states = read_states(table, &located);
         }
         let orders = [
             ("interleaved", Order::Interleaved),
             ("grouped", Order::Grouped),
         ];
-        if let Some(found) = table.choice("order", &orders) {
-            spec.order = found.value;
+        if let Some(located) = table.choice("order", &orders) {
+            spec.order = located.value;
         }
-        if let Some(found) =
+        if let Some(located) =
             table.choice("reuse", &[("cell", Reuse::Cell), ("server", Reuse::Server)])
         {
-            spec.reuse = found.value;
+            spec.reuse = located.value;
         }
-        if let Some(found) = table.read("seed", non_negative) {
-            spec.seed = Seed(found.value);
+        if let Some(located) = table.read("seed", non_negative) {
+            spec.seed = Seed(located.value);
         }
         let count = |key: &str, into: &mut u32| {
-            if let Some(found) = table.read(key, zero_up_to(100_000)) {
-                *into = found.value;
+            if let Some(located) = table.read(key, zero_up_to(100_000)) {
+                *into = located.value;
             }
         };
         count("warmup", &mut spec.warmup);
         count("canaries", &mut spec.canaries);
-        spec.controls = table.read("controls", boolean).map(|found| found.value);
+        spec.controls = table.read("controls", boolean).map(|located| located.value);
         table.finish();
         spec
     }
@@ -122,9 +122,12 @@ impl Default for RunSpec {
     }
 }
 
-fn read_states(table: &TableReader<'_>, found: &Located<Vec<Located<String>>>) -> Vec<CacheState> {
+fn read_states(
+    table: &TableReader<'_>,
+    located: &Located<Vec<Located<String>>>,
+) -> Vec<CacheState> {
     let mut states = Vec::new();
-    for name in &found.value {
+    for name in &located.value {
         let Some(state) = CacheState::from_name(&name.value) else {
             let names = CacheState::ALL.map(CacheState::name);
             let message = format!("unknown cache state `{}` in {}", name.value, table.title());

@@ -45,8 +45,8 @@ pub(super) fn by_form(text: &str, known: &[Problem]) -> Vec<Problem> {
             .filter(|problem| problem.kind == ProblemKind::Secret);
         secrets.any(|problem| line_of(problem.span.start) == line_of(at))
     };
-    let found = form::certain(text).filter(|range| !is_known(range.start));
-    found
+    let foreign = form::certain(text).filter(|range| !is_known(range.start));
+    foreign
         .map(|span| {
             let message = "this has the form of a secret, and plans are stored with their results";
             Problem {
@@ -73,7 +73,7 @@ pub fn refuse(
 pub fn refuse_user_info(table: &TableReader<'_>, key: &str, instead: &str) -> bool {
     let finder = Finder { table, instead };
     match table.value(key) {
-        Some(found) => finder.inside(key, found.span, found.value),
+        Some(located) => finder.inside(key, located.span, located.value),
         None => true,
     }
 }
@@ -144,11 +144,11 @@ fn remember_texts(value: &DeValue<'_>) -> bool {
             !text.is_empty()
         }
         DeValue::Array(items) => {
-            let found: Vec<bool> = items
+            let hits: Vec<bool> = items
                 .iter()
                 .map(|item| remember_texts(item.get_ref()))
                 .collect();
-            found.contains(&true)
+            hits.contains(&true)
         }
         DeValue::Table(items) => {
             let values = items.iter().map(|(_, item)| remember_texts(item.get_ref()));

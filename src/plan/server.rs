@@ -115,14 +115,14 @@ pub struct ServerSpec {
     pub profile: Option<ProfileSpec>,
 }
 
-/// `store_timeout_s` where the plan says nothing.
+/// `store_timeout_s` where the plan has none.
 const STORE_TIMEOUT_S: u32 = 120;
 
 fn default_store_timeout() -> Duration {
     Duration::from_secs(u64::from(STORE_TIMEOUT_S))
 }
 
-/// Cells of plans that do not say it keep the ids that they had before it could be said.
+/// Omitted from cell ids: plans without the key keep the ids of versions that did not have it.
 fn is_default_store_timeout(timeout: &Duration) -> bool {
     *timeout == default_store_timeout()
 }
@@ -156,7 +156,7 @@ impl ServerSpec {
         secret::refuse_user_info(table, "url", "write http://HOST:PORT alone");
         let sim = table.table("sim");
         let docker = match &launcher {
-            Some(found) if found.value == Launcher::Docker => {
+            Some(located) if located.value == Launcher::Docker => {
                 Some(DockerSpec::read(table, sim.is_some()))
             }
             _ => {
@@ -165,13 +165,15 @@ impl ServerSpec {
             }
         };
         let spec = Self {
-            launcher: launcher.as_ref().map_or(Launcher::Sim, |found| found.value),
+            launcher: launcher
+                .as_ref()
+                .map_or(Launcher::Sim, |located| located.value),
             lmcache: lmcache
                 .as_ref()
-                .map_or(LmcacheMode::InProcess, |found| found.value),
+                .map_or(LmcacheMode::InProcess, |located| located.value),
             url: url
                 .as_ref()
-                .map_or(String::new(), |found| found.value.clone()),
+                .map_or(String::new(), |located| located.value.clone()),
             args: read_args(table, "args", MANAGED_ARGS),
             lmcache_args: read_args(table, "lmcache_args", &[]),
             env: read_env(table),
@@ -181,7 +183,7 @@ impl ServerSpec {
             store_timeout: seconds(table, "store_timeout_s", STORE_TIMEOUT_S),
             kv_bytes_per_token: table
                 .read("kv_bytes_per_token", positive)
-                .and_then(|found| NonZeroU32::new(found.value)),
+                .and_then(|located| NonZeroU32::new(located.value)),
             sim: sim
                 .as_ref()
                 .map_or_else(|| Some(SimSpec::default()), read_sim)?,
@@ -201,9 +203,9 @@ impl ServerSpec {
 
     /// Whether the engine keeps KV of earlier prompts on the GPU.
     pub fn gpu_prefix_cache(&self) -> bool {
-        let says = |name: &str| self.args.get(name).and_then(Value::as_bool);
-        says("no-enable-prefix-caching") != Some(true)
-            && says("enable-prefix-caching") != Some(false)
+        let flag = |name: &str| self.args.get(name).and_then(Value::as_bool);
+        flag("no-enable-prefix-caching") != Some(true)
+            && flag("enable-prefix-caching") != Some(false)
     }
 
     fn check(
@@ -256,26 +258,26 @@ const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
 
 fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
     let key = "prompt_token_ids";
-    let Some(found) = table.list(key, positive) else {
+    let Some(located) = table.list(key, positive) else {
         return PROMPT_TOKEN_IDS;
     };
-    match found.value.as_slice() {
+    match located.value.as_slice() {
         [first, last] if first.value < last.value => first.value..last.value + 1,
         _ => {
             let message = format!("`{key}` must be [FIRST, LAST], the first below the last");
             table
                 .problems()
-                .add(found.span, message, "such as [1000, 30000]");
+                .add(located.span, message, "such as [1000, 30000]");
             PROMPT_TOKEN_IDS
         }
     }
 }
 
 fn seconds(table: &TableReader<'_>, key: &str, default_s: u32) -> Duration {
-    let found = table
+    let located = table
         .read(key, positive)
-        .map_or(default_s, |found| found.value);
-    Duration::from_secs(u64::from(found))
+        .map_or(default_s, |located| located.value);
+    Duration::from_secs(u64::from(located))
 }
 
 fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Map<String, Value> {
@@ -294,9 +296,9 @@ fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Ma
             args.problems()
                 .add(name.span, message, format!("write `{bare}`"));
         } else if is_free_of_secrets(&args, &name)
-            && let Some(found) = args.read(&name.value, json)
+            && let Some(located) = args.read(&name.value, json)
         {
-            all.insert(normal, found.value);
+            all.insert(normal, located.value);
         }
     }
     all
@@ -308,7 +310,7 @@ fn is_free_of_secrets(table: &TableReader<'_>, name: &Located<String>) -> bool {
                    `process.inherit` of the settings or, for containers, `secrets` names";
     table
         .value(&name.value)
-        .is_none_or(|found| secret::refuse(table, name, found.value, instead))
+        .is_none_or(|located| secret::refuse(table, name, located.value, instead))
 }
 
 fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
@@ -322,9 +324,9 @@ fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
             env.problems()
                 .add(name.span, message, "set LMCache's keys in [tier.<name>]");
         } else if is_free_of_secrets(&env, &name)
-            && let Some(found) = env.read(&name.value, string)
+            && let Some(located) = env.read(&name.value, string)
         {
-            all.insert(name.value, found.value);
+            all.insert(name.value, located.value);
         }
     }
     all
@@ -348,15 +350,15 @@ fn read_sim(table: &TableReader<'_>) -> Option<SimSpec> {
         _ => Map::new(),
     };
     for (key, default) in known.iter().filter(|(key, _)| *key != "faults") {
-        let found = table.read(key, |value| {
+        let located = table.read(key, |value| {
             if default.is_u64() {
                 positive(value).and(json(value))
             } else {
                 json(value)
             }
         });
-        if let Some(found) = found {
-            given.insert(key.clone(), found.value);
+        if let Some(located) = located {
+            given.insert(key.clone(), located.value);
         }
     }
     table.finish();

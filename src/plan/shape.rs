@@ -3,7 +3,7 @@
 use super::axes::{Axes, PartialCell};
 
 /// The most cells of a plan.
-pub const MOST_CELLS: u128 = 1_000_000;
+pub const MAX_CELLS: u128 = 1_000_000;
 
 /// What requests of a cell look like.
 pub struct Shape<'a> {

@@ -306,9 +306,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A name that is no fault.
+/// The name of an unknown fault.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` is no simulator fault; use one of: {}", Fault::ALL.map(Fault::name).join(", "))]
+#[error("unknown simulator fault `{name}`; use one of: {}", Fault::ALL.map(Fault::name).join(", "))]
 pub struct UnknownFault {
     name: String,
 }
@@ -317,8 +317,8 @@ impl FromStr for Fault {
     type Err = UnknownFault;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|fault| fault.name() == name);
-        found.ok_or_else(|| UnknownFault {
+        let fault = Self::ALL.into_iter().find(|fault| fault.name() == name);
+        fault.ok_or_else(|| UnknownFault {
             name: name.to_owned(),
         })
     }

@@ -29,8 +29,8 @@ launcher = "sim"
 /// The plan's cells, or its problems: `LINE:COLUMN message | hint`.
 #[track_caller]
 fn cells_of(text: &str) -> Vec<String> {
-    let found = Plan::parse(text, "t.toml").and_then(|plan| Matrix::expand(&plan));
-    match found {
+    let expanded = Plan::parse(text, "t.toml").and_then(|plan| Matrix::expand(&plan));
+    match expanded {
         Ok(matrix) => matrix
             .cells
             .iter()
@@ -52,9 +52,9 @@ fn cells_of(text: &str) -> Vec<String> {
 #[track_caller]
 fn problem_of(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "the plan has no `{from}`");
-    let mut found = cells_of(&GOOD.replace(from, to));
-    assert_eq!(found.len(), 1, "{found:?}");
-    found.remove(0)
+    let mut problems = cells_of(&GOOD.replace(from, to));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.remove(0)
 }
 
 #[test]
@@ -232,8 +232,8 @@ fn the_keys_that_there_are_are_named_once_each() {
 
 #[test]
 fn a_syntax_error_is_the_only_problem() {
-    let found = cells_of("name = \"t\nmodel = 1");
-    assert!(found[0].starts_with("1:"), "{found:?}");
+    let problems = cells_of("name = \"t\nmodel = 1");
+    assert!(problems[0].starts_with("1:"), "{problems:?}");
 }
 
 #[test]
@@ -295,9 +295,9 @@ fn a_further_axis_names_any_key_of_the_plan() {
     assert_eq!(values, [2048, 8192]);
     assert_eq!(Matrix::expand(&plan).unwrap().cells.len(), 32);
     let wrong = GOOD.replace("[run]", "\"run.sead\" = [1]\n\n[run]");
-    let found = cells_of(&wrong);
+    let problems = cells_of(&wrong);
     assert_eq!(
-        found,
+        problems,
         ["12:1 at run.sead = 1: unknown key `sead` in [run] | did you mean `seed`?"]
     );
 }
@@ -305,12 +305,12 @@ fn a_further_axis_names_any_key_of_the_plan() {
 #[test]
 fn a_value_of_an_axis_has_its_own_problem_whatever_the_plan_has_there() {
     let text = GOOD.replace("[run]", "\"run.requests\" = [4, 0]\n\n[run]\nrequests = 0");
-    let found = cells_of(&text);
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].starts_with("12:1 at run.requests = 0: `requests` in [run]"));
+    let problems = cells_of(&text);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("12:1 at run.requests = 0: `requests` in [run]"));
     assert!(
-        found[1].starts_with("15:12 `requests` in [run]"),
-        "{found:?}"
+        problems[1].starts_with("15:12 `requests` in [run]"),
+        "{problems:?}"
     );
 }
 
@@ -321,9 +321,9 @@ fn an_axis_that_names_no_key_is_one_problem_however_many_values_it_has() {
         ("name.x", "goes through `name`, which is not a table"),
     ] {
         let text = GOOD.replace("[run]", &format!("\"{key}\" = [1, 2, 3]\n\n[run]"));
-        let found = cells_of(&text);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains(expected), "{found:?}");
+        let problems = cells_of(&text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(expected), "{problems:?}");
     }
 }
 

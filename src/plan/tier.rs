@@ -65,7 +65,7 @@ impl TierKind {
             .map(|(_, kind)| kind)
     }
 
-    /// Whether LMCache serves it, so that a configuration is rendered for it.
+    /// Whether LMCache serves it; then a configuration is rendered for it.
     pub fn uses_lmcache(self) -> bool {
         !matches!(self, Self::Baseline | Self::Native)
     }
@@ -99,7 +99,7 @@ pub struct TierSpec {
     pub template: Option<String>,
 }
 
-/// Tokens of a chunk where the plan says nothing, LMCache's default.
+/// Tokens of a chunk where the plan has none: LMCache's default.
 pub const DEFAULT_CHUNK_TOKENS: u32 = 256;
 
 impl TierSpec {
@@ -123,7 +123,7 @@ impl TierSpec {
             .unwrap_or(DEFAULT_CHUNK_TOKENS)
     }
 
-    /// RAM of the tier where the plan says nothing or something, GiB.
+    /// RAM of the tier, by the plan or by default, GiB.
     pub fn ram_gib(&self) -> f64 {
         self.settings
             .get("max_local_cpu_size")
@@ -157,7 +157,7 @@ impl TierSpec {
                 return None;
             }
         };
-        let template = table.read("template", string).map(|found| found.value);
+        let template = table.read("template", string).map(|located| located.value);
         let settings = read_settings(table);
         refuse_renamed(table);
         table.finish();
@@ -168,8 +168,8 @@ impl TierSpec {
         {
             let instead = "set it in the environment or in `.env`, or as `redis.url` of the \
                            machine's config";
-            if let Some(found) = table.value(&key.value) {
-                secret::refuse(table, key, found.value, instead);
+            if let Some(located) = table.value(&key.value) {
+                secret::refuse(table, key, located.value, instead);
             }
         }
         Some(Self {
@@ -208,7 +208,7 @@ const FLAGS: [&str; 23] = [
     "use_layerwise",
 ];
 
-/// Schemes of `remote_url` whose server speaks Redis's protocol, so that its bytes can be read.
+/// Schemes of `remote_url` whose server speaks Redis's protocol: labrun can read its bytes.
 const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "resp", "unix", "valkey"];
 
 /// Why labrun cannot prove what the store at `remote_url` served.
@@ -231,15 +231,15 @@ pub fn check_remote_url(url: &str) -> Result<(), String> {
 fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
     let mut settings = Map::new();
     for key in lmcache_keys::in_process() {
-        let found = match key {
+        let located = match key {
             "max_local_cpu_size" | "max_local_disk_size" => {
                 table.read(key, |value| gibibytes(value).and(json(value)))
             }
             "chunk_size" => table.read(key, |value| positive(value).and(json(value))),
             "extra_config" => table.read(key, extra_config),
             "remote_url" => {
-                let found = table.read(key, json);
-                if let Some(url) = &found
+                let located = table.read(key, json);
+                if let Some(url) = &located
                     && let Some(text) = url.value.as_str()
                     && let Err(why) = check_remote_url(text)
                 {
@@ -248,13 +248,13 @@ fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
                         "leave it out, and name a Redis in `redis.url` of the machine's config";
                     table.problems().add(url.span.clone(), message, hint);
                 }
-                found
+                located
             }
             key if FLAGS.contains(&key) => table.read(key, flag),
             _ => table.read(key, json),
         };
-        if let Some(found) = found {
-            settings.insert(key.to_owned(), found.value);
+        if let Some(located) = located {
+            settings.insert(key.to_owned(), located.value);
         }
     }
     settings
@@ -290,7 +290,7 @@ fn extra_config(value: &DeValue<'_>) -> Result<Value, String> {
 fn refuse_renamed(table: &TableReader<'_>) {
     for key in table.keys() {
         if let Some(now) = lmcache_keys::renamed(&key.value) {
-            // Asked for, so that it is not called unknown besides.
+            // Asked for: `finish` must not report it as unknown too.
             let _asked = table.value(&key.value);
             let message = format!("`{}` in {} is an old name", key.value, table.title());
             let hint = format!("LMCache calls it `{now}` today");
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_name_is_told_with_the_one_of_today() {
+    fn an_old_name_is_reported_with_the_one_of_today() {
         let (_, problems) = read("external_backends = \"a\"\nnixl_role = \"sender\"");
         let hints: Vec<&str> = problems
             .iter()

@@ -16,7 +16,7 @@ pub struct VerdictSpec {
     pub served_share: f64,
     /// Least of the bytes of these tokens that must have moved on the tier's own way.
     pub moved_share: f64,
-    /// Most of a pass's requests that may fail: what is left is no fair sample of what was planned.
+    /// Most of a pass's requests that may fail: the rest is not a fair sample of what was planned.
     pub failed_share: f64,
     /// How many times as fast as the baseline a tier may seem on a control, where offloading can
     /// win nothing, before it is compared nowhere; at least 1.
@@ -27,7 +27,7 @@ pub struct VerdictSpec {
 /// What differs between two servers of one kind.
 const CONTROL_SPEEDUP: f64 = 1.1;
 
-/// Cells of plans that do not say it keep the ids that they had before it could be said.
+/// Omitted from cell ids: plans without the key keep the ids of versions that did not have it.
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde hands over a reference"
@@ -60,12 +60,12 @@ impl VerdictSpec {
             ("failed_share", &mut spec.failed_share),
         ];
         for (key, value) in named {
-            if let Some(found) = table.read(key, share) {
-                *value = found.value;
+            if let Some(located) = table.read(key, share) {
+                *value = located.value;
             }
         }
-        if let Some(found) = table.read("control_speedup", speedup) {
-            spec.control_speedup = found.value;
+        if let Some(located) = table.read("control_speedup", speedup) {
+            spec.control_speedup = located.value;
         }
         table.finish();
         spec
@@ -98,8 +98,8 @@ mod tests {
         let problems = Problems::default();
         let table = TableReader::new("verdict", document.get_ref(), document.span(), &problems);
         let spec = VerdictSpec::read(Some(&table));
-        let found = problems.into_sorted().into_iter();
-        (spec, found.map(|problem| problem.message).collect())
+        let sorted = problems.into_sorted().into_iter();
+        (spec, sorted.map(|problem| problem.message).collect())
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         assert!(
             problems
                 .iter()
-                .any(|said| said.contains("a share from 0 to 1"))
+                .any(|problem| problem.contains("a share from 0 to 1"))
         );
     }
 }

@@ -102,7 +102,7 @@ pub enum WorkloadKind {
     },
     /// No two prompts share anything: the control.
     Unique,
-    /// Documents visited in a circle, so that a tier smaller than all of them always misses (LRU).
+    /// Documents visited in a circle: a tier smaller than all of them always misses (LRU).
     EvictLoop {
         /// Number of documents: the working set.
         documents: u32,
@@ -329,10 +329,10 @@ mod tests {
         let problems = Problems::default();
         let table = TableReader::new("workload.w", document.get_ref(), document.span(), &problems);
         let spec = WorkloadSpec::read(&table);
-        let found = problems.into_sorted();
+        let problems = problems.into_sorted();
         (
             spec,
-            found
+            problems
                 .into_iter()
                 .map(|p| format!("{} | {}", p.message, p.hint))
                 .collect(),

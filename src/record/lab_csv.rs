@@ -1,5 +1,5 @@
-//! `metrics_*.csv`: the requests of one pass, with the columns of the earlier lab first so that
-//! its scripts keep working.
+//! `metrics_*.csv`: the requests of one pass. The columns of the scripts that labrun replaces come
+//! first, which keeps tools that read those files working.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +15,8 @@ use crate::plan::state::CacheState;
 use crate::record::schema::{CellRecord, RequestRow, Source};
 use crate::stats::quantile;
 
-/// The head. The first seven are the earlier lab's, times in seconds; ours follow in milliseconds.
+/// The head. The first seven are those of the replaced scripts, times in seconds; ours follow in
+/// milliseconds.
 const COLUMNS: [&str; 29] = [
     "ttft",
     "avg_itl",
@@ -206,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_labs_columns_come_first_and_failures_are_rows() {
+    fn the_columns_of_the_replaced_scripts_come_first_and_failures_are_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.csv");
         let mut failed = failed_row(1);
-        failed.error = Some("said \"no\", twice".to_owned());
+        failed.error = Some("sent \"no\", twice".to_owned());
         write_lab_csv(
             &[good_row(0, 120.5), failed],
             &coordinates(),
@@ -227,7 +228,7 @@ mod tests {
              0.120500,0.010000,0.150500,1024,4,cpu,long_context,simulated,cold,0,8,2,0.250,0.250,,\
              120.500,150.500,10.000,10.000,14.900,15.000,1030,0,4,4,0,ok,,200\n\
              ,,,1024,4,cpu,long_context,simulated,cold,1,8,2,0.250,0.250,,,,,,,,,,,0,0,failed,\
-             \"said \"\"no\"\", twice\",500\n"
+             \"sent \"\"no\"\", twice\",500\n"
         );
     }
 

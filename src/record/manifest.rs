@@ -190,7 +190,7 @@ pub struct Gpu {
 pub struct Ended {
     /// `finished`, `merged`, `broken`, `interrupted`, or why it was stopped.
     pub how: String,
-    /// When, RFC 3339.
+    /// Time of the end, RFC 3339.
     pub at: String,
     /// Cells that were measured to their end.
     pub completed: u32,

@@ -31,14 +31,14 @@ pub struct RunData {
 /// The requests of many cells, in the order of [`RunData::cells`]. Those of a run folder stay in
 /// their files until they are asked for: all of them at once may not fit into memory.
 #[derive(Clone, Debug)]
-pub struct Requests(Vec<Kept>);
+pub struct Requests(Vec<CellRequests>);
 
-/// What a cell says of itself in a word.
-type Told = fn(&CellRecord) -> String;
+/// Reads one fact of a cell.
+type Fact = fn(&CellRecord) -> String;
 
 #[derive(Clone, Debug)]
-enum Kept {
-    Here(DataFrame),
+enum CellRequests {
+    InMemory(DataFrame),
     /// In the `requests.parquet` of this cell's folder.
     InFolder(PathBuf),
 }
@@ -47,8 +47,8 @@ impl Requests {
     /// The columns of one cell's requests: those called `columns`, which every cell has.
     pub(crate) fn of_cell(&self, cell: usize, columns: &[&str]) -> Result<DataFrame> {
         let frame = match self.0.get(cell) {
-            Some(Kept::Here(frame)) => frame.clone(),
-            Some(Kept::InFolder(folder)) => {
+            Some(CellRequests::InMemory(frame)) => frame.clone(),
+            Some(CellRequests::InFolder(folder)) => {
                 read_requests(folder, columns).with_context(|| unreadable_cell(folder))?
             }
             None => frame::to_frame(&[])?,
@@ -61,14 +61,14 @@ impl Requests {
 impl RunData {
     /// A run of cells with their rows, ordered by position.
     pub fn new(cells: Vec<(CellRecord, Vec<RequestRow>)>) -> Result<Self> {
-        let kept = cells
+        let cells = cells
             .into_iter()
-            .map(|(cell, rows)| Ok((cell, Kept::Here(frame::to_frame(&rows)?))))
+            .map(|(cell, rows)| Ok((cell, CellRequests::InMemory(frame::to_frame(&rows)?))))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self::of(kept))
+        Ok(Self::of(cells))
     }
 
-    fn of(mut cells: Vec<(CellRecord, Kept)>) -> Self {
+    fn of(mut cells: Vec<(CellRecord, CellRequests)>) -> Self {
         let order = |cell: &CellRecord| (cell.position, cell.part.clone(), cell.id.clone());
         cells.sort_by_cached_key(|(cell, _)| order(cell));
         let (cells, requests) = cells.into_iter().unzip();
@@ -79,7 +79,7 @@ impl RunData {
         }
     }
 
-    /// Refuses to go on where a cell cannot be read: what is said of the others alone would mislead.
+    /// Refuses to go on where a cell cannot be read: results of the others alone would mislead.
     pub fn whole(self) -> Result<Self> {
         match self.unreadable.first() {
             Some(why) => bail!("{why}; move its folder away to do this with the others"),
@@ -99,8 +99,8 @@ impl RunData {
         }
         let model = |cell: &CellRecord| cell.model.clone();
         let source = |cell: &CellRecord| cell.source.name().to_owned();
-        let told: [(&str, Told); 2] = [("model", model), ("source", source)];
-        for (axis, value) in told {
+        let facts: [(&str, Fact); 2] = [("model", model), ("source", source)];
+        for (axis, value) in facts {
             let first = cells.first().map(value);
             if cells.iter().any(|cell| Some(value(cell)) != first) {
                 for cell in &mut cells {
@@ -128,7 +128,7 @@ pub fn read_run(folder: &Path) -> Result<RunData> {
     let (mut cells, mut unreadable) = (Vec::new(), Vec::new());
     for cell in cell_folders(&folder.join("cells"))? {
         match read_cell(&cell) {
-            Ok(record) => cells.push((record, Kept::InFolder(cell))),
+            Ok(record) => cells.push((record, CellRequests::InFolder(cell))),
             Err(error) => unreadable.push(error.context(unreadable_cell(&cell))),
         }
     }
@@ -148,8 +148,8 @@ fn unreadable_cell(cell: &Path) -> String {
     format!("the cell `{}` cannot be read", cell.display())
 }
 
-/// The folders of all complete cells under `cells`, in the order of their names. What holds no
-/// `cell.json`, such as a file system's `lost+found`, is no cell.
+/// The folders of all complete cells under `cells`, in the order of their names. A folder without
+/// `cell.json`, such as a file system's `lost+found`, is not a cell.
 pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(cells).with_context(|| format!("no run here: `{}`", cells.display()))?;
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_cannot_be_read_is_told_by_name_and_the_others_are_read() {
+    fn a_cell_that_cannot_be_read_is_named_and_the_others_are_read() {
         let run = tempfile::tempdir().unwrap();
         write(run.path(), "a", &cell("a", 1), &[good_row(0, 1.0)]);
         write(run.path(), "b", &cell("b", 2), &[]);

@@ -1,4 +1,4 @@
-//! Takes secrets out of what is kept, and what would steer a terminal.
+//! Removes secrets, and what would steer a terminal, from what is stored.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_holds_no_secret_and_steers_no_terminal() {
+    fn what_is_stored_holds_no_secret_and_steers_no_terminal() {
         let mut value = serde_json::json!({
             "error": "\u{1b}]0;x\u{7} at http://a:b@c/", "env": [{"DB_PASS": "x1"}],
         });

@@ -38,7 +38,7 @@ fn finite<S: Serializer>(figures: &BTreeMap<String, f64>, to: S) -> Result<S::Ok
 pub enum Source {
     /// A real server on real hardware.
     Measured,
-    /// The built-in simulator. Said wherever the number is shown.
+    /// The built-in simulator. Shown wherever the number is.
     Simulated,
 }
 
@@ -108,7 +108,7 @@ pub enum CellOutcome {
     },
     /// The run was interrupted while this cell ran.
     Aborted {
-        /// What ended it.
+        /// Why it ended.
         reason: String,
     },
 }
@@ -196,7 +196,7 @@ pub struct LedgerRow {
 pub struct MetricSummary {
     /// Which sampler: `gpu`, `disk`, `cpu`, `redis`, `engine`, ...
     pub source: String,
-    /// Which device of it; empty where there is one only.
+    /// Which device of it; empty where there is only one.
     pub device: String,
     /// What: `pcie_rx`, `power`, `utilization`, ...
     pub metric: String,
@@ -214,11 +214,11 @@ pub struct MetricSummary {
     pub mean: Option<f64>,
     /// Largest sample.
     pub max: Option<f64>,
-    /// Integral over the pass (bytes of a rate, joules of a power); absent where it means nothing.
+    /// Integral over the pass (bytes of a rate, joules of a power); absent where a sum has no meaning.
     pub total: Option<f64>,
 }
 
-/// What held a pass back, with the numbers behind it.
+/// What limited a pass, with the numbers behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bottleneck {
     /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
@@ -249,7 +249,7 @@ pub struct PassRecord {
     /// the unit is last in each name.
     #[serde(deserialize_with = "known", serialize_with = "finite")]
     pub evidence: BTreeMap<String, f64>,
-    /// What the client says of itself (`lateness_p99_ms`, `client_cpu_share_percent`, ...).
+    /// The client's measures of itself (`lateness_p99_ms`, `client_cpu_share_percent`, ...).
     #[serde(deserialize_with = "known", serialize_with = "finite")]
     pub client: BTreeMap<String, f64>,
     /// Bytes that had to move against bytes that did.
@@ -258,7 +258,7 @@ pub struct PassRecord {
     /// Telemetry over the pass, one row a metric and device.
     #[serde(default)]
     pub telemetry: Vec<MetricSummary>,
-    /// What held it back.
+    /// What limited it; absent where telemetry was not judged.
     #[serde(default)]
     pub bottleneck: Option<Bottleneck>,
 }
@@ -347,7 +347,7 @@ mod lmcache_text {
     }
 }
 
-/// What Docker says of one container of a cell.
+/// Docker's facts about one container of a cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// `vllm`, `sim`, `lmcache` or `redis`.
@@ -411,7 +411,7 @@ pub struct CellRecord {
 
 impl CellRecord {
     /// What its tier is made of. Version 0.1 recorded that in the identity alone; an imported cell
-    /// has nothing but the tier's name, which says it where it is that of a built-in tier.
+    /// has nothing but the tier's name, which names the kind where the tier is built in.
     pub fn kind_of_tier(&self) -> Option<TierKind> {
         let in_identity = || {
             let kind = self.identity.get("plan.tier.kind")?;
@@ -475,7 +475,7 @@ pub struct RequestRow {
     pub gen_len: u32,
     /// Prompt tokens as the server counted them.
     pub prompt_tokens: Option<u32>,
-    /// Prompt tokens that the server says came from a cache.
+    /// Prompt tokens that the server reported as cached.
     pub cached_tokens: Option<u32>,
     /// Output tokens as the server counted them.
     pub output_tokens: Option<u32>,

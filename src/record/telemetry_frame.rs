@@ -16,7 +16,7 @@ pub struct Reading {
     pub time_s: f64,
     /// The time up to then that it is the mean of, seconds; 0 for what is true at one instant.
     pub span_s: f64,
-    /// The value.
+    /// The value, in the unit of its series.
     pub value: f64,
 }
 

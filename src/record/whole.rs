@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_says_how_its_run_ended_and_what_it_lacks() {
+    fn a_folder_shows_how_its_run_ended_and_what_it_lacks() {
         let six = json!(["a", "b", "c", "d", "e", "f"]);
         let ended =
             |how: &str, completed: u32| json!({"how": how, "completed": completed, "failed": 0});
@@ -171,15 +171,15 @@ mod tests {
                 Some("3 of 6 cells: the import was cut short; import the files again"),
             ),
         ] {
-            let found = of(&manifest, have, || false);
-            assert_eq!(found.as_deref(), expected, "{manifest}");
+            let lack = of(&manifest, have, || false);
+            assert_eq!(lack.as_deref(), expected, "{manifest}");
         }
         let running = of(&json!({"cells": six}), 4, || true).unwrap();
         assert_eq!(running, "4 of 6 cells: the run is still going on");
     }
 
     #[test]
-    fn a_folder_without_a_readable_manifest_says_so() {
+    fn a_folder_without_a_readable_manifest_is_reported() {
         let run = tempfile::tempdir().unwrap();
         let cell = run.path().join("cells/a");
         std::fs::create_dir_all(&cell).unwrap();

@@ -52,7 +52,7 @@ const FOLLOWING: &str = concat!(
 /// Nothing shorter has a name and a value, a known form, or a URL with a user.
 const MIN_BYTES: usize = 8;
 
-/// What stands after such a name and is no secret.
+/// Values after such a name that are not secrets.
 const NO_VALUES: [&str; 8] = [
     "None",
     "null",
@@ -87,7 +87,7 @@ pub fn has_user_info(text: &str) -> bool {
 
 /// Where `text` holds what can be nothing but a secret.
 pub fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
-    let forms = BY_ITSELF.find_iter(text).map(|found| found.range());
+    let forms = BY_ITSELF.find_iter(text).map(|form| form.range());
     forms.chain(user_infos(text))
 }
 
@@ -99,7 +99,9 @@ pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     }
     let mut all: Vec<Range<usize>> = certain(text).collect();
     for pattern in &*NAMED {
-        let values = pattern.captures_iter(text).filter_map(|found| found.get(1));
+        let values = pattern
+            .captures_iter(text)
+            .filter_map(|captures| captures.get(1));
         all.extend(
             values
                 .filter(|value| !is_no_value(value.as_str()))
@@ -110,7 +112,7 @@ pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
 }
 
 fn is_no_value(text: &str) -> bool {
-    // A path says where a secret is; a number is a count.
+    // A path points to a secret; a number is a count.
     text.starts_with(['/', '~', '$', '%'])
         || text
             .bytes()
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn values_of_secret_names_are_found_and_nothing_else_of_the_line() {
-        let found = |text: &str| -> Vec<String> {
+        let values = |text: &str| -> Vec<String> {
             ranges(text)
                 .into_iter()
                 .map(|range| text[range].to_owned())
@@ -189,7 +191,7 @@ mod tests {
             ("vllm serve m --api-key qwertyuiop", "qwertyuiop"),
             ("REDIS_PASSWORD: hunter22", "hunter22"),
         ] {
-            assert_eq!(found(text), [value], "{text}");
+            assert_eq!(values(text), [value], "{text}");
         }
         for text in [
             "api_key=None",
@@ -199,7 +201,7 @@ mod tests {
             "eos_token='<|im_end|>'",
             "password: ***",
         ] {
-            assert_eq!(found(text), Vec::<String>::new(), "{text}");
+            assert_eq!(values(text), Vec::<String>::new(), "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::foreign::{visible, without_colours};
 const MAX_KEY_LINES: u32 = 300;
 
 /// Copies `from` to `to`. Whatever parts the log came in, a secret is seen whole: lines are put
-/// together first. A line that is too long says how much of it was left out.
+/// together first. Of a line that is too long, a note states how much was left out.
 pub fn copy(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()> {
     // A secret that begins within the limit is read to its end.
     let most = MAX_LINE_BYTES + super::longest();

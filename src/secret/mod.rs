@@ -58,8 +58,8 @@ static KNOWN: RwLock<Known> = RwLock::new(Known {
     finder: None,
 });
 
-/// Masks `value` from now on wherever it comes up. A short or trivial one is left: it stands in too
-/// much that is no secret.
+/// Masks `value` from now on wherever it comes up. A short or trivial one is left: it occurs in too
+/// much harmless text.
 pub fn remember(value: &str) {
     let value = value.trim();
     let mut forms = BTreeSet::new();
@@ -136,7 +136,7 @@ pub fn hub_token_file() -> Option<PathBuf> {
 }
 
 fn read_small(path: &Path) -> Option<String> {
-    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let mut text = String::new();
     let file = std::fs::File::open(path).ok().filter(|_| is_file)?;
     file.take(MAX_TOKEN_FILE_BYTES)
@@ -214,7 +214,7 @@ fn ranges(text: &str) -> Vec<Range<usize>> {
     {
         let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(finder) = &known.finder {
-            all.extend(finder.find_iter(text).map(|found| found.range()));
+            all.extend(finder.find_iter(text).map(|hit| hit.range()));
         }
     }
     all.sort_by_key(|range| (range.start, range.end));
@@ -238,11 +238,11 @@ fn is_worth_masking(value: &str) -> bool {
     let first = value.chars().next();
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     let is_little = value.chars().count() < MIN_CHARS || (digits && value.len() < 8);
-    let says_nothing =
+    let is_trivial =
         value.chars().all(|c| Some(c) == first) || TRIVIAL.contains(&value.to_lowercase().as_str());
-    // A path says where a secret is; the marks of a key stand around it.
+    // A path points to a secret; the marks of a key stand around it.
     let is_about_one = value.starts_with(['/', '~']) || value.starts_with("-----");
-    !(is_little || says_nothing || is_about_one)
+    !(is_little || is_trivial || is_about_one)
 }
 
 /// How `value` is written by what quotes it: JSON, Python, HTML, URLs, shells, base64.
@@ -263,9 +263,9 @@ fn written_forms(value: &str) -> Vec<String> {
             .replace('>', "&gt;");
         all.push(html.replace('"', "&quot;"));
         all.push(html);
-        for kept in ["-_.~", "-_.~/", "-_.~!$&'()*+,;="] {
+        for unescaped in ["-_.~", "-_.~/", "-_.~!$&'()*+,;="] {
             for upper in [true, false] {
-                let encoded = percent_encoded(&plain, kept, upper);
+                let encoded = percent_encoded(&plain, unescaped, upper);
                 all.push(encoded.replace("%20", "+"));
                 all.push(encoded);
             }
@@ -275,12 +275,12 @@ fn written_forms(value: &str) -> Vec<String> {
     all
 }
 
-fn percent_encoded(text: &str, kept: &str, upper: bool) -> String {
+fn percent_encoded(text: &str, unescaped: &str, upper: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);
         // Writing to a `String` cannot fail.
-        let _ = match (c.is_ascii_alphanumeric() || kept.contains(c), upper) {
+        let _ = match (c.is_ascii_alphanumeric() || unescaped.contains(c), upper) {
             (true, _) => write!(out, "{c}"),
             (false, true) => write!(out, "%{byte:02X}"),
             (false, false) => write!(out, "%{byte:02x}"),

@@ -1,4 +1,4 @@
-//! What does not fit together, what is too much, and what must not be kept.
+//! What does not fit together, what is too much, and what must not be stored.
 
 use super::{GOOD, cells_of, problem_of};
 
@@ -11,9 +11,9 @@ fn with(more: &str) -> String {
 }
 
 #[track_caller]
-fn assert_says(said: &str, expected: &[&str]) {
+fn assert_mentions(problem: &str, expected: &[&str]) {
     for expected in expected {
-        assert!(said.contains(expected), "no `{expected}` in: {said}");
+        assert!(problem.contains(expected), "no `{expected}` in: {problem}");
     }
 }
 
@@ -45,14 +45,14 @@ fn secrets_are_refused_wherever_a_plan_takes_free_values() {
             "`url` in [server] holds a URL",
         ),
     ] {
-        assert_says(&with(more), &[expected, "and plans are stored"]);
+        assert_mentions(&with(more), &[expected, "and plans are stored"]);
     }
     for tier in [
         "remote_url = \"redis://u:p@h\"",
         "extra_config.password = \"x\"",
     ] {
-        let said = with(&format!("{SIM}\n[tier.redis]\n{tier}"));
-        assert_says(&said, &["22:", "in [tier.redis]", "`redis.url`"]);
+        let problem = with(&format!("{SIM}\n[tier.redis]\n{tier}"));
+        assert_mentions(&problem, &["22:", "in [tier.redis]", "`redis.url`"]);
     }
 }
 
@@ -71,11 +71,11 @@ fn settings_without_effect_in_multi_process_mode_are_problems() {
         let axis = GOOD.replace("[\"baseline\", \"cpu\"]", "[\"cpu\", \"disk\"]");
         cells_of(&axis.replace(SIM, &format!("{multi}{tier}")))
     };
-    let said = with_tier(
+    let problems = with_tier(
         "[tier.disk]\nmax_local_disk_size = 9\nextra_config = { use_odirect = false, io = 2 }",
     );
     assert_eq!(
-        said,
+        problems,
         [
             "23:1 `max_local_disk_size` in [tier.disk] has no effect in multi-process mode | \
              remove it, or give the tier a `template`; these have: `cache_policy`, `chunk_size`, \
@@ -85,9 +85,9 @@ fn settings_without_effect_in_multi_process_mode_are_problems() {
              `max_local_cpu_size`, `extra_config.use_odirect`",
         ]
     );
-    let said = with_tier("[tier.cpu]\nextra_config = { use_odirect = true }");
-    assert_says(
-        &said[0],
+    let problems = with_tier("[tier.cpu]\nextra_config = { use_odirect = true }");
+    assert_mentions(
+        &problems[0],
         &["23:1 `extra_config` in [tier.cpu] has no effect"],
     );
     for fine in [
@@ -130,7 +130,7 @@ fn counts_have_limits() {
             "7:14 2,000,000 requests of 1,024 tokens are 2,048,000,000 prompt tokens a cell",
         ),
     ] {
-        assert_says(&problem_of(from, to), &[expected]);
+        assert_mentions(&problem_of(from, to), &[expected]);
     }
 }
 
@@ -152,8 +152,11 @@ fn too_many_cells_are_counted_and_never_made() {
 
 #[test]
 fn questions_are_checked_in_included_cells_and_not_in_excluded_ones() {
-    let said = problem_of("[run]", "[[matrix.include]]\nprompt_len = 32\n[run]");
-    assert_says(&said, &["12:1", "questions of 32 tokens in prompts of 32"]);
+    let problem = problem_of("[run]", "[[matrix.include]]\nprompt_len = 32\n[run]");
+    assert_mentions(
+        &problem,
+        &["12:1", "questions of 32 tokens in prompts of 32"],
+    );
     let excluded = GOOD
         .replace("[run]", "[[matrix.exclude]]\nprompt_len = 512\n[run]")
         .replace("question_len = 32", "question_len = 600");
@@ -167,10 +170,10 @@ fn the_gpu_state_needs_the_gpu_cache() {
         "enable-prefix-caching = false",
         "no-enable-prefix-caching = true",
     ] {
-        let found = cells_of(&gpu.replace(SIM, &format!("launcher = \"process\"\nargs.{off}")));
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_says(
-            &found[0],
+        let problems = cells_of(&gpu.replace(SIM, &format!("launcher = \"process\"\nargs.{off}")));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_mentions(
+            &problems[0],
             &["13:10 the cache state `gpu` needs the GPU prefix cache"],
         );
     }
@@ -178,14 +181,14 @@ fn the_gpu_state_needs_the_gpu_cache() {
 
 #[test]
 fn a_tier_needs_chunks_that_prompts_can_share() {
-    let said = with(&format!("{SIM}\n[tier.cpu]\nchunk_size = 1000"));
-    assert_says(
-        &said,
+    let problem = with(&format!("{SIM}\n[tier.cpu]\nchunk_size = 1000"));
+    assert_mentions(
+        &problem,
         &["22:14", "keeps chunks of 1000 tokens", "share 992 at most"],
     );
-    let said = problem_of("[512, 1024]", "[128]");
-    assert_says(
-        &said,
+    let problem = problem_of("[512, 1024]", "[128]");
+    assert_mentions(
+        &problem,
         &["6:8", "keeps chunks of 256 tokens", "share 96 at most"],
     );
     for fine in [
@@ -200,16 +203,16 @@ fn a_tier_needs_chunks_that_prompts_can_share() {
 
 #[test]
 fn a_request_fits_the_simulated_gpu() {
-    let said = with(&format!("{SIM}\nsim.gpu_kv_tokens = 1024"));
-    assert_says(
-        &said,
+    let problem = with(&format!("{SIM}\nsim.gpu_kv_tokens = 1024"));
+    assert_mentions(
+        &problem,
         &[
             "7:14 a prompt of 1024 and an answer of 8",
             "the 1024 tokens",
             "`gpu_kv_tokens`",
         ],
     );
-    assert_says(
+    assert_mentions(
         &problem_of("[512, 1024]", "[131072]"),
         &["the 131072 tokens"],
     );
@@ -226,12 +229,12 @@ fn names_are_short_and_plain() {
         ),
     ] {
         let more = format!("{SIM}\n[workload.{label}]\nkind = \"unique\"");
-        assert_says(&with(&more), &["21:11", expected]);
+        assert_mentions(&with(&more), &["21:11", expected]);
     }
     let more = format!("{SIM}\n[tier.\"a/b\"]\nkind = \"cpu\"");
-    assert_says(&with(&more), &["21:7 `a/b` cannot name a tier"]);
+    assert_mentions(&with(&more), &["21:7 `a/b` cannot name a tier"]);
     let name = format!("name = \"{}\"", "x".repeat(101));
-    assert_says(&problem_of("name = \"t\"", &name), &["100 at most"]);
+    assert_mentions(&problem_of("name = \"t\"", &name), &["100 at most"]);
 }
 
 #[test]
@@ -241,10 +244,10 @@ fn a_duplicate_names_its_key_and_hides_what_follows_from_it() {
         cells_of(&twice),
         ["21:2 `server` stands twice in one table | remove one, or put all its keys into one"]
     );
-    let found = cells_of("name = \"a\"\nname = \"b\"\nmodel = \"a\"\nmodel = \"b\"\n");
-    assert_eq!(found.len(), 2, "two causes: {found:?}");
-    let found = cells_of("a = [1,\nb = 2\nc = \"x\n");
-    assert_eq!(found.len(), 1, "one cause: {found:?}");
+    let problems = cells_of("name = \"a\"\nname = \"b\"\nmodel = \"a\"\nmodel = \"b\"\n");
+    assert_eq!(problems.len(), 2, "two causes: {problems:?}");
+    let problems = cells_of("a = [1,\nb = 2\nc = \"x\n");
+    assert_eq!(problems.len(), 1, "one cause: {problems:?}");
 }
 
 #[test]
