@@ -249,7 +249,7 @@ async fn send(
     }
 }
 
-/// The pass that one load is: it says nothing of any tier.
+/// The pass of one load. It proves nothing about any tier.
 fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
     Pass {
         state: CacheState::Cold,
@@ -350,7 +350,7 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
     }
 }
 
-/// One load as JSON: the columns of `summary.csv`, and what the client says of itself.
+/// One load as JSON: the columns of `summary.csv`, and the client's measures of itself.
 fn as_json(record: &CellRecord, row: &SummaryRow, warnings: &[String]) -> Value {
     let pass = &record.passes[0];
     let mut latencies = serde_json::Map::new();

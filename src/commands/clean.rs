@@ -28,8 +28,8 @@ pub fn clean(args: &CleanArgs, runtime: &Runtime) -> Result<ExitStatus> {
             Vec::new()
         }
     };
-    let found = leftovers::find(&config.settings.paths.scratch)?;
-    let (mut doubtful, mut sure): (Vec<_>, Vec<_>) = found
+    let leftovers = leftovers::find(&config.settings.paths.scratch)?;
+    let (mut doubtful, mut sure): (Vec<_>, Vec<_>) = leftovers
         .into_iter()
         .partition(|left| matches!(left, Leftover::Doubtful { .. }));
     if remove {
@@ -77,7 +77,7 @@ fn ask(left: &Leftover) -> bool {
 /// Before a run in Docker: what killed runs left there would take the GPU and the memory of this one.
 pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
     if uses_docker(matrix) {
-        // Where Docker does not answer, each of its cells says so.
+        // Where Docker does not answer, each of its cells fails with that reason.
         for left in in_docker(true, runtime).unwrap_or_default() {
             say(&format!("removed {left}"));
         }
@@ -109,15 +109,15 @@ fn uses_docker(matrix: &Matrix) -> bool {
     launchers.any(|launcher| launcher == Launcher::Docker)
 }
 
-/// What labruns that are gone left in Docker, a line each; removed where `remove` says so.
+/// What labruns that are gone left in Docker, a line each; removed if `remove`.
 fn in_docker(remove: bool, runtime: &Runtime) -> Result<Vec<String>> {
     runtime.block_on(async {
         let daemon = Daemon::connect().await?;
         daemon.check_is_local()?;
-        let found = sweep::find_orphans(&daemon).await?;
-        if remove && let Err(error) = sweep::remove(&daemon, &found).await {
+        let orphans = sweep::find_orphans(&daemon).await?;
+        if remove && let Err(error) = sweep::remove(&daemon, &orphans).await {
             bail!("{error:#}; run `labrun clean` again");
         }
-        Ok(found.iter().map(ToString::to_string).collect())
+        Ok(orphans.iter().map(ToString::to_string).collect())
     })
 }

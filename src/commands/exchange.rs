@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use chrono::DateTime;
 
-use super::report::tell_lacks;
+use super::report::report_lacks;
 use super::{ExitStatus, print, say};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs};
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::recorder::writer::write_synced;
 pub fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let run = run_folder(&args.run, &config.settings.paths.results)?;
-    tell_lacks(&[run.as_path()]);
+    report_lacks(&[run.as_path()]);
     let cells = cells(&run)?;
     let out = args.out.clone().unwrap_or_else(|| run.join("export"));
     std::fs::create_dir_all(&out).with_context(|| format!("making `{}`", out.display()))?;

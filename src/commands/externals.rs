@@ -1,5 +1,5 @@
-//! Versions of servers that run already. Whoever keeps them may have replaced one since cells were
-//! measured on it, so each is asked before its finished cells stand for anything.
+//! Versions of servers that run already. Their owner may have replaced one since cells were measured
+//! on it, so each is asked before its finished cells count.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use crate::plan::server::Launcher;
 use crate::runner::identity::{Identities, Identity};
 use crate::server::external;
 
-/// What the external servers of a matrix said, by URL.
+/// Answers of the external servers of a matrix, by URL.
 #[derive(Debug, Default)]
 pub struct Externals {
-    /// Versions; an empty one of a server that tells none.
+    /// Versions; empty for a server that reports none.
     versions: BTreeMap<String, String>,
     /// Why a server could not be asked.
     silent: BTreeMap<String, String>,
 }
 
 impl Externals {
-    /// Asks every server of `matrix` that runs already, once. One that does not answer is no error
-    /// here: its cells will say so.
+    /// Asks every server of `matrix` that runs already, once. One that does not answer is not an
+    /// error here: its cells will fail.
     pub fn ask(matrix: &Matrix, runtime: &Runtime) -> Self {
         let mut asked = Self::default();
         let is_external = |cell: &Cell| cell.resolved.server.launcher == Launcher::External;
@@ -39,7 +39,7 @@ impl Externals {
         asked
     }
 
-    /// The identity of `cell`, with what its server said.
+    /// The identity of `cell`, with the version of its server.
     pub fn identity(&self, cell: &Cell, identities: &Identities<'_>) -> Result<Identity> {
         let mut identity = identities.of(cell)?;
         if let Some(version) = self.versions.get(&cell.resolved.server.url) {
@@ -52,8 +52,8 @@ impl Externals {
     pub fn doubts(&self) -> impl Iterator<Item = String> {
         self.silent.iter().map(|(url, why)| {
             format!(
-                "{url} does not say its version ({why}): cells that were measured on it are kept, \
-                 and nothing shows that it is the same server"
+                "{url} does not report its version ({why}): cells measured on it are retained, \
+                 but nothing shows that it is the same server"
             )
         })
     }

@@ -9,7 +9,6 @@ use super::{ExitStatus, print, say, width};
 use crate::cli::MergeArgs;
 use crate::recorder::merge;
 
-/// Joins runs.
 pub fn merge(args: &MergeArgs) -> Result<ExitStatus> {
     join(&args.out, &args.runs, args.allow_missing, false)
 }

@@ -43,15 +43,15 @@ const MAX_PLAN_BYTES: u64 = 16 << 20;
 /// How labrun ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// All is good.
+    /// Everything succeeded.
     Success,
     /// A cell failed or is invalid.
     CellsFailed,
     /// Wrong usage, or a wrong plan.
     Usage,
-    /// `diff --fail-on` found something.
+    /// A rule of `diff --fail-on` fired.
     Regression,
-    /// Interrupted.
+    /// Stopped by a signal.
     Interrupted,
 }
 
@@ -78,7 +78,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Does what the command line says; errors are printed here, once.
+/// Runs the command; errors are printed here, once.
 pub fn main(cli: Cli) -> ExitStatus {
     let done = prepare(&cli).and_then(|()| {
         let is_sim = matches!(cli.command, Some(Command::Sim(_)));
@@ -185,7 +185,7 @@ fn print(text: &str) -> Result<()> {
     let text = redact::text(text);
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // `labrun plan x.toml | head` is no error.
+        // `labrun plan x.toml | head` is not an error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         // A terminal that is gone.
         Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(()),

@@ -43,7 +43,7 @@ fn push_findings(text: &mut String, findings: Vec<lint::Finding>) {
 /// Where a server's chunks would be; the run's folder is not known before it is made.
 const SCRATCH: &str = "<run>/scratch";
 
-/// Renders every distinct server's files, so that a template's mistake is met before anything is
+/// Renders every distinct server's files: a mistake in a template is reported before anything is
 /// written.
 pub fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
     for cell in distinct_servers(matrix) {

@@ -106,14 +106,14 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     if !pattern.contains(['*', '?']) {
         return Ok(vec![path.to_owned()]);
     }
-    let found: Vec<PathBuf> = glob::glob(pattern)
+    let files: Vec<PathBuf> = glob::glob(pattern)
         .with_context(|| format!("`{pattern}` is not a pattern"))?
         .collect::<Result<_, _>>()
         .with_context(|| format!("looking for `{pattern}`"))?;
-    if found.is_empty() {
+    if files.is_empty() {
         bail!("no file matches `{pattern}`");
     }
-    Ok(found)
+    Ok(files)
 }
 
 #[cfg(test)]

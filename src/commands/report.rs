@@ -19,7 +19,7 @@ use crate::report::{Drawing, Report, RunFacts};
 pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
     for run in &args.runs {
         if !run.join("cells").is_dir() {
-            bail!("`{}` is no run folder: it has no `cells`", run.display());
+            bail!("`{}` is not a run folder: it has no `cells`", run.display());
         }
     }
     let out = match (&args.out, args.runs.as_slice()) {
@@ -32,15 +32,15 @@ pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
     };
     let slos: Vec<Slo> = args.slo.iter().flat_map(|slos| slos.0.clone()).collect();
     let folders: Vec<&Path> = args.runs.iter().map(AsRef::as_ref).collect();
-    tell_lacks(&folders);
+    report_lacks(&folders);
     let report = write_reports(&folders, out, &slos)?;
     print(&report.terminal(width()))?;
     say(&format!("\nwritten to {}", out.display()));
     Ok(ExitStatus::Success)
 }
 
-/// Says on stderr what the runs in `folders` lack.
-pub fn tell_lacks(folders: &[&Path]) {
+/// Prints on stderr what the runs in `folders` lack.
+pub fn report_lacks(folders: &[&Path]) {
     for folder in folders {
         if let Some(lack) = whole::lack(folder) {
             say(&format!("`{}`: {lack}", folder.display()));
@@ -137,7 +137,7 @@ fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
     })
 }
 
-/// What the run in `folder` says besides its cells.
+/// The facts of the run in `folder` besides its cells.
 fn facts(folder: &Path) -> RunFacts {
     // `lack` has named one that cannot be read.
     let manifest = Manifest::read(folder).ok().flatten();

@@ -68,7 +68,7 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         externals.doubts().for_each(|doubt| say(&doubt));
     }
     let identity = target.matrix.cells.first().as_ref().map(identity_of);
-    let identity = with_kept(identity.transpose()?.unwrap_or_default(), &resumption);
+    let identity = with_known_software(identity.transpose()?.unwrap_or_default(), &resumption);
     let manifest = manifest(&target, &identity, started)?;
     let medians = medians(&target, opened.path(), &resumption)?;
     let folder = opened.begin(manifest, &target.plan.text)?;
@@ -77,9 +77,9 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         folder,
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
         ranges: RunRanges::default(),
-        kept: resumption.finished.iter().map(corpora).collect(),
+        corpora: resumption.finished.iter().map(corpora).collect(),
         ends: resumption.ends(),
-        has_told_software: false,
+        has_noted_software: false,
         samplers_percent: None,
         failures_left: match args.max_failures {
             _ if args.fail_fast => Some(0),
@@ -95,12 +95,12 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         medians,
     };
     let ran = runtime.block_on(running.run(&mut watched));
-    // Whatever was kept is summed up, also when the run broke.
+    // Stored cells are summed up, also when the run broke.
     let finished = finish(args, &mut watched, ran.is_err());
     Ok(ended(watched.folder.path(), ran, finished))
 }
 
-/// What is said of a run that came to an end, and whether its results could be summed up.
+/// Prints how the run ended and whether its results could be summed up.
 fn ended(folder: &Path, ran: Result<()>, finished: Result<ExitStatus>) -> ExitStatus {
     if !folder.join("cells").is_dir() {
         say(&format!(
@@ -115,27 +115,27 @@ fn ended(folder: &Path, ran: Result<()>, finished: Result<ExitStatus>) -> ExitSt
         (Ok(()), Err(error)) => {
             complain(&error.context("the cells are measured and stored, but their report is not"));
             say(&format!(
-                "mend that, then: labrun report {}",
+                "fix that, then run: labrun report {}",
                 as_argument(folder)
             ));
             ExitStatus::CellsFailed
         }
         (Err(error), finished) => {
-            complain(&error.context("the run ended early; finished cells are kept"));
+            complain(&error.context("the run ended early; finished cells are saved"));
             if let Err(error) = finished {
                 complain(&error.context("and they could not be summed up"));
             }
-            say(&how_to_go_on(folder));
+            say(&resume_hint(folder));
             ExitStatus::CellsFailed
         }
     }
 }
 
-/// `identity` with what is known of the software that cells which are kept ran on: it is as good as
-/// what will run, and some of it cannot be known before a server does.
-fn with_kept(mut identity: Identity, resumption: &Resumption) -> Identity {
-    let kept = resumption.finished.first();
-    identity.extend(kept.into_iter().flat_map(|kept| software(&kept.identity)));
+/// `identity` with the software of the retained cells: the rest of the run uses the same, and some of
+/// it is unknown before a server runs.
+fn with_known_software(mut identity: Identity, resumption: &Resumption) -> Identity {
+    let record = resumption.finished.first();
+    identity.extend(record.into_iter().flat_map(|it| software(&it.identity)));
     identity
 }
 
@@ -184,7 +184,7 @@ fn corpora(record: &CellRecord) -> (String, Vec<String>) {
     (record.id.clone(), passes.collect())
 }
 
-/// What of the folder is kept. Says what is not and why, and puts it aside.
+/// Decides which cells of the folder are retained. Puts the others aside and prints why.
 fn resumption(
     args: &RunArgs,
     target: &Target,
@@ -201,7 +201,7 @@ fn resumption(
     for (path, reason) in &resumption.aside {
         let to = resume::put_aside(opened.path(), path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        say(&format!("{name}: {reason}; kept in `{}`", to.display()));
+        say(&format!("{name}: {reason}; moved to `{}`", to.display()));
     }
     // After that: a cell may come to where another was.
     for (path, id) in &resumption.back {
@@ -225,11 +225,11 @@ fn resumption(
 
 /// Servers of killed runs would take the GPU, the ports and the caches of this one.
 fn remove_leftovers(settings: &Settings) -> Result<()> {
-    let mut found = leftovers::find(&settings.paths.scratch)?;
+    let mut leftovers = leftovers::find(&settings.paths.scratch)?;
     // `clean` asks for what may be somebody's.
-    found.retain(|left| !matches!(left, Leftover::Doubtful { .. }));
-    leftovers::remove(&found);
-    for left in &found {
+    leftovers.retain(|left| !matches!(left, Leftover::Doubtful { .. }));
+    leftovers::remove(&leftovers);
+    for left in &leftovers {
         say(&format!("removed {left}"));
     }
     Ok(())
@@ -240,11 +240,11 @@ struct Watched {
     folder: RunFolder,
     progress: Progress,
     ranges: RunRanges,
-    /// The prompts of the cells that are kept, by id.
-    kept: BTreeMap<String, Vec<String>>,
+    /// The prompts of the stored cells, by id.
+    corpora: BTreeMap<String, Vec<String>>,
     ends: Ends,
     /// Whether the manifest names the software that ran.
-    has_told_software: bool,
+    has_noted_software: bool,
     /// Most that the samplers used beside the load of a pass, percent of a core.
     samplers_percent: Option<f64>,
     /// How many more cells may fail; absent: all.
@@ -259,8 +259,8 @@ impl Watched {
         // To both first: a broken terminal must not cost the record, nor the other way round.
         self.progress.on_event(event);
         self.ranges.see(event);
-        let kept = self.folder.append(epoch.elapsed().as_secs_f64(), event);
-        if let Err(error) = kept {
+        let logged = self.folder.append(epoch.elapsed().as_secs_f64(), event);
+        if let Err(error) = logged {
             self.torn.get_or_insert(error);
         }
     }
@@ -282,7 +282,7 @@ impl Watched {
         }
         let record = &result.record;
         self.ends.count(record);
-        self.kept.extend([corpora(record)]);
+        self.corpora.extend([corpora(record)]);
         let shares = record.passes.iter().filter_map(samplers_percent);
         self.samplers_percent = shares.chain(self.samplers_percent).reduce(f64::max);
         let mut own = Ends::default();
@@ -292,9 +292,9 @@ impl Watched {
         }
         // The cell first: what was measured is worth more than the log of it.
         self.folder.write_cell(result)?;
-        if record.outcome == CellOutcome::Completed && !self.has_told_software {
+        if record.outcome == CellOutcome::Completed && !self.has_noted_software {
             self.folder.note_software(&software(&record.identity))?;
-            self.has_told_software = true;
+            self.has_noted_software = true;
         }
         self.torn.take().map_or(Ok(()), Err)
     }
@@ -379,7 +379,7 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
         (true, Some(why)) => why,
         (true, None) => "interrupted",
     };
-    let corpus = blake3::hash(&serde_json::to_vec(&watched.kept)?);
+    let corpus = blake3::hash(&serde_json::to_vec(&watched.corpora)?);
     watched.folder.end(Ended {
         how: how.to_owned(),
         at: WallClock::now().rfc3339(),
@@ -406,9 +406,9 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
     if watched.stop.requested() {
         let why = watched.stop.why().unwrap_or("interrupted");
         say(&format!(
-            "{why}: finished cells are kept, one that was cut short is not"
+            "{why}: finished cells are saved, a cell in progress is discarded"
         ));
-        say(&how_to_go_on(&folder));
+        say(&resume_hint(&folder));
         return Ok(match watched.stop.why() {
             None => ExitStatus::Interrupted,
             Some(_) => ExitStatus::CellsFailed,
@@ -422,7 +422,7 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
             ends.invalid
         ));
         if ends.failed > 0 {
-            say(&how_to_go_on(&folder));
+            say(&resume_hint(&folder));
         }
         return Ok(ExitStatus::CellsFailed);
     }
@@ -433,8 +433,8 @@ fn samplers_percent(pass: &PassRecord) -> Option<f64> {
     pass.client.get(TELEMETRY_SHARE).copied()
 }
 
-/// What to type to run what is missing.
-fn how_to_go_on(folder: &Path) -> String {
+/// The command that runs what is missing.
+fn resume_hint(folder: &Path) -> String {
     format!("go on with: labrun run --resume {}", as_argument(folder))
 }
 

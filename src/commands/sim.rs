@@ -13,9 +13,9 @@ use crate::sim::{
     termination,
 };
 
-/// Serves until told to stop.
+/// Serves until it is stopped.
 pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
-    // A run starts it by a link, whose name, `exe`, would tell nobody what it is.
+    // A run starts it by a link, whose name, `exe`, would mean nothing to anyone.
     let _unnamed = rustix::thread::set_name(c"labrun");
     let mut spec = match &args.spec {
         Some(path) => read_spec(path)?,
@@ -56,7 +56,7 @@ pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
     options.check()?;
     let exit = runtime.block_on(serve(options, termination()))?;
     Ok(match exit {
-        SimExit::Stopped | SimExit::ParentGone => ExitStatus::Success,
+        SimExit::Stopped | SimExit::ParentEnded => ExitStatus::Success,
         SimExit::Fault(_) => ExitStatus::CellsFailed,
     })
 }
@@ -64,5 +64,6 @@ pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
 fn read_spec(path: &Path) -> Result<SimSpec> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("reading the spec `{}`", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("`{}` is no spec", path.display()))
+    serde_json::from_str(&text)
+        .with_context(|| format!("`{}` is not a simulator spec", path.display()))
 }

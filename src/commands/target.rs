@@ -54,15 +54,15 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     if args.out.as_ref().is_some_and(|out| out != folder) {
         bail!("`{name}` is continued where it is; leave --out away");
     }
-    let kept = folder.join("plan.toml");
-    let text = bounded::read(&kept, MAX_PLAN_BYTES)
-        .with_context(|| format!("reading the run's plan `{}`", kept.display()))?;
+    let stored = folder.join("plan.toml");
+    let text = bounded::read(&stored, MAX_PLAN_BYTES)
+        .with_context(|| format!("reading the run's plan `{}`", stored.display()))?;
     // Files that the plan names are looked up beside it, where it stood at the time.
     let named = manifest.plan.file.as_deref().unwrap_or_default();
     let named = Path::new(named).file_name().unwrap_or_default();
     let file = match &manifest.plan.folder {
         Some(folder) => folder.join(named),
-        None => kept,
+        None => stored,
     };
     let plan = Plan::parse(&text, &file.display().to_string())?;
     let matrix = Matrix::expand(&plan)?;
@@ -92,11 +92,11 @@ fn latest_run(runs: &Path, shard: Option<Shard>) -> Option<PathBuf> {
         let manifest = Manifest::read(path).ok().flatten();
         manifest.is_some_and(|manifest| manifest.shard == shard)
     };
-    let mut found: Vec<PathBuf> = std::fs::read_dir(runs)
+    let mut parts: Vec<PathBuf> = std::fs::read_dir(runs)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(is_that)
         .collect();
-    found.sort();
-    found.pop()
+    parts.sort();
+    parts.pop()
 }

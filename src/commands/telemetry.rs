@@ -25,7 +25,7 @@ use crate::telemetry::summary::{Summary, Window, summarize};
 pub fn telemetry(args: &TelemetryArgs, runtime: &Runtime) -> Result<ExitStatus> {
     ensure!(
         args.seconds > 0.0 && args.seconds.is_finite(),
-        "`--seconds {}` is no length of time",
+        "invalid `--seconds {}`: expected a positive number",
         args.seconds
     );
     let config = Config::load(args.config.as_deref())?;
@@ -83,8 +83,8 @@ fn allowed(budget_percent: f64) -> String {
     }
 }
 
-/// Watches until the time is over or labrun is told to stop. Returns also the epoch as the
-/// system's monotonic clock (`CLOCK_MONOTONIC`) tells it, by which others can find their times.
+/// Watches until the time is over or labrun is stopped. Also returns the epoch on the system's
+/// monotonic clock (`CLOCK_MONOTONIC`), for tools that match times.
 fn watch(
     args: &TelemetryArgs,
     settings: &config::Telemetry,

@@ -1,5 +1,5 @@
-//! Chunks of the simulated Redis tier in a real Redis, so that they outlive this process as a real
-//! tier's do. What a chunk stands for is kept, not its bytes.
+//! Stores chunks of the simulated Redis tier in a real Redis: they outlive this process, as a real
+//! tier's do. Only what a chunk stands for is stored, not its bytes.
 
 use std::time::{Duration, Instant};
 

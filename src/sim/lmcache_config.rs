@@ -286,7 +286,7 @@ fn flag(value: &Value) -> anyhow::Result<bool> {
     match value {
         Value::Bool(flag) => Ok(*flag),
         Value::String(text) => Ok(text.eq_ignore_ascii_case("true") || text == "1"),
-        other => bail!("{} is no flag; give true or false", python(other)),
+        other => bail!("{} is not a flag; give true or false", python(other)),
     }
 }
 

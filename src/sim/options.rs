@@ -1,4 +1,4 @@
-//! What a simulator process is told.
+//! Options of a simulator process.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::plan::sim_spec::SimSpec;
 /// Whether the process watches its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParentWatch {
-    /// It lives until it is told to stop.
+    /// It lives until it is stopped.
     Ignore,
     /// It ends when its standard input does (`--exit-with-parent`).
     ExitWithParent,
@@ -25,8 +25,8 @@ pub enum ParentWatch {
 pub enum RedisKeeps {
     /// It is in the process's memory, and no Redis is asked.
     Nothing,
-    /// The Redis of the LMCache configuration keeps its chunks when the process is told to stop, and
-    /// has them when it starts (`--keep-redis`).
+    /// The Redis of the LMCache configuration stores its chunks when the process is stopped, and
+    /// returns them when it starts (`--keep-redis`).
     Chunks,
 }
 
@@ -51,7 +51,7 @@ pub struct SimOptions {
     pub prefix_caching: PrefixCaching,
     /// Longest prompt and answer together, tokens.
     pub max_model_len: u32,
-    /// What it says that it is; ends in [`VERSION_SUFFIX`].
+    /// The version that it reports; ends in [`VERSION_SUFFIX`].
     pub version: String,
     /// Whether the Redis tier outlives the process.
     pub redis: RedisKeeps,
@@ -152,7 +152,7 @@ impl SimOptions {
         let (chunk, block) = (loaded.offload.chunk_tokens, self.spec.block_size);
         ensure!(
             chunk.is_multiple_of(block),
-            "`chunk_size` {chunk} in {shown} is no multiple of the GPU block of {block} tokens; \
+            "`chunk_size` {chunk} in {shown} is not a multiple of the GPU block of {block} tokens; \
              make it one"
         );
         Ok(Some(loaded))
@@ -214,7 +214,7 @@ mod tests {
             options.setup()
         };
         assert!(with("chunk_size: 256").unwrap().engine.offload.is_some());
-        assert!(format!("{:#}", with("chunk_size: 100").unwrap_err()).contains("no multiple"));
+        assert!(format!("{:#}", with("chunk_size: 100").unwrap_err()).contains("not a multiple"));
         let error = format!("{:#}", with("remote_url: s3://b").unwrap_err());
         assert!(
             error.contains("cannot be used") && error.contains("s3"),

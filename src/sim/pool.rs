@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_is_refused_while_blocks_are_held() {
+    fn reset_is_refused_while_blocks_are_in_use() {
         let mut pool = BlockPool::new(2, 0);
         let block = take(&mut pool, 7);
         assert_eq!(pool.reset(), Err(BlocksInUse));

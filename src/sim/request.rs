@@ -29,7 +29,7 @@ pub enum Sampling {
 /// Whether the tiers may keep this request's KV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Save {
-    /// As configured.
+    /// Chunks are stored as configured.
     Store,
     /// Not at all (`lmcache.skip_save`).
     Skip,

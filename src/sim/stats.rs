@@ -169,9 +169,9 @@ pub(crate) struct TierStats {
     pub(crate) time_to_retrieve: Histogram,
     pub(crate) time_to_store: Histogram,
     pub(crate) time_to_lookup: Histogram,
-    /// Tokens a second.
+    /// Speed of loads, tokens a second.
     pub(crate) retrieve_speed: Histogram,
-    /// Tokens a second.
+    /// Speed of stores, tokens a second.
     pub(crate) store_speed: Histogram,
 }
 

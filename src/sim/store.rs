@@ -123,7 +123,6 @@ impl Store {
         keys.filter_map(|key| Some((key, &self.entries.get(&key)?.chunk)))
     }
 
-    /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();

@@ -75,7 +75,7 @@ fn cells_of_a_server_that_was_replaced_by_another_version_are_measured_again() {
     assert_eq!(manifest["software"]["version.server"], "0.33.0+labrun-sim");
     drop(new);
     let stderr = resume();
-    assert!(stderr.contains("does not say its version"), "{stderr}");
+    assert!(stderr.contains("does not report its version"), "{stderr}");
     assert!(stderr.contains("1 of 1 cells are finished"), "{stderr}");
 }
 

@@ -54,7 +54,7 @@ fn a_full_disk_ends_the_run_is_reported_and_leaves_what_is_finished() {
         let ended = Ended::of(&run(&lab, &library(&lab), "enospc", path, at)).expect_code(1);
         assert!(
             ended.stderr.contains("No space left on device")
-                && ended.stderr.contains("finished cells are kept")
+                && ended.stderr.contains("finished cells are saved")
                 && ended.stderr.contains("labrun run --resume out"),
             "{path} {at}: {}",
             ended.stderr

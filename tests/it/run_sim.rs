@@ -142,7 +142,11 @@ fn a_report_of_the_files_alone_is_the_same_to_the_byte() {
         assert!(again == bytes, "{} differs", path.display());
     }
     let ended = lab.labrun(&["report", "."]).expect_code(2);
-    assert!(ended.stderr.contains("no run folder"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("is not a run folder"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]

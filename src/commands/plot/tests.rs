@@ -23,7 +23,7 @@ fn svg(files: &[(String, Vec<u8>)], name: &str) -> String {
 }
 
 #[test]
-fn files_of_the_earlier_lab_are_enough() {
+fn files_of_the_replaced_scripts_are_enough() {
     let (_folder, paths) = folder(&[
         (
             "metrics_baseline.csv",

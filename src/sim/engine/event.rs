@@ -1,17 +1,15 @@
-//! What the engine tells.
+//! Events of the engine.
 
 use crate::sim::stats::FinishReason;
 
-/// Something that happened.
+/// An event and its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emission {
-    /// When, us.
+    /// Time, us.
     pub at_us: u64,
-    /// What.
     pub event: EngineEvent,
 }
 
-/// What can happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineEvent {
     /// A request got a token.
@@ -23,9 +21,8 @@ pub enum EngineEvent {
 /// A token on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenEvent {
-    /// [`crate::sim::SimRequest::id`].
+    /// The request's [`crate::sim::SimRequest::id`].
     pub request: u64,
-    /// The token.
     pub token: u32,
     /// Prompt tokens that were not computed (as far as the counters know).
     pub cached_tokens: u32,

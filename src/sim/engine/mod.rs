@@ -1,6 +1,6 @@
 //! The engine: continuous batching over a paged GPU cache, in virtual time.
 //!
-//! It has no clock and does no I/O: the caller says what time it is, and gets what has happened
+//! It has no clock and does no I/O: the caller passes the time and receives the events
 //! since. Times are microseconds of the caller's clock.
 //!
 //! Like vLLM with asynchronous scheduling, the engine keeps two steps in flight: it schedules the

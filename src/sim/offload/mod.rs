@@ -26,7 +26,6 @@ pub(crate) struct ChunkKey {
     pub(crate) tokens: u32,
 }
 
-/// A tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Place {
     Cpu,
@@ -256,7 +255,7 @@ impl Offload {
         places.extend(std::iter::repeat_n(place, run));
     }
 
-    /// Copies the chunks found by a lookup into the GPU, one after another.
+    /// Copies the chunks that a lookup found into the GPU, one after another.
     pub(crate) fn load(&mut self, now_us: u64, chunks: &[ChunkKey], places: &[Place]) -> Loaded {
         self.settle(now_us);
         let mut at_us = now_us + round_us(self.spec.load_us);
@@ -267,13 +266,13 @@ impl Offload {
             done_us: at_us,
         };
         // Everything is read before anything is written back: hits are pinned.
-        let found: Vec<(Place, u64, Chunk)> = chunks
+        let hits: Vec<(Place, u64, Chunk)> = chunks
             .iter()
             .zip(places)
             .map_while(|(chunk, &place)| Some((place, chunk.key, self.get(place, chunk.key)?)))
             .collect();
         let mut last = None;
-        for (place, key, chunk) in &found {
+        for (place, key, chunk) in &hits {
             at_us = self.read(at_us, *place, *key, chunk, last != Some(*place));
             at_us += transfer_us(chunk.size_bytes, self.spec.pcie_load_gb_per_s);
             last = Some(*place);
@@ -283,7 +282,7 @@ impl Offload {
         }
         self.physical.pcie_rx += loaded.size_bytes;
         loaded.done_us = at_us;
-        for (place, key, chunk) in found {
+        for (place, key, chunk) in hits {
             if place != Place::Cpu && self.keeps_in_cpu() {
                 self.put(Place::Cpu, key, chunk);
             }

@@ -45,13 +45,13 @@ fn one_pass_over_the_tiers_joins_only_adjacent_runs() {
     for key in 4..8 {
         offload.put(Place::Disk, key, chunk());
     }
-    let found = offload.lookup(0, &keys(0..12));
+    let hit = offload.lookup(0, &keys(0..12));
     assert_eq!(
-        found.tokens,
+        hit.tokens,
         8 * 256,
         "the CPU tier is not asked again after the disk"
     );
-    assert_eq!(found.places, [[Place::Cpu; 4], [Place::Disk; 4]].concat());
+    assert_eq!(hit.places, [[Place::Cpu; 4], [Place::Disk; 4]].concat());
     for key in 0..12 {
         offload.put(Place::Disk, key, chunk());
     }
@@ -97,8 +97,8 @@ fn the_page_cache_answers_for_a_buffered_disk_until_it_is_dropped() {
     let mut offload = offload(DISK, &[]);
     store(&mut offload, 0, 0..10);
     let load = |offload: &mut Offload| {
-        let found = offload.lookup(HOUR_US, &keys(0..10));
-        let loaded = offload.load(HOUR_US, &keys(0..10), &found.places);
+        let hit = offload.lookup(HOUR_US, &keys(0..10));
+        let loaded = offload.load(HOUR_US, &keys(0..10), &hit.places);
         (loaded.done_us - HOUR_US, offload.physical.disk_read)
     };
     let (warm_us, read_bytes) = load(&mut offload);
@@ -153,8 +153,8 @@ fn a_disk_fault_hides_the_disk() {
         let mut offload = offload(yaml, &[fault]);
         store(&mut offload, 0, 0..10);
         offload.drop_page_cache();
-        let found = offload.lookup(HOUR_US, &keys(0..10));
-        let loaded = offload.load(HOUR_US, &keys(0..10), &found.places);
+        let hit = offload.lookup(HOUR_US, &keys(0..10));
+        let loaded = offload.load(HOUR_US, &keys(0..10), &hit.places);
         assert_eq!(
             (loaded.tokens, offload.physical.disk_read),
             (2_560, 0),
@@ -165,7 +165,7 @@ fn a_disk_fault_hides_the_disk() {
             10 * SIZE,
             "{fault}: the GPU got its bytes"
         );
-        let in_ram = found.places.contains(&Place::Cpu);
+        let in_ram = hit.places.contains(&Place::Cpu);
         assert_eq!(in_ram, fault == Fault::RamAnswersForDisk);
     }
 }

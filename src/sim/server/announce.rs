@@ -1,4 +1,4 @@
-//! What the server says about itself: labels, and the log of its start.
+//! The server's description of itself: labels, and the log of its start.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -176,7 +176,6 @@ impl Answer {
         end
     }
 
-    /// The whole answer.
     pub(super) fn whole(&self) -> String {
         let shape = &self.shape;
         let choices = self.choices.iter().enumerate();

@@ -79,7 +79,6 @@ pub(super) enum Health {
     Dead,
 }
 
-/// Runs one engine.
 #[derive(Debug)]
 pub(super) struct Driver {
     engine: Engine,

@@ -49,7 +49,7 @@ impl ApiError {
         }
     }
 
-    /// A body that is no JSON.
+    /// A body that is not JSON.
     pub(super) fn bad_json(body: &[u8], error: &serde_json::Error) -> Self {
         let (at, reason) = python_json_error(body, error);
         // Python quotes with ' unless there is one inside.

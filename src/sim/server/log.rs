@@ -19,21 +19,20 @@ pub enum LogSink {
     /// Standard error, like vLLM.
     #[default]
     Stderr,
-    /// Memory.
+    /// A buffer in memory.
     #[cfg(test)]
     Memory(Arc<Mutex<String>>),
 }
 
-/// Who speaks.
+/// The process that a log line is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaker {
-    /// No prefix.
+    /// Lines without a prefix.
     Process,
     ApiServer,
     EngineCore,
 }
 
-/// Writes log lines.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     sink: LogSink,
@@ -57,7 +56,7 @@ impl Log {
             Speaker::EngineCore => format!("(EngineCore pid={pid}) {text}\n"),
         };
         match &self.sink {
-            // A log that cannot be written is no reason to stop.
+            // Keep serving: a log that cannot be written does not matter here.
             LogSink::Stderr => drop(std::io::stderr().lock().write_all(line.as_bytes())),
             #[cfg(test)]
             LogSink::Memory(memory) => {

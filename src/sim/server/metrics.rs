@@ -28,7 +28,6 @@ pub(super) struct Identity {
 /// Finished HTTP requests by (handler, method, status class).
 pub(super) type HttpCounts = BTreeMap<(String, String, String), u64>;
 
-/// The whole page.
 pub(super) fn page(identity: &Identity, snapshot: &Snapshot, http: &HttpCounts) -> String {
     let model = &identity.served_model;
     let mut page = Page::new(

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::plan::sim_spec::Fault;
 
-/// What `/version` answers, unless it is told another.
+/// What `/version` answers by default.
 pub const VERSION: &str = "0.32.0+labrun-sim";
 /// How every simulator's version ends: it never looks like a real server's.
 pub const VERSION_SUFFIX: &str = "+labrun-sim";
@@ -56,16 +56,16 @@ pub const VERSION_SUFFIX: &str = "+labrun-sim";
 const SLOW_START_FACTOR: u64 = 20;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 2_048;
-/// How long running requests may go on after the server was told to stop.
+/// How long running requests may go on after the server was stopped.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Why the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimExit {
-    /// It was told to stop.
+    /// By a signal or its caller.
     Stopped,
-    /// Its parent is gone.
-    ParentGone,
+    /// Its parent process ended.
+    ParentEnded,
     /// A fault was acted out.
     Fault(Fault),
 }
@@ -147,7 +147,7 @@ impl SimServer {
         let end = async {
             tokio::select! {
                 () = shutdown => SimExit::Stopped,
-                () = parent => SimExit::ParentGone,
+                () = parent => SimExit::ParentEnded,
             }
         };
         let mut end = pin!(end);
@@ -251,17 +251,18 @@ impl SimServer {
     }
 }
 
-/// An engine whose Redis tier holds what the Redis at `keeper` kept of an earlier process.
+/// An engine whose Redis tier holds the chunks that an earlier process stored in the Redis at
+/// `keeper`.
 async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> {
     let mut engine = Engine::new(setup.engine);
     if let (Some(url), Some(offload)) = (keeper, engine.offload_mut()) {
-        let kept = tokio::task::spawn_blocking(move || keep::load(&url));
-        offload.restore_redis(kept.await??);
+        let chunks = tokio::task::spawn_blocking(move || keep::load(&url));
+        offload.restore_redis(chunks.await??);
     }
     Ok(engine)
 }
 
-/// Waits for the engine's thread, and leaves what its Redis tier held in the Redis at `keeper`.
+/// Waits for the engine's thread, and stores the chunks of its Redis tier in the Redis at `keeper`.
 async fn end_engine(thread: JoinHandle<Chunks>, keeper: Option<String>) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(move || {
         let chunks = thread.join().unwrap_or_default();

@@ -64,7 +64,7 @@ pub(super) struct Generation {
     pub(super) save: Save,
 }
 
-/// How tokens are chosen, as far as the body says.
+/// How tokens are chosen, as far as the body specifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SamplingChoice {
     Fixed(Sampling),

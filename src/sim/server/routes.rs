@@ -59,7 +59,6 @@ impl App {
     }
 }
 
-/// All routes.
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/health", get(health))

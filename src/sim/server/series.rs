@@ -2,9 +2,9 @@
 
 use crate::sim::stats::{EngineStats, Histogram, TierStats};
 
-/// Name, help, value.
+/// A counter: name, help text, and how to read its value.
 type CounterRow<S> = (&'static str, &'static str, fn(&S) -> u64);
-/// Name, help, histogram.
+/// A histogram: name, help text, and how to read it.
 type HistogramRow<S> = (&'static str, &'static str, fn(&S) -> &Histogram);
 
 pub(super) const ENGINE_COUNTERS: [CounterRow<EngineStats>; 8] = [

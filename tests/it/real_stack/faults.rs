@@ -241,7 +241,7 @@ fn a_reset_that_resets_nothing_is_invalid() {
             &format!("[server.env]\nPYTHONPATH = \"{}\"", modules.display()),
         );
     run(&lab, &text, 1);
-    expect(&lab, "a reset that says yes and resets nothing");
+    expect(&lab, "a reset that answers 200 and resets nothing");
     let (_, messages) = end_of(&lab.cells()[0].1);
     let counted = "of the prompt tokens came from the GPU prefix cache, not the tier";
     assert!(messages.contains(counted), "{messages}");

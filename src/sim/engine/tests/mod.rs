@@ -291,7 +291,7 @@ fn an_aborted_request_gives_its_blocks_back() {
         .submit(SimRequest::plain(0, prompt(0, 1_000), 1_000), 0)
         .unwrap();
     lab.engine.advance(50_000);
-    assert!(!lab.engine.reset_prefix_cache(), "blocks are held");
+    assert!(!lab.engine.reset_prefix_cache(), "blocks are in use");
     assert!(lab.engine.stats().kv_usage > 0.0 && lab.engine.stats().running == 1);
     lab.engine.abort(0);
     assert!(lab.engine.reset_prefix_cache());

@@ -285,6 +285,6 @@ async fn a_tier_serves_after_a_reset_with_the_same_text() {
     }
     assert!(
         log.starts_with("labrun simulator"),
-        "the first line says what this is"
+        "the first line names the simulator"
     );
 }

@@ -37,7 +37,7 @@ struct TestServer {
 struct Reply {
     head: String,
     body: String,
-    /// Whether the answer ended as HTTP says it should.
+    /// Whether the answer ended as HTTP requires.
     complete: bool,
 }
 
@@ -211,9 +211,9 @@ fn mask_after(text: &str, start: &str, is_value: impl Fn(char) -> bool) -> Strin
         let value = part.find(|c| !is_value(c)).unwrap_or(part.len());
         masked.push_str(start);
         // The comma after a number or a list belongs to what follows.
-        let kept = part[..value].trim_end_matches(',').len();
+        let end = part[..value].trim_end_matches(',').len();
         masked.push('~');
-        masked.push_str(&part[kept..]);
+        masked.push_str(&part[end..]);
     }
     masked
 }
