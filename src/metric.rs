@@ -14,7 +14,7 @@ pub enum Unit {
     TokensPerSecond,
     /// Tokens, as the server counted them.
     Tokens,
-    /// Requests.
+    /// A number of requests.
     Requests,
     /// Energy by tokens.
     JoulesPerToken,
@@ -65,15 +65,15 @@ pub enum Metric {
     Itl,
     /// Time per output token, one a request.
     Tpot,
-    /// End to end.
+    /// End-to-end latency.
     E2e,
     /// How late the client sent.
     Lateness,
-    /// Connection set-up.
+    /// Time to set up a connection.
     Connect,
     /// Finished requests a second.
     RequestThroughput,
-    /// Requests a second that keep the objectives.
+    /// Requests a second that meet the objectives.
     Goodput,
     /// Prompt tokens a second.
     InputThroughput,
@@ -108,7 +108,7 @@ pub struct Spec {
     pub short: &'static str,
     /// The full name, as on a figure's axis.
     pub title: &'static str,
-    /// What it counts.
+    /// The unit of its values.
     pub unit: Unit,
     /// Which direction is an improvement.
     pub better: Better,

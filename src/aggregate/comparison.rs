@@ -33,7 +33,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// The same without what was only measured to be checked.
+    /// The same without the controls.
     #[must_use]
     pub fn without_controls(&self) -> Self {
         let mut rest = self.clone();
@@ -66,7 +66,7 @@ pub struct ComparisonRow {
     pub output: Contrast,
     /// Energy of all GPUs by output tokens.
     pub energy: Contrast,
-    /// Requests a second that keep the objectives; empty without any.
+    /// Requests a second that meet the objectives; empty without any.
     pub goodput: Contrast,
     /// Prompt tokens a request that the tier's server reported as cached, mean.
     pub cached_tokens_mean: Option<f64>,

@@ -1,4 +1,4 @@
-//! A tier that wins where offloading can win nothing is compared nowhere.
+//! Controls: a tier that wins where offloading cannot help gets no comparison at all.
 
 use std::collections::BTreeMap;
 

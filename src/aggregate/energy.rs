@@ -1,4 +1,4 @@
-//! What a pass cost.
+//! The energy that a pass used.
 
 use crate::record::schema::PassRecord;
 use crate::series::Series;

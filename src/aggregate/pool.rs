@@ -15,9 +15,9 @@ use crate::stats::{Bootstrap, Interval, Statistic, Summary};
 
 /// Points of a distribution function, at most.
 const CURVE_POINTS: usize = 80;
-/// Values drawn for an interval over repeats, about; at least [`FEWEST_RESAMPLES`] samples.
+/// Values drawn for an interval over repeats, about; at least [`MIN_RESAMPLES`] samples.
 const DRAWS: usize = 40_000;
-const FEWEST_RESAMPLES: usize = 200;
+const MIN_RESAMPLES: usize = 200;
 
 /// All repeats of one tier at one place, taken together: their requests are one sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,7 +188,7 @@ fn median(
         summary.median_interval
     } else {
         let bootstrap = Bootstrap {
-            resamples: (DRAWS / summary.n.max(1)).clamp(FEWEST_RESAMPLES, 1000),
+            resamples: (DRAWS / summary.n.max(1)).clamp(MIN_RESAMPLES, 1000),
             ..Bootstrap::default()
         };
         let repeats: Vec<&[f64]> = members.iter().map(|m| pick(m.samples).as_slice()).collect();

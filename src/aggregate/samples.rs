@@ -1,8 +1,8 @@
 //! Latencies and counts of each pass, from its requests. The only place that uses polars for
 //! aggregation.
 //!
-//! It reads cell by cell: only a few cells' requests are in memory at once. Of a pass it retains the
-//! sorted latencies and a summary of the gaps, which are most of the data.
+//! It reads cell by cell: only a few cells' requests are in memory at once. Of a pass it retains
+//! the sorted latencies and a summary of the gaps, which are most of the data.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Versions of servers that run already. Their owner may have replaced one since cells were measured
-//! on it, so each is asked before its finished cells count.
+//! Versions of servers that run already. Their owner may have replaced one since cells were
+//! measured on it: each is asked before its finished cells count.
 
 use std::collections::BTreeMap;
 

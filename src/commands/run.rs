@@ -131,8 +131,8 @@ fn ended(folder: &Path, ran: Result<()>, finished: Result<ExitStatus>) -> ExitSt
     }
 }
 
-/// `identity` with the software of the retained cells: the rest of the run uses the same, and some of
-/// it is unknown before a server runs.
+/// `identity` with the software of the retained cells: the rest of the run uses the same, and some
+/// of it is unknown before a server runs.
 fn with_known_software(mut identity: Identity, resumption: &Resumption) -> Identity {
     let record = resumption.finished.first();
     identity.extend(record.into_iter().flat_map(|it| software(&it.identity)));

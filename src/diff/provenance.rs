@@ -22,7 +22,7 @@ const VOLATILE: [&str; 8] = [
 ];
 
 /// Longer values are shown by their hash: a rendered file is identified, not printed.
-const LONGEST: usize = 120;
+const MAX_SHOWN_CHARS: usize = 120;
 
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +83,7 @@ pub(super) fn differences(
 }
 
 fn short(value: &str) -> String {
-    if value.len() > LONGEST || value.contains('\n') {
+    if value.len() > MAX_SHOWN_CHARS || value.contains('\n') {
         let hash = blake3::hash(value.as_bytes()).to_hex();
         format!("{} bytes, blake3 {}", value.len(), &hash[..12])
     } else {

@@ -24,7 +24,7 @@ const MAX_CONCURRENCY: u32 = 100_000;
 pub struct ExtraAxis {
     /// The dotted key, such as `server.args.max-num-batched-tokens`.
     pub key: String,
-    /// Where it stands.
+    /// Its place in the plan's text.
     pub span: Range<usize>,
     /// Its values.
     pub values: Vec<Located<Value>>,
@@ -33,7 +33,7 @@ pub struct ExtraAxis {
 /// Some coordinates of a cell. An absent one stands for every value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PartialCell {
-    /// Where it stands.
+    /// Its place in the plan's text.
     pub span: Range<usize>,
     /// The tier's name.
     pub tier: Option<Located<String>>,
@@ -52,7 +52,7 @@ pub struct PartialCell {
 /// `[matrix]`, checked: no axis is empty and no value stands twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Axes {
-    /// Where the table stands.
+    /// The table's place in the plan's text.
     pub span: Range<usize>,
     /// Tier names.
     pub tier: Vec<Located<String>>,

@@ -23,7 +23,7 @@ use crate::units::grouped;
 const MAX_PROMPT_TOKENS: u64 = 2_000_000_000;
 
 /// The longest name of a tier or a workload, characters.
-const LONGEST_NAME: usize = 60;
+const MAX_NAME_CHARS: usize = 60;
 
 /// The longest name of a model: a path, or a repository of a hub.
 const MAX_MODEL_CHARS: usize = 500;
@@ -61,11 +61,11 @@ pub fn name(problems: &Problems, what: &str, name: &Located<String>) {
         .value
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
-    if !fits || name.value.is_empty() || name.value.len() > LONGEST_NAME {
+    if !fits || name.value.is_empty() || name.value.len() > MAX_NAME_CHARS {
         problems.add(
             name.span.clone(),
             format!("`{}` cannot name a {what}", name.value),
-            format!("use 1 to {LONGEST_NAME} letters, digits, `-`, `_`, `.` and `+`"),
+            format!("use 1 to {MAX_NAME_CHARS} letters, digits, `-`, `_`, `.` and `+`"),
         );
     }
 }

@@ -14,9 +14,9 @@ use super::value::{non_negative, positive, string, up_to};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pull {
-    /// Never: it must be there.
+    /// Never: it must exist already.
     Never,
-    /// Where it is not there.
+    /// If it is missing.
     #[default]
     Missing,
     /// Before every start: a tag is the registry's newest.
@@ -35,7 +35,7 @@ impl Pull {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gpus {
-    /// None.
+    /// The container sees no GPU.
     #[default]
     None,
     /// All of the machine.
@@ -60,16 +60,16 @@ pub struct Mount {
 /// Soft and hard limit; -1 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
-    /// What holds at the start.
+    /// The limit at the start.
     pub soft: i64,
-    /// What it can be raised to.
+    /// The value that it can be raised to.
     pub hard: i64,
 }
 
 /// What a container gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DockerSpec {
-    /// Tag or digest.
+    /// The image, with tag or digest.
     pub image: String,
     /// When it is fetched.
     pub pull: Pull,

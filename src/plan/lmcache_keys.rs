@@ -1,7 +1,7 @@
 //! The configuration keys of each version of LMCache, by its own lists.
 //!
-//! LMCache only warns of a key that it does not know and goes on with its default. A typing error, or
-//! a key of another version, would silently measure something else.
+//! LMCache only warns of a key that it does not know and goes on with its default. A typing error,
+//! or a key of another version, would silently measure something else.
 
 use std::fmt;
 use std::str::FromStr;

@@ -65,8 +65,7 @@ pub struct Pace {
     pub cooldown_below_c: Option<f64>,
     /// How long a cell waits for that at most.
     pub cooldown_limit: Duration,
-    /// Whether one cell of the baseline is measured twice where `repeats` is 1, to measure the noise
-    /// floor.
+    /// Whether one cell of the baseline is measured twice where `repeats` is 1, for a noise floor.
     pub aa: bool,
     /// Repeats until an interval is narrow enough.
     pub auto: Option<AutoRepeats>,

@@ -13,8 +13,8 @@ use crate::units::{Repeat, RequestCount, Seed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Repeat 1 of all cells, then 2. Tiers rotate in each repeat: drift of the machine affects every
-    /// tier alike.
+    /// Repeat 1 of all cells, then 2. Tiers rotate in each repeat: drift of the machine affects
+    /// every tier alike.
     Interleaved,
     /// All cells of one server together.
     Grouped,

@@ -185,7 +185,7 @@ pub struct LedgerRow {
     pub expected_bytes: Option<f64>,
     /// Bytes that were seen to move; absent where nothing could see them.
     pub moved_bytes: Option<f64>,
-    /// What saw them: `gpm`, `nvml-counters`, `gpm+nvml-counters`, `proc-io`, `diskstats`,
+    /// The method that saw them: `gpm`, `nvml-counters`, `gpm+nvml-counters`, `proc-io`, `diskstats`,
     /// `redis-info`, `interface` (everything on the way to Redis, headers included),
     /// `lmcache-account`, `simulated`.
     pub method: String,
@@ -194,11 +194,11 @@ pub struct LedgerRow {
 /// One telemetry metric over one pass.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricSummary {
-    /// Which sampler: `gpu`, `disk`, `cpu`, `redis`, `engine`, ...
+    /// The sampler: `gpu`, `disk`, `cpu`, `redis`, `engine`, ...
     pub source: String,
-    /// Which device of it; empty where there is only one.
+    /// The device; empty where there is only one.
     pub device: String,
-    /// What: `pcie_rx`, `power`, `utilization`, ...
+    /// The series: `pcie_rx`, `power`, `utilization`, ...
     pub metric: String,
     /// Its unit: `bytes/s`, `W`, `%`, ...
     pub unit: String,

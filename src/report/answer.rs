@@ -1,4 +1,4 @@
-//! The first table of a report: what each tier bought, whether it is proven, what holds it back.
+//! The first table of a report: what each tier bought, whether it is proven, and its bottleneck.
 
 use std::collections::BTreeSet;
 

@@ -66,8 +66,8 @@ fn is_token(name: &str) -> bool {
         })
 }
 
-/// Whether no word but `TOKEN` can mark `name` as a secret's; absent where nothing can: it points to
-/// a secret.
+/// Whether no word but `TOKEN` can mark `name` as a secret's. Absent where nothing can: it points to a
+/// secret.
 fn is_ordinary(name: &str) -> Option<bool> {
     let parts: Vec<&str> = name.split('_').filter(|part| !part.is_empty()).collect();
     let last = parts.last().copied().unwrap_or_default();

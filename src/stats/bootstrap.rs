@@ -63,9 +63,8 @@ impl Bootstrap {
     }
 
     /// The percentile interval over repeats. Repeats are drawn, then values within each: differences
-    /// between repeats widen it. The statistic is that of all drawn values
-    /// together. `None` for fewer than 2 repeats that have values: one repeat does not
-    /// predict another.
+    /// between repeats widen it. The statistic is that of all drawn values together. `None` for
+    /// fewer than 2 repeats that have values: one repeat does not predict another.
     ///
     /// With few repeats it is too narrow (about 80 % instead of 95 % for 3, 90 % for 6; a test
     /// measures it): report how many there were.

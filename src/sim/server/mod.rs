@@ -262,7 +262,8 @@ async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> 
     Ok(engine)
 }
 
-/// Waits for the engine's thread, and stores the chunks of its Redis tier in the Redis at `keeper`.
+/// Waits for the engine's thread, then stores the chunks of its Redis tier in the Redis at
+/// `keeper`.
 async fn end_engine(thread: JoinHandle<Chunks>, keeper: Option<String>) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(move || {
         let chunks = thread.join().unwrap_or_default();
