@@ -30,17 +30,17 @@ pub const DEFAULTS: &str = include_str!("../configs/default.toml");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folders.
+    /// Folders that labrun reads and writes.
     pub paths: Paths,
     /// How processes are started.
     pub process: Process,
     /// The Redis of the redis tier.
     pub redis: Redis,
-    /// Containers.
+    /// Settings of containers.
     pub docker: Docker,
     /// What is watched beside the load.
     pub telemetry: Telemetry,
-    /// When a run does not go on.
+    /// Limits at which a run stops.
     pub limits: Limits,
     /// How `labrun submit --slurm` asks for machines.
     pub slurm: Slurm,
@@ -59,7 +59,7 @@ pub struct Paths {
     pub scratch: PathBuf,
     /// Folder of local models; empty: none.
     pub models: PathBuf,
-    /// Folder of templates that win over the built-in ones; empty: none.
+    /// Folder of templates that take precedence over the built-in ones; empty: none.
     pub templates: PathBuf,
 }
 
@@ -70,7 +70,7 @@ pub struct Process {
     /// Folder that holds `vllm` and `lmcache`; empty: PATH.
     pub bin_dir: PathBuf,
     /// Variables that servers inherit though they name a credential, a proxy or an account; one that
-    /// ends in `*` stands for all that begin so.
+    /// ends in `*` stands for all with that prefix.
     pub inherit: Vec<String>,
 }
 
@@ -103,9 +103,9 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slurm {
-    /// `--partition`.
+    /// Slurm's `--partition`.
     pub partition: String,
-    /// `--account`.
+    /// Slurm's `--account`.
     pub account: String,
     /// `--gpus` of each shard.
     pub gpus: u32,
@@ -123,7 +123,7 @@ pub struct Slurm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
-    /// Whether anything is watched at all.
+    /// Whether telemetry is recorded.
     pub enabled: bool,
     /// Time between two readings of GPUs, disks and networks.
     pub interval_ms: u64,

@@ -9,7 +9,7 @@ use crate::stats::{Percentile, Summary};
 
 const LATENCIES: [Metric; 4] = [Metric::Ttft, Metric::Itl, Metric::Tpot, Metric::E2e];
 
-/// Adds to `samples` what their pass was imported with and they lack.
+/// Completes `samples` with the summaries that their pass was imported with.
 pub(super) fn complete(samples: &mut Samples, pass: &PassRecord) {
     let mut names = pass.evidence.keys();
     if !names.any(|name| name.starts_with("imported_")) {

@@ -6,7 +6,7 @@ use std::thread;
 /// More threads than this would keep too many cells in memory.
 const MAX_THREADS: usize = 4;
 
-/// What `work` makes of each of `0..count`, in that order.
+/// The results of `work` on each of `0..count`, in that order.
 pub(crate) fn side_by_side<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)

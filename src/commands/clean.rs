@@ -19,7 +19,7 @@ use crate::server::leftovers::{self, Leftover, Mark};
 pub fn clean(args: &CleanArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let remove = !args.dry_run;
-    // Containers first: they hold what processes and files are for.
+    // Containers first: processes and files belong to them.
     let mut lines = match (daemon::may_be_there(), in_docker(remove, runtime)) {
         (_, Ok(lines)) => lines,
         (false, Err(_)) => Vec::new(),
@@ -74,7 +74,7 @@ fn ask(left: &Leftover) -> bool {
     answer.trim().eq_ignore_ascii_case("y")
 }
 
-/// Before a run in Docker: what killed runs left there would take the GPU and the memory of this one.
+/// Before a run in Docker, removes containers of killed runs: they would take its GPU and memory.
 pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
     if uses_docker(matrix) {
         // Where Docker does not answer, each of its cells fails with that reason.
@@ -84,8 +84,8 @@ pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
     }
 }
 
-/// After a run in Docker: what could not be removed when its cell ended, because Docker did not
-/// answer then.
+/// After a run in Docker, removes containers that could not be removed when their cell ended: Docker
+/// did not answer then.
 pub async fn after_run(matrix: &Matrix, mark: &Mark) {
     if !uses_docker(matrix) {
         return;

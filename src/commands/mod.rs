@@ -56,7 +56,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// The status of a command line that clap did not accept: help and version are no mistake.
+    /// The status of a command line that clap did not accept. Help and version are successes.
     pub fn of_clap(error: &clap::Error) -> Self {
         if error.use_stderr() {
             Self::Usage
@@ -193,7 +193,7 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Columns of the terminal that stdout is, or what reads well in a file.
+/// Columns of the terminal on stdout, or a readable width for a file.
 fn width() -> u16 {
     let (_, columns) = Term::stdout().size_checked().unwrap_or((0, 120));
     columns.clamp(80, 200)
@@ -226,7 +226,8 @@ fn load_plan(path: &Path) -> Result<(Plan, Matrix, Files)> {
     Ok((plan, matrix, files))
 }
 
-/// Reads `.env` of the working folder, and of no other, into the environment, under what is set already.
+/// Reads `.env` of the working folder, and of no other, into the environment. Variables that are set
+/// already stay.
 fn read_dot_env() -> Result<()> {
     let text = match std::fs::read_to_string(".env") {
         Ok(text) => text,

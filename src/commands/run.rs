@@ -39,7 +39,7 @@ use crate::server::leftovers::{self, Leftover, Mark};
 use crate::units::WallClock;
 use crate::{runner, server};
 
-/// Runs a plan, or what is missing of it.
+/// Runs a plan, or its missing cells.
 pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let started = WallClock::now();
     let target = target(args, started)?;
@@ -139,7 +139,7 @@ fn with_known_software(mut identity: Identity, resumption: &Resumption) -> Ident
     identity
 }
 
-/// Fails where there is no room for a single cell.
+/// Fails if there is no room for a single cell.
 fn check_room(target: &Target) -> Result<()> {
     let settings = &target.config.settings;
     let folders = [target.folder.as_path(), &settings.paths.scratch];
@@ -149,7 +149,7 @@ fn check_room(target: &Target) -> Result<()> {
     }
 }
 
-/// Connections at once of the cell that has the most; an open loop has none of a known number.
+/// The most connections at once of any cell; an open loop has no known number.
 fn most_streams(matrix: &Matrix) -> u32 {
     let closed = matrix
         .cells
@@ -162,7 +162,7 @@ fn most_streams(matrix: &Matrix) -> u32 {
     streams.max().unwrap_or(0)
 }
 
-/// What the cells of earlier attempts measured, where more repeats depend on it.
+/// The measurements of earlier attempts, if the number of repeats depends on them.
 fn medians(target: &Target, folder: &Path, resumption: &Resumption) -> Result<Medians> {
     let mut medians = Medians::default();
     let first = target.matrix.cells.first();
@@ -203,7 +203,7 @@ fn resumption(
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         say(&format!("{name}: {reason}; moved to `{}`", to.display()));
     }
-    // After that: a cell may come to where another was.
+    // After that: a cell may return to the place of another.
     for (path, id) in &resumption.back {
         resume::bring_back(opened.path(), path, id)?;
         say(&format!(
@@ -226,7 +226,7 @@ fn resumption(
 /// Servers of killed runs would take the GPU, the ports and the caches of this one.
 fn remove_leftovers(settings: &Settings) -> Result<()> {
     let mut leftovers = leftovers::find(&settings.paths.scratch)?;
-    // `clean` asks for what may be somebody's.
+    // What may be somebody else's is left to `clean`, which asks.
     leftovers.retain(|left| !matches!(left, Leftover::Doubtful { .. }));
     leftovers::remove(&leftovers);
     for left in &leftovers {
@@ -290,7 +290,7 @@ impl Watched {
         if own.failed + own.invalid > 0 {
             self.count_failure();
         }
-        // The cell first: what was measured is worth more than the log of it.
+        // The cell first: the measurement is worth more than the log.
         self.folder.write_cell(result)?;
         if record.outcome == CellOutcome::Completed && !self.has_noted_software {
             self.folder.note_software(&software(&record.identity))?;

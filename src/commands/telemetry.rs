@@ -1,4 +1,4 @@
-//! `labrun telemetry`: what this machine does for a while, without a load.
+//! `labrun telemetry`: records this machine for a while, without a load.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::nvml::replay::Recorder;
 use crate::telemetry::summary::{Summary, Window, summarize};
 
-/// Watches, then prints what was seen.
+/// Records, then prints a summary.
 pub fn telemetry(args: &TelemetryArgs, runtime: &Runtime) -> Result<ExitStatus> {
     ensure!(
         args.seconds > 0.0 && args.seconds.is_finite(),
@@ -185,7 +185,7 @@ fn table(summaries: &[Summary]) -> String {
     format!("{table}\n")
 }
 
-/// Four digits that matter, with a decimal prefix.
+/// Four significant digits, with a decimal prefix.
 fn scaled(value: f64) -> String {
     let (divisor, prefix) = match value.abs() {
         1e12.. => (1e12, " T"),

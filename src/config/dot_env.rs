@@ -5,12 +5,12 @@
 //! the like stand for what they mean. `$NAME` and `${NAME:-default}` stand for earlier values, but
 //! not between single quotes.
 
-/// What is wrong with a line. It quotes nothing of it: it may hold a secret.
+/// A line that cannot be read. It is not quoted: it may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// Number of the line, from 1.
     pub line: usize,
-    /// What was expected of it.
+    /// The expected form.
     pub expected: &'static str,
 }
 

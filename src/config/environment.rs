@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 use crate::plan::problem::{list, nearest};
 
-/// What the names of labrun's variables begin with.
+/// Prefix of the names of labrun's variables.
 const PREFIX: &str = "LABRUN_";
 /// Stands between the section and the key.
 const SEPARATOR: &str = "__";
@@ -26,7 +26,7 @@ pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table)
             continue;
         };
         let Some((section, key)) = rest.split_once(SEPARATOR) else {
-            // Marks of labrun's own on its children look so, and what a script may have set.
+            // Marks that labrun sets on its children look like this, and so may a script's variables.
             if let Some(meant) = without_separator(rest, defaults) {
                 wrong.push(format!("unknown setting `{name}`: did you mean `{meant}`?"));
             }
@@ -84,7 +84,7 @@ fn names(defaults: &Table) -> Vec<String> {
 
 fn meant(name: &str, defaults: &Table) -> String {
     let names = names(defaults);
-    // All begin alike, which would make them all near.
+    // The common prefix would make all names similar.
     let short = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     let shorts: Vec<String> = names.iter().map(|name| short(name)).collect();
     match nearest(&short(name), shorts.iter().map(String::as_str)) {

@@ -94,7 +94,7 @@ fn keys(document: &DeTable<'_>, defaults: &toml::Table, problems: &mut Vec<Probl
     }
 }
 
-/// What a setting that may have any text is by default.
+/// The default of a setting that may have any text.
 static EMPTY: toml::Value = toml::Value::String(String::new());
 
 /// What is expected where `value` is of another type than `default`.

@@ -97,7 +97,7 @@ pub struct Trial {
     pub samples: BTreeMap<Metric, Vec<f64>>,
 }
 
-/// All that is known of one side.
+/// One side of a diff: its cells and the facts behind them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Side {
     /// How the user named it.
@@ -113,7 +113,7 @@ pub struct Side {
 }
 
 impl Side {
-    /// The side that a run's records make; `facts` besides what the cells say.
+    /// The side of a run's records; `facts` complete those of the cells.
     pub fn of_run(
         name: &str,
         origin: String,

@@ -1,5 +1,5 @@
-//! The cells of a matrix, each made when it is asked for: a million of them are as many small
-//! numbers, not as many texts.
+//! The cells of a matrix, each made on demand: a million cells are a million small numbers, not
+//! texts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 /// What all cells of one (variant, tier, label) share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    /// Over everything that is in here.
+    /// A hash of the plan's values, the label and the tier.
     digest: blake3::Hash,
     pub(super) label: String,
     pub(super) tier_name: String,

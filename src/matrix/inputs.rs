@@ -9,7 +9,7 @@ use crate::plan::Resolved;
 use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
-/// Keys of `[run]` that say how much is run and when to stop, and change no cell.
+/// Keys of `[run]` that decide how much is run and when to stop, and change no cell.
 const RUN_ONLY: [&str; 3] = ["controls", "repeats", "pace"];
 
 /// Keys of `[server]` that decide whether a cell fails, and not what it measures.

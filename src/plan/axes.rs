@@ -139,7 +139,7 @@ impl PartialCell {
     }
 }
 
-/// The value that a partial cell names on a further axis, which must hold it.
+/// The value that a partial cell names on a further axis, which must contain it.
 fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
     let located = table.read(&axis.key, json)?;
     let value = shown(&located.value);
@@ -214,7 +214,7 @@ fn axis<T: std::fmt::Debug + std::fmt::Display>(
     values.value
 }
 
-/// Reports a name on an axis that nothing defines.
+/// Reports a name on an axis that the plan does not define.
 pub fn check_names(
     table: &TableReader<'_>,
     names: &[Located<String>],

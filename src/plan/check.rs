@@ -1,4 +1,4 @@
-//! Checks across the tables of a plan: what each table alone cannot know.
+//! Checks across the tables of a plan.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -84,7 +84,7 @@ pub fn model(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 impl Parts<'_, '_> {
-    /// Reports all that does not fit together.
+    /// Reports settings that do not fit together.
     pub fn check(&self) {
         self.names();
         let count = cells(self.axes, self.run_spec.repeats.get());
@@ -118,7 +118,7 @@ impl Parts<'_, '_> {
             let keys = table.map(TableReader::keys).unwrap_or_default();
             keys.into_iter().map(|key| key.value).collect()
         };
-        // A tier whose own table is wrong is defined all the same; its problem stands there.
+        // A tier with a wrong table is still defined; its problem is reported there.
         let own = written(self.tier);
         let mut tiers: Vec<&str> = self.tiers.keys().map(String::as_str).collect();
         tiers.extend(own.iter().map(String::as_str));
@@ -282,7 +282,7 @@ impl Parts<'_, '_> {
                 let question_len = question_len.unwrap_or(32.min(shape.prompt_len / 2).max(1));
                 Some(shape.prompt_len.saturating_sub(question_len))
             };
-            // What a prompt of another kind shares is not known here; it may be enough.
+            // How much prompts of another kind share is unknown here; it may be enough.
             let longest = shapes
                 .iter()
                 .filter(|shape| shape.tier == tier.name)

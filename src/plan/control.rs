@@ -1,4 +1,4 @@
-//! Control characters in a plan's texts: no name, path or argument holds one, and a terminal obeys them.
+//! Control characters in a plan's texts: no name, path or argument may hold one, and a terminal obeys them.
 
 use toml::de::{DeTable, DeValue};
 

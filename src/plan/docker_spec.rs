@@ -1,4 +1,4 @@
-//! The keys of `[server]` that say what a container gets: only for `launcher = "docker"`.
+//! The keys of `[server]` for containers: only for `launcher = "docker"`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
-/// What a container gets.
+/// The image, devices, mounts and limits of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DockerSpec {
     /// The image, with tag or digest.
@@ -428,7 +428,7 @@ fn id(value: &DeValue<'_>) -> Result<String, String> {
 /// The name of an image, as Docker takes it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why Docker would refuse it.
 fn image(text: &str) -> Result<(), &'static str> {
     let lowercase = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     // An id of this machine's.

@@ -21,8 +21,8 @@ pub fn write_parquet(rows: &[RequestRow], path: &Path) -> Result<()> {
     save_frame(&mut frame, path)
 }
 
-/// Writes `frame` to `path` as Parquet (zstd). Through memory: the writer calls a full disk a file
-/// out of specification.
+/// Writes `frame` to `path` as Parquet (zstd). Through memory: the writer would report a full disk
+/// as a malformed file.
 pub fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes)
@@ -56,7 +56,7 @@ pub(crate) fn load_columns(path: &Path, columns: &[&str]) -> Result<DataFrame> {
         .with_context(|| format!("cannot read `{}`", path.display()))
 }
 
-/// What a timeline needs of a request.
+/// The times of a request that a timeline shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct FirstToken {
     /// The pass that it belongs to.

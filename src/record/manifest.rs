@@ -23,9 +23,9 @@ pub struct Manifest {
     pub run: Option<String>,
     /// When the attempt began, RFC 3339.
     pub started_at: Option<String>,
-    /// The labrun that made it.
+    /// The version of labrun that made it.
     pub labrun: Option<Labrun>,
-    /// The plan.
+    /// The plan, its file and its git revision.
     pub plan: PlanFacts,
     /// The part of the matrix that was run; absent for all of it.
     pub shard: Option<Shard>,
@@ -35,11 +35,11 @@ pub struct Manifest {
     pub launcher: Option<Launcher>,
     /// The model that was asked for.
     pub model: Option<String>,
-    /// The root of all that is random.
+    /// The random seed.
     pub seed: Option<Seed>,
     /// Versions, revisions and images, by name of the identity.
     pub software: BTreeMap<String, String>,
-    /// The machine.
+    /// Hardware and operating system.
     pub host: Host,
     /// What `bench --calibrate` measured on this machine.
     pub client_floor: Value,
@@ -68,12 +68,12 @@ pub struct Manifest {
     /// How the attempt ended; absent while it runs, and where it was killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
-    /// What this version does not know.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// The labrun that made a run.
+/// The version of labrun that made a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Labrun {
@@ -83,7 +83,7 @@ pub struct Labrun {
     pub commit: Option<String>,
     /// Whether it was built without optimizations.
     pub debug_build: bool,
-    /// What this version does not know.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -102,7 +102,7 @@ pub struct PlanFacts {
     pub blake3: Option<String>,
     /// The git repository that it is in.
     pub repository: Option<Repository>,
-    /// What this version does not know.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -137,9 +137,9 @@ pub struct Host {
     pub governor: Option<String>,
     /// The limits of the control group.
     pub container: Option<Container>,
-    /// Its GPUs; absent where NVML is not there.
+    /// Its GPUs; absent without NVML.
     pub gpu: Option<Gpus>,
-    /// What this version does not know.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -194,7 +194,7 @@ pub struct Ended {
     pub at: String,
     /// Cells that were measured to their end.
     pub completed: u32,
-    /// Cells that were not.
+    /// Cells that failed before their end.
     pub failed: u32,
     /// Cells with an invalid pass.
     pub invalid: u32,
@@ -204,7 +204,7 @@ pub struct Ended {
     /// Cells of the plan that no part of a merge had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<usize>,
-    /// What this version does not know.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }

@@ -1,4 +1,4 @@
-//! A run's folder to what it holds.
+//! Reads a run folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct RunData {
     pub cells: Vec<CellRecord>,
     /// The requests of all cells.
     pub requests: Requests,
-    /// Cells that are there and cannot be read, a sentence each.
+    /// Cells that cannot be read, a sentence each.
     pub unreadable: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use crate::plan::tier::TierKind;
 /// Version of the folder's format. Raised when an older reader would misread a newer folder.
 pub const FORMAT: u32 = 1;
 
-/// Reads named figures; one that is `null` is unknown, as one that is not there.
+/// Reads named figures; `null` means unknown, like an absent one.
 fn known<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
     let figures = BTreeMap::<String, Option<f64>>::deserialize(from)?;
     Ok(figures
@@ -22,12 +22,12 @@ fn known<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D:
         .collect())
 }
 
-/// Reads a figure that may be `null`, as a record of what was not a number is.
+/// Reads a figure that may be `null`: NaN is written so.
 fn null_is_unknown<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Option::<f64>::deserialize(from).map(|value| value.unwrap_or(f64::NAN))
 }
 
-/// Writes named figures; JSON has no word for one that is not a number, which is left out.
+/// Writes named figures, without those that are not finite: JSON cannot express them.
 fn finite<S: Serializer>(figures: &BTreeMap<String, f64>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(figures.iter().filter(|(_, value)| value.is_finite()))
 }
@@ -99,9 +99,9 @@ pub enum CellOutcome {
     Completed,
     /// The cell could not be measured to its end.
     Failed {
-        /// What was being done.
+        /// The phase that failed.
         phase: Phase,
-        /// What happened, with causes.
+        /// The error, with causes.
         error: String,
         /// The last lines of the server's log, oldest first.
         log_tail: Vec<String>,
@@ -149,7 +149,7 @@ impl VerdictStatus {
     }
 }
 
-/// A verdict with its reasons in plain words. `valid` has reasons too: what was seen.
+/// A verdict with its reasons in plain words. `valid` has reasons too: the evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The word: the worst that any reason demands.
@@ -175,10 +175,10 @@ pub struct Counts {
 /// did move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
-    /// Which way: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
+    /// The path: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
     /// `network-rx`, `network-tx`, `lmcache-ram`, `lmcache-second-layer`.
     pub path: String,
-    /// Tokens that the counters say went this way; not a number where that is unknown.
+    /// Tokens that went this way by the counters; not a number where that is unknown.
     #[serde(deserialize_with = "null_is_unknown")]
     pub tokens: f64,
     /// Tokens x KV bytes a token; absent where these bytes are not known.

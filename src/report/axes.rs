@@ -68,7 +68,7 @@ pub(crate) fn extra_keys<'a>(rows: &[&'a BTreeMap<String, String>]) -> BTreeSet<
         .collect()
 }
 
-/// Columns for what varies, and a caption for what does not.
+/// Columns for coordinates that vary, and a caption for the others.
 pub(crate) fn split(axes: Vec<Axis>) -> (Vec<Column>, String) {
     let mut columns = Vec::new();
     let mut caption = Vec::new();
@@ -95,7 +95,7 @@ pub(crate) fn split(axes: Vec<Axis>) -> (Vec<Column>, String) {
     (columns, caption.join(", "))
 }
 
-/// What must stand above numbers of these sources; nothing when all were measured.
+/// The notice above numbers of these sources; none when all were measured.
 pub(crate) fn banner(sources: impl IntoIterator<Item = Source>) -> Option<&'static str> {
     let sources: BTreeSet<_> = sources.into_iter().collect();
     match (

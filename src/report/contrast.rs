@@ -66,7 +66,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
     )
 }
 
-/// What is compared, and the hits behind it.
+/// The compared values, and the hits behind them.
 fn values(comparison: &Comparison) -> Vec<Column> {
     use Keep::{Always, Droppable};
     let rows = &comparison.rows;

@@ -85,7 +85,7 @@ pub fn has_user_info(text: &str) -> bool {
     user_infos(text).next().is_some()
 }
 
-/// Where `text` holds what can be nothing but a secret.
+/// Where `text` holds text whose form is always that of a secret.
 pub fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
     let forms = BY_ITSELF.find_iter(text).map(|form| form.range());
     forms.chain(user_infos(text))

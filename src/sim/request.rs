@@ -160,7 +160,7 @@ impl Context {
     }
 }
 
-/// What the model would say.
+/// The token that the model chooses, and whether it ends the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextToken {
     pub(crate) word: u32,

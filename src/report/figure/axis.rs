@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// Up to how many ticks a value axis has.
+/// The most ticks of a value axis.
 const MAX_TICKS: usize = 8;
 
 /// From values to a place on an axis.
@@ -83,7 +83,7 @@ impl Scale {
     pub fn position(self, value: f64) -> f64 {
         match self {
             Self::Linear { low, high } => (value - low) / (high - low),
-            // What is too small for the scale, zero above all, stands at its end.
+            // Values too small for the scale, such as zero, stand at its end.
             Self::Log { low, high } => (value.max(low) / low).ln() / (high / low).ln(),
         }
     }

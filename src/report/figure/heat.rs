@@ -19,7 +19,7 @@ const LEFT: f64 = 84.0;
 const BETWEEN: f64 = 24.0;
 const ROW: f64 = 66.0;
 const MAX_COLUMNS: usize = 3;
-/// The speedup, and its inverse, from which on the colour is full.
+/// The speedup with the fullest colour; its inverse has the other.
 const FULL: f64 = 8.0;
 
 // The two ends of a scale, distinguishable with any common colour blindness.
@@ -38,7 +38,7 @@ pub(crate) struct HeatMap {
     pub notes: Vec<String>,
 }
 
-/// One tier.
+/// The panel of one tier.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeatPanel {
     pub title: String,
@@ -50,10 +50,10 @@ pub(crate) struct HeatPanel {
     pub cells: Vec<Vec<HeatCell>>,
 }
 
-/// One place.
+/// The field of one prompt length and concurrency.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HeatCell {
-    /// What stands in it.
+    /// The text in it.
     pub text: String,
     /// The speedup that colours it; absent without a ratio.
     pub speedup: Option<f64>,

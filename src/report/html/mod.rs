@@ -151,9 +151,9 @@ struct Document<'a> {
     words: Vec<WordView>,
 }
 
-/// A page stays below 5 MB: this much of it and some words about each timeline.
+/// Limit of the page without the notes on timelines: together they stay below 5 MB.
 const PAGE_BYTES: usize = 4_800_000;
-/// What the evidence of all cells takes at most, without timelines.
+/// Limit of the evidence of all cells, without timelines.
 const EVIDENCE_BYTES: usize = 2_400_000;
 /// Room that timelines get at least, however large the rest is.
 const MIN_TIMELINES_BYTES: usize = 400_000;
@@ -415,7 +415,7 @@ fn to_the_second(time: &str) -> String {
     }
 }
 
-/// Each name once, with how often it is there: `8 x NVIDIA H100`.
+/// Each name once, with its count: `8 x NVIDIA H100`.
 fn counted(names: &[&str]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for name in names {

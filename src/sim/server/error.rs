@@ -127,7 +127,7 @@ pub(super) fn python(value: &Value) -> String {
     }
 }
 
-/// Where Python's JSON reader would stop, and what it would say.
+/// Where Python's JSON reader would stop, and its message.
 fn python_json_error(body: &[u8], error: &serde_json::Error) -> (usize, &'static str) {
     let line_start: usize = body
         .split_inclusive(|&byte| byte == b'\n')
