@@ -25,7 +25,7 @@ pub fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
         let all = json!({"worst": worst, "lines": lines});
         print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
     } else {
-        print(&table(&lines))?;
+        print(&table(&lines, width()))?;
     }
     Ok(match worst {
         Level::Good | Level::Warning => ExitStatus::Success,
@@ -33,12 +33,13 @@ pub fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
     })
 }
 
-fn table(lines: &[Line]) -> String {
+/// `lines` as a table of `width` columns, and how many there are of each level.
+fn table(lines: &[Line], width: u16) -> String {
     let mut table = Table::new();
     table
         .load_preset(NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width());
+        .set_width(width);
     for line in lines {
         let mut message = line.message.clone();
         if !line.fix.is_empty() {
@@ -46,13 +47,18 @@ fn table(lines: &[Line]) -> String {
         }
         table.add_row([line.level.name(), line.topic, &message]);
     }
-    let count = |level| lines.iter().filter(|line| line.level == level).count();
-    let (warnings, errors) = (count(Level::Warning), count(Level::Error));
     let rows: Vec<String> = table.lines().map(|row| row.trim_end().to_owned()).collect();
+    let count = |level| lines.iter().filter(|line| line.level == level).count();
+    let named = |level, name| match count(level) {
+        1 => format!("1 {name}"),
+        count => format!("{count} {name}s"),
+    };
     format!(
-        "{}\n{} good, {warnings} warnings, {errors} errors\n",
+        "{}\n{} good, {}, {}\n",
         rows.join("\n"),
-        count(Level::Good)
+        count(Level::Good),
+        named(Level::Warning, "warning"),
+        named(Level::Error, "error"),
     )
 }
 
@@ -69,18 +75,20 @@ mod tests {
             fix: fix.to_owned(),
         };
         let lines = [
-            line("clock", Level::Good, "tsc, in steps of 0.02 µs", ""),
-            line("GPU", Level::Warning, "no NVML", "install NVIDIA's driver"),
+            line("clock", Level::Good, "source `tsc`, steps of 20 ns", ""),
+            line(
+                "NVIDIA in Docker",
+                Level::Warning,
+                "no runtime `nvidia`, no CDI specification (and no GPU)",
+                "install the NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker` and \
+                 restart Docker",
+            ),
             line("memory", Level::Error, "2.0 GiB available", "free memory"),
         ];
-        let rows = [
-            " good     clock   tsc, in steps of 0.02 µs",
-            " warning  GPU     no NVML",
-            "                  -> install NVIDIA's driver",
-            " error    memory  2.0 GiB available",
-            "                  -> free memory",
-            "1 good, 1 warnings, 1 errors\n",
-        ];
-        assert_eq!(table(&lines), rows.join("\n"));
+        insta::assert_snapshot!(format!(
+            "{}\n{}",
+            table(&lines, 80),
+            table(&lines[..2], 200)
+        ));
     }
 }

@@ -81,6 +81,23 @@ fn docker_over_ssh_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn what_is_missing_and_how_to_fix_it() {
+    let lab = Lab::new();
+    let (lines, _) = lines(&lab, &[], 0);
+    let shown = ["Docker", "Redis", "HF token"].map(|topic| {
+        let line = of(&lines, topic);
+        let part = |key: &str| line[key].as_str().unwrap().to_owned();
+        format!(
+            "{} {topic}: {}\n-> {}\n",
+            part("level"),
+            part("message"),
+            part("fix")
+        )
+    });
+    insta::assert_snapshot!(shown.concat());
+}
+
+#[test]
 fn without_a_plan_nothing_must_be_there_and_what_is_missing_is_a_warning() {
     let lab = Lab::new();
     let (lines, worst) = lines(&lab, &[], 0);
