@@ -141,7 +141,12 @@ fn controls_are_measured_where_they_are_asked_for_and_enter_no_headline() {
         }
     }
     for label in ["control-fits-gpu", "control-no-reuse"] {
-        let lines = ended.stdout.matches(label).count();
-        assert_eq!(lines, 1, "one line each: {}", ended.stdout);
+        // A slow machine adds warnings, each about a cell.
+        let lines = ended
+            .stdout
+            .lines()
+            .filter(|line| !line.starts_with("cell `"));
+        let count = lines.filter(|line| line.contains(label)).count();
+        assert_eq!(count, 1, "one line each: {}", ended.stdout);
     }
 }
