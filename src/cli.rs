@@ -435,7 +435,7 @@ pub struct CleanArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Also remove what may belong to somebody else, without asking: folders from before this machine's
-    /// last start.
+    /// last start, and processes of which nothing shows that a run started them.
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
     /// Settings of this machine; they name the scratch folder.

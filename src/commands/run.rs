@@ -35,6 +35,7 @@ use crate::runner::repeats::Medians;
 use crate::runner::result::{CellResult, Work};
 use crate::runner::scope::{RunScope, Said};
 use crate::runner::stop::Stop;
+use crate::server::alive::Alive;
 use crate::server::leftovers::{self, Leftover, Mark};
 use crate::units::WallClock;
 use crate::{runner, server};
@@ -227,7 +228,17 @@ fn resumption(
 fn remove_leftovers(settings: &Settings) -> Result<()> {
     let mut leftovers = leftovers::find(&settings.paths.scratch)?;
     // What may be somebody else's is left to `clean`, which asks.
-    leftovers.retain(|left| !matches!(left, Leftover::Doubtful { .. }));
+    leftovers.retain(|left| match left {
+        Leftover::Doubtful { of, .. } => {
+            if matches!(**of, Leftover::Process { .. }) {
+                say(&format!(
+                    "left {left}; `labrun clean` asks whether it may end it"
+                ));
+            }
+            false
+        }
+        _ => true,
+    });
     leftovers::remove(&leftovers);
     for left in &leftovers {
         say(&format!("removed {left}"));
@@ -319,6 +330,7 @@ impl Running<'_> {
         let stop = watched.stop.clone();
         let signals = stop.on_signals(watched.progress.speaker())?;
         let mark = Mark::of_this_process(&target.id);
+        let _alive = Alive::begin(&mark);
         let path: PathBuf = watched.folder.path().to_owned();
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);

@@ -1,6 +1,7 @@
 //! Finds what a killed labrun left behind: processes by the mark in their environment, shared
 //! memory and scratch folders by the owner in their names.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::alive;
 use super::owner::{self, Fate};
 use super::proc_stat::ProcStat;
 
@@ -30,6 +32,8 @@ const OWNER: &str = "LABRUN_OWNER";
 pub const GROUP: &str = "LABRUN_GROUP";
 /// What the names of shared memory begin with.
 const SHARED_MEMORY: &str = "labrun_";
+/// What the names of files end with that show until when a labrun lived.
+const ALIVE: &str = "_alive";
 /// What the names of scratch folders begin with.
 const SCRATCH: &str = "labrun-scratch-";
 
@@ -46,6 +50,11 @@ impl Mark {
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [(RUN, self.run.clone()), (OWNER, self.owner.clone())]
     }
+}
+
+/// Name of the file that shows until when a labrun lived.
+pub(super) fn alive_name(mark: &Mark) -> String {
+    format!("{SHARED_MEMORY}{}{ALIVE}", mark.owner)
 }
 
 /// Name of an LMCache server's shared memory.
@@ -86,9 +95,10 @@ pub enum Leftover {
     },
     /// The shared memory of an LMCache server, or a disk tier's folder.
     Files(PathBuf),
-    /// A disk tier's folder that may be somebody's.
+    /// A disk tier's folder, or a process, that may be somebody's.
     Doubtful {
-        path: PathBuf,
+        /// What it is.
+        of: Box<Self>,
         /// What speaks against its removal.
         why: &'static str,
         /// Whether a person may say that it can go: it is not known to be another machine's.
@@ -103,7 +113,7 @@ impl fmt::Display for Leftover {
                 write!(f, "process {pid} of run `{run}`: {command}")
             }
             Self::Files(path) => write!(f, "`{}`", path.display()),
-            Self::Doubtful { path, why, .. } => write!(f, "`{}`: {why}", path.display()),
+            Self::Doubtful { of, why, .. } => write!(f, "{of}: {why}"),
         }
     }
 }
@@ -126,14 +136,41 @@ fn processes() -> Result<Vec<Leftover>> {
         else {
             continue;
         };
-        let started = start_time(pid);
-        if owner::is_gone(&owner) && started.is_some_and(|at| owner::can_own(&owner, at)) {
+        let Some(stat) = ProcStat::read(pid).filter(|stat| stat.lives) else {
+            continue;
+        };
+        if owner::is_gone(&owner) && owner::can_own(&owner, stat.started) {
             let command = command_line(pid);
-            found.push((pid, Leftover::Process { pid, run, command }));
+            let left = Leftover::Process { pid, run, command };
+            found.push((pid, stat, owner, left));
         }
     }
-    found.sort_by_key(|(pid, _)| *pid);
-    Ok(found.into_iter().map(|(_, left)| left).collect())
+    // Parents first, but for pids that began anew: what a server of labrun's starts is labrun's.
+    found.sort_by_key(|(pid, stat, ..)| (stat.started, *pid));
+    let mut sure = BTreeSet::new();
+    let mut all = Vec::new();
+    for (pid, stat, owner, left) in found {
+        let last = alive::last_ticks(&alive_file(&owner));
+        let is_own = last.is_some_and(|last| stat.started <= last);
+        if is_own || sure.contains(&stat.parent) {
+            sure.insert(pid);
+            all.push((pid, left));
+        } else {
+            let why = match last {
+                Some(_) => "it carries labrun's mark, and began when that labrun was gone",
+                None => "it carries labrun's mark, and nothing shows when that labrun ended",
+            };
+            let of = Box::new(left);
+            let may_go = true;
+            all.push((pid, Leftover::Doubtful { of, why, may_go }));
+        }
+    }
+    all.sort_by_key(|(pid, _)| *pid);
+    Ok(all.into_iter().map(|(_, left)| left).collect())
+}
+
+fn alive_file(owner: &str) -> PathBuf {
+    Path::new(MEMORY).join(format!("{SHARED_MEMORY}{owner}{ALIVE}"))
 }
 
 /// Every process whose environment can be read. Those that end meanwhile, and those of other users,
@@ -181,8 +218,29 @@ pub fn end_carriers(group: &str, polite: bool, limit: Duration) {
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<Leftover> {
-    let gone = owned(folder, prefix).filter(|(_, of)| owner::is_gone(of));
+    let gone =
+        owned(folder, prefix).filter(|(path, of)| owner::is_gone(of) && !is_alive_file(path));
     sorted(gone.map(|(path, _)| Leftover::Files(path)))
+}
+
+fn is_alive_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.ends_with(ALIVE))
+}
+
+/// Removes the files of labruns that are gone and of which no process is left: nothing needs them.
+fn forget_ends() {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return;
+    };
+    let owners: BTreeSet<String> = environments(entries)
+        .filter_map(|(_, environment)| value(&environment, OWNER))
+        .collect();
+    for (path, of) in owned(Path::new(MEMORY), SHARED_MEMORY) {
+        if is_alive_file(&path) && owner::is_gone(&of) && !owners.contains(&of) {
+            let _absent = fs::remove_file(path);
+        }
+    }
 }
 
 /// The folders of disk tiers in `folder`, which several machines may share.
@@ -195,7 +253,8 @@ fn scratch_folders(folder: &Path) -> Vec<Leftover> {
             Fate::UnknownMachine => ("it does not name the machine that made it", true),
             Fate::OtherMachine => ("another machine made it; run `labrun clean` there", false),
         };
-        Some(Leftover::Doubtful { path, why, may_go })
+        let of = Box::new(Leftover::Files(path));
+        Some(Leftover::Doubtful { of, why, may_go })
     });
     sorted(found)
 }
@@ -219,11 +278,19 @@ fn sorted(found: impl Iterator<Item = Leftover>) -> Vec<Leftover> {
 /// How long processes may take to end politely and remove their own files.
 const POLITE: Duration = Duration::from_secs(3);
 
-/// Removes them: processes politely, then by force; then files. Doubtful folders
-/// go only with a person's consent: the caller has asked.
+/// Removes them: processes politely, then by force; then files. What is doubtful
+/// goes only with a person's consent: the caller has asked.
 pub fn remove(found: &[Leftover]) {
-    let pids: Vec<u32> = found
-        .iter()
+    let found = || {
+        found.iter().filter_map(|left| match left {
+            Leftover::Doubtful {
+                of, may_go: true, ..
+            } => Some(of.as_ref()),
+            Leftover::Doubtful { .. } => None,
+            sure => Some(sure),
+        })
+    };
+    let pids: Vec<u32> = found()
         .filter_map(|left| match left {
             Leftover::Process { pid, .. } => Some(*pid),
             Leftover::Files(_) | Leftover::Doubtful { .. } => None,
@@ -232,12 +299,8 @@ pub fn remove(found: &[Leftover]) {
     signal(&pids, Signal::TERM);
     wait_for_end(&pids, POLITE);
     signal(&pids, Signal::KILL);
-    for left in found {
-        let (Leftover::Files(path)
-        | Leftover::Doubtful {
-            path, may_go: true, ..
-        }) = left
-        else {
+    for left in found() {
+        let Leftover::Files(path) = left else {
             continue;
         };
         // A link is removed itself, not what it leads to.
@@ -248,6 +311,7 @@ pub fn remove(found: &[Leftover]) {
             fs::remove_file(path)
         };
     }
+    forget_ends();
 }
 
 fn signal(pids: &[u32], signal: Signal) {

@@ -132,37 +132,84 @@ fn pid_namespace() -> String {
     digits(&link.to_string_lossy())
 }
 
-#[test]
-fn clean_removes_a_marked_process_whose_labrun_is_gone() {
-    let lab = Lab::new();
+/// A process that carries the mark of the labrun with this pid, which is gone. `last_beat` is when that
+/// labrun is known to have lived last, clock ticks since boot.
+fn marked(pid: u32, run: &str, last_beat: Option<&str>) -> Kill {
+    let owner = format!("{pid}-1-{}", pid_namespace());
     let orphan = Command::new("sleep")
         .arg("300")
-        .env("LABRUN_RUN", "test-of-clean")
-        .env("LABRUN_OWNER", format!("4194304-1-{}", pid_namespace()))
-        .spawn()
-        .unwrap();
-    let mut orphan = Kill(orphan);
-    let listed = lab.labrun(&["clean", "--dry-run"]).expect_code(0);
-    let line = format!(
-        "would remove process {} of run `test-of-clean`",
-        orphan.0.id()
-    );
-    assert!(listed.stdout.contains(&line), "{}", listed.stdout);
-    assert!(
-        orphan.0.try_wait().unwrap().is_none(),
-        "a dry run removes nothing"
-    );
-    let removed = lab.labrun(&["clean"]).expect_code(0);
-    assert!(
-        removed.stdout.contains("test-of-clean"),
-        "{}",
-        removed.stdout
-    );
-    assert!(wait_until(Duration::from_secs(5), || orphan
-        .0
-        .try_wait()
-        .unwrap()
-        .is_some()));
+        .env("LABRUN_RUN", run)
+        .env("LABRUN_OWNER", &owner)
+        .spawn();
+    if let Some(ticks) = last_beat {
+        std::fs::write(format!("/dev/shm/labrun_{owner}_alive"), ticks).unwrap();
+    }
+    Kill(orphan.unwrap())
+}
+
+#[test]
+fn clean_ends_what_began_while_its_labrun_lived_and_asks_for_what_may_be_anothers() {
+    let lab = Lab::new();
+    let mut late = marked(4_194_306, "test-of-clean-late", Some("1"));
+    let mut unknown = marked(4_194_307, "test-of-clean-unknown", None);
+    let ends = |orphan: &mut Kill| {
+        wait_until(Duration::from_secs(5), || {
+            orphan.0.try_wait().unwrap().is_some()
+        })
+    };
+    let lives = |orphan: &mut Kill| orphan.0.try_wait().unwrap().is_none();
+    let line = |run: &str, orphan: &Kill| {
+        let pid = orphan.0.id();
+        format!("left process {pid} of run `test-of-clean-{run}`")
+    };
+    for arguments in [&["clean", "--dry-run"][..], &["clean"]] {
+        let listed = lab.labrun(arguments).expect_code(0).stdout;
+        for expected in [
+            &line("late", &late),
+            &line("unknown", &unknown),
+            "began when that labrun was gone; `labrun clean --yes` removes it",
+            "nothing shows when that labrun ended; `labrun clean --yes` removes it",
+        ] {
+            assert!(listed.contains(expected), "{expected}: {listed}");
+        }
+    }
+    // A run leaves them alone too, and says so.
+    let ran = lab.run_sim(&SimPlan::default()).expect_code(0).stderr;
+    assert!(ran.contains(&line("late", &late)), "{ran}");
+    assert!(lives(&mut late) && lives(&mut unknown));
+    lab.labrun(&["clean", "--yes"]).expect_code(0);
+    assert!(ends(&mut late) && ends(&mut unknown));
+    // Other runs of these tests remove it as well as this `clean` does.
+    let mut own = marked(4_194_305, "test-of-clean-own", Some("9000000000000"));
+    lab.labrun(&["clean"]).expect_code(0);
+    assert!(ends(&mut own));
+    // A later command removes what no process needs any longer.
+    lab.labrun(&["clean"]).expect_code(0);
+    for pid in [4_194_305, 4_194_306] {
+        let file = format!("/dev/shm/labrun_{pid}-1-{}_alive", pid_namespace());
+        assert!(!std::path::Path::new(&file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_server_that_outlives_its_killed_labrun_is_its_own() {
+    let vllm = "trap '' TERM HUP; sleep 300";
+    let lab = crate::process::lab_with(vllm, "exit 9", "in-process");
+    let plan = lab.read("plan.toml");
+    let patient = plan.replace("ready_timeout_s = 2", "ready_timeout_s = 60");
+    lab.write("plan.toml", &patient);
+    let mut command = lab.command(&crate::process::RUN);
+    let mut run = Kill(command.stderr(Stdio::null()).spawn().unwrap());
+    let starts = || !lab.servers().is_empty();
+    assert!(wait_until(Duration::from_secs(20), starts));
+    let servers = lab.servers();
+    run.0.kill().unwrap();
+    run.0.wait().unwrap();
+    let said = lab.labrun(&["clean"]).expect_code(0).stdout;
+    for server in servers {
+        assert!(!said.contains(&format!("left process {server} ")), "{said}");
+    }
+    lab.assert_no_server_is_left();
 }
 
 #[test]
