@@ -228,6 +228,33 @@ pub fn check_remote_url(url: &str) -> Result<(), String> {
     }
 }
 
+/// Why labrun cannot prove what the stores of `remote_storage_plugins` served, which LMCache takes as a list
+/// or as text with commas.
+///
+/// # Errors
+/// Names the first plugin that is not Redis.
+pub fn check_remote_plugins(plugins: &Value) -> Result<(), String> {
+    let names: Vec<&str> = match plugins {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        Value::String(list) => list.split(',').collect(),
+        _ => Vec::new(),
+    };
+    // `redis.second` is a second store of the kind `redis`.
+    let kinds = names
+        .iter()
+        .map(|name| name.trim().split('.').next().unwrap_or_default());
+    let strange = kinds
+        .filter(|kind| !kind.is_empty())
+        .find(|kind| !REDIS_SCHEMES.contains(&kind.to_ascii_lowercase().as_str()));
+    match strange {
+        Some(kind) => Err(format!(
+            "a store of the plugin `{kind}` cannot be proven: labrun reads the bytes that Redis served, \
+             and of no other remote store"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
     let mut settings = Map::new();
     for key in lmcache_keys::in_process() {
@@ -249,6 +276,17 @@ fn read_settings(table: &TableReader<'_>) -> Map<String, Value> {
                     table.problems().add(url.span.clone(), message, hint);
                 }
                 located
+            }
+            "remote_storage_plugins" => {
+                let found = table.read(key, json);
+                if let Some(plugins) = &found
+                    && let Err(why) = check_remote_plugins(&plugins.value)
+                {
+                    let message = format!("`remote_storage_plugins` in {}: {why}", table.title());
+                    let hint = "leave it out, or name `redis`";
+                    table.problems().add(plugins.span.clone(), message, hint);
+                }
+                found
             }
             key if FLAGS.contains(&key) => table.read(key, flag),
             _ => table.read(key, json),
@@ -410,6 +448,29 @@ mod tests {
             );
         }
         assert!(check_remote_url("localhost:6379").is_err());
+    }
+
+    #[test]
+    fn a_plugin_that_is_no_redis_is_refused_however_it_is_listed() {
+        for (list, strange) in [
+            (r#"["mooncake"]"#, Some("mooncake")),
+            (r#"["redis", "s3.second"]"#, Some("s3")),
+            (r#""redis, infinistore""#, Some("infinistore")),
+            (r#"["redis", "valkey.two"]"#, None),
+            (r#""redis""#, None),
+            (r#""""#, None),
+            ("[]", None),
+        ] {
+            let (_, problems) = read(&format!("remote_storage_plugins = {list}"));
+            let expected = strange.map(|kind| format!("the plugin `{kind}` cannot be proven"));
+            match expected {
+                Some(expected) => assert!(
+                    problems.len() == 1 && problems[0].message.contains(&expected),
+                    "{list}: {problems:?}"
+                ),
+                None => assert_eq!(problems.len(), 0, "{list}: {problems:?}"),
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::redis;
 use crate::bounded;
 use crate::plan::server::LmcacheMode;
-use crate::plan::tier::{TierKind, TierSpec, check_remote_url};
+use crate::plan::tier::{TierKind, TierSpec, check_remote_plugins, check_remote_url};
 
 /// The built-in templates, by name. The folder `templates/` is their source.
 const BUILT_IN: [(&str, &str); 8] = [
@@ -239,10 +239,16 @@ fn check(rendered: &Rendered, mode: LmcacheMode) -> Result<()> {
         LmcacheMode::InProcess if !value.is_mapping() => {
             bail!("it must be a YAML mapping of LMCache's keys")
         }
-        LmcacheMode::InProcess => match value.get("remote_url").and_then(|url| url.as_str()) {
-            Some(url) => check_remote_url(url).map_err(|why| anyhow!("`remote_url`: {why}")),
-            None => Ok(()),
-        },
+        LmcacheMode::InProcess => {
+            if let Some(url) = value.get("remote_url").and_then(|url| url.as_str()) {
+                check_remote_url(url).map_err(|why| anyhow!("`remote_url`: {why}"))?;
+            }
+            if let Some(plugins) = value.get("remote_storage_plugins") {
+                check_remote_plugins(&serde_json::to_value(plugins)?)
+                    .map_err(|why| anyhow!("`remote_storage_plugins`: {why}"))?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -434,11 +440,15 @@ mod tests {
 
     #[test]
     fn a_template_with_a_store_that_cannot_be_proven_is_refused() {
-        let error = own("remote_url: \"s3://bucket\"\n", LmcacheMode::InProcess).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("cannot be proven"),
-            "{error:#}"
-        );
+        for text in [
+            "remote_url: \"s3://bucket\"\n",
+            "remote_storage_plugins: [mooncake]\n",
+            "remote_storage_plugins: \"redis,s3\"\n",
+        ] {
+            let error = format!("{:#}", own(text, LmcacheMode::InProcess).unwrap_err());
+            assert!(error.contains("cannot be proven"), "{error}");
+        }
+        own("remote_storage_plugins: [redis]\n", LmcacheMode::InProcess).unwrap();
     }
 
     #[test]
