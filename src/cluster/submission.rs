@@ -7,8 +7,12 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::fate::Traces;
+use crate::bounded;
 use crate::record::manifest::Manifest;
 use crate::recorder::writer::write_synced;
+
+/// The most bytes of a file of a submission.
+const MAX_SUBMISSION_BYTES: u64 = 16 << 20;
 
 /// What a later `submit --resume` must know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,14 +67,14 @@ impl Folder {
     /// Reads what was submitted.
     pub fn read(&self) -> Result<Submission> {
         let path = self.submit().join("submission.json");
-        let text = std::fs::read(&path).with_context(|| {
+        let text = bounded::read(&path, MAX_SUBMISSION_BYTES).with_context(|| {
             format!(
                 "`{}` was not submitted: no `{}`",
                 self.0.display(),
                 path.display()
             )
         })?;
-        serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("reading `{}`", path.display()))
     }
 
     /// Stores what was submitted.
@@ -81,7 +85,7 @@ impl Folder {
 
     /// What a shard left in the folder.
     pub(super) fn traces(&self, shard: u32) -> Traces {
-        let code = std::fs::read_to_string(self.exit_file(shard));
+        let code = bounded::read(&self.exit_file(shard), MAX_SUBMISSION_BYTES);
         let manifest = Manifest::read(&self.shard(shard)).ok().flatten();
         let ended = manifest.and_then(|manifest| manifest.ended);
         Traces {

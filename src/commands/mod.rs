@@ -39,6 +39,8 @@ use crate::workload::files::Files;
 
 /// The most bytes of a plan.
 const MAX_PLAN_BYTES: u64 = 16 << 20;
+/// The most bytes of a `.env`.
+const MAX_DOT_ENV_BYTES: u64 = 1 << 20;
 
 /// How labrun ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +231,7 @@ fn load_plan(path: &Path) -> Result<(Plan, Matrix, Files)> {
 /// Reads `.env` of the working folder, and of no other, into the environment. Variables that are set
 /// already stay.
 fn read_dot_env() -> Result<()> {
-    let text = match std::fs::read_to_string(".env") {
+    let text = match bounded::read(Path::new(".env"), MAX_DOT_ENV_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).context("reading `.env`"),

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 
 use super::ExitStatus;
+use crate::bounded;
 use crate::cli::SimArgs;
 use crate::plan::sim_spec::{MODEL_LEN, SimSpec};
 use crate::sim::{
@@ -61,8 +62,11 @@ pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
     })
 }
 
+/// The most bytes of a spec.
+const MAX_SPEC_BYTES: u64 = 1 << 20;
+
 fn read_spec(path: &Path) -> Result<SimSpec> {
-    let text = std::fs::read_to_string(path)
+    let text = bounded::read(path, MAX_SPEC_BYTES)
         .with_context(|| format!("reading the spec `{}`", path.display()))?;
     serde_json::from_str(&text)
         .with_context(|| format!("`{}` is not a simulator spec", path.display()))

@@ -12,6 +12,7 @@ use super::{Side, provenance};
 use crate::record::manifest::Manifest;
 use crate::record::reader::read_run;
 use crate::record::whole;
+use crate::text_file;
 
 /// Where sides are looked for.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +139,7 @@ pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
 /// What stands in a run's manifest and plan.
 fn facts(folder: &Path) -> Result<BTreeMap<String, String>> {
     let manifest = Manifest::read(folder).ok().flatten().unwrap_or_default();
-    let plan = fs::read_to_string(folder.join("plan.toml")).unwrap_or_default();
+    let plan = text_file::read(&folder.join("plan.toml")).unwrap_or_default();
     let plan: toml::Table = plan
         .parse()
         .with_context(|| format!("reading `{}`", folder.join("plan.toml").display()))?;
@@ -160,10 +161,7 @@ fn compact(read: impl FnMut(&str) -> Result<String>) -> Result<Compact> {
 }
 
 fn side_of_tables(word: &str, folder: &Path) -> Result<Side> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))
-    };
+    let read = |name: &str| text_file::read(&folder.join(name));
     let compact = compact(read)?;
     let origin = format!("the tables in `{}`", folder.display());
     compact

@@ -13,6 +13,7 @@ use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
 use crate::record::manifest::{Ended, Manifest};
 use crate::record::reader::{cell_folders, read_cell};
+use crate::text_file;
 use crate::units::WallClock;
 
 /// What came of a merge.
@@ -37,7 +38,7 @@ impl Part {
         let name = folder.display();
         let manifest = Manifest::read(folder)?
             .with_context(|| format!("`{name}` is no run folder: it has no `manifest.json`"))?;
-        let plan = std::fs::read_to_string(folder.join("plan.toml"))
+        let plan = text_file::read(&folder.join("plan.toml"))
             .with_context(|| format!("reading the plan of `{name}`"))?;
         let mut cells = Vec::new();
         for path in cell_folders(&folder.join("cells"))? {

@@ -9,7 +9,11 @@ use super::{
     lmcache_config::{LoadedConfig, OffloadConfig},
     server::{LogSink, VERSION, VERSION_SUFFIX},
 };
+use crate::bounded;
 use crate::plan::sim_spec::SimSpec;
+
+/// The most bytes of an LMCache configuration.
+const MAX_LMCACHE_BYTES: u64 = 1 << 20;
 
 /// Whether the process watches its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +149,7 @@ impl SimOptions {
             return Ok(None);
         };
         let shown = path.display();
-        let text = std::fs::read_to_string(path)
+        let text = bounded::read(path, MAX_LMCACHE_BYTES)
             .with_context(|| format!("the LMCache configuration {shown} cannot be read"))?;
         let loaded = OffloadConfig::from_yaml(&text)
             .with_context(|| format!("the LMCache configuration {shown} cannot be used"))?;
