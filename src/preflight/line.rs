@@ -1,6 +1,7 @@
 //! One line of the report: a topic, its level and how to fix it.
 
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 /// How good the machine is in one respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,7 +27,7 @@ impl Level {
 }
 
 /// What was seen of one topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its name, as in `docs/doctor.md`.
     pub topic: &'static str,
@@ -36,6 +37,22 @@ pub struct Line {
     pub message: String,
     /// How to fix it; empty if it is good.
     pub fix: String,
+}
+
+impl Serialize for Line {
+    /// `says` and `mend` are what version 0.1 called `message` and `fix`; its readers still find them.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("Line", 6)?;
+        line.serialize_field("topic", self.topic)?;
+        line.serialize_field("level", &self.level)?;
+        for name in ["message", "says"] {
+            line.serialize_field(name, &self.message)?;
+        }
+        for name in ["fix", "mend"] {
+            line.serialize_field(name, &self.fix)?;
+        }
+        line.end()
+    }
 }
 
 impl Line {

@@ -111,6 +111,11 @@ fn without_a_plan_nothing_must_be_there_and_what_is_missing_is_a_warning() {
     for line in &lines {
         let has_fix = line["fix"] != "";
         assert_eq!(has_fix, line["level"] != "good", "{line}");
+        // The names of version 0.1.
+        assert_eq!(
+            (&line["says"], &line["mend"]),
+            (&line["message"], &line["fix"])
+        );
     }
 
     let shown = ended(doctor(&lab, &[]), 0);
