@@ -2,14 +2,17 @@
 //!
 //! Each parser has a function here, a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all
 //! of one name. A test replays every corpus. An input that once broke a reader stays in its corpus.
-//! To search for more, with `cargo-fuzz` installed:
+//! To search for more, with or without `cargo-fuzz`:
 //!
 //! ```text
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run sse -- -max_total_time=300
+//! fuzz/run sse 300
 //! ```
 
 use crate::config::dot_env;
 use crate::load;
+use crate::matrix;
+use crate::record;
 use crate::server::prom;
 use crate::verdict::log_counts;
 
@@ -23,6 +26,8 @@ pub const TARGETS: &[Target] = &[
     ("metrics", prom::fuzz),
     ("log", log_counts::fuzz),
     ("dot_env", dot_env::fuzz),
+    ("plan", matrix::fuzz::plan),
+    ("record", record::fuzz::record),
 ];
 
 /// Feeds `data` to the reader called `name`.

@@ -4,6 +4,8 @@ mod cells;
 pub mod controls;
 mod coordinates;
 pub mod file_name;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod inputs;
 mod partial;
 mod place;

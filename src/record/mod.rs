@@ -2,6 +2,8 @@
 //! these types, reading starts from them.
 
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod lab_csv;
 pub mod manifest;
 pub mod reader;
