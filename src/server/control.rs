@@ -426,4 +426,6 @@ fn shown_id(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod cases;
 mod cluster;
 mod diff;
 mod docker;

@@ -170,6 +170,18 @@ impl Lab {
         found
     }
 
+    /// A simulator of the model `m`, and its port.
+    pub fn simulator(&self) -> (Kill, u16) {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut server = self.command(&["sim", "--model", "m", "--port", &port.to_string()]);
+        let child = Kill(server.stderr(Stdio::null()).spawn().unwrap());
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        assert!(wait_until(Duration::from_secs(20), listens));
+        (child, port)
+    }
+
     /// Processes whose command line names this lab's folder: its servers.
     pub fn servers(&self) -> Vec<String> {
         let folder = self.folder.path().to_string_lossy().into_owned();
