@@ -15,7 +15,7 @@ use crate::plan::problem::nearest;
 use crate::recorder::resume::Retry;
 
 pub use results::{
-    AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs,
+    AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs, VerifyArgs,
 };
 
 /// Measure what KV-cache offloading to each tier buys, and prove that the tier served.
@@ -39,7 +39,7 @@ pub struct Cli {
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["doctor", "plan"]),
     ("Measure", &["run", "bench", "sim", "telemetry"]),
-    ("Read", &["report", "diff", "plot"]),
+    ("Read", &["report", "diff", "verify", "plot"]),
     ("Keep", &["keep", "export", "import"]),
     ("Machines", &["clean", "merge", "submit"]),
 ];
@@ -129,6 +129,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Show what changed between two runs, and whether it is more than noise.
     Diff(DiffArgs),
+    /// Judge a run again from its files, and list what differs from its record.
+    Verify(VerifyArgs),
     /// Write a run's small tables to <results>/<plan>/, for git.
     Keep(KeepArgs),
     /// Write a run for other tools.

@@ -56,6 +56,8 @@ mod report;
 
 mod diff;
 
+mod verify;
+
 mod cluster;
 
 mod progress;
@@ -85,6 +87,7 @@ pub mod internals {
     pub use crate::plan::tier::TierKind;
     pub use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
     pub use crate::record::frame::write_parquet;
+    pub use crate::record::hashes::sealed;
     pub use crate::record::manifest;
     pub use crate::record::reader::read_run;
     pub use crate::record::schema;
@@ -97,6 +100,7 @@ pub mod internals {
     pub use crate::telemetry::sample::{Batch, Point, Points, SeriesKey};
     pub use crate::telemetry::thread::Sampler;
     pub use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
+    pub use crate::verify::{Verification, verify};
     pub use crate::workload::{Pass, Schedule, Workload};
 }
 

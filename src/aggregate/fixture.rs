@@ -56,6 +56,7 @@ impl Bench {
             server: ServerRecord::default(),
             passes: vec![],
             warnings: vec![],
+            files: BTreeMap::new(),
         };
         self.0.push((record, Vec::new()));
         let (record, rows) = self.0.last_mut().unwrap();

@@ -48,6 +48,30 @@ that are larger than the noise, and on cells that are missing in B.
 
 Exit codes: 0 compared, 2 nothing to compare or refused, 3 a rule fired.";
 
+/// Arguments of `labrun verify`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = VERIFY_HELP)]
+pub struct VerifyArgs {
+    /// Run folder, run id, or the folder of one cell.
+    pub run: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+const VERIFY_HELP: &str = "\
+Example:
+  labrun verify results/quickstart/20261129-101500-3f9c
+
+labrun reads the run's files alone. It compares every file with the hash in its record, counts the numbers \
+of each pass again from its requests and telemetry, judges it by the rules of this labrun, and makes the \
+tables again. Runs of labrun 0.1 have no hashes: their numbers are checked and judged.
+
+Exit codes: 0 nothing differs, 1 something differs, 2 no run.";
+
 /// How a diff is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DiffFormat {

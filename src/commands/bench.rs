@@ -260,6 +260,7 @@ fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
             status: VerdictStatus::Inconclusive,
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
         },
+        basis: None,
         evidence: BTreeMap::new(),
         telemetry: PassTelemetry::default(),
         ledger: Vec::new(),
@@ -347,6 +348,7 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
         },
         passes: vec![pass_record(pass)],
         warnings: Vec::new(),
+        files: BTreeMap::new(),
     }
 }
 

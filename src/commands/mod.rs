@@ -16,6 +16,7 @@ mod sim;
 mod submit;
 mod target;
 mod telemetry;
+mod verify;
 mod workload_files;
 
 use std::io::Write as _;
@@ -142,6 +143,7 @@ fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
+        Some(Command::Verify(args)) => verify::verify(&args),
         Some(Command::Keep(args)) => keep::keep(&args),
         Some(Command::Export(args)) => exchange::export(&args),
         Some(Command::Import(args)) => exchange::import(&args),

@@ -58,8 +58,12 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
         .iter()
         .map(|folder| read_run(folder))
         .collect::<Result<Vec<_>>>()?;
-    for why in runs.iter().flat_map(|run| &run.unreadable) {
-        say(&format!("{why}: it is left out"));
+    let left_out = runs.iter().flat_map(|run| &run.unreadable);
+    let left_out: Vec<String> = left_out
+        .map(|why| format!("{why}: it is left out"))
+        .collect();
+    for why in &left_out {
+        say(why);
     }
     let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
@@ -67,6 +71,7 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
     let mut timelines = timelines_of(&cells);
     let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    report.add_notes(left_out);
     for (folder, facts) in folders.iter().zip(&facts) {
         report.add_notes(whole::lack(folder).map(|lack| format!("`{}`: {lack}", facts.name)));
     }

@@ -138,7 +138,7 @@ pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
 
 /// What stands in a run's manifest and plan.
 fn facts(folder: &Path) -> Result<BTreeMap<String, String>> {
-    let manifest = Manifest::read(folder).ok().flatten().unwrap_or_default();
+    let manifest = Manifest::read(folder)?.unwrap_or_default();
     let plan = text_file::read(&folder.join("plan.toml")).unwrap_or_default();
     let plan: toml::Table = plan
         .parse()

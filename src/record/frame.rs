@@ -1,8 +1,10 @@
 //! `requests.parquet`: request rows as a columnar file and back.
 
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use polars::prelude::{
     Column, DataFrame, DataType, Float64Type, IntoColumn as _, ListBuilderTrait as _, ListChunked,
     ListPrimitiveChunkedBuilder,
@@ -41,18 +43,22 @@ pub fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
 /// The file as a frame, for aggregation without a detour over rows.
 pub(crate) fn load_frame(path: &Path) -> Result<DataFrame> {
     let file = bounded::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-    ParquetReader::new(file)
-        .finish()
-        .with_context(|| format!("cannot read `{}`", path.display()))
+    finish(ParquetReader::new(file)).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+/// Reads it all. The reader panics on some damaged files.
+fn finish(reader: ParquetReader<File>) -> Result<DataFrame> {
+    match catch_unwind(AssertUnwindSafe(|| reader.finish())) {
+        Ok(read) => Ok(read?),
+        Err(_) => Err(anyhow!("it is damaged")),
+    }
 }
 
 /// Some of the file's columns.
 pub(crate) fn load_columns(path: &Path, columns: &[&str]) -> Result<DataFrame> {
     let file = bounded::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     let names = columns.iter().map(|name| (*name).to_owned()).collect();
-    ParquetReader::new(file)
-        .with_columns(Some(names))
-        .finish()
+    finish(ParquetReader::new(file).with_columns(Some(names)))
         .with_context(|| format!("cannot read `{}`", path.display()))
 }
 
@@ -234,8 +240,6 @@ fn outcome_of(name: &str) -> Option<RequestOutcome> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs::File;
-
     use super::*;
 
     /// A request that went well, for tests to change.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::hashes::{self, FileHash, Seal};
 use super::reader::MAX_RECORD_BYTES;
 use super::schema::FORMAT;
 use crate::bounded;
@@ -201,6 +202,9 @@ pub struct Ended {
     /// A hash of the prompts of all cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corpus: Option<String>,
+    /// The events up to then; more may follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<FileHash>,
     /// Cells of the plan that no part of a merge had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<usize>,
@@ -237,7 +241,16 @@ impl Manifest {
         if format > FORMAT {
             bail!("it has format {format}, and this labrun reads up to {FORMAT}; use a newer one");
         }
-        Ok(serde_json::from_str(text)?)
+        let value: Value = serde_json::from_str(text)?;
+        if hashes::seal_of(text, &value) == Seal::Broken {
+            bail!(
+                "it was changed after labrun wrote it: the digest in it differs; restore it from a copy"
+            );
+        }
+        let mut manifest: Self = serde_json::from_value(value)?;
+        // Each manifest that is written gets its own.
+        manifest.other.remove(hashes::DIGEST);
+        Ok(manifest)
     }
 
     /// The commit of the plan's repository.

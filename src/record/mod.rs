@@ -4,6 +4,7 @@
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub mod hashes;
 pub mod lab_csv;
 pub mod manifest;
 pub mod reader;

@@ -1,6 +1,9 @@
 //! Reads a run folder.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,6 +13,7 @@ use serde_json::Value;
 
 use crate::bounded;
 use crate::matrix::file_name::is_file_name;
+use crate::record::hashes::{self, CELL_FILE, REQUESTS_FILE, Seal};
 use crate::record::schema::{CellRecord, FORMAT, RequestRow};
 use crate::record::{frame, redact};
 
@@ -49,7 +53,7 @@ impl Requests {
         let frame = match self.0.get(cell) {
             Some(CellRequests::InMemory(frame)) => frame.clone(),
             Some(CellRequests::InFolder(folder)) => {
-                read_requests(folder, columns).with_context(|| unreadable_cell(folder))?
+                read_requests(folder, columns).with_context(|| unusable_cell(folder))?
             }
             None => frame::to_frame(&[])?,
         };
@@ -126,10 +130,11 @@ impl RunData {
 /// be read is in [`RunData::unreadable`].
 pub fn read_run(folder: &Path) -> Result<RunData> {
     let (mut cells, mut unreadable) = (Vec::new(), Vec::new());
+    let written = Written::read(folder);
     for cell in cell_folders(&folder.join("cells"))? {
-        match read_cell(&cell) {
+        match read_cell_of(&written, &cell) {
             Ok(record) => cells.push((record, CellRequests::InFolder(cell))),
-            Err(error) => unreadable.push(error.context(unreadable_cell(&cell))),
+            Err(error) => unreadable.push(error),
         }
     }
     match unreadable.pop() {
@@ -144,8 +149,8 @@ pub fn read_run(folder: &Path) -> Result<RunData> {
     Ok(run)
 }
 
-fn unreadable_cell(cell: &Path) -> String {
-    format!("the cell `{}` cannot be read", cell.display())
+fn unusable_cell(cell: &Path) -> String {
+    format!("the cell `{}` cannot be used", cell.display())
 }
 
 /// The folders of all complete cells under `cells`, in the order of their names. A folder without
@@ -157,7 +162,8 @@ pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list `{}`", cells.display()))?;
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.path().join("cell.json").exists() {
+        // One that cannot be looked into is read, which reports why.
+        if !hidden && entry.path().join(CELL_FILE).try_exists().unwrap_or(true) {
             folders.push(entry.path());
         }
     }
@@ -165,14 +171,48 @@ pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Reads one `cell.json`, refusing a format that this labrun does not know.
-pub fn read_cell(folder: &Path) -> Result<CellRecord> {
+/// A file is of a newer format than this labrun reads.
+#[derive(Debug)]
+pub struct NewerFormat {
+    file: String,
+    format: u32,
+}
+
+impl fmt::Display for NewerFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, format } = self;
+        write!(
+            f,
+            "`{file}` has format {format}, and this labrun reads up to {FORMAT}; use a newer one"
+        )
+    }
+}
+
+impl std::error::Error for NewerFormat {}
+
+/// Whether a cell could not be read for a reason that lies outside its files: no permission, a disk that
+/// does not answer, a newer format. The cell itself may be sound.
+pub fn may_be_sound(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let of_files = [
+            io::ErrorKind::InvalidInput,
+            io::ErrorKind::NotFound,
+            io::ErrorKind::UnexpectedEof,
+        ];
+        cause.is::<NewerFormat>() || io.is_some_and(|kind| !of_files.contains(&kind))
+    })
+}
+
+/// Reads one `cell.json`, and whether it is as it was written; refuses a format that this labrun does not
+/// know.
+pub fn read_record(folder: &Path) -> Result<(CellRecord, Seal)> {
     #[derive(Deserialize)]
     struct Versioned {
         format: u32,
     }
 
-    let path = folder.join("cell.json");
+    let path = folder.join(CELL_FILE);
     let name = path.display();
     let text =
         bounded::read(&path, MAX_RECORD_BYTES).with_context(|| format!("cannot read `{name}`"))?;
@@ -180,13 +220,13 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
     let Versioned { format } =
         serde_json::from_str(&text).with_context(|| format!("`{name}` is not a cell record"))?;
     if format > FORMAT {
-        bail!(
-            "`{name}` has format {format}, and this labrun reads up to {FORMAT}; use a newer one"
-        );
+        let file = name.to_string();
+        return Err(NewerFormat { file, format }.into());
     }
     // Whoever wrote it: nothing of it may steer a terminal, hold a secret, or lead out of the folder.
     let what = || format!("`{name}` is not a cell record");
     let mut value: Value = serde_json::from_str(&text).with_context(what)?;
+    let seal = hashes::seal_of(&text, &value);
     redact::json(&mut value);
     let record: CellRecord = serde_json::from_value(value).with_context(what)?;
     ensure!(
@@ -194,12 +234,121 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
         "`{name}` names its cell `{}`, which no folder can be called",
         record.id
     );
-    Ok(record)
+    Ok((record, seal))
+}
+
+/// Reads the record of a cell, and refuses it where it or a file that is read with it is not as it was
+/// recorded.
+pub fn read_cell(folder: &Path) -> Result<CellRecord> {
+    let read = || -> Result<CellRecord> {
+        let (record, seal) = read_record(folder)?;
+        refuse_changed(folder, &record, &seal)?;
+        Ok(record)
+    };
+    read().with_context(|| unusable_cell(folder))
+}
+
+/// [`read_cell`] of a cell in its place in a run: refuses also one that was copied, renamed or brought
+/// from another run.
+pub fn read_cell_of(written: &Written, folder: &Path) -> Result<CellRecord> {
+    let read = || -> Result<CellRecord> {
+        let (record, seal) = read_record(folder)?;
+        refuse_changed(folder, &record, &seal)?;
+        match written.misplaced(folder, &record, &seal) {
+            Some(why) => bail!("{why}"),
+            None => Ok(record),
+        }
+    };
+    read().with_context(|| unusable_cell(folder))
+}
+
+fn refuse_changed(folder: &Path, record: &CellRecord, seal: &Seal) -> Result<()> {
+    ensure!(
+        *seal != Seal::Broken,
+        "its `{CELL_FILE}` was changed after labrun wrote it: the digest in it differs"
+    );
+    match hashes::unusable(folder, record) {
+        Some(why) => bail!("{why}"),
+        None => Ok(()),
+    }
+}
+
+/// The digests of the cells that a run wrote, by the cell's id, as its events have them. A cell that was
+/// measured again has several.
+#[derive(Clone, Debug, Default)]
+pub struct Written(BTreeMap<String, BTreeSet<String>>);
+
+/// The events of a run.
+pub const EVENTS_FILE: &str = "events.jsonl";
+
+/// The event of a cell that was written; it has the cell's digest.
+pub const CELL_WRITTEN: &str = "cell-written";
+
+impl Written {
+    /// What the events of the run in `folder` name. Lines that cannot be read name nothing.
+    pub fn read(folder: &Path) -> Self {
+        let mut written = Self::default();
+        let Ok(file) = bounded::open(&folder.join(EVENTS_FILE)) else {
+            return written;
+        };
+        let (mut file, mut line) = (BufReader::new(file), Vec::new());
+        loop {
+            line.clear();
+            let read = bounded::read_line(&mut file, &mut line, bounded::MAX_LINE_BYTES);
+            if read.is_err() || line.is_empty() {
+                return written;
+            }
+            if memchr::memmem::find(&line, CELL_WRITTEN.as_bytes()).is_some() {
+                written.add(&serde_json::from_slice(&line).unwrap_or_default());
+            }
+        }
+    }
+
+    fn add(&mut self, event: &Value) {
+        if event["event"] == CELL_WRITTEN
+            && let (Some(cell), Some(digest)) = (event["cell"].as_str(), event["digest"].as_str())
+        {
+            let digests = self.0.entry(cell.to_owned()).or_default();
+            digests.insert(digest.to_owned());
+        }
+    }
+
+    /// Whether the events name any cell: those of labrun 0.1 name none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the events name this cell.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Why the cell in `folder` is not one that the run wrote there, where that is certain.
+    pub fn misplaced(&self, folder: &Path, record: &CellRecord, seal: &Seal) -> Option<String> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if name != record.id {
+            return Some(format!(
+                "it is the record of the cell `{}`: the folder was copied or renamed, or the files of \
+                 two cells were exchanged",
+                record.id
+            ));
+        }
+        let digests = self.0.get(&record.id)?;
+        match seal {
+            Seal::Whole(digest) if digests.contains(digest) => None,
+            Seal::Absent => Some(format!(
+                "its `{CELL_FILE}` was changed after labrun wrote it: the digest in it is gone"
+            )),
+            Seal::Whole(_) | Seal::Broken => Some(format!(
+                "this run wrote another record of it: `{EVENTS_FILE}` has another digest"
+            )),
+        }
+    }
 }
 
 /// A cell that failed before its first pass has no request file, and so no requests.
 fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
-    let path = folder.join("requests.parquet");
+    let path = folder.join(REQUESTS_FILE);
     if path.exists() {
         frame::load_columns(&path, columns)
     } else {
@@ -207,10 +356,22 @@ fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
     }
 }
 
-/// The manifest of the run in `folder`, as it is written.
-pub(super) fn read_manifest(folder: &Path) -> Option<Value> {
+/// Whether the manifest of the run in `folder` is as it was written, where it can be read.
+pub fn manifest_seal(folder: &Path) -> Option<Seal> {
     let text = bounded::read(&folder.join("manifest.json"), MAX_RECORD_BYTES).ok()?;
-    serde_json::from_str(&text).ok()
+    let manifest = serde_json::from_str(&text).ok()?;
+    Some(hashes::seal_of(&text, &manifest))
+}
+
+/// The manifest of the run in `folder`, as it is written; or why it cannot be used.
+pub(super) fn read_manifest(folder: &Path) -> Result<Value, &'static str> {
+    let text = bounded::read(&folder.join("manifest.json"), MAX_RECORD_BYTES);
+    let text = text.map_err(|_| "cannot be read")?;
+    let manifest = serde_json::from_str(&text).map_err(|_| "cannot be read")?;
+    match hashes::seal_of(&text, &manifest) {
+        Seal::Broken => Err("was changed after labrun wrote it"),
+        Seal::Absent | Seal::Whole(_) => Ok(manifest),
+    }
 }
 
 #[cfg(test)]
@@ -232,14 +393,15 @@ mod tests {
             part: None,
             coordinates: serde_json::from_value(coordinates).unwrap(),
             tier_kind: None,
-            identity: std::collections::BTreeMap::new(),
-            machine: std::collections::BTreeMap::new(),
+            identity: BTreeMap::new(),
+            machine: BTreeMap::new(),
             source: Source::Simulated,
             model: "m".to_owned(),
             outcome: CellOutcome::Completed,
             server: ServerRecord::default(),
             passes: vec![],
             warnings: vec![],
+            files: BTreeMap::new(),
         }
     }
 
@@ -333,7 +495,7 @@ mod tests {
             let data = read_run(run.path()).unwrap();
             assert_eq!((data.cells.len(), data.unreadable.len()), (1, 1), "{text}");
             assert!(
-                data.unreadable[0].contains("cells/b` cannot be read"),
+                data.unreadable[0].contains("cells/b` cannot be used"),
                 "{:?}",
                 data.unreadable
             );

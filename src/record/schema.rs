@@ -9,6 +9,7 @@ use crate::matrix::Coordinates;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::record::hashes::FileHashes;
 
 /// Version of the folder's format. Raised when an older reader would misread a newer folder.
 pub const FORMAT: u32 = 1;
@@ -407,6 +408,9 @@ pub struct CellRecord {
     pub passes: Vec<PassRecord>,
     /// What a reader should know besides.
     pub warnings: Vec<String>,
+    /// The other files of its folder; empty where labrun 0.1 wrote it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: FileHashes,
 }
 
 impl CellRecord {

@@ -29,13 +29,13 @@ pub fn lack(path: &Path) -> Option<String> {
             grouped(have)
         ));
     }
-    let Some(manifest) = read_manifest(path) else {
-        return Some(format!(
-            "{} cells, and a `manifest.json` that cannot be read: whether any is missing is unknown",
+    match read_manifest(path) {
+        Ok(manifest) => of(&manifest, have, || is_locked(path)),
+        Err(why) => Some(format!(
+            "{} cells, and a `manifest.json` that {why}: whether any is missing is unknown",
             grouped(have)
-        ));
-    };
-    of(&manifest, have, || is_locked(path))
+        )),
+    }
 }
 
 fn of(manifest: &Value, have: usize, is_running: impl Fn() -> bool) -> Option<String> {

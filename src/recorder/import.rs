@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::writer::{pretty, sync_folder, write_synced, write_whole};
+use super::writer::{sync_folder, write_record, write_synced, write_whole};
 use super::{requests_csv, vllm_bench};
 use crate::matrix::Coordinates;
 use crate::plan::state::CacheState;
 use crate::record::frame::write_parquet;
+use crate::record::hashes::{self, REQUESTS_FILE};
+use crate::record::reader::{CELL_WRITTEN, EVENTS_FILE};
 use crate::record::schema::{
     CellOutcome, CellRecord, Counts, FORMAT, PassRecord, RequestOutcome, RequestRow, ServerRecord,
     Source, Verdict, VerdictStatus,
@@ -124,7 +126,7 @@ pub fn import(files: &[PathBuf], defaults: &Defaults, folder: &Path) -> Result<u
         "format": FORMAT, "imported_from": names, "plan": {"name": "imported"}, "cells": ids,
         "ended": {"how": "imported", "completed": ids.len(), "failed": 0},
     });
-    write_aside(folder, &pretty(&manifest)?, &cells)?;
+    write_aside(folder, &hashes::sealed(manifest)?.0, &cells)?;
     Ok(cells.len())
 }
 
@@ -185,12 +187,17 @@ fn write_run(
 ) -> Result<()> {
     let into = folder.join("cells");
     fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
+    let mut events = String::new();
     for (cell, rows) in cells {
         write_whole(&into, &cell.id, |aside| {
-            fs::write(aside.join("cell.json"), pretty(cell)?)?;
-            write_parquet(rows, &aside.join("requests.parquet"))
+            write_parquet(rows, &aside.join(REQUESTS_FILE))?;
+            let digest = write_record(aside, cell)?;
+            let event = json!({"event": CELL_WRITTEN, "cell": cell.id, "digest": digest});
+            events.push_str(&format!("{event}\n"));
+            Ok(())
         })?;
     }
+    write_synced(&folder.join(EVENTS_FILE), events.as_bytes())?;
     write_synced(&folder.join("manifest.json"), manifest)?;
     sync_folder(folder)
 }
@@ -246,6 +253,7 @@ fn empty_cell(pass: &Imported, position: u32, source: Source) -> CellRecord {
         server: ServerRecord::default(),
         passes: Vec::new(),
         warnings: Vec::new(),
+        files: BTreeMap::new(),
     }
 }
 

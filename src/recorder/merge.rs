@@ -12,7 +12,7 @@ use crate::matrix::shard::Shard;
 use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
 use crate::record::manifest::{Ended, Manifest};
-use crate::record::reader::{cell_folders, read_cell};
+use crate::record::reader::{Written, cell_folders, read_cell_of};
 use crate::text_file;
 use crate::units::WallClock;
 
@@ -41,8 +41,9 @@ impl Part {
         let plan = text_file::read(&folder.join("plan.toml"))
             .with_context(|| format!("reading the plan of `{name}`"))?;
         let mut cells = Vec::new();
+        let written = Written::read(folder);
         for path in cell_folders(&folder.join("cells"))? {
-            let record = read_cell(&path)?;
+            let record = read_cell_of(&written, &path)?;
             ends.count(&record);
             cells.push((path, record.coordinates));
         }

@@ -110,6 +110,7 @@ impl Opened {
             },
             path: self.path,
             events: self.events,
+            forgot_events: false,
             _lock: self.lock,
         })
     }

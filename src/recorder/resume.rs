@@ -13,7 +13,7 @@ use crate::matrix::{Cell, Coordinates};
 use crate::plan::pace::AutoMetric;
 use crate::plan::state::CacheState;
 use crate::record::frame::load_frame;
-use crate::record::reader::{cell_folders, read_cell};
+use crate::record::reader::{Written, cell_folders, may_be_sound, read_cell, read_cell_of};
 use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, FORMAT, VerdictStatus};
 use crate::runner::identity::{Identity, changes};
@@ -95,13 +95,15 @@ pub fn decide(
     retry: Retry,
 ) -> Result<Resumption> {
     let mut plan = Resumption::default();
-    let (mut finished, unreadable) = read_cells(&folder.join("cells"))?;
+    let written = Written::read(folder);
+    let placed = |cell: &Path| read_cell_of(&written, cell);
+    let (mut finished, unreadable) = read_cells(&folder.join("cells"), placed)?;
     plan.aside = unreadable;
     let superseded = folder.join(SUPERSEDED);
     let mut earlier = Found::new();
     if superseded.is_dir() {
         // What cannot be read there stays there.
-        (earlier, _) = read_cells(&superseded)?;
+        (earlier, _) = read_cells(&superseded, read_cell)?;
     }
     let all = finished.values().chain(earlier.values()).flatten();
     plan.last_position = all.map(|(_, record)| record.position).max().unwrap_or(0);
@@ -144,14 +146,25 @@ pub fn decide(
 /// Cells with their folders, by where they lie in the matrix.
 type Found = HashMap<Coordinates, Vec<(PathBuf, CellRecord)>>;
 
-/// The cells under `cells`; and the folders that cannot be read, with the reason.
-fn read_cells(cells: &Path) -> Result<(Found, Vec<(PathBuf, String)>)> {
+/// The cells under `cells`; and the folders of those that are damaged, with the reason.
+///
+/// # Errors
+/// Where a cell cannot be read and may be sound: it would be measured again for nothing.
+fn read_cells(
+    cells: &Path,
+    read: impl Fn(&Path) -> Result<CellRecord>,
+) -> Result<(Found, Vec<(PathBuf, String)>)> {
     let (mut found, mut unreadable) = (Found::new(), Vec::new());
     for path in cell_folders(cells)? {
-        match read_cell(&path) {
+        match read(&path) {
             Ok(record) => {
                 let at = record.coordinates.clone();
                 found.entry(at).or_default().push((path, record));
+            }
+            Err(error) if may_be_sound(&error) => {
+                return Err(
+                    error.context("the run cannot be continued, and nothing in it was changed")
+                );
             }
             Err(error) => unreadable.push((path, format!("{error:#}"))),
         }

@@ -17,14 +17,17 @@ use super::rows::request_rows;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_parquet::write_telemetry;
 use crate::record::frame::write_parquet;
+use crate::record::hashes::{self, CELL_FILE, REQUESTS_FILE, Seal, TELEMETRY_FILE};
 use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
 use crate::record::manifest::{Ended, MANIFEST_FILE, Manifest};
+use crate::record::reader::{CELL_WRITTEN, EVENTS_FILE, read_record};
 use crate::record::redact;
-use crate::record::schema::Phase;
+use crate::record::schema::{CellRecord, Phase};
 use crate::runner::event::Event;
 use crate::runner::result::{CellResult, LogPart, PhaseStretch};
 use crate::secret::lines;
 use crate::server::CONTAINER_STATS;
+use crate::verdict::basis::{Basis, FACTS_FILE};
 
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct RunFolder {
     pub(super) path: PathBuf,
     pub(super) events: File,
     pub(super) attempt: Attempt,
+    /// Whether the events so far were removed, those of cells that are here among them.
+    pub(super) forgot_events: bool,
     /// Locked until the folder is closed.
     pub(super) _lock: Lock,
 }
@@ -72,7 +77,10 @@ impl RunFolder {
     }
 
     /// Adds to the manifest how the attempt ended.
-    pub fn end(&mut self, ended: Ended) -> Result<()> {
+    pub fn end(&mut self, mut ended: Ended) -> Result<()> {
+        let events = self.path.join(EVENTS_FILE);
+        let hash = hashes::of_file(&events);
+        ended.events = Some(hash.with_context(|| format!("hashing `{}`", events.display()))?);
         self.change_manifest(|manifest| manifest.ended = Some(ended))
     }
 
@@ -99,7 +107,8 @@ impl RunFolder {
 
     /// Writes a cell, whole.
     pub fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
-        let id = &result.record.id;
+        let record = &result.record;
+        let id = &record.id;
         let cells = self.path.join("cells");
         // Where the folder was removed meanwhile, nothing is made up in its place.
         if !cells.is_dir() {
@@ -108,7 +117,19 @@ impl RunFolder {
                 self.path.display()
             );
         }
-        write_whole(&cells, id, |aside| write_into(aside, result))
+        write_whole(&cells, id, |aside| {
+            write_into(aside, result)?;
+            let digest = write_record(aside, record)?;
+            self.note_written(id, &digest)
+        })
+    }
+
+    /// Appends to the events which record the cell `id` has: it is an event before it has its name, so
+    /// that no complete cell lacks one.
+    fn note_written(&self, id: &str, digest: &str) -> Result<()> {
+        let event = json!({"event": CELL_WRITTEN, "cell": id, "digest": digest});
+        let written = (&self.events).write_all(format!("{event}\n").as_bytes());
+        written.context("appending to `events.jsonl`")
     }
 
     /// Copies a complete cell of another run folder, whole, and notes in it that it came from `part`.
@@ -117,10 +138,16 @@ impl RunFolder {
         let name = cell.file_name().unwrap_or_default();
         let cells = self.path.join("cells");
         let whole = cells.join(name);
+        let name = name.to_string_lossy();
         if whole.exists() {
+            if self.forgot_events
+                && let (_, Seal::Whole(digest)) = read_record(&whole)?
+            {
+                self.note_written(&name, &digest)?;
+            }
             return Ok(());
         }
-        let aside = cells.join(format!(".tmp-{}", name.to_string_lossy()));
+        let aside = cells.join(format!(".tmp-{name}"));
         fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
         for entry in fs::read_dir(cell)? {
             let from = entry?.path();
@@ -128,14 +155,18 @@ impl RunFolder {
             fs::copy(&from, &to)
                 .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
         }
-        note_part(&aside.join("cell.json"), part)?;
+        if let Some(digest) = note_part(&aside.join(CELL_FILE), part)? {
+            self.note_written(&name, &digest)?;
+        }
         put_in_place(&aside, &whole)
     }
 
     /// Forgets the events so far: a merge that was cut short begins anew.
     pub fn forget_events(&mut self) -> Result<()> {
         let emptied = self.events.set_len(0).and_then(|()| self.events.rewind());
-        emptied.context("emptying `events.jsonl`")
+        emptied.context("emptying `events.jsonl`")?;
+        self.forgot_events = true;
+        Ok(())
     }
 
     /// Appends the events of another run folder, each with the name of that part.
@@ -160,19 +191,29 @@ impl RunFolder {
 }
 
 /// Notes in a cell's record which part its position counts in. All else stays as it was written, also
-/// what this version does not know.
-fn note_part(path: &Path, part: &str) -> Result<()> {
-    let text = fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
-    let mut record: Value = serde_json::from_slice(&text)?;
+/// what this version does not know. Returns the record's digest, where it has one.
+fn note_part(path: &Path, part: &str) -> Result<Option<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))?;
+    let mut record: Value = serde_json::from_str(&text)?;
+    let seal = hashes::seal_of(&text, &record);
     if let Value::Object(fields) = &mut record
         && !fields.contains_key("part")
     {
         let after = fields.keys().position(|name| name == "position");
         let at = after.map_or(fields.len(), |position| position + 1);
         fields.shift_insert(at, "part".to_owned(), json!(part));
-        write(path, &pretty(&record)?)?;
+        if seal == Seal::Absent {
+            write(path, &pretty(&record)?)?;
+            return Ok(None);
+        }
+        let (text, digest) = hashes::sealed(record)?;
+        write(path, &text)?;
+        return Ok(Some(digest));
     }
-    Ok(())
+    Ok(match seal {
+        Seal::Whole(digest) => Some(digest),
+        Seal::Absent | Seal::Broken => None,
+    })
 }
 
 /// Writes the cell `id` aside with `write`, syncs it and gives it its name in `cells`.
@@ -212,11 +253,19 @@ fn put_in_place(aside: &Path, whole: &Path) -> Result<()> {
     whole.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Writes the record of a cell whose other files are in `folder`, without secrets, and with the hashes of
+/// those files. Returns its digest.
+pub(super) fn write_record(folder: &Path, record: &CellRecord) -> Result<String> {
+    let mut value = serde_json::to_value(record)?;
+    redact::json(&mut value);
+    value["files"] = serde_json::to_value(hashes::of_folder(folder)?)?;
+    let (text, digest) = hashes::sealed(value)?;
+    write(&folder.join(CELL_FILE), &text)?;
+    Ok(digest)
+}
+
 fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
     let record = &result.record;
-    let mut shown = serde_json::to_value(record)?;
-    redact::json(&mut shown);
-    write(&folder.join("cell.json"), &pretty(&shown)?)?;
     if let Some(rendered) = &result.rendered {
         write(
             &folder.join(rendered.file_name),
@@ -234,8 +283,21 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
         write_lab_csv(&of_pass, at, record.source, &csv)?;
         rows.extend(of_pass);
     }
-    write_parquet(&rows, &folder.join("requests.parquet"))?;
+    write_parquet(&rows, &folder.join(REQUESTS_FILE))?;
+    write_facts(folder, result)?;
     write_telemetry_files(folder, result)
+}
+
+/// What each pass was judged by, without secrets.
+fn write_facts(folder: &Path, result: &CellResult) -> Result<()> {
+    let passes = result.passes.iter();
+    let all: Vec<&Basis> = passes.filter_map(|pass| pass.basis.as_ref()).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let mut value = serde_json::to_value(all)?;
+    redact::json(&mut value);
+    write(&folder.join(FACTS_FILE), &pretty(&value)?)
 }
 
 /// What the machine did, in our own form and in the earlier lab's.
@@ -246,7 +308,7 @@ fn write_telemetry_files(folder: &Path, result: &CellResult) -> Result<()> {
     }
     let at = &result.record.coordinates;
     let named = |kind: &str| folder.join(format!("{}.csv", cell_file_stem(kind, at)));
-    write_telemetry(&watched.series, &folder.join("telemetry.parquet"))?;
+    write_telemetry(&watched.series, &folder.join(TELEMETRY_FILE))?;
     let phases = folder.join("telemetry_phases.csv");
     let measured = |stretch: &PhaseStretch| {
         let mut passes = result.passes.iter();
@@ -320,7 +382,7 @@ fn event_line(elapsed_s: f64, event: &Event<'_>) -> Option<Value> {
 pub(super) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<()> {
     let mut value = serde_json::to_value(manifest)?;
     redact::json(&mut value);
-    write_synced(&folder.join(MANIFEST_FILE), &pretty(&value)?)
+    write_synced(&folder.join(MANIFEST_FILE), &hashes::sealed(value)?.0)
 }
 
 /// JSON as people read it.

@@ -21,6 +21,7 @@ use crate::plan::state::CacheState;
 use crate::record::schema::Phase;
 use crate::telemetry::collector::Recorded;
 use crate::verdict::answers::{Answers, first_failure};
+use crate::verdict::basis::{Basis, Stretch, Watched};
 use crate::verdict::moved::{Moved, PcieBytes};
 use crate::verdict::{Canaries, Facts, Stores, judge, ledger, measures};
 use crate::workload::Schedule;
@@ -64,6 +65,8 @@ struct Measured {
     after: Snapshot,
     telemetry: PassTelemetry,
     moved: Moved,
+    /// Where in the telemetry its bytes were counted.
+    watched: Option<Watched>,
     /// What the counters say once the tier has stored what the pass left, and whether it has; absent
     /// where that is not waited for.
     settled: Option<(Snapshot, Stores)>,
@@ -164,6 +167,7 @@ impl Measuring<'_> {
             after,
             telemetry,
             moved,
+            watched,
             settled,
         } = self.measured(state, schedule, &before, kept).await?;
         let (settled, stores) = settled.map_or((None, reached.stores), |(settled, stores)| {
@@ -204,14 +208,14 @@ impl Measuring<'_> {
         evidence.extend(pass.engine_measures());
         evidence.extend(pass.token_counts());
         evidence.extend(measures::of_samples(&telemetry.summaries));
-        let schedule = Arc::clone(schedule);
         Ok((
             Pass {
                 state,
                 started,
-                schedule,
+                schedule: Arc::clone(schedule),
                 load,
                 verdict,
+                basis: Some(Basis { facts, watched }),
                 evidence,
                 ledger,
                 telemetry,
@@ -261,13 +265,16 @@ impl Measuring<'_> {
         }
         let gpus = self.watch.gpus();
         let mut moved = Moved::of(&telemetry.summaries, gpus);
+        let mut until_stored = None;
         let mut settled = None;
         if died.is_none() {
             let leaves = state == CacheState::Cold && self.cell.tier.kind.uses_lmcache();
             if leaves && !self.scope.stop.requested() {
                 let stores = self.wait_until_stored(kept).await;
                 settled = Some((Snapshot::take(self.session).await, stores));
-                moved.add_stores(self.watch.until_now(edge).await.as_deref(), gpus);
+                let (stretch, summaries) = self.watch.until_now(edge).await.unzip();
+                moved.add_stores(summaries.as_deref(), gpus);
+                until_stored = stretch;
             }
             // Only now: a report takes long to write, and neither that time nor its bytes are the
             // pass's.
@@ -275,6 +282,7 @@ impl Measuring<'_> {
             let control = &self.session.control;
             profiled.close(control, stop, kept.warnings).await;
         }
+        let watched = watched(telemetry.stretch, until_stored, gpus);
         Ok(Measured {
             started,
             load,
@@ -282,6 +290,7 @@ impl Measuring<'_> {
             after,
             telemetry,
             moved,
+            watched,
             settled,
         })
     }
@@ -397,6 +406,15 @@ impl Measuring<'_> {
             died => Ok((outcome, died)),
         }
     }
+}
+
+/// Where the bytes of a pass were counted; `None` where nothing was watched.
+fn watched(pass: Stretch, until_stored: Option<Stretch>, gpus: usize) -> Option<Watched> {
+    (pass != Stretch::default()).then_some(Watched {
+        gpus,
+        pass,
+        until_stored,
+    })
 }
 
 /// Which readings the pass lost that its verdict needed.

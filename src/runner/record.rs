@@ -74,6 +74,8 @@ impl Parts<'_> {
             },
             passes: self.passes.iter().map(pass_record).collect(),
             warnings: self.warnings,
+            // Known once they are written.
+            files: BTreeMap::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::record::schema::{Bottleneck, CellRecord, ContainerRecord, LedgerRow, 
 use crate::server::render::Rendered;
 use crate::telemetry::collector::Recorded;
 use crate::telemetry::summary::{Summary, Window};
+use crate::verdict::basis::{Basis, Stretch};
 use crate::workload::Schedule;
 
 /// One phase of a cell.
@@ -31,6 +32,8 @@ pub struct PhaseStretch {
 pub struct PassTelemetry {
     /// The time between the readings at its edges.
     pub window: Window,
+    /// The same with what was read around it.
+    pub stretch: Stretch,
     /// Every series over the pass.
     pub summaries: Vec<Summary>,
     /// CPU time of the samplers beside the load, percent of one core; absent where nothing was watched.
@@ -65,6 +68,8 @@ pub struct Pass {
     pub load: LoadOutcome,
     /// Whether the declared tier served.
     pub verdict: Verdict,
+    /// What it was judged by; absent where nothing was to be proven.
+    pub basis: Option<Basis>,
     /// The measures that the verdict rests on, by name.
     pub evidence: BTreeMap<Evidence, f64>,
     /// Bytes that had to move against bytes that did.

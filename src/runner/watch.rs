@@ -14,6 +14,7 @@ use crate::plan::tier::TierKind;
 use crate::telemetry::collector::{Recorded, Served, Target, Telemetry, TierRedis};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::summary::{Summary, Window};
+use crate::verdict::basis::Stretch;
 use crate::verdict::bottleneck;
 
 /// The edge at which a pass began.
@@ -64,7 +65,7 @@ impl Watch {
 
     /// Every series from the begin of a pass until now, once the tier has stored what it left: it
     /// stores behind the answers.
-    pub async fn until_now(&self, began: Option<Edge>) -> Option<Vec<Summary>> {
+    pub async fn until_now(&self, began: Option<Edge>) -> Option<(Stretch, Vec<Summary>)> {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
             return None;
         };
@@ -77,7 +78,8 @@ impl Watch {
             from: began.read,
             to: edge,
         };
-        Some(telemetry.summaries(window, core))
+        let stretch = Stretch { window, core };
+        Some((stretch, telemetry.summaries(window, core)))
     }
 
     /// How many GPUs are watched, or would be if they answered.
@@ -113,6 +115,7 @@ impl Watch {
             bottleneck: Some(bottleneck),
             summaries,
             window: core,
+            stretch: Stretch { window, core },
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::quiet;
 use super::sample::{Point, Points, SeriesKey};
 use crate::series::{Series, Unit};
 use crate::units::Bounds;
 
 /// A stretch of a run: a pass, mostly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Its begin, from the run's epoch.
     pub from: Duration,

@@ -1,6 +1,6 @@
 //! What was planned against what was answered.
 
-use super::facts::LoadClaim;
+use super::facts::{ClaimedBy, LoadClaim};
 use super::log_counts::LogCounts;
 use super::witnesses::Counted;
 use crate::load::{LoadOutcome, Outcome, RequestRecord};
@@ -130,13 +130,13 @@ impl Answers<'_> {
             Some(LoadClaim {
                 tokens: f64::from(cached),
                 seconds: record.ttft()?.as_secs_f64(),
-                by: "a request's time to first token",
+                by: ClaimedBy::FirstToken,
             })
         };
         let logged = LoadClaim {
             tokens: logs.retrieved.tokens,
             seconds: logs.retrieved.cost_ms / 1e3,
-            by: "LMCache's log",
+            by: ClaimedBy::LmcacheLog,
         };
         let ok = |record: &&RequestRecord| record.outcome == Outcome::Ok;
         let claims = self.load.records.iter().filter(ok).filter_map(of_request);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::log_counts::LogCounts;
+use super::moved::PcieMethod;
 use super::witnesses::Counted;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -11,7 +14,7 @@ use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
 
 /// Prompt tokens of a pass by where the engine says they came from.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
 pub struct BySource {
     /// Computed.
@@ -30,7 +33,7 @@ impl BySource {
 }
 
 /// What the tier itself says that it served.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TierAccount {
     /// Tokens found in its RAM layer.
     pub ram_tokens: f64,
@@ -39,7 +42,7 @@ pub struct TierAccount {
 }
 
 /// Canary prompts: asked once when their text was computed, and again in this state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canaries {
     /// How many were asked.
     pub asked: u32,
@@ -52,7 +55,7 @@ pub struct Canaries {
 }
 
 /// What a probe found: a prompt that was asked before, and again before the clock started.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// Its tokens that a cache should hold.
     pub expected_tokens: f64,
@@ -61,7 +64,8 @@ pub struct Probe {
 }
 
 /// How the page cache was kept from answering for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PageCache {
     /// The tier reads with `O_DIRECT`.
     Direct,
@@ -74,7 +78,8 @@ pub enum PageCache {
 
 /// Whether a tier held what it was to hold when that was needed: before a pass that it is to
 /// serve, after a cold one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stores {
     /// Nothing was on its way to it any more.
     Finished,
@@ -86,18 +91,38 @@ pub enum Stores {
 }
 
 /// A load of KV to the GPU and the time that it is said to have taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadClaim {
     /// Tokens of KV.
     pub tokens: f64,
     /// Longest time that the load can have taken, seconds.
     pub seconds: f64,
-    /// Who claims it: `LMCache's log`, `a request's time to first token`.
-    pub by: &'static str,
+    /// Who claims it.
+    pub by: ClaimedBy,
+}
+
+/// Who claims a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaimedBy {
+    /// LMCache's own log.
+    LmcacheLog,
+    /// A request that was answered: its load was over before its first token.
+    FirstToken,
+}
+
+impl ClaimedBy {
+    /// The words in a reason.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LmcacheLog => "LMCache's log",
+            Self::FirstToken => "a request's time to first token",
+        }
+    }
 }
 
 /// The most that a link can carry.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkLimit {
     /// Bytes per second one way.
     pub bytes_per_s: f64,
@@ -106,7 +131,10 @@ pub struct LinkLimit {
 }
 
 /// Everything a verdict rests on. `None` is "not known", never zero.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// `facts.json` of a cell stores them, so that a pass can be judged again from its files. A field that
+/// is added later needs `#[serde(default)]`, unless it is an `Option`: older files do not have it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// How much evidence is enough.
     pub limits: VerdictSpec,
@@ -159,7 +187,7 @@ pub struct Facts {
     /// What the link between host and GPU can carry.
     pub host_link: Option<LinkLimit>,
     /// What saw the PCIe bytes.
-    pub pcie_method: Option<&'static str>,
+    pub pcie_method: Option<PcieMethod>,
     /// Tokens that the tier stored in the pass.
     pub stored_tokens: Option<f64>,
     /// Bytes fetched from storage.

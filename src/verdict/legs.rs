@@ -223,7 +223,7 @@ fn loads(facts: &Facts) -> Vec<Leg> {
         TierKind::Baseline | TierKind::Cpu | TierKind::CpuDisk | TierKind::Native => {}
     }
     if facts.pcie_rx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or("gpm");
+        let method = facts.pcie_method.unwrap_or_default().name();
         let carried = over_pcie(facts.pcie_rx_bytes);
         legs.push(leg(facts, "pcie-rx", tokens, carried, method));
     }
@@ -269,7 +269,7 @@ fn stores(facts: &Facts) -> Vec<Leg> {
         TierKind::Baseline | TierKind::Cpu | TierKind::Native => {}
     }
     if facts.pcie_tx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or("gpm");
+        let method = facts.pcie_method.unwrap_or_default().name();
         let carried = over_pcie(facts.pcie_tx_bytes);
         legs.push(leg(facts, "pcie-tx", tokens, carried, method));
     }

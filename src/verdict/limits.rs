@@ -16,7 +16,7 @@ pub(super) fn impossible_load(facts: &Facts) -> Option<(VerdictStatus, String)> 
         let message = format!(
             "{} claims {:.0} tokens in {:.1} ms, {:.1} GB/s of KV, and the link carries {:.1} GB/s \
              at most ({}): they were not all loaded",
-            claim.by,
+            claim.by.name(),
             claim.tokens,
             1e3 * claim.seconds,
             gigabytes(rate),

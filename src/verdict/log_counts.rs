@@ -3,10 +3,13 @@
 //! Some of what goes wrong is told nowhere else: a put that timed out, a lookup that gave up, a
 //! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
 
+use serde::{Deserialize, Serialize};
+
 use crate::foreign::without_colours;
 
 /// LMCache's lines of one pass.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LogCounts {
     /// "Stored" lines, their tokens and their time.
     pub stored: Moved,
@@ -29,7 +32,7 @@ pub struct LogCounts {
 }
 
 /// Lines of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
     /// How many.
     pub lines: u64,

@@ -5,6 +5,7 @@
 //! (or the tier's own account) that moved, and text that equals the text computed without the tier.
 
 pub mod answers;
+pub mod basis;
 pub mod bottleneck;
 mod facts;
 mod findings;
@@ -17,7 +18,10 @@ pub mod measures;
 pub mod moved;
 mod witnesses;
 
-pub use facts::{BySource, Canaries, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount};
+pub use facts::{
+    BySource, Canaries, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores,
+    TierAccount,
+};
 pub use judge::judge;
 pub use witnesses::Counted;
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::facts::LinkLimit;
 use crate::series::{Pcie, Series, Source};
 use crate::telemetry::nvml::pcie::link_bytes_per_s;
@@ -20,6 +22,30 @@ pub fn whole_total(summary: &Summary) -> Option<f64> {
     summary.total.filter(|_| summary.covered >= MIN_COVER)
 }
 
+/// What saw the bytes over PCIe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PcieMethod {
+    /// GPM, between two samples.
+    #[default]
+    Gpm,
+    /// NVML's 32-bit counters.
+    NvmlCounters,
+    /// Both: the GPUs answer different ones.
+    Mixed,
+}
+
+impl PcieMethod {
+    /// The name in ledgers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpm => "gpm",
+            Self::NvmlCounters => "nvml-counters",
+            Self::Mixed => "gpm+nvml-counters",
+        }
+    }
+}
+
 /// Bytes over the PCIe links of the server's GPUs during one pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PcieBytes {
@@ -28,7 +54,7 @@ pub struct PcieBytes {
     /// Out of the GPUs.
     pub tx_bytes: Bounds,
     /// How they were told: `gpm`, `nvml-counters`, or both, where GPUs answer different ones.
-    pub method: &'static str,
+    pub method: PcieMethod,
 }
 
 impl PcieBytes {
@@ -54,8 +80,8 @@ impl PcieBytes {
         let own = summaries.iter().filter(|one| &*one.key.device == device);
         let own: Vec<Summary> = own.cloned().collect();
         let methods = [
-            ("gpm", Pcie::GPM_PAYLOAD),
-            ("nvml-counters", Pcie::COUNTERS_PAYLOAD),
+            (PcieMethod::Gpm, Pcie::GPM_PAYLOAD),
+            (PcieMethod::NvmlCounters, Pcie::COUNTERS_PAYLOAD),
         ];
         methods.into_iter().find_map(|(method, pcie)| {
             let bytes = |series| {
@@ -118,7 +144,7 @@ impl PcieBytes {
             method: if is_same {
                 self.method
             } else {
-                "gpm+nvml-counters"
+                PcieMethod::Mixed
             },
         }
     }
@@ -278,7 +304,7 @@ mod tests {
         ];
         let found = PcieBytes::of(&whole, 2).unwrap();
         assert_about(found, 120.0, 6.0);
-        assert_eq!(found.method, "gpm");
+        assert_eq!(found.method.name(), "gpm");
         assert_eq!(PcieBytes::of(&whole, 3), None, "a third GPU is silent");
         assert_eq!(PcieBytes::of(&whole[..3], 2), None, "one lacks a way");
         let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
@@ -328,7 +354,7 @@ mod tests {
         ];
         let found = PcieBytes::of(&mixed, 2).unwrap();
         assert_about(found, 120.0, 6.0);
-        assert_eq!(found.method, "gpm+nvml-counters");
+        assert_eq!(found.method.name(), "gpm+nvml-counters");
         let silent = rate(Series::GpuPower, "1", 9.0, 1.0);
         let one = [mixed[0].clone(), mixed[1].clone(), silent];
         assert_eq!(PcieBytes::of(&one, 2), None, "half of it is not the whole");

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::facts::LoadClaim;
+use super::facts::{ClaimedBy, LoadClaim};
 use super::log_counts::LogCounts;
 use super::*;
 use crate::plan::state::CacheState;
@@ -678,7 +678,7 @@ fn a_load_faster_than_the_link_is_invalid() {
             f.fastest_load = Some(LoadClaim {
                 tokens: 16_384.0,
                 seconds,
-                by: "LMCache's log",
+                by: ClaimedBy::LmcacheLog,
             });
             f.host_link = Some(LinkLimit {
                 bytes_per_s: 63e9,

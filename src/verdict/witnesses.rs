@@ -1,13 +1,16 @@
 //! Findings of counts that contradict each other: what the client sent and got, and what the server
 //! says of it. Where they differ, somebody else used the server, or one of them is wrong.
 
+use serde::{Deserialize, Serialize};
+
 use super::facts::Facts;
 use crate::record::schema::VerdictStatus;
 use crate::units::thousands;
 
 /// What the load of a pass sent and got, and what the server counted meanwhile. `None` is "not
 /// known", never zero.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counted {
     /// Prompt tokens of the answers, by their usage.
     pub answered_prompt_tokens: Option<f64>,

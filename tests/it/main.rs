@@ -39,6 +39,8 @@ mod stopping;
 mod support;
 mod telemetry;
 mod tls;
+mod verify;
+mod verify_damage;
 mod whole;
 mod wording;
 mod workloads;

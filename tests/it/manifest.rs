@@ -6,7 +6,7 @@ use std::process::Command;
 use labrun::internals::manifest::{Gpu, Gpus, MANIFEST_FILE, Manifest};
 use labrun::internals::{TierKind, read_run};
 
-use crate::support::{Lab, SimPlan};
+use crate::support::{Lab, SimPlan, copy};
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let who = ["-c", "user.name=n", "-c", "user.email=e@x"];
@@ -66,19 +66,6 @@ fn sorted(table: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = table.lines().collect();
     lines.sort_unstable();
     lines
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            std::fs::copy(&path, &to).unwrap();
-        }
-    }
 }
 
 #[test]

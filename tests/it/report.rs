@@ -55,6 +55,7 @@ fn run_folder(folder: &Path, lengths: &[u32], concurrencies: &[u32], repeats: u3
                         server: ServerRecord::default(),
                         passes: vec![pass(CacheState::Cold), pass(CacheState::Tier)],
                         warnings: vec![],
+                        files: BTreeMap::new(),
                     };
                     write(folder, &record, &[cold, warm].concat());
                 }

@@ -69,7 +69,7 @@ pub struct KvSize {
 }
 
 /// Bytes per token of one pass: what the GPU takes and what the tier stores, where they are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KvBytes {
     /// What a token takes on the GPU.
     pub device: Option<Bounds>,
