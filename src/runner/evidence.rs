@@ -170,7 +170,7 @@ impl PassFacts<'_> {
         }
         let logged = server.launcher != Launcher::External
             && self.cell.tier.kind == TierKind::Cpu
-            && tells_of_tokens(&self.after.logs, logs);
+            && reports_tokens(&self.after.logs, logs);
         logged.then_some(TierAccount {
             ram_tokens: logs.retrieved.tokens,
             second_tokens: 0.0,
@@ -193,7 +193,7 @@ impl PassFacts<'_> {
             return None;
         }
         let logs = LogCounts::of(&settled.logs.text_since(&before.logs));
-        tells_of_tokens(&settled.logs, &logs).then_some(logs.stored.tokens)
+        reports_tokens(&settled.logs, &logs).then_some(logs.stored.tokens)
     }
 
     fn answers(&self) -> Answers<'_> {
@@ -234,9 +234,8 @@ impl PassFacts<'_> {
     }
 }
 
-/// Whether LMCache's log tells of the tokens that it stores and loads: in `part` of the logs, or ever
+/// Whether LMCache's log reports the tokens that it stores and loads: in `part` of the logs, or ever
 /// before. Without that, what is not in it is unknown.
-fn tells_of_tokens(logs: &LogMarks, part: &LogCounts) -> bool {
-    part.tells_of_tokens()
-        || LogCounts::of(&logs.text_since(&LogMarks::default())).tells_of_tokens()
+fn reports_tokens(logs: &LogMarks, part: &LogCounts) -> bool {
+    part.reports_tokens() || LogCounts::of(&logs.text_since(&LogMarks::default())).reports_tokens()
 }

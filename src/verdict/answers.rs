@@ -21,9 +21,9 @@ pub struct Answers<'a> {
 }
 
 impl Answers<'_> {
-    /// Tokens that a cache should have held before the pass, over all requests that succeeded: the
+    /// Tokens that a cache should have had before the pass, over all requests that succeeded: the
     /// shared front of each prompt, less what the pass repeats itself, rounded down to what the
-    /// cache holds whole.
+    /// cache has whole.
     pub fn expected_hit_tokens(&self, cell: &Cell, state: CacheState) -> f64 {
         if state == CacheState::Cold {
             return 0.0;
@@ -101,7 +101,7 @@ impl Answers<'_> {
         }
     }
 
-    /// The tokens of all answers by `count`; `None` where one does not tell.
+    /// The tokens of all answers by `count`; `None` where one does not state it.
     pub fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
         let ok = self
             .load
@@ -159,7 +159,7 @@ impl Answers<'_> {
     }
 }
 
-/// Tokens that a cache holds or misses together in `state`.
+/// Tokens that a cache has or misses together in `state`.
 pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
     match state {
         CacheState::Cold | CacheState::Gpu => GPU_BLOCK_TOKENS,
@@ -167,7 +167,7 @@ pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
     }
 }
 
-/// Tokens of a request that a cache can hold before the pass: what is shared, in whole units, less
+/// Tokens of a request that a cache can have before the pass: what is shared, in whole units, less
 /// what the pass repeats itself.
 pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
     let whole = planned.shared_tokens / unit * unit;

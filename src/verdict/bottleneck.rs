@@ -1,4 +1,4 @@
-//! Names what held a pass back, from what was seen, with the numbers behind it.
+//! Names what slowed a pass down, from what was seen, with the numbers behind it.
 //!
 //! Nothing is inferred from the plan: a resource is named where it was busy for most of the pass,
 //! by its own account or against the most that it was seen to carry.
@@ -8,13 +8,13 @@ use crate::series::{Pcie, Series, Source};
 use crate::telemetry::nvml::pcie::link_bytes_per_s;
 use crate::telemetry::summary::Summary;
 
-/// A resource that was busy for less than this share of the pass did not hold it back.
+/// A resource that was busy for less than this share of the pass did not slow it down.
 const BUSY_SHARE: f64 = 0.6;
-/// Fewer readings than this say nothing of a pass.
+/// Fewer readings than this do not show what a pass did.
 const MIN_SAMPLES: u64 = 4;
 /// A link cannot carry more than this share of what it can; readings err by less.
 const MAX_SHARE: f64 = 1.1;
-/// Less traffic than this holds nobody back, bytes a second.
+/// Less traffic than this slows nobody down, bytes a second.
 const MIN_RATE: f64 = 10e6;
 /// Requests waiting in the engine that make a queue.
 const QUEUE: f64 = 1.0;
@@ -32,7 +32,7 @@ struct Way {
     candidate: Candidate,
 }
 
-/// Names the bottleneck of a pass. `client` says why the client itself was too slow, if it was.
+/// Names the bottleneck of a pass. `client` is why the client itself was too slow, if it was.
 pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&str>) -> Bottleneck {
     if let Some(why) = client {
         return Bottleneck {
@@ -151,7 +151,7 @@ impl Seen<'_> {
         ways.map(|way| way.candidate).collect()
     }
 
-    /// GPM tells how many SMs had work; without it there is only the share of time that any kernel
+    /// GPM counts how many SMs had work; without it there is only the share of time that any kernel
     /// ran, which decoding alone drives to 100.
     fn compute(&self) -> Option<Candidate> {
         let (percent, what) = match self.mean(Series::GpuSmActive) {
@@ -195,7 +195,7 @@ impl Seen<'_> {
             .max_by(|a, b| a.1.total_cmp(&b.1))?;
         let (way, rate) = busiest;
         let share = rate / most;
-        // A link that rests is slower: read at rest only, it says nothing of what was carried.
+        // A link that rests is slower: read at rest only, it does not bound what was carried.
         if share > MAX_SHARE {
             return None;
         }
@@ -212,7 +212,7 @@ impl Seen<'_> {
         })
     }
 
-    /// The tier's disk where there is one, else the busiest that the server can have kept busy.
+    /// The tier's disk where there is one, else the busiest of those that the server can use.
     fn disk(&self, tier_disk: Option<&str>) -> Option<Candidate> {
         let is_wanted =
             |summary: &&Summary| tier_disk.is_none_or(|disk| disk == &*summary.key.device);
@@ -249,17 +249,17 @@ impl Seen<'_> {
         })
     }
 
-    /// What all parts of the server read and wrote, bytes a second; `None` where one does not tell.
+    /// What all parts of the server read and wrote, bytes a second; `None` where one is not known.
     fn own_storage(&self) -> Option<f64> {
         let parts = self.of(Series::ServerProcesses).count();
         let mut sum = 0.0;
         for series in [Series::ServerStorageRead, Series::ServerStorageWrite] {
-            let told = self.of(series).filter_map(|summary| summary.mean);
-            let told: Vec<f64> = told.collect();
-            if told.is_empty() || told.len() < parts {
+            let means = self.of(series).filter_map(|summary| summary.mean);
+            let means: Vec<f64> = means.collect();
+            if means.is_empty() || means.len() < parts {
                 return None;
             }
-            sum += told.iter().sum::<f64>();
+            sum += means.iter().sum::<f64>();
         }
         Some(sum)
     }
@@ -336,7 +336,7 @@ impl Seen<'_> {
                 // A gigabit is 125 MB/s: less than half of that is no load for any network.
                 (mean >= 60e6).then(|| Candidate {
                     name: "network",
-                    // Without a link that tells, the most that it was seen to carry stands for it.
+                    // Where the link's speed is unknown, the most that it was seen to carry stands for it.
                     share: link.map_or(summary.near_max, |link| mean / link),
                     reason: format!(
                         "the network interface {}{role} carried {:.0} MB/s, at most {:.0}{of_link}",
@@ -381,7 +381,7 @@ impl Seen<'_> {
             .max();
         match read {
             Some(read) if read < MIN_SAMPLES => {
-                format!("the pass was too short to tell: at most {read} readings of anything")
+                format!("the pass was too short to judge: at most {read} readings of anything")
             }
             _ => format!(
                 "nothing that was watched was busy for {:.0} % of the pass",

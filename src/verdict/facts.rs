@@ -13,7 +13,7 @@ use crate::plan::verdict_spec::VerdictSpec;
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
 
-/// Prompt tokens of a pass by where the engine says they came from.
+/// Prompt tokens of a pass by where the engine's counters put their origin.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
 pub struct BySource {
@@ -32,7 +32,7 @@ impl BySource {
     }
 }
 
-/// What the tier itself says that it served.
+/// What the tier served by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TierAccount {
     /// Tokens found in its RAM layer.
@@ -50,20 +50,20 @@ pub struct Canaries {
     pub answered: u32,
     /// How many were answered with the same text as before.
     pub same: u32,
-    /// How many the server says a cache served part of.
+    /// How many a cache served part of, by the server's usage.
     pub from_cache: u32,
 }
 
 /// What a probe found: a prompt that was asked before, and again before the clock started.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Its tokens that a cache should hold.
+    /// Its tokens that a cache should have.
     pub expected_tokens: f64,
     /// Where they came from.
     pub sources: BySource,
 }
 
-/// How the page cache was kept from answering for the disk.
+/// Why the page cache did not answer for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PageCache {
@@ -76,7 +76,7 @@ pub enum PageCache {
     },
 }
 
-/// Whether a tier held what it was to hold when that was needed: before a pass that it is to
+/// Whether a tier had what it was to have when that was needed: before a pass that it is to
 /// serve, after a cold one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,7 +90,7 @@ pub enum Stores {
     },
 }
 
-/// A load of KV to the GPU and the time that it is said to have taken.
+/// A load of KV to the GPU and the time that somebody claims for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadClaim {
     /// Tokens of KV.
@@ -144,13 +144,13 @@ pub struct Facts {
     pub state: CacheState,
     /// The declared tier.
     pub tier: TierKind,
-    /// Whether what the tier holds outlives a restart of the server.
+    /// Whether what the tier stored outlives a restart of the server.
     pub survives_restart: bool,
     /// What the probe of this state found; absent where none could be asked.
     pub probe: Option<Probe>,
     /// LMCache's log lines of the pass.
     pub logs: LogCounts,
-    /// How the page cache was kept out of it.
+    /// Why the page cache did not answer for the disk.
     pub page_cache: Option<PageCache>,
     /// Whether the tier's stores ended in time.
     pub stores: Stores,
@@ -166,7 +166,7 @@ pub struct Facts {
     pub sources_unknown: String,
     /// What this load sent and got, and what the server counted meanwhile.
     pub counted: Counted,
-    /// Tokens that a cache should have held before the pass, chunk rounding counted in.
+    /// Tokens that a cache should have had before the pass, chunk rounding counted in.
     pub expected_hit_tokens: f64,
     /// Tokens at the front of prompts that earlier requests, of this pass too, may have left.
     pub shared_tokens: f64,
@@ -211,7 +211,7 @@ impl Facts {
     }
 }
 
-/// Whether the tier is to serve in this state: there is one, and what it holds is still there.
+/// Whether the tier is to serve in this state: there is one, and what it stored is still there.
 pub(super) fn serves(facts: &Facts) -> bool {
     facts.tier != TierKind::Baseline
         && (facts.state != CacheState::Restart || facts.survives_restart)

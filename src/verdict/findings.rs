@@ -11,8 +11,8 @@ pub(super) fn failures(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let too_many = facts.failed as f64 > facts.limits.failed_share * all as f64;
     (facts.ok > 0 && too_many).then(|| {
         let first = facts.first_failure.as_deref().unwrap_or("unfinished");
-        let said = format!("{} of {all} requests failed; first: {first}", facts.failed);
-        (VerdictStatus::Inconclusive, said)
+        let message = format!("{} of {all} requests failed; first: {first}", facts.failed);
+        (VerdictStatus::Inconclusive, message)
     })
 }
 
@@ -22,13 +22,13 @@ pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let state = facts.state;
     let enough = facts.limits.served_share * probe.expected_tokens;
     let cached = probe.sources.gpu_tokens + probe.sources.external_tokens;
-    let (reached, said) = match state {
+    let (reached, message) = match state {
         CacheState::Gpu => {
             let tokens = probe.sources.gpu_tokens;
             let expected = probe.expected_tokens;
             (
                 tokens >= enough,
-                format!("the GPU cache held {tokens:.0} of {expected:.0} tokens of a probe"),
+                format!("the GPU cache had {tokens:.0} of {expected:.0} tokens of a probe"),
             )
         }
         CacheState::Tier | CacheState::Restart if serves(facts) => {
@@ -52,14 +52,14 @@ pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
         (
             VerdictStatus::Invalid,
             format!(
-                "the cache state `{}` was not reached: {said}",
+                "the cache state `{}` was not reached: {message}",
                 state.title()
             ),
         )
     })
 }
 
-/// What the logs say went wrong during the pass.
+/// What went wrong during the pass, by the logs.
 pub(super) fn logs(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let mut findings = Vec::new();
     let logs = &facts.logs;
@@ -69,10 +69,10 @@ pub(super) fn logs(facts: &Facts) -> Vec<(VerdictStatus, String)> {
         CacheState::Cold | CacheState::Gpu => VerdictStatus::Valid,
     };
     if logs.degraded {
-        let said = "LMCache runs in degraded mode: it stores nothing and serves nothing";
-        findings.push((VerdictStatus::Invalid, said.to_owned()));
+        let message = "LMCache runs in degraded mode: it stores nothing and serves nothing";
+        findings.push((VerdictStatus::Invalid, message.to_owned()));
     }
-    let told = [
+    let counts = [
         (
             logs.lookup_timeouts,
             "lookups of the tier timed out and were counted as misses",
@@ -90,7 +90,7 @@ pub(super) fn logs(facts: &Facts) -> Vec<(VerdictStatus, String)> {
             "stores were cut short for want of memory",
         ),
     ];
-    for (count, what) in told {
+    for (count, what) in counts {
         if count > 0 {
             findings.push((status, format!("LMCache's log: {count} {what}")));
         }
@@ -110,7 +110,7 @@ pub(super) fn stores(facts: &Facts) -> Option<(VerdictStatus, String)> {
             VerdictStatus::Inconclusive,
             format!(
                 "the tier was still storing when the pass began, after {seconds} s: what it did not \
-                 hold yet, it could not serve"
+                 have yet, it could not serve"
             ),
         )),
         CacheState::Cold => Some((
@@ -124,17 +124,17 @@ pub(super) fn stores(facts: &Facts) -> Option<(VerdictStatus, String)> {
     }
 }
 
-/// How the page cache was kept from answering for the disk.
+/// Why the page cache did not answer for the disk.
 pub(super) fn page_cache(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
     if !read || !matches!(facts.tier, TierKind::Disk | TierKind::CpuDisk) {
         return None;
     }
-    let said = match facts.page_cache? {
+    let message = match facts.page_cache? {
         PageCache::Direct => "the disk is read with O_DIRECT, past the page cache".to_owned(),
         PageCache::Dropped { files } => {
             format!("the page cache of {files} files was dropped (fadvise) before the pass")
         }
     };
-    Some((VerdictStatus::Valid, said))
+    Some((VerdictStatus::Valid, message))
 }

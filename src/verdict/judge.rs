@@ -17,11 +17,11 @@ pub fn judge(facts: &Facts) -> Verdict {
         ));
     }
     if facts.wrong_prompt_length > 0 {
-        let said = format!(
+        let message = format!(
             "the server counted another prompt length than planned in {} of {} requests",
             facts.wrong_prompt_length, facts.ok
         );
-        findings.push((VerdictStatus::Invalid, said));
+        findings.push((VerdictStatus::Invalid, message));
     }
     match facts.by_source {
         None => findings.push((VerdictStatus::Inconclusive, facts.sources_unknown.clone())),
@@ -41,7 +41,7 @@ pub fn judge(facts: &Facts) -> Verdict {
         .map_or(VerdictStatus::Inconclusive, |(status, _)| *status);
     Verdict {
         status,
-        reasons: findings.into_iter().map(|(_, said)| said).collect(),
+        reasons: findings.into_iter().map(|(_, message)| message).collect(),
     }
 }
 
@@ -76,7 +76,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             served(facts, sources.gpu_tokens, "the GPU cache", findings);
         }
         (CacheState::Tier | CacheState::Restart, tier) if !serves(facts) => {
-            let (what, said) = if tier == TierKind::Baseline {
+            let (what, message) = if tier == TierKind::Baseline {
                 (
                     "came from a cache, though this tier has none",
                     "every prompt was computed again, as without a tier it must be",
@@ -88,7 +88,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
                 )
             };
             if !stray(cached, findings, what) {
-                findings.push((VerdictStatus::Valid, computed(facts, said)));
+                findings.push((VerdictStatus::Valid, computed(facts, message)));
             }
         }
         (CacheState::Tier | CacheState::Restart, _) => {
@@ -106,12 +106,12 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
 }
 
 /// The sentence, with what the pass itself repeats taken out.
-fn computed(facts: &Facts, said: &str) -> String {
+fn computed(facts: &Facts, sentence: &str) -> String {
     if facts.repeated_tokens > 0.0 {
         let repeated = facts.repeated_tokens;
-        return format!("{said}, but for {repeated:.0} tokens that the pass repeats itself");
+        return format!("{sentence}, but for {repeated:.0} tokens that the pass repeats itself");
     }
-    said.to_owned()
+    sentence.to_owned()
 }
 
 /// Whether a cache served what it should have.
@@ -127,24 +127,32 @@ enum Served {
 
 fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Served {
     let expected = facts.expected_hit_tokens;
-    let (served, status, said) = if expected > 0.0 {
-        let said = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
+    let (served, status, message) = if expected > 0.0 {
+        let message = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
         if tokens >= facts.limits.served_share * expected {
-            (Served::Enough, VerdictStatus::Valid, said)
+            (Served::Enough, VerdictStatus::Valid, message)
         } else {
-            (Served::TooLittle, VerdictStatus::Invalid, said)
+            (Served::TooLittle, VerdictStatus::Invalid, message)
         }
     } else if facts.shared_tokens > facts.repeated_tokens {
-        let said = "no prompt is long enough to fill one chunk, so that nothing can be served";
-        (Served::TooLittle, VerdictStatus::Invalid, said.to_owned())
+        let message = "no prompt is long enough to fill one chunk, so that nothing can be served";
+        (
+            Served::TooLittle,
+            VerdictStatus::Invalid,
+            message.to_owned(),
+        )
     } else if tokens > facts.repeated_tokens + 1.0 {
-        let said = format!("{by} served {tokens:.0} tokens of prompts that are said to share none");
-        (Served::NothingShared, VerdictStatus::Inconclusive, said)
+        let message = format!("{by} served {tokens:.0} tokens of prompts that should share none");
+        (Served::NothingShared, VerdictStatus::Inconclusive, message)
     } else {
-        let said = "the workload shares nothing between passes, and nothing was served";
-        (Served::NothingShared, VerdictStatus::Valid, said.to_owned())
+        let message = "the workload shares nothing between passes, and nothing was served";
+        (
+            Served::NothingShared,
+            VerdictStatus::Valid,
+            message.to_owned(),
+        )
     };
-    findings.push((status, said));
+    findings.push((status, message));
     served
 }
 
@@ -180,7 +188,7 @@ fn leg_findings(facts: &Facts) -> Findings {
         let way = match facts.tier {
             TierKind::Disk => "no byte counter of the server's disk reads could be read",
             TierKind::Redis => "no byte counter of Redis could be read",
-            _ => "no PCIe byte counter covers the whole pass, and the tier keeps no account",
+            _ => "no PCIe byte counter covers the whole pass, and the tier has no account",
         };
         findings.push((
             VerdictStatus::Inconclusive,
@@ -206,8 +214,8 @@ fn canary_finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let needed =
         facts.state != CacheState::Cold && serves(facts) && facts.expected_hit_tokens > 0.0;
     let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
-        let said = "no canary was asked, so that the text is not proven";
-        return needed.then(|| (VerdictStatus::Inconclusive, said.to_owned()));
+        let message = "no canary was asked, so that the text is not proven";
+        return needed.then(|| (VerdictStatus::Inconclusive, message.to_owned()));
     };
     let Canaries {
         asked,
@@ -216,25 +224,25 @@ fn canary_finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
         from_cache,
     } = canaries;
     Some(if same < answered {
-        let said = format!(
+        let message = format!(
             "{} of {asked} canary answers changed: the loaded cache is not what was stored",
             answered - same
         );
-        (VerdictStatus::Invalid, said)
+        (VerdictStatus::Invalid, message)
     } else if answered < asked {
-        let said = format!(
+        let message = format!(
             "{} of {asked} canaries were not answered, so that the text is not proven",
             asked - answered
         );
-        (VerdictStatus::Inconclusive, said)
+        (VerdictStatus::Inconclusive, message)
     } else if needed && from_cache < asked {
-        let said = format!(
+        let message = format!(
             "{} of {asked} canaries were computed again, so that the text is not proven",
             asked - from_cache
         );
-        (VerdictStatus::Inconclusive, said)
+        (VerdictStatus::Inconclusive, message)
     } else {
-        let said = format!("{same} of {asked} canary answers stayed the same");
-        (VerdictStatus::Valid, said)
+        let message = format!("{same} of {asked} canary answers stayed the same");
+        (VerdictStatus::Valid, message)
     })
 }

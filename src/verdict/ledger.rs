@@ -22,7 +22,7 @@ pub fn rows(facts: &Facts) -> Vec<LedgerRow> {
     legs::of_pass(facts).into_iter().map(row).collect()
 }
 
-/// The rows of `facts`, and beside what Redis tells of itself what its interface carried.
+/// The rows of `facts`, and beside Redis' own counters what its interface carried.
 pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<LedgerRow> {
     let mut all = rows(facts);
     let over_network = over_network(&all, network);
@@ -30,7 +30,7 @@ pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<LedgerR
     all
 }
 
-/// What the network interface on the way to Redis carried, beside what Redis tells of itself in
+/// What the network interface on the way to Redis carried, beside Redis' own counters in
 /// `rows`; headers and everything else on that interface are in it.
 fn over_network(rows: &[LedgerRow], seen: Option<&RedisNetwork>) -> Option<LedgerRow> {
     let seen = seen?;

@@ -15,8 +15,8 @@ use crate::units::Bounds;
 /// are counted with the payload.
 const ACCOUNT_ERROR: f64 = 0.02;
 
-/// No model keeps less than this per token; a leg that moved less for its tokens moved nothing.
-const LEAST_BYTES_PER_TOKEN: f64 = 16.0;
+/// No model has less KV than this per token; a leg that moved less for its tokens moved nothing.
+const MIN_BYTES_PER_TOKEN: f64 = 16.0;
 
 /// What a leg carried, by whoever saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +34,7 @@ pub enum Carried {
 pub struct Leg {
     /// Its name in the ledger: `disk-read`, `redis-write`, `pcie-rx`, `lmcache-ram`, ...
     pub path: &'static str,
-    /// Tokens that the counters say went this way.
+    /// Tokens that went this way by the counters.
     pub tokens: f64,
     /// Bytes that these tokens take, where their size is known.
     pub needed: Option<Bounds>,
@@ -59,7 +59,7 @@ impl Leg {
         }
     }
 
-    /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg says
+    /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg shows
     /// nothing: no token went this way, or nothing could see it.
     pub fn judge(&self, share: f64) -> Option<(VerdictStatus, String)> {
         if self.tokens < 1.0 {
@@ -115,7 +115,7 @@ impl Leg {
     }
 
     fn judge_without_size(&self, moved: Bounds) -> (VerdictStatus, String) {
-        if moved.high < LEAST_BYTES_PER_TOKEN * self.tokens {
+        if moved.high < MIN_BYTES_PER_TOKEN * self.tokens {
             let message = format!(
                 "{} MiB {} for {:.0} tokens: {}",
                 mebibytes(moved),
@@ -344,17 +344,17 @@ mod tests {
 
     #[test]
     fn a_reason_names_both_numbers_and_what_settles_it() {
-        let said = |needed, moved| {
+        let reason = |needed, moved| {
             leg("disk-read", needed, Carried::Bytes(moved))
                 .judge(0.9)
                 .unwrap()
                 .1
         };
         assert_eq!(
-            said(Some(Bounds::exact(100.0 * MIB)), Bounds::exact(3.0 * MIB)),
+            reason(Some(Bounds::exact(100.0 * MIB)), Bounds::exact(3.0 * MIB)),
             "3 MiB read from disk for 100 MiB of KV: RAM answered for the disk"
         );
-        let open = said(
+        let open = reason(
             Some(Bounds {
                 low: 1.0 * MIB,
                 high: 100.0 * MIB,
@@ -362,7 +362,7 @@ mod tests {
             Bounds::exact(50.0 * MIB),
         );
         assert!(open.contains("kv_bytes_per_token"), "{open}");
-        let coarse = said(
+        let coarse = reason(
             Some(Bounds::exact(100.0 * MIB)),
             Bounds::within(90.0 * MIB, 20.0 * MIB),
         );

@@ -1,6 +1,6 @@
-//! What the servers' logs say of a pass: LMCache's lines, counted.
+//! The lines that LMCache wrote to the servers' logs during a pass, counted.
 //!
-//! Some of what goes wrong is told nowhere else: a put that timed out, a lookup that gave up, a
+//! Some of what goes wrong shows nowhere else: a put that timed out, a lookup that gave up, a
 //! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
 
 use serde::{Deserialize, Serialize};
@@ -23,11 +23,11 @@ pub struct LogCounts {
     pub remote_errors: u64,
     /// Reads or writes of files that failed.
     pub file_errors: u64,
-    /// It started without its engine, or said that it is unhealthy.
+    /// It started without its engine, or reported itself unhealthy.
     pub degraded: bool,
     /// Keys of its configuration that it did not know, and ignored.
     pub unknown_keys: Vec<String>,
-    /// What `Using O_DIRECT for disk I/O` said, where it said it.
+    /// The value in `Using O_DIRECT for disk I/O`, where it wrote that line.
     pub direct_io: Option<bool>,
 }
 
@@ -82,17 +82,17 @@ impl LogCounts {
 
     /// Whether it shows that LMCache logs what it stores and loads. Where it does not, what is not
     /// in the log is unknown: its level may leave these lines out.
-    pub fn tells_of_tokens(&self) -> bool {
+    pub fn reports_tokens(&self) -> bool {
         self.stored.lines + self.retrieved.lines > 0
     }
 
     fn add(&mut self, line: &str) {
-        let says = |words: &[&str]| u64::from(words.iter().any(|word| line.contains(word)));
-        self.allocation_failures += says(&ALLOCATION);
-        self.lookup_timeouts += says(&LOOKUP_TIMEOUT);
-        self.remote_errors += says(&REMOTE);
-        self.file_errors += says(&FILES);
-        self.degraded |= says(&DEGRADED) > 0;
+        let has = |words: &[&str]| u64::from(words.iter().any(|word| line.contains(word)));
+        self.allocation_failures += has(&ALLOCATION);
+        self.lookup_timeouts += has(&LOOKUP_TIMEOUT);
+        self.remote_errors += has(&REMOTE);
+        self.file_errors += has(&FILES);
+        self.degraded |= has(&DEGRADED) > 0;
         if let Some((_, rest)) = line.split_once("Unknown configuration key: ") {
             let key = rest.split_whitespace().next().unwrap_or_default();
             self.unknown_keys.push(key.to_owned());
@@ -239,7 +239,7 @@ mod tests {
             ("Timeout occurred for rank 0", 0),
             ("ERROR: Timeout occurred for rank 0", 0),
             ("[x] LMCacheX ERROR: Timeout occurred for rank 0", 0),
-            ("[x] LMCache said: Timeout occurred for rank 0", 0),
+            ("[x] LMCache wrote: Timeout occurred for rank 0", 0),
             ("INFO prompt [lmcache] Timeout occurred for rank 0", 0),
             ("(no end", 0),
             ("", 0),
@@ -263,11 +263,11 @@ mod tests {
             let line =
                 format!("[x] LMCache INFO: Retrieved {count} out of {count} required tokens");
             let counts = LogCounts::of(&line);
-            let seen = counts.tells_of_tokens().then_some(counts.retrieved.tokens);
+            let seen = counts.reports_tokens().then_some(counts.retrieved.tokens);
             assert_eq!(seen, tokens, "{count}");
         }
         let silenced = "[x] LMCache WARNING: Timeout occurred for rank 0\nINFO: 200 OK\n";
-        assert!(!LogCounts::of(silenced).tells_of_tokens());
+        assert!(!LogCounts::of(silenced).reports_tokens());
     }
 
     proptest::proptest! {

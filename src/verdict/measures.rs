@@ -1,4 +1,4 @@
-//! The measures of a pass by name, the unit last, as records keep them.
+//! The measures of a pass by name, the unit last, as records have them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::server::prom::Scrape;
 use crate::telemetry::summary::Summary;
 use crate::units::Bounds;
 
-/// The measures that the verdict rests on, and what the logs tell of the tier's cost.
+/// The measures that the verdict rests on, and the tier's cost by the logs.
 pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     let sources = facts.by_source;
     let probed = facts.probe;
@@ -77,7 +77,7 @@ pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     all
 }
 
-/// What LMCache's log tells of the pass.
+/// The pass by LMCache's log.
 fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
     let count = |number: u64| Some(number as f64);
     let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
@@ -101,7 +101,7 @@ fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
     ])
 }
 
-/// What the engine's own counters say of a pass besides where its tokens came from.
+/// The engine's own counters of a pass besides those of where its tokens came from.
 pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
     let grown = |name: &str| now.growth(before, name, None);
     let mean_ms = |name: &str| {
@@ -170,7 +170,7 @@ mod tests {
     use crate::telemetry::sample::SeriesKey;
 
     #[test]
-    fn the_most_that_was_sampled_of_queue_and_cache_is_told() {
+    fn the_most_that_was_sampled_of_queue_and_cache_is_reported() {
         let summary = |series, mean, max| Summary {
             key: SeriesKey {
                 series,

@@ -53,13 +53,13 @@ pub struct PcieBytes {
     pub rx_bytes: Bounds,
     /// Out of the GPUs.
     pub tx_bytes: Bounds,
-    /// How they were told: `gpm`, `nvml-counters`, or both, where GPUs answer different ones.
+    /// How they were read: `gpm`, `nvml-counters`, or both, where GPUs answer different ones.
     pub method: PcieMethod,
 }
 
 impl PcieBytes {
-    /// What the readings of a pass say of all `gpus` that are to be watched; `None` where one of
-    /// them does not tell.
+    /// The sums of a pass's readings over all `gpus` that are to be watched; `None` where one of
+    /// them has none.
     pub fn of(summaries: &[Summary], gpus: usize) -> Option<Self> {
         let on_gpus = summaries
             .iter()
@@ -172,7 +172,7 @@ pub struct RedisNetwork {
 }
 
 impl RedisNetwork {
-    /// What the readings of a pass say; `None` over the loopback, which carries both ways at once and
+    /// The sums of a pass's readings; `None` over the loopback, which carries both ways at once and
     /// the load too.
     pub fn of(summaries: &[Summary]) -> Option<Self> {
         let bytes = |series| total(summaries, series, MIN_COVER);
@@ -188,8 +188,8 @@ impl RedisNetwork {
     }
 }
 
-/// What the PCIe links of all watched GPUs carry one way together; `None` where one of them did not
-/// say, or said what a link at rest says.
+/// What the PCIe links of all watched GPUs carry one way together; `None` where one of them has no
+/// reading, or only those of a link at rest.
 fn host_link(summaries: &[Summary], gpus: usize) -> Option<LinkLimit> {
     let largest = |series: Series| -> BTreeMap<&str, u32> {
         let own = summaries.iter().filter(|one| one.key.series == series);
@@ -208,7 +208,7 @@ fn host_link(summaries: &[Summary], gpus: usize) -> Option<LinkLimit> {
     for (device, generation) in generations {
         let width = *widths.get(device).filter(|width| **width > 0)?;
         // A link at rest runs at an older generation's speed.
-        (generation >= LEAST_AWAKE_GENERATION).then_some(())?;
+        (generation >= MIN_AWAKE_GENERATION).then_some(())?;
         bytes_per_s += link_bytes_per_s(generation, width);
         links.insert(format!("PCIe generation {generation}, {width} lanes"));
     }
@@ -223,7 +223,7 @@ fn host_link(summaries: &[Summary], gpus: usize) -> Option<LinkLimit> {
 }
 
 /// Links at rest fall back to generation 1 or 2.
-const LEAST_AWAKE_GENERATION: u32 = 3;
+const MIN_AWAKE_GENERATION: u32 = 3;
 
 /// What telemetry saw move during one pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,7 +237,7 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// What the readings of a pass say, where `gpus` GPUs are to be watched.
+    /// What the readings of a pass come to, where `gpus` GPUs are to be watched.
     pub fn of(summaries: &[Summary], gpus: usize) -> Self {
         Self {
             pcie: PcieBytes::of(summaries, gpus),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn each_gpu_is_told_by_its_own_method() {
+    fn each_gpu_is_read_by_its_own_method() {
         let counters = |series, total| rate(series, "1", total, 1.0);
         let mixed = [
             rate(RX, "0", 100.0, 1.0),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn links_add_up_and_one_at_rest_says_nothing() {
+    fn links_add_up_and_one_at_rest_counts_for_nothing() {
         let level = |series, device: &str, value| Summary {
             max: Some(value),
             ..rate(series, device, 0.0, 1.0)
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_redis_is_told_from_other_interfaces() {
+    fn the_way_to_redis_is_distinguished_from_other_interfaces() {
         let of = |device: &str, covered| {
             RedisNetwork::of(&[
                 rate(Series::NetworkRx, "eth1", 7.0, 1.0),

@@ -287,7 +287,7 @@ fn a_workload_that_shares_nothing_is_a_control() {
     check(
         |f| control(f, 512.0),
         VerdictStatus::Inconclusive,
-        "said to share none",
+        "should share none",
     );
     let too_short = |f: &mut Facts| {
         control(f, 0.0);
@@ -309,7 +309,7 @@ fn probed(expected_tokens: f64, gpu_tokens: f64, external_tokens: f64) -> Probe 
 
 #[test]
 fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
-    let said = "the cache state `tier hit` was not reached";
+    let reason = "the cache state `tier hit` was not reached";
     check(
         |f| f.probe = Some(probed(768.0, 768.0, 0.0)),
         VerdictStatus::Invalid,
@@ -318,7 +318,7 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     check(
         |f| f.probe = Some(probed(768.0, 0.0, 512.0)),
         VerdictStatus::Invalid,
-        said,
+        reason,
     );
     check(
         |f| f.probe = Some(probed(768.0, 0.0, 768.0)),
@@ -351,8 +351,8 @@ fn a_tier_that_was_still_storing_proves_nothing() {
     let stores = Stores::Unfinished {
         waited: Duration::from_secs(7),
     };
-    let said = "still storing when the pass began, after 7 s";
-    check(|f| f.stores = stores, VerdictStatus::Inconclusive, said);
+    let reason = "still storing when the pass began, after 7 s";
+    check(|f| f.stores = stores, VerdictStatus::Inconclusive, reason);
     // Nothing is served in a cold pass: its times stand.
     let mut facts = proven();
     facts.state = CacheState::Cold;
@@ -364,8 +364,8 @@ fn a_tier_that_was_still_storing_proves_nothing() {
     });
     let verdict = judge(&facts);
     assert_eq!(verdict.status, VerdictStatus::Valid, "{verdict:?}");
-    let told = |reason: &String| reason.contains("still storing 7 s after the pass");
-    assert!(verdict.reasons.iter().any(told), "{verdict:?}");
+    let late = |reason: &String| reason.contains("still storing 7 s after the pass");
+    assert!(verdict.reasons.iter().any(late), "{verdict:?}");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_restart_is_judged_by_what_survives_it() {
 }
 
 #[test]
-fn what_the_logs_tell_is_no_valid_pass() {
+fn failures_in_the_logs_make_no_pass_valid() {
     let log = |f: &mut Facts, text: &str| {
         f.logs = LogCounts::of(&format!("[x] LMCache ERROR: {text}"));
     };
@@ -475,7 +475,7 @@ fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
             f.counted = Counted {
                 server_prompt_tokens: None,
                 server_output_tokens: None,
-                // Some answers do not tell of cached tokens.
+                // Some answers have no cached tokens in their usage.
                 cached_tokens: 3000.0,
                 all_cached_tokens: None,
                 running_max: None,
@@ -502,7 +502,7 @@ fn counts_that_agree_and_counts_that_are_unknown_contradict_nothing() {
 }
 
 #[test]
-fn counts_that_contradict_each_other_are_not_valid_and_both_are_told() {
+fn counts_that_contradict_each_other_are_not_valid_and_both_are_named() {
     type Change = fn(&mut Counted);
     let cases: [(Change, VerdictStatus, [&str; 2]); 11] = [
         (

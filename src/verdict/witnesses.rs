@@ -1,5 +1,5 @@
 //! Findings of counts that contradict each other: what the client sent and got, and what the server
-//! says of it. Where they differ, somebody else used the server, or one of them is wrong.
+//! counted of it. Where they differ, somebody else used the server, or one of them is wrong.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,9 @@ pub struct Counted {
     pub most_output_tokens: Option<f64>,
     /// Output tokens by the server's counter.
     pub server_output_tokens: Option<f64>,
-    /// Cached prompt tokens by the usage of those answers that tell.
+    /// Cached prompt tokens by the usage of those answers that have it.
     pub cached_tokens: f64,
-    /// The same where every answer tells.
+    /// The same where every answer has it.
     pub all_cached_tokens: Option<f64>,
     /// The first answer with more output tokens than it was asked for: these, and those asked for.
     pub too_long: Option<(u32, u32)>,

@@ -61,7 +61,7 @@ fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
             .iter()
             .any(|r| r.contains("3.0 requests waited in the engine (at most 7)"))
     );
-    // Somebody else keeps the disk busy: the server read nothing.
+    // Somebody else uses the disk: the server read nothing.
     rows[4] = (Series::ServerStorageRead, "vllm", 0.0, 0.0);
     assert_eq!(named(&rows).name, "queue");
     // Another part of it does.
@@ -134,7 +134,7 @@ fn redis_is_named_by_its_core_or_by_what_it_sends() {
     // Steady, and hardly anything to a link of 100 Gbit/s; much to one of 1 Gbit/s.
     let wide = [far[0], (Series::NetworkLink, "eth0", 12.5e9, 12.5e9)];
     assert_eq!(named(&wide).name, "unknown");
-    // Nothing carries more than its link: what it tells is not so.
+    // Nothing carries more than its link: its reading is wrong.
     let wrong = [far[0], (Series::NetworkLink, "eth0", 1.25e6, 1.25e6)];
     assert_eq!(named(&wrong).name, "network");
     let narrow = [far[0], (Series::NetworkLink, "eth0", 125e6, 125e6)];
@@ -208,7 +208,7 @@ fn too_few_readings_name_nothing() {
     rows[0].samples = 2;
     let found = of_pass(&rows, None, None);
     assert_eq!(found.name, "unknown");
-    assert!(found.reasons[0].contains("too short to tell"), "{found:?}");
+    assert!(found.reasons[0].contains("too short to judge"), "{found:?}");
     rows[0] = seen(&[(Series::GpuSmActive, "0", 9.0, 100.0)]).remove(0);
     let idle = of_pass(&rows, None, None);
     assert!(
