@@ -252,6 +252,14 @@ pub enum Fault {
     PageCacheDisk,
     /// Host memory answers for the disk tier: KV stays in RAM although `local_cpu` is false.
     RamAnswersForDisk,
+    /// Loads give the GPU half of the KV: half of the bytes move.
+    HalfLoaded,
+    /// Loads are reported as done at once, faster than any link.
+    ImpossibleSpeed,
+    /// Every `fault_every_requests`-th store finds no memory, and the log says so.
+    FullWriteBuffer,
+    /// Stores are counted and logged, and nothing is stored.
+    SilentStoreFailure,
     /// What was stored is found only `store_lag_ms` later.
     StoreLags,
     /// `/reset_prefix_cache` never succeeds.
@@ -264,7 +272,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::SlowStart,
         Self::ExitWhileLoading,
         Self::ExitMidLoad,
@@ -274,6 +282,10 @@ impl Fault {
         Self::FalseHit,
         Self::PageCacheDisk,
         Self::RamAnswersForDisk,
+        Self::HalfLoaded,
+        Self::ImpossibleSpeed,
+        Self::FullWriteBuffer,
+        Self::SilentStoreFailure,
         Self::StoreLags,
         Self::ResetRefused,
         Self::ResetIgnored,
@@ -292,6 +304,10 @@ impl Fault {
             Self::FalseHit => "false-hit",
             Self::PageCacheDisk => "page-cache-disk",
             Self::RamAnswersForDisk => "ram-answers-for-disk",
+            Self::HalfLoaded => "half-loaded",
+            Self::ImpossibleSpeed => "impossible-speed",
+            Self::FullWriteBuffer => "full-write-buffer",
+            Self::SilentStoreFailure => "silent-store-failure",
             Self::StoreLags => "store-lags",
             Self::ResetRefused => "reset-refused",
             Self::ResetIgnored => "reset-ignored",

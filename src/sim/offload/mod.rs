@@ -280,7 +280,15 @@ impl Offload {
             loaded.tokens += u64::from(chunk.tokens);
             loaded.size_bytes += chunk.size_bytes;
         }
-        self.physical.pcie_rx += loaded.size_bytes;
+        let moved_bytes = if self.spec.has(Fault::HalfLoaded) {
+            loaded.size_bytes / 2
+        } else {
+            loaded.size_bytes
+        };
+        self.physical.pcie_rx += moved_bytes;
+        if self.spec.has(Fault::ImpossibleSpeed) {
+            at_us = now_us + 1;
+        }
         loaded.done_us = at_us;
         for (place, key, chunk) in hits {
             if place != Place::Cpu && self.keeps_in_cpu() {
@@ -361,7 +369,8 @@ impl Offload {
         self.config.hot_cache == HotCache::On || self.spec.has(Fault::RamAnswersForDisk)
     }
 
-    fn is_native(&self) -> bool {
+    /// Whether it is vLLM's own, without LMCache.
+    pub(crate) fn is_native(&self) -> bool {
         self.config.connector == Connector::Native
     }
 

@@ -262,3 +262,41 @@ fn native_offloading_stores_behind_the_engines_back_and_can_be_reset() {
     offload.reset();
     assert_eq!(offload.lookup(1, &keys(0..4)).tokens, 0);
 }
+
+#[test]
+fn half_loaded_moves_half_and_counts_and_reads_all() {
+    let mut offload = offload(DIRECT, &[Fault::HalfLoaded]);
+    store(&mut offload, 0, 0..10);
+    let found = offload.lookup(HOUR_US, &keys(0..10));
+    let loaded = offload.load(HOUR_US, &keys(0..10), &found.places);
+    assert_eq!((loaded.tokens, loaded.size_bytes), (2_560, 10 * SIZE));
+    assert_eq!(offload.physical.disk_read, 10 * SIZE);
+    assert_eq!(offload.physical.pcie_rx, 5 * SIZE);
+}
+
+#[test]
+fn impossible_speed_takes_no_time_and_moves_all() {
+    let mut offload = offload("local_cpu: true", &[Fault::ImpossibleSpeed]);
+    store(&mut offload, 0, 0..10);
+    let found = offload.lookup(HOUR_US, &keys(0..10));
+    let loaded = offload.load(HOUR_US, &keys(0..10), &found.places);
+    assert_eq!((loaded.tokens, loaded.done_us), (2_560, HOUR_US + 1));
+    assert_eq!(offload.physical.pcie_rx, 10 * SIZE);
+}
+
+#[test]
+fn a_full_write_buffer_refuses_every_fourth_store() {
+    let mut offload = offload("local_cpu: true", &[Fault::FullWriteBuffer]);
+    let taken = (0..8).map(|number| store(&mut offload, number, number * 2..number * 2 + 2).chunks);
+    assert_eq!(taken.collect::<Vec<_>>(), [2, 2, 2, 0, 2, 2, 2, 0]);
+    assert_eq!(offload.staged_bytes, 0, "nothing is left in the buffer");
+}
+
+#[test]
+fn a_silent_store_failure_counts_what_it_does_not_store() {
+    let mut offload = offload(DIRECT, &[Fault::SilentStoreFailure]);
+    let stored = store(&mut offload, 0, 0..10);
+    assert_eq!((stored.chunks, offload.stats.stored_tokens), (10, 2_560));
+    assert_eq!(offload.lookup(HOUR_US, &keys(0..10)).tokens, 0);
+    assert_eq!((offload.physical.disk_write, offload.staged_bytes), (0, 0));
+}

@@ -38,7 +38,11 @@ impl Offload {
             put_us: 0,
         };
         let mut taken = Vec::with_capacity(offered.len());
+        let is_full = self.finds_no_memory();
         for (key, chunk) in offered {
+            if is_full {
+                break;
+            }
             let Some(staged_bytes) = self.reserve(key, &chunk) else {
                 break;
             };
@@ -58,7 +62,11 @@ impl Offload {
         }
         let done_us = now_us + stored.copy_us + stored.put_us;
         for (key, chunk, staged_bytes) in taken {
-            self.submit(done_us, key, chunk, staged_bytes);
+            if self.spec.has(Fault::SilentStoreFailure) {
+                self.staged_bytes -= staged_bytes;
+            } else {
+                self.submit(done_us, key, chunk, staged_bytes);
+            }
         }
         self.settle(done_us);
         self.physical.pcie_tx += stored.size_bytes;
@@ -72,6 +80,13 @@ impl Offload {
             .store_speed
             .observe(stored.tokens as f64 / seconds);
         stored
+    }
+
+    /// Whether the next store is one that the fault of a full buffer hits.
+    fn finds_no_memory(&self) -> bool {
+        let every = u64::from(self.spec.fault_every_requests.max(1));
+        let number = self.stats.store_requests + 1;
+        self.spec.has(Fault::FullWriteBuffer) && number.is_multiple_of(every)
     }
 
     /// Makes room in the host pool for a chunk and returns how much of it was taken; nothing

@@ -44,6 +44,8 @@ pub(super) struct Sink {
 pub(super) struct Snapshot {
     pub(super) engine: EngineStats,
     pub(super) tiers: Option<TierStats>,
+    /// Bytes that vLLM's own offloading counts as loaded and as stored.
+    pub(super) offloaded: Option<[u64; 2]>,
     pub(super) physical: PhysicalBytes,
 }
 
@@ -287,7 +289,13 @@ impl Driver {
         if !self.publishes_late() {
             self.publish(now_us);
         }
+        let own = self.engine.offload().filter(|offload| offload.is_native());
+        let offloaded = own.map(|offload| {
+            let tokens = [offload.stats.hit_tokens, offload.stats.stored_tokens];
+            tokens.map(|tokens| tokens * self.spec.kv_bytes_per_token)
+        });
         Snapshot {
+            offloaded,
             engine: self.engine.stats().clone(),
             tiers: self.published.clone(),
             physical,

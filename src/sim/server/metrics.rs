@@ -36,6 +36,12 @@ pub(super) fn page(identity: &Identity, snapshot: &Snapshot, http: &HttpCounts) 
     );
     page.engine_gauges(&snapshot.engine);
     page.engine_counters(&snapshot.engine, identity);
+    if let Some([load, store]) = snapshot.offloaded {
+        let help = "Total bytes loaded from offload storage to GPU.";
+        page.counter("vllm:kv_offload_load_bytes", help, load);
+        let help = "Total bytes stored from GPU to offload storage.";
+        page.counter("vllm:kv_offload_store_bytes", help, store);
+    }
     page.engine_histograms(&snapshot.engine);
     let name = "vllm:cache_config_info";
     page.head(name, "gauge", "Information of the LLMEngine CacheConfig");
