@@ -186,6 +186,7 @@ series! {
     CpuIoWait = Cpu "io_wait" Percent "waits for I/O" "Share of the time in which the cores idled while a task waited for I/O.";
     DiskBusy = Disk "busy" Percent "busy" "Share of the time with a request in flight.";
     DiskInFlight = Disk "in_flight" Count "in flight" "Requests in flight.";
+    DiskLink = Disk "link" BytesPerSecond "link" "What the PCIe link of an NVMe disk carries each way at most.";
     DiskRead = Disk "read" BytesPerSecond "read" "Bytes that came from the device; what the page cache answers is not in it.";
     DiskReads = Disk "reads" PerSecond "reads" "Reads that the device completed.";
     DiskWrite = Disk "write" BytesPerSecond "written" "Bytes that went to the device.";
@@ -201,6 +202,8 @@ series! {
     EngineLmcacheRemoteRead = Engine "lmcache_remote_read" BytesPerSecond "remote read" "Bytes that LMCache in the engine's process read from a remote store, all workers.";
     EngineLmcacheRemoteWrite = Engine "lmcache_remote_write" BytesPerSecond "remote written" "Bytes that LMCache in the engine's process wrote to a remote store, all workers.";
     EngineLmcacheStoredTokens = Engine "lmcache_stored_tokens" PerSecond "stored" "Tokens that LMCache in the engine's process stored.";
+    EngineOffloadLoad = Engine "offload_load" BytesPerSecond "offload to the GPU" "Bytes that vLLM's own offloading loaded to the GPU, by its counters.";
+    EngineOffloadStore = Engine "offload_store" BytesPerSecond "offload from the GPU" "Bytes that vLLM's own offloading took from the GPU, by its counters.";
     EngineOutputTokens = Engine "output_tokens" PerSecond "output" "Tokens that the engine generated.";
     EnginePreemptions = Engine "preemptions" PerSecond "preemptions" "Requests that the engine preempted.";
     EnginePromptTokens = Engine "prompt_tokens" PerSecond "prompt" "Prompt tokens that the engine took in.";
@@ -240,6 +243,7 @@ series! {
     GpuThrottledByHeat = Gpu "throttled_by_heat" Percent "throttled by heat" "100 while heat holds the clocks down, else 0.";
     GpuThrottledByPower = Gpu "throttled_by_power" Percent "throttled by power" "100 while a power limit holds the clocks down, else 0.";
     GpuUtilization = Gpu "utilization" Percent "busy" "Share of the time in which any kernel ran.";
+    LmcacheLoadedChunks = Lmcache "loaded_chunks" PerSecond "loaded to the GPU" "Chunks that the LMCache server loaded to the GPU, of all workers.";
     LmcacheRamHitTokens = Lmcache "ram_hit_tokens" PerSecond "RAM" "Tokens that the LMCache server had in RAM.";
     LmcacheRamStoredChunks = Lmcache "ram_stored_chunks" PerSecond "stored in RAM" "Chunks that the LMCache server stored in RAM.";
     LmcacheSecondHitTokens = Lmcache "second_hit_tokens" PerSecond "second tier" "Tokens that the LMCache server had in its second layer.";

@@ -100,6 +100,7 @@ impl LastCell<'_> {
             verdict: Verdict {
                 status: VerdictStatus::Valid,
                 reasons: vec!["all seen".to_owned()],
+                witnesses: BTreeMap::new(),
             },
             evidence: BTreeMap::new(),
             client: BTreeMap::new(),
@@ -118,6 +119,7 @@ impl LastCell<'_> {
         pass.verdict = Verdict {
             status,
             reasons: vec![reason.to_owned()],
+            witnesses: BTreeMap::new(),
         };
         self
     }

@@ -259,6 +259,7 @@ fn unproven(schedule: Arc<Schedule>, load: LoadOutcome) -> Pass {
         verdict: Verdict {
             status: VerdictStatus::Inconclusive,
             reasons: vec!["`bench` looks at one load and proves no tier".to_owned()],
+            witnesses: BTreeMap::new(),
         },
         basis: None,
         evidence: BTreeMap::new(),

@@ -157,6 +157,29 @@ pub struct Verdict {
     pub status: VerdictStatus,
     /// Why, one sentence each, the worst first.
     pub reasons: Vec<String>,
+    /// What each witness shows alone; absent of one that shows nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub witnesses: BTreeMap<Witness, VerdictStatus>,
+}
+
+/// One independent kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Witness {
+    /// The engine's counters: where tokens came from.
+    Counters,
+    /// Bytes, or an account of tokens, on the legs of the tier's way.
+    Bytes,
+    /// The canaries' answers.
+    Text,
+    /// What the client sent and got against what the servers counted.
+    Clients,
+    /// Probes, stores and the page cache: whether the cache state was reached.
+    State,
+    /// Failures in logs and counters.
+    Logs,
+    /// Loads that no link could have carried.
+    Limits,
 }
 
 /// Sent = ok + failed + unfinished, always.

@@ -283,6 +283,7 @@ fn record(pass: &Imported, state: CacheState) -> PassRecord {
         verdict: Verdict {
             status: VerdictStatus::Inconclusive,
             reasons: vec![NO_EVIDENCE.to_owned()],
+            witnesses: BTreeMap::new(),
         },
         evidence: pass.evidence.clone(),
         client: BTreeMap::new(),

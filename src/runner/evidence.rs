@@ -17,7 +17,7 @@ use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::log_counts::LogCounts;
 use crate::verdict::moved::PcieBytes;
 use crate::verdict::{
-    Canaries, Counted, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount, measures,
+    Canaries, Causes, Counted, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount, measures,
 };
 use crate::workload::Schedule;
 
@@ -33,6 +33,8 @@ pub struct PassFacts<'a> {
     pub schedule: &'a Schedule,
     /// What came back.
     pub load: &'a LoadOutcome,
+    /// Counters when the cell began, before anything was sent.
+    pub begun: &'a Snapshot,
     /// Counters before.
     pub before: &'a Snapshot,
     /// Counters after.
@@ -57,6 +59,8 @@ pub struct PassFacts<'a> {
     pub engine_kv: Option<Statement>,
     /// What the link between host and GPU can carry.
     pub host_link: Option<LinkLimit>,
+    /// What the link to the tier's disk or Redis can carry.
+    pub tier_link: Option<LinkLimit>,
 }
 
 impl PassFacts<'_> {
@@ -67,10 +71,10 @@ impl PassFacts<'_> {
         let stored = |name| self.settled.engine_growth(before, name, None);
         let server = &self.cell.resolved.server;
         let is_sim = server.is_simulated();
-        let mut logs = LogCounts::of(&after.logs.text_since(&before.logs));
-        logs.degraded |= self.degraded;
+        let logs = self.logs();
         let answers = self.answers();
-        let fastest_load = answers.fastest_load(&logs);
+        let by_source = after.by_source(before);
+        let external = by_source.map_or(0.0, |sources| sources.external_tokens);
         let real = |sim: Option<f64>, real: Option<f64>| if is_sim { sim } else { real };
         Facts {
             limits: self.cell.resolved.verdict,
@@ -85,7 +89,7 @@ impl PassFacts<'_> {
             ok: self.load.counts().ok,
             failed: self.load.counts().failed,
             first_failure: first_failure(self.load),
-            by_source: after.by_source(before),
+            by_source,
             sources_unknown: after.sources_unknown(before),
             counted: self.counted(),
             expected_hit_tokens: answers.expected_hit_tokens(self.cell, self.state),
@@ -93,7 +97,8 @@ impl PassFacts<'_> {
             repeated_tokens: answers.sum_of(|planned| planned.repeated_tokens),
             wrong_prompt_length: answers.wrong_prompt_length(),
             account: self.account(&logs),
-            logs,
+            engine: after.engine_account(before, self.settled, self.cell.tier.chunk_tokens()),
+            causes: self.causes(),
             kv: self.kv_size().bytes(),
             pcie_rx_bytes: self.pcie_bytes(simulated("labrun_sim_pcie_rx_bytes_total"), |pcie| {
                 pcie.rx_bytes
@@ -102,8 +107,10 @@ impl PassFacts<'_> {
                 pcie.tx_bytes
             }),
             pcie_method: self.pcie.map(|pcie| pcie.method),
-            fastest_load,
-            host_link: self.host_link.clone(),
+            fastest_load: answers.fastest_load(&logs, external),
+            fastest_answer: answers.fastest_answer(external),
+            host_link: self.host_link(),
+            tier_link: self.tier_link(),
             disk_read_bytes: real(
                 simulated("labrun_sim_disk_read_bytes_total"),
                 after.io.read_since(&before.io).map(|bytes| bytes as f64),
@@ -125,6 +132,55 @@ impl PassFacts<'_> {
                     .redis_growth(before, |info| info.net_input_bytes),
             ),
             canaries: self.canaries,
+            logs,
+        }
+    }
+
+    /// What the link between host and GPU carries: the simulator's own, or what telemetry read.
+    fn host_link(&self) -> Option<LinkLimit> {
+        let server = &self.cell.resolved.server;
+        if !server.is_simulated() {
+            return self.host_link.clone();
+        }
+        Some(LinkLimit {
+            bytes_per_s: 1e9 * server.sim.pcie_load_gb_per_s,
+            source: "`pcie_load_gb_per_s` of the simulator".to_owned(),
+        })
+    }
+
+    /// What the way to the tier carries; unknown where a serializer makes KV smaller on it.
+    fn tier_link(&self) -> Option<LinkLimit> {
+        let serializer = self.cell.tier.settings.get("remote_serde");
+        let is_plain = serializer.is_none_or(|name| name == "naive");
+        self.tier_link.clone().filter(|_| is_plain)
+    }
+
+    /// The log lines of the pass, with the failures to load that its servers counted. What a cold
+    /// pass's stores met behind its last answer belongs to it.
+    fn logs(&self) -> LogCounts {
+        let until = if self.state == CacheState::Cold {
+            self.settled
+        } else {
+            self.after
+        };
+        let mut logs = LogCounts::of(&until.logs.text_since(&self.before.logs));
+        logs.degraded |= self.degraded;
+        let counted = self.after.counted_failures(self.before).into_iter();
+        for (failure, count) in counted.filter(|(failure, _)| failure.hits_loads()) {
+            let known = logs.failures.entry(failure).or_default();
+            *known = count.max(*known);
+        }
+        logs
+    }
+
+    /// What explains a shortfall.
+    fn causes(&self) -> Causes {
+        let tier = &self.cell.tier;
+        let share = self.cell.resolved.verdict.served_share;
+        Causes {
+            fill: self.before.failures(self.begun),
+            ram_gib: tier.template.is_none().then(|| tier.ram_gib()),
+            documents: self.answers().documents(self.cell, self.state, share),
         }
     }
 
@@ -166,7 +222,8 @@ impl PassFacts<'_> {
     fn account(&self, logs: &LogCounts) -> Option<TierAccount> {
         let server = &self.cell.resolved.server;
         if server.lmcache == LmcacheMode::MultiProcess {
-            return self.after.account(self.before);
+            let chunk_tokens = self.cell.tier.chunk_tokens();
+            return self.after.account(self.before, chunk_tokens);
         }
         let logged = server.launcher != Launcher::External
             && self.cell.tier.kind == TierKind::Cpu
@@ -203,8 +260,16 @@ impl PassFacts<'_> {
         }
     }
 
+    /// The measures of `facts`, and what else the servers and the answers count.
+    pub fn measures(&self, facts: &Facts) -> BTreeMap<Evidence, f64> {
+        let mut all = measures::of_facts(facts);
+        all.extend(self.engine_measures());
+        all.extend(self.token_counts());
+        all
+    }
+
     /// What the engine's counters say of the pass besides where its tokens came from.
-    pub fn engine_measures(&self) -> BTreeMap<Evidence, f64> {
+    fn engine_measures(&self) -> BTreeMap<Evidence, f64> {
         match (&self.after.engine, &self.before.engine) {
             (Some(now), Some(before)) => measures::of_engine(now, before),
             _ => BTreeMap::new(),

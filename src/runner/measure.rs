@@ -51,6 +51,8 @@ struct Measuring<'a> {
     on_event: &'a mut dyn FnMut(Event<'_>),
     endpoint: Endpoint,
     watch: Watch,
+    /// Counters when the cell began.
+    begun: Snapshot,
     /// Whether the probe's document was filled; absent before it was asked about.
     probe_filled: Option<bool>,
 }
@@ -107,6 +109,7 @@ pub async fn measure(
         on_event,
         endpoint,
         watch,
+        begun: Snapshot::default(),
         probe_filled: None,
     };
     let measured = measuring.all_states(requests, kept).await;
@@ -116,6 +119,7 @@ pub async fn measure(
 
 impl Measuring<'_> {
     async fn all_states(&mut self, requests: Requests, kept: &mut Kept<'_>) -> Result<(), Failure> {
+        self.begun = self.unless_stopped(Snapshot::take(self.session)).await;
         if let Some(warmup) = requests.warmup {
             self.unmeasured(&warmup, "warm-up", kept).await?;
         }
@@ -187,6 +191,7 @@ impl Measuring<'_> {
             state,
             schedule,
             load: &load,
+            begun: &self.begun,
             before: &before,
             after: &after,
             pcie: moved.pcie,
@@ -199,14 +204,13 @@ impl Measuring<'_> {
             canaries: asked,
             engine_kv: self.session.engine_kv,
             host_link: moved.host_link.clone(),
+            tier_link: moved.tier_link.clone(),
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
         kept.warnings.extend(lost_readings(&facts, &telemetry));
         let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
-        let mut evidence = measures::of_facts(&facts);
-        evidence.extend(pass.engine_measures());
-        evidence.extend(pass.token_counts());
+        let mut evidence = pass.measures(&facts);
         evidence.extend(measures::of_samples(&telemetry.summaries));
         Ok((
             Pass {
@@ -264,11 +268,12 @@ impl Measuring<'_> {
             }
         }
         let gpus = self.watch.gpus();
-        let mut moved = Moved::of(&telemetry.summaries, gpus);
+        let mut moved = Moved::of(&telemetry.summaries, gpus, self.watch.tier_disk());
         let mut until_stored = None;
         let mut settled = None;
         if died.is_none() {
-            let leaves = state == CacheState::Cold && self.cell.tier.kind.uses_lmcache();
+            let stores = self.cell.tier.kind.uses_lmcache() || after.counts_stores();
+            let leaves = state == CacheState::Cold && stores;
             if leaves && !self.scope.stop.requested() {
                 let stores = self.wait_until_stored(kept).await;
                 settled = Some((Snapshot::take(self.session).await, stores));

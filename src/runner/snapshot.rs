@@ -9,7 +9,10 @@ use crate::server::prom::{Fallen, Scrape};
 use crate::server::redis::RedisInfo;
 use crate::telemetry::proc_io::GroupIo;
 use crate::units::thousands;
+use crate::verdict::account::{self, EngineAccount};
 use crate::verdict::answers::Answers;
+use crate::verdict::causes::Failures;
+use crate::verdict::log_counts::LogCounts;
 use crate::verdict::{BySource, TierAccount};
 
 /// Prompt tokens by where they came from.
@@ -22,11 +25,14 @@ pub const OUTPUT_TOKENS: &str = "vllm:generation_tokens_total";
 /// The engine's counters that evidence rests on.
 const COUNTERS: [&str; 3] = [BY_SOURCE, PROMPT_TOKENS, OUTPUT_TOKENS];
 /// The counters of an LMCache server that evidence rests on.
-const LMCACHE_COUNTERS: [&str; 4] = [
+const LMCACHE_COUNTERS: [&str; 7] = [
     "lmcache_mp_lookup_hit_l1_tokens_total",
     "lmcache_mp_lookup_hit_l2_tokens_total",
+    "lmcache_mp_l1_read_chunks_total",
     "lmcache_mp_l1_write_chunks_total",
+    "lmcache_mp_l2_prefetch_load_completed_chunks_total",
     "lmcache_mp_l2_store_completed_objects_chunks_total",
+    "lmcache_mp_num_chunks_loaded_total",
 ];
 
 /// How long the engine's counters may take to tell of an answer that has arrived.
@@ -122,6 +128,8 @@ impl Snapshot {
             engine("lmcache:num_stored_tokens_total"),
             engine("lmcache:local_storage_usage"),
             engine("lmcache:remote_cache_usage"),
+            engine(account::OFFLOAD_STORED),
+            engine("vllm:kv_offload_tiering_write_bytes_total"),
             engine("labrun_sim_disk_write_bytes_total"),
             engine("labrun_sim_redis_write_bytes_total"),
             lmcache("lmcache_mp_l1_write_chunks_total"),
@@ -131,14 +139,60 @@ impl Snapshot {
         ]
     }
 
-    /// Whether an LMCache server has stored everything that was handed to its second layer.
-    pub fn second_layer_stored(&self) -> bool {
-        let Some(scrape) = &self.lmcache else {
-            return true;
-        };
-        let sum = |name| scrape.sum(name, None).unwrap_or(0.0);
-        sum("lmcache_mp_l2_store_submitted_objects_chunks_total")
-            <= sum("lmcache_mp_l2_store_completed_objects_chunks_total")
+    /// Whether no store is under way, as far as the engine and an LMCache server count them.
+    pub fn stores_ended(&self) -> bool {
+        let lmcache = self.lmcache.as_ref().is_some_and(account::lmcache_stores);
+        let engine = self.engine.as_ref().is_some_and(account::engine_stores);
+        !lmcache && !engine
+    }
+
+    /// Whether the engine counts what its own offloading stores.
+    pub fn counts_stores(&self) -> bool {
+        let engine = self.engine.as_ref();
+        engine.is_some_and(|scrape| scrape.exposes(account::OFFLOAD_STORED, None))
+    }
+
+    /// Failures since `before`, by the logs and by the counters of engine and LMCache server. Where
+    /// both have one, the larger count stands.
+    pub fn failures(&self, before: &Self) -> Failures {
+        let mut all = LogCounts::of(&self.logs.text_since(&before.logs)).failures;
+        for (failure, count) in self.counted_failures(before) {
+            let known = all.entry(failure).or_default();
+            *known = count.max(*known);
+        }
+        all
+    }
+
+    /// The same by the counters alone.
+    pub fn counted_failures(&self, before: &Self) -> Failures {
+        let mut all = Failures::new();
+        if let (Some(now), Some(before)) = (&self.engine, &before.engine) {
+            all.append(&mut account::engine_failures(now, before));
+        }
+        if let (Some(now), Some(before)) = (&self.lmcache, &before.lmcache) {
+            for (failure, count) in account::lmcache_failures(now, before) {
+                *all.entry(failure).or_default() += count;
+            }
+        }
+        all
+    }
+
+    /// The engine's own account since `before`; stores until the tier had `settled`.
+    pub fn engine_account(
+        &self,
+        before: &Self,
+        settled: &Self,
+        chunk_tokens: u32,
+    ) -> EngineAccount {
+        let mut found = EngineAccount::default();
+        if let (Some(now), Some(then)) = (&self.engine, &before.engine) {
+            let settled = settled.engine.as_ref().unwrap_or(now);
+            found = EngineAccount::of_engine(now, then, settled);
+        }
+        if let (Some(now), Some(then)) = (&self.lmcache, &before.lmcache) {
+            found = found.with_lmcache(now, then, chunk_tokens);
+        }
+        found
     }
 
     pub(super) fn engine_growth(
@@ -250,12 +304,11 @@ impl Snapshot {
         (now >= then).then_some(now - then)
     }
 
-    pub(super) fn account(&self, before: &Self) -> Option<TierAccount> {
-        let now = self.lmcache.as_ref()?;
-        let of = |name| now.growth(before.lmcache.as_ref()?, name, None);
-        Some(TierAccount {
-            ram_tokens: of("lmcache_mp_lookup_hit_l1_tokens_total")?,
-            second_tokens: of("lmcache_mp_lookup_hit_l2_tokens_total").unwrap_or(0.0),
-        })
+    pub(super) fn account(&self, before: &Self, chunk_tokens: u32) -> Option<TierAccount> {
+        account::tier_account(
+            self.lmcache.as_ref()?,
+            before.lmcache.as_ref()?,
+            chunk_tokens,
+        )
     }
 }

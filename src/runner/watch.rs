@@ -87,6 +87,11 @@ impl Watch {
         self.telemetry.as_ref().map_or(0, Telemetry::gpus)
     }
 
+    /// The disk of the disk tier, by its kernel name.
+    pub fn tier_disk(&self) -> Option<&str> {
+        self.telemetry.as_ref().and_then(Telemetry::tier_disk)
+    }
+
     /// Sums up the pass that began at `began` and has just ended.
     pub async fn end(&self, began: Option<Edge>, load: &LoadOutcome) -> PassTelemetry {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {

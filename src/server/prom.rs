@@ -2,7 +2,7 @@
 //!
 //! `NaN` and infinities are values of that format. Here they are unknown: no sum holds one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape: series by their whole name, labels included.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,6 +110,35 @@ impl Scrape {
         Some(self.sum(name, label)? - then)
     }
 
+    /// The same over the series that have all of `labels`.
+    pub fn growth_where(&self, before: &Scrape, name: &str, labels: &[&str]) -> Option<f64> {
+        let only = |scrape: &Scrape| {
+            let all = scrape.matching(name, None);
+            let own = all.filter(|(series, _)| {
+                let found = &series[name.len()..];
+                labels.iter().all(|label| has_label(found, label))
+            });
+            let series = own.map(|(series, value)| (series.to_owned(), value));
+            Self {
+                series: series.collect(),
+            }
+        };
+        only(self).growth(&only(before), name, None)
+    }
+
+    /// The values that the label `key` has in the series called `name`.
+    pub fn label_values<'s>(&'s self, name: &'s str, key: &str) -> BTreeSet<&'s str> {
+        let start = format!("{key}=\"");
+        let all = self.matching(name, None);
+        all.filter_map(|(series, _)| {
+            let labels = &series[name.len()..];
+            let mut found = labels.match_indices(&start);
+            let (at, _) = found.find(|(at, _)| is_label_start(labels, *at))?;
+            labels[at + start.len()..].split('"').next()
+        })
+        .collect()
+    }
+
     /// The first of these counters that is below what it was.
     pub fn fallen(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<Fallen> {
         before.matching(name, label).find_map(|(series, before)| {
@@ -150,7 +179,12 @@ fn name_end(line: &str) -> Option<usize> {
 fn has_label(labels: &str, label: &str) -> bool {
     labels
         .match_indices(label)
-        .any(|(at, _)| matches!(labels[..at].chars().next_back(), Some('{' | ',' | ' ')))
+        .any(|(at, _)| is_label_start(labels, at))
+}
+
+/// Whether a label can begin at `at`.
+fn is_label_start(labels: &str, at: usize) -> bool {
+    matches!(labels[..at].chars().next_back(), Some('{' | ',' | ' '))
 }
 
 /// How much a counter grew from `before` to `now`. One that fell restarted at zero with its server: its
@@ -230,6 +264,23 @@ mod tests {
     fn a_label_is_asked_for_as_a_whole() {
         let scrape = Scrape::parse("a{data_source=\"x\"} 1\na{b=\"c\",source=\"x\"} 2\n");
         assert_eq!(scrape.sum("a", Some("source=\"x\"")), Some(2.0));
+    }
+
+    #[test]
+    fn several_labels_and_the_values_of_one_are_read() {
+        let scrape = |c: u32| {
+            Scrape::parse(&format!(
+                "a{{d=\"h2d\",p=\"s\"}} {c}\na{{d=\"h2d\",p=\"k\"}} 5\na{{xd=\"9\",d=\"d2h\",p=\"s\"}} 7\nab{{d=\"z\"}} 1\n"
+            ))
+        };
+        let (before, after) = (scrape(1), scrape(4));
+        let grown = |labels: &[&str]| after.growth_where(&before, "a", labels);
+        assert_eq!(grown(&["d=\"h2d\"", "p=\"s\""]), Some(3.0));
+        assert_eq!(grown(&["d=\"d2h\"", "p=\"s\""]), Some(0.0));
+        assert_eq!(grown(&["d=\"none\""]), None);
+        let values: Vec<&str> = after.label_values("a", "d").into_iter().collect();
+        assert_eq!(values, ["d2h", "h2d"]);
+        assert!(after.label_values("a", "q").is_empty());
     }
 
     #[test]

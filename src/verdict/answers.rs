@@ -1,5 +1,8 @@
 //! What was planned against what was answered.
 
+use std::collections::BTreeMap;
+
+use super::causes::Documents;
 use super::facts::{ClaimedBy, LoadClaim};
 use super::log_counts::LogCounts;
 use super::witnesses::Counted;
@@ -33,6 +36,33 @@ impl Answers<'_> {
             .answered()
             .map(|(planned, _)| f64::from(whole_units(planned, unit)));
         expected.sum()
+    }
+
+    /// Documents of which a cache should have had a part, and those of which an answer had less than
+    /// `served_share` of that part from one; `None` where an answer does not state it.
+    pub fn documents(
+        &self,
+        cell: &Cell,
+        state: CacheState,
+        served_share: f64,
+    ) -> Option<Documents> {
+        let unit = cache_unit(cell, state);
+        let mut missed: BTreeMap<u32, bool> = BTreeMap::new();
+        for record in &self.load.records {
+            let planned = self.schedule.requests.get(record.index as usize)?;
+            let expected = f64::from(whole_units(planned, unit));
+            if record.outcome != Outcome::Ok || expected < 1.0 {
+                continue;
+            }
+            let cached = record.cached_tokens()?;
+            let cached = f64::from(cached.saturating_sub(planned.repeated_tokens));
+            *missed.entry(planned.document).or_default() |= cached < served_share * expected;
+        }
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(Documents {
+            missed: count(missed.values().filter(|missed| **missed).count()),
+            of: count(missed.len()),
+        })
     }
 
     /// The sum of `tokens` over all requests that succeeded.
@@ -119,9 +149,23 @@ impl Answers<'_> {
         (closed && self.load.counts().failed == 0).then_some(self.schedule.slots)
     }
 
+    /// The load of KV that was the fastest by what the answers show, or by LMCache's own log.
+    pub fn fastest_load(&self, logs: &LogCounts, external_tokens: f64) -> Option<LoadClaim> {
+        let logged = LoadClaim {
+            tokens: logs.retrieved.tokens,
+            seconds: logs.retrieved.cost_ms / 1e3,
+            by: ClaimedBy::LmcacheLog,
+        };
+        fastest(
+            self.fastest_answer(external_tokens)
+                .into_iter()
+                .chain([logged]),
+        )
+    }
+
     /// The load of KV that was the fastest by a request's time to first token, which no load may
-    /// outlast, or by LMCache's own log.
-    pub fn fastest_load(&self, logs: &LogCounts) -> Option<LoadClaim> {
+    /// outlast, or by the whole pass, in which `external_tokens` came through the connector.
+    pub fn fastest_answer(&self, external_tokens: f64) -> Option<LoadClaim> {
         let of_request = |record: &RequestRecord| {
             let planned = self.schedule.requests.get(record.index as usize)?;
             let cached = record
@@ -133,17 +177,14 @@ impl Answers<'_> {
                 by: ClaimedBy::FirstToken,
             })
         };
-        let logged = LoadClaim {
-            tokens: logs.retrieved.tokens,
-            seconds: logs.retrieved.cost_ms / 1e3,
-            by: ClaimedBy::LmcacheLog,
+        let whole = LoadClaim {
+            tokens: external_tokens,
+            seconds: self.load.window.duration.as_secs_f64(),
+            by: ClaimedBy::WholePass,
         };
         let ok = |record: &&RequestRecord| record.outcome == Outcome::Ok;
         let claims = self.load.records.iter().filter(ok).filter_map(of_request);
-        let rate = |claim: &LoadClaim| claim.tokens / claim.seconds;
-        let real = |claim: &LoadClaim| claim.tokens > 0.0 && claim.seconds > 0.0;
-        let all = claims.chain([logged]).filter(real);
-        all.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        fastest(claims.chain([whole]))
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.
@@ -157,6 +198,14 @@ impl Answers<'_> {
                 Some((planned, record.prompt_tokens()))
             })
     }
+}
+
+/// The claim of the highest rate, of those that claim a load at all.
+fn fastest(claims: impl Iterator<Item = LoadClaim>) -> Option<LoadClaim> {
+    let rate = |claim: &LoadClaim| claim.tokens / claim.seconds;
+    claims
+        .filter(|claim| claim.tokens > 0.0 && claim.seconds > 0.0)
+        .max_by(|a, b| rate(a).total_cmp(&rate(b)))
 }
 
 /// Tokens that a cache has or misses together in `state`.

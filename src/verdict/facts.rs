@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::account::EngineAccount;
+use super::causes::Causes;
 use super::log_counts::LogCounts;
 use super::moved::PcieMethod;
 use super::witnesses::Counted;
@@ -109,6 +111,8 @@ pub enum ClaimedBy {
     LmcacheLog,
     /// A request that was answered: its load was over before its first token.
     FirstToken,
+    /// All answers of the pass together.
+    WholePass,
 }
 
 impl ClaimedBy {
@@ -117,6 +121,7 @@ impl ClaimedBy {
         match self {
             Self::LmcacheLog => "LMCache's log",
             Self::FirstToken => "a request's time to first token",
+            Self::WholePass => "the pass as a whole",
         }
     }
 }
@@ -150,6 +155,9 @@ pub struct Facts {
     pub probe: Option<Probe>,
     /// LMCache's log lines of the pass.
     pub logs: LogCounts,
+    /// Failures before it, and what else explains a shortfall.
+    #[serde(default)]
+    pub causes: Causes,
     /// Why the page cache did not answer for the disk.
     pub page_cache: Option<PageCache>,
     /// Whether the tier's stores ended in time.
@@ -176,16 +184,23 @@ pub struct Facts {
     pub wrong_prompt_length: u64,
     /// The tier's own account.
     pub account: Option<TierAccount>,
+    /// The engine's own account, and that of LMCache's server.
+    #[serde(default)]
+    pub engine: EngineAccount,
     /// KV bytes per token, on the GPU and in the tier.
     pub kv: KvBytes,
     /// Bytes that came to the GPU over PCIe.
     pub pcie_rx_bytes: Option<Bounds>,
     /// Bytes that left the GPU over PCIe.
     pub pcie_tx_bytes: Option<Bounds>,
-    /// The fastest load that the pass claims.
+    /// The fastest load to the GPU that the pass claims.
     pub fastest_load: Option<LoadClaim>,
+    /// The fastest load from the tier that its answers claim.
+    pub fastest_answer: Option<LoadClaim>,
     /// What the link between host and GPU can carry.
     pub host_link: Option<LinkLimit>,
+    /// What the link to the tier's disk or Redis can carry, where the machine states it.
+    pub tier_link: Option<LinkLimit>,
     /// What saw the PCIe bytes.
     pub pcie_method: Option<PcieMethod>,
     /// Tokens that the tier stored in the pass.
@@ -207,7 +222,8 @@ impl Facts {
     pub fn lacks_pcie(&self) -> bool {
         let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
         let by_pcie = !matches!(self.tier, TierKind::Disk | TierKind::Redis);
-        loads && by_pcie && self.pcie_rx_bytes.is_none() && self.account.is_none()
+        let has_account = self.account.is_some() || self.engine.load_bytes.is_some();
+        loads && by_pcie && self.pcie_rx_bytes.is_none() && !has_account
     }
 }
 

@@ -1,6 +1,7 @@
 //! Findings besides the three witnesses: the probe, the logs, the page cache.
 
 use super::facts::{Facts, PageCache, Stores, serves};
+use super::failures::Failure;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
@@ -72,27 +73,13 @@ pub(super) fn logs(facts: &Facts) -> Vec<(VerdictStatus, String)> {
         let message = "LMCache runs in degraded mode: it stores nothing and serves nothing";
         findings.push((VerdictStatus::Invalid, message.to_owned()));
     }
-    let counts = [
-        (
-            logs.lookup_timeouts,
-            "lookups of the tier timed out and were counted as misses",
-        ),
-        (
-            logs.remote_errors,
-            "puts or gets of the remote store failed",
-        ),
-        (
-            logs.file_errors,
-            "reads or writes of the tier's files failed",
-        ),
-        (
-            logs.allocation_failures,
-            "stores were cut short for want of memory",
-        ),
-    ];
-    for (count, what) in counts {
+    let others = Failure::ALL
+        .into_iter()
+        .filter(|one| *one != Failure::Degraded);
+    for failure in others {
+        let (count, what) = (logs.count(failure), failure.what());
         if count > 0 {
-            findings.push((status, format!("LMCache's log: {count} {what}")));
+            findings.push((status, format!("by the logs and counters, {count} {what}")));
         }
     }
     findings

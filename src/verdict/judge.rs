@@ -1,17 +1,59 @@
 //! Weighs the facts of a pass: every finding has a status, and the worst decides.
 
+use std::collections::BTreeMap;
+
 use super::facts::{BySource, Canaries, Facts, serves};
-use super::{findings, legs, limits, witnesses};
+use super::{causes, findings, legs, limits, witnesses};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::record::schema::{Verdict, VerdictStatus};
+use crate::record::schema::{Verdict, VerdictStatus, Witness};
 
 /// Judges one pass.
 pub fn judge(facts: &Facts) -> Verdict {
-    let mut findings: Findings = Vec::new();
+    let (counters, bytes) = counters_and_bytes(facts);
+    let state = findings::failures(facts)
+        .into_iter()
+        .chain(findings::probe(facts));
+    let stored = findings::page_cache(facts)
+        .into_iter()
+        .chain(findings::stores(facts));
+    let all: [(Witness, Findings); 8] = [
+        (Witness::Counters, counters),
+        (Witness::Bytes, bytes),
+        (Witness::Text, canary_finding(facts).into_iter().collect()),
+        (Witness::Clients, witnesses::contradictions(facts)),
+        (Witness::State, state.collect()),
+        (Witness::Logs, findings::logs(facts)),
+        (Witness::State, stored.collect()),
+        (Witness::Limits, limits::impossible_loads(facts)),
+    ];
+    let mut alone: BTreeMap<Witness, VerdictStatus> = BTreeMap::new();
+    let mut findings = Findings::new();
+    for (witness, found) in all {
+        for (status, message) in found {
+            let own = alone.entry(witness).or_insert(status);
+            *own = status.max(*own);
+            findings.push((status, message));
+        }
+    }
+    findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
+    let status = findings
+        .first()
+        .map_or(VerdictStatus::Inconclusive, |(status, _)| *status);
+    Verdict {
+        status,
+        reasons: findings.into_iter().map(|(_, message)| message).collect(),
+        witnesses: alone,
+    }
+}
+
+/// What the counters show, and the legs where these leave something to prove.
+fn counters_and_bytes(facts: &Facts) -> (Findings, Findings) {
+    let mut counters = Findings::new();
+    let mut bytes = Findings::new();
     if facts.ok == 0 {
         let why = facts.first_failure.as_deref().unwrap_or("none was sent");
-        findings.push((
+        counters.push((
             VerdictStatus::Invalid,
             format!("no request succeeded; first: {why}"),
         ));
@@ -21,33 +63,23 @@ pub fn judge(facts: &Facts) -> Verdict {
             "the server counted another prompt length than planned in {} of {} requests",
             facts.wrong_prompt_length, facts.ok
         );
-        findings.push((VerdictStatus::Invalid, message));
+        counters.push((VerdictStatus::Invalid, message));
     }
     match facts.by_source {
-        None => findings.push((VerdictStatus::Inconclusive, facts.sources_unknown.clone())),
-        Some(sources) => judge_sources(facts, sources, &mut findings),
+        None => counters.push((VerdictStatus::Inconclusive, facts.sources_unknown.clone())),
+        Some(sources) => {
+            if judge_sources(facts, sources, &mut counters) {
+                bytes = leg_findings(facts);
+            }
+        }
     }
-    findings.extend(canary_finding(facts));
-    findings.extend(witnesses::contradictions(facts));
-    findings.extend(findings::failures(facts));
-    findings.extend(findings::probe(facts));
-    findings.extend(findings::logs(facts));
-    findings.extend(findings::page_cache(facts));
-    findings.extend(findings::stores(facts));
-    findings.extend(limits::impossible_load(facts));
-    findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
-    let status = findings
-        .first()
-        .map_or(VerdictStatus::Inconclusive, |(status, _)| *status);
-    Verdict {
-        status,
-        reasons: findings.into_iter().map(|(_, message)| message).collect(),
-    }
+    (counters, bytes)
 }
 
 type Findings = Vec<(VerdictStatus, String)>;
 
-fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
+/// Judges where tokens came from, and says whether bytes are to prove it.
+fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) -> bool {
     let total = sources.total().max(1.0);
     // What a pass repeats itself may come from the GPU cache in any state.
     let stray = |tokens: f64, findings: &mut Findings, what: &str| {
@@ -70,10 +102,11 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
                     computed(facts, "every prompt was computed"),
                 ));
             }
-            findings.extend(leg_findings(facts));
+            true
         }
         (CacheState::Gpu, _) => {
             served(facts, sources.gpu_tokens, "the GPU cache", findings);
+            false
         }
         (CacheState::Tier | CacheState::Restart, tier) if !serves(facts) => {
             let (what, message) = if tier == TierKind::Baseline {
@@ -90,6 +123,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
             if !stray(cached, findings, what) {
                 findings.push((VerdictStatus::Valid, computed(facts, message)));
             }
+            false
         }
         (CacheState::Tier | CacheState::Restart, _) => {
             stray(
@@ -98,9 +132,7 @@ fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) {
                 "came from the GPU prefix cache, not the tier",
             );
             let from_tier = sources.external_tokens;
-            if served(facts, from_tier, "the connector", findings) == Served::Enough {
-                findings.extend(leg_findings(facts));
-            }
+            served(facts, from_tier, "the connector", findings) == Served::Enough
         }
     }
 }
@@ -132,6 +164,8 @@ fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Serv
         if tokens >= facts.limits.served_share * expected {
             (Served::Enough, VerdictStatus::Valid, message)
         } else {
+            let why = causes::of_shortfall(facts);
+            let message = format!("{message}{why}");
             (Served::TooLittle, VerdictStatus::Invalid, message)
         }
     } else if facts.shared_tokens > facts.repeated_tokens {
@@ -203,7 +237,8 @@ fn proving_legs(tier: TierKind) -> &'static [&'static str] {
     match tier {
         TierKind::Disk => &["disk-read"],
         TierKind::Redis => &["redis-read"],
-        TierKind::Baseline | TierKind::Native => &["pcie-rx"],
+        TierKind::Baseline => &["pcie-rx"],
+        TierKind::Native => &["pcie-rx", "engine-load"],
         TierKind::Cpu => &["pcie-rx", "lmcache-ram"],
         TierKind::CpuDisk => &["pcie-rx", "lmcache-ram", "lmcache-second-layer"],
     }

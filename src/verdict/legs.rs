@@ -5,7 +5,7 @@
 //! falls short where even the highest value does not reach it for the lowest need; else it is open,
 //! with the reason and what would settle it.
 
-use super::facts::{Facts, serves};
+use super::facts::{BySource, Facts, serves};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
@@ -55,6 +55,8 @@ impl Leg {
             "pcie-rx" => "moved to the GPU over PCIe",
             "pcie-tx" => "moved from the GPU over PCIe",
             "lmcache-ram" => "from RAM",
+            "engine-load" => "loaded by vLLM's own account",
+            "lmcache-load" => "loaded to the GPU",
             _ => "from the second layer",
         }
     }
@@ -227,6 +229,22 @@ fn loads(facts: &Facts) -> Vec<Leg> {
         let carried = over_pcie(facts.pcie_rx_bytes);
         legs.push(leg(facts, "pcie-rx", tokens, carried, method));
     }
+    if let Some(bytes) = facts.engine.load_bytes
+        && facts.tier == TierKind::Native
+    {
+        let carried = Carried::Bytes(Bounds::exact(bytes));
+        legs.push(leg(facts, "engine-load", tokens, carried, "vllm-account"));
+    }
+    if let Some(loaded) = facts.engine.loaded_tokens {
+        let carried = Carried::Tokens(loaded);
+        legs.push(leg(
+            facts,
+            "lmcache-load",
+            tokens,
+            carried,
+            "lmcache-account",
+        ));
+    }
     if let Some(account) = facts.account {
         let (ram, second) = match facts.tier {
             TierKind::Disk | TierKind::Redis => (0.0, tokens),
@@ -253,6 +271,9 @@ fn loads(facts: &Facts) -> Vec<Leg> {
 }
 
 fn stores(facts: &Facts) -> Vec<Leg> {
+    if facts.tier == TierKind::Native {
+        return native_stores(facts).into_iter().collect();
+    }
     let Some(tokens) = facts.stored_tokens else {
         return Vec::new();
     };
@@ -274,6 +295,21 @@ fn stores(facts: &Facts) -> Vec<Leg> {
         legs.push(leg(facts, "pcie-tx", tokens, carried, method));
     }
     legs
+}
+
+/// vLLM's own offloading counts the bytes that it took from the GPU, not tokens.
+fn native_stores(facts: &Facts) -> Option<Leg> {
+    let needed = Bounds::exact(facts.engine.store_bytes?);
+    facts.pcie_tx_bytes?;
+    let size = facts.kv.stored.map(Bounds::middle);
+    let prompt = || facts.by_source.map(BySource::total);
+    let tokens = size.map(|size| needed.high / size).or_else(prompt)?;
+    let method = facts.pcie_method.unwrap_or_default().name();
+    let carried = over_pcie(facts.pcie_tx_bytes);
+    Some(Leg {
+        needed: Some(needed),
+        ..leg(facts, "pcie-tx", tokens, carried, method)
+    })
 }
 
 #[cfg(test)]

@@ -1,15 +1,38 @@
 //! Loads that no link could have carried.
 
-use super::facts::{Facts, serves};
+use super::facts::{Facts, LinkLimit, LoadClaim, serves};
 use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
 
-/// Whether the pass claims a load faster than the link between host and GPU can carry. A claim that
-/// is possible proves nothing, so only an impossible one is a finding.
-pub(super) fn impossible_load(facts: &Facts) -> Option<(VerdictStatus, String)> {
+/// Whether the pass claims a load faster than a link on the tier's way can carry. A claim that is
+/// possible proves nothing, so only an impossible one is a finding.
+pub(super) fn impossible_loads(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
-    let (claim, link) = (facts.fastest_load?, facts.host_link.as_ref()?);
-    let size = facts.kv.stored.filter(|_| read && claim.seconds > 0.0)?;
+    if !read {
+        return Vec::new();
+    }
+    // Behind RAM, what a disk or a network carries can be there before it is asked for: only the
+    // answers bound it, and only where RAM serves nothing.
+    let behind = matches!(facts.tier, TierKind::Disk | TierKind::Redis);
+    let links = [
+        (facts.fastest_load, facts.host_link.as_ref()),
+        (
+            facts.fastest_answer,
+            facts.tier_link.as_ref().filter(|_| behind),
+        ),
+    ];
+    let all = links.into_iter();
+    all.filter_map(|(claim, link)| impossible(facts, claim?, link?))
+        .collect()
+}
+
+fn impossible(
+    facts: &Facts,
+    claim: LoadClaim,
+    link: &LinkLimit,
+) -> Option<(VerdictStatus, String)> {
+    let size = facts.kv.stored.filter(|_| claim.seconds > 0.0)?;
     let rate = size.times(claim.tokens).low / claim.seconds;
     (rate > link.bytes_per_s).then(|| {
         let gigabytes = |bytes: f64| bytes / 1e9;

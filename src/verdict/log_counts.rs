@@ -1,10 +1,12 @@
-//! The lines that LMCache wrote to the servers' logs during a pass, counted.
+//! The lines that LMCache and vLLM wrote to the servers' logs during a pass, counted.
 //!
-//! Some of what goes wrong shows nowhere else: a put that timed out, a lookup that gave up, a
-//! start in degraded mode. The wording is that of LMCache 0.4.5 to 0.5.6.
+//! [`super::failures`] has the table of those that mean a failure.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::failures::{Failure, LINES, Writer};
 use crate::foreign::without_colours;
 
 /// LMCache's lines of one pass.
@@ -15,14 +17,8 @@ pub struct LogCounts {
     pub stored: Moved,
     /// "Retrieved" lines, their tokens and their time.
     pub retrieved: Moved,
-    /// Stores that were cut short or given up for want of memory.
-    pub allocation_failures: u64,
-    /// Lookups that ran into their time-out: counted as misses.
-    pub lookup_timeouts: u64,
-    /// Puts or gets of a remote store that failed.
-    pub remote_errors: u64,
-    /// Reads or writes of files that failed.
-    pub file_errors: u64,
+    /// Lines that mean a failure, by what they mean.
+    pub failures: BTreeMap<Failure, u64>,
     /// It started without its engine, or reported itself unhealthy.
     pub degraded: bool,
     /// Keys of its configuration that it did not know, and ignored.
@@ -42,42 +38,23 @@ pub struct Moved {
     pub cost_ms: f64,
 }
 
-const ALLOCATION: [&str; 5] = [
-    "Local cpu memory under pressure so",
-    "No eviction candidates found in local cpu backend",
-    "Failed to allocate memory",
-    "Pinned host allocation failed",
-    "Memory allocation failed",
-];
-const LOOKUP_TIMEOUT: [&str; 2] = [
-    "Timeout occurred for rank",
-    "batched_async_contains timed out",
-];
-const REMOTE: [&str; 5] = [
-    "batched put error",
-    "batched get error",
-    "get blocking timeout",
-    "batched_get_non_blocking timed out",
-    "Timeout writing to socket",
-];
-const FILES: [&str; 3] = [
-    "Failed to O_DIRECT",
-    "File not found on disk",
-    "Failed to read file",
-];
-const DEGRADED: [&str; 2] = ["will operate in degraded mode", "LMCache is unhealthy"];
-
 impl LogCounts {
-    /// Counts the lines of `text` that LMCache wrote: a server may echo its requests beside them.
+    /// Counts the lines of `text` that LMCache wrote, and vLLM's failures: a server may echo its
+    /// requests beside them.
     pub fn of(text: &str) -> Self {
         let mut counts = Self::default();
         for line in text.lines() {
             let line = without_colours(line);
-            if let Some(message) = message(&line) {
+            if let Some(message) = Message::of(&line) {
                 counts.add(message);
             }
         }
         counts
+    }
+
+    /// How many lines mean `failure`.
+    pub fn count(&self, failure: Failure) -> u64 {
+        self.failures.get(&failure).copied().unwrap_or(0)
     }
 
     /// Whether it shows that LMCache logs what it stores and loads. Where it does not, what is not
@@ -86,13 +63,18 @@ impl LogCounts {
         self.stored.lines + self.retrieved.lines > 0
     }
 
-    fn add(&mut self, line: &str) {
-        let has = |words: &[&str]| u64::from(words.iter().any(|word| line.contains(word)));
-        self.allocation_failures += has(&ALLOCATION);
-        self.lookup_timeouts += has(&LOOKUP_TIMEOUT);
-        self.remote_errors += has(&REMOTE);
-        self.file_errors += has(&FILES);
-        self.degraded |= has(&DEGRADED) > 0;
+    fn add(&mut self, message: Message<'_>) {
+        let line = message.text;
+        let failed = LINES
+            .iter()
+            .find(|known| message.is_by(known.writer) && known.is_in(line));
+        if let Some(known) = failed {
+            *self.failures.entry(known.failure).or_default() += 1;
+            self.degraded |= known.failure == Failure::Degraded;
+        }
+        if message.by == By::Engine {
+            return;
+        }
         if let Some((_, rest)) = line.split_once("Unknown configuration key: ") {
             let key = rest.split_whitespace().next().unwrap_or_default();
             self.unknown_keys.push(key.to_owned());
@@ -108,28 +90,67 @@ impl LogCounts {
 /// The levels of Python's logging.
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
-/// The message of a line that LMCache wrote: `[time] LMCache INFO: message`, or by vLLM's logger from
-/// a file of LMCache's connector, `INFO 11-24 10:00:00 [lmcache_mp_connector.py:12] message`. vLLM
-/// writes the process before it, `(EngineCore pid=1) `.
-fn message(line: &str) -> Option<&str> {
-    let mut line = line.trim_start();
-    while let Some(process) = line.strip_prefix('(') {
-        line = process.split_once(')')?.1.trim_start();
+/// Who wrote a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// LMCache in a process of vLLM's.
+    Adapter,
+    /// LMCache in a process of its own, as far as the line shows.
+    Server,
+    /// vLLM, of a failure.
+    Engine,
+}
+
+/// The message of a line.
+#[derive(Clone, Copy, Debug)]
+struct Message<'l> {
+    text: &'l str,
+    by: By,
+}
+
+impl<'l> Message<'l> {
+    /// The message of a line that LMCache wrote: `[time] LMCache INFO: message`, or by vLLM's logger
+    /// from a file of LMCache's connector, `INFO 11-24 10:00:00 [lmcache_mp_connector.py:12] message`;
+    /// from another file only a failure of vLLM's. vLLM writes the process before it,
+    /// `(EngineCore pid=1) `.
+    fn of(line: &'l str) -> Option<Self> {
+        let mut line = line.trim_start();
+        let mut by = By::Server;
+        while let Some(process) = line.strip_prefix('(') {
+            line = process.split_once(')')?.1.trim_start();
+            by = By::Adapter;
+        }
+        let (level, text) = if let Some(stamped) = line.strip_prefix('[') {
+            let (_, rest) = stamped.split_once("] ")?;
+            rest.strip_prefix("LMCache ")?.split_once(':')?
+        } else {
+            let (level, rest) = line.split_once(' ')?;
+            let (time, rest) = rest.split_once('[')?;
+            let (source, text) = rest.split_once("] ")?;
+            let is_time = time
+                .chars()
+                .all(|c| c.is_ascii_digit() || "-: ".contains(c));
+            by = if source.contains("lmcache") {
+                By::Adapter
+            } else {
+                By::Engine
+            };
+            let is_failure = ["WARNING", "ERROR", "CRITICAL"].contains(&level);
+            if !is_time || (by == By::Engine && !is_failure) {
+                return None;
+            }
+            (level, text)
+        };
+        LEVELS.contains(&level).then_some(Self { text, by })
     }
-    let (level, message, is_own) = if let Some(stamped) = line.strip_prefix('[') {
-        let (_, rest) = stamped.split_once("] ")?;
-        let (level, message) = rest.strip_prefix("LMCache ")?.split_once(':')?;
-        (level, message, true)
-    } else {
-        let (level, rest) = line.split_once(' ')?;
-        let (time, rest) = rest.split_once('[')?;
-        let (source, message) = rest.split_once("] ")?;
-        let is_time = time
-            .chars()
-            .all(|c| c.is_ascii_digit() || "-: ".contains(c));
-        (level, message, is_time && source.contains("lmcache"))
-    };
-    (is_own && LEVELS.contains(&level)).then_some(message)
+
+    fn is_by(self, writer: Writer) -> bool {
+        match self.by {
+            By::Adapter => writer == Writer::Lmcache,
+            By::Server => matches!(writer, Writer::Lmcache | Writer::Server),
+            By::Engine => writer == Writer::Engine,
+        }
+    }
 }
 
 /// A count as it may be written: `3072`, `3,072` or `3_072`.
@@ -211,8 +232,13 @@ mod tests {
         );
         assert!(counts.degraded);
         assert_eq!(counts.unknown_keys, ["chunk_sise"]);
-        assert_eq!((counts.lookup_timeouts, counts.remote_errors), (1, 1));
-        assert_eq!(counts.allocation_failures, 1);
+        let failures = [
+            Failure::Degraded,
+            Failure::BufferFull,
+            Failure::LookupTimedOut,
+            Failure::RemoteFailed,
+        ];
+        assert_eq!(counts.failures, failures.map(|one| (one, 1)).into());
         assert_eq!(counts.direct_io, Some(false));
     }
 
@@ -244,7 +270,8 @@ mod tests {
             ("(no end", 0),
             ("", 0),
         ] {
-            assert_eq!(LogCounts::of(line).lookup_timeouts, timeouts, "{line}");
+            let counts = LogCounts::of(line);
+            assert_eq!(counts.count(Failure::LookupTimedOut), timeouts, "{line}");
         }
     }
 

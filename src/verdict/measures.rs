@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::account::EngineAccount;
+use super::causes::Causes;
 use super::facts::Facts;
+use super::failures::Failure;
 use super::log_counts::{LogCounts, Moved};
 use crate::evidence::Evidence;
 use crate::series::Series;
@@ -74,12 +77,51 @@ pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
         ),
     ]);
     all.extend(of_logs(&facts.logs));
+    all.extend(of_engine_account(&facts.engine));
+    all.extend(of_causes(&facts.causes));
     all
+}
+
+/// The engine's own account, and that of LMCache's server.
+fn of_engine_account(engine: &EngineAccount) -> BTreeMap<Evidence, f64> {
+    let cached = engine.cached;
+    known([
+        (Evidence::LmcacheLoadedTokens, engine.loaded_tokens),
+        (Evidence::LmcacheStagedBytes, engine.staged_bytes),
+        (Evidence::OffloadLoadBytes, engine.load_bytes),
+        (Evidence::OffloadStoreBytes, engine.store_bytes),
+        (Evidence::OffloadSecondReadBytes, engine.second_read_bytes),
+        (Evidence::OffloadSecondWriteBytes, engine.second_write_bytes),
+        (Evidence::CachedRamTokens, cached.map(|c| c.ram_tokens)),
+        (
+            Evidence::CachedBehindTokens,
+            cached.map(|c| c.behind_tokens),
+        ),
+        (
+            Evidence::CachedUnnamedTokens,
+            cached.map(|c| c.unnamed_tokens),
+        ),
+    ])
+}
+
+/// What explains a shortfall.
+fn of_causes(causes: &Causes) -> BTreeMap<Evidence, f64> {
+    let of_stores = causes.fill.iter().filter(|(one, _)| one.hits_stores());
+    let fill: u64 = of_stores.map(|(_, count)| *count).sum();
+    let documents = causes.documents;
+    known([
+        (Evidence::FillFailures, Some(fill as f64)),
+        (Evidence::Documents, documents.map(|d| f64::from(d.of))),
+        (
+            Evidence::DocumentsMissed,
+            documents.map(|d| f64::from(d.missed)),
+        ),
+    ])
 }
 
 /// The pass by LMCache's log.
 fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
-    let count = |number: u64| Some(number as f64);
+    let count = |failure| Some(logs.count(failure) as f64);
     let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
     known([
         (
@@ -92,12 +134,12 @@ fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
         ),
         (Evidence::TierLoadMeanMs, mean(logs.retrieved)),
         (Evidence::TierStoreMeanMs, mean(logs.stored)),
-        (Evidence::LookupTimeouts, count(logs.lookup_timeouts)),
-        (Evidence::RemoteErrors, count(logs.remote_errors)),
-        (
-            Evidence::AllocationFailures,
-            count(logs.allocation_failures),
-        ),
+        (Evidence::LookupTimeouts, count(Failure::LookupTimedOut)),
+        (Evidence::RemoteErrors, count(Failure::RemoteFailed)),
+        (Evidence::AllocationFailures, count(Failure::BufferFull)),
+        (Evidence::StoreFailures, count(Failure::StoreFailed)),
+        (Evidence::LoadFailures, count(Failure::LoadFailed)),
+        (Evidence::FileErrors, count(Failure::FileFailed)),
     ])
 }
 

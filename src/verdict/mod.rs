@@ -4,10 +4,13 @@
 //! cached byte was loaded. So `valid` needs three witnesses that agree: the engine's counters, bytes
 //! (or the tier's own account) that moved, and text that equals the text computed without the tier.
 
+pub mod account;
 pub mod answers;
 pub mod basis;
 pub mod bottleneck;
+pub mod causes;
 mod facts;
+pub mod failures;
 mod findings;
 mod judge;
 pub mod ledger;
@@ -18,6 +21,7 @@ pub mod measures;
 pub mod moved;
 mod witnesses;
 
+pub use causes::Causes;
 pub use facts::{
     BySource, Canaries, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores,
     TierAccount,

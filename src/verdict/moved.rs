@@ -222,6 +222,27 @@ fn host_link(summaries: &[Summary], gpus: usize) -> Option<LinkLimit> {
     })
 }
 
+/// What the link to the tier's Redis or to its disk carries each way, where the machine states it.
+fn tier_link(summaries: &[Summary], tier_disk: Option<&str>) -> Option<LinkLimit> {
+    let device_of = |series: Series| {
+        let mut all = summaries.iter();
+        all.find(|one| one.key.series == series)
+            .map(|one| &*one.key.device)
+    };
+    let link = |series: Series, device: &str, what: &str| {
+        let mut links = summaries.iter().filter(|one| one.key.series == series);
+        let own = links.find(|one| &*one.key.device == device)?;
+        Some(LinkLimit {
+            bytes_per_s: own.max?,
+            source: format!("the link of {what} {device}, by sysfs"),
+        })
+    };
+    if let Some(interface) = device_of(Series::NetworkRedisRx) {
+        return link(Series::NetworkLink, interface, "the interface");
+    }
+    link(Series::DiskLink, tier_disk?, "the disk")
+}
+
 /// Links at rest fall back to generation 1 or 2.
 const MIN_AWAKE_GENERATION: u32 = 3;
 
@@ -234,15 +255,19 @@ pub struct Moved {
     pub network: Option<RedisNetwork>,
     /// What the links between host and GPUs can carry.
     pub host_link: Option<LinkLimit>,
+    /// What the link to the tier's Redis or disk can carry.
+    pub tier_link: Option<LinkLimit>,
 }
 
 impl Moved {
-    /// What the readings of a pass come to, where `gpus` GPUs are to be watched.
-    pub fn of(summaries: &[Summary], gpus: usize) -> Self {
+    /// What the readings of a pass come to, where `gpus` GPUs are to be watched and the disk tier is
+    /// on `tier_disk`.
+    pub fn of(summaries: &[Summary], gpus: usize, tier_disk: Option<&str>) -> Self {
         Self {
             pcie: PcieBytes::of(summaries, gpus),
             network: RedisNetwork::of(summaries),
             host_link: host_link(summaries, gpus),
+            tier_link: tier_link(summaries, tier_disk),
         }
     }
 
@@ -380,6 +405,31 @@ mod tests {
         assert_eq!(host_link(&two, 3), None, "one is silent");
         assert_eq!(host_link(&link("0", 1.0), 1), None, "at rest");
         assert_eq!(host_link(&[], 0), None);
+    }
+
+    #[test]
+    fn the_link_of_the_tiers_own_way_is_its_limit() {
+        let level = |series, device: &str, value| Summary {
+            max: Some(value),
+            ..rate(series, device, 0.0, 1.0)
+        };
+        let links = [
+            level(Series::NetworkLink, "eth0", 1.25e9),
+            level(Series::NetworkLink, "eth1", 12.5e9),
+            level(Series::DiskLink, "nvme0n1", 7.9e9),
+        ];
+        let disk = tier_link(&links, Some("nvme0n1")).unwrap();
+        assert!((disk.bytes_per_s - 7.9e9).abs() < 1.0, "{disk:?}");
+        assert!(disk.source.contains("the disk nvme0n1"), "{disk:?}");
+        assert_eq!(tier_link(&links, Some("dm-0")), None, "it states none");
+        assert_eq!(tier_link(&links, None), None, "no tier on a disk");
+        let over = |device: &str| {
+            let mut all = links.to_vec();
+            all.push(rate(Series::NetworkRedisRx, device, 9.0, 1.0));
+            tier_link(&all, None).map(|link| link.bytes_per_s)
+        };
+        assert_eq!(over("eth1"), Some(12.5e9));
+        assert_eq!(over("lo"), None, "memory has no link");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 use std::time::Duration;
 
+use super::account::{CachedTokens, EngineAccount};
+use super::causes::Documents;
 use super::facts::{ClaimedBy, LoadClaim};
+use super::failures::Failure;
 use super::log_counts::LogCounts;
 use super::*;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
-use crate::record::schema::VerdictStatus;
+use crate::record::schema::{VerdictStatus, Witness};
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
 
@@ -20,6 +23,7 @@ fn proven() -> Facts {
         survives_restart: false,
         probe: None,
         logs: LogCounts::default(),
+        causes: Causes::default(),
         page_cache: None,
         stores: Stores::Finished,
         pcie_tx_bytes: None,
@@ -42,12 +46,15 @@ fn proven() -> Facts {
         repeated_tokens: 0.0,
         wrong_prompt_length: 0,
         account: None,
+        engine: EngineAccount::default(),
         kv: KvBytes {
             device: Some(Bounds::exact(100.0)),
             stored: Some(Bounds::exact(100.0)),
         },
         fastest_load: None,
+        fastest_answer: None,
         host_link: None,
+        tier_link: None,
         pcie_rx_bytes: Some(Bounds::exact(1_050_000.0)),
         disk_read_bytes: Some(0.0),
         redis_read_bytes: None,
@@ -688,4 +695,280 @@ fn a_load_faster_than_the_link_is_invalid() {
     };
     check(claim(0.0256), VerdictStatus::Invalid, "83.9 GB/s of KV");
     check(claim(0.0400), VerdictStatus::Valid, "expected");
+}
+
+/// LMCache 0.5.6's disk tier in multi-process mode on an H200: its write buffer of 10 GiB was full.
+#[test]
+fn a_shortfall_names_its_cause_and_what_helps() {
+    let short = |f: &mut Facts| {
+        f.tier = TierKind::Disk;
+        f.by_source = Some(BySource {
+            computed_tokens: 16_576.0,
+            gpu_tokens: 0.0,
+            external_tokens: 81_920.0,
+        });
+        f.expected_hit_tokens = 98_304.0;
+        f.causes.ram_gib = Some(10.0);
+        f.causes.documents = Some(Documents { missed: 1, of: 6 });
+    };
+    let served = "the connector served 81920 of 98304 expected tokens: 1 of 6 documents was not";
+    check(
+        |f| {
+            short(f);
+            f.causes.fill = [(Failure::BufferFull, 2)].into();
+        },
+        VerdictStatus::Invalid,
+        &format!(
+            "{served} stored whole, because the write buffer of 10 GiB was full (raise \
+             `max_local_cpu_size`)"
+        ),
+    );
+    // What the fill's lookups and the pass's own stores met explains nothing.
+    check(
+        |f| {
+            short(f);
+            f.causes.fill = [(Failure::LookupTimedOut, 2), (Failure::BufferFull, 0)].into();
+            f.logs.failures = [(Failure::BufferFull, 9)].into();
+        },
+        VerdictStatus::Invalid,
+        &format!("{served} served whole"),
+    );
+    check(
+        |f| {
+            short(f);
+            f.causes.documents = None;
+            f.causes.fill = [(Failure::StoreFailed, 1)].into();
+            f.logs.failures = [(Failure::LookupTimedOut, 3)].into();
+        },
+        VerdictStatus::Invalid,
+        "expected tokens, because the second layer refused stores (see LMCache's log; is there \
+         room?), and lookups timed out",
+    );
+    // A tier that served all the same is valid.
+    check(
+        |f| f.causes.fill = [(Failure::BufferFull, 2)].into(),
+        VerdictStatus::Valid,
+        "expected tokens",
+    );
+}
+
+#[test]
+fn a_load_faster_than_the_way_to_its_disk_or_redis_is_invalid() {
+    let claim = |tier: TierKind, seconds: f64| {
+        move |f: &mut Facts| {
+            f.tier = tier;
+            f.kv.stored = Some(Bounds::exact(131_072.0));
+            f.disk_read_bytes = Some(1.4e9);
+            f.redis_read_bytes = Some(1.4e9);
+            f.pcie_rx_bytes = Some(Bounds::exact(1.4e9));
+            f.fastest_answer = Some(LoadClaim {
+                tokens: 16_384.0,
+                seconds,
+                by: ClaimedBy::WholePass,
+            });
+            f.tier_link = Some(LinkLimit {
+                bytes_per_s: 1.25e9,
+                source: "the link of eth0".into(),
+            });
+        }
+    };
+    let impossible = "2.1 GB/s of KV, and the link carries 1.2 GB/s at most (the link of eth0)";
+    for tier in [TierKind::Redis, TierKind::Disk] {
+        check(claim(tier, 1.0), VerdictStatus::Invalid, impossible);
+        check(claim(tier, 1.8), VerdictStatus::Valid, "expected");
+        // LMCache's log times the last step alone: it bounds nothing behind RAM.
+        let by_log = |f: &mut Facts| {
+            claim(tier, 1.8)(f);
+            (f.fastest_load, f.fastest_answer) = (f.fastest_answer, None);
+            f.fastest_load = f.fastest_load.map(|load| LoadClaim {
+                seconds: 0.1,
+                ..load
+            });
+        };
+        check(by_log, VerdictStatus::Valid, "expected");
+    }
+    let ram = |f: &mut Facts| claim(TierKind::Cpu, 1.0)(f);
+    check(ram, VerdictStatus::Valid, "expected");
+    let cold = |f: &mut Facts| {
+        claim(TierKind::Redis, 1.0)(f);
+        f.state = CacheState::Restart;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+        f.canaries = None;
+    };
+    check(cold, VerdictStatus::Valid, "does not survive a restart");
+}
+
+/// The log of LMCache 0.5.6's server during the cold pass of a disk tier on an H200, and the numbers
+/// of the pass behind it: two stores found no room in a write buffer of 10 GiB.
+#[test]
+fn the_recorded_disk_cell_of_an_h200_names_its_full_buffer() {
+    let log = LogCounts::of(include_str!("../../tests/data/h200_mp_disk_cold.log"));
+    assert_eq!(log.count(Failure::BufferFull), 2);
+    assert_eq!(log.stored.lines, 16);
+    let recorded = |f: &mut Facts| {
+        f.tier = TierKind::Disk;
+        f.ok = 6;
+        f.by_source = Some(BySource {
+            computed_tokens: 16_576.0,
+            gpu_tokens: 0.0,
+            external_tokens: 81_920.0,
+        });
+        f.expected_hit_tokens = 98_304.0;
+        f.shared_tokens = 98_304.0;
+        f.causes = Causes {
+            fill: log.failures.clone(),
+            ram_gib: Some(10.0),
+            documents: Some(Documents { missed: 1, of: 6 }),
+        };
+        f.kv.stored = Some(Bounds::exact(131_072.0));
+        f.disk_read_bytes = Some(10_737_418_240.0);
+        f.pcie_rx_bytes = Some(Bounds::exact(10_942_920_649.0));
+    };
+    check(
+        recorded,
+        VerdictStatus::Invalid,
+        "the connector served 81920 of 98304 expected tokens: 1 of 6 documents was not stored \
+         whole, because the write buffer of 10 GiB was full (raise `max_local_cpu_size`)",
+    );
+}
+
+/// The native tier that [`proven`] would be, by vLLM's own account alone.
+fn native(f: &mut Facts) {
+    f.tier = TierKind::Native;
+    f.pcie_rx_bytes = None;
+    f.engine.load_bytes = Some(1e6);
+    f.engine.cached = Some(CachedTokens {
+        gpu_tokens: 0.0,
+        ram_tokens: 10_000.0,
+        behind_tokens: 0.0,
+        unnamed_tokens: 0.0,
+    });
+}
+
+#[test]
+fn vllms_own_account_proves_its_own_tier_and_no_other() {
+    check(native, VerdictStatus::Valid, "expected tokens");
+    let with = |change: fn(&mut Facts)| {
+        move |f: &mut Facts| {
+            native(f);
+            change(f);
+        }
+    };
+    let invalid = VerdictStatus::Invalid;
+    check(
+        with(|f| f.engine.load_bytes = Some(0.8e6)),
+        invalid,
+        "loaded by vLLM's own account for",
+    );
+    check(
+        with(|f| f.pcie_rx_bytes = Some(Bounds::exact(0.5e6))),
+        invalid,
+        "the hits were not loaded",
+    );
+    check(
+        with(|f| f.engine.load_bytes = None),
+        VerdictStatus::Inconclusive,
+        "the load is not proven",
+    );
+    // Another connector's bytes prove nothing of LMCache.
+    check(
+        with(|f| f.tier = TierKind::Cpu),
+        VerdictStatus::Inconclusive,
+        "the load is not proven",
+    );
+}
+
+#[test]
+fn bytes_that_vllm_counts_must_have_moved_whatever_the_size() {
+    check(
+        |f| {
+            native(f);
+            f.kv = KvBytes::default();
+            f.pcie_rx_bytes = Some(Bounds::exact(0.8e6));
+        },
+        VerdictStatus::Invalid,
+        "vLLM counts 1,000,000 bytes that its offloading loaded, 800,000 moved",
+    );
+    let cold = |moved: f64| {
+        move |f: &mut Facts| {
+            native(f);
+            f.state = CacheState::Cold;
+            f.canaries = None;
+            f.kv = KvBytes::default();
+            f.engine = EngineAccount::default();
+            f.engine.store_bytes = Some(1e6);
+            f.pcie_tx_bytes = Some(Bounds::exact(moved));
+            f.by_source = Some(BySource {
+                computed_tokens: 10_320.0,
+                gpu_tokens: 0.0,
+                external_tokens: 0.0,
+            });
+        }
+    };
+    check(cold(0.95e6), VerdictStatus::Valid, "computed");
+    check(cold(0.8e6), VerdictStatus::Invalid, "stored was not");
+}
+
+#[test]
+fn tokens_by_tier_that_contradict_the_others_are_not_valid() {
+    let cached = |change: fn(&mut CachedTokens)| {
+        move |f: &mut Facts| {
+            native(f);
+            let mut tokens = f.engine.cached.unwrap();
+            change(&mut tokens);
+            f.engine.cached = Some(tokens);
+        }
+    };
+    let open = VerdictStatus::Inconclusive;
+    check(
+        cached(|c| c.ram_tokens = 5_000.0),
+        open,
+        "5,000 tokens from a connector by tier, and 10,000 by source",
+    );
+    check(
+        cached(|c| c.gpu_tokens = 3_000.0),
+        open,
+        "3,000 tokens from the GPU cache by tier, and 0 by source",
+    );
+    check(
+        cached(|c| (c.ram_tokens, c.behind_tokens) = (4_000.0, 6_000.0)),
+        VerdictStatus::Invalid,
+        "6,000 of 10,000 tokens from a tier behind its RAM",
+    );
+    // An engine may compute a prompt's last token again.
+    check(
+        cached(|c| c.ram_tokens = 10_010.0),
+        VerdictStatus::Valid,
+        "expected",
+    );
+}
+
+#[test]
+fn what_lmcaches_server_loaded_is_a_leg() {
+    let loaded = |tokens: f64| move |f: &mut Facts| f.engine.loaded_tokens = Some(tokens);
+    check(loaded(9_100.0), VerdictStatus::Valid, "expected");
+    check(
+        loaded(8_900.0),
+        VerdictStatus::Invalid,
+        "LMCache's own account: 8900 tokens loaded to the GPU for 10000",
+    );
+}
+
+#[test]
+fn each_witness_is_recorded_with_what_it_shows_alone() {
+    let mut facts = proven();
+    facts.pcie_rx_bytes = Some(Bounds::exact(9.0));
+    facts.logs = LogCounts::of("[x] LMCache ERROR: batched get error: x");
+    let shown = judge(&facts).witnesses;
+    let expected = [
+        (Witness::Counters, VerdictStatus::Valid),
+        (Witness::Bytes, VerdictStatus::Invalid),
+        (Witness::Text, VerdictStatus::Valid),
+        (Witness::Logs, VerdictStatus::Inconclusive),
+    ];
+    assert_eq!(shown, expected.into());
 }

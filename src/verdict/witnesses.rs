@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
+use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
 use crate::units::thousands;
 
@@ -52,6 +53,8 @@ pub(super) fn contradictions(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     let mut findings = traffic(counted);
     findings.extend(output(counted));
     findings.extend(cached(facts));
+    findings.extend(by_tier(facts));
+    findings.extend(own_account(facts));
     if let Some(fallen) = &counted.fallen {
         let reason = format!(
             "{fallen} during the pass: the server was started again, or another one answered"
@@ -179,4 +182,51 @@ fn cached(facts: &Facts) -> Vec<(VerdictStatus, String)> {
         findings.push((VerdictStatus::Inconclusive, reason));
     }
     findings
+}
+
+/// Whether the engine's counters of cached tokens by tier agree with those by source, and name the
+/// tier that the plan declares.
+fn by_tier(facts: &Facts) -> Vec<(VerdictStatus, String)> {
+    let (Some(sources), Some(cached)) = (facts.by_source, facts.engine.cached) else {
+        return Vec::new();
+    };
+    let slack = (SLACK * sources.total()).max(facts.ok as f64) + 1.0;
+    let pairs = [
+        (cached.gpu_tokens, sources.gpu_tokens, "the GPU cache"),
+        (cached.external(), sources.external_tokens, "a connector"),
+    ];
+    let mut findings = Vec::new();
+    for (by_tier, by_source, place) in pairs {
+        if (by_tier - by_source).abs() > slack {
+            let reason = format!(
+                "the engine counts {} tokens from {place} by tier, and {} by source",
+                thousands(by_tier),
+                thousands(by_source)
+            );
+            findings.push((VerdictStatus::Inconclusive, reason));
+        }
+    }
+    let behind = cached.behind_tokens;
+    if facts.tier == TierKind::Native && behind > facts.limits.stray_share * sources.total() {
+        let reason = format!(
+            "the engine counts {} of {} tokens from a tier behind its RAM, and this tier has none",
+            thousands(behind),
+            thousands(cached.external())
+        );
+        findings.push((VerdictStatus::Invalid, reason));
+    }
+    findings
+}
+
+/// Whether the bytes that vLLM's own offloading counts went over PCIe.
+fn own_account(facts: &Facts) -> Option<(VerdictStatus, String)> {
+    let (claimed, seen) = (facts.engine.load_bytes?, facts.pcie_rx_bytes?);
+    (seen.high < facts.limits.moved_share * claimed).then(|| {
+        let reason = format!(
+            "vLLM counts {} bytes that its offloading loaded, {} moved to the GPU over PCIe",
+            thousands(claimed),
+            thousands(seen.middle())
+        );
+        (VerdictStatus::Invalid, reason)
+    })
 }

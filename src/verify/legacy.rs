@@ -11,6 +11,9 @@ use crate::plan::verdict_spec::VerdictSpec;
 use crate::record::schema::{CellRecord, PassRecord, RequestRow, Source};
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
+use crate::verdict::account::EngineAccount;
+use crate::verdict::causes::Causes;
+use crate::verdict::failures::Failure;
 use crate::verdict::log_counts::{LogCounts, Moved as Lines};
 use crate::verdict::moved::{Moved, PcieMethod};
 use crate::verdict::{BySource, Canaries, Counted, Facts, PageCache, Probe, Stores, TierAccount};
@@ -65,9 +68,13 @@ impl Recorded<'_> {
         LogCounts {
             stored: lines(Evidence::LogStoredTokens),
             retrieved: lines(Evidence::LogRetrievedTokens),
-            allocation_failures: count(Evidence::AllocationFailures),
-            lookup_timeouts: count(Evidence::LookupTimeouts),
-            remote_errors: count(Evidence::RemoteErrors),
+            failures: [
+                (Failure::BufferFull, Evidence::AllocationFailures),
+                (Failure::LookupTimedOut, Evidence::LookupTimeouts),
+                (Failure::RemoteFailed, Evidence::RemoteErrors),
+            ]
+            .map(|(failure, evidence)| (failure, count(evidence)))
+            .into(),
             degraded: self.says("degraded mode"),
             ..LogCounts::default()
         }
@@ -132,6 +139,9 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
     let has_account = recorded.get(Evidence::LmcacheRamTokens).is_some();
     let kv = recorded.get(Evidence::KvBytesPerToken).map(Bounds::exact);
     let repeated_tokens = recorded.get(Evidence::RepeatedTokens).unwrap_or(0.0);
+    let fastest_load = rows
+        .filter(|_| repeated_tokens < 1.0)
+        .and_then(answers::fastest_load);
     Some(Facts {
         limits: limits(record),
         simulated: record.source == Source::Simulated,
@@ -140,6 +150,7 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         survives_restart: tier.survives_restart(mode),
         probe: recorded.probe(),
         logs: recorded.logs(),
+        causes: Causes::default(),
         page_cache: recorded.page_cache(),
         stores: recorded.stores(),
         ok: pass.counts.ok,
@@ -153,6 +164,7 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         repeated_tokens,
         wrong_prompt_length: rows.map_or(0, answers::wrong_prompt_length),
         account: has_account.then_some(account),
+        engine: EngineAccount::default(),
         kv: KvBytes {
             device: kv,
             stored: kv,
@@ -161,10 +173,10 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         pcie_tx_bytes: recorded
             .get(Evidence::PcieTxBytes)
             .map(|bytes| as_recorded(bytes, record)),
-        fastest_load: rows
-            .filter(|_| repeated_tokens < 1.0)
-            .and_then(answers::fastest_load),
+        fastest_load,
+        fastest_answer: fastest_load,
         host_link: moved.and_then(|moved| moved.host_link),
+        tier_link: None,
         pcie_method: pcie_method(pass),
         // Of a server of its own, labrun 0.1 counted chunks that were stored for earlier requests too.
         stored_tokens: recorded

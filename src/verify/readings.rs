@@ -80,7 +80,7 @@ pub fn moved(points: &Points, watched: &Watched) -> Moved {
     let of = |stretch: Stretch| -> Vec<Summary> {
         summarize_around(points, stretch.window, stretch.core)
     };
-    let mut moved = Moved::of(&of(watched.pass), watched.gpus);
+    let mut moved = Moved::of(&of(watched.pass), watched.gpus, None);
     let until_stored = watched.until_stored.map(of);
     moved.add_stores(until_stored.as_deref(), watched.gpus);
     moved

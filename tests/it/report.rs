@@ -167,6 +167,7 @@ fn pass(state: CacheState) -> PassRecord {
         verdict: Verdict {
             status: VerdictStatus::Valid,
             reasons: vec!["the connector served all expected tokens".to_owned()],
+            witnesses: BTreeMap::new(),
         },
         evidence: named("some_counter_of_the_engine", 24),
         client: named("something_of_the_client", 8),

@@ -66,6 +66,10 @@ impl Measuring<'_> {
             }
         }
         let probe = self.probe(state, probe).await?;
+        if state == CacheState::Cold && self.counts_stores_late() {
+            // Stores of what was asked until now would be counted as the pass's.
+            let _finished = self.wait_until_stored(kept).await;
+        }
         Ok(Reached {
             state,
             page_cache,
@@ -102,13 +106,19 @@ impl Measuring<'_> {
         }
     }
 
+    /// Whether stores are counted only once they ended, long after their bytes moved.
+    fn counts_stores_late(&self) -> bool {
+        let server = &self.cell.resolved.server;
+        server.lmcache == LmcacheMode::MultiProcess && self.cell.tier.kind.uses_lmcache()
+    }
+
     async fn quiet(&self, pause: Duration) {
         let mut last = None;
         let mut equal = 0;
         while equal < 3 {
             let snapshot = Snapshot::take(self.session).await;
             let now = (snapshot.store_progress(), self.session.scratch_bytes());
-            let same = last.as_ref() == Some(&now) && snapshot.second_layer_stored();
+            let same = last.as_ref() == Some(&now) && snapshot.stores_ended();
             equal = if same { equal + 1 } else { 0 };
             last = Some(now);
             tokio::time::sleep(pause).await;

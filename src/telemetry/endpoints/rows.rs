@@ -25,7 +25,7 @@ const GROWTH: Shape = Shape::Growth;
 const LEVEL: Shape = Shape::Level(1.0);
 
 /// Of the engine (vLLM's names; in-process LMCache exposes its own beside them).
-pub const ENGINE: [Row; 17] = [
+pub const ENGINE: [Row; 19] = [
     (
         "vllm:num_requests_running",
         None,
@@ -78,6 +78,18 @@ pub const ENGINE: [Row; 17] = [
         "vllm:prompt_tokens_by_source_total",
         Some("source=\"external_kv_transfer\""),
         Series::EngineTierHitTokens,
+        GROWTH,
+    ),
+    (
+        "vllm:kv_offload_load_bytes_total",
+        None,
+        Series::EngineOffloadLoad,
+        GROWTH,
+    ),
+    (
+        "vllm:kv_offload_store_bytes_total",
+        None,
+        Series::EngineOffloadStore,
         GROWTH,
     ),
     // LMCache updates these every ten seconds. With a model split over GPUs, each worker counts the
@@ -133,7 +145,7 @@ pub const ENGINE: [Row; 17] = [
 ];
 
 /// Of an LMCache server of its own.
-pub const LMCACHE: [Row; 5] = [
+pub const LMCACHE: [Row; 6] = [
     (
         "lmcache_mp_lookup_hit_l1_tokens_total",
         None,
@@ -144,6 +156,12 @@ pub const LMCACHE: [Row; 5] = [
         "lmcache_mp_lookup_hit_l2_tokens_total",
         None,
         Series::LmcacheSecondHitTokens,
+        GROWTH,
+    ),
+    (
+        "lmcache_mp_num_chunks_loaded_total",
+        None,
+        Series::LmcacheLoadedChunks,
         GROWTH,
     ),
     (

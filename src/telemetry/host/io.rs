@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::proc_file::ProcFile;
 use crate::series::Series;
+use crate::telemetry::nvml::pcie::link_bytes_per_s;
 use crate::telemetry::sample::{Batch, Growth};
 use crate::telemetry::thread::{Ended, Sampler};
 
@@ -38,6 +39,8 @@ pub fn disk_of(path: &Path) -> Option<String> {
 #[derive(Debug)]
 struct Disk {
     device: Arc<str>,
+    /// What its link carries each way, bytes a second; absent where it states none.
+    link: Option<f64>,
     growth: [Growth; 5],
 }
 
@@ -93,6 +96,7 @@ impl IoSampler {
             if !self.disks.contains_key(name) {
                 let disk = Disk {
                     device: name.into(),
+                    link: disk_link(&Path::new("/sys/block").join(name)),
                     growth: <[Growth; 5]>::default(),
                 };
                 self.disks.insert(name.to_owned(), disk);
@@ -203,6 +207,9 @@ impl Disk {
             }
         }
         batch.level(Series::DiskInFlight, &self.device, stat.in_flight);
+        if let Some(link) = self.link {
+            batch.level(Series::DiskLink, &self.device, link);
+        }
     }
 }
 
@@ -227,6 +234,28 @@ fn link_of(interface: &str) -> Option<f64> {
 fn bytes_a_second(megabits: &str) -> Option<f64> {
     let megabits: f64 = megabits.trim().parse().ok()?;
     (megabits > 0.0).then_some(megabits * 1e6 / 8.0)
+}
+
+/// What the PCIe link of an NVMe disk, whose folder in sysfs is `disk`, carries at most each way,
+/// bytes a second. Disks behind others (RAID, LVM) and on other buses state none.
+fn disk_link(disk: &Path) -> Option<f64> {
+    let device = disk.join("device/device");
+    let read = |name| std::fs::read_to_string(device.join(name)).ok();
+    let transfers = read("max_link_speed")?;
+    let transfers: f64 = transfers.split_whitespace().next()?.parse().ok()?;
+    let generation = match transfers {
+        speed if speed < 3.0 => 1,
+        speed if speed < 6.0 => 2,
+        speed if speed < 10.0 => 3,
+        speed if speed < 20.0 => 4,
+        speed if speed < 40.0 => 5,
+        speed if speed < 70.0 => 6,
+        _ => return None,
+    };
+    let width: u32 = read("max_link_width")?.trim().parse().ok()?;
+    (1..=16)
+        .contains(&width)
+        .then(|| link_bytes_per_s(generation, width))
 }
 
 /// Names of the partitions among the block devices.
@@ -306,6 +335,30 @@ mod tests {
             }
         }
         smallest
+    }
+
+    #[test]
+    fn the_link_of_a_disk_is_known_where_it_is_an_nvme() {
+        let link = |speed: &str, width: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let device = folder.path().join("device/device");
+            std::fs::create_dir_all(&device).unwrap();
+            std::fs::write(device.join("max_link_speed"), speed).unwrap();
+            std::fs::write(device.join("max_link_width"), width).unwrap();
+            disk_link(folder.path())
+        };
+        assert_eq!(link("16.0 GT/s PCIe\n", "4\n"), Some(4.0 * 1.969e9));
+        assert_eq!(link("32.0 GT/s PCIe\n", "4\n"), Some(4.0 * 3.938e9));
+        assert_eq!(link("8.0 GT/s\n", "2\n"), Some(2.0 * 0.985e9));
+        assert_eq!(link("Unknown\n", "4\n"), None);
+        assert_eq!(link("16.0 GT/s PCIe\n", "0\n"), None);
+        assert_eq!(
+            link("128.0 GT/s PCIe\n", "4\n"),
+            None,
+            "of no known generation"
+        );
+        let none = tempfile::tempdir().unwrap();
+        assert_eq!(disk_link(none.path()), None);
     }
 
     #[test]
