@@ -25,6 +25,7 @@ fn plan_of(what: &str) -> (&'static str, String) {
         ),
         "GPU too small" => ("", "gpu_kv_tokens = 2048".to_owned()),
         "nothing" => ("", String::new()),
+        "full-write-buffer" => ("", format!("{fault}\nfault_every_requests = 3")),
         known if Fault::ALL.map(Fault::name).contains(&known) => ("", fault),
         unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
     }
@@ -64,6 +65,69 @@ fn every_fault_ends_as_in_the_table() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// Faults that leave a pass from the tier to judge, and its tier.
+const WITNESSED: [(&str, &str); 16] = [
+    ("nothing", "cpu"),
+    ("nothing", "disk"),
+    ("nothing", "redis"),
+    ("nothing", "native"),
+    ("`false-hit`", "cpu"),
+    ("`false-hit`", "redis"),
+    ("`page-cache-disk`", "disk"),
+    ("`ram-answers-for-disk`", "disk"),
+    ("`half-loaded`", "cpu"),
+    ("`half-loaded`", "disk"),
+    ("`half-loaded`", "native"),
+    ("`impossible-speed`", "cpu"),
+    ("`full-write-buffer`", "disk"),
+    ("`silent-store-failure`", "disk"),
+    ("`reset-ignored`", "cpu"),
+    ("`degraded`", "cpu"),
+];
+
+const WITNESSES: [&str; 7] = [
+    "counters", "bytes", "text", "clients", "state", "logs", "limits",
+];
+
+/// One row of the table of witnesses: the pass from the tier, judged by each of them.
+fn witnessed(what: &str, tier: &str) -> String {
+    let (server, sim) = plan_of(what);
+    let lab = Lab::new();
+    let tiers = format!("[\"{tier}\"]");
+    let plan = SimPlan {
+        tiers: &tiers,
+        server,
+        sim: &sim,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    lab.labrun(&["plan.toml", "--out", "out"]);
+    let (_, cell) = lab.cells().remove(0);
+    let passes = cell["passes"].as_array().unwrap();
+    let pass = passes.iter().find(|pass| pass["state"] == "tier").unwrap();
+    let verdict = &pass["verdict"];
+    let shown = WITNESSES.map(|witness| match verdict["witnesses"][witness].as_str() {
+        None => "-",
+        Some("valid") => "ok",
+        Some("inconclusive") => "?",
+        Some(_) => "bad",
+    });
+    let status = verdict["status"].as_str().unwrap();
+    format!("| {what} | {tier} | {} | {status} |\n", shown.join(" | "))
+}
+
+#[test]
+fn each_witness_shows_of_each_fault_what_the_table_has() {
+    let mut table = format!("| fault | tier | {} | verdict |\n", WITNESSES.join(" | "));
+    table.push_str("|:--|:--|:--|:--|:--|:--|:--|:--|:--|:--|\n");
+    for (what, tier) in WITNESSED {
+        table.push_str(&witnessed(what, tier));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    assert!(docs.contains(&table), "docs/faults.md must have:\n{table}");
 }
 
 /// Ten repeats of each kind of tier: fifty cells and more, with none but valid passes.

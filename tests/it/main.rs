@@ -17,6 +17,7 @@ mod fault_doc;
 mod fault_table;
 mod faults;
 mod faulty;
+mod hub;
 mod layering;
 mod limits;
 mod load_faults;

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Stands in for vLLM with LMCache in its process: no model, a real disk and a real Redis.
+
+Its answers are a hash of the prompt and of the KV that it loaded. A chunk of KV is `KV_BYTES` a
+token, as the model's config.json in the test has it; it is written to and read from the tier that
+the LMCache configuration names, past the page cache.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KV_BYTES = 1024
+BLOCK = 16
+
+
+def option(name):
+    return sys.argv[sys.argv.index(name) + 1]
+
+
+def configuration():
+    """Top-level `key: value` lines of the LMCache configuration."""
+    found = {}
+    for line in open(os.environ["LMCACHE_CONFIG_FILE"], encoding="utf-8"):
+        key, colon, value = line.strip().partition(": ")
+        if colon and not key.startswith("#"):
+            found[key] = value.strip().strip("\"'")
+    return found
+
+
+def kv_of(key, tokens):
+    """The KV of a chunk: bytes that only its text gives."""
+    seed = hashlib.sha256(key.encode()).digest()
+    return seed * (tokens * KV_BYTES // len(seed))
+
+
+class Disk:
+    def __init__(self, folder):
+        self.folder = folder
+        os.makedirs(folder, exist_ok=True)
+
+    def path(self, key):
+        return os.path.join(self.folder, key)
+
+    def has(self, key):
+        return os.path.exists(self.path(key))
+
+    def put(self, key, data):
+        buffer = mmap.mmap(-1, len(data))
+        buffer.write(data)
+        file = os.open(self.path(key), os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600)
+        os.write(file, buffer)
+        os.close(file)
+
+    def get(self, key):
+        size = os.stat(self.path(key)).st_size
+        buffer = mmap.mmap(-1, size)
+        file = os.open(self.path(key), os.O_RDONLY | os.O_DIRECT)
+        os.readv(file, [buffer])
+        os.close(file)
+        return bytes(buffer)
+
+
+class Redis:
+    def __init__(self, url):
+        host, _, port = url.split("://")[1].split("/")[0].rpartition(":")
+        self.connection = socket.create_connection((host, int(port)))
+        self.file = self.connection.makefile("rb")
+
+    def ask(self, *words):
+        words = [word if isinstance(word, bytes) else word.encode() for word in words]
+        parts = [b"*%d\r\n" % len(words)]
+        parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+        self.connection.sendall(b"".join(parts))
+        kind, _, rest = self.file.readline().strip().partition(b" ")
+        head = kind + rest
+        if head[:1] != b"$" or head == b"$-1":
+            return head
+        data = self.file.read(int(head[1:]) + 2)
+        return data[:-2]
+
+    def has(self, key):
+        return self.ask("EXISTS", key) == b":1"
+
+    def put(self, key, data):
+        self.ask("SET", key, data)
+
+    def get(self, key):
+        return self.ask("GET", key)
+
+
+class Engine:
+    def __init__(self):
+        config = configuration()
+        self.chunk = int(config["chunk_size"])
+        if "local_disk" in config:
+            self.tier = Disk(config["local_disk"].removeprefix("file://"))
+        else:
+            self.tier = Redis(config["remote_url"])
+        self.lock = threading.Lock()
+        self.gpu = set()
+        self.sources = {"local_compute": 0, "local_cache_hit": 0, "external_kv_transfer": 0}
+        self.generated = 0
+
+    def keys(self, prompt, size):
+        """A key for each whole part of `size` tokens, which all tokens before it are in."""
+        found, digest = [], hashlib.sha256()
+        for start in range(0, len(prompt) // size * size, size):
+            digest.update(repr(prompt[start : start + size]).encode())
+            found.append(f"{size}-{digest.hexdigest()[:32]}")
+        return found
+
+    def answer(self, prompt, count):
+        """Token ids of the answer, and how many prompt tokens came from a cache."""
+        with self.lock:
+            blocks, chunks = self.keys(prompt, BLOCK), self.keys(prompt, self.chunk)
+            # The last token is always computed.
+            most = (len(prompt) - 1) // BLOCK
+            local = 0
+            while local < min(most, len(blocks)) and blocks[local] in self.gpu:
+                local += 1
+            held = 0
+            while held < len(chunks) and self.tier.has(chunks[held]):
+                held += 1
+            from_gpu = local * BLOCK
+            loaded = max(0, min(held * self.chunk, len(prompt) - 1) - from_gpu)
+            seen = hashlib.sha256(repr(prompt).encode())
+            for number in range(from_gpu // self.chunk, held if loaded else 0):
+                if self.tier.get(chunks[number]) != kv_of(chunks[number], self.chunk):
+                    seen.update(b"other KV")
+            for number, key in enumerate(chunks):
+                if number >= held:
+                    self.tier.put(key, kv_of(key, self.chunk))
+            self.gpu.update(blocks)
+            self.sources["local_cache_hit"] += from_gpu
+            self.sources["external_kv_transfer"] += loaded
+            self.sources["local_compute"] += len(prompt) - from_gpu - loaded
+            self.generated += count
+            state = seen.digest()
+            ids = [int.from_bytes(state[i % 28 : i % 28 + 4], "big") % 900 + 50 for i in range(count)]
+            return ids, from_gpu + loaded
+
+    def metrics(self):
+        with self.lock:
+            name = "vllm:prompt_tokens_by_source_total"
+            lines = [
+                f'{name}{{engine="0",source="{source}"}} {tokens}'
+                for source, tokens in self.sources.items()
+            ]
+            lines.append(f'vllm:prompt_tokens_total{{engine="0"}} {sum(self.sources.values())}')
+            lines.append(f'vllm:generation_tokens_total{{engine="0"}} {self.generated}')
+            return "\n".join(lines) + "\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def send(self, body, kind="application/json"):
+        body = body.encode()
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        model = {"id": MODEL, "object": "model", "max_model_len": 8192}
+        answers = {
+            "/health": "",
+            "/version": json.dumps({"version": "0.32.0"}),
+            "/v1/models": json.dumps({"object": "list", "data": [model]}),
+        }
+        if self.path == "/metrics":
+            self.send(ENGINE.metrics(), "text/plain; version=0.0.4")
+        elif self.path in answers:
+            self.send(answers[self.path])
+        else:
+            self.send_error(404)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"] or 0))
+        if self.path == "/reset_prefix_cache":
+            with ENGINE.lock:
+                ENGINE.gpu.clear()
+            self.send("")
+        elif self.path == "/v1/completions":
+            self.complete(json.loads(body))
+        else:
+            self.send_error(404)
+
+    def complete(self, asked):
+        prompt = asked["prompt"]
+        if isinstance(prompt, str):
+            prompt = list(prompt.encode())
+        count = asked.get("max_tokens", 16)
+        ids, cached = ENGINE.answer(prompt, count)
+        usage = {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": count,
+            "total_tokens": len(prompt) + count,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+        def choice(ids, last):
+            found = {"index": 0, "text": "".join(f" {one}" for one in ids), "logprobs": None}
+            if asked.get("logprobs") is not None:
+                values = [-0.001 * one for one in ids]
+                tokens = [f" {one}" for one in ids]
+                found["logprobs"] = {
+                    "tokens": tokens,
+                    "token_logprobs": values,
+                    "top_logprobs": [{t: v} for t, v in zip(tokens, values)],
+                }
+            if asked.get("return_token_ids"):
+                found["token_ids"] = ids
+            found["finish_reason"] = "length" if last else None
+            return found
+
+        def event(choices, **more):
+            named = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": MODEL}
+            return json.dumps({**named, "choices": choices, **more})
+
+        if not asked.get("stream"):
+            self.send(event([choice(ids, True)], usage=usage))
+            return
+        events = [event([choice([one], at + 1 == count)]) for at, one in enumerate(ids)]
+        events += [event([], usage=usage), "[DONE]"]
+        self.send("".join(f"data: {one}\n\n" for one in events), "text/event-stream")
+
+
+MODEL = option("--served-model-name")
+ENGINE = Engine()
+print("Application startup complete.", flush=True)
+ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
