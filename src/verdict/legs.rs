@@ -147,10 +147,11 @@ impl Leg {
     }
 }
 
-/// `2,048`, or `1,900 to 2,048` where the ends differ by more than 1 %.
+/// `2048`, or `1900 to 2048` where the ends differ by more than 1 %, and not only behind the point.
 fn mebibytes(bytes: Bounds) -> String {
     let mib = bytes.times(1.0 / f64::from(1 << 20));
-    if mib.high - mib.low <= 0.01 * mib.high.max(1.0) {
+    let rounds_to_one = mib.low.round() as u64 == mib.high.round() as u64;
+    if rounds_to_one || mib.high - mib.low <= 0.01 * mib.high {
         format!("{:.0}", mib.middle())
     } else {
         format!("{:.0} to {:.0}", mib.low, mib.high)

@@ -16,7 +16,9 @@ fn plan_of(what: &str) -> (&'static str, String) {
             "",
             format!("{fault}\nfault_after_requests = 4\n[load]\nfirst_token_timeout_s = 1"),
         ),
-        "http-500" | "cut-stream" => ("", format!("{fault}\nfault_every_requests = 3")),
+        "http-500" | "cut-stream" | "full-write-buffer" => {
+            ("", format!("{fault}\nfault_every_requests = 3"))
+        }
         "degraded" => ("", format!("{fault}\n[tier.cpu]\nlookup_timeout_ms = 50")),
         "tier too small" => ("", "[tier.cpu]\nmax_local_cpu_size = 0.2".to_owned()),
         "buffered reads" => (
@@ -25,7 +27,6 @@ fn plan_of(what: &str) -> (&'static str, String) {
         ),
         "GPU too small" => ("", "gpu_kv_tokens = 2048".to_owned()),
         "nothing" => ("", String::new()),
-        "full-write-buffer" => ("", format!("{fault}\nfault_every_requests = 3")),
         known if Fault::ALL.map(Fault::name).contains(&known) => ("", fault),
         unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
     }
