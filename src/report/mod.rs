@@ -245,10 +245,15 @@ impl Drawing {
         })
     }
 
+    /// The figure as PNG.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        self.picture.png()
+    }
+
     /// Its files: names and what they hold.
     pub fn files(&self) -> Result<[(String, Vec<u8>); 2]> {
         Ok([
-            (format!("{}.png", self.name), self.picture.png()?),
+            (format!("{}.png", self.name), self.png()?),
             (format!("{}.svg", self.name), self.svg.clone().into_bytes()),
         ])
     }

@@ -20,6 +20,7 @@ use crate::report::html::pages::PageView;
 use crate::report::section::Section;
 use crate::report::timeline::Timelines;
 use crate::report::{Drawing, Report};
+use crate::secret;
 
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
 const CELL: &str = include_str!("../../../templates/report/cell.html");
@@ -158,6 +159,9 @@ const EVIDENCE_BYTES: usize = 2_400_000;
 /// Room that timelines get at least, however large the rest is.
 const MIN_TIMELINES_BYTES: usize = 400_000;
 
+/// A figure whose SVG is larger stands in the page as pixels: thousands of points need no lines.
+const MAX_SVG_BYTES: usize = 400_000;
+
 /// The most rows of a table in the page.
 const MAX_ROWS: usize = 1_000;
 /// The most failures and notes that the page spells out.
@@ -275,7 +279,7 @@ fn rendered(
         facts: facts(report, runs),
         answer,
         headline: report.headline(),
-        figures: figures(drawings),
+        figures: figures(drawings)?,
         parts: parts(report, &pages),
         cells,
         cell_count: report.cells.len(),
@@ -438,14 +442,21 @@ fn run(facts: &RunFacts) -> RunView {
     }
 }
 
-fn figures(drawings: &[Drawing]) -> Vec<FigureView> {
-    drawings
-        .iter()
-        .map(|drawing| FigureView {
-            svg: inlined(&drawing.svg),
-            caption: format!("{}.png and {}.svg in figures/", drawing.name, drawing.name),
-        })
-        .collect()
+fn figures(drawings: &[Drawing]) -> Result<Vec<FigureView>> {
+    let figure = |drawing: &Drawing| {
+        let caption = format!("{}.png and {}.svg in figures/", drawing.name, drawing.name);
+        let svg = if drawing.svg.len() > MAX_SVG_BYTES {
+            let png = secret::base64(&drawing.png()?);
+            format!(
+                r#"<img src="data:image/png;base64,{png}" alt="{}">"#,
+                drawing.name
+            )
+        } else {
+            inlined(&drawing.svg)
+        };
+        Ok(FigureView { svg, caption })
+    };
+    drawings.iter().map(figure).collect()
 }
 
 /// An SVG document as part of a page: it fills the page's width, and its many texts inherit what

@@ -66,6 +66,19 @@ fn evidence_that_is_too_much_for_the_page_stands_in_pages_that_the_rows_lead_to(
 }
 
 #[test]
+fn a_figure_of_thousands_of_points_stands_in_the_page_as_pixels() {
+    let report = Report::of(&bench().run(), "t").unwrap();
+    let mut drawings = report.drawings().unwrap();
+    let small = figures(&drawings).unwrap();
+    assert!(small.iter().all(|figure| figure.svg.starts_with("<svg")));
+    drawings[0].svg.push_str(&" ".repeat(MAX_SVG_BYTES));
+    let large = figures(&drawings).unwrap();
+    let picture = "<img src=\"data:image/png;base64,iVBORw0KGgo";
+    assert!(large[0].svg.starts_with(picture));
+    assert!(large[0].svg.len() < MAX_SVG_BYTES && large[1].svg.starts_with("<svg"));
+}
+
+#[test]
 fn timelines_take_the_room_that_the_page_leaves_and_the_others_are_named() {
     let run = bench().run();
     let report = Report::of(&run, "t").unwrap();
