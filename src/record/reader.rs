@@ -162,8 +162,12 @@ pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list `{}`", cells.display()))?;
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        // One that cannot be looked into is read, which reports why.
-        if !hidden && entry.path().join(CELL_FILE).try_exists().unwrap_or(true) {
+        // A folder that cannot be looked into is read, which reports why; a file is not a cell.
+        let is_cell = || match entry.path().join(CELL_FILE).try_exists() {
+            Ok(exists) => exists,
+            Err(error) => error.kind() != io::ErrorKind::NotADirectory,
+        };
+        if !hidden && is_cell() {
             folders.push(entry.path());
         }
     }
@@ -516,6 +520,7 @@ mod tests {
         fs::create_dir_all(run.path().join("cells/lost+found")).unwrap();
         fs::create_dir_all(run.path().join("cells/notes/deep")).unwrap();
         fs::write(run.path().join("cells/README"), "x").unwrap();
+        assert_eq!(cell_folders(&run.path().join("cells")).unwrap().len(), 1);
         let data = read_run(run.path()).unwrap();
         assert_eq!((data.cells.len(), data.unreadable.len()), (1, 0));
     }
