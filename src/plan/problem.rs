@@ -8,6 +8,9 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::secret::mask_line;
 use crate::secret;
 
+/// Problems beyond these are counted: each shows its place in the whole text.
+const MAX_SHOWN: usize = 100;
+
 /// One thing that is wrong with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -82,7 +85,7 @@ impl PlanProblems {
     pub fn render(&self, renderer: &Renderer) -> String {
         let mut out = String::new();
         let text = self.text_without_secrets();
-        for problem in &self.problems {
+        for problem in self.problems.iter().take(MAX_SHOWN) {
             let start = problem.span.start.min(text.len());
             let end = problem.span.end.clamp(start, text.len());
             let snippet = Snippet::source(&text).path(&self.file).annotation(
@@ -95,6 +98,9 @@ impl PlanProblems {
             out.push_str("\n\n");
         }
         let count = self.problems.len();
+        if count > MAX_SHOWN {
+            out.push_str(&format!("and {} more\n\n", count - MAX_SHOWN));
+        }
         let noun = if count == 1 { "problem" } else { "problems" };
         out.push_str(&format!(
             "{count} {noun} in `{}`; nothing was run",
@@ -192,6 +198,23 @@ mod tests {
             "three edits of seven letters"
         );
         assert_eq!(nearest("num_requests", ["requests"]), Some("requests"));
+    }
+
+    #[test]
+    fn beyond_a_hundred_problems_the_rest_is_counted() {
+        let problems = PlanProblems {
+            file: "x.toml".into(),
+            text: "a\n".repeat(130),
+            problems: (0..130)
+                .map(|at| Problem::new(at * 2..at * 2 + 1, "wrong", ""))
+                .collect(),
+        };
+        let shown = problems.to_string();
+        assert_eq!(shown.matches("error: wrong").count(), 100);
+        assert!(
+            shown.ends_with("and 30 more\n\n130 problems in `x.toml`; nothing was run"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use toml::de::DeValue;
+use toml::de::{DeArray, DeValue};
 
 use super::problem::{Problem, ProblemKind};
 use super::reader::{Located, TableReader};
@@ -116,6 +116,16 @@ impl Finder<'_, '_> {
                 self.report(name, what, span);
                 false
             }
+            // `--api-key=...`, `Authorization: Bearer ...`, `{"password": ...}`.
+            DeValue::String(text) if form::named(text).is_some() => {
+                form::named(text).into_iter().for_each(secret::remember);
+                self.report(name, "sets a secret", span);
+                false
+            }
+            DeValue::Array(items) if follows_its_flag(items) => {
+                self.report(name, "sets a secret", span);
+                false
+            }
             DeValue::Array(items) => items
                 .iter()
                 .all(|item| self.inside(name, item.span(), item.get_ref())),
@@ -156,6 +166,19 @@ fn remember_texts(value: &DeValue<'_>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a list holds a flag of a secret with its value as the next item, which is masked from now on.
+fn follows_its_flag(items: &DeArray<'_>) -> bool {
+    let texts = items.iter().map(|item| item.get_ref().as_str());
+    let texts: Vec<&str> = texts.map(Option::unwrap_or_default).collect();
+    texts.windows(2).any(|pair| {
+        let is_one = pair[0].starts_with("--") && form::named(&pair.join(" ")).is_some();
+        if is_one {
+            secret::remember(pair[1]);
+        }
+        is_one
+    })
 }
 
 #[cfg(test)]

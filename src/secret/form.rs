@@ -7,7 +7,8 @@ use regex::Regex;
 
 /// Keys and tokens whose makers gave them a form of their own.
 const FORMS: &str = concat!(
-    r"\b(?:",
+    // Behind an escape (`\n`, `%3D`) its last letter touches the token.
+    r"(?:\b|_|\\[nrtbf]|%[0-9A-Fa-f]{2}|\\u[0-9a-f]{4})(?:",
     r"hf_[A-Za-z0-9]{16,}",
     r"|sk-(?:proj|ant|svcacct|admin|or|lf)-[A-Za-z0-9_-]{16,}",
     r"|sk-[A-Za-z0-9]{20,}",
@@ -38,14 +39,17 @@ const KEY_BLOCK: &str = concat!(
 /// `Authorization: Bearer ...`.
 const ASSIGNED: &str = concat!(
     r"(?i)(?:passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key",
+    r"|account[_-]?key|(?:signing|encryption|shared|ssh|auth)[_-]?key|credential|cookie|\bjwt|x-amz-signature",
+    r"|_(?:pass|pwd|pat)\b|\bsig\b|[?&]token\b|--token\b",
     r"|(?:hf|hub|access|auth|refresh|api|bearer|session|github|gitlab)[_-]?token|authorization)",
-    r#"[a-z0-9_-]*\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|token)\s+)?"#,
-    r#"([^\s"'\\,;&)}\]\[({<`]{6,})"#,
+    r#"[a-z0-9_-]*\\?["']?\s*[:=]\s*(?:\\?["']([^"'\\\s][^"'\\\n]{5,})\\?["']"#,
+    r#"|\\?["']?(?:(?:bearer|basic|token)\s+)?([^\s"'\\,;&)}\]\[({<`]{6,}))"#,
 );
 
-/// `--api-key ...` and `Bearer ...`, parted by a blank.
+/// `--api-key ...` and `Bearer ...`, parted by a blank, or as two items of a list.
 const FOLLOWING: &str = concat!(
-    r"(?:--[a-z-]*(?:api-key|password|passwd|secret|hf-token|auth-token)|(?i:\bbearer))\s+",
+    r#"(?:--[a-z-]*(?:api-key|password|passwd|secret|token)(?:\s+|["'],\s*["'])|(?i:\bbearer)\s+"#,
+    r#"|(?i:api[_-]?keys?)["']?\s*[:=]\s*\[["'])"#,
     r#"([^\s"'`<-][^\s"'`<]{7,})"#,
 );
 
@@ -91,6 +95,14 @@ pub fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
     forms.chain(user_infos(text))
 }
 
+/// The value that `text` gives to the name of a secret, if it does.
+pub fn named(text: &str) -> Option<&str> {
+    let all = NAMED.iter().flat_map(|pattern| pattern.captures_iter(text));
+    let mut values = all.filter_map(|captures| captures.get(1).or_else(|| captures.get(2)));
+    let value = values.find(|value| !is_no_value(value.as_str()))?;
+    Some(value.as_str())
+}
+
 /// Where secrets stand in `text` by their form or their name. Ranges may overlap.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     // Most texts of a record are names and units.
@@ -101,7 +113,7 @@ pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     for pattern in &*NAMED {
         let values = pattern
             .captures_iter(text)
-            .filter_map(|captures| captures.get(1));
+            .filter_map(|captures| captures.get(1).or_else(|| captures.get(2)));
         all.extend(
             values
                 .filter(|value| !is_no_value(value.as_str()))
@@ -153,6 +165,9 @@ mod tests {
             "redis://:p@h",
             "see https://t@github.com",
             "ssh://me:pw@host",
+            r"Invalid token:\nhf_abcdefghijklmnopqrstuv",
+            "https://h/?x%3Dhf_abcdefghijklmnopqrstuv",
+            "my_hf_abcdefghijklmnopqrstuv",
         ] {
             assert!(is_secret(secret), "{secret}");
         }
@@ -190,6 +205,17 @@ mod tests {
             ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
             ("vllm serve m --api-key qwertyuiop", "qwertyuiop"),
             ("REDIS_PASSWORD: hunter22", "hunter22"),
+            ("['vllm', '--api-key', 'qwertyuiop']", "qwertyuiop"),
+            (r#"["--api-key","qwertyuiop"]"#, "qwertyuiop"),
+            ("args: {'api_key': ['qwertyuiop']}", "qwertyuiop"),
+            ("password='a long, secret phrase'", "a long, secret phrase"),
+            ("Set-Cookie: sid=qwertyuiop; path=/", "sid=qwertyuiop"),
+            ("DB_PASS=hunter22", "hunter22"),
+            ("--token qwertyuiop", "qwertyuiop"),
+            ("https://h/x?token=qwertyuiop&b=1", "qwertyuiop"),
+            ("https://h/x?sv=1&sig=qwertyuiop%3D", "qwertyuiop%3D"),
+            ("https://h/x?X-Amz-Signature=0a1b2c3d4e5f", "0a1b2c3d4e5f"),
+            ("AccountKey=qwertyuiop==;EndpointSuffix=x", "qwertyuiop=="),
         ] {
             assert_eq!(values(text), [value], "{text}");
         }
@@ -200,6 +226,10 @@ mod tests {
             "max_num_batched_tokens=8192",
             "eos_token='<|im_end|>'",
             "password: ***",
+            "tokens = [\"--max-num-batched-tokens\", \"8192\"]",
+            "--tokenizer meta-llama/Meta-Llama-3-8B",
+            "http_cookies: 123456",
+            "design=qwertyuiop",
         ] {
             assert_eq!(values(text), Vec::<String>::new(), "{text}");
         }

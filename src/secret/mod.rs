@@ -10,19 +10,23 @@ pub mod name;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
+
+use crate::bounded;
 
 /// What stands where a secret stood.
 pub const MASK: &str = "***";
 
 /// Shorter values stand in too much that is none.
 const MIN_CHARS: usize = 6;
+
+/// Fewer digits of base64 stand in too much that is no secret.
+const MIN_BASE64_DIGITS: usize = 8;
 
 /// Words that are set as passwords and say nothing.
 const TRIVIAL: [&str; 16] = [
@@ -77,6 +81,8 @@ pub fn remember(value: &str) {
         // It fails only beyond gigabytes of secrets; the forms that were known before stay masked.
         let built = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
+            // Header names and hosts are often lowered, and hexadecimal keys mean the same in both.
+            .ascii_case_insensitive(true)
             .build(&known.forms);
         if let Ok(finder) = built {
             known.finder = Some(finder);
@@ -116,7 +122,9 @@ pub fn remember_environment() {
     for (name, value) in std::env::vars_os() {
         remember_named(&name.to_string_lossy(), &value.to_string_lossy());
     }
-    if let Some(token) = hub_token_file().and_then(|file| read_small(&file)) {
+    if let Some(token) =
+        hub_token_file().and_then(|file| bounded::read(&file, MAX_TOKEN_FILE_BYTES).ok())
+    {
         remember(&token);
     }
 }
@@ -133,16 +141,6 @@ pub fn hub_token_file() -> Option<PathBuf> {
             set("HF_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")));
         Some(home?.join("token"))
     })
-}
-
-fn read_small(path: &Path) -> Option<String> {
-    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let mut text = String::new();
-    let file = std::fs::File::open(path).ok().filter(|_| is_file)?;
-    file.take(MAX_TOKEN_FILE_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    Some(text)
 }
 
 /// `text` with a mask where a secret stood.
@@ -245,45 +243,92 @@ fn is_worth_masking(value: &str) -> bool {
     !(is_little || is_trivial || is_about_one)
 }
 
-/// How `value` is written by what quotes it: JSON, Python, HTML, URLs, shells, base64.
+/// How `value` is written by what quotes it: JSON, Python, HTML, URLs, shells, base64, hexadecimal.
+/// Letters are compared without their case.
 fn written_forms(value: &str) -> Vec<String> {
-    let mut all = vec![value.to_owned(), base64(value.as_bytes())];
-    if let Some(decoded) = percent_decoded(value) {
-        all.push(decoded);
-    }
+    let mut all = vec![value.to_owned()];
+    all.extend(percent_decoded(value));
     for plain in all.clone() {
         let quoted = serde_json::to_string(&plain).unwrap_or_default();
-        all.push(quoted.trim_matches('"').to_owned());
+        let quoted = quoted.trim_matches('"');
+        all.push(quoted.replace('/', r"\/"));
+        all.push(quoted.to_owned());
         all.push(ascii_json(&plain));
         all.push(plain.replace('\\', r"\\").replace('\'', r"\'"));
         all.push(plain.replace('\'', r"'\''"));
-        let html = plain
-            .replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;");
-        all.push(html.replace('"', "&quot;"));
-        all.push(html);
+        all.extend(html_forms(&plain));
         for unescaped in ["-_.~", "-_.~/", "-_.~!$&'()*+,;="] {
-            for upper in [true, false] {
-                let encoded = percent_encoded(&plain, unescaped, upper);
-                all.push(encoded.replace("%20", "+"));
-                all.push(encoded);
-            }
+            let encoded = percent_encoded(&plain, unescaped);
+            all.push(encoded.replace("%20", "+"));
+            // A URL within a URL.
+            all.push(encoded.replace('%', "%25"));
+            all.push(encoded);
         }
     }
+    all.push(hexadecimal(value.as_bytes()));
     all.retain(|form| form.chars().count() >= MIN_CHARS);
+    all.extend(base64_forms(value.as_bytes()));
     all
 }
 
-fn percent_encoded(text: &str, unescaped: &str, upper: bool) -> String {
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// As text of HTML, with the usual names and numbers of quotes.
+fn html_forms(text: &str) -> impl Iterator<Item = String> {
+    let text = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    let quotes = [
+        ("\"", "'"),
+        ("&quot;", "'"),
+        ("&quot;", "&#x27;"),
+        ("&quot;", "&#39;"),
+        ("&#34;", "&#39;"),
+    ];
+    quotes.into_iter().map(move |(double, single)| {
+        let text = text.replace('"', double);
+        text.replace('\'', single)
+    })
+}
+
+/// Base64 of `bytes`, alone or in the midst of more bytes (`user:password`), in both alphabets. Digits
+/// that hold bits of a neighbour are left out: they differ.
+fn base64_forms(bytes: &[u8]) -> Vec<String> {
+    let mut all = vec![base64(bytes)];
+    for before in 0..3 {
+        let text = base64(&[&[0; 3][..before], bytes].concat());
+        let shared = usize::from(!(before + bytes.len()).is_multiple_of(3));
+        // Of one byte before, two digits hold a part; of two bytes, three.
+        let first = if before == 0 { 0 } else { before + 1 };
+        let inner = &text[first..text.len() - shared];
+        if inner.len() >= MIN_BASE64_DIGITS {
+            all.push(inner.to_owned());
+        }
+    }
+    let safe: Vec<String> = all
+        .iter()
+        .map(|text| text.replace('+', "-").replace('/', "_"))
+        .collect();
+    all.extend(safe);
+    all
+}
+
+fn percent_encoded(text: &str, unescaped: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);
         // Writing to a `String` cannot fail.
-        let _ = match (c.is_ascii_alphanumeric() || unescaped.contains(c), upper) {
-            (true, _) => write!(out, "{c}"),
-            (false, true) => write!(out, "%{byte:02X}"),
-            (false, false) => write!(out, "%{byte:02x}"),
+        let _ = if c.is_ascii_alphanumeric() || unescaped.contains(c) {
+            write!(out, "{c}")
+        } else {
+            write!(out, "%{byte:02x}")
         };
     }
     out
@@ -359,17 +404,39 @@ mod tests {
             value.to_owned(),
             serde_json::to_string(value).unwrap(),
             ascii_json(value),
-            percent_encoded(value, "-_.~", true),
-            percent_encoded(value, "-_.~/", false),
+            percent_encoded(value, "-_.~").to_uppercase(),
+            percent_encoded(value, "-_.~/"),
+            percent_encoded(&percent_encoded(value, "-_.~"), "-_.~"),
+            serde_json::to_string(value).unwrap().replace('/', r"\/"),
             base64(value.as_bytes()),
+            base64(value.as_bytes()).replace('+', "-").replace('/', "_"),
+            hexadecimal(value.as_bytes()).to_uppercase(),
+            value.to_ascii_lowercase(),
             value
                 .replace('&', "&amp;")
                 .replace('<', "&lt;")
                 .replace('>', "&gt;")
-                .replace('"', "&quot;"),
+                .replace('"', "&quot;")
+                .replace('\'', "&#x27;"),
         ] {
             let masked = mask(&format!("<{written}>")).into_owned();
             assert_eq!(masked.trim_matches(['<', '>', '"']), MASK, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_masked_in_base64_whatever_stands_around_it() {
+        let value = "zq7canary/KEY+9=xyz8812";
+        remember(value);
+        for before in ["", "u", "me", "user:", "Bearer ", "Basic: "] {
+            for after in ["", ".", "\n\n", "@host"] {
+                let text = base64(format!("{before}{value}{after}").as_bytes());
+                let masked = mask(&text).into_owned();
+                // A digit on each side may hold four bits of it.
+                assert!(masked.contains(MASK), "{before:?} {after:?}: {masked}");
+                let most = (before.len() + after.len()) * 4 / 3 + 6;
+                assert!(masked.len() <= most + MASK.len(), "{masked}");
+            }
         }
     }
 
@@ -443,6 +510,9 @@ mod tests {
     }
 
     proptest! {
+        // Every case adds the forms of one more value to what is looked for.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn whatever_surrounds_a_value_it_is_never_left(before in ".{0,20}", value in "[a-z0-9!-/]{12,24}", after in ".{0,20}") {
             let value = format!("Q7{value}");

@@ -243,3 +243,16 @@ fn a_secret_is_refused_anywhere_in_a_plan_by_its_form() {
     );
     assert!(!ended.stderr.contains(key), "{}", ended.stderr);
 }
+
+#[test]
+fn a_pipe_in_place_of_the_hubs_token_delays_nothing() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    let pipe = lab.path("token");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    // Opening it would wait for whoever writes to it.
+    let mut command = lab.command(&["plan", "plan.toml"]);
+    command.env("HF_TOKEN_PATH", pipe);
+    Ended::of(&command.output().unwrap()).expect_code(0);
+}

@@ -44,6 +44,26 @@ fn secrets_are_refused_wherever_a_plan_takes_free_values() {
             "launcher = \"external\"\nurl = \"http://u:p@h:1\"",
             "`url` in [server] holds a URL",
         ),
+        (
+            "launcher = \"process\"\nargs.middleware = \"--api-key=qwertyuiop\"",
+            "`middleware` in [server.args] sets a secret",
+        ),
+        (
+            "launcher = \"process\"\nargs.middleware = [\"--api-key\", \"qwertyuiop\"]",
+            "`middleware` in [server.args] sets a secret",
+        ),
+        (
+            "launcher = \"process\"\nargs.hf-overrides = '{\"api_key\": \"qwertyuiop\"}'",
+            "`hf-overrides` in [server.args] sets a secret",
+        ),
+        (
+            "launcher = \"process\"\nenv.HEADERS = \"Authorization: Bearer qwertyuiop\"",
+            "`HEADERS` in [server.env] sets a secret",
+        ),
+        (
+            "launcher = \"process\"\nenv.ENDPOINT = \"https://h/?access_token=qwertyuiop\"",
+            "`ENDPOINT` in [server.env] sets a secret",
+        ),
     ] {
         assert_mentions(&with(more), &[expected, "and plans are stored"]);
     }
