@@ -33,7 +33,7 @@ use crate::runner::nvtx::RunRanges;
 use crate::runner::record::TELEMETRY_SHARE;
 use crate::runner::repeats::Medians;
 use crate::runner::result::{CellResult, Work};
-use crate::runner::scope::{RunScope, Said};
+use crate::runner::scope::{RunScope, Warned};
 use crate::runner::stop::Stop;
 use crate::server::alive::Alive;
 use crate::server::leftovers::{self, Leftover, Mark};
@@ -334,7 +334,7 @@ impl Running<'_> {
         let path: PathBuf = watched.folder.path().to_owned();
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);
-        let said = Said::default();
+        let warned = Warned::default();
         let scope = RunScope {
             settings: &target.config.settings,
             mark: &mark,
@@ -343,7 +343,7 @@ impl Running<'_> {
             identities,
             stop: &stop,
             epoch: Instant::now(),
-            said: &said,
+            warned: &warned,
         };
         let work = Work {
             matrix: &target.matrix,

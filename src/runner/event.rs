@@ -54,7 +54,7 @@ pub enum Event<'a> {
         /// All that is known of it.
         result: &'a CellResult,
     },
-    /// The run was told to stop, and has stopped.
+    /// The run stopped before its end.
     Stopped,
     /// The run has ended.
     RunFinished {

@@ -105,7 +105,7 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 /// What is wrong where a folder has too little room; `None` where it has enough, or where that
-/// cannot be told.
+/// is unknown.
 pub fn too_little_room<'a>(
     folders: impl IntoIterator<Item = &'a Path>,
     min_free_mib: u64,
@@ -213,7 +213,7 @@ mod tests {
         let here = Path::new("/proc/self/..");
         assert!(free_bytes(Path::new("/tmp")).is_some());
         assert_eq!(too_little_room([here, Path::new("/nonexistent")], 0), None);
-        let said = too_little_room([Path::new("/tmp")], u64::MAX).unwrap();
-        assert!(said.contains("`/tmp`"), "{said}");
+        let reason = too_little_room([Path::new("/tmp")], u64::MAX).unwrap();
+        assert!(reason.contains("`/tmp`"), "{reason}");
     }
 }

@@ -1,5 +1,5 @@
 //! Everything that decides a cell's result, by name. Two cells with equal identities may stand
-//! for each other; where they differ, the names say in what.
+//! for each other; where they differ, the names show in what.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +20,7 @@ pub type Identity = BTreeMap<String, String>;
 /// Stands for the folder of chunks, which differs between runs and decides nothing.
 const SCRATCH: &str = "<run>/scratch";
 
-/// Tells identities of cells, as far as they are known before their servers start.
+/// Works out identities of cells, as far as they are known before their servers start.
 #[derive(Debug)]
 pub struct Identities<'a> {
     settings: &'a Settings,

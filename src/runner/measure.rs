@@ -33,8 +33,8 @@ mod reach;
 /// little before it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Where a cell's results are kept as they come, so that a failure loses none of them.
-pub struct Kept<'a> {
+/// Takes a cell's results as they come: a failure loses none of them.
+pub struct Results<'a> {
     /// Passes that ended.
     pub passes: &'a mut Vec<Pass>,
     /// What a reader should know.
@@ -69,8 +69,8 @@ struct Measured {
     moved: Moved,
     /// Where in the telemetry its bytes were counted.
     watched: Option<Watched>,
-    /// What the counters say once the tier has stored what the pass left, and whether it has; absent
-    /// where that is not waited for.
+    /// The counters once the tier has stored what the pass left, and whether it has; absent
+    /// where nothing waits for it.
     settled: Option<(Snapshot, Stores)>,
 }
 
@@ -79,7 +79,7 @@ pub async fn measure(
     cell: &Cell,
     session: &mut Session,
     scope: &RunScope<'_>,
-    kept: &mut Kept<'_>,
+    results: &mut Results<'_>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Failure> {
     on_event(Event::PhaseStarted {
@@ -88,7 +88,7 @@ pub async fn measure(
     });
     let begun = session.begin_cell().await;
     begun.map_err(Failure::of(Phase::Warm))?;
-    kept.warnings.extend(session.warnings.iter().cloned());
+    results.warnings.extend(session.warnings.iter().cloned());
     let requests = requests_of(cell, session, scope)
         .await
         .map_err(Failure::of(Phase::Warm))?;
@@ -112,20 +112,24 @@ pub async fn measure(
         begun: Snapshot::default(),
         probe_filled: None,
     };
-    let measured = measuring.all_states(requests, kept).await;
-    *kept.telemetry = measuring.watch.finish(scope.said, kept.warnings).await;
+    let measured = measuring.all_states(requests, results).await;
+    *results.telemetry = measuring.watch.finish(scope.warned, results.warnings).await;
     measured
 }
 
 impl Measuring<'_> {
-    async fn all_states(&mut self, requests: Requests, kept: &mut Kept<'_>) -> Result<(), Failure> {
+    async fn all_states(
+        &mut self,
+        requests: Requests,
+        results: &mut Results<'_>,
+    ) -> Result<(), Failure> {
         self.begun = self.unless_stopped(Snapshot::take(self.session)).await;
         if let Some(warmup) = requests.warmup {
-            self.unmeasured(&warmup, "warm-up", kept).await?;
+            self.unmeasured(&warmup, "warm-up", results).await?;
         }
         let mut reference: Option<Vec<CanaryAnswer>> = None;
         if let Some(fill) = requests.fill {
-            self.unmeasured(&fill, "fill", kept).await?;
+            self.unmeasured(&fill, "fill", results).await?;
             self.probe(CacheState::Cold, requests.probe.as_ref())
                 .await?;
             reference = self.ask(requests.canaries.as_ref()).await?;
@@ -135,14 +139,14 @@ impl Measuring<'_> {
             let (rewarm, probe) = (requests.after_restart.as_ref(), requests.probe.as_ref());
             let reached = tokio::select! {
                 biased;
-                // The cell is given up as a whole; what it measured is not kept.
+                // The cell is given up as a whole; what it measured is not stored.
                 () = stop.cancelled() => return Ok(()),
-                reached = self.reach(state, rewarm, probe, kept) => reached?,
+                reached = self.reach(state, rewarm, probe, results) => reached?,
             };
             let canaries = requests.canaries.as_ref();
-            let pass = self.pass(reached, &schedule, canaries, &mut reference, kept);
+            let pass = self.pass(reached, &schedule, canaries, &mut reference, results);
             let (pass, ended) = pass.await?;
-            kept.passes.push(pass);
+            results.passes.push(pass);
             ended?;
         }
         Ok(())
@@ -156,7 +160,7 @@ impl Measuring<'_> {
         schedule: &Arc<Schedule>,
         canaries: Option<&Arc<Schedule>>,
         reference: &mut Option<Vec<CanaryAnswer>>,
-        kept: &mut Kept<'_>,
+        results: &mut Results<'_>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
         let state = reached.state;
         let before = self.unless_stopped(Snapshot::take(self.session)).await;
@@ -173,7 +177,7 @@ impl Measuring<'_> {
             moved,
             watched,
             settled,
-        } = self.measured(state, schedule, &before, kept).await?;
+        } = self.measured(state, schedule, &before, results).await?;
         let (settled, stores) = settled.map_or((None, reached.stores), |(settled, stores)| {
             (Some(settled), stores)
         });
@@ -208,7 +212,7 @@ impl Measuring<'_> {
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
-        kept.warnings.extend(lost_readings(&facts, &telemetry));
+        results.warnings.extend(lost_readings(&facts, &telemetry));
         let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
         let mut evidence = pass.measures(&facts);
         evidence.extend(measures::of_samples(&telemetry.summaries));
@@ -234,9 +238,9 @@ impl Measuring<'_> {
         state: CacheState,
         schedule: &Arc<Schedule>,
         before: &Snapshot,
-        kept: &mut Kept<'_>,
+        results: &mut Results<'_>,
     ) -> Result<Measured, Failure> {
-        let profiled = Window::open(self.cell, &self.session.control, kept.warnings).await;
+        let profiled = Window::open(self.cell, &self.session.control, results.warnings).await;
         let edge = self.watch.begin(self.session).await;
         let started = self.scope.epoch.elapsed();
         let (load, died) = self
@@ -257,14 +261,14 @@ impl Measuring<'_> {
         };
         let (after, telemetry) = self.unless_stopped(read).await;
         let state_name = state.name();
-        for told in load
+        for message in load
             .warnings()
             .into_iter()
             .chain(self.session.control.troubles())
         {
-            let warning = format!("{state_name}: {told}");
-            if !kept.warnings.contains(&warning) {
-                kept.warnings.push(warning);
+            let warning = format!("{state_name}: {message}");
+            if !results.warnings.contains(&warning) {
+                results.warnings.push(warning);
             }
         }
         let gpus = self.watch.gpus();
@@ -275,7 +279,7 @@ impl Measuring<'_> {
             let stores = self.cell.tier.kind.uses_lmcache() || after.counts_stores();
             let leaves = state == CacheState::Cold && stores;
             if leaves && !self.scope.stop.requested() {
-                let stores = self.wait_until_stored(kept).await;
+                let stores = self.wait_until_stored(results).await;
                 settled = Some((Snapshot::take(self.session).await, stores));
                 let (stretch, summaries) = self.watch.until_now(edge).await.unzip();
                 moved.add_stores(summaries.as_deref(), gpus);
@@ -285,7 +289,7 @@ impl Measuring<'_> {
             // pass's.
             let stop = &self.scope.stop.polite;
             let control = &self.session.control;
-            profiled.close(control, stop, kept.warnings).await;
+            profiled.close(control, stop, results.warnings).await;
         }
         let watched = watched(telemetry.stretch, until_stored, gpus);
         Ok(Measured {
@@ -300,7 +304,7 @@ impl Measuring<'_> {
         })
     }
 
-    /// What `work` comes to; nothing once the run was told to stop, for then nothing of the cell is
+    /// What `work` comes to; nothing once the run is stopped, for then nothing of the cell is
     /// stored, and a server that hangs would be waited for.
     async fn unless_stopped<T: Default>(&self, work: impl Future<Output = T>) -> T {
         tokio::select! {
@@ -315,7 +319,7 @@ impl Measuring<'_> {
         &mut self,
         schedule: &Arc<Schedule>,
         what: &str,
-        kept: &mut Kept<'_>,
+        results: &mut Results<'_>,
     ) -> Result<(), Failure> {
         let phase = Phase::Warm;
         let (load, died) = self.drive(schedule).await.map_err(Failure::of(phase))?;
@@ -327,17 +331,17 @@ impl Measuring<'_> {
         }
         let counts = load.counts();
         if let Some(first) = first_failure(&load) {
-            let said = format!(
+            let message = format!(
                 "{} of {} {what} requests failed: {first}",
                 counts.failed, counts.sent
             );
             if counts.ok == 0 {
                 return Err(Failure {
                     phase,
-                    error: anyhow!(said),
+                    error: anyhow!(message),
                 });
             }
-            kept.warnings.push(said);
+            results.warnings.push(message);
         }
         Ok(())
     }
@@ -374,7 +378,7 @@ impl Measuring<'_> {
         Ok(Some(answers.collect()))
     }
 
-    /// Sends `schedule`; says how the server ended if it did so meanwhile.
+    /// Sends `schedule`; also returns how the server ended if it did so meanwhile.
     async fn drive(&mut self, schedule: &Arc<Schedule>) -> Result<(LoadOutcome, Option<String>)> {
         let progress = Arc::new(Progress::default());
         (self.on_event)(Event::LoadStarted {
@@ -440,7 +444,7 @@ fn ended_early(how: &str) -> Result<(), Failure> {
 struct CanaryAnswer {
     /// The answer; absent where the request failed or had no text.
     text: Option<String>,
-    /// Whether the server says that a cache served part of the prompt.
+    /// Whether by the server's usage a cache served part of the prompt.
     from_cache: bool,
 }
 

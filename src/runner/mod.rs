@@ -40,8 +40,8 @@ use result::{CellResult, ServerFacts, Work};
 use scope::RunScope;
 use session::{EndedSession, Failure, Session};
 
-/// Runs every cell of `work`, or all that come before the run is told to stop. `on_cell` keeps what
-/// was measured; if it cannot, the run ends, since measuring what cannot be kept is waste. `medians`
+/// Runs every cell of `work`, or all that come before the run is stopped. `on_cell` stores what
+/// was measured; if it cannot, the run ends, since measuring what cannot be stored is waste. `medians`
 /// holds what earlier repeats measured.
 pub async fn run(
     work: Work<'_>,
@@ -52,7 +52,7 @@ pub async fn run(
 ) -> Result<()> {
     on_event(Event::RunStarted { work });
     let mut session = None;
-    let kept = run_cells(work, &mut medians, scope, &mut session, on_event, on_cell).await;
+    let ran = run_cells(work, &mut medians, scope, &mut session, on_event, on_cell).await;
     if let Some(session) = session {
         session.stop(scope.stop).await;
     }
@@ -62,7 +62,7 @@ pub async fn run(
     on_event(Event::RunFinished {
         elapsed: scope.epoch.elapsed(),
     });
-    kept
+    ran
 }
 
 async fn run_cells(
@@ -90,7 +90,7 @@ async fn run_cells(
             scope.stop.request(why);
             return Ok(());
         }
-        // A cell that was skipped may have been the one that the server was kept for.
+        // A cell that was skipped may have been the one that the server was to be shared with.
         let shared = before.is_some_and(|before| shares_server(&before, &cell));
         if let Some(other) = session.take_if(|_| !shared) {
             other.stop(scope.stop).await;
@@ -148,12 +148,12 @@ async fn run_cell(
     };
     let mut passes = Vec::new();
     let mut telemetry = Recorded::default();
-    let mut kept = measure::Kept {
+    let mut results = measure::Results {
         passes: &mut passes,
         warnings: &mut warnings,
         telemetry: &mut telemetry,
     };
-    let measured = measure_in_time(cell, position, scope, slot, &mut kept, on_event).await;
+    let measured = measure_in_time(cell, position, scope, slot, &mut results, on_event).await;
     let outcome = outcome_of(measured, slot.as_ref(), scope);
     if let Some(session) = slot.as_ref() {
         note_server(&mut facts, session);
@@ -203,7 +203,7 @@ async fn run_cell(
     (result, ended)
 }
 
-/// Notes what the server of `session` says of itself.
+/// Notes what is known of the server of `session`.
 fn note_server(facts: &mut ServerFacts, session: &Session) {
     facts.version.clone_from(&session.version);
     facts.ready = session.ready.filter(|_| !facts.reused);
@@ -217,7 +217,7 @@ async fn measure_in_time(
     position: u32,
     scope: &RunScope<'_>,
     slot: &mut Option<Session>,
-    kept: &mut measure::Kept<'_>,
+    results: &mut measure::Results<'_>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Failure> {
     let limit = cell.resolved.run.pace.cell_time_limit;
@@ -237,7 +237,7 @@ async fn measure_in_time(
     let measuring = async {
         session::ensure(slot, cell, position, scope, &mut on_event).await?;
         match slot.as_mut() {
-            Some(session) => measure::measure(cell, session, scope, kept, &mut on_event).await,
+            Some(session) => measure::measure(cell, session, scope, results, &mut on_event).await,
             None => Ok(()),
         }
     };
@@ -259,14 +259,14 @@ fn over_time(phase: Phase, limit: Duration) -> Failure {
     Failure { phase, error }
 }
 
-/// Why no further cell can be kept, if so.
+/// Why no further cell can be stored, if so.
 fn too_little_room(scope: &RunScope<'_>) -> Option<String> {
     let settings = scope.settings;
     let folders = [scope.folder, settings.paths.scratch.as_path()];
     host::too_little_room(folders, settings.limits.min_free_mib)
 }
 
-/// Waits until the GPU is as cool as the plan asks. Returns what the record keeps of it, and what a
+/// Waits until the GPU is as cool as the plan asks. Returns what is recorded of it, and what a
 /// reader should know.
 async fn cool_down(cell: &Cell, scope: &RunScope<'_>) -> (Option<(String, f64)>, Vec<String>) {
     let pace = &cell.resolved.run.pace;
@@ -300,7 +300,7 @@ fn outcome_of(
     scope: &RunScope<'_>,
 ) -> CellOutcome {
     match measured {
-        // Whatever broke after the run was told to stop broke because of that.
+        // Whatever broke after the run was stopped broke because of that.
         _ if scope.stop.requested() => CellOutcome::Aborted {
             reason: "the run was interrupted".to_owned(),
         },

@@ -1,4 +1,4 @@
-//! Run, cells and phases as profiler ranges, told from the events of a run.
+//! Run, cells and phases as profiler ranges, drawn from the events of a run.
 
 use super::event::Event;
 use crate::nvtx::{self, Kind, Range};

@@ -12,17 +12,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// Starts the server's profiler where the plan asks for it. That it cannot be is told, and the
-    /// window is measured all the same.
+    /// Starts the server's profiler where the plan asks for it. A profiler that does
+    /// not start is a warning, and the window is measured all the same.
     pub async fn open(cell: &Cell, control: &Control, warnings: &mut Vec<String>) -> Self {
         if cell.resolved.server.profile.is_none() {
             return Self { started: false };
         }
         match control.profiler("start_profile").await {
             Ok(()) => {
-                let said = "profiled: these latencies hold the profiler's own work";
-                if !warnings.iter().any(|warning| warning == said) {
-                    warnings.push(said.to_owned());
+                let warning = "profiled: these latencies hold the profiler's own work";
+                if !warnings.iter().any(|known| known == warning) {
+                    warnings.push(warning.to_owned());
                 }
                 Self { started: true }
             }
@@ -33,8 +33,8 @@ impl Window {
         }
     }
 
-    /// Stops it, which writes the report: that may take minutes, for which nobody waits any more who
-    /// told labrun to `stop`.
+    /// Stops it, which writes the report: that may take minutes, and nothing waits for it once
+    /// labrun is to `stop`.
     pub async fn close(
         self,
         control: &Control,
@@ -46,7 +46,7 @@ impl Window {
         }
         let written = tokio::select! {
             written = control.profiler("stop_profile") => written,
-            () = stop.cancelled() => Err(anyhow!("labrun was told to stop before it was written")),
+            () = stop.cancelled() => Err(anyhow!("labrun stopped before it was written")),
         };
         if let Err(error) = written {
             warnings.push(format!("the profile may be incomplete: {error:#}"));
@@ -60,7 +60,7 @@ mod tests {
     use crate::server::control::Endpoint;
 
     #[tokio::test]
-    async fn who_is_told_to_stop_does_not_wait_for_a_profile() {
+    async fn a_stopped_run_does_not_wait_for_a_profile() {
         drop(rustls::crypto::ring::default_provider().install_default());
         // It takes a connection and never answers, as vLLM while nsys writes.
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
@@ -70,18 +70,18 @@ mod tests {
         let control = Control::new(Endpoint::new(&url, "m").unwrap()).unwrap();
         let (stop, mut warnings) = (CancellationToken::new(), Vec::new());
         let close = Window { started: true }.close(&control, &stop, &mut warnings);
-        let told = async {
+        let stopped = async {
             let _peer = listener.accept().await.unwrap();
             stop.cancel();
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = close => {}
-            () = told => unreachable!("it waits for ever"),
+            () = stopped => unreachable!("it waits for ever"),
         }
         assert_eq!(
             warnings,
-            ["the profile may be incomplete: labrun was told to stop before it was written"]
+            ["the profile may be incomplete: labrun stopped before it was written"]
         );
     }
 }

@@ -14,7 +14,7 @@ use crate::series;
 use crate::telemetry::sample::SeriesKey;
 use crate::verdict::moved::whole_total;
 
-/// Simulated where the server's version says so.
+/// Simulated where the server's version names the simulator.
 pub fn source_of_version(version: Option<&str>) -> Source {
     match version {
         Some(version) if version.contains("labrun-sim") => Source::Simulated,
@@ -107,7 +107,7 @@ fn without_secrets(outcome: CellOutcome) -> CellOutcome {
     }
 }
 
-/// What is kept of one pass besides its requests.
+/// What is recorded of one pass besides its requests.
 pub fn pass_record(pass: &Pass) -> PassRecord {
     let mut errors = BTreeMap::new();
     for record in &pass.load.records {
@@ -138,10 +138,10 @@ fn evidence(pass: &Pass) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// The figure of a pass that tells what the samplers used beside the load, percent of one core.
+/// The figure of a pass for what the samplers used beside the load, percent of one core.
 pub const TELEMETRY_SHARE: &str = "telemetry_cpu_share_percent";
 
-/// What the client says of itself, and of the samplers beside it.
+/// What the client used, and the samplers beside it.
 fn client_figures(pass: &Pass) -> BTreeMap<String, f64> {
     let mut figures = pass.load.audit.figures();
     if let Some(share) = pass.telemetry.cpu_share_percent {

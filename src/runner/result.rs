@@ -27,7 +27,7 @@ pub struct PhaseStretch {
     pub window: Window,
 }
 
-/// What telemetry says of one pass.
+/// What telemetry saw of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PassTelemetry {
     /// The time between the readings at its edges.
@@ -38,7 +38,7 @@ pub struct PassTelemetry {
     pub summaries: Vec<Summary>,
     /// CPU time of the samplers beside the load, percent of one core; absent where nothing was watched.
     pub cpu_share_percent: Option<f64>,
-    /// What held the pass back; absent where nothing was watched.
+    /// What limited the pass; absent where nothing was watched.
     pub bottleneck: Option<Bottleneck>,
 }
 

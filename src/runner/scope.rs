@@ -24,23 +24,23 @@ pub struct RunScope<'a> {
     pub plan_folder: &'a Path,
     /// What decides the results of its cells.
     pub identities: &'a Identities<'a>,
-    /// How the run is told to stop.
+    /// How the run is stopped.
     pub stop: &'a Stop,
-    /// When the run began, which all offsets are told from.
+    /// When the run began, which all offsets count from.
     pub epoch: Instant,
     /// Warnings of telemetry that were made already.
-    pub said: &'a Said,
+    pub warned: &'a Warned,
 }
 
 /// Warnings that a run makes once, however many of its cells have cause to.
 #[derive(Debug, Default)]
-pub struct Said(Mutex<BTreeSet<String>>);
+pub struct Warned(Mutex<BTreeSet<String>>);
 
-impl Said {
-    /// Whether `text` is said for the first time.
+impl Warned {
+    /// Whether `text` comes for the first time.
     pub(super) fn first(&self, text: &str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.insert(text.to_owned())
+        let mut texts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.insert(text.to_owned())
     }
 }
 
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_is_said_once_in_a_run() {
-        let said = Said::default();
-        assert!(said.first("no GPU") && !said.first("no GPU") && said.first("other"));
+    fn a_warning_comes_once_in_a_run() {
+        let warned = Warned::default();
+        assert!(warned.first("no GPU") && !warned.first("no GPU") && warned.first("other"));
     }
 }

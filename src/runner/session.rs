@@ -64,7 +64,7 @@ pub struct Session {
     pub ready: Option<Duration>,
     /// A client of the tier's Redis, where it has one.
     pub redis: Option<Redis>,
-    /// Whether LMCache said at its start that it runs without its engine.
+    /// Whether LMCache's log of its start shows that it runs without its engine.
     pub degraded: bool,
     /// KV bytes per token by the engine's start log, where it states them.
     pub engine_kv: Option<Statement>,
@@ -80,7 +80,7 @@ pub struct Session {
     logs: Vec<LogPart>,
 }
 
-/// What kept a cell from being measured, and in which phase.
+/// Why a cell was not measured, and in which phase.
 #[derive(Debug)]
 pub struct Failure {
     /// The phase.
@@ -102,7 +102,7 @@ impl Session {
         cell: &Cell,
         number: u32,
         scope: &RunScope<'_>,
-        say: &mut dyn FnMut(&str),
+        report: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         ensure!(
             scope.folder.is_dir(),
@@ -134,7 +134,7 @@ impl Session {
             cancel: &scope.stop.polite,
         };
         let rendered = server::rendered(cell, &settings, &scratch)?;
-        let server = server::launch(cell, rendered.as_ref(), launch, None, say).await?;
+        let server = server::launch(cell, rendered.as_ref(), launch, None, report).await?;
         let control = Control::new(server.endpoint().clone())?;
         let logs = LOGS
             .map(|name| LogPart {
@@ -200,7 +200,7 @@ impl Session {
         self.warnings.extend(size.disagreements());
     }
 
-    /// The failure of a server that did not become ready, with what its log says of its end.
+    /// The failure of a server that did not become ready, with its log's last lines.
     fn not_ready(&self, error: ReadyError) -> Failure {
         let log = matches!(error, ReadyError::Exited(_))
             .then(|| LogMarks::take(self.logs()).text_since(&LogMarks::default()));
@@ -322,7 +322,7 @@ impl Session {
             .sum()
     }
 
-    /// Stops it and removes what its disk tier kept. The logs stay until their last parts were copied.
+    /// Stops it and removes its disk tier's files. The logs stay until their last parts were copied.
     pub async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
         let is_ours = !self.server.processes().is_empty();
         let stopped = self.server.stop(self.grace, stop.at_once.clone()).await;
@@ -405,8 +405,8 @@ pub async fn ensure(
     }
     let phase = Phase::Launch;
     on_event(Event::PhaseStarted { phase, state: None });
-    let mut say = |line: &str| on_event(Event::LaunchProgress { line });
-    let session = Session::start(cell, number, scope, &mut say).await;
+    let mut report = |line: &str| on_event(Event::LaunchProgress { line });
+    let session = Session::start(cell, number, scope, &mut report).await;
     let session = session.map_err(Failure::of(phase))?;
     let session = slot.insert(session);
     let connected = session.connect_redis(cell).await;

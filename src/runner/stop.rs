@@ -21,7 +21,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Whether the run was told to stop.
+    /// Whether the run is to stop.
     pub fn requested(&self) -> bool {
         self.polite.is_cancelled()
     }
@@ -59,9 +59,9 @@ impl Stop {
     }
 
     /// Escalates on SIGINT, SIGTERM and SIGHUP from now on, and [`PATIENCE`] after the first of them,
-    /// and says so, until the handle is aborted. A SIGHUP that was ignored when labrun was started
-    /// (`nohup`) stays so.
-    pub fn on_signals(&self, say: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
+    /// and reports each step to `report`, until the handle is aborted. A SIGHUP that was ignored when
+    /// labrun was started (`nohup`) stays so.
+    pub fn on_signals(&self, report: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut hangup = if ignores_hangup() {
@@ -85,12 +85,12 @@ impl Stop {
                     _ = hung_up => {}
                     () = until(deadline) => {
                         deadline = None;
-                        say("what has not ended is killed");
+                        report("what has not ended is killed");
                         stop.escalate();
                         continue;
                     }
                 }
-                say(if stop.requested() {
+                report(if stop.requested() {
                     "stopping at once"
                 } else {
                     "stopping: requests in flight have a moment to end; once more stops at once"

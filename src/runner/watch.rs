@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::result::PassTelemetry;
-use super::scope::{RunScope, Said};
+use super::scope::{RunScope, Warned};
 use super::session::Session;
 use crate::load::LoadOutcome;
 use crate::matrix::Cell;
@@ -125,13 +125,13 @@ impl Watch {
     }
 
     /// Ends the samplers. Its warnings go to `warnings`, each once in a run.
-    pub async fn finish(self, said: &Said, warnings: &mut Vec<String>) -> Recorded {
+    pub async fn finish(self, warned: &Warned, warnings: &mut Vec<String>) -> Recorded {
         let Some(telemetry) = self.telemetry else {
             return Recorded::default();
         };
         let stopped = tokio::task::spawn_blocking(|| telemetry.stop()).await;
         let recorded = stopped.unwrap_or_default();
-        let new = recorded.warnings.iter().filter(|text| said.first(text));
+        let new = recorded.warnings.iter().filter(|text| warned.first(text));
         warnings.extend(new.cloned());
         recorded
     }
@@ -184,7 +184,7 @@ fn gpus(server: &ServerSpec, env: &BTreeMap<String, String>, url: &str) -> Gpus 
     let is_here = ["127.", "localhost", "[::1]"]
         .iter()
         .any(|local| host.starts_with(local));
-    let told = server.env.get(NAME).or(env.get(NAME)).cloned();
+    let visible = server.env.get(NAME).or(env.get(NAME)).cloned();
     match server.launcher {
         // The GPUs of another machine are not this one's.
         Launcher::External if !is_here => Gpus::None,
@@ -197,11 +197,11 @@ fn gpus(server: &ServerSpec, env: &BTreeMap<String, String>, url: &str) -> Gpus 
                     .as_ref()
                     .map_or_else(docker_spec::Gpus::default, |docker| docker.gpus.clone()),
             ),
-            visible: told,
+            visible,
         },
         Launcher::Process | Launcher::Sim => Gpus::Serving {
             container: None,
-            visible: told.or_else(|| std::env::var(NAME).ok()),
+            visible: visible.or_else(|| std::env::var(NAME).ok()),
         },
     }
 }

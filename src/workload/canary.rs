@@ -35,8 +35,8 @@ pub(crate) fn drafts(workload: &Workload<'_>, count: u32) -> Result<Vec<Draft>, 
 
 /// How much of a document of `document_len` tokens a canary is asked about.
 ///
-/// A canary is the only prompt that is sent twice, so the tier may hold all of its whole chunks
-/// from the time before. Were its length a multiple of the chunk, the whole prompt would be held,
+/// A canary is the only prompt that is sent twice, so the tier may have all of its whole chunks
+/// from the time before. Were its length a multiple of the chunk, the whole prompt would be cached,
 /// and a server that then has one token left to compute may answer without loading anything: the
 /// false hit that canaries are there to find would be the canary's own fault. So the question must
 /// lie behind the last chunk's edge, whole: the prompt's length modulo the chunk is at least the
@@ -72,15 +72,15 @@ mod tests {
         for chunk in [16, 256] {
             for question_len in [1, 7, 8] {
                 for document_len in 1..1200 {
-                    let kept = document_part(document_len, question_len, chunk);
-                    let total = kept + question_len;
-                    assert!(kept <= document_len);
+                    let part = document_part(document_len, question_len, chunk);
+                    let total = part + question_len;
+                    assert!(part <= document_len);
                     assert!(
                         total % chunk >= question_len,
                         "{document_len} {question_len} {chunk}"
                     );
                     assert!(
-                        document_len - kept < chunk,
+                        document_len - part < chunk,
                         "at most the part behind the last edge"
                     );
                 }

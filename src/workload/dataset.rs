@@ -37,7 +37,7 @@ pub struct Dataset {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     prompt: Prompt,
-    /// Tokens to generate, where the line says it; else the matrix does.
+    /// Tokens to generate, where the line names a number; else the matrix does.
     gen_len: Option<u32>,
 }
 
@@ -119,7 +119,7 @@ fn entries<'a>(workload: &Workload<'a>) -> Result<&'a [Entry], BuildError> {
 /// The requests of a dataset in seeded order, round and round if it is short.
 ///
 /// Each prompt gets a reference number at its end that differs for every request and pass: sent
-/// twice as it stands, a prompt would be held by a cache whole.
+/// twice as it stands, a prompt would be in a cache whole.
 pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, BuildError> {
     let entries = entries(workload)?;
     let mut order: Vec<usize> = (0..entries.len()).collect();

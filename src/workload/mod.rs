@@ -1,9 +1,9 @@
 //! What is sent: every request of a pass, whole and serialised, before a clock starts.
 //!
 //! Pure: the same workload, seed and pass give the same bytes. A workload's documents depend on
-//! the seed, the label, the prompt length and their number, never on tier or cache state, so that
-//! every tier answers the same prompts; the fresh tokens that end each prompt differ for every
-//! request and every pass, so that no cache can hold a whole prompt.
+//! the seed, the label, the prompt length and their number, never on tier or cache state: every tier
+//! answers the same prompts. The fresh tokens that end each prompt differ for every request and every
+//! pass, so that no cache can hold a whole prompt.
 //!
 //! [`Workload::build`] makes a pass of token ids (and of datasets); [`Workload::build_text`] one
 //! of text, whose lengths it verifies through the server's tokenizer.
@@ -51,7 +51,7 @@ pub enum Start {
     },
 }
 
-/// What is kept of an answer.
+/// What is recorded of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
     /// A hash of its text.
@@ -78,7 +78,7 @@ pub struct PlannedRequest {
     pub gen_len: u32,
     /// When it is to be sent.
     pub start: Start,
-    /// What is kept of its answer.
+    /// What is recorded of its answer.
     pub keep: Keep,
     /// The document, session or trace line that it belongs to.
     pub document: u32,
@@ -220,7 +220,7 @@ pub enum BuildError {
     /// The file cannot be read as a table.
     #[error("{0}")]
     BadTable(String),
-    /// Nothing says what unit its times have.
+    /// Nothing gives the unit of its times.
     #[error("the unit of its times is not certain ({0}): write `time_unit = \"s\"` or \"ms\"")]
     UnknownUnit(&'static str),
     /// The plan and the file name different units.

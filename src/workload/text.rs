@@ -1,7 +1,7 @@
 //! Prompts as text of exact length in tokens, as the server's own tokenizer counts them.
 //!
 //! Nothing about the tokenizer is assumed, neither that a word is a token nor that lengths add up:
-//! each part of a prompt is lengthened and shortened by words until the tokenizer says that
+//! each part of a prompt is lengthened and shortened by words until the tokenizer finds that
 //! everything up to its end has the planned length. Parts that several prompts share are fitted
 //! once, so they are the same text in all of them.
 
@@ -191,10 +191,10 @@ where
     let mut source = words(segment.seed);
     let mut parts: Vec<String> = Vec::new();
     if let Some(first) = segment.first {
-        // Told apart at their first character, as their ids are at their first id.
+        // They differ at their first character, as their ids are at their first id.
         parts.push(format!(" {first}"));
     }
-    let kept = parts.len();
+    let fixed = parts.len();
     parts.extend(source.by_ref().take(segment.len as usize));
     let mut seen = 0;
     for _ in 0..CORRECTIONS {
@@ -216,7 +216,7 @@ where
             // A word is at least a token; at least one goes, and what must stay stays.
             let excess = (seen - target).min(u32::try_from(parts.len()).unwrap_or(u32::MAX));
             let left = parts.len() - (excess as usize).div_ceil(2);
-            if left < kept || parts.is_empty() {
+            if left < fixed || parts.is_empty() {
                 break;
             }
             parts.truncate(left);

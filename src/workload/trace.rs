@@ -33,7 +33,7 @@ const REFUSED: [&str; 7] = [
     "priority",
 ];
 
-/// What the plan says of a trace.
+/// The plan's part of a trace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) block_len: Option<u32>,
@@ -270,7 +270,7 @@ impl Numbered {
         match (raw.timestamp, raw.delay) {
             (None, None) => bad("it has no `timestamp`".to_owned()),
             (Some(_), Some(_)) => bad(
-                "`timestamp` and `delay` both say when it is sent: remove one of them".to_owned(),
+                "`timestamp` and `delay` both set when it is sent: remove one of them".to_owned(),
             ),
             _ => Ok(()),
         }
@@ -480,7 +480,7 @@ pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, 
 }
 
 /// The prompt up to its fresh tokens, which take the place of the trace's own last ones: no
-/// prompt may be held by a cache whole.
+/// prompt may be in a cache whole.
 fn front(
     workload: &Workload<'_>,
     line: &Line,

@@ -1,11 +1,11 @@
-//! Brings the caches into a state, and proves it by a prompt of its own before the clock starts.
+//! Brings the caches into a state, and shows it by a prompt of its own before the clock starts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::{Kept, Measuring};
+use super::{Measuring, Results};
 use crate::load::{Endpoint, RequestRecord};
 use crate::plan::server::LmcacheMode;
 use crate::plan::state::CacheState;
@@ -25,7 +25,7 @@ pub(super) struct Reached {
     pub(super) state: CacheState,
     pub(super) page_cache: Option<PageCache>,
     pub(super) probe: Option<Probe>,
-    /// Whether the tier held all that earlier requests left.
+    /// Whether the tier had stored all that earlier requests left.
     pub(super) stores: Stores,
 }
 
@@ -36,7 +36,7 @@ impl Measuring<'_> {
         state: CacheState,
         after_restart: Option<&Arc<Schedule>>,
         probe: Option<&Arc<Schedule>>,
-        kept: &mut Kept<'_>,
+        results: &mut Results<'_>,
     ) -> Result<Reached, Failure> {
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Warm,
@@ -49,20 +49,20 @@ impl Measuring<'_> {
             // its documents are in the GPU cache as far as they fit.
             CacheState::Cold | CacheState::Gpu => {}
             CacheState::Tier => {
-                stores = self.wait_until_stored(kept).await;
-                page_cache = self.keep_page_cache_out(kept);
+                stores = self.wait_until_stored(results).await;
+                page_cache = self.keep_page_cache_out(results);
                 let cleared = self.clear_all_but_the_tier().await;
                 cleared.map_err(Failure::of(Phase::Warm))?;
             }
             CacheState::Restart => {
-                stores = self.wait_until_stored(kept).await;
+                stores = self.wait_until_stored(results).await;
                 self.restart().await?;
                 if let Some(warmup) = after_restart {
-                    self.unmeasured(warmup, "warm-up", kept).await?;
+                    self.unmeasured(warmup, "warm-up", results).await?;
                     // What the restart's own warm-up left is asked for by no pass.
-                    let _finished = self.wait_until_stored(kept).await;
+                    let _finished = self.wait_until_stored(results).await;
                 }
-                page_cache = self.keep_page_cache_out(kept);
+                page_cache = self.keep_page_cache_out(results);
             }
         }
         let probe = self.probe(state, probe).await?;
@@ -78,13 +78,13 @@ impl Measuring<'_> {
         })
     }
 
-    /// Waits until nothing that tells of stores moves any more, and says whether that was in time.
-    pub(super) async fn wait_until_stored(&mut self, kept: &mut Kept<'_>) -> Stores {
+    /// Waits until nothing that counts stores moves any more, and returns whether that was in time.
+    pub(super) async fn wait_until_stored(&mut self, results: &mut Results<'_>) -> Stores {
         if self.cell.tier.kind == TierKind::Baseline {
             return Stores::Finished;
         }
         let server = &self.cell.resolved.server;
-        // LMCache publishes its in-process counters every 10 s; files tell sooner.
+        // LMCache publishes its in-process counters every 10 s; files show it sooner.
         let pause = if server.is_simulated() {
             Duration::from_millis(25)
         } else {
@@ -94,12 +94,12 @@ impl Measuring<'_> {
         match tokio::time::timeout(waited, self.quiet(pause)).await {
             Ok(()) => Stores::Finished,
             Err(_) => {
-                let said = format!(
+                let warning = format!(
                     "the tier was still storing after {} s (raise `store_timeout_s` in [server])",
                     waited.as_secs()
                 );
-                if !kept.warnings.contains(&said) {
-                    kept.warnings.push(said);
+                if !results.warnings.contains(&warning) {
+                    results.warnings.push(warning);
                 }
                 Stores::Unfinished { waited }
             }
@@ -152,7 +152,7 @@ impl Measuring<'_> {
     }
 
     /// A disk tier that does not read with `O_DIRECT` would be read from RAM.
-    fn keep_page_cache_out(&self, kept: &mut Kept<'_>) -> Option<PageCache> {
+    fn keep_page_cache_out(&self, results: &mut Results<'_>) -> Option<PageCache> {
         if !self.cell.tier.kind.uses_disk() {
             return None;
         }
@@ -163,8 +163,9 @@ impl Measuring<'_> {
         match page_cache::drop_files(self.session.scratch()) {
             Ok(files) => Some(PageCache::Dropped { files }),
             Err(error) => {
-                let said = format!("the page cache of the tier's files was not dropped: {error:#}");
-                kept.warnings.push(said);
+                let warning =
+                    format!("the page cache of the tier's files was not dropped: {error:#}");
+                results.warnings.push(warning);
                 None
             }
         }
@@ -177,7 +178,7 @@ impl Measuring<'_> {
         state: CacheState,
         probe: Option<&Arc<Schedule>>,
     ) -> Result<Option<Probe>, Failure> {
-        // One whose document could not be filled tells nothing of a later state.
+        // One whose document could not be filled shows nothing of a later state.
         let Some(schedule) = probe.filter(|_| self.probe_filled != Some(false)) else {
             return Ok(None);
         };
@@ -217,7 +218,7 @@ impl Measuring<'_> {
         }))
     }
 
-    /// The engine's counters since `before`, once they tell of `tokens`.
+    /// The engine's counters since `before`, once they count `tokens`.
     async fn counted(&self, before: &Snapshot, tokens: f64) -> Option<BySource> {
         let began = tokio::time::Instant::now();
         loop {

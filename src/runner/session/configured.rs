@@ -1,4 +1,4 @@
-//! What LMCache says that it runs with, once it is ready.
+//! The configuration that LMCache runs with, once it is ready.
 
 use anyhow::{Result, bail, ensure};
 
@@ -10,7 +10,7 @@ use crate::server::{self, config_readback, key_check};
 use crate::verdict::log_counts::LogCounts;
 
 impl Session {
-    /// Reads back what LMCache runs with, and compares it with what it was told.
+    /// Reads back LMCache's configuration, and compares it with the rendered one.
     pub(super) async fn check_configuration(&mut self, cell: &Cell) -> Result<()> {
         let Some(rendered) = self.rendered.as_ref() else {
             return Ok(());
@@ -28,8 +28,9 @@ impl Session {
         );
         let wrong = match (cell.resolved.server.lmcache, self.server.lmcache_url()) {
             (LmcacheMode::InProcess, _) => {
-                let told = serde_yaml_ng::from_str(&rendered.text)?;
-                config_readback::from_log(&log).map(|now| config_readback::differences(&told, &now))
+                let expected = serde_yaml_ng::from_str(&rendered.text)?;
+                config_readback::from_log(&log)
+                    .map(|now| config_readback::differences(&expected, &now))
             }
             (LmcacheMode::MultiProcess, Some(url)) => {
                 let arguments = rendered.arguments()?;
@@ -40,12 +41,14 @@ impl Session {
         };
         match wrong {
             Some(wrong) if !wrong.is_empty() => {
-                bail!("LMCache does not run as it was told: {}", wrong.join("; "))
+                bail!(
+                    "LMCache does not run with its rendered configuration: {}",
+                    wrong.join("; ")
+                )
             }
             None if cell.resolved.server.launcher != Launcher::External => {
-                let said =
-                    "LMCache does not say what it runs with: its configuration is not proven";
-                self.warnings.push(said.to_owned());
+                let warning = "LMCache does not report its configuration: it is not proven";
+                self.warnings.push(warning.to_owned());
                 Ok(())
             }
             _ => Ok(()),
