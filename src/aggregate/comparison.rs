@@ -70,6 +70,8 @@ pub struct ComparisonRow {
     pub goodput: Contrast,
     /// Prompt tokens a request that the tier's server reported as cached, mean.
     pub cached_tokens_mean: Option<f64>,
+    /// Whether no text proves the tier, as the plan allows.
+    pub text_optional: bool,
 }
 
 impl ComparisonRow {
@@ -266,6 +268,7 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         energy,
         goodput,
         cached_tokens_mean: tier.pool.cached_tokens_mean,
+        text_optional: tier.pool.is_textless(),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::aggregate::samples::Samples;
 use crate::aggregate::slo::{Service, Slo};
 use crate::aggregate::summary::per_second;
 use crate::metric::Metric;
+use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
 use crate::stats::{Bootstrap, Interval, Statistic, Summary};
 
@@ -100,6 +101,13 @@ impl<'a> Group<'a> {
             ttft,
             e2e,
         }
+    }
+}
+
+impl Pool {
+    /// Whether it is valid though no text proves it, as the plan allows.
+    pub fn is_textless(&self) -> bool {
+        self.verdict == VerdictStatus::Valid && TextRule::marks(self.reason.as_deref())
     }
 }
 

@@ -20,6 +20,8 @@ pub struct TierRow {
     pub source: Source,
     /// Places where it was measured, by verdict.
     pub verdicts: BTreeMap<VerdictStatus, usize>,
+    /// Of these, those that are valid without text, as the plan allows.
+    pub text_optional: usize,
     /// Of these, those that may be compared with the baseline.
     pub compared: usize,
     /// Of these, those where the time to first token differs by more than the requests' scatter.
@@ -102,6 +104,7 @@ fn row(comparison: &Comparison, state: CacheState, tier: &str) -> TierRow {
             .max()
             .unwrap_or(Source::Measured),
         verdicts,
+        text_optional: pools.iter().filter(|pool| pool.is_textless()).count(),
         compared: compared.len(),
         clear: compared.iter().filter(clear).count(),
         ttft: Gain::of(&compared, |row| &row.ttft),

@@ -12,11 +12,14 @@ use std::borrow::Cow;
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
+use super::record::Score;
 use super::take::{Count, Filled, Key, Take, take_json};
 use super::usage::Usage;
 use code::{Code, CodeOf, IsError};
+use scores::Logprobs;
 
 mod code;
+mod scores;
 
 /// One event of the stream, as far as it matters.
 #[derive(Debug, Default)]
@@ -41,6 +44,7 @@ pub(crate) struct Choice<'a> {
     text: Option<Text<'a>>,
     delta: Delta<'a>,
     token_ids: Option<Vec<u32>>,
+    logprobs: Logprobs,
     finish_reason: Option<Cow<'a, str>>,
     usage: Option<Usage>,
     error: Filled,
@@ -169,6 +173,11 @@ impl Choice<'_> {
         self.token_ids.as_deref()
     }
 
+    /// The tokens of the event with their log-probabilities, where they were asked for.
+    pub(crate) fn into_scores(self) -> impl Iterator<Item = Score> {
+        self.logprobs.into_scores()
+    }
+
     /// Why the answer ended, in the event that ends it.
     pub(crate) fn finish_reason(&self) -> Option<&str> {
         self.finish_reason.as_deref()
@@ -264,6 +273,7 @@ impl<'de> Take<'de> for Choice<'de> {
             match key.as_ref() {
                 "text" => self.text.take_value(&mut map)?,
                 "delta" | "message" => self.delta.take_value(&mut map)?,
+                "logprobs" => self.logprobs.take_value(&mut map)?,
                 "token_ids" => TokenIds(&mut self.token_ids).take_value(&mut map)?,
                 "finish_reason" => Reason(&mut self.finish_reason).take_value(&mut map)?,
                 "usage" => self.usage.take_value(&mut map)?,

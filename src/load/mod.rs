@@ -58,4 +58,4 @@ mod wire;
 pub use drive::{LoadError, LoadOptions, LoadOutcome, drive};
 pub use endpoint::Endpoint;
 pub use progress::Progress;
-pub use record::{Answer, Outcome, RequestRecord};
+pub use record::{Answer, Outcome, RequestRecord, Score};

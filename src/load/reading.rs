@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::{ErrorKind, Failure, visible};
 use super::event::{Brings, Choice, Event};
-use super::record::{Answer, Outcome, RequestRecord};
+use super::record::{Answer, Outcome, RequestRecord, Score};
 use super::sse::{Payload, Splitter};
 use super::take::repaired;
 use crate::workload::Keep;
@@ -61,6 +61,7 @@ enum TextSink {
     Keep {
         text: String,
         token_ids: Vec<u32>,
+        scores: Vec<Score>,
     },
 }
 
@@ -71,14 +72,15 @@ impl TextSink {
                 hasher: Box::new(blake3::Hasher::new()),
                 pending: Vec::with_capacity(HASH_PIECE),
             },
-            Keep::Text => Self::Keep {
+            Keep::Text | Keep::Scores => Self::Keep {
                 text: String::new(),
                 token_ids: Vec::new(),
+                scores: Vec::new(),
             },
         }
     }
 
-    fn take(&mut self, choice: &Choice<'_>) {
+    fn take(&mut self, choice: Choice<'_>) {
         for piece in choice.texts() {
             match self {
                 Self::Hash { hasher, pending } => {
@@ -95,8 +97,12 @@ impl TextSink {
                 Self::Keep { text, .. } => text.push_str(piece),
             }
         }
-        if let Self::Keep { token_ids, .. } = self {
+        if let Self::Keep {
+            token_ids, scores, ..
+        } = self
+        {
             token_ids.extend(choice.token_ids().unwrap_or_default());
+            scores.extend(choice.into_scores());
         }
     }
 
@@ -113,7 +119,15 @@ impl TextSink {
                 hasher.update(&pending);
                 Answer::Hash(hasher.finalize())
             }
-            Self::Keep { text, token_ids } => Answer::Whole { text, token_ids },
+            Self::Keep {
+                text,
+                token_ids,
+                scores,
+            } => Answer::Whole {
+                text,
+                token_ids,
+                scores,
+            },
         }
     }
 }
@@ -194,16 +208,16 @@ impl Reading {
 
     fn take_json(&mut self, data: &[u8], record: &mut RequestRecord) {
         match Event::read(data) {
-            Ok(Some(event)) => self.take_event(&event, data, record),
+            Ok(Some(event)) => self.take_event(event, data, record),
             Ok(None) => note_odd(data, record),
             Err(_) => match Event::read(&repaired(data)) {
-                Ok(Some(event)) => self.take_event(&event, data, record),
+                Ok(Some(event)) => self.take_event(event, data, record),
                 Ok(None) | Err(_) => note_odd(data, record),
             },
         }
     }
 
-    fn take_event(&mut self, event: &Event<'_>, data: &[u8], record: &mut RequestRecord) {
+    fn take_event(&mut self, event: Event<'_>, data: &[u8], record: &mut RequestRecord) {
         if let Some(usage) = event.usage() {
             record.usage = Some(record.usage.unwrap_or_default().followed_by(usage));
         }
@@ -214,7 +228,7 @@ impl Reading {
         if event.is_failure() {
             return self.fail(Failure::in_stream(data));
         }
-        let Some(choice) = choice else { return };
+        let Some(choice) = event.choice else { return };
         match choice.brings() {
             Brings::EmptyText if record.token_events == 0 => self.empty_texts.events += 1,
             Brings::EmptyText | Brings::Token => record.token_events += 1,

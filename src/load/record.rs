@@ -16,8 +16,19 @@ pub enum Outcome {
     Unfinished,
 }
 
+/// A token of an answer and how likely the model found it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// The token's name, as the server writes it: its id or its text.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// The likeliest other token and the logarithm of its probability.
+    pub runner_up: Option<(String, f64)>,
+}
+
 /// What is stored of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// BLAKE3 of its text: enough to compare two answers.
     Hash(blake3::Hash),
@@ -26,6 +37,8 @@ pub enum Answer {
         text: String,
         /// The token ids, where the server sent them.
         token_ids: Vec<u32>,
+        /// Its tokens with their log-probabilities, where the server sent them.
+        scores: Vec<Score>,
     },
 }
 

@@ -54,9 +54,24 @@ pub struct RunSpec {
     /// servers, not on the simulator.
     #[serde(default)]
     pub controls: Option<bool>,
+    /// Canaries within each load after a cold one; they are in the counters and in no statistic.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub canaries_in_load: u32,
+    /// Whether the GPU's KV blocks are overwritten with other text before a server's first tier pass;
+    /// absent: on real servers, not on the simulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrite_gpu: Option<bool>,
     /// Limits of time, pauses, and how many repeats.
     #[serde(default)]
     pub pace: Pace,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl RunSpec {
@@ -97,6 +112,10 @@ impl RunSpec {
         };
         count("warmup", &mut spec.warmup);
         count("canaries", &mut spec.canaries);
+        count("canaries_in_load", &mut spec.canaries_in_load);
+        spec.overwrite_gpu = table
+            .read("overwrite_gpu", boolean)
+            .map(|located| located.value);
         spec.controls = table.read("controls", boolean).map(|located| located.value);
         table.finish();
         spec
@@ -116,7 +135,9 @@ impl Default for RunSpec {
             seed: Seed(42),
             warmup: 2,
             canaries: 2,
+            canaries_in_load: 0,
             controls: None,
+            overwrite_gpu: None,
             pace: Pace::default(),
         }
     }

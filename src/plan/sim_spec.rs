@@ -248,6 +248,13 @@ pub enum Fault {
     CutStream,
     /// Counters and usage report tier hits, but nothing is loaded: the text changes.
     FalseHit,
+    /// Every KV block that the tier loads goes to the place of its neighbour: the text changes.
+    WrongPlace,
+    /// Nothing is loaded, though bytes move: a block is right where the GPU still has its old
+    /// content somewhere, and stale where that was overwritten.
+    StaleBlocks,
+    /// Answers depend on the last token alone, as those of dummy weights: no text ever changes.
+    BlindModel,
     /// The page cache answers for the disk tier, whatever is configured: no disk byte moves.
     PageCacheDisk,
     /// Host memory answers for the disk tier: KV stays in RAM although `local_cpu` is false.
@@ -272,7 +279,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of the documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::SlowStart,
         Self::ExitWhileLoading,
         Self::ExitMidLoad,
@@ -280,6 +287,9 @@ impl Fault {
         Self::Http500,
         Self::CutStream,
         Self::FalseHit,
+        Self::WrongPlace,
+        Self::StaleBlocks,
+        Self::BlindModel,
         Self::PageCacheDisk,
         Self::RamAnswersForDisk,
         Self::HalfLoaded,
@@ -302,6 +312,9 @@ impl Fault {
             Self::Http500 => "http-500",
             Self::CutStream => "cut-stream",
             Self::FalseHit => "false-hit",
+            Self::WrongPlace => "wrong-place",
+            Self::StaleBlocks => "stale-blocks",
+            Self::BlindModel => "blind-model",
             Self::PageCacheDisk => "page-cache-disk",
             Self::RamAnswersForDisk => "ram-answers-for-disk",
             Self::HalfLoaded => "half-loaded",

@@ -226,7 +226,7 @@ fn the_keys_that_there_are_are_named_once_each() {
         problem_of("repeats = 2", "ready_timeout_s = 9"),
         "13:1 unknown key `ready_timeout_s` in [run] | valid: `requests`, `time_limit_s`, \
          `cell_time_limit_s`, `cooldown_below_c`, `cooldown_limit_s`, `aa`, `auto`, `repeats`, \
-         `states`, `order`, `reuse`, `seed`, `warmup`, `canaries`, `controls`"
+         `states`, `order`, `reuse`, `seed`, `warmup`, `canaries`, `canaries_in_load`, `overwrite_gpu`, `controls`"
     );
 }
 

@@ -6,6 +6,35 @@ use toml::de::DeValue;
 use super::reader::TableReader;
 use super::value::non_negative_number;
 
+/// Whether a tier can be proven without text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextRule {
+    /// A pass whose text proves nothing is inconclusive.
+    #[default]
+    Required,
+    /// Counters and bytes suffice where the text proves nothing; each table shows that.
+    Optional,
+}
+
+impl TextRule {
+    /// What the first reason of a verdict begins with that rests on no text.
+    pub const MARK: &str = "text optional";
+
+    /// Whether a verdict with this first reason rests on no text.
+    pub fn marks(reason: Option<&str>) -> bool {
+        reason.is_some_and(|reason| reason.starts_with(Self::MARK))
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands over a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Thresholds of the verdict: shares from 0 to 1, but for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -22,6 +51,9 @@ pub struct VerdictSpec {
     /// win nothing, before it is compared nowhere; at least 1.
     #[serde(skip_serializing_if = "is_default_control_speedup")]
     pub control_speedup: f64,
+    /// Whether text is required where it cannot prove anything, as with dummy weights.
+    #[serde(skip_serializing_if = "TextRule::is_default")]
+    pub text: TextRule,
 }
 
 /// What differs between two servers of one kind.
@@ -44,6 +76,7 @@ impl Default for VerdictSpec {
             moved_share: 0.9,
             failed_share: 0.02,
             control_speedup: CONTROL_SPEEDUP,
+            text: TextRule::default(),
         }
     }
 }
@@ -66,6 +99,13 @@ impl VerdictSpec {
         }
         if let Some(located) = table.read("control_speedup", speedup) {
             spec.control_speedup = located.value;
+        }
+        let rules = [
+            ("required", TextRule::Required),
+            ("optional", TextRule::Optional),
+        ];
+        if let Some(found) = table.choice("text", &rules) {
+            spec.text = found.value;
         }
         table.finish();
         spec
@@ -117,6 +157,10 @@ mod tests {
         assert!((spec.control_speedup - 1.25).abs() < 1e-12);
         let (_, problems) = read("control_speedup = 0.9");
         assert!(problems[0].contains("a number from 1 up"), "{problems:?}");
+        let (spec, problems) = read("text = \"optional\"");
+        assert_eq!((spec.text, problems.len()), (TextRule::Optional, 0));
+        let (_, problems) = read("text = \"no\"");
+        assert_eq!(problems.len(), 1, "{problems:?}");
         let (_, problems) = read("moved_share = 90\nserverd_share = 1");
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(

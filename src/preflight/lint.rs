@@ -10,7 +10,7 @@ use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
 use crate::plan::lmcache_keys::Version;
 use crate::plan::load_spec::Arrival;
-use crate::plan::server::{Launcher, LmcacheMode};
+use crate::plan::server::{Launcher, LmcacheMode, PROMPT_TOKEN_IDS};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
@@ -234,6 +234,25 @@ fn tokens(cell: &Cell) -> Option<Tokens> {
     })
 }
 
+/// Token ids that the plan names must be in the model's vocabulary: vLLM refuses every other one.
+fn vocabulary(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, String)) {
+    let ids = &cell.resolved.server.prompt_token_ids;
+    let Some(size) = kv_size::vocabulary(cell, settings).filter(|size| *size < ids.end) else {
+        return;
+    };
+    if *ids != PROMPT_TOKEN_IDS {
+        let last = ids.end - 1;
+        let reason = format!(
+            "`prompt_token_ids` in [server] goes up to {last}, the vocabulary of `{}` has {size} ids: \
+             the server will refuse prompts; write [{}, {}], or nothing",
+            cell.resolved.model,
+            ids.start.min(size / 4),
+            size - 1
+        );
+        add(Severity::Problem, reason);
+    }
+}
+
 fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |severity, message: String| findings.push(Finding { severity, message });
@@ -245,6 +264,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     let kind = cell.tier.kind;
     let size = kv_size::of_cell(cell, settings);
     let bytes = size.device().map(|(_, bytes)| bytes.low);
+    vocabulary(cell, settings, &mut add);
     restart(cell, &mut add);
     tier_settings(cell, settings, &mut add);
     if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)

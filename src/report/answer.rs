@@ -6,6 +6,7 @@ use crate::aggregate::{
     BASELINE, BreakEven, BreakEvenRow, Comparison, Gain, TierRow, break_evens, tiers,
 };
 use crate::plan::state::CacheState;
+use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::VerdictStatus;
 use crate::report::axes::{Axis, Shown, extra_axes, split};
 use crate::report::notes::Notes;
@@ -91,6 +92,9 @@ fn proven(row: &TierRow) -> String {
         if count(status) > 0 {
             parts.push(format!("{} {}", count(status), status.name()));
         }
+    }
+    if row.text_optional > 0 {
+        parts.push(format!("{} {}", row.text_optional, TextRule::MARK));
     }
     if row.tier != BASELINE && row.compared > 0 {
         parts.push(format!("{} of {} clear", row.clear, row.compared));

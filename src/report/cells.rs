@@ -2,6 +2,7 @@
 
 use crate::aggregate::{Service, Slo, SummaryRow, SummaryTable};
 use crate::metric::{Metric, Unit};
+use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::VerdictStatus;
 use crate::report::axes::{Axis, Shown, extra_axes, split};
 use crate::report::notes::Notes;
@@ -251,6 +252,8 @@ fn references(row: &SummaryRow, notes: &mut Notes) -> String {
     if row.verdict != VerdictStatus::Valid {
         let reason = row.reason.as_deref().unwrap_or("no reason recorded");
         refs.push(notes.refer(format!("{}: {reason}", row.verdict.name())));
+    } else if TextRule::marks(row.reason.as_deref()) {
+        refs.push(notes.refer(row.reason.clone().unwrap_or_default()));
     }
     refs.extend(imported(row).map(|note| notes.refer(note)));
     if row.counts.ok < row.counts.sent {

@@ -210,6 +210,11 @@ fn references(row: &ComparisonRow, has_slos: bool, notes: &mut Notes) -> String 
     if let Standing::Withheld(reason) = &row.standing {
         refs.push(notes.refer(format!("no ratio: {reason}")));
     }
+    if row.text_optional {
+        refs.push(
+            notes.refer("text optional: no text proves this tier, as the plan allows".to_owned()),
+        );
+    }
     let short = |counts: &Counts| counts.ok < counts.sent;
     if short(&row.tier_counts) || row.baseline_counts.as_ref().is_some_and(short) {
         refs.push(notes.refer(

@@ -34,6 +34,29 @@ fn the_terminal_shows_everything_that_fits() {
 }
 
 #[test]
+fn every_table_shows_a_tier_that_no_text_proves() {
+    let mut bench = Bench::new();
+    let tier = CacheState::Tier;
+    let times = rows_of(&[100.0, 110.0, 120.0, 130.0], 0);
+    bench.cell("baseline", 1024, 8, 1).pass(tier, &times);
+    bench
+        .cell("cpu", 1024, 8, 1)
+        .pass(tier, &rows_of(&[20.0, 22.0, 28.0, 30.0], 1))
+        .verdict(VerdictStatus::Valid, "text optional: blind");
+    let report = report(&bench);
+    for text in [report.terminal(120), report.markdown()] {
+        assert!(
+            text.contains("text optional: no text proves this tier"),
+            "{text}"
+        );
+        assert!(text.contains("text optional: blind"), "{text}");
+    }
+    let tiers = crate::aggregate::tiers(&report.comparison);
+    assert_eq!(tiers[1].text_optional, 1);
+    assert!(report.summary_csv().contains("text optional: blind"));
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal() {
     for width in [80, 100, 120] {
         for line in report(&small()).terminal(width).lines() {

@@ -35,6 +35,8 @@ pub struct PassFacts<'a> {
     pub load: &'a LoadOutcome,
     /// Counters when the cell began, before anything was sent.
     pub begun: &'a Snapshot,
+    /// What came back for the canaries within the load.
+    pub in_load: &'a [RequestRecord],
     /// Counters before.
     pub before: &'a Snapshot,
     /// Counters after.
@@ -55,6 +57,8 @@ pub struct PassFacts<'a> {
     pub degraded: bool,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,
+    /// Canaries asked within the load.
+    pub canaries_in_load: Option<Canaries>,
     /// KV bytes per token by the engine's start log.
     pub engine_kv: Option<Statement>,
     /// What the link between host and GPU can carry.
@@ -132,6 +136,8 @@ impl PassFacts<'_> {
                     .redis_growth(before, |info| info.net_input_bytes),
             ),
             canaries: self.canaries,
+            canaries_in_load: self.canaries_in_load,
+            in_load: self.in_load.len() as u64,
             logs,
         }
     }
@@ -257,6 +263,7 @@ impl PassFacts<'_> {
         Answers {
             schedule: self.schedule,
             load: self.load,
+            canaries: self.in_load,
         }
     }
 
@@ -281,7 +288,7 @@ impl PassFacts<'_> {
     pub fn token_counts(&self) -> BTreeMap<Evidence, f64> {
         let server = |name| self.after.engine_growth(self.before, name, None);
         let answers = |count: fn(&RequestRecord) -> Option<u32>| {
-            let tokens = self.load.records.iter().filter_map(count).map(f64::from);
+            let tokens = self.answers().records().filter_map(count).map(f64::from);
             Some(tokens.sum())
         };
         measures::known([

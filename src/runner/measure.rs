@@ -1,5 +1,6 @@
 //! One cell on a ready server: warm-up, then each cache state, reached and measured.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use super::scope::RunScope;
 use super::session::{Failure, Session};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
-use crate::load::{Answer, Endpoint, LoadOptions, LoadOutcome, Outcome, Progress, drive};
+use crate::evidence::Evidence;
+use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
 use crate::record::schema::Phase;
@@ -23,10 +25,12 @@ use crate::telemetry::collector::Recorded;
 use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::basis::{Basis, Stretch, Watched};
 use crate::verdict::moved::{Moved, PcieBytes};
-use crate::verdict::{Canaries, Facts, Stores, judge, ledger, measures};
+use crate::verdict::{Facts, Stores, judge, ledger, measures};
 use crate::workload::Schedule;
+use canaries::{CanaryBook, Compared, take_canaries};
 use reach::Reached;
 
+pub(super) mod canaries;
 mod reach;
 
 /// How long a process may take from its last broken connection to its end: connections break a
@@ -53,6 +57,8 @@ struct Measuring<'a> {
     watch: Watch,
     /// Counters when the cell began.
     begun: Snapshot,
+    /// Other text for the GPU's KV blocks, until it was sent.
+    overwrite: Option<Arc<Schedule>>,
     /// Whether the probe's document was filled; absent before it was asked about.
     probe_filled: Option<bool>,
 }
@@ -62,6 +68,8 @@ struct Measured {
     /// When they began, from the run's epoch.
     started: Duration,
     load: LoadOutcome,
+    /// What came back for the canaries within the load.
+    in_load: Vec<RequestRecord>,
     /// How the server ended, if it did so meanwhile.
     died: Option<String>,
     after: Snapshot,
@@ -110,6 +118,7 @@ pub async fn measure(
         endpoint,
         watch,
         begun: Snapshot::default(),
+        overwrite: requests.overwrite.clone(),
         probe_filled: None,
     };
     let measured = measuring.all_states(requests, results).await;
@@ -127,12 +136,12 @@ impl Measuring<'_> {
         if let Some(warmup) = requests.warmup {
             self.unmeasured(&warmup, "warm-up", results).await?;
         }
-        let mut reference: Option<Vec<CanaryAnswer>> = None;
+        let mut canaries = requests.canaries;
         if let Some(fill) = requests.fill {
             self.unmeasured(&fill, "fill", results).await?;
             self.probe(CacheState::Cold, requests.probe.as_ref())
                 .await?;
-            reference = self.ask(requests.canaries.as_ref()).await?;
+            self.ask(canaries.as_mut(), Vec::new(), results).await?;
         }
         for (state, schedule) in requests.passes {
             let stop = self.scope.stop.polite.clone();
@@ -143,8 +152,7 @@ impl Measuring<'_> {
                 () = stop.cancelled() => return Ok(()),
                 reached = self.reach(state, rewarm, probe, results) => reached?,
             };
-            let canaries = requests.canaries.as_ref();
-            let pass = self.pass(reached, &schedule, canaries, &mut reference, results);
+            let pass = self.pass(reached, &schedule, canaries.as_mut(), results);
             let (pass, ended) = pass.await?;
             results.passes.push(pass);
             ended?;
@@ -158,8 +166,7 @@ impl Measuring<'_> {
         &mut self,
         reached: Reached,
         schedule: &Arc<Schedule>,
-        canaries: Option<&Arc<Schedule>>,
-        reference: &mut Option<Vec<CanaryAnswer>>,
+        canaries: Option<&mut CanaryBook>,
         results: &mut Results<'_>,
     ) -> Result<(Pass, Result<(), Failure>), Failure> {
         let state = reached.state;
@@ -171,6 +178,7 @@ impl Measuring<'_> {
         let Measured {
             started,
             load,
+            in_load,
             died,
             after,
             telemetry,
@@ -178,17 +186,15 @@ impl Measuring<'_> {
             watched,
             settled,
         } = self.measured(state, schedule, &before, results).await?;
-        let (settled, stores) = settled.map_or((None, reached.stores), |(settled, stores)| {
-            (Some(settled), stores)
-        });
-        let mut asked = None;
+        let waited = settled.as_ref();
+        let stores = waited.map_or(reached.stores, |(_, stores)| *stores);
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
-        if ended.is_ok() && !self.scope.stop.requested() {
-            match self.ask(canaries).await {
-                Ok(answers) => asked = compare(answers, reference),
-                Err(failure) => ended = Err(failure),
-            }
-        }
+        let canaries = canaries.filter(|_| ended.is_ok() && !self.scope.stop.requested());
+        let asked = self.ask(canaries, in_load.clone(), results).await;
+        let asked = asked.unwrap_or_else(|failure| {
+            ended = Err(failure);
+            Compared::default()
+        });
         let pass = PassFacts {
             cell: self.cell,
             settings: self.scope.settings,
@@ -196,16 +202,18 @@ impl Measuring<'_> {
             schedule,
             load: &load,
             begun: &self.begun,
+            in_load: &in_load,
             before: &before,
             after: &after,
             pcie: moved.pcie,
             running_max: measures::running_max(&telemetry.summaries),
-            settled: settled.as_ref().unwrap_or(&after),
+            settled: waited.map_or(&after, |(settled, _)| settled),
             probe: reached.probe,
             page_cache: reached.page_cache,
             stores,
             degraded: self.session.degraded,
-            canaries: asked,
+            canaries: asked.quiet,
+            canaries_in_load: asked.in_load,
             engine_kv: self.session.engine_kv,
             host_link: moved.host_link.clone(),
             tier_link: moved.tier_link.clone(),
@@ -214,8 +222,7 @@ impl Measuring<'_> {
         let verdict = judge(&facts);
         results.warnings.extend(lost_readings(&facts, &telemetry));
         let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
-        let mut evidence = pass.measures(&facts);
-        evidence.extend(measures::of_samples(&telemetry.summaries));
+        let evidence = self.evidence(&pass, &facts, &telemetry);
         Ok((
             Pass {
                 state,
@@ -232,6 +239,34 @@ impl Measuring<'_> {
         ))
     }
 
+    /// The numbers beside the verdict of `pass`.
+    fn evidence(
+        &self,
+        pass: &PassFacts<'_>,
+        facts: &Facts,
+        telemetry: &PassTelemetry,
+    ) -> BTreeMap<Evidence, f64> {
+        let parts = [
+            pass.measures(facts),
+            self.overwriting(),
+            measures::of_samples(&telemetry.summaries),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
+    /// What overwrote the GPU's KV blocks since the server's start.
+    fn overwriting(&self) -> BTreeMap<Evidence, f64> {
+        let overwritten = self.session.overwritten;
+        measures::known([
+            (Evidence::GpuKvTokens, self.session.gpu_tokens),
+            (Evidence::OverwrittenTokens, overwritten.map(|it| it.tokens)),
+            (
+                Evidence::OverwriteS,
+                overwritten.map(|it| it.took.as_secs_f64()),
+            ),
+        ])
+    }
+
     /// The requests of a pass, watched, and under the plan's profilers.
     async fn measured(
         &mut self,
@@ -243,10 +278,11 @@ impl Measuring<'_> {
         let profiled = Window::open(self.cell, &self.session.control, results.warnings).await;
         let edge = self.watch.begin(self.session).await;
         let started = self.scope.epoch.elapsed();
-        let (load, died) = self
+        let (mut load, died) = self
             .drive(schedule)
             .await
             .map_err(Failure::of(Phase::Load))?;
+        let in_load = take_canaries(schedule, &mut load);
         (self.on_event)(Event::PhaseStarted {
             phase: Phase::Verify,
             state: Some(state),
@@ -254,6 +290,7 @@ impl Measuring<'_> {
         let answers = Answers {
             schedule,
             load: &load,
+            canaries: &in_load,
         };
         let read = async {
             let after = Snapshot::take_after(self.session, before, &answers);
@@ -295,6 +332,7 @@ impl Measuring<'_> {
         Ok(Measured {
             started,
             load,
+            in_load,
             died,
             after,
             telemetry,
@@ -344,38 +382,6 @@ impl Measuring<'_> {
             results.warnings.push(message);
         }
         Ok(())
-    }
-
-    /// Asks the canaries one by one; `None` where there are none.
-    async fn ask(
-        &mut self,
-        canaries: Option<&Arc<Schedule>>,
-    ) -> Result<Option<Vec<CanaryAnswer>>, Failure> {
-        let Some(canaries) = canaries else {
-            return Ok(None);
-        };
-        let (load, died) = self
-            .drive(canaries)
-            .await
-            .map_err(Failure::of(Phase::Verify))?;
-        if let Some(how) = died {
-            let error = anyhow!("{how} while the canaries were asked");
-            return Err(Failure {
-                phase: Phase::Verify,
-                error,
-            });
-        }
-        let answers = load.records.into_iter().map(|record| CanaryAnswer {
-            from_cache: record.cached_tokens().is_some_and(|tokens| tokens > 0),
-            text: match (record.outcome, record.answer) {
-                (Outcome::Ok, Answer::Whole { text, token_ids }) if token_ids.is_empty() => {
-                    Some(text).filter(|text| !text.is_empty())
-                }
-                (Outcome::Ok, Answer::Whole { token_ids, .. }) => Some(format!("{token_ids:?}")),
-                _ => None,
-            },
-        });
-        Ok(Some(answers.collect()))
     }
 
     /// Sends `schedule`; also returns how the server ended if it did so meanwhile.
@@ -437,35 +443,5 @@ fn ended_early(how: &str) -> Result<(), Failure> {
     Err(Failure {
         phase: Phase::Load,
         error: anyhow!("{how} while requests ran"),
-    })
-}
-
-/// What came back for one canary.
-struct CanaryAnswer {
-    /// The answer; absent where the request failed or had no text.
-    text: Option<String>,
-    /// Whether by the server's usage a cache served part of the prompt.
-    from_cache: bool,
-}
-
-/// The canaries' count, or, the first time, the reference itself.
-fn compare(
-    answers: Option<Vec<CanaryAnswer>>,
-    reference: &mut Option<Vec<CanaryAnswer>>,
-) -> Option<Canaries> {
-    let answers = answers?;
-    let Some(reference) = reference else {
-        *reference = Some(answers);
-        return None;
-    };
-    let pairs = || answers.iter().zip(reference.iter());
-    let answered = pairs().filter(|(now, then)| now.text.is_some() && then.text.is_some());
-    let same = pairs().filter(|(now, then)| now.text.is_some() && now.text == then.text);
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Some(Canaries {
-        asked: count(answers.len()),
-        answered: count(answered.count()),
-        same: count(same.count()),
-        from_cache: count(answers.iter().filter(|answer| answer.from_cache).count()),
     })
 }

@@ -1,16 +1,22 @@
 //! All requests of a cell, made before any clock starts.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Result;
 use bytes::Bytes;
+use serde_json::Value;
 
+use super::measure::canaries::CanaryBook;
 use super::scope::RunScope;
 use super::session::Session;
 use crate::matrix::Cell;
 use crate::plan::load_spec::Arrival;
+use crate::plan::server::PROMPT_TOKEN_IDS;
 use crate::plan::state::CacheState;
-use crate::units::Concurrency;
+use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
+use crate::server::kv_size;
+use crate::units::{Concurrency, GenLen, PromptLen};
 use crate::workload::{self, Schedule, Workload, WorkloadFile};
 
 /// All requests of a cell, made before any clock starts.
@@ -18,9 +24,11 @@ pub(super) struct Requests {
     pub(super) warmup: Option<Arc<Schedule>>,
     pub(super) fill: Option<Arc<Schedule>>,
     pub(super) passes: Vec<(CacheState, Arc<Schedule>)>,
-    pub(super) canaries: Option<Arc<Schedule>>,
+    pub(super) canaries: Option<CanaryBook>,
     /// One prompt that is asked before each state's clock starts.
     pub(super) probe: Option<Arc<Schedule>>,
+    /// Other text for all KV blocks of the GPU, where they are to be overwritten.
+    pub(super) overwrite: Option<Arc<Schedule>>,
     /// The warm-up of a server that was started again, on yet other text.
     pub(super) after_restart: Option<Arc<Schedule>>,
 }
@@ -40,12 +48,10 @@ pub(super) async fn requests_of(
         }
         None => None,
     };
-    let workload = workload_of(cell, file.as_ref(), load.arrival);
+    let vocabulary = kv_size::vocabulary(cell, scope.settings);
+    let vocab = prompt_ids(&cell.resolved.server.prompt_token_ids, vocabulary);
+    let workload = workload_of(cell, file.as_ref(), load.arrival, vocab);
     let build = |pass| schedule(&workload, pass, session);
-    let mut passes = Vec::new();
-    for &state in &run.states {
-        passes.push((state, build(workload::Pass::State(state)).await?));
-    }
     let warmup = match run.warmup {
         0 => None,
         count => Some(build(workload::Pass::Warmup(count)).await?),
@@ -61,20 +67,25 @@ pub(super) async fn requests_of(
         arrival: Arrival::Closed,
         ..workload.clone()
     };
+    let in_load = in_load(&canary, cell, session).await?;
     let canaries = match (run.states.last(), run.canaries) {
         (Some(CacheState::Cold) | None, _) | (_, 0) => None,
-        (Some(_), count) => Some(schedule(&canary, workload::Pass::Canary(count), session).await?),
+        (Some(_), count) => Some(CanaryBook::new(
+            schedule(&canary, workload::Pass::Canary(count), session).await?,
+            schedule(&canary, workload::Pass::Altered(count), session).await?,
+            in_load.clone(),
+        )),
     };
-    let probe = Workload {
-        seed: cell.seed().derive("probe"),
-        ..canary.clone()
-    };
-    let needs_probe = !matches!(run.states.last(), Some(CacheState::Cold) | None);
-    let probe = if needs_probe {
-        Some(schedule(&probe, workload::Pass::Canary(1), session).await?)
-    } else {
-        None
-    };
+    let mut passes = Vec::new();
+    for &state in &run.states {
+        let schedule = build(workload::Pass::State(state)).await?;
+        let schedule = match &in_load {
+            Some(in_load) => Arc::new(schedule.with_canaries(&in_load.requests)),
+            None => schedule,
+        };
+        passes.push((state, schedule));
+    }
+    let probe = probe(&canary, cell, session).await?;
     let restarted = Workload {
         seed: cell.seed().derive("restart"),
         ..workload.clone()
@@ -90,13 +101,118 @@ pub(super) async fn requests_of(
         canaries,
         probe,
         after_restart,
+        overwrite: overwrite(&workload, cell, session)?,
     })
+}
+
+/// One question on a document of its own, as canaries are asked.
+async fn probe(
+    canary: &Workload<'_>,
+    cell: &Cell,
+    session: &Session,
+) -> Result<Option<Arc<Schedule>>> {
+    if matches!(
+        cell.resolved.run.states.last(),
+        Some(CacheState::Cold) | None
+    ) {
+        return Ok(None);
+    }
+    let workload = Workload {
+        seed: cell.seed().derive("probe"),
+        ..canary.clone()
+    };
+    let all = schedule(&workload, workload::Pass::Canary(1), session).await?;
+    let first = all.requests.iter().take(1).cloned().collect();
+    let first = Schedule::from_requests(first, 1).without_scores();
+    Ok(Some(Arc::new(first)))
+}
+
+/// Canaries within each load of a cell, on documents of their own. The cold load is what the others
+/// are compared with, so without one there are none.
+async fn in_load(
+    canary: &Workload<'_>,
+    cell: &Cell,
+    session: &Session,
+) -> Result<Option<Arc<Schedule>>> {
+    let run = &cell.resolved.run;
+    let has_others = run.states.first() == Some(&CacheState::Cold) && run.states.len() > 1;
+    let count = run.canaries_in_load.min(run.requests.get());
+    if count == 0 || !has_others {
+        return Ok(None);
+    }
+    let workload = Workload {
+        seed: cell.seed().derive("canary-in-load"),
+        ..canary.clone()
+    };
+    let all = schedule(&workload, workload::Pass::Canary(count), session).await?;
+    let requests = all.requests.iter().take(count as usize).cloned().collect();
+    Ok(Some(Arc::new(Schedule::from_requests(requests, 1))))
+}
+
+/// Most tokens that overwrite the GPU's KV blocks: under a minute for an 8B model on one GPU.
+const MAX_OVERWRITE_TOKENS: f64 = 1_000_000.0;
+
+/// Requests at once that overwrite the GPU's KV blocks.
+const OVERWRITE_CONCURRENCY: u32 = 32;
+
+/// Other text for all KV blocks of the GPU, which are reused in a circle.
+///
+/// Each prompt is a token shorter than a chunk: LMCache stores whole chunks only, so the tier takes
+/// none of it. vLLM's own tier stores single blocks, and would lose what it is to serve.
+fn overwrite(
+    workload: &Workload<'_>,
+    cell: &Cell,
+    session: &Session,
+) -> Result<Option<Arc<Schedule>>> {
+    let run = &cell.resolved.run;
+    let is_wanted = run
+        .overwrite_gpu
+        .unwrap_or(!cell.resolved.server.is_simulated());
+    let is_possible = cell.tier.kind.uses_lmcache()
+        && cell.tier.settings.get("save_unfull_chunk") != Some(&Value::Bool(true));
+    let is_due = session.overwritten.is_none() && run.states.contains(&CacheState::Tier);
+    let Some(gpu_tokens) = session
+        .gpu_tokens
+        .filter(|_| is_wanted && is_possible && is_due)
+    else {
+        return Ok(None);
+    };
+    let length = workload.chunk_tokens.saturating_sub(1).max(1);
+    let count = (gpu_tokens.min(MAX_OVERWRITE_TOKENS) / f64::from(length)).ceil() as u32;
+    let spec = WorkloadSpec {
+        kind: WorkloadKind::Unique,
+        endpoint: EndpointKind::Completions,
+        prompt: PromptForm::TokenIds,
+    };
+    let workload = Workload {
+        spec: &spec,
+        seed: cell.seed().derive("overwrite"),
+        prompt_len: PromptLen::new(length).unwrap_or(workload.prompt_len),
+        gen_len: GenLen::new(1).unwrap_or(workload.gen_len),
+        concurrency: Concurrency::new(OVERWRITE_CONCURRENCY).unwrap_or(workload.concurrency),
+        arrival: Arrival::Closed,
+        file: None,
+        ..workload.clone()
+    };
+    let schedule = workload.build(workload::Pass::Warmup(count))?;
+    Ok(Some(Arc::new(schedule)))
+}
+
+/// The ids that prompts are made of: those of the plan, or, where it names none, the usual ones as
+/// far as the `vocabulary` goes. Small vocabularies begin with special tokens and single characters.
+fn prompt_ids(planned: &Range<u32>, vocabulary: Option<u32>) -> Range<u32> {
+    let is_named = *planned != PROMPT_TOKEN_IDS;
+    match vocabulary {
+        Some(size) if !is_named && size < planned.end => planned.start.min(size / 4)..size,
+        _ => planned.clone(),
+    }
 }
 
 fn workload_of<'a>(
     cell: &'a Cell,
     file: Option<&'a WorkloadFile>,
     arrival: Arrival,
+    vocab: Range<u32>,
 ) -> Workload<'a> {
     let at = &cell.coordinates;
     Workload {
@@ -109,7 +225,7 @@ fn workload_of<'a>(
         requests: cell.resolved.run.requests,
         arrival,
         seed: cell.seed(),
-        vocab: cell.resolved.server.prompt_token_ids.clone(),
+        vocab,
         chunk_tokens: cell.tier.chunk_tokens(),
         file,
     }
@@ -130,4 +246,24 @@ async fn schedule(
         }
     };
     Ok(Arc::new(workload.build_text(pass, tokenize).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vocabulary_bounds_the_ids_unless_the_plan_names_them() {
+        let usual = PROMPT_TOKEN_IDS;
+        for (planned, vocabulary, expected) in [
+            (&usual, None, 1000..30_000),
+            (&usual, Some(128_256), 1000..30_000),
+            (&usual, Some(30_000), 1000..30_000),
+            (&usual, Some(16_000), 1000..16_000),
+            (&usual, Some(1024), 256..1024),
+            (&(10..761), Some(512), 10..761),
+        ] {
+            assert_eq!(prompt_ids(planned, vocabulary), expected, "{vocabulary:?}");
+        }
+    }
 }

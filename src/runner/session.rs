@@ -34,6 +34,15 @@ use crate::server::{
 
 mod configured;
 
+/// Other text in the GPU's KV blocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overwritten {
+    /// Its tokens.
+    pub tokens: f64,
+    /// How long that took.
+    pub took: Duration,
+}
+
 /// Files that a server writes to, of which each cell keeps its part.
 const LOGS: [&str; 6] = [
     SERVER_LOG,
@@ -68,6 +77,11 @@ pub struct Session {
     pub degraded: bool,
     /// KV bytes per token by the engine's start log, where it states them.
     pub engine_kv: Option<Statement>,
+    /// Tokens of KV that the engine has room for, by its start log.
+    pub gpu_tokens: Option<f64>,
+    /// How the GPU's KV blocks were overwritten with other text since the start; absent where they
+    /// were not.
+    pub overwritten: Option<Overwritten>,
     /// What a reader of every cell of this server should know.
     pub warnings: Vec<String>,
     own_redis: Option<LocalRedis>,
@@ -153,6 +167,8 @@ impl Session {
             redis: None,
             degraded: false,
             engine_kv: None,
+            gpu_tokens: None,
+            overwritten: None,
             warnings: Vec::new(),
             own_redis,
             _private: private,
@@ -196,6 +212,7 @@ impl Session {
     fn read_kv_size(&mut self, cell: &Cell) {
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
         self.engine_kv = kv_size::logs::engine(&log);
+        self.gpu_tokens = kv_size::logs::engine_tokens(&log);
         let size = kv_size::of_cell(cell, &self.settings).with(self.engine_kv);
         self.warnings.extend(size.disagreements());
     }
@@ -275,6 +292,8 @@ impl Session {
         let ready = self.wait_ready(cell, scope).await;
         ready.map_err(|error| self.not_ready(error))?;
         self.ready = first_start;
+        // Another process has other memory.
+        self.overwritten = None;
         Ok(())
     }
 

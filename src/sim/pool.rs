@@ -113,6 +113,11 @@ impl BlockPool {
         self.blocks[block as usize].content
     }
 
+    /// Whether any block has `content`.
+    pub(crate) fn has_content(&self, content: u64) -> bool {
+        self.blocks.iter().any(|block| block.content == content)
+    }
+
     pub(crate) fn set_content(&mut self, block: u32, content: u64) {
         self.blocks[block as usize].content = content;
     }

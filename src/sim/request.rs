@@ -156,7 +156,7 @@ impl Context {
         let word = (state % u64::from(words)) as u32;
         // One token in 256 would be the end of the text.
         let ends = (state >> 40).is_multiple_of(256);
-        NextToken { word, ends }
+        NextToken { word, ends, state }
     }
 }
 
@@ -165,6 +165,25 @@ impl Context {
 pub(crate) struct NextToken {
     pub(crate) word: u32,
     pub(crate) ends: bool,
+    /// What its log-probability follows from.
+    pub(crate) state: u64,
+}
+
+/// A token that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sampled {
+    pub(crate) token: u32,
+    /// What its log-probability follows from.
+    pub(crate) state: u64,
+}
+
+/// What the model's answer depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// All KV that is attended to.
+    Context,
+    /// The last token alone.
+    LastToken,
 }
 
 impl Sequence {
@@ -254,22 +273,33 @@ impl Sequence {
     }
 
     /// Chooses the next token and notes whether it is the last.
-    pub(crate) fn sample(&mut self, vocabulary: Vocabulary) -> u32 {
+    pub(crate) fn sample(&mut self, vocabulary: Vocabulary, sight: Sight) -> Sampled {
         let generated = (self.tokens.len() - self.request.prompt.len()) as u32 + 1;
-        let next = self
-            .context
-            .next(self.tokens.len(), self.request.sampling, vocabulary.words());
+        let context = match sight {
+            Sight::Context => self.context,
+            Sight::LastToken => Context {
+                attended: 0,
+                tail: self.tokens.last().copied().map_or(0, u64::from),
+            },
+        };
+        let sampling = self.request.sampling;
+        let next = context.next(self.tokens.len(), sampling, vocabulary.words());
+        let state = next.state;
         let stops = next.ends
             && self.request.end_token == EndToken::Stop
             && generated > self.request.min_tokens;
         if stops {
             self.ended = Some(FinishReason::Stop);
-            return vocabulary.eos();
+            let token = vocabulary.eos();
+            return Sampled { token, state };
         }
         if generated >= self.request.max_tokens {
             self.ended = Some(FinishReason::Length);
         }
-        next.word
+        Sampled {
+            token: next.word,
+            state,
+        }
     }
 
     /// Tokens still to be computed before the next one can be sampled.
@@ -321,8 +351,9 @@ mod tests {
                 let position = sequence.tokens.len();
                 let last = sequence.tokens[position - 1];
                 sequence.context.compute(&[last]);
-                let token = sequence.sample(Vocabulary::new(128_256));
-                sequence.push(token, 16, None);
+                let vocabulary = Vocabulary::new(128_256);
+                let sampled = sequence.sample(vocabulary, Sight::Context);
+                sequence.push(sampled.token, 16, None);
             }
             (sequence.tokens.len() - 1, sequence.ended)
         };

@@ -21,9 +21,16 @@ pub struct Answers<'a> {
     pub schedule: &'a Schedule,
     /// What came back.
     pub load: &'a LoadOutcome,
+    /// What came back for the canaries within the load: no statistic has them, every counter does.
+    pub canaries: &'a [RequestRecord],
 }
 
-impl Answers<'_> {
+impl<'a> Answers<'a> {
+    /// Every request of the load, canaries too.
+    pub fn records(&self) -> impl Iterator<Item = &'a RequestRecord> + use<'a> {
+        self.load.records.iter().chain(self.canaries)
+    }
+
     /// Tokens that a cache should have had before the pass, over all requests that succeeded: the
     /// shared front of each prompt, less what the pass repeats itself, rounded down to what the
     /// cache has whole.
@@ -82,14 +89,13 @@ impl Answers<'_> {
 
     /// What this load sent and got; what the server counted is not known here.
     pub fn counted(&self) -> Counted {
-        let records = &self.load.records;
         let planned = |record: &RequestRecord| self.schedule.requests.get(record.index as usize);
         // Of a request that failed the server may have read the prompt, and answered in part.
-        let sent = records.iter().map(|record| {
+        let sent = self.records().map(|record| {
             let planned = planned(record).and_then(|planned| planned.prompt_tokens);
             record.prompt_tokens().or(planned).map(f64::from)
         });
-        let most_output = records.iter().map(|record| {
+        let most_output = self.records().map(|record| {
             let answered = record
                 .output_tokens()
                 .filter(|_| record.outcome == Outcome::Ok);
@@ -98,8 +104,7 @@ impl Answers<'_> {
                 .map(f64::from)
         });
         let ok = || {
-            records
-                .iter()
+            self.records()
                 .filter(|record| record.outcome == Outcome::Ok)
         };
         let too_long = ok().find_map(|record| {
@@ -134,9 +139,7 @@ impl Answers<'_> {
     /// The tokens of all answers by `count`; `None` where one does not state it.
     pub fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
         let ok = self
-            .load
-            .records
-            .iter()
+            .records()
             .filter(|record| record.outcome == Outcome::Ok);
         ok.map(|record| count(record).map(f64::from)).sum()
     }
@@ -146,7 +149,8 @@ impl Answers<'_> {
         let requests = &self.schedule.requests;
         let closed = requests.iter().all(|planned| planned.start == Start::Slot);
         // The server may still run what the client gave up.
-        (closed && self.load.counts().failed == 0).then_some(self.schedule.slots)
+        let whole = |record: &RequestRecord| !matches!(record.outcome, Outcome::Failed(_));
+        (closed && self.records().all(whole)).then_some(self.schedule.slots)
     }
 
     /// The load of KV that was the fastest by what the answers show, or by LMCache's own log.
@@ -183,15 +187,13 @@ impl Answers<'_> {
             by: ClaimedBy::WholePass,
         };
         let ok = |record: &&RequestRecord| record.outcome == Outcome::Ok;
-        let claims = self.load.records.iter().filter(ok).filter_map(of_request);
+        let claims = self.records().filter(ok).filter_map(of_request);
         fastest(claims.chain([whole]))
     }
 
     /// Planned requests that succeeded, with the server's count of prompt tokens.
     fn answered(&self) -> impl Iterator<Item = (&PlannedRequest, Option<u32>)> {
-        self.load
-            .records
-            .iter()
+        self.records()
             .filter(|record| record.outcome == Outcome::Ok)
             .filter_map(|record| {
                 let planned = self.schedule.requests.get(record.index as usize)?;

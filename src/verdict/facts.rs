@@ -8,6 +8,7 @@ use super::account::EngineAccount;
 use super::causes::Causes;
 use super::log_counts::LogCounts;
 use super::moved::PcieMethod;
+use super::text::Canaries;
 use super::witnesses::Counted;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -41,19 +42,6 @@ pub struct TierAccount {
     pub ram_tokens: f64,
     /// Tokens found in its second layer (files or Redis).
     pub second_tokens: f64,
-}
-
-/// Canary prompts: asked once when their text was computed, and again in this state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Canaries {
-    /// How many were asked.
-    pub asked: u32,
-    /// How many were answered, both times, with text or token ids.
-    pub answered: u32,
-    /// How many were answered with the same text as before.
-    pub same: u32,
-    /// How many a cache served part of, by the server's usage.
-    pub from_cache: u32,
 }
 
 /// What a probe found: a prompt that was asked before, and again before the clock started.
@@ -215,6 +203,11 @@ pub struct Facts {
     pub redis_write_bytes: Option<f64>,
     /// Canary prompts; absent where none were asked.
     pub canaries: Option<Canaries>,
+    /// Canaries that were asked within the load; absent where none were, or nothing to compare with.
+    pub canaries_in_load: Option<Canaries>,
+    /// Canaries within the load, which are in the counts of tokens and in no row of the requests.
+    #[serde(default)]
+    pub in_load: u64,
 }
 
 impl Facts {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{BySource, Canaries, Facts, serves};
-use super::{causes, findings, legs, limits, witnesses};
+use super::facts::{BySource, Facts, serves};
+use super::{causes, findings, legs, limits, text, witnesses};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
+use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::{Verdict, VerdictStatus, Witness};
 
 /// Judges one pass.
@@ -17,10 +18,13 @@ pub fn judge(facts: &Facts) -> Verdict {
     let stored = findings::page_cache(facts)
         .into_iter()
         .chain(findings::stores(facts));
+    let text = text::finding(facts)
+        .into_iter()
+        .chain(text::finding_in_load(facts));
     let all: [(Witness, Findings); 8] = [
         (Witness::Counters, counters),
         (Witness::Bytes, bytes),
-        (Witness::Text, canary_finding(facts).into_iter().collect()),
+        (Witness::Text, text.collect()),
         (Witness::Clients, witnesses::contradictions(facts)),
         (Witness::State, state.collect()),
         (Witness::Logs, findings::logs(facts)),
@@ -36,7 +40,11 @@ pub fn judge(facts: &Facts) -> Verdict {
             findings.push((status, message));
         }
     }
-    findings.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
+    // Reports show the first reason alone.
+    findings.sort_by_key(|(status, reason)| {
+        let is_marked = TextRule::marks(Some(reason.as_str()));
+        (std::cmp::Reverse(*status), !is_marked)
+    });
     let status = findings
         .first()
         .map_or(VerdictStatus::Inconclusive, |(status, _)| *status);
@@ -242,42 +250,4 @@ fn proving_legs(tier: TierKind) -> &'static [&'static str] {
         TierKind::Cpu => &["pcie-rx", "lmcache-ram"],
         TierKind::CpuDisk => &["pcie-rx", "lmcache-ram", "lmcache-second-layer"],
     }
-}
-
-fn canary_finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
-    // Where nothing is to be served, there is no loaded text to prove.
-    let needed =
-        facts.state != CacheState::Cold && serves(facts) && facts.expected_hit_tokens > 0.0;
-    let Some(canaries) = facts.canaries.filter(|canaries| canaries.asked > 0) else {
-        let message = "no canary was asked, so that the text is not proven";
-        return needed.then(|| (VerdictStatus::Inconclusive, message.to_owned()));
-    };
-    let Canaries {
-        asked,
-        answered,
-        same,
-        from_cache,
-    } = canaries;
-    Some(if same < answered {
-        let message = format!(
-            "{} of {asked} canary answers changed: the loaded cache is not what was stored",
-            answered - same
-        );
-        (VerdictStatus::Invalid, message)
-    } else if answered < asked {
-        let message = format!(
-            "{} of {asked} canaries were not answered, so that the text is not proven",
-            asked - answered
-        );
-        (VerdictStatus::Inconclusive, message)
-    } else if needed && from_cache < asked {
-        let message = format!(
-            "{} of {asked} canaries were computed again, so that the text is not proven",
-            asked - from_cache
-        );
-        (VerdictStatus::Inconclusive, message)
-    } else {
-        let message = format!("{same} of {asked} canary answers stayed the same");
-        (VerdictStatus::Valid, message)
-    })
 }

@@ -7,6 +7,7 @@ use super::causes::Causes;
 use super::facts::Facts;
 use super::failures::Failure;
 use super::log_counts::{LogCounts, Moved};
+use super::text::Canaries;
 use crate::evidence::Evidence;
 use crate::series::Series;
 use crate::server::prom::Scrape;
@@ -67,15 +68,10 @@ pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
         (Evidence::DiskWriteBytes, facts.disk_write_bytes),
         (Evidence::RedisReadBytes, facts.redis_read_bytes),
         (Evidence::RedisWriteBytes, facts.redis_write_bytes),
-        (
-            Evidence::CanariesAsked,
-            facts.canaries.map(|c| f64::from(c.asked)),
-        ),
-        (
-            Evidence::CanariesSame,
-            facts.canaries.map(|c| f64::from(c.same)),
-        ),
     ]);
+    all.extend(facts.canaries.map(of_canaries).unwrap_or_default());
+    let within = facts.canaries_in_load.map(of_canaries_in_load);
+    all.extend(within.unwrap_or_default());
     all.extend(of_logs(&facts.logs));
     all.extend(of_engine_account(&facts.engine));
     all.extend(of_causes(&facts.causes));
@@ -102,6 +98,52 @@ fn of_engine_account(engine: &EngineAccount) -> BTreeMap<Evidence, f64> {
             cached.map(|c| c.unnamed_tokens),
         ),
     ])
+}
+
+/// What the comparison of canary answers rests on.
+fn of_canaries(canaries: Canaries) -> BTreeMap<Evidence, f64> {
+    let count = |number: u32| Some(f64::from(number));
+    let Canaries {
+        asked,
+        answered,
+        same,
+        from_cache,
+        scored,
+        distance,
+        sight,
+    } = canaries;
+    known([
+        (Evidence::CanariesAsked, count(asked)),
+        (Evidence::CanariesAnswered, count(answered)),
+        (Evidence::CanariesFromCache, count(from_cache)),
+        (Evidence::CanariesSame, count(same)),
+        (Evidence::CanariesScored, count(scored)),
+        (Evidence::CanariesAltered, count(sight.altered)),
+        (
+            Evidence::CanariesAlteredChanged,
+            count(sight.altered_changed),
+        ),
+        (Evidence::CanaryDistanceNats, finite(distance)),
+        (Evidence::CanaryToleranceNats, finite(sight.tolerance)),
+    ])
+}
+
+/// The same of those within the load.
+fn of_canaries_in_load(canaries: Canaries) -> BTreeMap<Evidence, f64> {
+    let count = |number: u32| Some(f64::from(number));
+    known([
+        (Evidence::InLoadCanaries, count(canaries.asked)),
+        (Evidence::InLoadCanariesAnswered, count(canaries.answered)),
+        (Evidence::InLoadCanariesSame, count(canaries.same)),
+        (
+            Evidence::InLoadToleranceNats,
+            finite(canaries.sight.tolerance),
+        ),
+    ])
+}
+
+fn finite(number: f64) -> Option<f64> {
+    Some(number).filter(|number| number.is_finite())
 }
 
 /// What explains a shortfall.

@@ -19,14 +19,15 @@ mod limits;
 pub mod log_counts;
 pub mod measures;
 pub mod moved;
+pub mod text;
 mod witnesses;
 
 pub use causes::Causes;
 pub use facts::{
-    BySource, Canaries, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores,
-    TierAccount,
+    BySource, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores, TierAccount,
 };
 pub use judge::judge;
+pub use text::Canaries;
 pub use witnesses::Counted;
 
 #[cfg(test)]

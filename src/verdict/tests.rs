@@ -5,13 +5,31 @@ use super::causes::Documents;
 use super::facts::{ClaimedBy, LoadClaim};
 use super::failures::Failure;
 use super::log_counts::LogCounts;
+use super::text::Sight;
 use super::*;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
-use crate::plan::verdict_spec::VerdictSpec;
+use crate::plan::verdict_spec::{TextRule, VerdictSpec};
 use crate::record::schema::{VerdictStatus, Witness};
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
+
+/// Two canaries of a model that sees its prompt.
+fn canaries(answered: u32, same: u32, from_cache: u32) -> Canaries {
+    Canaries {
+        asked: 2,
+        answered,
+        same,
+        from_cache,
+        scored: answered,
+        distance: 0.0,
+        sight: Sight {
+            tolerance: 0.1,
+            altered: 2,
+            altered_changed: 2,
+        },
+    }
+}
 
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {
@@ -58,12 +76,9 @@ fn proven() -> Facts {
         pcie_rx_bytes: Some(Bounds::exact(1_050_000.0)),
         disk_read_bytes: Some(0.0),
         redis_read_bytes: None,
-        canaries: Some(Canaries {
-            asked: 2,
-            answered: 2,
-            same: 2,
-            from_cache: 2,
-        }),
+        canaries: Some(canaries(2, 2, 2)),
+        canaries_in_load: None,
+        in_load: 0,
     }
 }
 
@@ -91,12 +106,7 @@ fn hits_without_bytes_or_with_other_text_are_invalid() {
     );
     check(
         |f| {
-            f.canaries = Some(Canaries {
-                asked: 2,
-                answered: 2,
-                same: 1,
-                from_cache: 2,
-            });
+            f.canaries = Some(canaries(2, 1, 2));
         },
         VerdictStatus::Invalid,
         "1 of 2 canary answers changed",
@@ -213,14 +223,7 @@ fn states_without_a_tier_need_no_canary() {
 
 #[test]
 fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
-    let canaries = |answered, from_cache| {
-        Some(Canaries {
-            asked: 2,
-            answered,
-            same: answered,
-            from_cache,
-        })
-    };
+    let canaries = |answered, from_cache| Some(canaries(answered, answered, from_cache));
     check(
         |f| f.canaries = canaries(0, 0),
         VerdictStatus::Inconclusive,
@@ -241,6 +244,91 @@ fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
         f.canaries = canaries(2, 0);
     };
     check(baseline, VerdictStatus::Valid, "computed again");
+}
+
+#[test]
+fn answers_that_cannot_change_prove_nothing() {
+    let sight = |altered, altered_changed, tolerance| {
+        move |f: &mut Facts| {
+            let canaries = f.canaries.as_mut().unwrap();
+            canaries.sight = Sight {
+                tolerance,
+                altered,
+                altered_changed,
+            };
+        }
+    };
+    let inconclusive = VerdictStatus::Inconclusive;
+    check(sight(3, 0, 0.1), inconclusive, "dummy weights?");
+    check(sight(0, 0, 0.1), inconclusive, "prove nothing");
+    let noisy = sight(3, 0, f64::INFINITY);
+    check(noisy, inconclusive, "the same question asked twice differs");
+    check(sight(3, 1, 0.1), VerdictStatus::Valid, "expected tokens");
+    let changed = |f: &mut Facts| {
+        sight(3, 0, 0.1)(f);
+        f.canaries.as_mut().unwrap().same = 1;
+    };
+    check(changed, VerdictStatus::Invalid, "canary answers changed");
+    let baseline = |f: &mut Facts| {
+        sight(3, 0, 0.1)(f);
+        f.tier = TierKind::Baseline;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+    };
+    check(baseline, VerdictStatus::Valid, "computed again");
+}
+
+#[test]
+fn facts_of_canaries_come_back_from_json() {
+    let mut facts = proven();
+    facts.canaries = Some(Canaries {
+        distance: f64::INFINITY,
+        ..canaries(2, 1, 1)
+    });
+    let json = serde_json::to_string(&facts).unwrap();
+    let again: Facts = serde_json::from_str(&json).unwrap();
+    assert_eq!(again, facts);
+}
+
+#[test]
+fn answers_within_the_load_convict_too() {
+    let within = |answered, same| {
+        move |f: &mut Facts| f.canaries_in_load = Some(canaries(answered, same, 0))
+    };
+    let changed = "1 of 2 canary answers within the load changed";
+    check(within(2, 1), VerdictStatus::Invalid, changed);
+    check(within(2, 2), VerdictStatus::Valid, "expected tokens");
+    check(within(0, 0), VerdictStatus::Valid, "expected tokens");
+}
+
+#[test]
+fn text_is_optional_where_the_plan_says_so_and_still_convicts() {
+    let optional = |change: fn(&mut Facts)| {
+        move |f: &mut Facts| {
+            f.limits.text = TextRule::Optional;
+            change(f);
+        }
+    };
+    let blind = |f: &mut Facts| f.canaries.as_mut().unwrap().sight.altered_changed = 0;
+    let mut facts = proven();
+    optional(blind)(&mut facts);
+    let verdict = judge(&facts);
+    assert_eq!(verdict.status, VerdictStatus::Valid, "{verdict:?}");
+    assert!(verdict.reasons[0].starts_with("text optional: "));
+    check(
+        optional(|f| f.canaries = None),
+        VerdictStatus::Valid,
+        "text optional: no canary",
+    );
+    let changed = |f: &mut Facts| f.canaries.as_mut().unwrap().same = 1;
+    check(
+        optional(changed),
+        VerdictStatus::Invalid,
+        "canary answers changed",
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::verdict::causes::Causes;
 use crate::verdict::failures::Failure;
 use crate::verdict::log_counts::{LogCounts, Moved as Lines};
 use crate::verdict::moved::{Moved, PcieMethod};
+use crate::verdict::text::{self, Sight};
 use crate::verdict::{BySource, Canaries, Counted, Facts, PageCache, Probe, Stores, TierAccount};
 
 /// By how much the bytes over PCIe err that labrun 0.1 recorded: it split the reading at the edge of a
@@ -99,12 +100,14 @@ impl Recorded<'_> {
         Stores::Finished
     }
 
-    fn canaries(&self) -> Option<Canaries> {
+    /// Those of 0.1 did not show that they can fail; the simulator's answers follow from the prompt.
+    fn canaries(&self, source: Source) -> Option<Canaries> {
         let count = |evidence| Some(self.get(evidence)? as u32);
         let (asked, same) = (
             count(Evidence::CanariesAsked)?,
             count(Evidence::CanariesSame)?,
         );
+        let is_sighted = source == Source::Simulated;
         let unanswered = self.says("canaries were not answered");
         let computed = self.says("canaries were computed again");
         Some(Canaries {
@@ -112,6 +115,13 @@ impl Recorded<'_> {
             answered: if unanswered { same } else { asked },
             same,
             from_cache: if computed { 0 } else { asked },
+            scored: 0,
+            distance: 0.0,
+            sight: Sight {
+                tolerance: text::MIN_TOLERANCE,
+                altered: if is_sighted { asked } else { 0 },
+                altered_changed: if is_sighted { asked } else { 0 },
+            },
         })
     }
 }
@@ -130,11 +140,10 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         .map(|points| readings::moved(points, &watched));
     let rows = sources.rows.as_deref();
     let mode = record.server.lmcache.unwrap_or(LmcacheMode::InProcess);
+    let tokens = |evidence| recorded.get(evidence).unwrap_or(0.0);
     let account = TierAccount {
-        ram_tokens: recorded.get(Evidence::LmcacheRamTokens).unwrap_or(0.0),
-        second_tokens: recorded
-            .get(Evidence::LmcacheSecondLayerTokens)
-            .unwrap_or(0.0),
+        ram_tokens: tokens(Evidence::LmcacheRamTokens),
+        second_tokens: tokens(Evidence::LmcacheSecondLayerTokens),
     };
     let has_account = recorded.get(Evidence::LmcacheRamTokens).is_some();
     let kv = recorded.get(Evidence::KvBytesPerToken).map(Bounds::exact);
@@ -186,7 +195,9 @@ pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         disk_write_bytes: recorded.get(Evidence::DiskWriteBytes),
         redis_read_bytes: recorded.get(Evidence::RedisReadBytes),
         redis_write_bytes: recorded.get(Evidence::RedisWriteBytes),
-        canaries: recorded.canaries(),
+        canaries: recorded.canaries(record.source),
+        canaries_in_load: None,
+        in_load: 0,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Request bodies as JSON, written straight into bytes.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -17,8 +18,16 @@ pub(crate) fn render_ids(workload: &Workload<'_>, draft: &Draft) -> PlannedReque
             let mut body = Vec::with_capacity(tokens as usize * 7 + 256);
             open(&mut body, workload.model);
             body.extend_from_slice(b"\"prompt\":[");
+            let altered = draft.altered.clone().unwrap_or_default();
+            let mut place = 0;
             for segment in segments {
                 segment.for_each_id(&workload.vocab, |id| {
+                    let id = if altered.contains(&place) {
+                        other_id(id, &workload.vocab)
+                    } else {
+                        id
+                    };
+                    place += 1;
                     write_number(&mut body, id);
                     body.push(b',');
                 });
@@ -27,7 +36,7 @@ pub(crate) fn render_ids(workload: &Workload<'_>, draft: &Draft) -> PlannedReque
                 body.pop();
             }
             body.push(b']');
-            close(&mut body, workload, draft);
+            close(&mut body, workload, draft, EndpointKind::Completions);
             planned(EndpointKind::Completions, body, Some(tokens), draft)
         }
         Prompt::Text(text) => render_text(workload, draft, text, None),
@@ -35,10 +44,16 @@ pub(crate) fn render_ids(workload: &Workload<'_>, draft: &Draft) -> PlannedReque
             let mut body = Vec::new();
             open(&mut body, workload.model);
             write_member(&mut body, "messages", messages);
-            close(&mut body, workload, draft);
+            close(&mut body, workload, draft, EndpointKind::Chat);
             planned(EndpointKind::Chat, body, None, draft)
         }
     }
+}
+
+/// Another token of the vocabulary than `id`.
+fn other_id(id: u32, vocab: &Range<u32>) -> u32 {
+    let size = vocab.end - vocab.start;
+    vocab.start + (id - vocab.start + size / 2) % size
 }
 
 /// The request of a draft whose prompt is `text`, `tokens` long.
@@ -53,7 +68,7 @@ pub(crate) fn render_text(
     let endpoint = workload.spec.endpoint;
     let (name, value) = prompt_member(endpoint, text);
     write_member(&mut body, name, &value);
-    close(&mut body, workload, draft);
+    close(&mut body, workload, draft, endpoint);
     planned(endpoint, body, tokens, draft)
 }
 
@@ -103,6 +118,7 @@ fn planned(
         start: draft.start,
         keep: draft.keep,
         document: draft.document,
+        is_canary: false,
     }
 }
 
@@ -113,7 +129,7 @@ fn open(body: &mut Vec<u8>, model: &str) {
 }
 
 /// Greedy, of exact length, streamed, with the server's own count of tokens at the end.
-fn close(body: &mut Vec<u8>, workload: &Workload<'_>, draft: &Draft) {
+fn close(body: &mut Vec<u8>, workload: &Workload<'_>, draft: &Draft, endpoint: EndpointKind) {
     // 53 bits: JSON readers that take numbers for doubles keep it.
     let seed = workload.seed.derive("sampling").0 >> 11;
     let gen_len = draft.gen_len;
@@ -123,10 +139,41 @@ fn close(body: &mut Vec<u8>, workload: &Workload<'_>, draft: &Draft) {
         ",\"max_tokens\":{gen_len},\"temperature\":0,\"ignore_eos\":true,\"stream\":true,\
          \"stream_options\":{{\"include_usage\":true}},\"seed\":{seed}"
     );
-    if draft.keep == Keep::Text {
+    if draft.keep != Keep::Hash {
         body.extend_from_slice(b",\"return_token_ids\":true");
     }
+    if draft.keep == Keep::Scores {
+        body.extend_from_slice(scores_members(endpoint).as_bytes());
+    }
     body.push(b'}');
+}
+
+/// What asks for the log-probability of each token and of the runner-up, by token id: two tokens may
+/// have the same text.
+fn scores_members(endpoint: EndpointKind) -> &'static str {
+    match endpoint {
+        EndpointKind::Completions => ",\"logprobs\":2,\"return_tokens_as_token_ids\":true",
+        EndpointKind::Chat => {
+            ",\"logprobs\":true,\"top_logprobs\":2,\"return_tokens_as_token_ids\":true"
+        }
+    }
+}
+
+/// The same request without the members that ask for log-probabilities.
+pub(crate) fn without_scores(request: &PlannedRequest) -> PlannedRequest {
+    let mut request = request.clone();
+    if request.keep != Keep::Scores {
+        return request;
+    }
+    for endpoint in [EndpointKind::Completions, EndpointKind::Chat] {
+        let end = format!("{}}}", scores_members(endpoint));
+        if let Some(front) = request.body.strip_suffix(end.as_bytes()) {
+            request.body = Bytes::from([front, b"}"].concat());
+            break;
+        }
+    }
+    request.keep = Keep::Text;
+    request
 }
 
 fn write_member(body: &mut Vec<u8>, name: &str, value: &Value) {

@@ -238,6 +238,7 @@ fn draft(prompt: Prompt, gen_len: u32, document: u32) -> Draft {
         start: Start::Slot,
         keep: Keep::Hash,
         document,
+        altered: None,
     }
 }
 

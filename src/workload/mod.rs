@@ -59,6 +59,8 @@ pub enum Keep {
     Hash,
     /// The text and the token ids.
     Text,
+    /// These and the log-probability of each token.
+    Scores,
 }
 
 /// One request, ready to be written.
@@ -82,6 +84,8 @@ pub struct PlannedRequest {
     pub keep: Keep,
     /// The document, session or trace line that it belongs to.
     pub document: u32,
+    /// Whether it is a canary within a load, which no statistic counts.
+    pub is_canary: bool,
 }
 
 /// All requests of a pass, in planned order.
@@ -110,6 +114,37 @@ impl Schedule {
             corpus: hasher.finalize(),
         }
     }
+
+    /// The same with `canaries` within the load, evenly spread. A load whose requests wait for one
+    /// another stays as it is.
+    #[must_use]
+    pub fn with_canaries(&self, canaries: &[PlannedRequest]) -> Self {
+        let follows = |planned: &PlannedRequest| matches!(planned.start, Start::After { .. });
+        let mut requests = self.requests.clone();
+        if requests.iter().any(follows) {
+            return Self::from_requests(requests, self.slots);
+        }
+        let planned = requests.len();
+        // From the last on: places before it stay where they are.
+        for (before, canary) in canaries.iter().enumerate().rev() {
+            let place = (before + 1) * planned / (canaries.len() + 1);
+            let start = requests.get(place).map_or(Start::Slot, |next| next.start);
+            let canary = PlannedRequest {
+                start,
+                is_canary: true,
+                ..canary.clone()
+            };
+            requests.insert(place, canary);
+        }
+        Self::from_requests(requests, self.slots)
+    }
+
+    /// The same for a server that refuses requests for log-probabilities.
+    #[must_use]
+    pub fn without_scores(&self) -> Self {
+        let requests = self.requests.iter().map(body::without_scores).collect();
+        Self::from_requests(requests, self.slots)
+    }
 }
 
 /// Which requests of a workload are wanted.
@@ -121,9 +156,12 @@ pub enum Pass {
     Fill,
     /// This many requests of the same shape on other text.
     Warmup(u32),
-    /// A fixed question on each of the first documents, to be asked again in every state: the
-    /// answers must be equal.
+    /// A fixed question on each of the first documents and of a ladder of shorter ones, to be asked
+    /// again in every state: the answers must be equal.
     Canary(u32),
+    /// The same questions behind the same documents, of which one chunk differs: the answers must
+    /// differ, or equal ones prove nothing.
+    Altered(u32),
 }
 
 impl Pass {
@@ -134,6 +172,7 @@ impl Pass {
             Self::Fill => "fill",
             Self::Warmup(_) => "warmup",
             Self::Canary(_) => "canary",
+            Self::Altered(_) => "altered",
         }
     }
 
@@ -147,6 +186,7 @@ impl Pass {
             Self::Fill => 4,
             Self::Warmup(_) => 5,
             Self::Canary(_) => 6,
+            Self::Altered(_) => 7,
         }
     }
 }

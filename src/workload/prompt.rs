@@ -63,6 +63,8 @@ pub(crate) struct Draft {
     pub(crate) start: Start,
     pub(crate) keep: Keep,
     pub(crate) document: u32,
+    /// Tokens of the prompt that are others than its segments have.
+    pub(crate) altered: Option<Range<u32>>,
 }
 
 impl Draft {
@@ -77,6 +79,7 @@ impl Draft {
             start: Start::Slot,
             keep: Keep::Hash,
             document,
+            altered: None,
         }
     }
 }

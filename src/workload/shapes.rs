@@ -14,7 +14,8 @@ pub(crate) const QUESTION_LEN: u32 = 32;
 /// The requests of `pass`, each with [`Start::Slot`] unless it follows another.
 pub(crate) fn drafts(workload: &Workload<'_>, pass: Pass) -> Result<Vec<Draft>, BuildError> {
     match (pass, &workload.spec.kind) {
-        (Pass::Canary(count), _) => canary::drafts(workload, count),
+        (Pass::Canary(count), _) => canary::drafts(workload, count, canary::Document::Own),
+        (Pass::Altered(count), _) => canary::drafts(workload, count, canary::Document::Altered),
         (Pass::Warmup(count), WorkloadKind::Dataset { .. }) => dataset::warmup(workload, count),
         (Pass::Warmup(count), _) => Ok(warmup(workload, count)),
         (_, WorkloadKind::SharedPrefix { .. }) => shared_prefix(workload, pass),

@@ -25,6 +25,7 @@ pub(crate) fn schedule(slots: u32, starts: impl IntoIterator<Item = Start>) -> S
         start,
         keep: Keep::Hash,
         document: 0,
+        is_canary: false,
     };
     Schedule::from_requests(starts.into_iter().map(request).collect(), slots)
 }
@@ -143,7 +144,12 @@ fn documents_are_the_same_in_every_state_and_no_question_ever_repeats() {
     let mut firsts = HashSet::new();
     let mut sent = 0;
     for pass in STATES.into_iter().chain([Pass::Fill, Pass::Canary(2)]) {
-        for prompt in fixture.prompts(pass) {
+        // The ladder's documents are its own.
+        let whole = fixture
+            .prompts(pass)
+            .into_iter()
+            .filter(|prompt| prompt.len() == 600);
+        for prompt in whole {
             documents.insert(prompt[..512].to_vec());
             let question = prompt[prompt.len() - 32..].to_vec();
             firsts.insert((prompt[..512].to_vec(), question[0]));
@@ -325,13 +331,96 @@ fn canaries_are_the_same_each_time_on_the_cells_own_documents() {
         schedule.corpus,
         fixture.build(Pass::Canary(2)).unwrap().corpus
     );
-    assert_eq!(schedule.requests.len(), 2);
-    for (canary, first) in schedule.requests.iter().zip(&cold.requests) {
+    assert_eq!(schedule.requests.len(), 2 + 1, "and one of half the chunks");
+    for (canary, first) in schedule.requests.iter().zip(&cold.requests[..2]) {
         assert_eq!(ids(canary)[..512], ids(first)[..512]);
-        assert_eq!(canary.keep, Keep::Text);
+        assert_eq!(canary.keep, Keep::Scores);
         let body: Value = serde_json::from_slice(&canary.body).unwrap();
         assert_eq!(body["return_token_ids"], true);
+        assert_eq!(body["logprobs"], 2);
     }
+}
+
+#[test]
+fn altered_documents_differ_in_one_chunk_and_have_the_same_question() {
+    let mut fixture = Fixture::new(shared_prefix(Some(3), None));
+    fixture.prompt_len = 2100;
+    let own = fixture.prompts(Pass::Canary(3));
+    let altered = fixture.prompts(Pass::Altered(3));
+    assert_eq!(
+        own.len(),
+        3 + 3,
+        "a ladder of 4, 2 and 1 of 8 chunks below three of full length"
+    );
+    let lengths: Vec<_> = own.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [2100, 2100, 2100, 1056, 544, 288]);
+    let places = own.iter().zip(&altered).map(|(own, altered)| {
+        assert_eq!(own.len(), altered.len());
+        let differing: Vec<_> = (0..own.len())
+            .filter(|at| own[*at] != altered[*at])
+            .collect();
+        assert_eq!(differing.len(), 256, "one chunk, every token of it");
+        differing[0]
+    });
+    assert_eq!(places.collect::<Vec<_>>(), [0, 1024, 1792, 768, 256, 0]);
+    let vocabulary = fixture.vocab.clone();
+    assert!(altered.iter().flatten().all(|id| vocabulary.contains(id)));
+}
+
+#[test]
+fn canaries_within_a_load_are_spread_and_everything_else_stays_in_order() {
+    let fixture = Fixture::new(shared_prefix(Some(2), None));
+    let load = fixture.build(STATES[2]).unwrap();
+    let canaries = fixture.build(Pass::Canary(2)).unwrap().requests;
+    let with = load.with_canaries(&canaries[..2]);
+    let places = (0..8).filter(|at| with.requests[*at].is_canary);
+    assert_eq!(places.collect::<Vec<_>>(), [2, 5]);
+    let bodies = |requests: &[PlannedRequest], canary: bool| -> Vec<Bytes> {
+        let of = requests.iter().filter(|one| one.is_canary == canary);
+        of.map(|one| one.body.clone()).collect()
+    };
+    assert_eq!(bodies(&with.requests, false), bodies(&load.requests, false));
+    assert_eq!(bodies(&with.requests, true), bodies(&canaries[..2], false));
+    assert_eq!(load.with_canaries(&[]).corpus, load.corpus);
+}
+
+#[test]
+fn a_canary_in_an_open_loop_is_sent_with_its_neighbour_and_turns_have_none() {
+    let mut fixture = Fixture::new(shared_prefix(None, None));
+    fixture.arrival = Arrival::Constant { rate_rps: 2.0 };
+    let canaries = fixture.build(Pass::Canary(1)).unwrap().requests;
+    let with = fixture
+        .build(STATES[1])
+        .unwrap()
+        .with_canaries(&canaries[..1]);
+    assert!(with.requests[3].is_canary);
+    assert_eq!(with.requests[3].start, with.requests[4].start);
+    let turns = WorkloadKind::MultiTurn {
+        turns: 3,
+        system_len: 200,
+        turn_len: 50,
+        think_s: 2.0,
+    };
+    let load = Fixture::new(turns).build(STATES[1]).unwrap();
+    assert_eq!(load.with_canaries(&canaries).corpus, load.corpus);
+}
+
+#[test]
+fn a_request_without_scores_asks_for_the_same_otherwise() {
+    let fixture = Fixture::new(shared_prefix(Some(1), None));
+    let with = fixture.build(Pass::Canary(1)).unwrap();
+    let without = with.without_scores();
+    let read = |schedule: &Schedule| -> Value {
+        serde_json::from_slice(&schedule.requests[0].body).unwrap()
+    };
+    let mut expected = read(&with);
+    for member in ["logprobs", "return_tokens_as_token_ids"] {
+        expected.as_object_mut().unwrap().remove(member).unwrap();
+    }
+    assert_eq!(read(&without), expected);
+    assert_eq!(without.requests[0].keep, Keep::Text);
+    let measured = fixture.build(STATES[0]).unwrap();
+    assert_eq!(measured.without_scores().corpus, measured.corpus);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::ops::Range;
 
 use bytes::Bytes;
 use rand::RngExt as _;
@@ -168,9 +169,36 @@ where
                 fitted.insert(chain.to_vec(), text.clone());
             }
         }
-        requests.push(body::render_text(workload, &draft, &text, Some(target)));
+        let request = match &draft.altered {
+            // Its length in tokens is the tokenizer's: nothing rests on it.
+            Some(range) => {
+                let text = altered(&text, range, target);
+                body::render_text(workload, &draft, &text, None)
+            }
+            None => body::render_text(workload, &draft, &text, Some(target)),
+        };
+        requests.push(request);
     }
     Ok(requests)
+}
+
+/// `text` of `tokens` tokens with other words in about the place of the tokens of `range`.
+fn altered(text: &str, range: &Range<u32>, tokens: u32) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let place = |token: u32| words.len() * token as usize / tokens.max(1) as usize;
+    let range = place(range.start)..place(range.end).max(place(range.start) + 1);
+    let other = |word: &str| {
+        let known = WORDS.iter().position(|known| *known == word);
+        WORDS[(known.unwrap_or(0) + WORDS.len() / 2) % WORDS.len()]
+    };
+    let words = words.iter().enumerate();
+    let words = words.map(|(at, word)| match *word {
+        // What stands before the first space is no word.
+        "" => "",
+        word if range.contains(&at) => other(word),
+        word => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// `prefix` and seeded words behind it, `target` tokens in all.
@@ -328,6 +356,35 @@ mod tests {
         assert_eq!(front(&tier[1].0), front(&tier[0].0));
         assert_ne!(back(&cold[0].0), back(&tier[0].0));
         assert_ne!(back(&tier[1].0), back(&tier[0].0));
+    }
+
+    #[test]
+    fn an_altered_text_has_other_words_in_one_place_and_the_same_question() {
+        let mut fixture = text_fixture(shared_prefix(Some(1), Some(32)));
+        fixture.prompt_len = 1100;
+        let own = &build(&fixture, Pass::Canary(1), wordy)[0].0;
+        let altered = asked(&fixture, Pass::Altered(1));
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (own, altered) = (words(own), words(&altered));
+        assert_eq!(own.len(), altered.len());
+        let differing: Vec<_> = (0..own.len())
+            .filter(|at| own[*at] != altered[*at])
+            .collect();
+        assert!((250..260).contains(&differing.len()), "{}", differing.len());
+        assert!(differing.iter().all(|at| *at < 260), "the first chunk");
+    }
+
+    /// The text of the first request.
+    fn asked(fixture: &Fixture, pass: Pass) -> String {
+        let count = |body: Bytes| {
+            let value: Value = serde_json::from_slice(&body).unwrap();
+            std::future::ready(Ok(counted(wordy(value["prompt"].as_str().unwrap()))))
+        };
+        let workload = fixture.workload();
+        let schedule = futures::executor::block_on(workload.build_text(pass, count)).unwrap();
+        assert_eq!(schedule.requests[0].prompt_tokens, None);
+        let value: Value = serde_json::from_slice(&schedule.requests[0].body).unwrap();
+        value["prompt"].as_str().unwrap().to_owned()
     }
 
     #[test]

@@ -26,6 +26,11 @@ fn plan_of(what: &str) -> (&'static str, String) {
             "[tier.disk]\nextra_config = { use_odirect = false }".to_owned(),
         ),
         "GPU too small" => ("", "gpu_kv_tokens = 2048".to_owned()),
+        "stale-blocks" => ("", format!("{fault}\ngpu_kv_tokens = 16384")),
+        "blind-model`, text optional" => (
+            "",
+            "faults = [\"blind-model\"]\n[verdict]\ntext = \"optional\"".to_owned(),
+        ),
         "nothing" => ("", String::new()),
         known if Fault::ALL.map(Fault::name).contains(&known) => ("", fault),
         unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
@@ -52,7 +57,10 @@ fn every_fault_ends_as_in_the_table() {
             ..SimPlan::default()
         };
         let with_gpu = "warmup = 1\nstates = [\"cold\", \"gpu\", \"tier\"]";
-        let text = plan.text().replace("warmup = 1", with_gpu);
+        let mut text = plan.text().replace("warmup = 1", with_gpu);
+        if row.what.contains("stale-blocks") {
+            text = text.replace("warmup = 1", "warmup = 1\noverwrite_gpu = true");
+        }
         lab.write("plan.toml", &text);
         let ended = lab.labrun(&["plan.toml", "--out", "out"]);
         let cells = lab.cells();

@@ -117,6 +117,75 @@ fn failed_requests_are_counted_by_kind_and_never_hidden() {
     }
 }
 
+/// Runs a plan whose loads have a canary in them.
+fn run_with_one_in_load(lab: &Lab, fault: &str) -> crate::support::Ended {
+    let plan = SimPlan {
+        requests: 16,
+        sim: fault,
+        ..SimPlan::default()
+    };
+    let text = plan.text();
+    let text = text.replace("warmup = 1", "warmup = 1\ncanaries_in_load = 1");
+    lab.write("plan.toml", &text);
+    lab.labrun(&["plan.toml", "--out", "out"])
+}
+
+#[test]
+fn canaries_within_the_load_are_in_no_statistic_and_find_what_changed() {
+    let lab = Lab::new();
+    run_with_one_in_load(&lab, "").expect_code(0);
+    for (_, cell) in lab.cells() {
+        for (at, pass) in passes(&cell).iter().enumerate() {
+            assert_eq!(pass["verdict"]["status"], "valid", "{pass}");
+            assert_eq!(pass["counts"]["sent"], 16, "{pass}");
+            let evidence = &pass["evidence"];
+            // The server counted the canary's tokens too.
+            assert_eq!(
+                evidence["server_prompt_tokens"],
+                evidence["usage_prompt_tokens"]
+            );
+            assert!(evidence["usage_prompt_tokens"].as_f64().unwrap() > 16.0 * 1024.0);
+            let same = evidence["in_load_canaries_same"].as_f64();
+            assert_eq!(same, (at > 0).then_some(1.0), "{pass}");
+        }
+    }
+    let lab = Lab::new();
+    run_with_one_in_load(&lab, "faults = [\"wrong-place\"]");
+    let cells = lab.cells().into_iter();
+    let reasons = cells.map(|(_, cell)| passes(&cell)[1]["verdict"].to_string());
+    let reasons = reasons.collect::<String>();
+    assert!(
+        reasons.contains("1 of 1 canary answers within the load changed"),
+        "{reasons}"
+    );
+}
+
+#[test]
+fn the_blocks_of_the_gpu_are_overwritten_once_a_server_start() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["cpu"]"#,
+        sim: "gpu_kv_tokens = 16384",
+        ..SimPlan::default()
+    };
+    let text = plan
+        .text()
+        .replace("warmup = 1", "warmup = 1\noverwrite_gpu = true");
+    lab.write("plan.toml", &text);
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let cells = lab.cells();
+    let tier = &passes(&cells[0].1)[1];
+    assert_eq!(tier["verdict"]["status"], "valid", "{tier}");
+    let evidence = |name: &str| tier["evidence"][name].as_f64().unwrap();
+    assert!((evidence("gpu_kv_tokens") - 16384.0).abs() < 0.5);
+    let overwritten = evidence("overwritten_tokens");
+    assert!(
+        (16384.0..16384.0 + 255.0).contains(&overwritten),
+        "{overwritten}"
+    );
+    assert!(evidence("overwrite_s") > 0.0);
+}
+
 #[test]
 fn a_hit_that_loads_nothing_is_invalid_and_enters_no_ratio() {
     let lab = Lab::new();

@@ -99,7 +99,8 @@ fn equal_texts_have_equal_hashes_however_they_were_cut() {
         whole.answer,
         Answer::Whole {
             text: "ab".to_owned(),
-            token_ids: vec![1, 2]
+            token_ids: vec![1, 2],
+            scores: Vec::new(),
         }
     );
     assert_eq!(whole.output_tokens(), Some(2), "by ids, without usage");
@@ -152,7 +153,14 @@ fn what_is_nearly_json_is_a_token_like_others() {
         assert_eq!((outcome, record.odd_events), (Outcome::Ok, 0), "{choice}");
         let text = text.to_owned();
         let token_ids = Vec::new();
-        assert_eq!(record.answer, Answer::Whole { text, token_ids });
+        assert_eq!(
+            record.answer,
+            Answer::Whole {
+                text,
+                token_ids,
+                scores: Vec::new()
+            }
+        );
     }
 }
 
@@ -272,7 +280,7 @@ proptest! {
         prop_assert_eq!(record.token_events, 3);
         prop_assert_eq!(record.output_tokens(), Some(9));
         let text = "aaa".to_owned();
-        prop_assert_eq!(record.answer, Answer::Whole { text, token_ids: Vec::new() });
+        prop_assert_eq!(record.answer, Answer::Whole { text, token_ids: Vec::new(), scores: Vec::new() });
     }
 }
 

@@ -87,6 +87,7 @@ pub fn schedule_of(case: &Case) -> Schedule {
             start: Start::Slot,
             keep: Keep::Hash,
             document: number,
+            is_canary: false,
         })
         .collect();
     Schedule::from_requests(requests, case.streams)

@@ -339,7 +339,8 @@ async fn a_stored_answer_is_whole() {
         outcome.records[0].answer,
         Answer::Whole {
             text,
-            token_ids: Vec::new()
+            token_ids: Vec::new(),
+            scores: Vec::new(),
         }
     );
 }

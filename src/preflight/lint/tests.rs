@@ -57,6 +57,25 @@ fn a_sound_plan_has_no_problem() {
 }
 
 #[test]
+fn named_token_ids_beyond_the_vocabulary_are_a_problem() {
+    let of = |ids: &str| {
+        let server = format!("[server]\n{ids}\nlauncher");
+        let changes = [
+            ("start_ms = 500", "vocab_size = 2000"),
+            ("[server]\nlauncher", server.as_str()),
+        ];
+        messages(&changes, Severity::Problem)
+    };
+    let problem = of("prompt_token_ids = [600, 2000]");
+    assert!(
+        problem.contains("goes up to 2000") && problem.contains("[500, 1999]"),
+        "{problem}"
+    );
+    assert_eq!(of("prompt_token_ids = [600, 1999]"), "");
+    assert_eq!(of(""), "", "the usual ids are bounded without a word");
+}
+
+#[test]
 fn a_working_set_that_does_not_fit_is_a_problem_for_gpu_and_tier() {
     let small = [
         ("start_ms = 500", "gpu_kv_tokens = 4000"),

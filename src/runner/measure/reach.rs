@@ -13,7 +13,7 @@ use crate::plan::tier::TierKind;
 use crate::record::schema::Phase;
 use crate::runner::event::Event;
 use crate::runner::page_cache;
-use crate::runner::session::Failure;
+use crate::runner::session::{Failure, Overwritten};
 use crate::runner::snapshot::{COUNTED_LIMIT, Snapshot};
 use crate::verdict::answers::{cache_unit, whole_units};
 use crate::verdict::{BySource, PageCache, Probe, Stores};
@@ -50,6 +50,7 @@ impl Measuring<'_> {
             CacheState::Cold | CacheState::Gpu => {}
             CacheState::Tier => {
                 stores = self.wait_until_stored(results).await;
+                self.overwrite_gpu(results).await?;
                 page_cache = self.keep_page_cache_out(results);
                 let cleared = self.clear_all_but_the_tier().await;
                 cleared.map_err(Failure::of(Phase::Warm))?;
@@ -68,7 +69,7 @@ impl Measuring<'_> {
         let probe = self.probe(state, probe).await?;
         if state == CacheState::Cold && self.counts_stores_late() {
             // Stores of what was asked until now would be counted as the pass's.
-            let _finished = self.wait_until_stored(kept).await;
+            let _finished = self.wait_until_stored(results).await;
         }
         Ok(Reached {
             state,
@@ -123,6 +124,23 @@ impl Measuring<'_> {
             last = Some(now);
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Overwrites the GPU's KV blocks with other text, once a start of the server: a reset of the
+    /// prefix cache forgets them and erases nothing, so what was not loaded might still be there.
+    async fn overwrite_gpu(&mut self, results: &mut Results<'_>) -> Result<(), Failure> {
+        let Some(schedule) = self.overwrite.take() else {
+            return Ok(());
+        };
+        let began = tokio::time::Instant::now();
+        self.unmeasured(&schedule, "overwriting", results).await?;
+        let tokens = schedule.requests.iter();
+        let tokens = tokens.filter_map(|planned| planned.prompt_tokens);
+        self.session.overwritten = Some(Overwritten {
+            tokens: tokens.map(f64::from).sum(),
+            took: began.elapsed(),
+        });
+        Ok(())
     }
 
     async fn clear_all_but_the_tier(&self) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What is known of a cell's KV size before its server starts.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::config::{self, Serving};
@@ -41,7 +43,24 @@ fn both(source: Source, bytes: Bounds) -> Statement {
     }
 }
 
+/// Token ids of the vocabulary of `cell`'s model, where its `config.json` is on this machine.
+pub fn vocabulary(cell: &Cell, settings: &Settings) -> Option<u32> {
+    let server = &cell.resolved.server;
+    if server.is_simulated() {
+        return Some(server.sim.vocab_size);
+    }
+    let (_, text) = config_of_model(cell, settings).ok()?;
+    config::vocabulary(&text)
+}
+
 fn of_model(cell: &Cell, settings: &Settings) -> Result<Statement, String> {
+    let (path, text) = config_of_model(cell, settings)?;
+    config::model(&text, &serving(&cell.resolved.server))
+        .map_err(|why| format!("`{}`: {why}", path.display()))
+}
+
+/// The text of the model's `config.json`, and where it is.
+fn config_of_model(cell: &Cell, settings: &Settings) -> Result<(PathBuf, String), String> {
     let model = &cell.resolved.model;
     let Some(folder) = facts::model_path(cell, settings) else {
         return Err(format!("no config.json of `{model}` is on this machine"));
@@ -60,8 +79,7 @@ fn of_model(cell: &Cell, settings: &Settings) -> Result<Statement, String> {
         Err(error) => Err(error),
     };
     let text = text.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-    config::model(&text, &serving(&cell.resolved.server))
-        .map_err(|why| format!("`{}`: {why}", path.display()))
+    Ok((path, text))
 }
 
 /// What the arguments of `vllm serve` change of the size.

@@ -81,6 +81,14 @@ pub fn model(config: &str, serving: &Serving) -> Result<Statement, Unknown> {
     })
 }
 
+/// Token ids of the vocabulary in `config` (the text of a `config.json`).
+pub fn vocabulary(config: &str) -> Option<u32> {
+    let config: Value = serde_json::from_str(config).ok()?;
+    let text = language_model(&config);
+    let size = number(text, "vocab_size").or_else(|| number(&config, "vocab_size"));
+    u32::try_from(size?).ok().filter(|size| *size > 0)
+}
+
 fn unknown<T>(why: impl Into<String>) -> Result<T, Unknown> {
     Err(Unknown(why.into()))
 }

@@ -38,6 +38,12 @@ pub fn engine(log: &str) -> Option<Statement> {
     })
 }
 
+/// Tokens of KV that the engine has room for, by its start log; of several ranks the least.
+pub fn engine_tokens(log: &str) -> Option<f64> {
+    let tokens = log.lines().filter_map(kv_tokens);
+    tokens.filter(|tokens| *tokens > 0.0).reduce(f64::min)
+}
+
 fn kv_tokens(line: &str) -> Option<f64> {
     let gpu = number_after(line, "GPU KV cache size: ");
     gpu.or_else(|| number_after(line, "CPU KV cache size: "))

@@ -13,7 +13,7 @@ mod cell;
 pub mod config;
 pub mod logs;
 
-pub use cell::of_cell;
+pub use cell::{of_cell, vocabulary};
 
 /// Share by which two sources may differ and still mean the same size: engines round memory to
 /// whole blocks.

@@ -24,6 +24,8 @@ pub struct TokenEvent {
     /// The request's [`crate::sim::SimRequest::id`].
     pub request: u64,
     pub token: u32,
+    /// What its log-probability follows from.
+    pub state: u64,
     /// Prompt tokens that were not computed (as far as the counters know).
     pub cached_tokens: u32,
     /// Set on the last token.

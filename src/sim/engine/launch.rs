@@ -5,11 +5,12 @@ use super::{
     schedule::{Load, Step},
 };
 use crate::{
-    plan::sim_spec::Fault,
+    plan::sim_spec::{Fault, SimSpec},
     sim::{
         cost::{Phase, StepLoad, step_us},
         hash::mix,
-        request::Save,
+        pool::BlockPool,
+        request::{Sampled, Save, Sight},
         stats::FinishReason,
         store::Chunk,
     },
@@ -70,18 +71,17 @@ impl Engine {
         if self.spec.has(Fault::FalseHit) {
             // Nothing is copied: the blocks keep whatever was in them.
             for &block in blocks {
-                let stale = mix(
-                    mix(self.pool.content(block), self.spec.seed),
-                    u64::from(block),
-                );
-                self.pool.set_content(block, stale);
+                self.pool
+                    .set_content(block, stale(&self.pool, block, self.spec.seed));
             }
         } else {
             let chunks = &sequence.chunks[load.first_chunk..];
             let loaded = offload.load(now_us, chunks, &load.places);
             let chunk_blocks = offload.config().chunk_tokens as usize / block_size;
             let skipped = load.local_blocks - load.first_chunk * chunk_blocks;
-            for (&block, &content) in blocks.iter().zip(&loaded.contents[skipped..]) {
+            let contents = &loaded.contents[skipped..];
+            for (index, &block) in blocks.iter().enumerate().take(contents.len()) {
+                let content = arriving(&self.spec, &self.pool, contents, index, block);
                 self.pool.set_content(block, content);
             }
             done_us = loaded.done_us;
@@ -108,8 +108,13 @@ impl Engine {
     }
 
     /// Computes `count` tokens; returns the next token when the sequence is up to date.
-    fn compute(&mut self, id: u64, count: usize) -> Option<(u64, u32, Option<FinishReason>)> {
+    fn compute(&mut self, id: u64, count: usize) -> Option<(u64, Sampled, Option<FinishReason>)> {
         let block_size = self.block_size();
+        let sight = if self.spec.has(Fault::BlindModel) {
+            Sight::LastToken
+        } else {
+            Sight::Context
+        };
         let sequence = self.sequences.get_mut(&id)?;
         let end = sequence.computed + count;
         while sequence.computed < end {
@@ -132,13 +137,13 @@ impl Engine {
         if sequence.computed < sequence.tokens.len() {
             return None; // more of the prompt in a later step
         }
-        let token = sequence.sample(self.vocabulary);
+        let sampled = sequence.sample(self.vocabulary, sight);
         let config = self
             .offload
             .as_ref()
             .map(crate::sim::offload::Offload::config);
-        sequence.push(token, block_size, config);
-        Some((id, token, sequence.ended))
+        sequence.push(sampled.token, block_size, config);
+        Some((id, sampled, sequence.ended))
     }
 
     /// Stores the chunks that the step completed; returns when the engine is free again.
@@ -220,5 +225,22 @@ impl Engine {
         } else {
             offered
         }
+    }
+}
+
+/// What is in `block` after a load that left it out.
+fn stale(pool: &BlockPool, block: u32, seed: u64) -> u64 {
+    mix(mix(pool.content(block), seed), u64::from(block))
+}
+
+/// What is in `block`, the `index`-th of those that were to get `contents`, after the load.
+fn arriving(spec: &SimSpec, pool: &BlockPool, contents: &[u64], index: usize, block: u32) -> u64 {
+    let due = contents[index];
+    if spec.has(Fault::StaleBlocks) && !pool.has_content(due) {
+        stale(pool, block, spec.seed)
+    } else if spec.has(Fault::WrongPlace) {
+        contents.get(index ^ 1).copied().unwrap_or(due)
+    } else {
+        due
     }
 }

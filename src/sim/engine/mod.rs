@@ -22,7 +22,7 @@ use super::{
     lmcache_config::OffloadConfig,
     offload::Offload,
     pool::BlockPool,
-    request::{Sequence, SimRequest, Times},
+    request::{Sampled, Sequence, SimRequest, Times},
     stats::{EngineStats, FinishReason, PhysicalBytes},
     tokenizer::Vocabulary,
 };
@@ -63,7 +63,7 @@ enum Pending {
 #[derive(Debug)]
 struct Batch {
     done_us: u64,
-    outputs: Vec<(u64, u32, Option<FinishReason>)>,
+    outputs: Vec<(u64, Sampled, Option<FinishReason>)>,
 }
 
 /// What the engine's thread is doing until `free_us`.
@@ -321,7 +321,7 @@ impl Engine {
     }
 
     fn deliver(&mut self, batch: &Batch, at_us: u64) {
-        for &(id, token, finish) in &batch.outputs {
+        for &(id, sampled, finish) in &batch.outputs {
             let Some(sequence) = self.sequences.get_mut(&id) else {
                 continue;
             };
@@ -329,7 +329,8 @@ impl Engine {
             let cached = sequence.sources.local + sequence.sources.external;
             let event = TokenEvent {
                 request: id,
-                token,
+                token: sampled.token,
+                state: sampled.state,
                 cached_tokens: cached as u32,
                 finish,
             };

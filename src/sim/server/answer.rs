@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use super::{
     driver::ChoiceToken,
-    protocol::{StreamUsage, TokenIds},
+    protocol::{Logprobs, StreamUsage, TokenIds},
 };
 use crate::sim::{stats::FinishReason, tokenizer::Vocabulary};
 
@@ -37,6 +37,7 @@ pub(super) struct Shape {
     pub(super) fingerprint: String,
     pub(super) usage: StreamUsage,
     pub(super) token_ids: TokenIds,
+    pub(super) logprobs: Logprobs,
     pub(super) stream_interval: u32,
 }
 
@@ -49,6 +50,8 @@ pub(super) struct Choice {
     head: String,
     text: String,
     new_ids: Vec<u32>,
+    /// Tokens since the last chunk, and what their log-probabilities follow from.
+    new_scores: Vec<(u32, u64)>,
     ids: Vec<u32>,
     tokens: u32,
     finish: Option<FinishReason>,
@@ -88,6 +91,7 @@ impl Answer {
                 ),
                 text: String::new(),
                 new_ids: Vec::new(),
+                new_scores: Vec::new(),
                 ids: Vec::new(),
                 tokens: 0,
                 finish: None,
@@ -118,6 +122,9 @@ impl Answer {
         if shape.token_ids == TokenIds::Return {
             choice.new_ids.push(token.token);
         }
+        if shape.logprobs != Logprobs::Omit {
+            choice.new_scores.push((token.token, token.state));
+        }
         let first = choice.tokens == 1;
         if first {
             self.cached_tokens += token.cached_tokens;
@@ -137,6 +144,9 @@ impl Answer {
         }
         choice.tokens += 1;
         choice.ids.push(token.token);
+        if self.shape.logprobs != Logprobs::Omit {
+            choice.new_scores.push((token.token, token.state));
+        }
         if choice.tokens == 1 {
             self.cached_tokens += token.cached_tokens;
         }
@@ -241,20 +251,21 @@ impl Choice {
         }
         chunk.push_str(&self.head);
         let ids = id_list(&self.new_ids, shape.token_ids);
+        let scores = scores(&self.new_scores, shape);
         let text = &self.text;
         let _ = match (shape.api, self.finish) {
             (Api::Completions, finish) => write!(
                 chunk,
-                r#""text":"{text}","logprobs":null,"finish_reason":{},"stop_reason":null,"prompt_token_ids":{prompt_ids},"token_ids":{ids}}}]"#,
+                r#""text":"{text}","logprobs":{scores},"finish_reason":{},"stop_reason":null,"prompt_token_ids":{prompt_ids},"token_ids":{ids}}}]"#,
                 reason(finish)
             ),
             (Api::Chat, None) => write!(
                 chunk,
-                r#""delta":{{"content":"{text}"}},"logprobs":null,"finish_reason":null,"token_ids":{ids}}}]"#
+                r#""delta":{{"content":"{text}"}},"logprobs":{scores},"finish_reason":null,"token_ids":{ids}}}]"#
             ),
             (Api::Chat, finish) => write!(
                 chunk,
-                r#""delta":{{"content":"{text}"}},"logprobs":null,"finish_reason":{},"stop_reason":null,"token_ids":{ids}}}]"#,
+                r#""delta":{{"content":"{text}"}},"logprobs":{scores},"finish_reason":{},"stop_reason":null,"token_ids":{ids}}}]"#,
                 reason(finish)
             ),
         };
@@ -265,6 +276,7 @@ impl Choice {
         chunk.push_str("}\n\n");
         self.text.clear();
         self.new_ids.clear();
+        self.new_scores.clear();
         chunk
     }
 
@@ -282,16 +294,77 @@ impl Choice {
         let text = &self.text;
         let finish = reason(self.finish);
         let ids = id_list(&self.ids, shape.token_ids);
+        let scores = scores(&self.new_scores, shape);
         match shape.api {
             Api::Completions => format!(
-                r#"{{"index":{index},"text":"{text}","logprobs":null,"finish_reason":{finish},"stop_reason":null,"token_ids":{ids},"prompt_logprobs":null,"prompt_token_ids":{},"routed_experts":null}}"#,
+                r#"{{"index":{index},"text":"{text}","logprobs":{scores},"finish_reason":{finish},"stop_reason":null,"token_ids":{ids},"prompt_logprobs":null,"prompt_token_ids":{},"routed_experts":null}}"#,
                 id_list(&self.prompt, shape.token_ids)
             ),
             Api::Chat => format!(
-                r#"{{"index":{index},"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null}},"logprobs":null,"finish_reason":{finish},"stop_reason":null,"token_ids":{ids},"routed_experts":null}}"#
+                r#"{{"index":{index},"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null}},"logprobs":{scores},"finish_reason":{finish},"stop_reason":null,"token_ids":{ids},"routed_experts":null}}"#
             ),
         }
     }
+}
+
+/// `logprobs` of a choice: each token, named by its id, with the likeliest ones at its place.
+fn scores(tokens: &[(u32, u64)], shape: &Shape) -> Cow<'static, str> {
+    let Logprobs::Top(top) = shape.logprobs else {
+        return Cow::Borrowed("null");
+    };
+    let places = tokens.iter().map(|&(token, state)| {
+        // From 0 to 2 nats, and a quarter more for each token that is less likely.
+        let first = ((state >> 20) % 2_000) as f64 / -1e3;
+        let next = move |rank: u32| {
+            let id = (token + rank) % shape.vocabulary.size();
+            (format!("token_id:{id}"), first - 0.25 * f64::from(rank))
+        };
+        (0..top.max(1)).map(next).collect::<Vec<_>>()
+    });
+    let json = match shape.api {
+        Api::Completions => completion_scores(&places.collect::<Vec<_>>()),
+        Api::Chat => chat_scores(&places.collect::<Vec<_>>()),
+    };
+    Cow::Owned(json)
+}
+
+/// The places of the tokens: at each, names and log-probabilities, the chosen one first.
+type Places = [Place];
+type Place = Vec<(String, f64)>;
+
+fn completion_scores(places: &Places) -> String {
+    let list = |item: &dyn Fn(&Place) -> String| {
+        let items = places.iter().map(item);
+        items.collect::<Vec<_>>().join(",")
+    };
+    let tops = |place: &Place| {
+        let named = place
+            .iter()
+            .map(|(name, number)| format!(r#""{name}":{number}"#));
+        format!("{{{}}}", named.collect::<Vec<_>>().join(","))
+    };
+    format!(
+        r#"{{"text_offset":[{}],"token_logprobs":[{}],"tokens":[{}],"top_logprobs":[{}]}}"#,
+        list(&|_| "0".to_owned()),
+        list(&|place| place[0].1.to_string()),
+        list(&|place| format!(r#""{}""#, place[0].0)),
+        list(&tops),
+    )
+}
+
+fn chat_scores(places: &Places) -> String {
+    let one = |(name, number): &(String, f64)| {
+        format!(r#""token":"{name}","logprob":{number},"bytes":null"#)
+    };
+    let content = places.iter().map(|place| {
+        let tops = place.iter().map(|other| format!("{{{}}}", one(other)));
+        let tops = tops.collect::<Vec<_>>().join(",");
+        format!(r#"{{{},"top_logprobs":[{tops}]}}"#, one(&place[0]))
+    });
+    format!(
+        r#"{{"content":[{}]}}"#,
+        content.collect::<Vec<_>>().join(",")
+    )
 }
 
 fn counts(prompt: usize, completion: u32) -> String {

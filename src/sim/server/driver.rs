@@ -28,6 +28,8 @@ const TOKENS_BEFORE_EXIT: u32 = 2;
 pub(super) struct ChoiceToken {
     pub(super) choice: usize,
     pub(super) token: u32,
+    /// What its log-probability follows from.
+    pub(super) state: u64,
     pub(super) cached_tokens: u32,
     pub(super) finish: Option<FinishReason>,
 }
@@ -237,6 +239,7 @@ impl Driver {
                     let _ = sink.sender.send(ChoiceToken {
                         choice: sink.choice,
                         token: event.token,
+                        state: event.state,
                         cached_tokens: event.cached_tokens,
                         finish: event.finish,
                     });

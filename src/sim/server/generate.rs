@@ -87,6 +87,7 @@ fn shape(app: &App, api: Api, generation: &Generation) -> Shape {
             Delivery::Whole => StreamUsage::Omit,
         },
         token_ids: generation.token_ids,
+        logprobs: generation.logprobs,
         stream_interval: generation.stream_interval,
     }
 }

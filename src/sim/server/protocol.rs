@@ -45,6 +45,13 @@ pub(super) enum TokenIds {
     Return,
 }
 
+/// Whether log-probabilities are in the answer, and how many tokens each place lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Logprobs {
+    Omit,
+    Top(u32),
+}
+
 /// A request that vLLM would take.
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -54,6 +61,7 @@ pub(super) struct Generation {
     pub(super) delivery: Delivery,
     pub(super) stream_interval: u32,
     pub(super) token_ids: TokenIds,
+    pub(super) logprobs: Logprobs,
     pub(super) max_tokens: Option<u32>,
     pub(super) min_tokens: u32,
     pub(super) end_token: EndToken,
@@ -207,6 +215,7 @@ impl RequestBody {
             } else {
                 TokenIds::Omit
             },
+            logprobs: self.logprobs()?,
             max_tokens: None,
             min_tokens: self.count("min_tokens", 0)?.unwrap_or(0),
             end_token: if ignore_end {
@@ -218,6 +227,17 @@ impl RequestBody {
             cache_salt: salt.map_or(0, |salt| mix_text(1, salt)),
             tier_namespace,
             save,
+        })
+    }
+
+    /// Completions ask for a number of tokens, chat says whether and then how many.
+    fn logprobs(&self) -> Result<Logprobs, ApiError> {
+        Ok(match self.fields.get("logprobs") {
+            Some(Value::Bool(true)) => Logprobs::Top(self.count("top_logprobs", 0)?.unwrap_or(0)),
+            None | Some(Value::Null | Value::Bool(false)) => Logprobs::Omit,
+            Some(_) => self
+                .count("logprobs", 0)?
+                .map_or(Logprobs::Omit, Logprobs::Top),
         })
     }
 

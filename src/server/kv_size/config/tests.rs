@@ -228,3 +228,20 @@ fn what_the_formula_does_not_know_is_unknown() {
     };
     assert!(why(size(&llama_3_8b(), &drafted)).contains("--speculative-config"));
 }
+
+#[test]
+fn the_vocabulary_is_the_language_models() {
+    let nested =
+        json!({"vocab_size": 7, "text_config": {"num_hidden_layers": 1, "vocab_size": 1024}});
+    let outer = json!({"vocab_size": 32_000, "text_config": {"num_hidden_layers": 1}});
+    let flat = json!({"num_hidden_layers": 1, "vocab_size": 151_936});
+    for (config, expected) in [
+        (nested.to_string(), Some(1024)),
+        (outer.to_string(), Some(32_000)),
+        (flat.to_string(), Some(151_936)),
+        (json!({"vocab_size": 0}).to_string(), None),
+        ("no JSON".to_owned(), None),
+    ] {
+        assert_eq!(vocabulary(&config), expected, "{config}");
+    }
+}

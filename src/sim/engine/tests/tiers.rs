@@ -145,6 +145,52 @@ fn a_false_hit_moves_no_byte_and_changes_the_text() {
 }
 
 #[test]
+fn kv_in_the_wrong_place_moves_every_byte_and_changes_the_text() {
+    let mut lab = Lab::new(CPU, |spec| spec.faults = vec![Fault::WrongPlace]);
+    let [cold, gpu, tier] = lab.passes(&prompt(0, 2_080));
+    assert_eq!(gpu.tokens, cold.tokens);
+    assert_ne!(tier.tokens, cold.tokens);
+    assert_eq!(lab.bytes().pcie_rx, 2_048 * KV);
+}
+
+#[test]
+fn stale_blocks_are_right_until_something_overwrites_them() {
+    let mut lab = Lab::new(CPU, |spec| {
+        spec.faults = vec![Fault::StaleBlocks];
+        spec.gpu_kv_tokens = 8_192;
+    });
+    let [cold, _, tier] = lab.passes(&prompt(0, 2_080));
+    assert_eq!(
+        tier.tokens, cold.tokens,
+        "the GPU still has what was not loaded"
+    );
+    for short in 0..8_192 / 240 {
+        lab.run(prompt(50_000 + 255 * short, 255), 1);
+    }
+    assert!(lab.engine.reset_prefix_cache());
+    let tier = lab.run(prompt(0, 2_080), 8);
+    assert_eq!(
+        tier.cached, 2_048,
+        "prompts below a chunk evict nothing from the tier"
+    );
+    assert_ne!(tier.tokens, cold.tokens);
+}
+
+#[test]
+fn a_blind_model_answers_the_same_behind_any_document() {
+    let mut lab = Lab::new(CPU, |spec| spec.faults = vec![Fault::BlindModel]);
+    let mut other = prompt(50_000, 2_080);
+    *other.last_mut().unwrap() = 2_079;
+    let answer = lab.run(prompt(0, 2_080), 8).tokens;
+    assert_eq!(lab.run(other, 8).tokens, answer);
+    assert_ne!(
+        lab.run(prompt(9, 2_080), 8).tokens,
+        answer,
+        "but for the last token"
+    );
+}
+
+#[test]
 fn a_degraded_lmcache_costs_a_time_out_and_gives_nothing() {
     let mut lab = Lab::new(CPU, |spec| spec.faults = vec![Fault::Degraded]);
     let [cold, _, tier] = lab.passes(&prompt(0, 1_056));

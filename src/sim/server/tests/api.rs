@@ -72,6 +72,42 @@ async fn chat_has_the_bytes_of_the_captures() {
 }
 
 #[tokio::test]
+async fn log_probabilities_come_where_they_are_asked_for() {
+    let server = TestServer::start(tiny(&[])).await;
+    let asked = r#""max_tokens":2,"logprobs":2,"return_token_ids":true"#;
+    let whole = server.complete(&request(6, asked)).await.body;
+    let body: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    let scores = &body["choices"][0]["logprobs"];
+    let ids = body["choices"][0]["token_ids"].as_array().unwrap();
+    for (at, id) in ids.iter().enumerate() {
+        let name = format!("token_id:{id}");
+        assert_eq!(scores["tokens"][at], name);
+        let number = scores["token_logprobs"][at].as_f64().unwrap();
+        assert!((-2.0..=0.0).contains(&number));
+        let tops = scores["top_logprobs"][at].as_object().unwrap();
+        assert_eq!(
+            (tops.len(), &tops[&name]),
+            (2, &scores["token_logprobs"][at])
+        );
+    }
+    let streamed = request(6, &format!("{asked},{STREAM}"));
+    let again = server.complete(&streamed).await.body;
+    let first = scores["token_logprobs"][0].to_string();
+    assert!(
+        again.contains(&format!(r#""token_logprobs":[{first}]"#)),
+        "{again}"
+    );
+    let chat = r#"{"model":"tiny","messages":[{"role":"user","content":"hi"}],"temperature":0,"max_tokens":2,"logprobs":true,"top_logprobs":2}"#;
+    let reply = server.call("POST", "/v1/chat/completions", chat).await.body;
+    let body: serde_json::Value = serde_json::from_str(&reply).unwrap();
+    let content = body["choices"][0]["logprobs"]["content"]
+        .as_array()
+        .unwrap();
+    assert_eq!(content.len(), 2, "{reply}");
+    assert_eq!(content[0]["top_logprobs"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn errors_are_those_of_the_captures() {
     let server = TestServer::start(tiny(&[])).await;
     let long = request(9_000, r#""max_tokens":1"#);

@@ -1,0 +1,456 @@
+//! The text witness: how far apart two answers to one question are, and what that proves.
+//!
+//! Greedy answers of one model to one prompt are the same up to the engine's noise: batching and
+//! cached prefixes change the last digits of a log-probability, and where two tokens are nearly
+//! equally likely, those digits decide. What the noise is, each engine shows by itself: the same
+//! question asked twice in one state. That answers *can* differ, it shows too: the same question
+//! behind a document of which one chunk differs.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Facts, serves};
+use crate::load::Score;
+use crate::plan::state::CacheState;
+use crate::plan::verdict_spec::TextRule;
+use crate::record::schema::VerdictStatus;
+
+/// Noise below this is not learnt from two answers: both may agree by chance.
+pub const MIN_TOLERANCE: f64 = 0.1;
+
+/// How much more than the noise seen once may be noise.
+const MARGIN: f64 = 3.0;
+
+/// What came back for one canary.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CanaryAnswer {
+    /// The answer: token ids, or the text where the server sends no ids; absent where the request
+    /// failed or had no text.
+    pub text: Option<String>,
+    /// Its tokens with their log-probabilities; empty where the server gives none.
+    pub scores: Vec<Score>,
+    /// Whether by the server's usage a cache served part of the prompt.
+    pub from_cache: bool,
+}
+
+impl CanaryAnswer {
+    /// How far it is from `other`, in nats: the largest difference of a log-probability that both
+    /// have, up to the first token that differs. Infinite where the texts differ and no noise of a
+    /// log-probability explains it; absent where one of them is no answer.
+    pub fn distance(&self, other: &Self) -> Option<f64> {
+        let (text, other_text) = (self.text.as_ref()?, other.text.as_ref()?);
+        let text_alone = if text == other_text {
+            0.0
+        } else {
+            f64::INFINITY
+        };
+        if !self.has_scores_beside(other) {
+            return Some(text_alone);
+        }
+        let mut largest: f64 = 0.0;
+        for (one, two) in self.scores.iter().zip(&other.scores) {
+            if one.token != two.token {
+                // Another choice is noise where each had the other's as its runner-up.
+                let flip = flip(one, two).unwrap_or(f64::INFINITY);
+                return Some(largest.max(flip));
+            }
+            largest = largest.max((one.logprob - two.logprob).abs());
+        }
+        let is_whole = self.scores.len() == other.scores.len();
+        Some(if is_whole { largest } else { f64::INFINITY })
+    }
+
+    /// Whether log-probabilities of both can be compared.
+    pub fn has_scores_beside(&self, other: &Self) -> bool {
+        !self.scores.is_empty() && !other.scores.is_empty()
+    }
+}
+
+/// The larger difference of the two tokens' log-probabilities, of which each answer chose another.
+fn flip(one: &Score, two: &Score) -> Option<f64> {
+    let of = |score: &Score, token: &str| {
+        let (name, logprob) = score.runner_up.as_ref()?;
+        (name == token).then_some(*logprob)
+    };
+    let first = (one.logprob - of(two, &one.token)?).abs();
+    let second = (two.logprob - of(one, &two.token)?).abs();
+    Some(first.max(second))
+}
+
+/// What the answers of the cold state show of the engine and the model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sight {
+    /// Largest distance that is noise, nats; infinite where one question had two texts.
+    #[serde(with = "nats")]
+    pub tolerance: f64,
+    /// Questions that were answered behind an altered document too.
+    pub altered: u32,
+    /// Of these, the ones whose answer changed by more than the noise.
+    pub altered_changed: u32,
+}
+
+impl Sight {
+    /// Learns from the answers to the same questions: the first time, again in the same state
+    /// (absent where nothing is certain to have answered without the tier), and behind altered
+    /// documents.
+    pub fn learn(
+        first: &[CanaryAnswer],
+        again: Option<&[CanaryAnswer]>,
+        altered: &[CanaryAnswer],
+    ) -> Self {
+        let distances = |others: &[CanaryAnswer]| -> Vec<f64> {
+            let pairs = first.iter().zip(others);
+            pairs.filter_map(|(one, two)| one.distance(two)).collect()
+        };
+        let noise = distances(again.unwrap_or_default());
+        let noise = noise.into_iter().fold(0.0, f64::max);
+        let tolerance = (MARGIN * noise).max(MIN_TOLERANCE);
+        let altered = distances(altered);
+        let changed = altered.iter().filter(|distance| **distance > tolerance);
+        let altered_changed = count(changed.count());
+        Self {
+            tolerance,
+            altered: count(altered.len()),
+            altered_changed,
+        }
+    }
+}
+
+impl Sight {
+    /// The same under a load, whose noise shows where a question within the load and the same one on
+    /// the quiet server have two answers.
+    pub fn under_load(self, within: &[CanaryAnswer], quiet: &[CanaryAnswer]) -> Self {
+        let pairs = within.iter().zip(quiet);
+        let noise = pairs.filter_map(|(one, two)| one.distance(two));
+        let tolerance = (MARGIN * noise.fold(0.0, f64::max)).max(self.tolerance);
+        Self { tolerance, ..self }
+    }
+}
+
+/// Canary prompts: asked once when their text was computed, and again in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Canaries {
+    /// How many were asked.
+    pub asked: u32,
+    /// How many were answered, both times, with text or token ids.
+    pub answered: u32,
+    /// How many were answered as before, but for the noise.
+    pub same: u32,
+    /// How many the server says a cache served part of.
+    pub from_cache: u32,
+    /// How many have log-probabilities both times.
+    pub scored: u32,
+    /// Largest distance of an answer from the first one, nats; infinite where the text is another.
+    #[serde(with = "nats")]
+    pub distance: f64,
+    /// What the answers of the cold state showed.
+    pub sight: Sight,
+}
+
+impl Canaries {
+    /// Compares the answers of a state with the `first` ones.
+    pub fn compare(first: &[CanaryAnswer], now: &[CanaryAnswer], sight: Sight) -> Self {
+        let pairs = || first.iter().zip(now);
+        let distances: Vec<f64> = pairs()
+            .filter_map(|(then, now)| then.distance(now))
+            .collect();
+        let same = distances
+            .iter()
+            .filter(|distance| **distance <= sight.tolerance);
+        let scored = pairs().filter(|(then, now)| then.has_scores_beside(now));
+        Self {
+            asked: count(now.len()),
+            answered: count(distances.len()),
+            same: count(same.count()),
+            from_cache: count(now.iter().filter(|answer| answer.from_cache).count()),
+            scored: count(scored.count()),
+            distance: distances.iter().copied().fold(0.0, f64::max),
+            sight,
+        }
+    }
+}
+
+/// The third witness: whether the answers from the tier are those that were computed.
+pub(super) fn finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
+    // Where nothing is to be served, there is no loaded text to prove.
+    let needed =
+        facts.state != CacheState::Cold && serves(facts) && facts.expected_hit_tokens > 0.0;
+    let asked = facts.canaries.filter(|canaries| canaries.asked > 0);
+    let (status, reason) = match asked {
+        None if needed => {
+            let reason = "no canary was asked, so the text is not proven";
+            (VerdictStatus::Inconclusive, reason.to_owned())
+        }
+        None => return None,
+        Some(canaries) => canaries.finding(needed),
+    };
+    Some(match (status, facts.limits.text) {
+        (VerdictStatus::Inconclusive, TextRule::Optional) => (
+            VerdictStatus::Valid,
+            format!("{}: {reason}", TextRule::MARK),
+        ),
+        finding => (finding.0, reason),
+    })
+}
+
+/// Whether answers within the load changed: a fault may show under load alone. Equal ones prove no more
+/// than the quiet ones do.
+pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> {
+    let Canaries {
+        asked,
+        answered,
+        same,
+        sight: Sight { tolerance, .. },
+        ..
+    } = facts.canaries_in_load?;
+    if same < answered {
+        let changed = answered - same;
+        let reason = format!(
+            "{changed} of {asked} canary answers within the load changed: the loaded cache is not what \
+             was stored; tolerance {tolerance:.3} in log-probability"
+        );
+        return Some((VerdictStatus::Invalid, reason));
+    }
+    let reason = format!("{same} of {asked} canary answers within the load stayed the same");
+    (answered > 0).then_some((VerdictStatus::Valid, reason))
+}
+
+impl Canaries {
+    fn finding(self, needed: bool) -> (VerdictStatus, String) {
+        let Self {
+            asked,
+            answered,
+            same,
+            from_cache,
+            sight,
+            ..
+        } = self;
+        let inconclusive = |reason: String| (VerdictStatus::Inconclusive, reason);
+        if same < answered {
+            let reason = format!(
+                "{} of {asked} canary answers changed: the loaded cache is not what was stored{}",
+                answered - same,
+                self.numbers()
+            );
+            return (VerdictStatus::Invalid, reason);
+        }
+        if answered < asked {
+            return inconclusive(format!(
+                "{} of {asked} canaries were not answered, so the text is not proven",
+                asked - answered
+            ));
+        }
+        if needed && from_cache < asked {
+            return inconclusive(format!(
+                "{} of {asked} canaries were computed again, so the text is not proven",
+                asked - from_cache
+            ));
+        }
+        if needed && sight.altered_changed == 0 {
+            return inconclusive(sight.blindness());
+        }
+        let reason = format!(
+            "{same} of {asked} canary answers stayed the same{}",
+            self.numbers()
+        );
+        (VerdictStatus::Valid, reason)
+    }
+
+    /// What the comparison rests on, in brackets.
+    fn numbers(self) -> String {
+        let Sight {
+            tolerance,
+            altered,
+            altered_changed,
+        } = self.sight;
+        let scores = if self.scored == 0 {
+            "text only: the server gave no log-probabilities".to_owned()
+        } else if self.distance.is_finite() {
+            let distance = self.distance;
+            format!("log-probabilities within {distance:.3}, tolerance {tolerance:.3}")
+        } else {
+            format!("other text, beyond a tolerance of {tolerance:.3} in log-probability")
+        };
+        format!("; {scores}; another chunk in the document changed {altered_changed} of {altered}")
+    }
+}
+
+impl Sight {
+    /// Why equal answers prove nothing.
+    fn blindness(self) -> String {
+        let altered = self.altered;
+        if altered == 0 {
+            "no question was answered behind an altered document, so equal answers prove nothing"
+                .to_owned()
+        } else if self.tolerance > MIN_TOLERANCE {
+            format!(
+                "the text witness is blind: the same question asked twice differs as much as behind \
+                 another document (0 of {altered} changed by more than {:.3})",
+                self.tolerance
+            )
+        } else {
+            format!(
+                "the text witness is blind: this model's answers do not depend on the prompt (0 of \
+                 {altered} changed with a chunk of the document): dummy weights? Serve real weights, \
+                 or write `text = \"optional\"` in [verdict]"
+            )
+        }
+    }
+}
+
+/// Nats in JSON, which has no infinite number: `null`.
+mod nats {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands over a reference"
+    )]
+    pub fn serialize<S: Serializer>(nats: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Some(*nats).filter(|nats| nats.is_finite()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(tokens: &[(u32, f64, u32, f64)]) -> CanaryAnswer {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+        let score = |&(token, logprob, other, other_logprob): &(u32, f64, u32, f64)| Score {
+            token: token.to_string(),
+            logprob,
+            runner_up: Some((other.to_string(), other_logprob)),
+        };
+        CanaryAnswer {
+            text: Some(format!("{ids:?}")),
+            scores: tokens.iter().map(score).collect(),
+            from_cache: false,
+        }
+    }
+
+    fn text(text: &str) -> CanaryAnswer {
+        CanaryAnswer {
+            text: Some(text.to_owned()),
+            ..CanaryAnswer::default()
+        }
+    }
+
+    #[test]
+    fn distances() {
+        let one = answer(&[(5, -0.5, 6, -1.5), (7, -1.0, 8, -1.01), (1, -2.0, 2, -3.0)]);
+        let digits = answer(&[(5, -0.52, 6, -1.5), (7, -1.0, 8, -1.01), (1, -2.0, 2, -3.0)]);
+        let tie = answer(&[(5, -0.5, 6, -1.5), (8, -0.98, 7, -1.03), (9, -9.0, 2, -3.0)]);
+        let stranger = answer(&[(5, -0.5, 6, -1.5), (3, -0.9, 7, -1.0), (1, -2.0, 2, -3.0)]);
+        let short = answer(&[(5, -0.5, 6, -1.5)]);
+        for (other, expected) in [
+            (&one, 0.0),
+            (&digits, 0.02),
+            (&tie, 0.03),
+            (&stranger, f64::INFINITY),
+            (&short, f64::INFINITY),
+        ] {
+            let distance = one.distance(other).unwrap();
+            assert!((distance - expected).abs() < 1e-9 || distance.total_cmp(&expected).is_eq());
+            assert!(other.distance(&one).unwrap().total_cmp(&distance).is_eq());
+        }
+    }
+
+    #[test]
+    fn without_log_probabilities_the_text_alone_decides() {
+        assert_eq!(text("a").distance(&text("a")), Some(0.0));
+        assert_eq!(text("a").distance(&text("b")), Some(f64::INFINITY));
+        assert_eq!(text("a").distance(&CanaryAnswer::default()), None);
+        let scored = answer(&[(5, -0.5, 6, -1.5)]);
+        assert_eq!(text("[5]").distance(&scored), Some(0.0));
+    }
+
+    #[test]
+    fn noise_is_learnt_and_blindness_seen() {
+        let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
+        let (first, altered) = (of(-1.0), of(-2.0));
+        let quiet = Sight::learn(&first, Some(&of(-1.0)), &altered);
+        assert_eq!((quiet.altered, quiet.altered_changed), (1, 1));
+        assert!((quiet.tolerance - MIN_TOLERANCE).abs() < 1e-12);
+        let noisy = Sight::learn(&first, Some(&of(-1.4)), &altered);
+        assert!((noisy.tolerance - 1.2).abs() < 1e-9);
+        assert_eq!(
+            noisy.altered_changed, 0,
+            "a change below the noise shows nothing"
+        );
+        let blind = Sight::learn(&first, Some(&first), &first);
+        assert_eq!((blind.altered, blind.altered_changed), (1, 0));
+        let unknown = Sight::learn(&first, None, &[CanaryAnswer::default()]);
+        assert_eq!((unknown.altered, unknown.altered_changed), (0, 0));
+    }
+
+    #[test]
+    fn a_load_adds_its_own_noise() {
+        let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
+        let quiet = Sight::learn(&of(-1.0), Some(&of(-1.0)), &of(-2.0));
+        let loaded = quiet.under_load(&of(-1.0), &of(-1.2));
+        assert!((loaded.tolerance - 0.6).abs() < 1e-9);
+        let same = quiet.under_load(&of(-1.0), &of(-1.0));
+        assert_eq!(same, quiet);
+    }
+
+    #[test]
+    fn answers_are_counted_by_what_they_show() {
+        let first = [answer(&[(5, -1.0, 6, -4.0)]), text("a"), text("b")];
+        let now = [
+            CanaryAnswer {
+                from_cache: true,
+                ..answer(&[(5, -1.05, 6, -4.0)])
+            },
+            text("a"),
+            CanaryAnswer::default(),
+        ];
+        let sight = Sight::learn(&first, Some(&first), &[]);
+        let canaries = Canaries::compare(&first, &now, sight);
+        let Canaries {
+            asked,
+            answered,
+            same,
+            from_cache,
+            scored,
+            ..
+        } = canaries;
+        assert_eq!((asked, answered, same, from_cache, scored), (3, 2, 2, 1, 1));
+        assert!((canaries.distance - 0.05).abs() < 1e-9);
+    }
+
+    fn any_answer() -> impl Strategy<Value = CanaryAnswer> {
+        let token = (0_u32..3, -5.0..0.0, 0_u32..3, -9.0..-5.0);
+        let tokens = prop::collection::vec(token, 1..5);
+        tokens.prop_map(|tokens| answer(&tokens))
+    }
+
+    proptest! {
+        #[test]
+        fn a_distance_is_symmetric_and_zero_to_itself(one in any_answer(), two in any_answer()) {
+            prop_assert_eq!(one.distance(&one), Some(0.0));
+            prop_assert_eq!(one.distance(&two), two.distance(&one));
+        }
+
+        /// The more noise, the less a change shows.
+        #[test]
+        fn noise_never_sharpens_the_sight(
+            one in any_answer(), again in any_answer(), altered in any_answer(),
+        ) {
+            let first = [one];
+            let quiet = Sight::learn(&first, Some(&first), std::slice::from_ref(&altered));
+            let noisy = Sight::learn(&first, Some(&[again]), &[altered]);
+            prop_assert!(noisy.tolerance >= quiet.tolerance);
+            prop_assert!(noisy.altered_changed <= quiet.altered_changed);
+        }
+    }
+}
