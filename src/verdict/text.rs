@@ -279,7 +279,7 @@ impl Sight {
     fn blindness(self) -> String {
         let altered = self.altered;
         if altered == 0 {
-            "no question was answered behind an altered document, so equal answers prove nothing"
+            "no canary was answered behind an altered document, so equal answers prove nothing"
                 .to_owned()
         } else if self.tolerance > MIN_TOLERANCE {
             format!(
