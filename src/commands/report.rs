@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{ExitStatus, print, say, width};
 use crate::aggregate::Slo;
@@ -78,9 +78,11 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     let drawings = report.drawings()?;
     let into = out.join("figures");
     let drawn = !drawings.is_empty() || timelines.files().next().is_some();
-    let folder = if drawn { &into } else { out };
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("making the folder `{}`", folder.display()))?;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("making the folder `{}`", out.display()))?;
+    if drawn {
+        make_folder(&into)?;
+    }
     write_figures(&drawings, &into)?;
     let html = report.html(&facts, &drawings, &mut timelines)?;
     write_pages(&html.pages, out)?;
@@ -99,6 +101,14 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     Ok(report)
 }
 
+/// Makes `folder` in a run. A link in its place is refused: it would lead the files out of the run.
+fn make_folder(folder: &Path) -> Result<()> {
+    let is_link = folder.symlink_metadata().is_ok_and(|it| it.is_symlink());
+    ensure!(!is_link, "`{}` is a link; remove it", folder.display());
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("making the folder `{}`", folder.display()))
+}
+
 /// The pages of cells; those of an earlier report of more cells go.
 fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
     let folder = out.join("evidence");
@@ -114,8 +124,7 @@ fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
         }
     }
     if !pages.is_empty() {
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("making the folder `{}`", folder.display()))?;
+        make_folder(&folder)?;
     }
     pages
         .iter()
@@ -151,5 +160,25 @@ fn facts(folder: &Path) -> RunFacts {
         name: named.unwrap_or_else(|| folder.display().to_string()),
         plan: bounded::read(&folder.join("plan.toml"), super::MAX_PLAN_BYTES).ok(),
         manifest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_place_of_a_folder_of_the_run_is_refused() {
+        let (run, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let figures = run.path().join("figures");
+        make_folder(&figures).unwrap();
+        make_folder(&figures).unwrap();
+        std::fs::remove_dir(&figures).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), &figures).unwrap();
+        let refusal = make_folder(&figures).unwrap_err().to_string();
+        assert!(
+            refusal.ends_with("/figures` is a link; remove it"),
+            "{refusal}"
+        );
     }
 }
