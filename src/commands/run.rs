@@ -24,7 +24,7 @@ use crate::record::manifest::Ended;
 use crate::record::schema::{CellOutcome, CellRecord, PassRecord};
 use crate::recorder::manifest::{Target, manifest, software};
 use crate::recorder::open::Opened;
-use crate::recorder::resume::{self, Ends, Resumption};
+use crate::recorder::resume::{self, Outcomes, Resumption};
 use crate::recorder::writer::RunFolder;
 use crate::runner::event::Event;
 use crate::runner::host::too_little_room;
@@ -79,7 +79,7 @@ pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         progress: Progress::new(Verbosity::of_stderr(args.quiet)),
         ranges: RunRanges::default(),
         corpora: resumption.finished.iter().map(corpora).collect(),
-        ends: resumption.ends(),
+        outcomes: resumption.outcomes(),
         has_noted_software: false,
         samplers_percent: None,
         failures_left: match args.max_failures {
@@ -253,7 +253,7 @@ struct Watched {
     ranges: RunRanges,
     /// The prompts of the stored cells, by id.
     corpora: BTreeMap<String, Vec<String>>,
-    ends: Ends,
+    outcomes: Outcomes,
     /// Whether the manifest names the software that ran.
     has_noted_software: bool,
     /// Most that the samplers used beside the load of a pass, percent of a core.
@@ -292,11 +292,11 @@ impl Watched {
             return Ok(());
         }
         let record = &result.record;
-        self.ends.count(record);
+        self.outcomes.count(record);
         self.corpora.extend([corpora(record)]);
         let shares = record.passes.iter().filter_map(samplers_percent);
         self.samplers_percent = shares.chain(self.samplers_percent).reduce(f64::max);
-        let mut own = Ends::default();
+        let mut own = Outcomes::default();
         own.count(record);
         if own.failed + own.invalid > 0 {
             self.count_failure();
@@ -383,7 +383,7 @@ fn time_limit(target: &Target, stop: &Stop) -> Option<JoinHandle<()>> {
 
 fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitStatus> {
     let folder = watched.folder.path().to_owned();
-    let ends = watched.ends;
+    let outcomes = watched.outcomes;
     // Before the report, which shows the manifest.
     let how = match (watched.stop.requested(), watched.stop.why()) {
         (false, _) if broken => "broken",
@@ -395,13 +395,13 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
     watched.folder.end(Ended {
         how: how.to_owned(),
         at: WallClock::now().rfc3339(),
-        completed: ends.completed,
-        failed: ends.failed,
-        invalid: ends.invalid,
+        completed: outcomes.completed,
+        failed: outcomes.failed,
+        invalid: outcomes.invalid,
         corpus: Some(corpus.to_hex().to_string()),
         ..Ended::default()
     })?;
-    if ends.completed + ends.failed > 0 {
+    if outcomes.completed + outcomes.failed > 0 {
         let report = write_report(&folder)?;
         if !args.quiet {
             print(&report.terminal(width()))?;
@@ -426,14 +426,14 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
             Some(_) => ExitStatus::CellsFailed,
         });
     }
-    if ends.failed > 0 || ends.invalid > 0 {
+    if outcomes.failed > 0 || outcomes.invalid > 0 {
         say(&format!(
             "{} of {} cells failed, {} have an invalid pass",
-            ends.failed,
-            ends.completed + ends.failed,
-            ends.invalid
+            outcomes.failed,
+            outcomes.completed + outcomes.failed,
+            outcomes.invalid
         ));
-        if ends.failed > 0 {
+        if outcomes.failed > 0 {
             say(&resume_hint(&folder));
         }
         return Ok(ExitStatus::CellsFailed);

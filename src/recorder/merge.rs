@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::open::Opened;
-use super::resume::Ends;
+use super::resume::Outcomes;
 use crate::matrix::shard::Shard;
 use crate::matrix::{Coordinates, Matrix};
 use crate::plan::Plan;
@@ -20,7 +20,7 @@ use crate::units::WallClock;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// How the cells of all parts ended.
-    pub ends: Ends,
+    pub outcomes: Outcomes,
     /// What a person should know besides.
     pub notes: Vec<String>,
 }
@@ -34,17 +34,17 @@ struct Part {
 }
 
 impl Part {
-    fn read(folder: &Path, ends: &mut Ends) -> Result<Self> {
+    fn read(folder: &Path, outcomes: &mut Outcomes) -> Result<Self> {
         let name = folder.display();
         let manifest = Manifest::read(folder)?
-            .with_context(|| format!("`{name}` is no run folder: it has no `manifest.json`"))?;
+            .with_context(|| format!("`{name}` is not a run folder: it has no `manifest.json`"))?;
         let plan = text_file::read(&folder.join("plan.toml"))
             .with_context(|| format!("reading the plan of `{name}`"))?;
         let mut cells = Vec::new();
         let written = Written::read(folder);
         for path in cell_folders(&folder.join("cells"))? {
             let record = read_cell_of(&written, &path)?;
-            ends.count(&record);
+            outcomes.count(&record);
             cells.push((path, record.coordinates));
         }
         Ok(Self {
@@ -68,10 +68,10 @@ impl Part {
 
 /// Copies the cells of `runs` into `out`. With `resume`, `out` may hold some of them already.
 pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) -> Result<Merged> {
-    let mut ends = Ends::default();
+    let mut outcomes = Outcomes::default();
     let parts = runs
         .iter()
-        .map(|run| Part::read(run, &mut ends))
+        .map(|run| Part::read(run, &mut outcomes))
         .collect::<Result<Vec<_>>>()?;
     let Some(first) = parts.first() else {
         bail!("nothing to merge: name run folders");
@@ -122,13 +122,13 @@ pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) ->
     folder.end(Ended {
         how: "merged".to_owned(),
         at: WallClock::now().rfc3339(),
-        completed: ends.completed,
-        failed: ends.failed,
-        invalid: ends.invalid,
+        completed: outcomes.completed,
+        failed: outcomes.failed,
+        invalid: outcomes.invalid,
         missing: Some(missing.len()),
         ..Ended::default()
     })?;
-    Ok(Merged { ends, notes })
+    Ok(Merged { outcomes, notes })
 }
 
 /// Fails where two runs are not parts of one.

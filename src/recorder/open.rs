@@ -154,7 +154,7 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
         let ours = ours.contains(&&*name);
         if !ours && !name.starts_with(".tmp-") {
             bail!(
-                "`{}` holds `{name}` and no `manifest.json`: it is no run folder; name another with \
+                "`{}` holds `{name}` and no `manifest.json`: it is not a run folder; name another with \
                  --out",
                 folder.display()
             );

@@ -36,16 +36,16 @@ pub enum Retry {
 
 /// How the cells of a run ended so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
+pub struct Outcomes {
     /// Measured to their end.
     pub completed: u32,
-    /// Not.
+    /// Not measured to their end.
     pub failed: u32,
     /// With at least one invalid pass.
     pub invalid: u32,
 }
 
-impl Ends {
+impl Outcomes {
     /// Counts a cell.
     pub fn count(&mut self, record: &CellRecord) {
         match record.outcome {
@@ -73,10 +73,10 @@ pub struct Resumption {
 
 impl Resumption {
     /// How the finished cells ended.
-    pub fn ends(&self) -> Ends {
-        let mut ends = Ends::default();
-        self.finished.iter().for_each(|record| ends.count(record));
-        ends
+    pub fn outcomes(&self) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        self.finished.iter().for_each(|record| outcomes.count(record));
+        outcomes
     }
 
     /// The position of the next cell that runs. None is given twice: what was put aside may come

@@ -49,11 +49,11 @@ pub struct PassFacts<'a> {
     pub settled: &'a Snapshot,
     /// What the probe of the state found.
     pub probe: Option<Probe>,
-    /// How the page cache was kept out of it.
+    /// How the page cache was excluded.
     pub page_cache: Option<PageCache>,
     /// Whether the tier's stores ended in time.
     pub stores: Stores,
-    /// Whether LMCache said at its start that it runs without its engine.
+    /// Whether LMCache reported at its start that it runs without its engine.
     pub degraded: bool,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,

@@ -35,7 +35,7 @@ mod reach;
 
 /// How long a process may take from its last broken connection to its end: connections break a
 /// little before it is gone.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// Takes a cell's results as they come: a failure loses none of them.
 pub struct Results<'a> {
@@ -415,7 +415,7 @@ impl Measuring<'_> {
         };
         match died {
             None if outcome.counts().failed > 0 => {
-                let died = tokio::time::timeout(LAST_WORDS, self.session.server.exited()).await;
+                let died = tokio::time::timeout(EXIT_GRACE, self.session.server.exited()).await;
                 Ok((outcome, died.ok()))
             }
             died => Ok((outcome, died)),

@@ -300,7 +300,7 @@ impl Snapshot {
         field: impl Fn(&RedisInfo) -> Option<f64>,
     ) -> Option<f64> {
         let (now, then) = (field(self.redis.as_ref()?)?, field(before.redis.as_ref()?)?);
-        // One that fell is told by `fallen`.
+        // `fallen` reports one that fell.
         (now >= then).then_some(now - then)
     }
 

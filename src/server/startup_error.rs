@@ -1,26 +1,26 @@
 //! Why a server ended before it was ready, by its own log.
 //!
-//! vLLM raises in a worker, and what its front process says last is only that something failed
-//! above: the first exception of a start is the one that counts.
+//! vLLM raises in a worker. Its front process then reports only that something failed above, so
+//! that the first exception of a start is the one that counts.
 
 use crate::foreign::without_colours;
 
-/// What is known of an exception besides its own words: how it begins, and what to do.
+/// How a known exception begins, and what to do about it.
 const KNOWN: [(&str, &str); 1] = [(
     "CPU Offloading is currently only supported on CUDA-alike",
     "vLLM's own offloading copies with CUDA or XPU and has nothing for a CPU: remove the tier \
      `native`, or run on a GPU",
 )];
 
-/// The first exception that `log` tells of, as it was raised, with what to do where that is known.
+/// The first exception in `log`, as it was raised, with what to do where that is known.
 pub fn first_exception(log: &str) -> Option<String> {
-    let found = log
+    let raised = log
         .lines()
         .find_map(|line| exception(&without_colours(line)))?;
-    let known = KNOWN.iter().find(|(said, _)| found.contains(said));
+    let known = KNOWN.iter().find(|(beginning, _)| raised.contains(beginning));
     Some(match known {
-        Some((_, advice)) => format!("{found} ({advice})"),
-        None => found,
+        Some((_, advice)) => format!("{raised} ({advice})"),
+        None => raised,
     })
 }
 
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_exception_is_told_and_not_what_followed_from_it() {
+    fn the_first_exception_is_reported_and_not_its_consequences() {
         let log = "(Worker pid=7) ERROR 11-24 13:59:01 [multiproc_executor.py:1063] Traceback (most \
                    recent call last):\n\
                    (Worker pid=7) ERROR 11-24 13:59:01 [multiproc_executor.py:1063]   File \"x.py\"\n\
@@ -51,9 +51,9 @@ mod tests {
                    (Worker pid=7) ERROR 11-24 13:59:01 [multiproc_executor.py:1063] Exception: CPU \
                    Offloading is currently only supported on CUDA-alike and XPU GPUs\n\
                    RuntimeError: Engine core initialization failed. See root cause above.\n";
-        let told = first_exception(log).unwrap();
-        assert!(told.starts_with("Exception: CPU Offloading is"), "{told}");
-        assert!(told.contains("remove the tier `native`"), "{told}");
+        let shown = first_exception(log).unwrap();
+        assert!(shown.starts_with("Exception: CPU Offloading is"), "{shown}");
+        assert!(shown.contains("remove the tier `native`"), "{shown}");
     }
 
     #[test]
