@@ -20,7 +20,7 @@ pub fn join(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) -> 
     let report = write_report(out)?;
     print(&report.terminal(width()))?;
     say(&format!("\nwritten to {}", out.display()));
-    Ok(if merged.ends.failed + merged.ends.invalid > 0 {
+    Ok(if merged.outcomes.failed + merged.outcomes.invalid > 0 {
         ExitStatus::CellsFailed
     } else {
         ExitStatus::Success
