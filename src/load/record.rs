@@ -23,8 +23,9 @@ pub struct Score {
     pub token: String,
     /// Natural logarithm of its probability.
     pub logprob: f64,
-    /// The likeliest other token and the logarithm of its probability.
-    pub runner_up: Option<(String, f64)>,
+    /// The likeliest other tokens that the server names, likeliest first, each with the logarithm of
+    /// its probability.
+    pub others: Vec<(String, f64)>,
 }
 
 /// What is stored of an answer.

@@ -75,7 +75,9 @@ impl Resumption {
     /// How the finished cells ended.
     pub fn outcomes(&self) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        self.finished.iter().for_each(|record| outcomes.count(record));
+        self.finished
+            .iter()
+            .for_each(|record| outcomes.count(record));
         outcomes
     }
 

@@ -17,7 +17,9 @@ pub fn first_exception(log: &str) -> Option<String> {
     let raised = log
         .lines()
         .find_map(|line| exception(&without_colours(line)))?;
-    let known = KNOWN.iter().find(|(beginning, _)| raised.contains(beginning));
+    let known = KNOWN
+        .iter()
+        .find(|(beginning, _)| raised.contains(beginning));
     Some(match known {
         Some((_, advice)) => format!("{raised} ({advice})"),
         None => raised,

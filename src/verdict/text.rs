@@ -33,9 +33,9 @@ pub struct CanaryAnswer {
 }
 
 impl CanaryAnswer {
-    /// How far it is from `other`, in nats: the largest difference of a log-probability that both
-    /// have, up to the first token that differs. Infinite where the texts differ and no noise of a
-    /// log-probability explains it; absent where one of them is no answer.
+    /// How far it is from `other`, in nats: the largest difference of a token's log-probability, up to
+    /// the first place where another token was chosen, and with it. Infinite where the texts differ
+    /// and the log-probabilities cannot say by how much; absent where one of them is no answer.
     pub fn distance(&self, other: &Self) -> Option<f64> {
         let (text, other_text) = (self.text.as_ref()?, other.text.as_ref()?);
         let text_alone = if text == other_text {
@@ -49,9 +49,8 @@ impl CanaryAnswer {
         let mut largest: f64 = 0.0;
         for (one, two) in self.scores.iter().zip(&other.scores) {
             if one.token != two.token {
-                // Another choice is noise where each had the other's as its runner-up.
-                let flip = flip(one, two).unwrap_or(f64::INFINITY);
-                return Some(largest.max(flip));
+                // Another choice is noise where the tokens were nearly equally likely in both.
+                return Some(largest.max(choice_distance(one, two)));
             }
             largest = largest.max((one.logprob - two.logprob).abs());
         }
@@ -65,15 +64,21 @@ impl CanaryAnswer {
     }
 }
 
-/// The larger difference of the two tokens' log-probabilities, of which each answer chose another.
-fn flip(one: &Score, two: &Score) -> Option<f64> {
-    let of = |score: &Score, token: &str| {
-        let (name, logprob) = score.runner_up.as_ref()?;
-        (name == token).then_some(*logprob)
-    };
-    let first = (one.logprob - of(two, &one.token)?).abs();
-    let second = (two.logprob - of(one, &two.token)?).abs();
-    Some(first.max(second))
+/// How far apart two answers are at a place where each chose another token: the larger difference of the
+/// two tokens' log-probabilities.
+fn choice_distance(one: &Score, two: &Score) -> f64 {
+    change(one, two).max(change(two, one))
+}
+
+/// By how much the token of `from` is less likely in `to`. One that `to` does not name is at most as likely
+/// as the least likely that it names: then this is the least that the change can be.
+fn change(from: &Score, to: &Score) -> f64 {
+    let named = to.others.iter().find(|(name, _)| *name == from.token);
+    match (named, to.others.last()) {
+        (Some((_, logprob)), _) => (from.logprob - logprob).abs(),
+        (None, Some((_, least))) => (from.logprob - least).max(0.0),
+        (None, None) => f64::INFINITY,
+    }
 }
 
 /// What the answers of the cold state show of the engine and the model.
@@ -329,7 +334,7 @@ mod tests {
         let score = |&(token, logprob, other, other_logprob): &(u32, f64, u32, f64)| Score {
             token: token.to_string(),
             logprob,
-            runner_up: Some((other.to_string(), other_logprob)),
+            others: vec![(other.to_string(), other_logprob)],
         };
         CanaryAnswer {
             text: Some(format!("{ids:?}")),
@@ -356,13 +361,33 @@ mod tests {
             (&one, 0.0),
             (&digits, 0.02),
             (&tie, 0.03),
-            (&stranger, f64::INFINITY),
+            (&stranger, 0.11),
             (&short, f64::INFINITY),
         ] {
             let distance = one.distance(other).unwrap();
             assert!((distance - expected).abs() < 1e-9 || distance.total_cmp(&expected).is_eq());
             assert!(other.distance(&one).unwrap().total_cmp(&distance).is_eq());
         }
+    }
+
+    #[test]
+    fn a_choice_that_the_other_answer_does_not_name_is_as_far_as_it_must_be_at_least() {
+        let of = |token: &str, logprob, others: &[(&str, f64)]| Score {
+            token: token.to_owned(),
+            logprob,
+            others: others
+                .iter()
+                .map(|&(name, at)| (name.to_owned(), at))
+                .collect(),
+        };
+        let one = of("a", -1.0, &[("b", -1.1), ("c", -1.2)]);
+        let close = of("c", -1.05, &[("a", -1.1), ("b", -1.15)]);
+        assert!((choice_distance(&one, &close) - 0.15).abs() < 1e-9);
+        let far = of("x", -1.0, &[("y", -2.0), ("z", -4.0)]);
+        assert!((choice_distance(&one, &far) - 3.0).abs() < 1e-9);
+        assert!((choice_distance(&far, &one) - 3.0).abs() < 1e-9);
+        let alone = of("x", -1.0, &[]);
+        assert!(choice_distance(&one, &alone).is_infinite());
     }
 
     #[test]

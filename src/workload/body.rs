@@ -148,13 +148,13 @@ fn close(body: &mut Vec<u8>, workload: &Workload<'_>, draft: &Draft, endpoint: E
     body.push(b'}');
 }
 
-/// What asks for the log-probability of each token and of the runner-up, by token id: two tokens may
-/// have the same text.
+/// What asks for the log-probability of each token and of the likeliest others, by token id: two tokens
+/// may have the same text. Five are as many as every server of these APIs gives.
 fn scores_members(endpoint: EndpointKind) -> &'static str {
     match endpoint {
-        EndpointKind::Completions => ",\"logprobs\":2,\"return_tokens_as_token_ids\":true",
+        EndpointKind::Completions => ",\"logprobs\":5,\"return_tokens_as_token_ids\":true",
         EndpointKind::Chat => {
-            ",\"logprobs\":true,\"top_logprobs\":2,\"return_tokens_as_token_ids\":true"
+            ",\"logprobs\":true,\"top_logprobs\":5,\"return_tokens_as_token_ids\":true"
         }
     }
 }

@@ -337,7 +337,7 @@ fn canaries_are_the_same_each_time_on_the_cells_own_documents() {
         assert_eq!(canary.keep, Keep::Scores);
         let body: Value = serde_json::from_slice(&canary.body).unwrap();
         assert_eq!(body["return_token_ids"], true);
-        assert_eq!(body["logprobs"], 2);
+        assert_eq!(body["logprobs"], 5);
     }
 }
 

@@ -48,12 +48,14 @@ impl Logprobs {
 fn score(token: String, logprob: Option<f64>, top: &[Named]) -> Option<Score> {
     let logprob = logprob?;
     let others = top.iter().filter(|other| other.token != token);
-    let numbered = others.filter_map(|other| Some((other.token.clone(), other.logprob?)));
-    let runner_up = numbered.max_by(|a, b| a.1.total_cmp(&b.1));
+    let mut others: Vec<_> = others
+        .filter_map(|other| Some((other.token.clone(), other.logprob?)))
+        .collect();
+    others.sort_by(|a, b| b.1.total_cmp(&a.1));
     Some(Score {
         token,
         logprob,
-        runner_up,
+        others,
     })
 }
 
@@ -169,26 +171,32 @@ mod tests {
         event.choice.unwrap().into_scores().collect()
     }
 
-    fn score(token: &str, logprob: f64, runner_up: Option<(&str, f64)>) -> Score {
+    fn score(token: &str, logprob: f64, others: &[(&str, f64)]) -> Score {
+        let named = |&(token, logprob): &(&str, f64)| (token.to_owned(), logprob);
         Score {
             token: token.to_owned(),
             logprob,
-            runner_up: runner_up.map(|(token, logprob)| (token.to_owned(), logprob)),
+            others: others.iter().map(named).collect(),
         }
     }
 
     #[test]
-    fn both_apis_give_each_token_its_number_and_the_runner_up() {
+    fn both_apis_give_each_token_its_number_and_the_likeliest_others() {
         let completions = r#""text":" a b","logprobs":{"text_offset":[0,2],"token_logprobs":[-0.5,-1],
             "tokens":["token_id:5","token_id:6"],
-            "top_logprobs":[{"token_id:5":-0.5,"token_id:9":-1.5},{"token_id:7":-0.75,"token_id:6":-1}]}"#;
+            "top_logprobs":[{"token_id:5":-0.5,"token_id:9":-1.5},{"token_id:8":-3,"token_id:7":-0.75,"token_id:6":-1}]}"#;
         let chat = r#""delta":{"content":"a b"},"logprobs":{"content":[
             {"token":"token_id:5","logprob":-0.5,"bytes":[97],"top_logprobs":[
                 {"token":"token_id:5","logprob":-0.5,"bytes":null},{"token":"token_id:9","logprob":-1.5}]},
-            {"logprob":-1,"token":"token_id:6","top_logprobs":[{"token":"token_id:7","logprob":-0.75}]}]}"#;
+            {"logprob":-1,"token":"token_id:6","top_logprobs":[
+                {"token":"token_id:8","logprob":-3},{"token":"token_id:7","logprob":-0.75}]}]}"#;
         let expected = [
-            score("token_id:5", -0.5, Some(("token_id:9", -1.5))),
-            score("token_id:6", -1.0, Some(("token_id:7", -0.75))),
+            score("token_id:5", -0.5, &[("token_id:9", -1.5)]),
+            score(
+                "token_id:6",
+                -1.0,
+                &[("token_id:7", -0.75), ("token_id:8", -3.0)],
+            ),
         ];
         assert_eq!(scores(completions), expected);
         assert_eq!(scores(chat), expected);
@@ -207,7 +215,7 @@ mod tests {
             ),
             (
                 r#""logprobs":{"tokens":["a","b"],"token_logprobs":[null,-2],"top_logprobs":null}"#,
-                vec![score("b", -2.0, None)],
+                vec![score("b", -2.0, &[])],
             ),
         ] {
             assert_eq!(scores(choice), expected, "{choice}");
