@@ -16,9 +16,9 @@ fn plan_of(what: &str) -> (&'static str, String) {
             "",
             format!("{fault}\nfault_after_requests = 4\n[load]\nfirst_token_timeout_s = 1"),
         ),
-        "http-500" | "cut-stream" | "full-write-buffer" => {
-            ("", format!("{fault}\nfault_every_requests = 3"))
-        }
+        "http-500" | "cut-stream" => ("", format!("{fault}\nfault_every_requests = 3")),
+        // It must hit the same document in the cold pass and in the one behind it.
+        "full-write-buffer" => ("", format!("{fault}\nfault_every_requests = 2")),
         "degraded" => ("", format!("{fault}\n[tier.cpu]\nlookup_timeout_ms = 50")),
         "tier too small" => ("", "[tier.cpu]\nmax_local_cpu_size = 0.2".to_owned()),
         "buffered reads" => (
@@ -77,13 +77,15 @@ fn every_fault_ends_as_in_the_table() {
 }
 
 /// Faults that leave a pass from the tier to judge, and its tier.
-const WITNESSED: [(&str, &str); 16] = [
+const WITNESSED: [(&str, &str); 18] = [
     ("nothing", "cpu"),
     ("nothing", "disk"),
     ("nothing", "redis"),
     ("nothing", "native"),
     ("`false-hit`", "cpu"),
     ("`false-hit`", "redis"),
+    ("`wrong-place`", "cpu"),
+    ("`blind-model`", "cpu"),
     ("`page-cache-disk`", "disk"),
     ("`ram-answers-for-disk`", "disk"),
     ("`half-loaded`", "cpu"),
