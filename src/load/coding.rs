@@ -22,7 +22,8 @@ impl Coding {
     /// The coding that a header names.
     pub(crate) fn of(name: &str) -> Result<Self, String> {
         match name.trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Ok(Self::Plain),
+            // The last two are no codings, but frameworks write them.
+            "" | "identity" | "none" | "utf-8" => Ok(Self::Plain),
             "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
             "deflate" => Ok(Self::Deflate),
             other => Err(format!(
@@ -139,6 +140,9 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_is_named() {
         assert!(Coding::of("br").unwrap_err().contains("compressed (`br`)"));
+        for plain in ["", "identity", "UTF-8", "none"] {
+            assert!(matches!(Coding::of(plain), Ok(Coding::Plain)), "{plain}");
+        }
         let mut gzip = Coding::of("gzip").unwrap();
         let error = gzip
             .decode(b"data: {\"choices\":[]}\n\n", &mut |_| {})

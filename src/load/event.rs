@@ -15,7 +15,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use super::record::Score;
 use super::take::{Count, Filled, Key, Take, take_json};
 use super::usage::Usage;
-use code::{Code, CodeOf, IsError};
+use code::{Code, CodeOf, IsError, IsFalse};
 use scores::Logprobs;
 
 mod code;
@@ -32,6 +32,8 @@ pub(crate) struct Event<'a> {
     error: Option<Filled>,
     error_code: Filled,
     is_error_object: bool,
+    /// Its `success` is false.
+    is_unsuccessful: bool,
     /// This and the next two mark a failure in an event without choices.
     detail: Filled,
     message: Filled,
@@ -102,23 +104,31 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Finish reasons of an answer that the server gave up, in lower case.
-const BROKEN_OFF: [&str; 6] = [
-    "cancelled",
-    "canceled",
-    "failed",
-    "failure",
+/// Parts of the finish reasons of an answer that the server gave up, in lower case.
+const BROKEN_OFF: [&str; 13] = [
+    "error",
+    "abort",
+    "cancel",
+    "fail",
     "timeout",
+    "timed_out",
     "insufficient_system_resource",
+    "out_of_memory",
+    "reject",
+    "preempt",
+    "overload",
+    "interrupt",
+    "exception",
 ];
 
 impl Event<'_> {
     /// Whether it reports that the request failed.
     pub(crate) fn is_failure(&self) -> bool {
-        let alone = !self.has_choices && self.usage.is_none();
+        // A list of choices that is there and empty is no answer.
+        let alone = self.choice.is_none() && self.usage.is_none();
         let error = match self.error {
             // Fixed schemas write an empty error where there is none, beside the content.
-            Some(Filled::Empty) => alone,
+            Some(Filled::Empty) => alone && !self.has_choices,
             Some(Filled::Filled) => true,
             None => false,
         };
@@ -126,11 +136,20 @@ impl Event<'_> {
         error
             || self.is_error_object
             || self.error_code == Filled::Filled
-            || alone && (self.detail == Filled::Filled || words || self.code == Code::Error)
+            || alone
+                && (self.detail == Filled::Filled
+                    || words
+                    || self.code == Code::Error
+                    || self.is_unsuccessful)
             || self
                 .choice
                 .as_ref()
                 .is_some_and(|choice| choice.error == Filled::Filled || choice.is_broken_off())
+    }
+
+    /// Whether it is none of the events of an answer.
+    pub(crate) fn is_foreign(&self) -> bool {
+        !self.has_choices && self.usage.is_none()
     }
 
     /// The usage, of the event or of its choice.
@@ -186,9 +205,7 @@ impl Choice<'_> {
     fn is_broken_off(&self) -> bool {
         self.finish_reason().is_some_and(|reason| {
             let reason = reason.to_ascii_lowercase();
-            reason.contains("error")
-                || reason.contains("abort")
-                || BROKEN_OFF.contains(&reason.as_str())
+            reason == "oom" || BROKEN_OFF.iter().any(|part| reason.contains(part))
         })
     }
 
@@ -220,6 +237,12 @@ impl<'de> Event<'de> {
 struct Root<'a>(Option<Event<'a>>);
 
 impl<'de> Take<'de> for Root<'de> {
+    /// A list of events, as Google's servers write an error.
+    fn array<A: SeqAccess<'de>>(&mut self, mut items: A) -> Result<(), A::Error> {
+        while self.take_item(&mut items)? {}
+        Ok(())
+    }
+
     fn object<A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
         let event = self.0.insert(Event::default());
         while let Some(Key(key)) = map.next_key()? {
@@ -238,10 +261,11 @@ impl<'de> Event<'de> {
             }
             "usage" => self.usage.take_value(map),
             "error" => self.error.take_value(map),
-            "error_code" | "errors" | "error_message" | "error_msg" => {
-                self.error_code.take_value(map)
-            }
-            "object" | "type" => IsError(&mut self.is_error_object).take_value(map),
+            "error_code" | "errors" | "error_message" | "error_msg" | "error_type"
+            | "error_description" | "errorCode" | "errorMessage" | "errorType" | "Error"
+            | "err" | "exception" | "fault" => self.error_code.take_value(map),
+            "success" => IsFalse(&mut self.is_unsuccessful).take_value(map),
+            "object" | "type" | "event" => IsError(&mut self.is_error_object).take_value(map),
             "detail" => self.detail.take_value(map),
             "message" | "msg" => self.message.take_value(map),
             "code" => CodeOf(&mut self.code, true).take_value(map),

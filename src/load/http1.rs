@@ -7,7 +7,7 @@
 /// Longest head that is accepted, bytes.
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 
-const HEADERS: usize = 64;
+const HEADERS: usize = 128;
 
 /// Longest extension of a chunk, and longest trailers, bytes.
 const EXTRA_BYTES: u32 = 16 * 1024;
@@ -38,7 +38,13 @@ pub(crate) struct Head {
 pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(bytes).map_err(|error| error.to_string())? {
+    // Heads that a browser takes, too.
+    let mut parser = httparse::ParserConfig::default();
+    parser
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
+    let parsed = parser.parse_response(&mut response, bytes);
+    let length = match parsed.map_err(|error| error.to_string())? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial if bytes.len() >= HEAD_BYTES => {
             return Err(format!("the head is longer than {HEAD_BYTES} bytes"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{ErrorKind, Failure, visible};
+use super::error::{ErrorKind, Failure, MESSAGE_BYTES, visible};
 use super::event::{Brings, Choice, Event};
 use super::record::{Answer, Outcome, RequestRecord, Score};
 use super::sse::{Payload, Splitter};
@@ -40,15 +40,27 @@ pub(crate) struct Reading {
     failure: Option<Failure>,
     events: u32,
     empty_texts: EmptyTexts,
+    /// The event that came last, where it is none of an answer's.
+    foreign: Option<Vec<u8>>,
     token_limit: u32,
 }
 
-/// Empty texts before the first token. Whether they were tokens is known at the end.
+/// Empty texts. Whether they were tokens is known at the end.
 #[derive(Debug, Default)]
 struct EmptyTexts {
-    events: u32,
-    /// Arrivals of the frames that brought nothing else.
-    arrivals_ns: Vec<u64>,
+    /// Before the first token.
+    leading: u32,
+    /// After it.
+    later: u32,
+    /// Arrivals of the frames that brought nothing else, before the first token and after it.
+    leading_ns: Vec<u64>,
+    later_ns: Vec<u64>,
+}
+
+impl EmptyTexts {
+    fn events(&self) -> u32 {
+        self.leading.saturating_add(self.later)
+    }
 }
 
 #[derive(Debug)]
@@ -144,6 +156,7 @@ impl Reading {
             failure: None,
             events: 0,
             empty_texts: EmptyTexts::default(),
+            foreign: None,
             // A server may ignore the length that was asked for, but not without end.
             token_limit: gen_len.saturating_mul(16).saturating_add(1 << 16),
         }
@@ -193,26 +206,35 @@ impl Reading {
         self.events += 1;
         match payload {
             Payload::Error(words) => self.fail(Failure::in_stream(words)),
-            Payload::Data(data) => {
-                let data = data.trim_ascii();
-                if data == END_MARK {
-                    self.done = true;
-                } else if is_error_text(data) {
-                    self.fail(Failure::in_stream(data));
-                } else if !is_keep_alive(data) {
-                    self.take_json(data, record);
-                }
-            }
+            Payload::Data(data) => self.take_data(data, record),
+        }
+    }
+
+    fn take_data(&mut self, data: &[u8], record: &mut RequestRecord) {
+        let data = data.trim_ascii();
+        // A proxy may have written the field before a line that has it.
+        let data = data.strip_prefix(b"data:").unwrap_or(data).trim_ascii();
+        if is_end_mark(data) {
+            self.done = true;
+        } else if is_error_text(data) {
+            self.fail(Failure::in_stream(data));
+        } else if !is_keep_alive(data) {
+            self.take_json(data, record);
         }
     }
 
     fn take_json(&mut self, data: &[u8], record: &mut RequestRecord) {
         match Event::read(data) {
             Ok(Some(event)) => self.take_event(event, data, record),
-            Ok(None) => note_odd(data, record),
+            Ok(None) => self.note_odd(data, record),
             Err(_) => match Event::read(&repaired(data)) {
                 Ok(Some(event)) => self.take_event(event, data, record),
-                Ok(None) | Err(_) => note_odd(data, record),
+                Ok(None) | Err(_) if holds_events(data) => {
+                    for line in data.split(|byte| *byte == b'\n') {
+                        self.take_data(line, record);
+                    }
+                }
+                Ok(None) | Err(_) => self.note_odd(data, record),
             },
         }
     }
@@ -228,10 +250,15 @@ impl Reading {
         if event.is_failure() {
             return self.fail(Failure::in_stream(data));
         }
+        if event.is_foreign() {
+            self.foreign = Some(start_of(data));
+        }
         let Some(choice) = event.choice else { return };
+        self.foreign = None;
         match choice.brings() {
-            Brings::EmptyText if record.token_events == 0 => self.empty_texts.events += 1,
-            Brings::EmptyText | Brings::Token => record.token_events += 1,
+            Brings::EmptyText if record.token_events == 0 => self.empty_texts.leading += 1,
+            Brings::EmptyText => self.empty_texts.later += 1,
+            Brings::Token => record.token_events += 1,
             Brings::Nothing => {}
         }
         if let Some(ids) = choice.token_ids() {
@@ -239,7 +266,9 @@ impl Reading {
             record.token_ids = Some(record.token_ids.unwrap_or(0).saturating_add(ids));
         }
         self.text.take(choice);
-        let events = record.token_events.max(self.empty_texts.events);
+        let events = record
+            .token_events
+            .saturating_add(self.empty_texts.events());
         if events > self.token_limit || self.text.is_too_long() {
             let message = format!("it did not end after {events} events with tokens");
             self.fail(Failure::new(ErrorKind::EndlessAnswer, message));
@@ -261,8 +290,12 @@ impl Reading {
         let nanos = u64::try_from(since_sent.as_nanos()).unwrap_or(u64::MAX);
         if tokens > 0 {
             record.arrivals_ns.push(nanos);
-        } else if self.empty_texts.events > mark.empty_texts {
-            self.empty_texts.arrivals_ns.push(nanos);
+        } else if self.empty_texts.events() > mark.empty_texts {
+            if record.token_events == 0 {
+                self.empty_texts.leading_ns.push(nanos);
+            } else {
+                self.empty_texts.later_ns.push(nanos);
+            }
         }
         if tokens > 1 {
             record.coalesced_frames += 1;
@@ -274,7 +307,7 @@ impl Reading {
         Mark {
             events: self.events,
             token_events: record.token_events,
-            empty_texts: self.empty_texts.events,
+            empty_texts: self.empty_texts.events(),
         }
     }
 
@@ -301,8 +334,13 @@ impl Reading {
             });
             return Outcome::Failed(cut);
         }
+        let is_finished = record.finish_reason.is_some() || record.usage.is_some();
         match (&record.odd_sample, record.token_events) {
-            (_, 1..) => Outcome::Ok,
+            (_, 1..) => match self.foreign {
+                // It broke off, and what came in the place of its end is the server's reason.
+                Some(words) if !is_finished => Outcome::Failed(Failure::in_stream(&words)),
+                _ => Outcome::Ok,
+            },
             (Some(sample), 0) => {
                 let message =
                     format!("no event of the answer could be read as one; first: {sample}");
@@ -315,16 +353,34 @@ impl Reading {
         }
     }
 
-    /// Empty texts before the first token were tokens where the server's count has room for them.
+    /// Empty texts were tokens where the server's count has room for them. Without a count, those
+    /// after the first token were.
     fn settle_empty_texts(&mut self, record: &mut RequestRecord) {
-        let events = record.token_events.saturating_add(self.empty_texts.events);
-        let counted = record.output_tokens().unwrap_or(0);
-        if self.empty_texts.events > 0 && events <= counted {
-            record.token_events = events;
-            let later = std::mem::take(&mut record.arrivals_ns);
-            record.arrivals_ns = std::mem::take(&mut self.empty_texts.arrivals_ns);
-            record.arrivals_ns.extend(later);
+        let empty = std::mem::take(&mut self.empty_texts);
+        let events = |more: u32| record.token_events.saturating_add(more);
+        let all = events(empty.events());
+        let (leading, later) = match record.output_tokens() {
+            Some(counted) => (all <= counted, all <= counted),
+            None => (false, true),
+        };
+        if later && empty.later > 0 {
+            record.token_events = events(empty.later);
+            record.arrivals_ns.extend(empty.later_ns);
+            record.arrivals_ns.sort_unstable();
         }
+        if leading && empty.leading > 0 {
+            record.token_events = record.token_events.saturating_add(empty.leading);
+            record.arrivals_ns.splice(..0, empty.leading_ns);
+        }
+    }
+
+    /// Counts an event that could not be read, and shows the first.
+    fn note_odd(&mut self, data: &[u8], record: &mut RequestRecord) {
+        self.foreign = Some(start_of(data));
+        record.odd_events = record.odd_events.saturating_add(1);
+        record
+            .odd_sample
+            .get_or_insert_with(|| visible(data, SAMPLE_BYTES));
     }
 }
 
@@ -366,12 +422,27 @@ fn is_error_text(data: &[u8]) -> bool {
         })
 }
 
-/// Counts an event that could not be read, and shows the first.
-fn note_odd(data: &[u8], record: &mut RequestRecord) {
-    record.odd_events = record.odd_events.saturating_add(1);
-    record
-        .odd_sample
-        .get_or_insert_with(|| visible(data, SAMPLE_BYTES));
+/// Whether data is the end mark, in whatever case and quoted or not.
+fn is_end_mark(data: &[u8]) -> bool {
+    let quoted = data
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    quoted.unwrap_or(data).eq_ignore_ascii_case(END_MARK)
+}
+
+/// Whether each line of data is an object or the end mark: events without the blank line that
+/// belongs between them.
+fn holds_events(data: &[u8]) -> bool {
+    let is_event = |line: &[u8]| {
+        let line = line.trim_ascii();
+        is_end_mark(line) || line.starts_with(b"{") && line.ends_with(b"}")
+    };
+    data.contains(&b'\n') && data.split(|byte| *byte == b'\n').all(is_event)
+}
+
+/// What a message may need of an event.
+fn start_of(data: &[u8]) -> Vec<u8> {
+    data[..data.len().min(MESSAGE_BYTES)].to_vec()
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! out as slices of the input where an event lies in it whole, which is the common case; nothing is
 //! copied then.
 //!
+//! Two forms of others are read too: a line that begins with `{` is data, and llama.cpp's `error:` is
+//! the data of an event named `error`.
+//!
 //! It takes bytes, not text: a payload that is not UTF-8 is the JSON reader's to repair, at the
 //! event where it stands.
 
@@ -130,10 +133,21 @@ impl Splitter {
                 let stored = comment.len().min(COMMENT_BYTES);
                 self.comment.extend_from_slice(&comment[..stored]);
             }
+            // An object without a field before it, such as the error of a server that gave up.
+            Some(b'{') if self.data_lines == 0 => {
+                sink(if self.is_error {
+                    Payload::Error(line)
+                } else {
+                    Payload::Data(line)
+                });
+                self.is_error = false;
+            }
             Some(_) => {
-                let Some(value) = value_of(line, b"data") else {
+                let error = value_of(line, b"error");
+                self.is_error |= error.is_some();
+                let Some(value) = error.or_else(|| value_of(line, b"data")) else {
                     if let Some(name) = value_of(line, b"event") {
-                        self.is_error = name.trim_ascii().eq_ignore_ascii_case(b"error");
+                        self.is_error = is_error_name(name);
                     }
                     return;
                 };
@@ -195,6 +209,13 @@ impl Splitter {
         }
         Ok(())
     }
+}
+
+/// Whether an event of this name reports a failure.
+fn is_error_name(name: &[u8]) -> bool {
+    [&b"error"[..], b"exception"]
+        .iter()
+        .any(|known| name.trim_ascii().eq_ignore_ascii_case(known))
 }
 
 /// The value of the field `name`; `None` for any other.
@@ -375,6 +396,9 @@ mod tests {
             ("event: error\n: no\n\n", "no"),
             (": no\nevent: error\n\n", "no"),
             (": keep-alive\n\nevent: error\n\n", ""),
+            ("event: exception\ndata: no\n\n", "no"),
+            ("error: {\"code\":500}\n\n", "{\"code\":500}"),
+            ("event: error\n{\"code\":500}\n", "{\"code\":500}"),
         ] {
             for piece in [1, text.len()] {
                 let mut splitter = Splitter::new(LIMIT);
@@ -394,6 +418,15 @@ mod tests {
             split([&b"event: ping\ndata: a\n\nevent: error\n\ndata: b\n\n"[..]]),
             [b"a", b"b"]
         );
+    }
+
+    #[test]
+    fn an_object_without_a_field_is_an_event_of_its_own() {
+        let text = "{\"a\":1}\n{\"b\":2}\r\n\ndata: c\n\n";
+        for piece in [1, text.len()] {
+            let events = split(text.as_bytes().chunks(piece));
+            assert_eq!(events, [&b"{\"a\":1}"[..], b"{\"b\":2}", b"c"]);
+        }
     }
 
     #[test]

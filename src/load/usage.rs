@@ -54,7 +54,10 @@ impl<'de> Take<'de> for Option<Usage> {
             completion_tokens: completion.0.or_else(|| rest(prompt)),
             cached_tokens: cached.0,
         };
-        if usage != Usage::default() {
+        // Every prompt has tokens: fixed schemas write zeros where nothing was counted.
+        let counts_nothing =
+            usage.prompt_tokens == Some(0) && usage.completion_tokens.unwrap_or(0) == 0;
+        if usage != Usage::default() && !counts_nothing {
             *self = Some(self.unwrap_or_default().followed_by(usage));
         }
         Ok(())

@@ -4,12 +4,21 @@ use std::borrow::Cow;
 
 use crate::load::take::Take;
 
-/// Whether the type of an event is `error`.
+/// Whether the type of an event is that of an error, such as `server_error`.
 pub(super) struct IsError<'t>(pub(super) &'t mut bool);
 
 impl<'de> Take<'de> for IsError<'_> {
     fn text(&mut self, text: Cow<'de, str>) {
-        *self.0 |= text.eq_ignore_ascii_case("error");
+        *self.0 |= text.to_ascii_lowercase().contains("error");
+    }
+}
+
+/// Whether a value is `false`.
+pub(super) struct IsFalse<'t>(pub(super) &'t mut bool);
+
+impl Take<'_> for IsFalse<'_> {
+    fn truth(&mut self, truth: bool) {
+        *self.0 |= !truth;
     }
 }
 
@@ -32,8 +41,11 @@ impl<'de> Take<'de> for CodeOf<'_> {
     fn text(&mut self, text: Cow<'de, str>) {
         let text = text.trim();
         let well = ["", "ok", "success"];
+        let bad = ["error", "failed", "failure"];
         if let Ok(number) = text.parse() {
             Take::number(self, number);
+        } else if bad.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+            *self.0 = Code::Error;
         } else if self.1 && !well.iter().any(|word| text.eq_ignore_ascii_case(word)) {
             *self.0 = Code::Named.max(*self.0);
         }

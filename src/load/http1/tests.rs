@@ -144,3 +144,13 @@ proptest! {
         prop_assert_eq!(decode(Framing::Chunked, &parts), Ok((chunks.concat(), true)));
     }
 }
+
+#[test]
+fn long_and_old_heads_are_read() {
+    let many: Vec<String> = (0..100).map(|at| format!("x-{at}: v\r\n")).collect();
+    for more in [many.concat().as_str(), "x-a: b\r\n  c\r\n", "x-a : b\r\n"] {
+        let text = format!("HTTP/1.1 200 OK\r\n{more}content-length: 5\r\n\r\n");
+        let (head, length) = parse_head(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((head.framing, length), (Framing::Length(5), text.len()));
+    }
+}

@@ -248,6 +248,74 @@ fn an_empty_text_is_a_token_where_the_count_has_room_for_it() {
 }
 
 #[test]
+fn an_empty_text_between_tokens_is_counted_by_the_server() {
+    let empty = chunk(r#""text":"""#);
+    let last = chunk(r#""text":"","finish_reason":"length""#);
+    let arrivals = |end: &str| {
+        let frames = [TOKEN, empty.as_str(), TOKEN, &last, end, DONE];
+        let (outcome, record) = read(Keep::Hash, &frames);
+        assert_eq!(outcome, Outcome::Ok);
+        let arrivals_ms = record.arrivals_ns.iter().map(|at| at / 1_000_000);
+        (arrivals_ms.collect::<Vec<_>>(), record.token_events)
+    };
+    let usage = |tokens| format!("data: {{\"usage\":{{\"completion_tokens\":{tokens}}}}}\n\n");
+    assert_eq!(arrivals(&usage(2)), (vec![0, 2], 2), "keep-alives");
+    assert_eq!(arrivals(&usage(4)), (vec![0, 1, 2, 3], 4), "tokens");
+    assert_eq!(arrivals(": no count\n\n"), (vec![0, 1, 2, 3], 4));
+}
+
+#[test]
+fn an_answer_that_ends_in_another_event_without_being_finished_broke_off() {
+    let finish = chunk(r#""text":"","finish_reason":"stop""#);
+    for words in [
+        r#"{"message":"Internal server error"}"#,
+        r#"{"reason":"engine died"}"#,
+        "upstream connect error or disconnect/reset before headers",
+        "<html>502 Bad Gateway</html>",
+        "Traceback (most recent call last):",
+    ] {
+        let event = format!("data: {words}\n\n");
+        let (outcome, _) = read(Keep::Hash, &[TOKEN, &event, DONE]);
+        let Outcome::Failed(failure) = outcome else {
+            panic!("{words}: {outcome:?}")
+        };
+        assert!(failure.message.contains(words), "{}", failure.message);
+        for end in [finish.as_str(), USAGE, TOKEN] {
+            let (outcome, _) = read(Keep::Hash, &[TOKEN, &event, end, DONE]);
+            assert_eq!(outcome, Outcome::Ok, "{words}, then {end}");
+        }
+    }
+    let (outcome, _) = read(Keep::Hash, &[TOKEN, "data: {\"choices\":[]}\n\n", DONE]);
+    assert_eq!(outcome, Outcome::Ok, "a chunk without a choice");
+}
+
+#[test]
+fn zeros_in_the_place_of_counts_count_nothing() {
+    let zeros = "data: {\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}}\n\n";
+    let (_, record) = read(Keep::Hash, &[zeros, TOKEN, USAGE, zeros, DONE]);
+    assert_eq!(record.output_tokens(), Some(9));
+    let (_, record) = read(Keep::Hash, &[TOKEN, zeros, DONE]);
+    assert_eq!(record.output_tokens(), None);
+}
+
+#[test]
+fn events_are_read_without_blank_lines_and_behind_a_double_field() {
+    let line = TOKEN.trim_end();
+    let body = format!("{line}\n{line}\ndata: [DONE]\n\n");
+    let double = format!("data: {TOKEN}data: {TOKEN}data: data: [DONE]\n\n");
+    for (body, end) in [
+        (body, ""),
+        (double, ""),
+        (TOKEN.repeat(2), "data: \"[DONE]\"\n\n"),
+        (TOKEN.repeat(2), "data: [done]\n\n"),
+    ] {
+        let (outcome, record) = read(Keep::Hash, &[&body, end]);
+        assert_eq!((outcome, record.token_events), (Outcome::Ok, 2), "{body}");
+        assert_eq!(record.odd_events, 0, "{body}");
+    }
+}
+
+#[test]
 fn an_answer_without_an_end_is_given_up() {
     let many = TOKEN.repeat(1 << 17);
     let (outcome, record) = read(Keep::Hash, &[&many]);
