@@ -203,9 +203,7 @@ impl Config {
             figment = figment.merge(TomlLayer::new(&format!("`{name}`"), toml::from_str(&text)?));
             own = Some((name, text));
         }
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let variables = environment::text(std::env::vars_os())?.into_iter();
         let variables = environment::read(variables, &defaults)?;
         figment = figment.merge(TomlLayer::new(ENVIRONMENT, variables));
         let settings: Settings = figment.extract().map_err(|error| explain(error, own))?;

@@ -20,6 +20,7 @@ mod verify;
 mod workload_files;
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -233,11 +234,13 @@ fn load_plan(path: &Path) -> Result<(Plan, Matrix, Files)> {
 /// Reads `.env` of the working folder, and of no other, into the environment. Variables that are set
 /// already stay.
 fn read_dot_env() -> Result<()> {
-    let text = match bounded::read(Path::new(".env"), MAX_DOT_ENV_BYTES) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context("reading `.env`"),
-    };
+    let path = Path::new(".env");
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.rdev());
+    // A container's `.env` is hidden by `/dev/null` in its place.
+    if !path.exists() || device(path) == device(Path::new("/dev/null")) {
+        return Ok(());
+    }
+    let text = bounded::read(path, MAX_DOT_ENV_BYTES).context("reading `.env`")?;
     let set = dot_env::parse(&text, |name| std::env::var(name).ok()).map_err(|bad| {
         anyhow::anyhow!(
             "`.env:{}` cannot be read: expected {}",

@@ -1,9 +1,10 @@
 //! Reads `.env` as Docker takes it.
 //!
-//! A line is `NAME=VALUE`, with `export ` before it or not, or a name alone, which sets nothing: its
-//! value is that of the environment. A value ends at ` #`, or is in quotes; between double ones `\n` and
-//! the like stand for what they mean. `$NAME` and `${NAME:-default}` stand for earlier values, but
-//! not between single quotes.
+//! A line is `NAME=VALUE` or `NAME: VALUE`, with `export ` before it or not, or a name alone, which
+//! sets nothing: its value is that of the environment. A value ends at ` #`, or is in quotes, over
+//! several lines or not; between double ones `\n` and the like stand for what they mean. `$NAME`,
+//! `${NAME:-default}` and the other forms of a shell stand for earlier values, `$$` for `$`, but not
+//! between single quotes.
 
 /// A line that cannot be read. It is not quoted: it may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +25,13 @@ pub fn parse(
 ) -> Result<Vec<(String, String)>, BadLine> {
     let mut set: Vec<(String, String)> = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for (index, line) in text.lines().enumerate() {
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         let bad = |expected| BadLine {
             line: index + 1,
             expected,
         };
-        let line = line.trim();
+        let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -37,7 +39,9 @@ pub fn parse(
             .strip_prefix("export")
             .filter(|rest| rest.starts_with(char::is_whitespace))
             .map_or(line, str::trim_start);
-        let (name, value) = match line.split_once('=') {
+        let separators = ["=", ": "].into_iter();
+        let separators = separators.filter_map(|separator| line.split_once(separator));
+        let (name, value) = match separators.min_by_key(|(name, _)| name.len()) {
             Some((name, value)) => (name.trim_end(), Some(value)),
             None => (line.split(" #").next().unwrap_or(line).trim_end(), None),
         };
@@ -53,10 +57,44 @@ pub fn parse(
                 .map(|(_, value)| value.clone())
                 .or_else(|| known(name))
         };
-        let value = read(value.trim_start(), &look_up).map_err(bad)?;
+        let mut value = value.trim_start().to_owned();
+        while let Some(quote) = open_quote(&value) {
+            // Up to the next line that may close it: the others need not be looked at.
+            let mut closes = false;
+            for (_, line) in lines.by_ref() {
+                value.push('\n');
+                value.push_str(line);
+                closes = line.contains(quote);
+                if closes {
+                    break;
+                }
+            }
+            if !closes {
+                return Err(bad("a value whose quote is closed"));
+            }
+        }
+        if value.contains('\0') {
+            return Err(bad("a value without a NUL byte"));
+        }
+        let value = read(&value, &look_up).map_err(bad)?;
         set.push((name.to_owned(), value));
     }
     Ok(set)
+}
+
+/// The quote that `text` opens and does not close.
+fn open_quote(text: &str) -> Option<char> {
+    let quote = text.chars().next().filter(|c| "'\"".contains(*c))?;
+    let mut escaped = true;
+    for letter in text.chars() {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if quote == '"' => escaped = true,
+            _ if letter == quote => return None,
+            _ => {}
+        }
+    }
+    Some(quote)
 }
 
 fn is_name(name: &str) -> bool {
@@ -77,13 +115,13 @@ fn read(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, 
         };
         let end = text.char_indices().find(|at| comment(*at));
         let value = &text[..end.map_or(text.len(), |(at, _)| at)];
-        return Ok(expand(value.trim_end(), look_up));
+        return expand(value.trim_end(), look_up, MAX_DEPTH);
     };
     let mut value = String::new();
     let mut chars = text[1..].chars();
     let rest = loop {
         match chars.next() {
-            None => return Err("a value whose quote is closed in the same line"),
+            None => return Err("a value whose quote is closed"),
             Some(c) if c == quote => break chars.as_str().trim_start(),
             Some('\\') if quote == '"' => match chars.next() {
                 Some('n') => value.push('\n'),
@@ -93,7 +131,7 @@ fn read(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, 
                 Some('$') => value.push('\0'),
                 Some(c @ ('"' | '\\')) => value.push(c),
                 Some(c) => value.extend(['\\', c]),
-                None => return Err("a value whose quote is closed in the same line"),
+                None => return Err("a value whose quote is closed"),
             },
             Some(c) => value.push(c),
         }
@@ -102,39 +140,86 @@ fn read(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, 
         return Err("nothing but a comment behind the closing quote");
     }
     if quote == '"' {
-        value = expand(&value, look_up).replace('\0', "$");
+        value = expand(&value, look_up, MAX_DEPTH)?.replace('\0', "$");
     }
     Ok(value)
 }
 
-/// `text` with `$NAME`, `${NAME}` and `${NAME:-default}` replaced; one that is not set is empty.
-fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> String {
+/// Defaults within defaults that are expanded.
+const MAX_DEPTH: u32 = 8;
+
+/// `text` with `$NAME`, `${NAME}` and the like replaced; a name that is not set is empty.
+fn expand(
+    text: &str,
+    look_up: &dyn Fn(&str) -> Option<String>,
+    depth: u32,
+) -> Result<String, &'static str> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
-        let braced = after
-            .strip_prefix('{')
-            .and_then(|inner| inner.split_once('}'));
-        let (name, default, behind) = if let Some((inner, behind)) = braced {
-            let (name, default) = inner.split_once(":-").unwrap_or((inner, ""));
-            (name, default, behind)
-        } else {
-            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            let (name, behind) = after.split_at(end.unwrap_or(after.len()));
-            (name, "", behind)
+        let (inner, behind) = match braced(after) {
+            Some(parts) => parts,
+            None => after.split_at(name_end(after)),
         };
+        let (name, form) = inner.split_at(name_end(inner));
         if is_name(name) {
-            let value = look_up(name).filter(|value| !value.is_empty() || default.is_empty());
-            out.push_str(value.as_deref().unwrap_or(default));
+            let inner = |word: &str| match depth.checked_sub(1) {
+                Some(depth) => expand(word, look_up, depth),
+                None => Err("fewer defaults within defaults"),
+            };
+            out.push_str(&replaced(look_up(name), form, &inner)?);
             rest = behind;
         } else {
             out.push('$');
-            rest = after;
+            rest = after.strip_prefix('$').unwrap_or(after);
         }
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// What `${NAME<form>}` stands for. With a colon, an empty value is one that is not set.
+fn replaced(
+    value: Option<String>,
+    form: &str,
+    expand: &dyn Fn(&str) -> Result<String, &'static str>,
+) -> Result<String, &'static str> {
+    let (value, form) = match form.strip_prefix(':') {
+        Some(form) => (value.filter(|value| !value.is_empty()), form),
+        None => (value, form),
+    };
+    let mut letters = form.chars();
+    match (letters.next(), value) {
+        (None, value) => Ok(value.unwrap_or_default()),
+        (Some('-'), None) | (Some('+'), Some(_)) => expand(letters.as_str()),
+        (Some('-' | '?'), Some(value)) => Ok(value),
+        (Some('+'), None) => Ok(String::new()),
+        (Some('?'), None) => Err("that the variable in `${NAME:?...}` is set"),
+        (Some(_), _) => Err("`${NAME}`, with `:-`, `:+` or `:?` behind the name or nothing"),
+    }
+}
+
+/// What stands in the braces that `text` begins with, and behind them.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('{')?;
+    let mut open = 1_u32;
+    for (at, letter) in inner.char_indices() {
+        match letter {
+            '{' => open += 1,
+            '}' => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return Some((&inner[..at], &inner[at + 1..]));
+        }
+    }
+    None
+}
+
+fn name_end(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .unwrap_or(text.len())
 }
 
 /// The entry point of a fuzzer: any file, whose names are names.
@@ -189,6 +274,22 @@ mod tests {
             ("A=5$", Some("5$")),
             ("A=redis://:p=q@h:1", Some("redis://:p=q@h:1")),
             ("A={\"a\": 1}", Some("{\"a\": 1}")),
+            ("A: 1 # c", Some("1")),
+            ("A: b=c", Some("b=c")),
+            ("A=b: c", Some("b: c")),
+            ("A='x\ny'", Some("x\ny")),
+            (
+                "A=\"-----BEGIN\n\n# \\\"x\\\"\r\n-----END\" # c",
+                Some("-----BEGIN\n\n# \"x\"\n-----END"),
+            ),
+            ("A=p$$w", Some("p$w")),
+            ("A=${NONE:-${HOME}/x}", Some("/home/me/x")),
+            ("A=${NONE-d}", Some("d")),
+            ("A=${HOME-d}", Some("/home/me")),
+            ("A=${HOME:+d}", Some("d")),
+            ("A=${NONE+d}.", Some(".")),
+            ("A=${HOME:?must}", Some("/home/me")),
+            ("A=${NONE", Some("${NONE")),
         ] {
             assert_eq!(value(line).as_deref(), expected, "{line}");
         }
@@ -210,6 +311,12 @@ mod tests {
             "A=1\nB=2\nC=\"s3cret\\\n",
             "A=1\nB=2\nC='s3cret' x\n",
             "A=1\nB=2\nsome s3cret words\n",
+            "A=1\nB=2\nC=\"s3cret\nD=1\nE=2\n",
+            "A=1\nB=2\nC='s3cret\nD='1'\n",
+            "A=1\nB=2\nC=${NONE:?s3cret}\n",
+            "A=1\nB=2\nC=${NONE%s3cret}\n",
+            "A=1\nB=2\nC=s3\0cret\n",
+            "A='1\n'\nC='s3cret' x\n",
         ] {
             let bad = parse(text, |_| None).unwrap_err();
             assert_eq!(bad.line, 3, "{text}");
@@ -224,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_in_single_quotes_comes_back(text in "[^'\n\r]*") {
+        fn what_is_in_single_quotes_comes_back(text in "[^'\r\0]*") {
             prop_assert_eq!(value(&format!("A='{text}'")), Some(text));
         }
     }

@@ -1,5 +1,7 @@
 //! Settings in `LABRUN_SECTION__KEY` variables.
 
+use std::ffi::OsString;
+
 use anyhow::{Result, bail};
 use toml::{Table, Value};
 
@@ -22,18 +24,24 @@ pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table)
     let mut settings = Table::new();
     let mut wrong = Vec::new();
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix(PREFIX) else {
-            continue;
-        };
-        let Some((section, key)) = rest.split_once(SEPARATOR) else {
+        let parts = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once(SEPARATOR));
+        let Some((section, key)) = parts else {
             // Marks that labrun sets on its children look like this, and so may a script's variables.
-            if let Some(meant) = without_separator(rest, defaults) {
+            if let Some(meant) = misspelt(&name, defaults) {
                 wrong.push(format!("unknown setting `{name}`: did you mean `{meant}`?"));
             }
             continue;
         };
         let section = section.to_ascii_lowercase();
         let (key, value) = if section == ENV {
+            if key.is_empty() || key.contains(|c: char| c.is_whitespace() || c == '=') {
+                wrong.push(format!(
+                    "unknown setting `{name}`: a variable's name must follow `{PREFIX}ENV{SEPARATOR}`"
+                ));
+                continue;
+            }
             (key.to_owned(), Ok(Value::String(value)))
         } else {
             let key = key.to_ascii_lowercase();
@@ -96,13 +104,33 @@ fn meant(name: &str, defaults: &Table) -> String {
     }
 }
 
-/// The variable that `rest` differs from in its underscores alone.
-fn without_separator(rest: &str, defaults: &Table) -> Option<String> {
-    let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
-    let wanted = plain(&format!("{PREFIX}{rest}"));
+/// The setting that `name`, which is none, differs from in case and in what separates its words.
+fn misspelt(name: &str, defaults: &Table) -> Option<String> {
+    if let Some(key) = name.strip_prefix("LABRUN_ENV_") {
+        return Some(format!("{PREFIX}ENV{SEPARATOR}{key}"));
+    }
+    let plain = |name: &str| name.replace(['_', '-', '.'], "").to_ascii_uppercase();
+    let wanted = plain(name);
     names(defaults)
         .into_iter()
         .find(|name| plain(name) == wanted)
+}
+
+/// The variables as text. Those of others that are not UTF-8 are left out.
+///
+/// # Errors
+/// A variable of labrun's that is not UTF-8.
+pub fn text(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>> {
+    let named = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = named.filter_map(|(name, value)| match value.into_string() {
+        Ok(value) => Some(Ok((name, value))),
+        Err(_) if name.starts_with(PREFIX) => Some(Err(name)),
+        Err(_) => None,
+    });
+    let text: Result<_, String> = ours.collect();
+    text.map_err(|name| anyhow::anyhow!("the variable `{name}` is not UTF-8 text"))
 }
 
 /// `text` as a value of the type of `default`.
@@ -184,6 +212,10 @@ mod tests {
             ("LABRUN_PATH__RESULTS", "LABRUN_PATHS__RESULTS"),
             ("LABRUN_PATHS_RESULTS", "LABRUN_PATHS__RESULTS"),
             ("LABRUN_SLURM__PARTITON", "LABRUN_SLURM__PARTITION"),
+            ("labrun_paths__results", "LABRUN_PATHS__RESULTS"),
+            ("LABRUN-PATHS__RESULTS", "LABRUN_PATHS__RESULTS"),
+            ("LABRUN_PATHS.RESULTS", "LABRUN_PATHS__RESULTS"),
+            ("LABRUN_ENV_HF_HOME", "LABRUN_ENV__HF_HOME"),
         ] {
             let error = read_of(&[(name, "s3cret")]).unwrap_err().to_string();
             let expected = format!("unknown setting `{name}`: did you mean `{meant}`?");
@@ -191,6 +223,8 @@ mod tests {
             assert!(!error.contains("s3cret"), "{error}");
         }
         for (name, expected) in [
+            ("LABRUN_ENV__", "a variable's name must follow"),
+            ("LABRUN_ENV__A B", "a variable's name must follow"),
             ("LABRUN_SLURM__GPUS", "a whole number"),
             ("LABRUN_TELEMETRY__ENABLED", "`true` or `false`"),
             ("LABRUN_SLURM__ARGS", "an array"),
@@ -201,5 +235,20 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_variable_of_labruns_that_is_no_text_is_refused_and_those_of_others_are_not() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let pairs = |names: &[&str]| {
+            let pair = |name: &&str| (OsString::from(name), OsString::from_vec(vec![0xff]));
+            names.iter().map(pair).collect::<Vec<_>>().into_iter()
+        };
+        assert_eq!(text(pairs(&["LS_COLORS"])).unwrap(), []);
+        let error = text(pairs(&["LS_COLORS", "LABRUN_PATHS__RESULTS"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the variable `LABRUN_PATHS__RESULTS` is not UTF-8 text"
+        );
     }
 }
