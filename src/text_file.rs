@@ -58,6 +58,9 @@ fn decode(bytes: Vec<u8>) -> Result<String> {
         String::from_utf16(&units).context("it begins as UTF-16 and is not")
     };
     match bytes.as_slice() {
+        [0x1F, 0x8B, ..] | [0x28, 0xB5, 0x2F, 0xFD, ..] => {
+            bail!("it is compressed (gzip or zstd): decompress it first")
+        }
         [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
         [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
         [0xEF, 0xBB, 0xBF, rest @ ..] => utf8(rest.to_vec()),
@@ -143,6 +146,7 @@ mod tests {
         for (bytes, expected) in [
             (&b"a\n\xE9"[..], "line 2 is not UTF-8"),
             (b"a\nb\0", "line 2 holds a NUL byte"),
+            (b"\x1F\x8B\x08\x00", "it is compressed (gzip or zstd)"),
             (b"\xFF\xFEa", "ends within a character"),
             (b"\xFF\xFE\x00\xD8", "begins as UTF-16 and is not"),
         ] {

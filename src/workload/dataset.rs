@@ -91,6 +91,7 @@ impl RawLine {
                 Prompt::Messages(json!([{"role": "user", "content": text}]))
             }
             (None, Some(Value::Array(messages)), EndpointKind::Chat) if !messages.is_empty() => {
+                check_messages(&messages)?;
                 Prompt::Messages(Value::Array(messages))
             }
             (None, Some(Value::Array(_)), EndpointKind::Completions) => {
@@ -105,6 +106,24 @@ impl RawLine {
             prompt,
             gen_len: self.output_tokens,
         })
+    }
+}
+
+/// Fails where a server would refuse the messages, or the last has no text that a reference number
+/// could follow.
+fn check_messages(messages: &[Value]) -> Result<(), String> {
+    if let Some(at) = messages
+        .iter()
+        .position(|message| !message["role"].is_string())
+    {
+        return Err(format!(
+            "message {} needs a `role` (a string) and `content`",
+            at + 1
+        ));
+    }
+    match messages.last().map(|message| &message["content"]) {
+        Some(Value::String(_) | Value::Array(_)) => Ok(()),
+        _ => Err("the last message needs `content` (a string or an array of parts)".to_owned()),
     }
 }
 
@@ -437,6 +456,36 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(refusal.starts_with(expected), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn messages_that_no_server_takes_are_refused() {
+        let of = |messages: &str| {
+            let line = format!("{{\"messages\":{messages}}}\n");
+            let read = Dataset::parse(&line, EndpointKind::Chat);
+            read.map(drop).map_err(|refusal| refusal.to_string())
+        };
+        for good in [
+            r#"[{"role":"user","content":"a"}]"#,
+            r#"[{"role":"user","content":[{"type":"text","text":"a"}]}]"#,
+            r#"[{"role":"user","content":"a"},{"role":"assistant","content":null},{"role":"tool","content":"b"}]"#,
+        ] {
+            assert_eq!(of(good), Ok(()), "{good}");
+        }
+        for (messages, expected) in [
+            (r#"["a"]"#, "line 1: message 1 needs a `role`"),
+            (
+                r#"[{"role":"user","content":"a"},{"from":"human","value":"a"}]"#,
+                "line 1: message 2 needs a `role`",
+            ),
+            (
+                r#"[{"role":"user","content":"a"},{"role":"assistant","content":null}]"#,
+                "line 1: the last message needs `content`",
+            ),
+        ] {
+            let refusal = of(messages).unwrap_err();
+            assert!(refusal.starts_with(expected), "{messages}: {refusal}");
         }
     }
 }

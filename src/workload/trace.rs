@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Number, Value};
 
 use super::file::{WorkloadFile, refused};
 use super::prompt::{Draft, Segment};
@@ -20,6 +20,10 @@ use crate::units::span_of_seconds;
 const MOONCAKE_BLOCK_LEN: u32 = 512;
 /// Times without a unit are Mooncake's milliseconds only where the requests come slower than this.
 const MAX_CERTAIN_RATE_RPS: f64 = 100.0;
+/// Seconds since 1970 from 2001 to 2286; as milliseconds they would be of January 1970.
+const EPOCH_SECONDS: std::ops::Range<f64> = 1e9..1e10;
+/// Microseconds since 1970 after 1973; as milliseconds they would be after the year 5000.
+const EPOCH_MICROSECONDS: f64 = 1e14;
 /// The longest replay, seconds. Longer ones have the wrong unit, or no end.
 const MAX_SPAN_S: f64 = 31.0 * 86_400.0;
 /// Fields that would change what is sent, and which labrun does not send.
@@ -61,7 +65,7 @@ pub(crate) struct Line {
     input_len: u32,
     output_len: u32,
     /// One id for each block of the prompt: the same id, the same tokens.
-    hash_ids: Vec<u64>,
+    hash_ids: Vec<String>,
     /// Requests of one session share their front.
     session: Option<String>,
 }
@@ -79,10 +83,12 @@ enum When {
 #[derive(Debug, Default, Deserialize)]
 struct RawLine {
     timestamp: Option<f64>,
+    #[serde(deserialize_with = "whole")]
     input_length: u32,
+    #[serde(deserialize_with = "whole")]
     output_length: u32,
-    #[serde(default)]
-    hash_ids: Vec<u64>,
+    #[serde(default, deserialize_with = "ids")]
+    hash_ids: Vec<String>,
     session: Option<Value>,
     session_id: Option<Value>,
     chat_id: Option<Value>,
@@ -95,6 +101,33 @@ struct RawLine {
     _type: Option<IgnoredAny>,
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
+}
+
+/// A whole number, also where pandas wrote `1024.0`.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let number = Number::deserialize(from)?;
+    let whole = number.as_f64().filter(|number| number.fract() == 0.0);
+    whole
+        .filter(|number| (0.0..=f64::from(u32::MAX)).contains(number))
+        .map(|number| number as u32)
+        .ok_or_else(|| {
+            let expected = "a whole number of at least 0";
+            D::Error::custom(format_args!(
+                "invalid length `{number}`: expected {expected}"
+            ))
+        })
+}
+
+/// Ids of whatever type: what matters is which of them are equal.
+fn ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let ids = Option::<Vec<Value>>::deserialize(from)?.unwrap_or_default();
+    if let Some(odd) = ids.iter().find(|id| !id.is_number() && !id.is_string()) {
+        let expected = "numbers or strings";
+        return Err(D::Error::custom(format_args!(
+            "invalid hash id `{odd}`: expected {expected}"
+        )));
+    }
+    Ok(ids.iter().map(id_text).collect())
 }
 
 /// A line with its number and the unit of times that its form names.
@@ -190,11 +223,13 @@ fn csv_line<'a>(
     time: &str,
     column: &impl Fn(&str) -> Option<&'a String>,
 ) -> anyhow::Result<RawLine> {
-    let name = |wanted: &str| column(wanted).map_or("", String::as_str);
+    // No column is called by the second name: an unnamed one has the name "".
+    let name = |wanted: &str| column(wanted).map_or("\0", String::as_str);
     let text = |wanted: &str| row.get(name(wanted)).map(|text| Value::from(text.trim()));
     let length = |wanted: &str| row.required(wanted, row.count(name(wanted))?);
     let hash_ids = match row.get(name("hash_ids")) {
-        Some(list) => serde_json::from_str(list)
+        Some(list) => serde_json::from_str::<Value>(list)
+            .and_then(ids)
             .map_err(|_| anyhow::anyhow!(row.wrong("hash_ids", "a list such as `[1, 2]`")))?,
         None => Vec::new(),
     };
@@ -336,10 +371,15 @@ fn time_unit(
     let span = times.iter().copied().fold(0.0, f64::max)
         - times.iter().copied().fold(f64::INFINITY, f64::min);
     let rate_rps = times.len() as f64 / (span.max(1.0) / 1e3);
+    let latest = times.iter().copied().fold(0.0, f64::max);
     let why = if times.iter().any(|time| time.fract() != 0.0) {
         "its timestamps have fractions"
     } else if lines.iter().any(|line| line.raw.chat_id.is_some()) {
         "it has `chat_id`, as traces in seconds do"
+    } else if EPOCH_SECONDS.contains(&latest) {
+        "they are seconds since 1970 by their size"
+    } else if latest >= EPOCH_MICROSECONDS {
+        "they are micro- or nanoseconds since 1970 by their size: divide them first"
     } else if span > 0.0 && rate_rps > MAX_CERTAIN_RATE_RPS {
         "in milliseconds it would be very fast"
     } else {

@@ -185,11 +185,20 @@ fn the_unit_of_times_is_asked_for_where_it_is_not_certain() {
     let fractions = line("0", "") + &line("1.5", "");
     let chats = line("0", ",\"chat_id\":1") + &line("61", ",\"chat_id\":2");
     let fast: String = (0..500).map(|at| line(&at.to_string(), "")).collect();
+    let since_1970 = line("1700000000", "") + &line("1700000060", "");
+    let micros = line("1700000000000000", "") + &line("1700000060000000", "");
+    let millis = line("1700000000000", "") + &line("1700000060000", "");
+    assert_eq!(starts_ms(&millis, asked()), [0, 60_000]);
     let slow: String = (0..50).map(|at| line(&(at * 20).to_string(), "")).collect();
     for (text, why) in [
         (&fractions, "its timestamps have fractions"),
         (&chats, "it has `chat_id`, as traces in seconds do"),
         (&fast, "in milliseconds it would be very fast"),
+        (&since_1970, "they are seconds since 1970 by their size"),
+        (
+            &micros,
+            "they are micro- or nanoseconds since 1970 by their size: divide them first",
+        ),
     ] {
         assert_eq!(
             refusal(text, asked()),
@@ -277,7 +286,15 @@ fn odd_lines_are_refused_with_their_number() {
         (json("") + "{", "line 2: "),
         (
             json("").replace(":5", ":5.5"),
-            "line 1: invalid type: floating point `5.5`",
+            "line 1: invalid length `5.5`: expected a whole number",
+        ),
+        (
+            json("").replace(":5", ":-5"),
+            "line 1: invalid length `-5`: expected a whole number",
+        ),
+        (
+            json(",\"hash_ids\":[[1]]"),
+            "line 1: invalid hash id `[1]`: expected numbers or strings",
         ),
         (
             json("").replace(":0", ":-1"),
@@ -336,6 +353,47 @@ fn odd_tables_are_refused_with_their_row() {
         ..asked()
     };
     assert!(refusal(&csv("9,5,1\n"), endless).contains("31 days"));
+}
+
+#[test]
+fn hash_ids_may_be_of_any_type_and_lengths_may_have_a_point() {
+    let trace = |len: &str, ids: [&str; 3]| -> String {
+        let line = |(index, id): (usize, &str)| {
+            let at = index * 1000;
+            format!(
+                "{{\"timestamp\":{at},\"input_length\":{len},\"output_length\":4,\"hash_ids\":{id}}}\n"
+            )
+        };
+        ids.into_iter().enumerate().map(line).collect()
+    };
+    let plain = read(&trace("1024", ["[1,2]", "[1,3]", "[4,5]"]))
+        .build(COLD)
+        .unwrap();
+    for (len, ids) in [
+        ("1024.0", ["[1,2]", "[1,3]", "[4,5]"]),
+        ("1024", ["[-1,-2]", "[-1,-3]", "[-4,-5]"]),
+        ("1024", [r#"["1","2"]"#, r#"["1","3"]"#, r#"["4","5"]"#]),
+        ("1024", ["[1.5e300,2]", "[1.5e300,3]", "[4,5]"]),
+    ] {
+        let schedule = read(&trace(len, ids)).build(COLD).unwrap();
+        let repeated = |schedule: &crate::workload::Schedule| {
+            let requests = schedule.requests.iter();
+            requests.map(|r| r.repeated_tokens).collect::<Vec<_>>()
+        };
+        assert_eq!(repeated(&schedule), repeated(&plain), "{ids:?}");
+        assert_eq!(repeated(&schedule), [0, 512, 0], "{ids:?}");
+    }
+    let none = read(&trace("600", ["null", "[]", "null"]))
+        .build(COLD)
+        .unwrap();
+    assert!(none.requests.iter().all(|r| r.repeated_tokens == 0));
+}
+
+#[test]
+fn an_unnamed_column_is_no_other() {
+    let csv = "\n,timestamp_ms,input_length,output_length\n0,0,600,4\n0,1000,600,4\n";
+    let schedule = read(csv.trim_start()).build(COLD).unwrap();
+    assert_eq!(schedule.requests[1].repeated_tokens, 0);
 }
 
 #[test]
