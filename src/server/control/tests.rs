@@ -222,3 +222,26 @@ async fn an_error_of_a_scrape_names_the_reason() {
     let found = scraped("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nvllm:a 1\n").await;
     assert_eq!(found.unwrap().sum("vllm:a", None), Some(1.0));
 }
+
+#[tokio::test]
+async fn a_server_is_up_and_a_cache_reset_unless_the_answer_denies_it() {
+    for (status, body) in [
+        ("200 OK", ""),
+        ("200 OK", "null"),
+        ("200 OK", "{}"),
+        ("200 OK", r#"{"message":"done"}"#),
+        ("200 OK", r#"{"success":true}"#),
+    ] {
+        let answer = move |_: &str| [head_of(status, body.len()), body.into()].concat();
+        let control = client(&serving(answer).await, None);
+        control.health().await.unwrap();
+        control.reset_prefix_cache().await.unwrap();
+    }
+    let up = client(&serving(|_| head_of("204 No Content", 0)).await, None);
+    up.health().await.unwrap();
+    let denied = br#"{"success":false}"#;
+    let answer = |_: &str| [head_of("200 OK", denied.len()), denied.to_vec()].concat();
+    let control = client(&serving(answer).await, None);
+    let error = control.reset_prefix_cache().await.unwrap_err().to_string();
+    assert!(error.contains("refused for 2 s"), "{error}");
+}
