@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use console::Term;
 use serde_json::{Value, json};
@@ -74,6 +74,7 @@ struct Shape {
 impl Shape {
     fn of(args: &BenchArgs) -> Result<Self> {
         let none = |name: &str| format!("--{name} must be at least 1");
+        check_sizes(args)?;
         let kind = if args.shared_prefix {
             WorkloadKind::SharedPrefix {
                 documents: None,
@@ -162,6 +163,39 @@ impl Shape {
             file: None,
         }
     }
+}
+
+/// The most tokens of a prompt or an answer.
+const MAX_TOKENS: u32 = 10_000_000;
+/// The most connections.
+const MAX_CONCURRENCY: u32 = 100_000;
+/// The most requests.
+const MAX_REQUESTS: u32 = 10_000_000;
+/// The most tokens of all prompts: they are built before the first is sent.
+const MAX_PROMPT_TOKENS: u64 = 2_000_000_000;
+
+/// Fails where a number is larger than a load's memory would hold.
+fn check_sizes(args: &BenchArgs) -> Result<()> {
+    for (name, number, most) in [
+        ("prompt-len", args.prompt_len, MAX_TOKENS),
+        ("gen-len", args.gen_len, MAX_TOKENS),
+        ("concurrency", args.concurrency, MAX_CONCURRENCY),
+        ("num-requests", args.requests, MAX_REQUESTS),
+        ("warmup", args.warmup, MAX_REQUESTS),
+    ] {
+        ensure!(
+            number <= most,
+            "invalid `--{name} {number}`: at most {most} is possible"
+        );
+    }
+    let requests = u64::from(args.requests.max(args.warmup));
+    ensure!(
+        requests * u64::from(args.prompt_len) <= MAX_PROMPT_TOKENS,
+        "{requests} requests of {} tokens are more prompt tokens than the {MAX_PROMPT_TOKENS} that \
+         fit: lower --num-requests or --prompt-len",
+        args.prompt_len
+    );
+    Ok(())
 }
 
 /// One load, and what is known of the server.
@@ -392,4 +426,39 @@ fn as_json(record: &CellRecord, row: &SummaryRow, warnings: &[String]) -> Value 
         "client": pass.client,
         "warnings": warnings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Wrapped {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    #[test]
+    fn numbers_that_no_memory_holds_are_refused() {
+        let refusal = |flags: &[&str]| {
+            let line = [&["bench", "http://127.0.0.1:1"], flags].concat();
+            check_sizes(&Wrapped::parse_from(line).args).map_err(|error| error.to_string())
+        };
+        assert_eq!(refusal(&[]), Ok(()));
+        let most = u32::MAX.to_string();
+        for flag in [
+            "--num-requests",
+            "--concurrency",
+            "--prompt-len",
+            "--gen-len",
+            "--warmup",
+        ] {
+            let error = refusal(&[flag, &most]).unwrap_err();
+            assert!(error.contains(flag), "{error}");
+        }
+        let both = ["--num-requests", "1000000", "--prompt-len", "1000000"];
+        assert!(refusal(&both).unwrap_err().contains("prompt tokens"));
+    }
 }
