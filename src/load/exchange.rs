@@ -109,6 +109,10 @@ pub(crate) async fn exchange(
 }
 
 /// What of the answer comes next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives in each request in flight, and most of its life it is the large one"
+)]
 enum Phase {
     Head {
         filled: usize,
