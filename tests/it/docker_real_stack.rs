@@ -20,6 +20,7 @@ concurrency = [2]
 label = ["rag"]
 [run]
 controls = false
+overwrite_gpu = false
 requests = 6
 order = "grouped"
 reuse = "server"
