@@ -92,7 +92,7 @@ pub fn verify(folder: &Path) -> Result<Verification> {
         found.add(checked);
     } else {
         bail!(
-            "`{}` is no run and no cell: it has no `cells` and no `{CELL_FILE}`",
+            "`{}` is neither a run folder nor a cell folder: it has no `cells` and no `{CELL_FILE}`",
             folder.display()
         );
     }

@@ -47,7 +47,7 @@ pub fn read_pcie_csv(text: &str) -> Result<Points> {
         let number = |name: &str| -> Result<f64> {
             let text = row.get(name).unwrap_or_default();
             text.parse()
-                .with_context(|| format!("row {}: `{name}` is no number", row.line))
+                .with_context(|| format!("row {}: `{name}` is not a number", row.line))
         };
         let method = row.get("method").unwrap_or_default();
         let Some(pcie) = Pcie::ALL.iter().find(|pcie| pcie.method == method) else {

@@ -87,8 +87,8 @@ fn compare(
             }
         }
     }
-    let gone = stored.keys().filter(|key| !made.contains_key(*key));
-    found.extend(gone.map(|key| format!("`{name}` has the row `{key}`, which no cell gives")));
+    let surplus = stored.keys().filter(|key| !made.contains_key(*key));
+    found.extend(surplus.map(|key| format!("`{name}` has the row `{key}`, which no cell gives")));
     if found.len() > MAX_NAMED {
         let more = found.len() - MAX_NAMED;
         found.truncate(MAX_NAMED);

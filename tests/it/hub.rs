@@ -46,7 +46,6 @@ fn lab(tier: &str) -> Lab {
     let model = "hf/hub/models--org--tiny";
     lab.write(&format!("{model}/refs/main"), "c0ffee\n");
     lab.write(&format!("{model}/snapshots/c0ffee/config.json"), CONFIG);
-    // Not in the folder of the run: that may be in memory, where no disk is read.
     lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
     lab.write("plan.toml", &PLAN.replace("@TIER@", tier));
     lab
