@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 ///
 /// # Errors
 /// The system's error; also where it is not a regular file.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     // Not blocking: opening a pipe that nobody writes to would wait for ever.
     let file = File::options()
         .read(true)
@@ -25,7 +25,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// The system's error; also where it is a link or not a regular file.
-pub fn open_to_write(path: &Path) -> io::Result<File> {
+pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
     let opened = File::options()
         .read(true)
         .append(false)
@@ -66,7 +66,7 @@ fn regular(file: File) -> io::Result<File> {
 ///
 /// # Errors
 /// The system's error; also where it is not a regular file, is larger, or is not UTF-8.
-pub fn read(path: &Path, most: u64) -> io::Result<String> {
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<String> {
     let file = open(path)?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
@@ -78,10 +78,14 @@ pub fn read(path: &Path, most: u64) -> io::Result<String> {
 }
 
 /// The most of one line of a log that is worth reading, bytes.
-pub const MAX_LINE_BYTES: usize = 64 << 10;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// Reads a line with its end, at most `most` bytes of it; returns how many were left out.
-pub fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+pub(crate) fn read_line(
+    from: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
     let mut left_out = 0;
     loop {
         let part = match from.fill_buf() {

@@ -14,7 +14,7 @@ use crate::matrix::shard::Shard;
 use crate::plan::problem::nearest;
 use crate::recorder::resume::Retry;
 
-pub use results::{
+pub(crate) use results::{
     AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs, VerifyArgs,
 };
 
@@ -26,7 +26,7 @@ pub use results::{
     after_help = "Exit codes: 0 good, 1 a cell failed or is invalid, 2 usage or plan error, \
                         3 a rule of `diff --fail-on` fired, 130 interrupted."
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command; without one, labrun runs the plan.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -52,7 +52,7 @@ Examples:
 
 impl Cli {
     /// Reads the command line `arguments`; the first one is the program.
-    pub fn from_arguments(
+    pub(crate) fn from_arguments(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -120,7 +120,7 @@ pub fn definition() -> clap::Command {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run every cell of a plan and write tables and figures.
     Run(RunArgs),
     /// Show the matrix, the rendered files and the server commands; change nothing.
@@ -161,7 +161,7 @@ pub enum Command {
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Plan (TOML file); with --resume also a run folder.
     pub plan: Option<PathBuf>,
     /// Continue a run: measure only cells that are missing, failed or changed. Without --out or a run
@@ -201,7 +201,7 @@ pub struct RunArgs {
 
 /// Arguments of `labrun plan`.
 #[derive(Args, Clone, Debug)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// Plan (TOML file).
     pub plan: PathBuf,
     /// Settings of this machine; they take precedence over the built-in defaults.
@@ -211,7 +211,7 @@ pub struct PlanArgs {
 
 /// Arguments of `labrun report`.
 #[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// Run folders; cells at equal coordinates of several runs count as repeats.
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
@@ -226,7 +226,7 @@ pub struct ReportArgs {
 
 /// Arguments of `labrun plot`.
 #[derive(Args, Clone, Debug)]
-pub struct PlotArgs {
+pub(crate) struct PlotArgs {
     /// CSV files to read; `*` and `?` match characters of a file name.
     #[arg(long, value_name = "GLOB", required = true, num_args = 1..)]
     pub input: Vec<String>,
@@ -237,7 +237,7 @@ pub struct PlotArgs {
 
 /// Arguments of `labrun sim`.
 #[derive(Args, Clone, Debug)]
-pub struct SimArgs {
+pub(crate) struct SimArgs {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     pub host: std::net::IpAddr,
@@ -280,7 +280,7 @@ pub struct SimArgs {
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// Server, http://HOST:PORT or https://HOST. OPENAI_API_KEY is sent if it is set.
     pub url: Option<String>,
     /// Model, as the server names it under /v1/models.
@@ -343,7 +343,7 @@ pub struct BenchArgs {
 
 /// Arguments of `labrun telemetry`.
 #[derive(Args, Clone, Debug)]
-pub struct TelemetryArgs {
+pub(crate) struct TelemetryArgs {
     /// Length of the recording.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub seconds: f64,
@@ -366,7 +366,7 @@ pub struct TelemetryArgs {
 
 /// Arguments of `labrun doctor`.
 #[derive(Args, Clone, Debug)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Check against this plan: anything it requires that is missing is an error instead of a warning.
     pub plan: Option<PathBuf>,
     /// Image to check: its CUDA against the driver, and whether it sees a GPU [default: the plan's].
@@ -382,7 +382,7 @@ pub struct DoctorArgs {
 
 /// Arguments of `labrun merge`.
 #[derive(Args, Clone, Debug)]
-pub struct MergeArgs {
+pub(crate) struct MergeArgs {
     /// Folder to create.
     pub out: PathBuf,
     /// Run folders of the shards of one plan.
@@ -395,7 +395,7 @@ pub struct MergeArgs {
 
 /// Arguments of `labrun submit`.
 #[derive(Args, Clone, Debug)]
-pub struct SubmitArgs {
+pub(crate) struct SubmitArgs {
     /// Plan (TOML file); with --resume the folder of the submission.
     pub plan: PathBuf,
     /// Submit an array of Slurm jobs, each with the resources of [slurm] in the settings.
@@ -432,7 +432,7 @@ pub struct SubmitArgs {
 
 /// Arguments of `labrun clean`.
 #[derive(Args, Clone, Debug)]
-pub struct CleanArgs {
+pub(crate) struct CleanArgs {
     /// List what would be removed; remove nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::problem::{PlanProblems, Problem, list};
 use crate::{bounded, secret};
 
-pub mod dot_env;
+pub(crate) mod dot_env;
 mod environment;
 mod file;
 
@@ -24,12 +24,12 @@ const ENVIRONMENT: &str = "`LABRUN_` environment variable(s)";
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The built-in defaults: the commented file is their only home.
-pub const DEFAULTS: &str = include_str!("../configs/default.toml");
+pub(crate) const DEFAULTS: &str = include_str!("../configs/default.toml");
 
 /// Everything that can be set for a machine. Empty strings mean "not set".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Folders that labrun reads and writes.
     pub paths: Paths,
     /// How processes are started.
@@ -52,7 +52,7 @@ pub struct Settings {
 /// `[paths]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// Where run folders are made.
     pub results: PathBuf,
     /// Where disk tiers keep their chunks; empty: in the run folder.
@@ -66,7 +66,7 @@ pub struct Paths {
 /// `[process]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Process {
+pub(crate) struct Process {
     /// Folder that holds `vllm` and `lmcache`; empty: PATH.
     pub bin_dir: PathBuf,
     /// Variables that servers inherit though they name a credential, a proxy or an account; one that
@@ -77,7 +77,7 @@ pub struct Process {
 /// `[redis]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Redis {
+pub(crate) struct Redis {
     /// `redis://host:port`; empty: labrun starts one.
     pub url: String,
 }
@@ -85,7 +85,7 @@ pub struct Redis {
 /// `[docker]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Docker {
+pub(crate) struct Docker {
     /// Folder of Hugging Face's cache that containers get; empty: `HF_HOME` or
     /// `~/.cache/huggingface`, if it exists.
     pub hf_cache: PathBuf,
@@ -94,7 +94,7 @@ pub struct Docker {
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// No cell begins with less room than this for results and chunks.
     pub min_free_mib: u64,
 }
@@ -102,7 +102,7 @@ pub struct Limits {
 /// `[slurm]`. Empty strings and zeros leave it to the cluster's defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Slurm {
+pub(crate) struct Slurm {
     /// Slurm's `--partition`.
     pub partition: String,
     /// Slurm's `--account`.
@@ -122,7 +122,7 @@ pub struct Slurm {
 /// `[telemetry]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// Whether telemetry is recorded.
     pub enabled: bool,
     /// Time between two readings of GPUs, disks and networks.
@@ -139,17 +139,17 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Time between two readings.
-    pub fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         Duration::from_millis(self.interval_ms.max(1))
     }
 
     /// Time between two readings of PCIe counters.
-    pub fn pcie_interval(&self) -> Duration {
+    pub(crate) fn pcie_interval(&self) -> Duration {
         Duration::from_millis(self.pcie_interval_ms.max(1))
     }
 
     /// Time between two slow readings.
-    pub fn slow_interval(&self) -> Duration {
+    pub(crate) fn slow_interval(&self) -> Duration {
         Duration::from_millis(self.slow_interval_ms.max(1))
     }
 }
@@ -157,7 +157,7 @@ impl Telemetry {
 /// How PCIe traffic is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum PcieMethod {
+pub(crate) enum PcieMethod {
     /// By the best method that answers.
     Auto,
     /// By GPM only (Hopper and later).
@@ -172,7 +172,7 @@ pub enum PcieMethod {
 
 /// The settings in force and where each came from.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// The values in force.
     pub settings: Settings,
     /// Origin of each value, by dotted key.
@@ -191,7 +191,7 @@ impl Settings {
 
 impl Config {
     /// Layers defaults, `file` and the environment (which holds `.env` by then).
-    pub fn load(file: Option<&Path>) -> Result<Self> {
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self> {
         let defaults: toml::Table = toml::from_str(DEFAULTS).context("reading the defaults")?;
         let mut figment = Figment::from(TomlLayer::new("built-in defaults", defaults.clone()));
         let mut own = None;

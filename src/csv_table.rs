@@ -12,7 +12,7 @@ use csv::{ReaderBuilder, StringRecord};
 const NO_NUMBER: [&str; 5] = ["nan", "na", "n/a", "null", "none"];
 
 /// Appends one row. A field is quoted only where it must be.
-pub fn push_row<S: AsRef<str>>(text: &mut String, fields: &[S]) {
+pub(crate) fn push_row<S: AsRef<str>>(text: &mut String, fields: &[S]) {
     for (at, field) in fields.iter().enumerate() {
         if at > 0 {
             text.push(',');
@@ -52,7 +52,7 @@ fn unguarded(field: &str) -> &str {
 
 /// A table: a head of names and the rows under it.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct Table {
     head: Rc<[String]>,
     /// The rows, without empty lines.
     pub rows: Vec<Row>,
@@ -60,7 +60,7 @@ pub struct Table {
 
 /// One row, its fields by name.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     head: Rc<[String]>,
     fields: StringRecord,
     /// The line of the text where it begins, from 1.
@@ -70,7 +70,7 @@ pub struct Row {
 impl Table {
     /// Reads `text`. Refused are rows of another length than the head, a name that stands twice, and
     /// quotes that do not close where a field ends: they would swallow rows.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         check_quotes(text)?;
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
@@ -103,17 +103,17 @@ impl Table {
     }
 
     /// The names of the columns.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.head
     }
 
     /// Whether there is a column of this name.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.head.iter().any(|known| known == name)
     }
 
     /// Fails where one of `names` is no column, and names all that are missing.
-    pub fn require(&self, names: &[&str]) -> Result<()> {
+    pub(crate) fn require(&self, names: &[&str]) -> Result<()> {
         let missing: Vec<&str> = names.iter().copied().filter(|n| !self.has(n)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -185,12 +185,12 @@ fn check_quotes(text: &str) -> Result<()> {
 
 impl Row {
     /// Whether there is a column of this name.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.head.iter().any(|known| known == name)
     }
 
     /// The field, unless it is empty or there is no such column.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let at = self.head.iter().position(|known| known == name)?;
         self.fields
             .get(at)
@@ -199,7 +199,7 @@ impl Row {
     }
 
     /// Names and fields in their order, without the empty ones.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let fields = self.head.iter().map(String::as_str).zip(&self.fields);
         fields.filter_map(|(name, field)| match unguarded(field) {
             "" => None,
@@ -208,7 +208,7 @@ impl Row {
     }
 
     /// A finite number. Empty, `NaN` and `null` are none.
-    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<f64>> {
         let Some(text) = self.get(name).map(str::trim) else {
             return Ok(None);
         };
@@ -222,7 +222,7 @@ impl Row {
     }
 
     /// A whole number of at least 0; a spreadsheet may have written `1024.0`.
-    pub fn count(&self, name: &str) -> Result<Option<u32>> {
+    pub(crate) fn count(&self, name: &str) -> Result<Option<u32>> {
         let Some(number) = self.number(name)? else {
             return Ok(None);
         };
@@ -232,12 +232,12 @@ impl Row {
     }
 
     /// `value`, or the error that the row lacks it.
-    pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T> {
+    pub(crate) fn required<T>(&self, name: &str, value: Option<T>) -> Result<T> {
         value.with_context(|| format!("row {} has no `{name}`", self.line))
     }
 
     /// The error that the field is not what was `expected`.
-    pub fn wrong(&self, name: &str, expected: &str) -> String {
+    pub(crate) fn wrong(&self, name: &str, expected: &str) -> String {
         let (line, text) = (self.line, self.get(name).unwrap_or_default());
         format!("row {line}, column `{name}`: invalid value `{text}`: expected {expected}")
     }

@@ -8,17 +8,17 @@ macro_rules! evidence {
     ($($variant:ident = $name:literal $meaning:literal;)+) => {
         /// A number that a verdict rests on, or that stands beside it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Evidence {
+        pub(crate) enum Evidence {
             $(#[doc = $meaning] $variant,)+
         }
 
         impl Evidence {
             /// All of it, in the order of the glossary.
             #[cfg(test)]
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Its name in files, the unit last.
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }
@@ -26,7 +26,7 @@ macro_rules! evidence {
 
             /// What exactly it is.
             #[cfg(test)]
-            pub fn meaning(self) -> &'static str {
+            pub(crate) fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$variant => $meaning,)+
                 }

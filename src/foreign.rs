@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 /// `text` with control characters written out (`\x1b`): those of terminals, and those that turn the
 /// direction of what follows. Line ends and tabs stay.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
@@ -37,7 +37,7 @@ fn steers(c: char) -> bool {
 }
 
 /// `text` without the colours (and other CSI sequences) that loggers write even into files.
-pub fn without_colours(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_colours(text: &str) -> Cow<'_, str> {
     if !text.contains("\u{1b}[") {
         return Cow::Borrowed(text);
     }
@@ -56,12 +56,12 @@ pub fn without_colours(text: &str) -> Cow<'_, str> {
 }
 
 /// [`visible`], on one line.
-pub fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     visible(text).replace(['\n', '\t'], " ")
 }
 
 /// The first `most` characters of `text`, and how much there is where that is more.
-pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}... ({} bytes)", &text[..end], text.len())),

@@ -1,15 +1,15 @@
 //! Plan to ordered, fully resolved cells. Pure: no I/O, no clock.
 
 mod cells;
-pub mod controls;
+pub(crate) mod controls;
 mod coordinates;
-pub mod file_name;
+pub(crate) mod file_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-pub mod inputs;
+pub(crate) mod inputs;
 mod partial;
 mod place;
-pub mod shard;
+pub(crate) mod shard;
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::units::Seed;
 use partial::{is_excluded, matches, useless_includes, with_included};
 use place::{Placed, place};
 
-pub use cells::Cells;
-pub use coordinates::Coordinates;
+pub(crate) use cells::Cells;
+pub(crate) use coordinates::Coordinates;
 
 /// One point of the matrix, complete: it can be run, hashed and stored without its plan.
 #[derive(Clone, Debug)]
@@ -130,6 +130,6 @@ impl Matrix {
 }
 
 /// Whether `next`, run right after `earlier`, uses the same server.
-pub fn shares_server(earlier: &Cell, next: &Cell) -> bool {
+pub(crate) fn shares_server(earlier: &Cell, next: &Cell) -> bool {
     earlier.can_share() && next.can_share() && earlier.server_key == next.server_key
 }

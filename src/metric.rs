@@ -209,7 +209,7 @@ impl Metric {
 }
 
 /// A word that tables use besides the metrics, and what it means.
-pub const WORDS: [(&str, &str); 12] = [
+pub(crate) const WORDS: [(&str, &str); 12] = [
     (
         "p50, p90, p95, p99",
         "Quantiles by definition 7 of Hyndman & Fan (1996), the default of R, NumPy and polars: with `h = (n - 1) q`, the straight line between the sorted values at `floor(h)` and `floor(h) + 1`, counted from 0. A quantile that the samples cannot support is not printed: p50 needs 2, p10 and p90 need 10, p95 needs 20, p99 needs 100 (`1 / (1 - q)`: with fewer, no sample is expected beyond it).",
@@ -258,7 +258,7 @@ pub const WORDS: [(&str, &str); 12] = [
 ];
 
 /// The glossary as Markdown: a row a metric, then the other words.
-pub fn glossary_markdown() -> String {
+pub(crate) fn glossary_markdown() -> String {
     let mut text =
         String::from("| metric | column | unit | better | definition |\n|:--|:--|:--|:--|:--|\n");
     for metric in Metric::ALL {

@@ -11,7 +11,7 @@
 
 /// What a range is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A run. Its payload counts the cells that are to run.
     Run,
     /// A cell. Its payload, and that of its phases, is the cell's place in the order, from 1.
@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// A request's two ranges: prefill until its first token, then decode. Dropping it ends both.
 #[derive(Debug)]
-pub struct RequestRange {
+pub(crate) struct RequestRange {
     index: u32,
     current: Option<Range>,
 }
@@ -45,14 +45,14 @@ pub struct RequestRange {
 impl RequestRange {
     /// The request is about to be written.
     #[inline]
-    pub fn sent(index: u32) -> Self {
+    pub(crate) fn sent(index: u32) -> Self {
         let current = Some(start(Kind::Prefill, index.into()));
         Self { index, current }
     }
 
     /// Its first token is here.
     #[inline]
-    pub fn first_token(&mut self) {
+    pub(crate) fn first_token(&mut self) {
         // One ends before the other begins.
         drop(self.current.take());
         self.current = Some(start(Kind::Decode, self.index.into()));
@@ -60,16 +60,16 @@ impl RequestRange {
 
     /// Its last token is here.
     #[inline]
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         drop(self.current.take());
     }
 }
 
 #[cfg(feature = "nvtx")]
-pub use tool::{Range, prepare, start};
+pub(crate) use tool::{Range, prepare, start};
 
 #[cfg(not(feature = "nvtx"))]
-pub use no_tool::{Range, prepare, start};
+pub(crate) use no_tool::{Range, prepare, start};
 
 #[cfg(not(feature = "nvtx"))]
 mod no_tool {
@@ -77,7 +77,7 @@ mod no_tool {
 
     /// Stands for a range without the feature.
     #[derive(Debug)]
-    pub struct Range;
+    pub(crate) struct Range;
 
     impl Drop for Range {
         /// Does nothing. Callers drop a range to end it, and that needs a `Drop` here too.
@@ -86,10 +86,10 @@ mod no_tool {
     }
 
     #[inline]
-    pub fn prepare() {}
+    pub(crate) fn prepare() {}
 
     #[inline]
-    pub fn start(_kind: Kind, _payload: u64) -> Range {
+    pub(crate) fn start(_kind: Kind, _payload: u64) -> Range {
         Range
     }
 }
@@ -105,7 +105,7 @@ mod tool {
     use super::Kind;
 
     /// A range that ends when it is dropped.
-    pub type Range = ::nvtx::domain::Range<'static>;
+    pub(crate) type Range = ::nvtx::domain::Range<'static>;
 
     /// Messages in the order of [`Kind`].
     const MESSAGES: [&CStr; 10] = [
@@ -138,13 +138,13 @@ mod tool {
 
     /// Registers domain, messages and categories once. Call it before a clock starts: the first range
     /// would do it otherwise.
-    pub fn prepare() {
+    pub(crate) fn prepare() {
         labels();
     }
 
     /// Begins a range of this kind, which ends when it is dropped.
     #[inline]
-    pub fn start(kind: Kind, payload: u64) -> Range {
+    pub(crate) fn start(kind: Kind, payload: u64) -> Range {
         let labels = labels();
         let category = match kind {
             Kind::Run | Kind::Cell => labels.experiment,

@@ -20,7 +20,7 @@ use crate::runner::result::CellResult;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verbosity {
+pub(crate) enum Verbosity {
     /// A live line while a cell runs, and a line for each that ended.
     Live,
     /// A line for each cell that ended.
@@ -31,7 +31,7 @@ pub enum Verbosity {
 
 impl Verbosity {
     /// `Live` on a terminal, `Lines` elsewhere.
-    pub fn of_stderr(quiet: bool) -> Self {
+    pub(crate) fn of_stderr(quiet: bool) -> Self {
         match (quiet, Term::stderr().is_term()) {
             (true, _) => Self::Quiet,
             (false, true) => Self::Live,
@@ -63,7 +63,7 @@ impl Live {
 
 /// Shows on stderr how far a run is.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     verbosity: Verbosity,
     live: Arc<Mutex<Live>>,
     bar: ProgressBar,
@@ -80,7 +80,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 impl Progress {
     /// A display for a run that begins now.
-    pub fn new(verbosity: Verbosity) -> Self {
+    pub(crate) fn new(verbosity: Verbosity) -> Self {
         let bar = ProgressBar::new_spinner();
         if verbosity != Verbosity::Live {
             bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -98,7 +98,7 @@ impl Progress {
     }
 
     /// Shows what `event` changes.
-    pub fn on_event(&mut self, event: &Event<'_>) {
+    pub(crate) fn on_event(&mut self, event: &Event<'_>) {
         match event {
             Event::RunStarted { work } => {
                 {
@@ -151,12 +151,12 @@ impl Progress {
     }
 
     /// Prints a line of its own, above the live one.
-    pub fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         say(self.verbosity, &self.bar, line);
     }
 
     /// Prints lines from elsewhere, for example a signal handler, above the live one.
-    pub fn speaker(&self) -> impl Fn(&str) + Send + use<> {
+    pub(crate) fn speaker(&self) -> impl Fn(&str) + Send + use<> {
         let (verbosity, bar) = (self.verbosity, self.bar.clone());
         move |line| say(verbosity, &bar, line)
     }

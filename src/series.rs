@@ -325,7 +325,7 @@ impl Series {
 
 /// One way to measure bytes over PCIe, and its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pcie {
+pub(crate) struct Pcie {
     /// The method, as the names of its series end.
     pub method: &'static str,
     /// Into the GPU.
@@ -336,44 +336,44 @@ pub struct Pcie {
 
 impl Pcie {
     /// GPM, on the wire.
-    pub const GPM: Self = Self {
+    pub(crate) const GPM: Self = Self {
         method: "gpm",
         rx: Series::GpuPcieRxGpm,
         tx: Series::GpuPcieTxGpm,
     };
     /// GPM, payload only.
-    pub const GPM_PAYLOAD: Self = Self {
+    pub(crate) const GPM_PAYLOAD: Self = Self {
         method: "gpm_payload",
         rx: Series::GpuPcieRxGpmPayload,
         tx: Series::GpuPcieTxGpmPayload,
     };
     /// NVML's 32-bit counters, on the wire.
-    pub const COUNTERS: Self = Self {
+    pub(crate) const COUNTERS: Self = Self {
         method: "counters",
         rx: Series::GpuPcieRxCounters,
         tx: Series::GpuPcieTxCounters,
     };
     /// NVML's 32-bit counters, payload only.
-    pub const COUNTERS_PAYLOAD: Self = Self {
+    pub(crate) const COUNTERS_PAYLOAD: Self = Self {
         method: "counters_payload",
         rx: Series::GpuPcieRxCountersPayload,
         tx: Series::GpuPcieTxCountersPayload,
     };
     /// Windows of 20 ms now and then.
-    pub const THROUGHPUT: Self = Self {
+    pub(crate) const THROUGHPUT: Self = Self {
         method: "throughput",
         rx: Series::GpuPcieRxThroughput,
         tx: Series::GpuPcieTxThroughput,
     };
     /// What the simulator pretends.
-    pub const SIMULATED: Self = Self {
+    pub(crate) const SIMULATED: Self = Self {
         method: "simulated",
         rx: Series::SimulatedPcieRx,
         tx: Series::SimulatedPcieTx,
     };
 
     /// All ways, in the order of their names.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::COUNTERS,
         Self::COUNTERS_PAYLOAD,
         Self::GPM,

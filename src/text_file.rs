@@ -14,7 +14,7 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Reads `path`, without a byte order mark. Errors name the path.
-pub fn read(path: &Path) -> Result<String> {
+pub(crate) fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let bytes = bytes_of(path)?;
     decode(bytes).with_context(|| format!("`{shown}` cannot be read as text"))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 mod bounds;
 
-pub use bounds::Bounds;
+pub(crate) use bounds::Bounds;
 
 /// Declares a count that cannot be zero, with the unit in its name.
 macro_rules! count {
@@ -61,7 +61,7 @@ count!(
 );
 
 /// `number` as text with thousands separators, for people: `12,345`, `1,900.0`.
-pub fn grouped(number: impl fmt::Display) -> String {
+pub(crate) fn grouped(number: impl fmt::Display) -> String {
     let text = number.to_string();
     let digits = text
         .find(|c: char| c.is_ascii_digit())
@@ -115,17 +115,17 @@ impl fmt::Display for Seed {
 
 /// Wall-clock time, read once a run: every other time is a distance from it.
 #[derive(Clone, Copy, Debug)]
-pub struct WallClock(SystemTime);
+pub(crate) struct WallClock(SystemTime);
 
 impl WallClock {
     /// Now.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self(SystemTime::now())
     }
 
     /// The id of a run of the plan `text` that begins now, also its folder's name:
     /// `20261124T061500Z` and six digits of a hash.
-    pub fn run_id(self, text: &str) -> String {
+    pub(crate) fn run_id(self, text: &str) -> String {
         let nanos = self.0.duration_since(UNIX_EPOCH);
         let nanos = nanos.map_or(0, |since| since.as_nanos());
         let mut hasher = blake3::Hasher::new();
@@ -136,7 +136,7 @@ impl WallClock {
     }
 
     /// RFC 3339, in UTC.
-    pub fn rfc3339(self) -> String {
+    pub(crate) fn rfc3339(self) -> String {
         self.utc().to_rfc3339()
     }
 
@@ -146,18 +146,18 @@ impl WallClock {
 }
 
 /// A count for people: rounded to a whole number, a comma before each three digits.
-pub fn thousands(count: f64) -> String {
+pub(crate) fn thousands(count: f64) -> String {
     // What rounds to zero has no sign.
     let count = if count.abs() <= 0.5 { 0.0 } else { count };
     grouped(format_args!("{count:.0}"))
 }
 
 /// The longest span that a plan, a file or an option may name, seconds: 31 years.
-pub const MAX_SECONDS: f64 = 1e9;
+pub(crate) const MAX_SECONDS: f64 = 1e9;
 
 /// A span of `seconds`, which may be any number: none of what is below 0 or no number, and
 /// [`MAX_SECONDS`] of what is longer. It can be added to an instant without overflow.
-pub fn span_of_seconds(seconds: f64) -> Duration {
+pub(crate) fn span_of_seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS).max(0.0))
 }
 

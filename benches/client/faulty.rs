@@ -25,7 +25,7 @@ const FAULTS: Case = Case {
 const GAP: Duration = Duration::from_millis(2);
 
 /// Runs the load for `time`. Returns it, and how many requests the server read.
-pub async fn run_faults(time: Duration) -> Result<(LoadOutcome, u64), LoadError> {
+pub(crate) async fn run_faults(time: Duration) -> Result<(LoadOutcome, u64), LoadError> {
     let server = Faulty::start()?;
     let endpoint = Endpoint::parse(&format!("http://{}", server.address))
         .map_err(|error| LoadError::Start(io::Error::other(error)))?;

@@ -11,7 +11,7 @@ use labrun::internals::{
 
 /// What one side of a case cost and saw.
 #[derive(Clone)]
-pub struct Side {
+pub(crate) struct Side {
     pub startup: Duration,
     pub cpu: Duration,
     pub wall: Duration,
@@ -37,14 +37,14 @@ impl Side {
 
 /// The rounds of a case.
 #[derive(Clone)]
-pub struct Compared {
+pub(crate) struct Compared {
     pub case: Case,
     pub bare: Vec<Side>,
     pub client: Vec<Side>,
 }
 
 /// The load on a server that cuts, stalls and refuses.
-pub struct Faults {
+pub(crate) struct Faults {
     pub tally: Counts,
     /// Requests that the server read.
     pub received: u64,
@@ -81,7 +81,7 @@ fn highest(sides: &[Side], value: impl Fn(&Side) -> f64) -> f64 {
 }
 
 /// Prints all of it.
-pub fn write(
+pub(crate) fn write(
     out: &mut impl io::Write,
     compared: &[Compared],
     faults: Option<&Faults>,

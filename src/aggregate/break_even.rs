@@ -7,7 +7,7 @@ use crate::units::PromptLen;
 
 /// Where a tier's median time to first token crosses the baseline's, over prompt lengths.
 #[derive(Clone, Debug, PartialEq)]
-pub enum BreakEven {
+pub(crate) enum BreakEven {
     /// It is at least as fast at every measured length, from this one on.
     Everywhere(PromptLen),
     /// It is slower at every measured length, up to this one.
@@ -38,7 +38,7 @@ pub enum BreakEven {
 
 /// The break-even of one tier where all else is equal.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BreakEvenRow {
+pub(crate) struct BreakEvenRow {
     /// Coordinates without the tier; its prompt length is the shortest one.
     pub place: Place,
     /// The tier's name.
@@ -50,7 +50,7 @@ pub struct BreakEvenRow {
 }
 
 /// The break-even of speedups by prompt length, ascending.
-pub fn break_even(speedups: &[(PromptLen, f64)]) -> BreakEven {
+pub(super) fn break_even(speedups: &[(PromptLen, f64)]) -> BreakEven {
     let [(first, _), .., (last, _)] = speedups else {
         return BreakEven::TooFew;
     };
@@ -85,7 +85,7 @@ fn crossing((low, at_low): (PromptLen, f64), (high, at_high): (PromptLen, f64)) 
 }
 
 /// The break-even of every tier over the rows that may be compared.
-pub fn break_evens(comparison: &Comparison) -> Vec<BreakEvenRow> {
+pub(crate) fn break_evens(comparison: &Comparison) -> Vec<BreakEvenRow> {
     let mut lines: BTreeMap<(Place, usize), Vec<&ComparisonRow>> = BTreeMap::new();
     let mut tiers: Vec<&str> = Vec::new();
     let Some(shortest) = comparison.rows.iter().map(|row| row.place.prompt_len).min() else {

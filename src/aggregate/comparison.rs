@@ -21,7 +21,7 @@ const CLEAR_BELOW: f64 = 0.05;
 
 /// Every tier at every place, and each tier against the baseline.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// What is compared, the baseline among them; by place, then tier.
     pub pools: Vec<Pool>,
     /// One row a place and tier other than the baseline, in the same order.
@@ -35,7 +35,7 @@ pub struct Comparison {
 impl Comparison {
     /// The same without the controls.
     #[must_use]
-    pub fn without_controls(&self) -> Self {
+    pub(crate) fn without_controls(&self) -> Self {
         let mut rest = self.clone();
         rest.rows.retain(|row| !is_control(&row.place.label));
         rest.pools.retain(|pool| !is_control(&pool.place.label));
@@ -45,7 +45,7 @@ impl Comparison {
 
 /// One tier against the baseline at one place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ComparisonRow {
+pub(crate) struct ComparisonRow {
     /// Coordinates without the tier.
     pub place: Place,
     /// The tier's name.
@@ -110,7 +110,7 @@ impl ComparisonRow {
 
 /// Whether a comparison may be drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Both sides are valid.
     Compared,
     /// No ratio is shown. Holds the reason.
@@ -119,7 +119,7 @@ pub enum Standing {
 
 /// Two values of one metric side by side.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Contrast {
+pub(crate) struct Contrast {
     /// The compared metric.
     pub metric: Metric,
     /// The baseline's value.
@@ -139,7 +139,7 @@ pub struct Contrast {
 
 /// Whether a difference stands out of the requests' scatter (Mann-Whitney U at 0.05).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clarity {
+pub(crate) enum Clarity {
     /// More than chance explains.
     Clear,
     /// It may be noise.

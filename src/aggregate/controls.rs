@@ -34,7 +34,7 @@ pub(super) fn limits(run: &RunData) -> BTreeMap<Servers, f64> {
 
 /// What one tier did on one control.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ControlOutcome {
+pub(crate) struct ControlOutcome {
     /// Coordinates of the control.
     pub place: Place,
     /// The tier's name.
@@ -45,7 +45,7 @@ pub struct ControlOutcome {
 
 /// Whether a tier won on a control.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ControlResult {
+pub(crate) enum ControlResult {
     /// No win, as expected. Holds the speedup of TTFT against the baseline.
     NoWin(f64),
     /// A win where offloading cannot help. Holds the speedup of TTFT.

@@ -24,7 +24,7 @@ pub(crate) struct Gaps {
 
 impl Gaps {
     /// Those of a list column, one list a request.
-    pub fn of(lists: &Series) -> Result<Self> {
+    pub(crate) fn of(lists: &Series) -> Result<Self> {
         let options = ExplodeOptions {
             empty_as_null: false,
             keep_nulls: false,
@@ -58,7 +58,7 @@ impl Gaps {
     }
 
     /// In a few numbers.
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let at = |percentile: Percentile| {
             let same = |share: &f64| (share - percentile.share()).abs() < 1e-9;
             let at = SHARES.iter().position(same);
@@ -80,18 +80,18 @@ impl Gaps {
     }
 
     /// How many there are.
-    pub fn n(&self) -> usize {
+    pub(crate) fn n(&self) -> usize {
         self.n
     }
 
     /// Points of the distribution function: a gap and the share of gaps up to it, ascending.
-    pub fn distribution(&self) -> Vec<(f64, f64)> {
+    pub(crate) fn distribution(&self) -> Vec<(f64, f64)> {
         self.curve.iter().copied().zip(SHARES).collect()
     }
 
     /// The distribution of all gaps of `parts` together. Exact for one part; else at the points
     /// where one of them is known, each part between its own points on a straight line.
-    pub fn mixed<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Vec<(f64, f64)> {
+    pub(crate) fn mixed<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Vec<(f64, f64)> {
         let parts: Vec<&Self> = parts.into_iter().filter(|part| part.n > 0).collect();
         if let [one] = parts[..] {
             return one.distribution();

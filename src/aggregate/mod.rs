@@ -18,19 +18,20 @@ mod slo;
 mod summary;
 mod tier;
 
-pub use break_even::{BreakEven, BreakEvenRow, break_evens};
+pub(crate) use break_even::{BreakEven, BreakEvenRow, break_evens};
 pub(crate) use comparison::compare_passes;
-pub use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
+pub(crate) use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
 #[cfg(test)]
 pub(crate) use comparison::{compare, compare_under};
-pub use controls::{ControlOutcome, ControlResult};
+pub(crate) use controls::{ControlOutcome, ControlResult};
 pub(crate) use parallel::side_by_side;
-pub use place::{BASELINE, Place, tier_order};
-pub use pool::Pool;
+pub(crate) use place::{BASELINE, Place, tier_order};
+pub(crate) use pool::Pool;
 pub(crate) use samples::Passes;
-pub use slo::{Service, Slo, Slos};
+pub(crate) use slo::{Service, Slo, Slos};
+pub use summary::summarize;
 pub(crate) use summary::summarize_passes;
 #[cfg(test)]
 pub(crate) use summary::summarize_under;
-pub use summary::{SummaryRow, SummaryTable, summarize};
-pub use tier::{Gain, TierRow, tiers};
+pub(crate) use summary::{SummaryRow, SummaryTable};
+pub(crate) use tier::{Gain, TierRow, tiers};

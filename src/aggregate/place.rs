@@ -7,17 +7,17 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::units::{Concurrency, GenLen, PromptLen};
 
-pub use crate::plan::tier::BASELINE;
+pub(crate) use crate::plan::tier::BASELINE;
 
 /// Sorts tiers: the built-in ones in the plan's order, then all others by name.
-pub fn tier_order(tier: &str) -> (usize, &str) {
+pub(crate) fn tier_order(tier: &str) -> (usize, &str) {
     let order = TierKind::NAMED.iter().position(|(name, _)| *name == tier);
     (order.unwrap_or(TierKind::NAMED.len()), tier)
 }
 
 /// Coordinates without tier and repeat, and the cache state. Ordered as tables are sorted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub(crate) struct Place {
     /// The workload's label.
     pub label: String,
     /// Generated tokens a request.
@@ -34,7 +34,7 @@ pub struct Place {
 
 impl Place {
     /// Where a pass of a cell belongs.
-    pub fn of(at: &Coordinates, state: CacheState) -> Self {
+    pub(crate) fn of(at: &Coordinates, state: CacheState) -> Self {
         Self {
             label: at.label.clone(),
             gen_len: at.gen_len,

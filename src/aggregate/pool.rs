@@ -22,7 +22,7 @@ const MIN_RESAMPLES: usize = 200;
 
 /// All repeats of one tier at one place, taken together: their requests are one sample.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// Coordinates without the tier.
     pub place: Place,
     /// The tier's name.
@@ -69,7 +69,7 @@ pub struct Pool {
 /// A number with its 95 % interval: of a median by order statistics of the requests, or by a
 /// bootstrap over repeats and requests where there are repeats; of a rate by one over repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Median {
+pub(crate) struct Median {
     /// The number; absent where it cannot be computed.
     pub value: Option<f64>,
     /// Its interval.
@@ -92,7 +92,7 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub fn of(tier: &'a str, members: Vec<Member<'a>>) -> Self {
+    pub(super) fn of(tier: &'a str, members: Vec<Member<'a>>) -> Self {
         let ttft = together(&members, |samples| &samples.ttft);
         let e2e = together(&members, |samples| &samples.e2e);
         Self {
@@ -106,7 +106,7 @@ impl<'a> Group<'a> {
 
 impl Pool {
     /// Whether it is valid though no text proves it, as the plan allows.
-    pub fn is_textless(&self) -> bool {
+    pub(crate) fn is_textless(&self) -> bool {
         self.verdict == VerdictStatus::Valid && TextRule::marks(self.reason.as_deref())
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct Samples {
 
 impl Samples {
     /// What a pass without requests has.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             counts: Counts {
                 sent: 0,
@@ -84,7 +84,7 @@ impl Samples {
     }
 
     /// How many values of its own it has of one of its latencies.
-    pub fn own(&self, metric: Metric) -> usize {
+    pub(crate) fn own(&self, metric: Metric) -> usize {
         match metric {
             Metric::Itl => self.gaps.n(),
             _ => self.values(metric).len(),
@@ -102,7 +102,7 @@ impl Samples {
     }
 
     /// The distribution of one of its latencies.
-    pub fn summary(&self, metric: Metric) -> Summary {
+    pub(crate) fn summary(&self, metric: Metric) -> Summary {
         if let Some(summary) = self.imported.get(&metric) {
             return summary.clone();
         }
@@ -119,7 +119,7 @@ pub(crate) struct Passes(Vec<BTreeMap<CacheState, Samples>>);
 
 impl Passes {
     /// Reads the requests of every cell of `run`.
-    pub fn gather(run: &RunData, slos: &[Slo]) -> Result<Self> {
+    pub(crate) fn gather(run: &RunData, slos: &[Slo]) -> Result<Self> {
         let cells = run.cells.len();
         let passes = side_by_side(cells, |at| {
             let mut passes = of_cell(&run.requests, at, slos)?;
@@ -134,7 +134,7 @@ impl Passes {
     }
 
     /// Those of one pass; `None` for a pass without a single request row.
-    pub fn get(&self, cell: usize, state: CacheState) -> Option<&Samples> {
+    pub(crate) fn get(&self, cell: usize, state: CacheState) -> Option<&Samples> {
         self.0.get(cell)?.get(&state)
     }
 }

@@ -26,11 +26,11 @@ pub struct Slo {
 
 /// Objectives in the order that they were given.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Slos(pub Vec<Slo>);
+pub(crate) struct Slos(pub Vec<Slo>);
 
 /// Why a text cannot be read as an objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SloError {
+pub(crate) struct SloError {
     text: String,
     /// The first character that is wrong, from 0, and how many are.
     at: usize,
@@ -239,7 +239,7 @@ pub(super) struct Latencies<'a> {
 impl Latencies<'_> {
     /// How many of the requests meet every objective of `slos` on single requests. A request of
     /// one token meets any on TPOT and ITL.
-    pub fn count_within(&self, slos: &[Slo]) -> Result<u64> {
+    pub(super) fn count_within(&self, slos: &[Slo]) -> Result<u64> {
         let mut within = vec![true; self.ttft.len()];
         for slo in slos.iter().filter(|slo| slo.percentile.is_none()) {
             let longest;

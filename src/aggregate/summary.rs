@@ -109,7 +109,7 @@ pub fn summarize(run: &RunData) -> Result<SummaryTable> {
 }
 
 /// Sums up each pass of each cell of a run, under objectives.
-pub fn summarize_under(run: &RunData, slos: &[Slo]) -> Result<SummaryTable> {
+pub(crate) fn summarize_under(run: &RunData, slos: &[Slo]) -> Result<SummaryTable> {
     Ok(summarize_passes(run, &Passes::gather(run, slos)?, slos))
 }
 

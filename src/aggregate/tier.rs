@@ -11,7 +11,7 @@ use crate::stats::geomean;
 
 /// One tier in one cache state, over all places.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TierRow {
+pub(crate) struct TierRow {
     /// The tier's name.
     pub tier: String,
     /// Which cache was warm.
@@ -38,7 +38,7 @@ pub struct TierRow {
 
 /// Speedups over places: their geometric mean and their ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Gain {
+pub(crate) struct Gain {
     /// Geometric mean of the speedups.
     pub mean: f64,
     /// The smallest speedup.
@@ -59,7 +59,7 @@ impl Gain {
 }
 
 /// Every tier in every state, the baseline among them: by state, then tier.
-pub fn tiers(comparison: &Comparison) -> Vec<TierRow> {
+pub(crate) fn tiers(comparison: &Comparison) -> Vec<TierRow> {
     let mut all: BTreeSet<(CacheState, (usize, &str))> = BTreeSet::new();
     for pool in &comparison.pools {
         all.insert((pool.place.state, tier_order(&pool.tier)));

@@ -10,7 +10,7 @@ use crate::record::schema::Source;
 /// Arguments of `labrun diff`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DIFF_HELP)]
-pub struct DiffArgs {
+pub(crate) struct DiffArgs {
     /// Side A, the baseline of the comparison: run folder, run id, stored tables or git revision.
     pub a: String,
     /// Side B, compared with A.
@@ -51,7 +51,7 @@ Exit codes: 0 compared, 2 nothing to compare or refused, 3 a rule fired.";
 /// Arguments of `labrun verify`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = VERIFY_HELP)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Run folder, run id, or the folder of one cell.
     pub run: String,
     /// Print JSON.
@@ -74,7 +74,7 @@ Exit codes: 0 nothing differs, 1 something differs, 2 no run.";
 
 /// How a diff is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DiffFormat {
+pub(crate) enum DiffFormat {
     /// Tables for a terminal.
     Text,
     /// Markdown, for a pull request.
@@ -89,7 +89,7 @@ pub enum DiffFormat {
 
 /// What `--allow` lets pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AllowWhat {
+pub(crate) enum AllowWhat {
     /// Different models.
     Model,
     /// Simulated numbers with measured ones.
@@ -102,7 +102,7 @@ pub enum AllowWhat {
 
 /// Arguments of `labrun keep`.
 #[derive(Args, Clone, Debug)]
-pub struct KeepArgs {
+pub(crate) struct KeepArgs {
     /// Run folder or run id.
     pub run: String,
     /// Also for a run that did not finish, or lacks cells.
@@ -118,7 +118,7 @@ pub struct KeepArgs {
 
 /// Arguments of `labrun export`.
 #[derive(Args, Clone, Debug)]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// Run folder or run id.
     pub run: String,
     /// Output format.
@@ -134,7 +134,7 @@ pub struct ExportArgs {
 
 /// What a run is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// One JSON file per cell and state, as `vllm bench serve --save-result --save-detailed` writes it.
     VllmBench,
     /// One row per request, all cells in one file.
@@ -143,7 +143,7 @@ pub enum ExportFormat {
 
 /// Arguments of `labrun import`.
 #[derive(Args, Clone, Debug)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// Results of `vllm bench serve` (JSON), or `metrics_*.csv` files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,

@@ -20,7 +20,7 @@ const ENDED: [&str; 12] = [
 
 /// The state of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskState {
+pub(super) struct TaskState {
     /// As Slurm prints it: `RUNNING`, `CANCELLED by 1000`.
     pub text: String,
     /// Exit code of its script; absent where it was killed, has not ended, or Slurm does not report it.
@@ -29,7 +29,7 @@ pub struct TaskState {
 
 impl TaskState {
     /// A state as Slurm prints it, with an exit code where there is one.
-    pub fn new(text: &str, exit_code: Option<u32>) -> Self {
+    pub(super) fn new(text: &str, exit_code: Option<u32>) -> Self {
         let mut state = Self {
             text: text.trim().to_owned(),
             exit_code,
@@ -41,20 +41,20 @@ impl TaskState {
     }
 
     /// The state alone, in one word.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         let word = self.text.split(' ').next().unwrap_or_default();
         word.trim_end_matches('+')
     }
 
     /// Whether it waits, runs, or will run again.
-    pub fn lives(&self) -> bool {
+    pub(super) fn lives(&self) -> bool {
         !ENDED.contains(&self.name())
     }
 }
 
 /// What the accounts of a cluster report about one job.
 #[derive(Clone, Debug)]
-pub enum Accounts {
+pub(super) enum Accounts {
     /// The cluster has none, or this machine cannot read them.
     None,
     /// They cannot be asked just now.
@@ -65,7 +65,7 @@ pub enum Accounts {
 
 impl Accounts {
     /// The state of `shard`. A task's own row is newer than a row of the range that it was part of.
-    pub fn of(&self, shard: u32) -> Option<&TaskState> {
+    pub(super) fn of(&self, shard: u32) -> Option<&TaskState> {
         let Self::Of(rows) = self else { return None };
         let own = format!("_{shard}");
         let row = rows.iter().rfind(|(id, _)| id.ends_with(&own));
@@ -75,7 +75,7 @@ impl Accounts {
 }
 
 /// Asks `sacct` about `job`.
-pub fn accounts(job: &str) -> Accounts {
+pub(super) fn accounts(job: &str) -> Accounts {
     let asked = Command::new("sacct")
         .args(["--noheader", "--allocations", "--parsable2"])
         .args(["--format=JobID,State,ExitCode", "--jobs", job])

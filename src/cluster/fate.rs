@@ -9,7 +9,7 @@ const ACCOUNTS_LAG: Duration = Duration::from_secs(30);
 
 /// What a shard left in its folders.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Traces {
+pub(super) struct Traces {
     /// Exit code that its script wrote; absent where it was killed, or the file is not visible here yet.
     pub exit_code: Option<u32>,
     /// Whether the manifest of its run says that all cells were measured.
@@ -18,7 +18,7 @@ pub struct Traces {
 
 /// What became of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// All its cells ran, well or not.
     Finished,
     /// It cannot run at all.
@@ -31,7 +31,7 @@ pub enum Fate {
 
 impl Traces {
     /// The fate that is certain from these alone, whatever Slurm reports.
-    pub fn fate(self) -> Option<Fate> {
+    pub(super) fn fate(self) -> Option<Fate> {
         match self.exit_code? {
             2 => Some(Fate::Refused),
             _ if self.finished => Some(Fate::Finished),
@@ -41,7 +41,7 @@ impl Traces {
 
     /// The fate by what the queue still knows of the end of `shard` and by the accounts. `None` while it is
     /// still open. The shard left every queue `gone_for` ago.
-    pub fn fate_by(
+    pub(super) fn fate_by(
         self,
         shard: u32,
         queued: Option<&TaskState>,

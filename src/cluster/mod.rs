@@ -6,6 +6,6 @@ mod slurm;
 mod submission;
 mod watch;
 
-pub use slurm::Job;
-pub use submission::{Folder, Submission};
-pub use watch::watch;
+pub(crate) use slurm::Job;
+pub(crate) use submission::{Folder, Submission};
+pub(crate) use watch::watch;

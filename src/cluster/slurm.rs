@@ -11,7 +11,7 @@ use crate::config::Slurm;
 
 /// What one task of the array runs.
 #[derive(Clone, Debug)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// Name of the plan, part of the job's name.
     pub name: &'a str,
     /// Path of this program.
@@ -34,7 +34,7 @@ const WARN_BEFORE_S: u32 = 60;
 
 impl Job<'_> {
     /// The batch script. The array's indices are given to `sbatch`.
-    pub fn script(&self, slurm: &Slurm) -> String {
+    pub(crate) fn script(&self, slurm: &Slurm) -> String {
         let mut lines = vec![
             "#!/bin/bash".to_owned(),
             format!("#SBATCH --job-name=labrun-{}", self.name),
@@ -97,7 +97,7 @@ fn quoted(path: &Path) -> String {
 }
 
 /// Submits `script` for the shards `indices`; the job's id.
-pub fn submit(script: &Path, indices: &[u32]) -> Result<String> {
+pub(super) fn submit(script: &Path, indices: &[u32]) -> Result<String> {
     let array = indices.iter().map(u32::to_string).collect::<Vec<_>>();
     let mut command = Command::new("sbatch");
     command
@@ -136,7 +136,7 @@ fn job_id(text: &str) -> Option<&str> {
 /// The states of the tasks of `job` by shard, as far as Slurm's controller knows them: those that are
 /// in its queue, and for a while (`MinJobAge`) those that ended. `None` where it cannot be asked just
 /// now.
-pub fn queue(job: &str) -> Option<BTreeMap<u32, TaskState>> {
+pub(super) fn queue(job: &str) -> Option<BTreeMap<u32, TaskState>> {
     let output = Command::new("squeue")
         .args(["--noheader", "--array", "--states=all"])
         .args(["--format=%K %T", "--jobs", job])

@@ -16,7 +16,7 @@ const MAX_SUBMISSION_BYTES: u64 = 16 << 20;
 
 /// What a later `submit --resume` must know.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Submission {
+pub(crate) struct Submission {
     /// Path of the plan.
     pub plan: PathBuf,
     /// Path of the settings file, where one was given.
@@ -31,31 +31,31 @@ pub struct Submission {
 
 /// The folder of a submission: the merged run, and `shards` and `submit` in it.
 #[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     /// The folder at `path`.
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
     /// The merged run's folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Where scripts, logs and exit codes are.
-    pub fn submit(&self) -> PathBuf {
+    pub(crate) fn submit(&self) -> PathBuf {
         self.0.join("submit")
     }
 
     /// Where each shard has its run folder.
-    pub fn shards(&self) -> PathBuf {
+    pub(crate) fn shards(&self) -> PathBuf {
         self.0.join("shards")
     }
 
     /// The run folder of a shard.
-    pub fn shard(&self, shard: u32) -> PathBuf {
+    pub(crate) fn shard(&self, shard: u32) -> PathBuf {
         self.shards().join(shard.to_string())
     }
 
@@ -65,7 +65,7 @@ impl Folder {
     }
 
     /// Reads what was submitted.
-    pub fn read(&self) -> Result<Submission> {
+    pub(crate) fn read(&self) -> Result<Submission> {
         let path = self.submit().join("submission.json");
         let text = bounded::read(&path, MAX_SUBMISSION_BYTES).with_context(|| {
             format!(
@@ -78,7 +78,7 @@ impl Folder {
     }
 
     /// Stores what was submitted.
-    pub fn write(&self, submission: &Submission) -> Result<()> {
+    pub(crate) fn write(&self, submission: &Submission) -> Result<()> {
         let text = serde_json::to_vec_pretty(submission)?;
         write_synced(&self.submit().join("submission.json"), &text)
     }
@@ -95,7 +95,7 @@ impl Folder {
     }
 
     /// What to type to watch it again.
-    pub fn resume_hint(&self) -> String {
+    pub(crate) fn resume_hint(&self) -> String {
         format!("`labrun submit --slurm --resume {}`", self.0.display())
     }
 }

@@ -19,7 +19,7 @@ const TAIL_LINES: usize = 10;
 /// Submits what is not in the queue and not finished, until all is. Looks every `poll`, submits a
 /// shard that was lost `resubmit` times again, and reports each change to `say`. Returns the run
 /// folders of all shards. Each of them ran.
-pub fn watch(
+pub(crate) fn watch(
     folder: &Folder,
     submission: Submission,
     resubmit: u32,

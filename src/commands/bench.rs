@@ -39,7 +39,7 @@ use crate::verdict::answers::first_failure;
 use crate::workload::{self, Schedule, Workload};
 
 /// Runs one load and prints its table, or its JSON.
-pub fn bench(args: &BenchArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn bench(args: &BenchArgs, runtime: &Runtime) -> Result<ExitStatus> {
     if args.calibrate {
         let floor = runtime.block_on(selftest::calibrate())?;
         print(&format!("{}\n", serde_json::to_string_pretty(&floor)?))?;

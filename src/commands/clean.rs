@@ -16,7 +16,7 @@ use crate::server::docker::sweep;
 use crate::server::leftovers::{self, Leftover, Mark};
 
 /// Lists and removes leftovers.
-pub fn clean(args: &CleanArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn clean(args: &CleanArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let remove = !args.dry_run;
     // Containers first: processes and files belong to them.
@@ -75,7 +75,7 @@ fn ask(left: &Leftover) -> bool {
 }
 
 /// Before a run in Docker, removes containers of killed runs: they would take its GPU and memory.
-pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
+pub(super) fn before_run(matrix: &Matrix, runtime: &Runtime) {
     if uses_docker(matrix) {
         // Where Docker does not answer, each of its cells fails with that reason.
         for left in in_docker(true, runtime).unwrap_or_default() {
@@ -86,7 +86,7 @@ pub fn before_run(matrix: &Matrix, runtime: &Runtime) {
 
 /// After a run in Docker, removes containers that could not be removed when their cell ended: Docker
 /// did not answer then.
-pub async fn after_run(matrix: &Matrix, mark: &Mark) {
+pub(super) async fn after_run(matrix: &Matrix, mark: &Mark) {
     if !uses_docker(matrix) {
         return;
     }

@@ -10,7 +10,7 @@ use crate::diff::rule::{Fired, Rule};
 use crate::diff::{Allow, Measure, Options, compare};
 
 /// Compares two sides and prints what differs.
-pub fn diff(args: &DiffArgs) -> Result<ExitStatus> {
+pub(super) fn diff(args: &DiffArgs) -> Result<ExitStatus> {
     let rules = args
         .fail_on
         .iter()

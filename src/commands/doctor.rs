@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::preflight::{Level, Line, Needs, examine, worst};
 
 /// Examines the machine and prints how to fix it.
-pub fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let needs = match &args.plan {
         Some(plan) => Needs::of(&load_plan(plan)?.1),

@@ -20,7 +20,7 @@ use crate::recorder::vllm_bench::to_json;
 use crate::recorder::writer::write_synced;
 
 /// Writes a run for other tools.
-pub fn export(args: &ExportArgs) -> Result<ExitStatus> {
+pub(super) fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let run = run_folder(&args.run, &config.settings.paths.results)?;
     report_lacks(&[run.as_path()]);
@@ -85,7 +85,7 @@ fn date(run: &Path) -> Result<String> {
 }
 
 /// Makes a run of other tools' files.
-pub fn import(args: &ImportArgs) -> Result<ExitStatus> {
+pub(super) fn import(args: &ImportArgs) -> Result<ExitStatus> {
     let defaults = Defaults {
         tier: args.tier.clone(),
         label: args.label.clone(),

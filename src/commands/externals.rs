@@ -13,7 +13,7 @@ use crate::server::external;
 
 /// Answers of the external servers of a matrix, by URL.
 #[derive(Debug, Default)]
-pub struct Externals {
+pub(super) struct Externals {
     /// Versions; empty for a server that reports none.
     versions: BTreeMap<String, String>,
     /// Why a server could not be asked.
@@ -23,7 +23,7 @@ pub struct Externals {
 impl Externals {
     /// Asks every server of `matrix` that runs already, once. One that does not answer is not an
     /// error here: its cells will fail.
-    pub fn ask(matrix: &Matrix, runtime: &Runtime) -> Self {
+    pub(super) fn ask(matrix: &Matrix, runtime: &Runtime) -> Self {
         let mut asked = Self::default();
         let is_external = |cell: &Cell| cell.resolved.server.launcher == Launcher::External;
         let by_url = matrix.cells.iter().filter(is_external);
@@ -40,7 +40,7 @@ impl Externals {
     }
 
     /// The identity of `cell`, with the version of its server.
-    pub fn identity(&self, cell: &Cell, identities: &Identities<'_>) -> Result<Identity> {
+    pub(super) fn identity(&self, cell: &Cell, identities: &Identities<'_>) -> Result<Identity> {
         let mut identity = identities.of(cell)?;
         if let Some(version) = self.versions.get(&cell.resolved.server.url) {
             identity.insert("version.server".to_owned(), version.clone());
@@ -49,7 +49,7 @@ impl Externals {
     }
 
     /// A line for each server that could not be asked.
-    pub fn doubts(&self) -> impl Iterator<Item = String> {
+    pub(super) fn doubts(&self) -> impl Iterator<Item = String> {
         self.silent.iter().map(|(url, why)| {
             format!(
                 "{url} does not report its version ({why}): cells measured on it are retained, \

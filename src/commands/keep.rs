@@ -12,7 +12,7 @@ use crate::record::whole;
 use crate::recorder::writer::write_synced;
 
 /// Writes the tables of a run below the results folder.
-pub fn keep(args: &KeepArgs) -> Result<ExitStatus> {
+pub(super) fn keep(args: &KeepArgs) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let results = &config.settings.paths.results;
     let run = run_folder(&args.run, results)?;

@@ -9,12 +9,17 @@ use super::{ExitStatus, print, say, width};
 use crate::cli::MergeArgs;
 use crate::recorder::merge;
 
-pub fn merge(args: &MergeArgs) -> Result<ExitStatus> {
+pub(super) fn merge(args: &MergeArgs) -> Result<ExitStatus> {
     join(&args.out, &args.runs, args.allow_missing, false)
 }
 
 /// Joins `runs` in `out` and reports on them.
-pub fn join(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) -> Result<ExitStatus> {
+pub(super) fn join(
+    out: &Path,
+    runs: &[PathBuf],
+    allow_missing: bool,
+    resume: bool,
+) -> Result<ExitStatus> {
     let merged = merge::merge(out, runs, allow_missing, resume)?;
     merged.notes.iter().for_each(|note| say(note));
     let report = write_report(out)?;

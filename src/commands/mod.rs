@@ -83,7 +83,7 @@ impl From<ExitStatus> for ExitCode {
 }
 
 /// Runs the command; errors are printed here, once.
-pub fn main(cli: Cli) -> ExitStatus {
+pub(crate) fn main(cli: Cli) -> ExitStatus {
     let done = prepare(&cli).and_then(|()| {
         let is_sim = matches!(cli.command, Some(Command::Sim(_)));
         let runtime = runtime(is_sim)?;
@@ -101,7 +101,7 @@ pub fn main(cli: Cli) -> ExitStatus {
 }
 
 /// Lets no panic show a secret: its message may quote whatever was being read.
-pub fn mask_panics() {
+pub(crate) fn mask_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let payload = panic.payload();

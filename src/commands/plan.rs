@@ -14,7 +14,7 @@ use crate::preflight::lint::{self, Severity};
 use crate::server;
 
 /// Shows the matrix and every distinct rendered file and command.
-pub fn plan(args: &PlanArgs) -> Result<ExitStatus> {
+pub(super) fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     let (plan, matrix, files) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
     let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix, &files));
@@ -45,7 +45,7 @@ const SCRATCH: &str = "<run>/scratch";
 
 /// Renders every distinct server's files: a mistake in a template is reported before anything is
 /// written.
-pub fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
+pub(super) fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
     for cell in distinct_servers(matrix) {
         server::rendered(&cell, settings, Path::new(SCRATCH))
             .with_context(|| format!("tier `{}` cannot be rendered", cell.tier.name))?;
@@ -54,7 +54,7 @@ pub fn check_rendering(matrix: &Matrix, settings: &Settings) -> Result<()> {
 }
 
 /// One cell of each distinct server, in their order.
-pub fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = Cell> {
+pub(super) fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = Cell> {
     let mut seen = BTreeSet::new();
     matrix
         .cells

@@ -12,7 +12,7 @@ use crate::recorder::import::{Defaults, Imported, read};
 use crate::report::plot::{PlotPoint, files};
 
 /// Draws the figures of the matching files.
-pub fn plot(args: &PlotArgs) -> Result<ExitStatus> {
+pub(super) fn plot(args: &PlotArgs) -> Result<ExitStatus> {
     let mut inputs = BTreeSet::new();
     for pattern in &args.input {
         inputs.extend(matching(pattern)?);

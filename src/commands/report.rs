@@ -16,7 +16,7 @@ use crate::report::timeline::timelines as timelines_of;
 use crate::report::{Drawing, Report, RunFacts};
 
 /// Writes the tables, figures and report of runs again and shows the tables.
-pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
+pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
     for run in &args.runs {
         if !run.join("cells").is_dir() {
             bail!("`{}` is not a run folder: it has no `cells`", run.display());
@@ -40,7 +40,7 @@ pub fn report(args: &ReportArgs) -> Result<ExitStatus> {
 }
 
 /// Prints on stderr what the runs in `folders` lack.
-pub fn report_lacks(folders: &[&Path]) {
+pub(super) fn report_lacks(folders: &[&Path]) {
     for folder in folders {
         if let Some(lack) = whole::lack(folder) {
             say(&format!("`{}`: {lack}", folder.display()));
@@ -49,7 +49,7 @@ pub fn report_lacks(folders: &[&Path]) {
 }
 
 /// Writes the tables, figures and report of the run in `folder` into it.
-pub fn write_report(folder: &Path) -> Result<Report> {
+pub(super) fn write_report(folder: &Path) -> Result<Report> {
     write_reports(&[folder], folder, &[])
 }
 

@@ -41,7 +41,7 @@ use crate::units::WallClock;
 use crate::{runner, server};
 
 /// Runs a plan, or its missing cells.
-pub fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let started = WallClock::now();
     let target = target(args, started)?;
     let settings = &target.config.settings;

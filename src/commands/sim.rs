@@ -15,7 +15,7 @@ use crate::sim::{
 };
 
 /// Serves until it is stopped.
-pub fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
     // A run starts it by a link, whose name, `exe`, would mean nothing to anyone.
     let _unnamed = rustix::thread::set_name(c"labrun");
     let mut spec = match &args.spec {

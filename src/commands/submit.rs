@@ -15,7 +15,7 @@ use crate::recorder::writer::write_synced;
 use crate::units::WallClock;
 
 /// Submits a plan and watches it, or watches what was submitted.
-pub fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
+pub(super) fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
     ensure!(args.slurm, "say where to: --slurm");
     if args.resume {
         let folder = Folder::new(args.plan.clone());

@@ -16,7 +16,7 @@ use crate::recorder::manifest::{Target, run_id};
 use crate::units::WallClock;
 
 /// Finds the plan and the folder that `args` name.
-pub fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
+pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
     let Some(path) = &args.plan else {
         bail!("no plan: name a TOML file, such as `labrun plans/quickstart.toml`");
     };

@@ -22,7 +22,7 @@ use crate::telemetry::nvml::replay::Recorder;
 use crate::telemetry::summary::{Summary, Window, summarize};
 
 /// Records, then prints a summary.
-pub fn telemetry(args: &TelemetryArgs, runtime: &Runtime) -> Result<ExitStatus> {
+pub(super) fn telemetry(args: &TelemetryArgs, runtime: &Runtime) -> Result<ExitStatus> {
     ensure!(
         args.seconds > 0.0 && args.seconds.is_finite(),
         "invalid `--seconds {}`: expected a positive number",

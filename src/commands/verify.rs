@@ -10,7 +10,7 @@ use crate::record::hashes::CELL_FILE;
 use crate::verify::verify as check;
 
 /// Checks a run, or a single cell, against its record.
-pub fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
+pub(super) fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
     let path = std::path::PathBuf::from(&args.run);
     let folder = if path.join(CELL_FILE).exists() {
         path

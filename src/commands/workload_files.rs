@@ -7,7 +7,7 @@ use crate::plan::problem::{PlanProblems, Problem};
 use crate::workload::files::Files;
 
 /// Reads the files of `matrix`.
-pub fn read(plan: &Plan, matrix: &Matrix) -> Result<Files, PlanProblems> {
+pub(super) fn read(plan: &Plan, matrix: &Matrix) -> Result<Files, PlanProblems> {
     Files::read(matrix, plan.folder()).map_err(|problems| PlanProblems {
         file: plan.file.clone(),
         text: plan.text.clone(),

@@ -8,7 +8,7 @@
 
 /// A line that cannot be read. It is not quoted: it may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadLine {
+pub(crate) struct BadLine {
     /// Number of the line, from 1.
     pub line: usize,
     /// The expected form.
@@ -19,7 +19,7 @@ pub struct BadLine {
 ///
 /// # Errors
 /// The first line that cannot be read.
-pub fn parse(
+pub(crate) fn parse(
     text: &str,
     known: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, String)>, BadLine> {

@@ -20,7 +20,10 @@ const ENV: &str = "env";
 /// # Errors
 /// All variables that name no setting, with the nearest, and all values of another type. No value is
 /// quoted: it may be a secret.
-pub fn read(variables: impl Iterator<Item = (String, String)>, defaults: &Table) -> Result<Table> {
+pub(super) fn read(
+    variables: impl Iterator<Item = (String, String)>,
+    defaults: &Table,
+) -> Result<Table> {
     let mut settings = Table::new();
     let mut wrong = Vec::new();
     for (name, value) in variables {
@@ -120,7 +123,7 @@ fn misspelt(name: &str, defaults: &Table) -> Option<String> {
 ///
 /// # Errors
 /// A variable of labrun's that is not UTF-8.
-pub fn text(
+pub(super) fn text(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>> {
     let named = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));

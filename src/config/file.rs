@@ -12,7 +12,7 @@ use crate::plan::value::describe;
 ///
 /// # Errors
 /// All problems, with the values of their lines masked: settings may hold secrets.
-pub fn check(file: &str, text: &str, defaults: &toml::Table) -> Result<(), PlanProblems> {
+pub(super) fn check(file: &str, text: &str, defaults: &toml::Table) -> Result<(), PlanProblems> {
     let mut problems = Vec::new();
     match DeTable::parse(text) {
         Ok(document) => keys(document.get_ref(), defaults, &mut problems),
@@ -31,7 +31,7 @@ pub fn check(file: &str, text: &str, defaults: &toml::Table) -> Result<(), PlanP
 }
 
 /// Where `path` (`["telemetry", "pcie"]`) stands in `text`, which [`check`] has accepted.
-pub fn span_of(text: &str, path: &[String]) -> Option<Range<usize>> {
+pub(super) fn span_of(text: &str, path: &[String]) -> Option<Range<usize>> {
     let document = DeTable::parse(text).ok()?;
     let mut table = document.get_ref();
     let (last, above) = path.split_last()?;

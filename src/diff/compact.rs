@@ -20,7 +20,7 @@ use crate::units::{Concurrency, GenLen, PromptLen, Repeat};
 const MAX_VALUES: usize = 100;
 
 /// The files' names.
-pub const FILES: [&str; 4] = [
+pub(crate) const FILES: [&str; 4] = [
     "cells.csv",
     "measures.csv",
     "samples.csv",
@@ -57,7 +57,7 @@ const MEASURE: [&str; 11] = [
 
 /// The tables of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compact {
+pub(crate) struct Compact {
     /// One row a cell, state and repeat: what became of it.
     pub cells: String,
     /// One row a cell, state, repeat and metric.
@@ -70,7 +70,7 @@ pub struct Compact {
 
 impl Compact {
     /// The tables of `side`.
-    pub fn of(side: &Side) -> Result<Self> {
+    pub(crate) fn of(side: &Side) -> Result<Self> {
         let axes: BTreeSet<&str> = side
             .cells
             .keys()
@@ -142,7 +142,7 @@ impl Compact {
     }
 
     /// The side that the tables hold.
-    pub fn read(&self, name: &str, origin: String) -> Result<Side> {
+    pub(crate) fn read(&self, name: &str, origin: String) -> Result<Side> {
         let mut trials = BTreeMap::new();
         let mut side = Side {
             name: name.to_owned(),

@@ -17,7 +17,7 @@ use crate::stats::{Percentile, geomean};
     clippy::struct_excessive_bools,
     reason = "each is a word of the command line"
 )]
-pub struct Allow {
+pub(crate) struct Allow {
     /// The sides ran different models.
     pub model: bool,
     /// One side is simulated and the other measured.
@@ -30,7 +30,7 @@ pub struct Allow {
 
 /// What to compare, and what to allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Which numbers, in order.
     pub measures: Vec<Measure>,
     /// Differences that do not refuse the comparison.
@@ -39,7 +39,7 @@ pub struct Options {
 
 /// Why two sides are not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(Vec<String>);
+pub(crate) struct Refusal(Vec<String>);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +51,7 @@ impl std::error::Error for Refusal {}
 
 /// One cell in one state on both sides.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DiffRow {
+pub(crate) struct DiffRow {
     /// The compared cell and state.
     pub key: CellKey,
     /// `Simulated` as soon as one side is.
@@ -62,7 +62,7 @@ pub struct DiffRow {
 
 /// All cells of one measure together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Overall {
+pub(crate) struct Overall {
     /// Geometric mean of side A.
     pub a: f64,
     /// Geometric mean of side B.
@@ -77,7 +77,7 @@ pub struct Overall {
 
 /// A cell, or some of its repeats, that is on a side but not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub(crate) struct LeftOut {
     /// The compared cell and state.
     pub key: CellKey,
     /// On which side: its place in [`Diff::names`].
@@ -90,7 +90,7 @@ pub struct LeftOut {
 
 /// What differs between two sides.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// What each side is called.
     pub names: [String; 2],
     /// Where each side was read from.
@@ -114,7 +114,7 @@ pub struct Diff {
 }
 
 /// Compares `b` with `a`, or refuses with the reasons why the result would mean nothing.
-pub fn compare(a: &Side, b: &Side, options: &Options) -> Result<Diff, Refusal> {
+pub(crate) fn compare(a: &Side, b: &Side, options: &Options) -> Result<Diff, Refusal> {
     refuse(a, b, options.allow)?;
     let (shared, only_a): (Vec<_>, Vec<_>) =
         a.cells.keys().partition(|key| b.cells.contains_key(*key));

@@ -10,7 +10,7 @@ use crate::stats::Interval;
 
 impl Diff {
     /// As JSON, everything in it.
-    pub fn json(&self, fired: &[Fired]) -> Value {
+    pub(crate) fn json(&self, fired: &[Fired]) -> Value {
         let overall: Map<String, Value> = self
             .overall
             .iter()
@@ -60,7 +60,7 @@ impl Diff {
     }
 
     /// As CSV, one row a cell and measure.
-    pub fn csv(&self) -> String {
+    pub(crate) fn csv(&self) -> String {
         let axes: std::collections::BTreeSet<&str> = self
             .rows
             .iter()

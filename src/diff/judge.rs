@@ -19,11 +19,11 @@ use crate::metric::Better;
 use crate::stats::{Interval, Percentile, benjamini_hochberg, cliffs_delta, mann_whitney};
 
 /// The level of a diff: where nothing changed, at most this share of diffs names a change.
-pub const LEVEL: f64 = 0.05;
+pub(crate) const LEVEL: f64 = 0.05;
 
 /// The level where requests of one repeat are all there is: stricter, as they are not quite
 /// independent.
-pub const REQUESTS_LEVEL: f64 = 0.01;
+pub(super) const REQUESTS_LEVEL: f64 = 0.01;
 
 /// Repeats on both sides from which they are tested by rank.
 const RANKED_REPEATS: usize = 4;
@@ -33,7 +33,7 @@ const RANKED_REQUESTS: usize = 5;
 
 /// What stands behind a probability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Basis {
+pub(crate) enum Basis {
     /// Mann-Whitney U over repeats.
     Repeats,
     /// Student's t over repeats, their noise pooled over cells.
@@ -46,7 +46,7 @@ pub enum Basis {
 
 impl Basis {
     /// The word used in files.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Repeats => "repeats",
             Self::PooledRepeats => "pooled-repeats",
@@ -58,7 +58,7 @@ impl Basis {
 
 /// What became of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It changed for the better.
     Better,
     /// It changed for the worse.
@@ -71,7 +71,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The word used in files.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Better => "better",
             Self::Worse => "worse",
@@ -83,7 +83,7 @@ impl Outcome {
 
 /// One number of one cell on both sides.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// The value on side A: the geometric mean of its repeats.
     pub a: f64,
     /// The value on side B: the geometric mean of its repeats.

@@ -7,7 +7,7 @@ use crate::stats::Percentile;
 
 /// One number of a cell: a percentile of a latency, or a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Measure {
+pub(crate) struct Measure {
     /// The measured metric.
     pub metric: Metric,
     /// The percentile of a latency; none for rates, which have one value a pass.
@@ -30,7 +30,7 @@ const RATES: [Metric; 4] = [
 
 impl Measure {
     /// What is compared unless other measures are named.
-    pub const DEFAULT: [Measure; 4] = [
+    pub(crate) const DEFAULT: [Measure; 4] = [
         Self::latency(Metric::Ttft, Percentile::P50),
         Self::latency(Metric::Tpot, Percentile::P50),
         Self::latency(Metric::E2e, Percentile::P50),
@@ -52,7 +52,7 @@ impl Measure {
     }
 
     /// Every measure, in the glossary's order.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let latencies = LATENCIES
             .iter()
             .flat_map(|metric| PERCENTILES.map(|percentile| Self::latency(*metric, percentile)));
@@ -60,7 +60,7 @@ impl Measure {
     }
 
     /// The measure called `name`; `ttft_p50_ms` is `ttft_p50`.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         let name = name.strip_suffix("_ms").unwrap_or(name);
         Self::all()
             .into_iter()
@@ -68,12 +68,12 @@ impl Measure {
     }
 
     /// What it counts.
-    pub fn unit(self) -> Unit {
+    pub(crate) fn unit(self) -> Unit {
         self.metric.spec().unit
     }
 
     /// Which direction is an improvement.
-    pub fn better(self) -> Better {
+    pub(crate) fn better(self) -> Better {
         self.metric.spec().better
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct Yardstick {
 }
 
 impl Floor {
-    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a CellKey, &'a Pair)>) -> Self {
+    pub(super) fn of<'a>(pairs: impl IntoIterator<Item = (&'a CellKey, &'a Pair)>) -> Self {
         let mut tiers: BTreeMap<String, Noise> = BTreeMap::new();
         for (key, pair) in pairs {
             // Either side about its own mean: a change between them is not noise.
@@ -98,7 +98,7 @@ impl Floor {
     /// The noise for one cell: that of its tier, or of all where its tier has few repeats; its own
     /// where that is larger, as a cell that scatters more than its neighbours is not as sure as
     /// they are. None without repeats enough.
-    pub fn yardstick(&self, key: &CellKey, pair: &Pair) -> Option<Yardstick> {
+    pub(super) fn yardstick(&self, key: &CellKey, pair: &Pair) -> Option<Yardstick> {
         let tier = self.tiers.get(&key.tier).copied().unwrap_or_default();
         let (pooled, reach) = if tier.0.freedom >= OWN_FREEDOM {
             tier
@@ -121,7 +121,7 @@ impl Yardstick {
     }
 
     /// The chance of a ratio of means at least this far from 1, by noise alone: Student's t.
-    pub fn p(&self, log_ratio: f64, repeats: (usize, usize)) -> f64 {
+    pub(super) fn p(&self, log_ratio: f64, repeats: (usize, usize)) -> f64 {
         let error = self.error(repeats);
         match (log_ratio.abs() < 1e-12, error > 0.0) {
             (true, _) => 1.0,
@@ -131,18 +131,18 @@ impl Yardstick {
     }
 
     /// The least change, as a share, that noise reaches in fewer than 5 of 100 comparisons.
-    pub fn least(&self, repeats: (usize, usize)) -> f64 {
+    pub(super) fn least(&self, repeats: (usize, usize)) -> f64 {
         (self.reach * self.error(repeats)).exp_m1()
     }
 
     /// By what a mean of this many repeats is uncertain, as a share: half of its 95 % interval.
-    pub fn half_width(&self, repeats: usize) -> f64 {
+    pub(super) fn half_width(&self, repeats: usize) -> f64 {
         let error = self.deviation / (repeats as f64).sqrt();
         (self.reach * error).exp_m1()
     }
 
     /// The 95 % interval of a ratio of means.
-    pub fn around(&self, log_ratio: f64, repeats: (usize, usize)) -> (f64, f64) {
+    pub(super) fn around(&self, log_ratio: f64, repeats: (usize, usize)) -> (f64, f64) {
         let reach = self.reach * self.error(repeats);
         ((log_ratio - reach).exp(), (log_ratio + reach).exp())
     }

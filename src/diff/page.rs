@@ -24,7 +24,7 @@ tbody tr:hover { background: var(--soft); }
 
 impl Diff {
     /// As a page of HTML: no script, no network, light and dark.
-    pub fn html(&self, fired: &[Fired]) -> String {
+    pub(crate) fn html(&self, fired: &[Fired]) -> String {
         let [a, b] = self.names.each_ref().map(|name| escaped(name));
         let mut text = format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\

@@ -26,7 +26,7 @@ const MAX_SHOWN_CHARS: usize = 120;
 
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// Its dotted name.
     pub name: String,
     /// What it is on the first side; absent where that side does not record it.
@@ -36,7 +36,7 @@ pub struct Difference {
 }
 
 /// A manifest and the plan's values as facts.
-pub fn facts(manifest: &Value, plan: &Value) -> BTreeMap<String, String> {
+pub(crate) fn facts(manifest: &Value, plan: &Value) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     flatten("", manifest, &mut facts);
     facts.retain(|name, _| !within(name, &NO_FACTS));

@@ -16,7 +16,7 @@ use crate::text_file;
 
 /// Where sides are looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Places<'a> {
+pub(crate) struct Places<'a> {
     /// The results folder.
     pub results: &'a Path,
     /// The plan, where a revision has tables of several.
@@ -47,7 +47,7 @@ impl Named {
 /// The two sides that `a` and `b` name. Where a revision has the tables of several plans and none
 /// is named, the other side decides: a run or folder by its own plan, a revision by the one plan
 /// that both have or whose tables differ.
-pub fn both_sides(a: &str, b: &str, places: Places<'_>) -> Result<(Side, Side)> {
+pub(crate) fn both_sides(a: &str, b: &str, places: Places<'_>) -> Result<(Side, Side)> {
     let (named_a, named_b) = (find(a, places)?, find(b, places)?);
     let plan = |side: &Side| side.facts.get("plan.name").cloned();
     if let (Named::Commit(before), Named::Commit(after)) = (&named_a, &named_b) {
@@ -114,7 +114,7 @@ fn common_plan(before: &str, after: &str, places: Places<'_>) -> Result<Option<S
 }
 
 /// The run that `word` names: its folder or its id.
-pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
+pub(crate) fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
     if Path::new(word).join("cells").is_dir() {
         return Ok(PathBuf::from(word));
     }
@@ -127,7 +127,7 @@ pub fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
 }
 
 /// The run's side, with the facts of its manifest and plan.
-pub fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
+pub(crate) fn side_of_run(word: &str, folder: &Path) -> Result<Side> {
     let run = read_run(folder)?.whole()?;
     let mut origin = format!("the run `{}`, {} cells", folder.display(), run.cells.len());
     if let Some(lack) = whole::lack(folder) {

@@ -27,7 +27,7 @@ enum Bound {
 
 /// One condition under which a diff fails.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// As the user wrote it.
     pub text: String,
     /// The number that the rule is about.
@@ -40,7 +40,7 @@ pub struct Rule {
 
 /// What is wrong with a rule, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleError {
+pub(crate) struct RuleError {
     text: String,
     /// The first letter that is wrong, from 0, in letters.
     at: usize,
@@ -69,7 +69,7 @@ impl std::error::Error for RuleError {}
 
 /// Why a rule fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fired {
+pub(crate) struct Fired {
     /// The rule, as it was written.
     pub rule: String,
     /// On what and why, in words.
@@ -78,13 +78,13 @@ pub struct Fired {
 
 impl Rule {
     /// Reads a rule.
-    pub fn parse(text: &str) -> Result<Self, RuleError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
         Reader::new(text).rule()
     }
 
     /// Everything that makes `diff` fail by this rule. A rule about nothing that both sides have
     /// fires too: a gate that sees nothing must not stand open.
-    pub fn check(&self, diff: &Diff) -> Vec<Fired> {
+    pub(crate) fn check(&self, diff: &Diff) -> Vec<Fired> {
         let fired = |why: String| Fired {
             rule: self.text.clone(),
             why,

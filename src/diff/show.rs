@@ -27,7 +27,7 @@ pub(super) struct Part {
 
 impl Diff {
     /// For a terminal of `width` columns.
-    pub fn terminal(&self, fired: &[Fired], width: u16) -> String {
+    pub(crate) fn terminal(&self, fired: &[Fired], width: u16) -> String {
         let mut text = String::new();
         for line in self.opening() {
             push_wrapped(&mut text, &line, width);
@@ -43,7 +43,7 @@ impl Diff {
     }
 
     /// As Markdown.
-    pub fn markdown(&self, fired: &[Fired]) -> String {
+    pub(crate) fn markdown(&self, fired: &[Fired]) -> String {
         let [a, b] = self.names.each_ref().map(|name| markdown(name));
         let mut text = format!("# {a} → {b}\n\n");
         for line in self.opening() {

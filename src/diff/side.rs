@@ -15,7 +15,7 @@ use crate::record::schema::{CellRecord, Counts, Source, VerdictStatus};
 
 /// What cells of two sides are matched by: all coordinates but the repeat, and the state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CellKey {
+pub(crate) struct CellKey {
     /// Everything but the tier.
     pub place: Place,
     /// The tier.
@@ -24,7 +24,7 @@ pub struct CellKey {
 
 impl CellKey {
     /// The names of the coordinates that every cell has.
-    pub const KEYS: [&'static str; 6] = [
+    pub(crate) const KEYS: [&'static str; 6] = [
         "label",
         "tier",
         "state",
@@ -34,7 +34,7 @@ impl CellKey {
     ];
 
     /// The coordinate called `name`, or the value of that axis.
-    pub fn get(&self, name: &str) -> Option<String> {
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
         let place = &self.place;
         match name {
             "label" => Some(place.label.clone()),
@@ -65,7 +65,7 @@ impl fmt::Display for CellKey {
 
 /// One repeat of a cell in one state.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trial {
+pub(crate) struct Trial {
     /// Its coordinates.
     pub coordinates: Coordinates,
     /// The cell's id.
@@ -99,7 +99,7 @@ pub struct Trial {
 
 /// One side of a diff: its cells and the facts behind them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Side {
+pub(crate) struct Side {
     /// How the user named it.
     pub name: String,
     /// Where it was read from, in words.
@@ -114,7 +114,7 @@ pub struct Side {
 
 impl Side {
     /// The side of a run's records; `facts` complete those of the cells.
-    pub fn of_run(
+    pub(crate) fn of_run(
         name: &str,
         origin: String,
         run: &RunData,

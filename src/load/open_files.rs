@@ -22,7 +22,7 @@ pub struct TooFewFiles {
 
 /// Raises this process's limit of open files as far as the system allows, and checks that it is
 /// enough for `streams` connections. An open loop has none of a known number: 0.
-pub fn check(streams: u32) -> Result<(), TooFewFiles> {
+pub(crate) fn check(streams: u32) -> Result<(), TooFewFiles> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // If it is refused the old limit stays, and is the one that counts.
     let _refused = setrlimit(

@@ -15,14 +15,14 @@ use memchr::memchr2;
 
 /// An event grew past the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventTooLarge {
+pub(super) struct EventTooLarge {
     /// Longest event that is accepted, bytes.
     pub limit_bytes: usize,
 }
 
 /// What an event hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
+pub(super) enum Payload<'a> {
     /// The data of an ordinary event.
     Data(&'a [u8]),
     /// The data of an event that is named `error`; where it has none, its comment.
@@ -34,7 +34,7 @@ const COMMENT_BYTES: usize = 500;
 
 /// The decoder of one stream.
 #[derive(Debug)]
-pub struct Splitter {
+pub(super) struct Splitter {
     /// The beginning of a line that the input so far did not end.
     line: Vec<u8>,
     /// The data of the event so far, as far as it was copied.
@@ -56,7 +56,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 impl Splitter {
     /// A decoder that refuses events longer than `limit_bytes`.
-    pub fn new(limit_bytes: usize) -> Self {
+    pub(super) fn new(limit_bytes: usize) -> Self {
         Self {
             line: Vec::new(),
             data: Vec::new(),
@@ -70,7 +70,7 @@ impl Splitter {
     }
 
     /// Decodes the next bytes; `sink` gets the payload of each event that they complete.
-    pub fn feed(
+    pub(super) fn feed(
         &mut self,
         input: &[u8],
         mut sink: impl FnMut(Payload<'_>),
@@ -182,7 +182,7 @@ impl Splitter {
 
     /// Whether the event that has begun is `mark` and nothing else so far, whatever white space
     /// stands around it.
-    pub fn awaits_only_the_end_of(&self, mark: &[u8]) -> bool {
+    pub(super) fn awaits_only_the_end_of(&self, mark: &[u8]) -> bool {
         let value = match (self.data_lines, self.line.as_slice()) {
             (1, []) => self.data.as_slice(),
             (0, line) => value_of(line, b"data").unwrap_or_default(),
@@ -192,7 +192,7 @@ impl Splitter {
     }
 
     /// The stream has ended: hands out the event that it ended in.
-    pub fn end(&mut self, mut sink: impl FnMut(Payload<'_>)) {
+    pub(super) fn end(&mut self, mut sink: impl FnMut(Payload<'_>)) {
         let line = std::mem::take(&mut self.line);
         let mut pending = None;
         if !line.is_empty() {

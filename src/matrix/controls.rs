@@ -13,16 +13,16 @@ use crate::plan::{Plan, Resolved, Variant};
 use crate::units::{Repeat, RequestCount};
 
 /// The label of the control whose prompts share nothing: no tier has anything to serve.
-pub const NO_REUSE: &str = "control-no-reuse";
+pub(crate) const NO_REUSE: &str = "control-no-reuse";
 /// The label of the control whose documents fit the GPU, asked again while they are there: no tier
 /// is needed.
-pub const FITS_GPU: &str = "control-fits-gpu";
+pub(crate) const FITS_GPU: &str = "control-fits-gpu";
 
 /// Most requests of a control's pass.
 const MAX_REQUESTS: u32 = 8;
 
 /// Whether `label` is a control's.
-pub fn is_control(label: &str) -> bool {
+pub(crate) fn is_control(label: &str) -> bool {
     [NO_REUSE, FITS_GPU].contains(&label)
 }
 

@@ -6,7 +6,7 @@ const MAX_BYTES: usize = 160;
 /// `text` as the name of a file: ASCII letters, digits, and `-_.=+`, others as `_`. It never begins with a
 /// dot (such files are hidden, and some names of them mean something), nor with a dash (which commands
 /// take for an option); a name that is too long ends in a hash of all of it. Two texts may share a name.
-pub fn file_name(text: &str) -> String {
+pub(crate) fn file_name(text: &str) -> String {
     let keep = |(at, c): (usize, char)| {
         let fits = c.is_ascii_alphanumeric() || "_=+".contains(c) || (at > 0 && "-.".contains(c));
         if fits { c } else { '_' }
@@ -25,7 +25,7 @@ pub fn file_name(text: &str) -> String {
 }
 
 /// Whether `name` names a file of a folder, and neither a hidden one nor another folder's.
-pub fn is_file_name(name: &str) -> bool {
+pub(crate) fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 

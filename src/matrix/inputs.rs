@@ -16,7 +16,7 @@ const RUN_ONLY: [&str; 3] = ["controls", "repeats", "pace"];
 const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];
 
 /// The values of a cell of `tier` and `workload`.
-pub fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Value {
+pub(crate) fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Value {
     let mut run = json!(resolved.run);
     remove(&mut run, &RUN_ONLY);
     let mut server = json!(resolved.server);
@@ -55,7 +55,7 @@ impl Cell {
 
 /// Every value in `value` by its dotted name under `name`, which may be empty. A name without a
 /// value is left out: an earlier version did not know it.
-pub fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+pub(crate) fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(table) => {
             let outer = if name.is_empty() {

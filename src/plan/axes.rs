@@ -14,7 +14,7 @@ use super::workload_spec::KIND_NAMES;
 use crate::units::{Concurrency, GenLen, PromptLen};
 
 /// The longest prompt or answer of a plan, tokens.
-pub const MAX_TOKENS: u32 = 10_000_000;
+pub(crate) const MAX_TOKENS: u32 = 10_000_000;
 
 /// The most requests in flight.
 const MAX_CONCURRENCY: u32 = 100_000;
@@ -160,7 +160,7 @@ fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
 }
 
 /// A value of a further axis, as coordinates show it.
-pub fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -215,7 +215,7 @@ fn axis<T: std::fmt::Debug + std::fmt::Display>(
 }
 
 /// Reports a name on an axis that the plan does not define.
-pub fn check_names(
+pub(crate) fn check_names(
     table: &TableReader<'_>,
     names: &[Located<String>],
     defined: &[&str],

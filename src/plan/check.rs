@@ -32,7 +32,7 @@ const MAX_MODEL_CHARS: usize = 500;
 const MULTI_PROCESS_KEYS: [&str; 3] = ["cache_policy", "chunk_size", "max_local_cpu_size"];
 
 /// The tables of a plan, and what was read from them.
-pub struct Parts<'a, 't> {
+pub(super) struct Parts<'a, 't> {
     /// The table `[matrix]`, if there is one.
     pub matrix: Option<&'a TableReader<'t>>,
     /// The table `[run]`, if there is one.
@@ -56,7 +56,7 @@ pub struct Parts<'a, 't> {
 }
 
 /// Reports a name of a tier or a workload that cannot stand in file names as it is.
-pub fn name(problems: &Problems, what: &str, name: &Located<String>) {
+pub(super) fn name(problems: &Problems, what: &str, name: &Located<String>) {
     let fits = name
         .value
         .chars()
@@ -71,7 +71,7 @@ pub fn name(problems: &Problems, what: &str, name: &Located<String>) {
 }
 
 /// The model's name, which is an argument of the server and part of every request.
-pub fn model(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn model(value: &DeValue<'_>) -> Result<String, String> {
     let expected =
         format!("a model's name of 1 to {MAX_MODEL_CHARS} characters, beginning with no `-`");
     let text = string(value)?;
@@ -85,7 +85,7 @@ pub fn model(value: &DeValue<'_>) -> Result<String, String> {
 
 impl Parts<'_, '_> {
     /// Reports settings that do not fit together.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         self.names();
         let count = cells(self.axes, self.run_spec.repeats.get());
         if count > MAX_CELLS {

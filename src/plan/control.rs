@@ -6,7 +6,7 @@ use super::reader::Problems;
 use crate::foreign::visible;
 
 /// Reports every key and text with a control character other than a line end or a tab.
-pub fn refuse(table: &DeTable<'_>, problems: &Problems) {
+pub(super) fn refuse(table: &DeTable<'_>, problems: &Problems) {
     for (key, value) in table {
         if is_bad(key.get_ref()) {
             add(key.span(), problems);

@@ -48,18 +48,18 @@ const RENAMED: [(&str, &str); 19] = [
 ];
 
 /// What LMCache calls `key` today, where it had that name once and no listed release has it.
-pub fn renamed(key: &str) -> Option<&'static str> {
+pub(crate) fn renamed(key: &str) -> Option<&'static str> {
     let (_, now) = RENAMED.iter().find(|(old, _)| *old == key)?;
     IN_PROCESS.find(key).is_none().then_some(now)
 }
 
 /// A release of LMCache or vLLM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(u32, u32, u32);
+pub(crate) struct Version(u32, u32, u32);
 
 impl Version {
     /// The release `major.minor.patch`.
-    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+    pub(crate) const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self(major, minor, patch)
     }
 }
@@ -144,13 +144,13 @@ impl Keys {
 }
 
 /// Every key that any listed version, or LMCache's main branch, has in its file of in-process mode.
-pub fn in_process() -> Vec<&'static str> {
+pub(crate) fn in_process() -> Vec<&'static str> {
     let listed = IN_PROCESS.keys.iter().map(|key| key.name);
     listed.chain(UNRELEASED).collect()
 }
 
 /// Whether `version` has `key`; `None` for a version that is not listed.
-pub fn has(mode: LmcacheMode, key: &str, version: Version) -> Option<bool> {
+pub(crate) fn has(mode: LmcacheMode, key: &str, version: Version) -> Option<bool> {
     let keys = Keys::of(mode);
     let is_listed = keys.versions.contains(&version);
     is_listed.then(|| keys.has(key, version))
@@ -161,7 +161,7 @@ pub fn has(mode: LmcacheMode, key: &str, version: Version) -> Option<bool> {
 ///
 /// # Errors
 /// Where it has no such key; with the versions that do, or the nearest key.
-pub fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(), String> {
+pub(crate) fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> Result<(), String> {
     let keys = Keys::of(mode);
     let known = match version {
         Some(version) if !keys.versions.contains(&version) => return Ok(()),

@@ -1,26 +1,26 @@
 //! TOML text to a valid plan, or to all its problems. No I/O: it takes text and a name.
 
-pub mod axes;
+pub(crate) mod axes;
 mod check;
 mod control;
-pub mod docker_spec;
-pub mod lmcache_keys;
-pub mod load_spec;
-pub mod pace;
-pub mod problem;
-pub mod profile_spec;
-pub mod reader;
-pub mod run;
-pub mod secret;
-pub mod server;
+pub(crate) mod docker_spec;
+pub(crate) mod lmcache_keys;
+pub(crate) mod load_spec;
+pub(crate) mod pace;
+pub(crate) mod problem;
+pub(crate) mod profile_spec;
+pub(crate) mod reader;
+pub(crate) mod run;
+pub(crate) mod secret;
+pub(crate) mod server;
 mod shape;
-pub mod sim_spec;
-pub mod state;
-pub mod tier;
-pub mod value;
+pub(crate) mod sim_spec;
+pub(crate) mod state;
+pub(crate) mod tier;
+pub(crate) mod value;
 mod variants;
-pub mod verdict_spec;
-pub mod workload_spec;
+pub(crate) mod verdict_spec;
+pub(crate) mod workload_spec;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -119,7 +119,10 @@ impl fmt::Display for PlanProblems {
 impl std::error::Error for PlanProblems {}
 
 /// The candidate nearest to `word`, if one is near enough to be what was meant.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let normal = |s: &str| s.to_lowercase().replace(['-', '_'], "");
     let wanted = normal(word);
     candidates
@@ -155,7 +158,7 @@ const MAX_LISTED: usize = 40;
 const MAX_NEAREST: usize = 5;
 
 /// `did you mean ...?`, or the valid names.
-pub fn suggestion(word: &str, candidates: &[&str]) -> String {
+pub(crate) fn suggestion(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if candidates.is_empty() => "nothing is valid here".to_owned(),
@@ -174,7 +177,7 @@ pub fn suggestion(word: &str, candidates: &[&str]) -> String {
 }
 
 /// Names in backticks, separated by commas.
-pub fn list(names: &[&str]) -> String {
+pub(crate) fn list(names: &[&str]) -> String {
     names
         .iter()
         .map(|name| format!("`{name}`"))

@@ -30,7 +30,7 @@ impl Profiler {
 }
 
 /// The long name of the option of `nsys profile` that `word` gives; `word` itself where it is none.
-pub fn option_name(word: &str) -> &str {
+pub(crate) fn option_name(word: &str) -> &str {
     let short = match word.as_bytes() {
         [b'-', letter, ..] => *letter,
         _ => b'-',

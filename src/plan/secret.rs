@@ -59,7 +59,7 @@ pub(super) fn by_form(text: &str, known: &[Problem]) -> Vec<Problem> {
 
 /// Reports every secret in the value of `key`, nested ones too; `instead` is the hint. Returns whether
 /// there was none.
-pub fn refuse(
+pub(crate) fn refuse(
     table: &TableReader<'_>,
     key: &Located<String>,
     value: &DeValue<'_>,
@@ -70,7 +70,7 @@ pub fn refuse(
 }
 
 /// Reports user and password of a URL in the value of `key`. Returns whether there were none.
-pub fn refuse_user_info(table: &TableReader<'_>, key: &str, instead: &str) -> bool {
+pub(crate) fn refuse_user_info(table: &TableReader<'_>, key: &str, instead: &str) -> bool {
     let finder = Finder { table, instead };
     match table.value(key) {
         Some(located) => finder.inside(key, located.span, located.value),

@@ -254,7 +254,7 @@ impl ServerSpec {
 }
 
 /// Ids that are plain text in the vocabulary of nearly every model; what a plan means that names none.
-pub const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
+pub(crate) const PROMPT_TOKEN_IDS: Range<u32> = 1000..30_000;
 
 fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
     let key = "prompt_token_ids";

@@ -3,10 +3,10 @@
 use super::axes::{Axes, PartialCell};
 
 /// The most cells of a plan.
-pub const MAX_CELLS: u128 = 1_000_000;
+pub(super) const MAX_CELLS: u128 = 1_000_000;
 
 /// What requests of a cell look like.
-pub struct Shape<'a> {
+pub(super) struct Shape<'a> {
     /// The tier's name.
     pub tier: &'a str,
     /// The workload's label.
@@ -20,7 +20,7 @@ pub struct Shape<'a> {
 }
 
 /// How many cells `axes` make, at most: what is excluded or included twice counts too.
-pub fn cells(axes: &Axes, repeats: u32) -> u128 {
+pub(super) fn cells(axes: &Axes, repeats: u32) -> u128 {
     let product = |counts: &[usize]| counts.iter().map(|&count| count as u128).product::<u128>();
     let further = axes.extra.iter().fold(1_u128, |all, axis| {
         all.saturating_mul(axis.values.len() as u128)
@@ -49,7 +49,7 @@ pub fn cells(axes: &Axes, repeats: u32) -> u128 {
 }
 
 /// Every shape of a request, without those that `matrix.exclude` takes out.
-pub fn shapes(axes: &Axes) -> Vec<Shape<'_>> {
+pub(super) fn shapes(axes: &Axes) -> Vec<Shape<'_>> {
     let mut all = Vec::new();
     place(axes, None, &mut all);
     all.retain(|shape| !axes.exclude.iter().any(|part| takes_out(part, shape)));

@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// Longest prompt and answer together that a simulated model takes, tokens.
-pub const MODEL_LEN: u64 = 131_072;
+pub(crate) const MODEL_LEN: u64 = 131_072;
 
 /// A machine and a model for the simulator, with the faults to act out.
 ///

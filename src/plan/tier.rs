@@ -32,7 +32,7 @@ pub enum TierKind {
 }
 
 /// The name of the tier that others are compared with.
-pub const BASELINE: &str = "baseline";
+pub(crate) const BASELINE: &str = "baseline";
 
 impl TierKind {
     /// Kinds by the names that plans use.
@@ -100,7 +100,7 @@ pub struct TierSpec {
 }
 
 /// Tokens of a chunk where the plan has none: LMCache's default.
-pub const DEFAULT_CHUNK_TOKENS: u32 = 256;
+pub(crate) const DEFAULT_CHUNK_TOKENS: u32 = 256;
 
 impl TierSpec {
     /// The built-in tier called `name`.
@@ -215,7 +215,7 @@ const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "resp", "unix", "valkey"];
 ///
 /// # Errors
 /// Names the scheme; nothing else of the URL, which may hold a password.
-pub fn check_remote_url(url: &str) -> Result<(), String> {
+pub(crate) fn check_remote_url(url: &str) -> Result<(), String> {
     match url.split_once("://") {
         Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) => {
             Ok(())
@@ -233,7 +233,7 @@ pub fn check_remote_url(url: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// Names the first plugin that is not Redis.
-pub fn check_remote_plugins(plugins: &Value) -> Result<(), String> {
+pub(crate) fn check_remote_plugins(plugins: &Value) -> Result<(), String> {
     let names: Vec<&str> = match plugins {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         Value::String(list) => list.split(',').collect(),
@@ -338,7 +338,7 @@ fn refuse_renamed(table: &TableReader<'_>) {
 }
 
 /// Reads every `[tier.<name>]`, over the built-in ones.
-pub fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
+pub(crate) fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, TierSpec> {
     let mut all: BTreeMap<String, TierSpec> = TierKind::NAMED
         .iter()
         .filter_map(|(name, _)| TierSpec::built_in(name))

@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use crate::units::{MAX_SECONDS, grouped};
 
 /// What the author of a plan wrote, with the way to write it if that is plain: a number in quotes.
-pub fn found_hint(value: &DeValue<'_>, expected: &str) -> String {
+pub(crate) fn found_hint(value: &DeValue<'_>, expected: &str) -> String {
     let number = value.as_str().and_then(leading_number);
     match number {
         Some(number) if expected.contains("integer") || expected.contains("number") => {
@@ -24,7 +24,7 @@ fn leading_number(text: &str) -> Option<&str> {
 }
 
 /// A value as it is described to the person who wrote it.
-pub fn describe(value: &DeValue<'_>) -> String {
+pub(crate) fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.is_empty() => "an empty string".to_owned(),
         DeValue::String(text) => format!("the string \"{text}\""),
@@ -39,7 +39,7 @@ pub fn describe(value: &DeValue<'_>) -> String {
 }
 
 /// A string that is not empty.
-pub fn string(value: &DeValue<'_>) -> Result<String, String> {
+pub(crate) fn string(value: &DeValue<'_>) -> Result<String, String> {
     match value.as_str() {
         Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
         _ => Err("a string that is not empty".to_owned()),
@@ -47,7 +47,7 @@ pub fn string(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// `true` or `false`.
-pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+pub(crate) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value
         .as_bool()
         .ok_or_else(|| "`true` or `false`".to_owned())
@@ -60,7 +60,7 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
 }
 
 /// An integer of at least 1 that fits 32 bits.
-pub fn positive(value: &DeValue<'_>) -> Result<u32, String> {
+pub(crate) fn positive(value: &DeValue<'_>) -> Result<u32, String> {
     integer(value)
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| *number > 0)
@@ -68,7 +68,7 @@ pub fn positive(value: &DeValue<'_>) -> Result<u32, String> {
 }
 
 /// An integer from 1 to `max`.
-pub fn up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+pub(crate) fn up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
     move |value| {
         positive(value)
             .ok()
@@ -78,7 +78,7 @@ pub fn up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
 }
 
 /// An integer from 0 to `max`.
-pub fn zero_up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+pub(crate) fn zero_up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
     move |value| {
         non_negative(value)
             .ok()
@@ -89,26 +89,26 @@ pub fn zero_up_to(max: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
 }
 
 /// An integer of at least 0.
-pub fn non_negative(value: &DeValue<'_>) -> Result<u64, String> {
+pub(crate) fn non_negative(value: &DeValue<'_>) -> Result<u64, String> {
     integer(value)
         .and_then(|number| u64::try_from(number).ok())
         .ok_or_else(|| "an integer of at least 0".to_owned())
 }
 
 /// A finite number of GiB above 0.
-pub fn gibibytes(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn gibibytes(value: &DeValue<'_>) -> Result<f64, String> {
     positive_number(value).map_err(|_| "a number of GiB above 0".to_owned())
 }
 
 /// A finite number above 0.
-pub fn positive_number(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn positive_number(value: &DeValue<'_>) -> Result<f64, String> {
     number(value)
         .filter(|number| number.is_finite() && *number > 0.0)
         .ok_or_else(|| "a number above 0".to_owned())
 }
 
 /// A finite number of at least 0.
-pub fn non_negative_number(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn non_negative_number(value: &DeValue<'_>) -> Result<f64, String> {
     number(value)
         .filter(|number| number.is_finite() && *number >= 0.0)
         .ok_or_else(|| "a number of at least 0".to_owned())
@@ -120,19 +120,19 @@ fn number_within(value: &DeValue<'_>, least: f64, most: f64) -> Option<f64> {
 }
 
 /// Seconds above 0.
-pub fn seconds(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn seconds(value: &DeValue<'_>) -> Result<f64, String> {
     number_within(value, f64::MIN_POSITIVE, MAX_SECONDS)
         .ok_or_else(|| format!("seconds above 0 and up to {MAX_SECONDS:e}"))
 }
 
 /// Seconds, or 0.
-pub fn seconds_or_none(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn seconds_or_none(value: &DeValue<'_>) -> Result<f64, String> {
     number_within(value, 0.0, MAX_SECONDS)
         .ok_or_else(|| format!("seconds from 0 to {MAX_SECONDS:e}"))
 }
 
 /// A rate or a factor, of a size that no clock is too short for.
-pub fn rate(value: &DeValue<'_>) -> Result<f64, String> {
+pub(crate) fn rate(value: &DeValue<'_>) -> Result<f64, String> {
     number_within(value, 1e-6, 1e9).ok_or_else(|| "a number from 0.000001 to 1e9".to_owned())
 }
 
@@ -145,7 +145,7 @@ fn number(value: &DeValue<'_>) -> Option<f64> {
 }
 
 /// Any TOML value but a date, as JSON, for keys that are handed on to a server.
-pub fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
+pub(crate) fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
     use serde_json::Value;
     Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),

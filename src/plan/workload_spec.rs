@@ -192,7 +192,7 @@ enum KindName {
 }
 
 /// The kinds of workloads, by the names that plans use.
-pub const KIND_NAMES: [&str; 6] = [
+pub(crate) const KIND_NAMES: [&str; 6] = [
     "shared-prefix",
     "multi-turn",
     "unique",

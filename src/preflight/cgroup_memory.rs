@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A limit of memory, and what counts against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub(super) struct Limit {
     /// The most that may be used, bytes.
     pub max_bytes: u64,
     /// What is used, less the page cache that would make room, bytes.
@@ -14,7 +14,7 @@ pub struct Limit {
 
 impl Limit {
     /// What may still be used, bytes.
-    pub fn left(self) -> u64 {
+    pub(super) fn left(self) -> u64 {
         self.max_bytes.saturating_sub(self.used_bytes)
     }
 }
@@ -47,7 +47,7 @@ const V2: Version = Version {
 
 /// The limit that leaves the least, of this process's cgroup and of all above it; `None` where none
 /// limits it. `root` is `/`.
-pub fn tightest(root: &Path) -> Option<Limit> {
+pub(super) fn tightest(root: &Path) -> Option<Limit> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = text.lines().flat_map(|line| limits_of(root, line));
     limits.min_by_key(|limit| limit.left())

@@ -21,7 +21,7 @@ use crate::server::leftovers::Mark;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Examines Docker, its NVIDIA runtime and, where one is named, the image.
-pub async fn look(needs: &Needs, gpu: &Gpu, image: Option<&str>) -> Vec<Line> {
+pub(super) async fn look(needs: &Needs, gpu: &Gpu, image: Option<&str>) -> Vec<Line> {
     let level = Needs::level(needs.docker);
     let daemon = match Daemon::connect().await {
         Ok(daemon) => daemon,

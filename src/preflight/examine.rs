@@ -6,7 +6,7 @@ use super::{containers, gpu, host, services, storage};
 use crate::config::Settings;
 
 /// Looks at everything. `image` is tried with a GPU where it is named.
-pub async fn examine(settings: &Settings, needs: &Needs, image: Option<&str>) -> Vec<Line> {
+pub(crate) async fn examine(settings: &Settings, needs: &Needs, image: Option<&str>) -> Vec<Line> {
     let gpu = gpu::Gpu::look();
     let mut lines = containers::look(needs, &gpu, image).await;
     lines.extend(gpu.lines(needs));
@@ -17,7 +17,7 @@ pub async fn examine(settings: &Settings, needs: &Needs, image: Option<&str>) ->
 }
 
 /// The worst of all.
-pub fn worst(lines: &[Line]) -> Level {
+pub(crate) fn worst(lines: &[Line]) -> Level {
     lines
         .iter()
         .map(|line| line.level)

@@ -6,20 +6,20 @@ use super::line::Line;
 use super::needs::Needs;
 
 /// What NVML reports about this machine; an error where it cannot be loaded.
-pub struct Gpu {
+pub(super) struct Gpu {
     nvml: Result<Nvml, String>,
 }
 
 impl Gpu {
     /// Loads NVML.
-    pub fn look() -> Self {
+    pub(super) fn look() -> Self {
         Self {
             nvml: Nvml::init().map_err(|error| error.to_string()),
         }
     }
 
     /// Whether there is one.
-    pub fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.count() > 0
     }
 
@@ -32,13 +32,13 @@ impl Gpu {
     }
 
     /// The newest CUDA that the driver runs, major and minor.
-    pub fn cuda(&self) -> Option<(i32, i32)> {
+    pub(super) fn cuda(&self) -> Option<(i32, i32)> {
         let version = self.nvml.as_ref().ok()?.sys_cuda_driver_version().ok()?;
         Some((version / 1000, version % 1000 / 10))
     }
 
     /// The line of GPUs, their driver and CUDA.
-    pub fn lines(&self, needs: &Needs) -> Vec<Line> {
+    pub(super) fn lines(&self, needs: &Needs) -> Vec<Line> {
         let level = Needs::level(needs.engine);
         let fix = "install NVIDIA's driver; without a GPU use `launcher = \"sim\"`";
         let line = match &self.nvml {

@@ -19,7 +19,7 @@ const PORTS: usize = 16;
 const COARSE: Duration = Duration::from_micros(10);
 
 /// Examines memory, limits, ports, clock and CPU.
-pub fn look(needs: &Needs) -> Vec<Line> {
+pub(super) fn look(needs: &Needs) -> Vec<Line> {
     vec![memory(needs), memlock(needs), ports(), clock(), governor()]
 }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 /// How good the machine is in one respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Good,
     /// Some plans will fail, or measure less than they could.
@@ -17,7 +17,7 @@ pub enum Level {
 
 impl Level {
     /// The word that the table shows.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Warning => "warning",
@@ -28,7 +28,7 @@ impl Level {
 
 /// What was seen of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// Its name, as in `docs/doctor.md`.
     pub topic: &'static str,
     /// How good it is.

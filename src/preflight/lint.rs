@@ -22,7 +22,7 @@ use crate::workload::files::{FileFacts, Files};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Passes will not be valid, or nothing will be served.
     Problem,
     /// The plan runs, but part of it may not do what its author expects.
@@ -31,7 +31,7 @@ pub enum Severity {
 
 /// One problem or note about a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// A sentence without a full stop.
@@ -59,7 +59,7 @@ const TOKEN_S: f64 = 0.01;
 const WIDE_CONTROL_SPEEDUP: f64 = 1.5;
 
 /// All findings about `matrix`, the worst first.
-pub fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Finding> {
+pub(crate) fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let has_controls = matrix
         .cells
@@ -139,7 +139,7 @@ fn control_limit(cell: &Cell, has_controls: bool) -> Option<Finding> {
 }
 
 /// Cells, server starts, and about how long it all takes, with what that rests on.
-pub fn cost(matrix: &Matrix, files: &Files) -> String {
+pub(crate) fn cost(matrix: &Matrix, files: &Files) -> String {
     let mut starts = 0_u32;
     let mut seconds = 0.0;
     let mut last: Option<Cell> = None;

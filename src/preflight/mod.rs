@@ -6,11 +6,11 @@ mod examine;
 mod gpu;
 mod host;
 mod line;
-pub mod lint;
+pub(crate) mod lint;
 mod needs;
 mod services;
 mod storage;
 
-pub use examine::{examine, worst};
-pub use line::{Level, Line};
-pub use needs::Needs;
+pub(crate) use examine::{examine, worst};
+pub(crate) use line::{Level, Line};
+pub(crate) use needs::Needs;

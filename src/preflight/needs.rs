@@ -8,7 +8,7 @@ use crate::plan::tier::TierKind;
 
 /// What a plan asks of the machine; without a plan, nothing must be there.
 #[derive(Clone, Debug, Default)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// Whether servers run in Docker.
     pub(super) docker: bool,
     /// What containers get, where they run in Docker.
@@ -25,7 +25,7 @@ pub struct Needs {
 
 impl Needs {
     /// The needs of all cells of `matrix`.
-    pub fn of(matrix: &Matrix) -> Self {
+    pub(crate) fn of(matrix: &Matrix) -> Self {
         let mut needs = Self::default();
         for cell in &matrix.cells {
             let (server, tier) = (&cell.resolved.server, &cell.tier);

@@ -15,7 +15,7 @@ const BULK_LIMIT: u64 = 512 << 20;
 const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// Examines Redis and the token.
-pub async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
+pub(super) async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
     vec![redis(settings, needs).await, token()]
 }
 

@@ -21,7 +21,7 @@ const SLOW: f64 = 500e6;
 const MIN_GIB: f64 = 10.0;
 
 /// Examines the folder of disk tiers and the page cache.
-pub fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
+pub(super) fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
     let named = &settings.paths.scratch;
     let folder = if named.as_os_str().is_empty() {
         &settings.paths.results

@@ -13,7 +13,7 @@ type Kind = (Arc<str>, bool);
 
 /// The cells of a run, and how long the finished ones took.
 #[derive(Debug, Default)]
-pub struct Estimate {
+pub(super) struct Estimate {
     todo: Vec<Kind>,
     ended: HashMap<Kind, (Duration, u32)>,
     next: usize,
@@ -21,7 +21,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// An estimate for the cells of `work` before the first begins.
-    pub fn new(work: Work<'_>) -> Self {
+    pub(super) fn new(work: Work<'_>) -> Self {
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut before: Option<Cell> = None;
         let cells = work.todo.iter().filter_map(|&at| work.matrix.cells.get(at));
@@ -45,22 +45,22 @@ impl Estimate {
     }
 
     /// How many cells there are in all.
-    pub fn cells(&self) -> usize {
+    pub(super) fn cells(&self) -> usize {
         self.todo.len()
     }
 
     /// How many have ended.
-    pub fn count_ended(&self) -> usize {
+    pub(super) fn count_ended(&self) -> usize {
         self.next
     }
 
     /// The next cell was not run.
-    pub fn skipped(&mut self) {
+    pub(super) fn skipped(&mut self) {
         self.next += 1;
     }
 
     /// The next cell has ended.
-    pub fn ended(&mut self, took: Duration) {
+    pub(super) fn ended(&mut self, took: Duration) {
         if let Some(kind) = self.todo.get(self.next) {
             let (sum, count) = self.ended.entry(kind.clone()).or_default();
             *sum += took;
@@ -72,7 +72,7 @@ impl Estimate {
     /// The time that the remaining cells will take. Each is expected to take the mean of the finished
     /// cells of its kind, else of those that started a server (or reused one) like it, else of all. `None`
     /// before the first has ended and when none is left.
-    pub fn left(&self) -> Option<Duration> {
+    pub(super) fn left(&self) -> Option<Duration> {
         let rest = self.todo.get(self.next..).filter(|rest| !rest.is_empty())?;
         let mut counts: HashMap<&Kind, u32> = HashMap::new();
         for kind in rest {

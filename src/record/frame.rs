@@ -25,7 +25,7 @@ pub fn write_parquet(rows: &[RequestRow], path: &Path) -> Result<()> {
 
 /// Writes `frame` to `path` as Parquet (zstd). Through memory: the writer would report a full disk
 /// as a malformed file.
-pub fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
+pub(crate) fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes)
         .with_compression(ParquetCompression::Zstd(None))
@@ -35,7 +35,7 @@ pub fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
 }
 
 /// Reads the rows that [`write_parquet`] wrote, in their order.
-pub fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
+pub(crate) fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
     let frame = load_frame(path)?;
     from_frame(&frame).with_context(|| format!("`{}` is not a request file", path.display()))
 }

@@ -22,13 +22,13 @@ pub(super) const DIGEST: &str = "digest";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// The record of a cell.
-pub const CELL_FILE: &str = "cell.json";
+pub(crate) const CELL_FILE: &str = "cell.json";
 
 /// The requests of a cell.
-pub const REQUESTS_FILE: &str = "requests.parquet";
+pub(crate) const REQUESTS_FILE: &str = "requests.parquet";
 
 /// The telemetry of a cell.
-pub const TELEMETRY_FILE: &str = "telemetry.parquet";
+pub(crate) const TELEMETRY_FILE: &str = "telemetry.parquet";
 
 /// The files of a cell that reports and comparisons read. A cell without them as they were written is
 /// not used; the others are for people.
@@ -44,11 +44,11 @@ pub struct FileHash {
 }
 
 /// The files of a cell by name, without `cell.json` itself.
-pub type FileHashes = BTreeMap<String, FileHash>;
+pub(crate) type FileHashes = BTreeMap<String, FileHash>;
 
 /// How a file in a folder differs from the one that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
+pub(crate) enum Difference {
     /// It is missing.
     Missing,
     /// It is shorter or longer.
@@ -68,7 +68,7 @@ pub enum Difference {
 
 impl Difference {
     /// The difference in words, after the file's name.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Missing => "is missing".to_owned(),
             Self::Length { recorded, now } => {
@@ -82,7 +82,7 @@ impl Difference {
 }
 
 /// Hashes the file at `path`.
-pub fn of_file(path: &Path) -> io::Result<FileHash> {
+pub(crate) fn of_file(path: &Path) -> io::Result<FileHash> {
     let file = bounded::open(path)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file)?;
@@ -93,7 +93,7 @@ pub fn of_file(path: &Path) -> io::Result<FileHash> {
 }
 
 /// Hashes every file in a cell's folder but `cell.json`.
-pub fn of_folder(folder: &Path) -> Result<FileHashes> {
+pub(crate) fn of_folder(folder: &Path) -> Result<FileHashes> {
     let mut hashes = FileHashes::new();
     for name in names(folder)? {
         let path = folder.join(&name);
@@ -137,7 +137,10 @@ fn difference(folder: &Path, name: &str, recorded: &FileHash) -> Option<Differen
 }
 
 /// Every file of `folder` that differs from the recorded ones, by name.
-pub fn differences(folder: &Path, recorded: &FileHashes) -> Result<Vec<(String, Difference)>> {
+pub(crate) fn differences(
+    folder: &Path,
+    recorded: &FileHashes,
+) -> Result<Vec<(String, Difference)>> {
     let mut found: Vec<(String, Difference)> = recorded
         .iter()
         .filter_map(|(name, hash)| Some((name.clone(), difference(folder, name, hash)?)))
@@ -150,7 +153,7 @@ pub fn differences(folder: &Path, recorded: &FileHashes) -> Result<Vec<(String, 
 
 /// Why a cell must not be used: a file that is read differs from the one that was recorded. Cells of
 /// labrun 0.1 have no hashes; of theirs it is known only whether the requests are there.
-pub fn unusable(folder: &Path, record: &CellRecord) -> Option<String> {
+pub(crate) fn unusable(folder: &Path, record: &CellRecord) -> Option<String> {
     let has = |name: &str| folder.join(name).exists();
     for name in READ_FILES {
         let difference = match record.files.get(name) {
@@ -184,7 +187,7 @@ pub fn sealed(mut value: Value) -> Result<(Vec<u8>, String)> {
 
 /// Whether a file is as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seal {
+pub(crate) enum Seal {
     /// It has no digest: labrun 0.1 wrote none.
     Absent,
     /// It is as it was written, with this digest.
@@ -194,7 +197,7 @@ pub enum Seal {
 }
 
 /// Whether `text`, which reads as `value`, is as [`sealed`] wrote it.
-pub fn seal_of(text: &str, value: &Value) -> Seal {
+pub(crate) fn seal_of(text: &str, value: &Value) -> Seal {
     let Some(digest) = value.get(DIGEST) else {
         // Hashes of files came with the digest.
         return match value.get("files") {

@@ -54,7 +54,7 @@ const COLUMNS: [&str; 29] = [
 /// `avg_itl` is the mean of the request's gaps between token arrivals. The ITL columns are over
 /// the gaps of the one request, by [`quantile`]. Further axes are columns at the end, named by
 /// their dotted plan key.
-pub fn write_lab_csv(
+pub(crate) fn write_lab_csv(
     rows: &[RequestRow],
     coordinates: &Coordinates,
     source: Source,
@@ -71,7 +71,7 @@ pub fn write_lab_csv(
 }
 
 /// All requests of these cells as one table, with the columns of [`write_lab_csv`].
-pub fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
+pub(crate) fn flat_csv(cells: &[(CellRecord, Vec<RequestRow>)]) -> String {
     let axes: BTreeSet<&String> = cells
         .iter()
         .flat_map(|(cell, _)| cell.coordinates.extra.keys())
@@ -150,14 +150,14 @@ fn count(value: Option<u32>) -> String {
 /// The file's name:
 /// `metrics_<label>_<tier>_p<prompt>_g<gen>_c<concurrency>_r<repeat>_<state>.csv`, with the
 /// values of further axes before the state.
-pub fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
+pub(crate) fn lab_csv_name(at: &Coordinates, state: CacheState) -> String {
     let mut name = cell_file_stem("metrics", at);
     let _ = write!(name, "_{state}.csv");
     name
 }
 
 /// The begin of the name of a file that belongs to the cell at `at`: `kind` and every coordinate.
-pub fn cell_file_stem(kind: &str, at: &Coordinates) -> String {
+pub(crate) fn cell_file_stem(kind: &str, at: &Coordinates) -> String {
     let mut name = format!(
         "{kind}_{}_{}_p{}_g{}_c{}_r{}",
         slug(&at.label),

@@ -1,14 +1,14 @@
 //! The vocabulary of results: what the files of a run hold, and how they are read. Measuring builds
 //! these types, reading starts from them.
 
-pub mod frame;
+pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-pub mod hashes;
-pub mod lab_csv;
+pub(crate) mod hashes;
+pub(crate) mod lab_csv;
 pub mod manifest;
-pub mod reader;
-pub mod redact;
+pub(crate) mod reader;
+pub(crate) mod redact;
 pub mod schema;
-pub mod telemetry_frame;
-pub mod whole;
+pub(crate) mod telemetry_frame;
+pub(crate) mod whole;

@@ -155,7 +155,7 @@ fn unusable_cell(cell: &Path) -> String {
 
 /// The folders of all complete cells under `cells`, in the order of their names. A folder without
 /// `cell.json`, such as a file system's `lost+found`, is not a cell.
-pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(cells).with_context(|| format!("no run here: `{}`", cells.display()))?;
     let mut folders = Vec::new();
@@ -177,7 +177,7 @@ pub fn cell_folders(cells: &Path) -> Result<Vec<PathBuf>> {
 
 /// A file is of a newer format than this labrun reads.
 #[derive(Debug)]
-pub struct NewerFormat {
+pub(crate) struct NewerFormat {
     file: String,
     format: u32,
 }
@@ -196,7 +196,7 @@ impl std::error::Error for NewerFormat {}
 
 /// Whether a cell could not be read for a reason that lies outside its files: no permission, a disk that
 /// does not answer, a newer format. The cell itself may be sound.
-pub fn may_be_sound(error: &anyhow::Error) -> bool {
+pub(crate) fn may_be_sound(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         let of_files = [
@@ -210,7 +210,7 @@ pub fn may_be_sound(error: &anyhow::Error) -> bool {
 
 /// Reads one `cell.json`, and whether it is as it was written; refuses a format that this labrun does not
 /// know.
-pub fn read_record(folder: &Path) -> Result<(CellRecord, Seal)> {
+pub(crate) fn read_record(folder: &Path) -> Result<(CellRecord, Seal)> {
     #[derive(Deserialize)]
     struct Versioned {
         format: u32,
@@ -243,7 +243,7 @@ pub fn read_record(folder: &Path) -> Result<(CellRecord, Seal)> {
 
 /// Reads the record of a cell, and refuses it where it or a file that is read with it is not as it was
 /// recorded.
-pub fn read_cell(folder: &Path) -> Result<CellRecord> {
+pub(crate) fn read_cell(folder: &Path) -> Result<CellRecord> {
     let read = || -> Result<CellRecord> {
         let (record, seal) = read_record(folder)?;
         refuse_changed(folder, &record, &seal)?;
@@ -254,7 +254,7 @@ pub fn read_cell(folder: &Path) -> Result<CellRecord> {
 
 /// [`read_cell`] of a cell in its place in a run: refuses also one that was copied, renamed or brought
 /// from another run.
-pub fn read_cell_of(written: &Written, folder: &Path) -> Result<CellRecord> {
+pub(crate) fn read_cell_of(written: &Written, folder: &Path) -> Result<CellRecord> {
     let read = || -> Result<CellRecord> {
         let (record, seal) = read_record(folder)?;
         refuse_changed(folder, &record, &seal)?;
@@ -280,17 +280,17 @@ fn refuse_changed(folder: &Path, record: &CellRecord, seal: &Seal) -> Result<()>
 /// The digests of the cells that a run wrote, by the cell's id, as its events have them. A cell that was
 /// measured again has several.
 #[derive(Clone, Debug, Default)]
-pub struct Written(BTreeMap<String, BTreeSet<String>>);
+pub(crate) struct Written(BTreeMap<String, BTreeSet<String>>);
 
 /// The events of a run.
-pub const EVENTS_FILE: &str = "events.jsonl";
+pub(crate) const EVENTS_FILE: &str = "events.jsonl";
 
 /// The event of a cell that was written; it has the cell's digest.
-pub const CELL_WRITTEN: &str = "cell-written";
+pub(crate) const CELL_WRITTEN: &str = "cell-written";
 
 impl Written {
     /// What the events of the run in `folder` name. Lines that cannot be read name nothing.
-    pub fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let mut written = Self::default();
         let Ok(file) = bounded::open(&folder.join(EVENTS_FILE)) else {
             return written;
@@ -318,17 +318,22 @@ impl Written {
     }
 
     /// Whether the events name any cell: those of labrun 0.1 name none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether the events name this cell.
-    pub fn has(&self, id: &str) -> bool {
+    pub(crate) fn has(&self, id: &str) -> bool {
         self.0.contains_key(id)
     }
 
     /// Why the cell in `folder` is not one that the run wrote there, where that is certain.
-    pub fn misplaced(&self, folder: &Path, record: &CellRecord, seal: &Seal) -> Option<String> {
+    pub(crate) fn misplaced(
+        &self,
+        folder: &Path,
+        record: &CellRecord,
+        seal: &Seal,
+    ) -> Option<String> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         if name != record.id {
             return Some(format!(
@@ -361,7 +366,7 @@ fn read_requests(folder: &Path, columns: &[&str]) -> Result<DataFrame> {
 }
 
 /// Whether the manifest of the run in `folder` is as it was written, where it can be read.
-pub fn manifest_seal(folder: &Path) -> Option<Seal> {
+pub(crate) fn manifest_seal(folder: &Path) -> Option<Seal> {
     let text = bounded::read(&folder.join("manifest.json"), MAX_RECORD_BYTES).ok()?;
     let manifest = serde_json::from_str(&text).ok()?;
     Some(hashes::seal_of(&text, &manifest))

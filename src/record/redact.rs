@@ -8,12 +8,12 @@ use crate::foreign::visible;
 use crate::secret;
 
 /// `text` as it may be stored and shown.
-pub fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     visible(&secret::mask(text)).into_owned()
 }
 
 /// Named texts as they may be stored and shown: as [`json`] leaves a table of them.
-pub fn table(values: &mut BTreeMap<String, String>) {
+pub(crate) fn table(values: &mut BTreeMap<String, String>) {
     for (name, value) in values {
         *value = if secret::name::is_secret(name) && !value.is_empty() {
             secret::MASK.to_owned()
@@ -24,7 +24,7 @@ pub fn table(values: &mut BTreeMap<String, String>) {
 }
 
 /// `value` as it may be stored and shown: secrets masked, control characters written out.
-pub fn json(value: &mut Value) {
+pub(crate) fn json(value: &mut Value) {
     secret::mask_json(value);
     write_out(value);
 }

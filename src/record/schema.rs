@@ -330,11 +330,16 @@ mod launcher_text {
         clippy::trivially_copy_pass_by_ref,
         reason = "serde's signature"
     )]
-    pub fn serialize<S: Serializer>(value: &Option<Launcher>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Launcher>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(value.map_or(super::IMPORTED, Launcher::name))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Launcher>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Launcher>, D::Error> {
         let text = String::deserialize(from)?;
         match text.as_str() {
             "" | super::IMPORTED => Ok(None),
@@ -355,11 +360,14 @@ mod lmcache_text {
         clippy::trivially_copy_pass_by_ref,
         reason = "serde's signature"
     )]
-    pub fn serialize<S: Serializer>(value: &Option<LmcacheMode>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<LmcacheMode>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(value.map_or("none", LmcacheMode::name))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<LmcacheMode>, D::Error> {
         let text = String::deserialize(from)?;

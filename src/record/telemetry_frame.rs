@@ -21,10 +21,10 @@ pub struct Reading {
 }
 
 /// Readings of one metric by device, in the order of the file.
-pub type Devices = BTreeMap<String, Vec<Reading>>;
+pub(crate) type Devices = BTreeMap<String, Vec<Reading>>;
 
 /// All readings of the series that this labrun knows.
-pub type Readings = BTreeMap<Series, Devices>;
+pub(crate) type Readings = BTreeMap<Series, Devices>;
 
 /// Reads no more than a timeline needs: a cell of hours has
 /// millions of rows.

@@ -14,13 +14,13 @@ use crate::bounded;
 use crate::units::grouped;
 
 /// How old the last touch of a lock's owner on another machine must be before it counts as gone.
-pub const STALE_AFTER: Duration = Duration::from_secs(90);
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(90);
 
 /// The lock's file in a run folder.
-pub const LOCK_FILE: &str = ".lock";
+pub(crate) const LOCK_FILE: &str = ".lock";
 
 /// What of its run the folder at `path` lacks, in a sentence; nothing where it is whole.
-pub fn lack(path: &Path) -> Option<String> {
+pub(crate) fn lack(path: &Path) -> Option<String> {
     let have = cell_folders(&path.join("cells")).map_or(0, |cells| cells.len());
     let file = path.join("manifest.json");
     if !file.exists() {

@@ -17,7 +17,7 @@ fn path(results: &Path) -> PathBuf {
 }
 
 /// Stores what was measured. Returns where.
-pub fn store(floor: &Calibration, results: &Path) -> Result<PathBuf> {
+pub(crate) fn store(floor: &Calibration, results: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(results)
         .with_context(|| format!("making the folder `{}`", results.display()))?;
     let stored = json!({
@@ -29,7 +29,7 @@ pub fn store(floor: &Calibration, results: &Path) -> Result<PathBuf> {
 }
 
 /// What was stored, if it is of this machine.
-pub fn of_this_machine(results: &Path) -> Option<Value> {
+pub(crate) fn of_this_machine(results: &Path) -> Option<Value> {
     let stored = std::fs::read(path(results)).ok()?;
     let stored: Value = serde_json::from_slice(&stored).ok()?;
     let measured: Host = serde_json::from_value(stored["host"].clone()).ok()?;

@@ -23,11 +23,11 @@ use crate::text_file;
 use crate::units::Repeat;
 
 /// Why an imported cell is inconclusive.
-pub const NO_EVIDENCE: &str = "imported: no evidence";
+pub(crate) const NO_EVIDENCE: &str = "imported: no evidence";
 
 /// What a file may leave out, stated by the user.
 #[derive(Clone, Debug)]
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// The tier.
     pub tier: String,
     /// The workload's label.
@@ -73,7 +73,7 @@ pub(super) fn state_names() -> String {
 
 /// One pass that was read, before it has a repeat of its own.
 #[derive(Clone, Debug)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// Its coordinates.
     pub at: Coordinates,
     /// Whether the file states its requests in flight or the user did.
@@ -95,7 +95,7 @@ pub struct Imported {
 }
 
 /// Reads the results in `files`: JSON of `vllm bench serve`, or a CSV of single requests.
-pub fn read(files: &[PathBuf], defaults: &Defaults) -> Result<Vec<Imported>> {
+pub(crate) fn read(files: &[PathBuf], defaults: &Defaults) -> Result<Vec<Imported>> {
     let mut all = Vec::new();
     for path in files {
         let text = text_file::read(path)?;
@@ -111,7 +111,7 @@ pub fn read(files: &[PathBuf], defaults: &Defaults) -> Result<Vec<Imported>> {
 
 /// Reads `files` and writes them as a run into `folder`, which must be empty. Results of
 /// equal coordinates become repeats. Returns how many cells there are.
-pub fn import(files: &[PathBuf], defaults: &Defaults, folder: &Path) -> Result<usize> {
+pub(crate) fn import(files: &[PathBuf], defaults: &Defaults, folder: &Path) -> Result<usize> {
     let passes = read(files, defaults)?;
     let models: BTreeSet<&str> = passes.iter().filter_map(|p| p.model.as_deref()).collect();
     ensure!(

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-pub use crate::record::whole::LOCK_FILE;
+pub(crate) use crate::record::whole::LOCK_FILE;
 use crate::record::whole::STALE_AFTER;
 
 /// How often a lock that another has is tried again.
@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Who holds a run folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Its process.
     pub pid: u32,
     /// Its machine.
@@ -39,7 +39,7 @@ pub struct Owner {
 
 impl Owner {
     /// This process.
-    pub fn of_this_process() -> Self {
+    pub(crate) fn of_this_process() -> Self {
         Self {
             pid: std::process::id(),
             host: host(),
@@ -57,7 +57,7 @@ fn host() -> String {
 
 /// A run folder that only this process writes to, until it is dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     path: PathBuf,
     file: File,
     /// Dropped to end the heartbeat.
@@ -69,7 +69,7 @@ pub struct Lock {
 
 impl Lock {
     /// Takes the folder, which must exist, or reports who has it.
-    pub fn take(folder: &Path) -> Result<Self> {
+    pub(crate) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let mut tries = 0;
         loop {

@@ -16,7 +16,7 @@ use crate::workload::files::Files;
 
 /// What a run is made of before anything is written.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The plan.
     pub plan: Plan,
     /// Its cells.
@@ -39,7 +39,7 @@ pub struct Target {
 
 impl Target {
     /// The cells that are run, with their indices in the matrix.
-    pub fn cells(&self) -> impl Iterator<Item = (usize, Cell)> {
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (usize, Cell)> {
         let own = match self.shard {
             Some(shard) => self.matrix.cells_of(shard),
             None => (0..self.matrix.cells.len()).collect(),
@@ -49,13 +49,13 @@ impl Target {
     }
 
     /// The plan's folder, where files that it names are looked up.
-    pub fn plan_folder(&self) -> PathBuf {
+    pub(crate) fn plan_folder(&self) -> PathBuf {
         self.plan.folder().to_owned()
     }
 }
 
 /// The id of a new run, its folder's name.
-pub fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
+pub(crate) fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
     let id = started.run_id(&plan.text);
     match shard {
         Some(Shard { index, of }) => format!("{id}-shard{index}of{of}"),
@@ -65,7 +65,11 @@ pub fn run_id(plan: &Plan, shard: Option<Shard>, started: WallClock) -> String {
 
 /// The manifest of a run that begins. `identity` is that of one of its cells, for the versions in
 /// it.
-pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Result<Manifest> {
+pub(crate) fn manifest(
+    target: &Target,
+    identity: &Identity,
+    started: WallClock,
+) -> Result<Manifest> {
     let Target { plan, config, .. } = target;
     let first = target.matrix.cells.first();
     let first = first.as_ref();
@@ -105,7 +109,7 @@ pub fn manifest(target: &Target, identity: &Identity, started: WallClock) -> Res
 }
 
 /// The part of a cell's identity that names the software that ran it.
-pub fn software(identity: &Identity) -> Identity {
+pub(crate) fn software(identity: &Identity) -> Identity {
     let known = ["version.", "model.", "image."];
     let is_software = |name: &str| known.iter().any(|known| name.starts_with(known));
     let found = identity

@@ -18,7 +18,7 @@ use crate::units::WallClock;
 
 /// What came of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// How the cells of all parts ended.
     pub outcomes: Outcomes,
     /// What a person should know besides.
@@ -67,7 +67,12 @@ impl Part {
 }
 
 /// Copies the cells of `runs` into `out`. With `resume`, `out` may hold some of them already.
-pub fn merge(out: &Path, runs: &[PathBuf], allow_missing: bool, resume: bool) -> Result<Merged> {
+pub(crate) fn merge(
+    out: &Path,
+    runs: &[PathBuf],
+    allow_missing: bool,
+    resume: bool,
+) -> Result<Merged> {
     let mut outcomes = Outcomes::default();
     let parts = runs
         .iter()

@@ -1,18 +1,18 @@
 //! Writes a run's folder: opens and locks it, writes each cell whole, continues, imports and joins
 //! runs, and records where they took place.
 
-pub mod client_floor;
-pub mod import;
-pub mod lock;
-pub mod manifest;
-pub mod merge;
-pub mod open;
-pub mod phase_csv;
-pub mod provenance;
+pub(crate) mod client_floor;
+pub(crate) mod import;
+pub(crate) mod lock;
+pub(crate) mod manifest;
+pub(crate) mod merge;
+pub(crate) mod open;
+pub(crate) mod phase_csv;
+pub(crate) mod provenance;
 pub(crate) mod requests_csv;
-pub mod resume;
-pub mod rows;
-pub mod telemetry_csv;
-pub mod telemetry_parquet;
-pub mod vllm_bench;
-pub mod writer;
+pub(crate) mod resume;
+pub(crate) mod rows;
+pub(crate) mod telemetry_csv;
+pub(crate) mod telemetry_parquet;
+pub(crate) mod vllm_bench;
+pub(crate) mod writer;

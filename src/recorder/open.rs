@@ -18,7 +18,7 @@ use crate::record::schema::FORMAT;
 
 /// A run's folder that is locked, and read as far as it goes.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     path: PathBuf,
     lock: Lock,
     events: File,
@@ -32,7 +32,7 @@ impl Opened {
     /// Locks the folder at `path`, which is made where it is missing, and opens what is written
     /// first: a folder that cannot be written fails here and not after an hour. With `resume` it
     /// may hold a run.
-    pub fn open(path: &Path, resume: bool) -> Result<Self> {
+    pub(crate) fn open(path: &Path, resume: bool) -> Result<Self> {
         let is_empty = !fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         if !resume && !is_empty {
             bail!(
@@ -78,13 +78,13 @@ impl Opened {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Begins an attempt: writes the plan's text and, last, the manifest. The plan and the manifest
     /// of the attempt before stay in the folder.
-    pub fn begin(self, mut manifest: Manifest, plan: &str) -> Result<RunFolder> {
+    pub(crate) fn begin(self, mut manifest: Manifest, plan: &str) -> Result<RunFolder> {
         manifest.format = FORMAT;
         let last = self.manifest.as_ref().and_then(|last| last.attempt);
         let number = self.manifest.as_ref().map_or(1, |_| last.unwrap_or(1) + 1);

@@ -32,7 +32,7 @@ const COLUMNS: [&str; 12] = [
 /// Writes `telemetry_phases.csv`: a row a phase and series, none where nothing was read in it. A phase
 /// that was `measured` is described by the readings made at its edges, as in `cell.json`; what was read over
 /// an edge of another counts by its share.
-pub fn write_phase_csv<'s>(
+pub(crate) fn write_phase_csv<'s>(
     points: &Points,
     phases: &[PhaseStretch],
     measured: impl Fn(&PhaseStretch) -> Option<(Window, &'s [Summary])>,

@@ -12,7 +12,7 @@ use crate::telemetry::nvml::live::library;
 
 /// The state of the repository that holds `folder`: its commit, and a hash of what was changed
 /// since. `None` outside a repository.
-pub fn repository(folder: &Path) -> Option<Repository> {
+pub(crate) fn repository(folder: &Path) -> Option<Repository> {
     let git = |args: &[&str]| -> Option<Vec<u8>> {
         let mut command = Command::new("git");
         let output = command.arg("-C").arg(folder).args(args).output().ok()?;
@@ -29,7 +29,7 @@ pub fn repository(folder: &Path) -> Option<Repository> {
 }
 
 /// This labrun.
-pub fn labrun() -> Labrun {
+pub(crate) fn labrun() -> Labrun {
     Labrun {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         commit: option_env!("LABRUN_COMMIT").map(str::to_owned),
@@ -44,7 +44,7 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
 }
 
 /// The machine.
-pub fn host() -> Host {
+pub(crate) fn host() -> Host {
     let cpu = read("/proc/cpuinfo").and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
@@ -103,7 +103,7 @@ fn gpus() -> Option<Gpus> {
 }
 
 /// `manifest` without the host's name and the user's paths.
-pub fn anonymous(mut manifest: Manifest) -> Result<Manifest> {
+pub(crate) fn anonymous(mut manifest: Manifest) -> Result<Manifest> {
     manifest.host.name = None;
     manifest.plan.folder = None;
     let mut value = serde_json::to_value(manifest)?;

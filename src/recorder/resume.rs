@@ -24,7 +24,7 @@ const SUPERSEDED: &str = "superseded";
 /// Which finished cells a resumed run measures again. Missing ones always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Retry {
+pub(crate) enum Retry {
     /// None.
     None,
     /// Those that failed.
@@ -36,7 +36,7 @@ pub enum Retry {
 
 /// How the cells of a run ended so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     /// Measured to their end.
     pub completed: u32,
     /// Not measured to their end.
@@ -47,7 +47,7 @@ pub struct Outcomes {
 
 impl Outcomes {
     /// Counts a cell.
-    pub fn count(&mut self, record: &CellRecord) {
+    pub(crate) fn count(&mut self, record: &CellRecord) {
         match record.outcome {
             CellOutcome::Completed => self.completed += 1,
             CellOutcome::Failed { .. } | CellOutcome::Aborted { .. } => self.failed += 1,
@@ -58,7 +58,7 @@ impl Outcomes {
 
 /// What a resumed run does.
 #[derive(Debug, Default)]
-pub struct Resumption {
+pub(crate) struct Resumption {
     /// Indices in the matrix of the cells to run, in order.
     pub todo: Vec<usize>,
     /// The cells that stay: they stand for those that the plan asks for.
@@ -73,7 +73,7 @@ pub struct Resumption {
 
 impl Resumption {
     /// How the finished cells ended.
-    pub fn outcomes(&self) -> Outcomes {
+    pub(crate) fn outcomes(&self) -> Outcomes {
         let mut outcomes = Outcomes::default();
         self.finished
             .iter()
@@ -83,14 +83,14 @@ impl Resumption {
 
     /// The position of the next cell that runs. None is given twice: what was put aside may come
     /// back.
-    pub fn next_position(&self) -> u32 {
+    pub(crate) fn next_position(&self) -> u32 {
         self.last_position + 1
     }
 }
 
 /// Compares the finished cells of the run in `folder` with those that the plan asks for, given with
 /// their indices. Writes nothing.
-pub fn decide(
+pub(crate) fn decide(
     folder: &Path,
     wanted: impl Iterator<Item = (usize, Cell)>,
     identity_of: impl Fn(&Cell) -> Result<Identity>,
@@ -240,7 +240,7 @@ fn shortened(changes: &[String]) -> String {
 }
 
 /// What the good requests of a finished cell took, milliseconds, by state.
-pub fn values_ms(
+pub(crate) fn values_ms(
     folder: &Path,
     record: &CellRecord,
     metric: AutoMetric,
@@ -266,7 +266,7 @@ pub fn values_ms(
 
 /// Moves the finished cell at `path` of the run in `folder` out of `cells`, where no report looks
 /// for it. Nothing is removed.
-pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
+pub(crate) fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
     let into = folder.join(SUPERSEDED);
     fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -282,7 +282,7 @@ pub fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
 }
 
 /// Moves the cell at `path`, which was put aside, to where the cells of the run in `folder` are.
-pub fn bring_back(folder: &Path, path: &Path, id: &str) -> Result<()> {
+pub(crate) fn bring_back(folder: &Path, path: &Path, id: &str) -> Result<()> {
     let cells = folder.join("cells");
     // The id was read from a file, which may say anything.
     let to = cells.join(file_name(id));

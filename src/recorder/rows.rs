@@ -7,7 +7,7 @@ use crate::record::schema::{RequestOutcome, RequestRow};
 use crate::runner::result::Pass;
 
 /// The rows of one pass, in planned order.
-pub fn request_rows(pass: &Pass) -> Vec<RequestRow> {
+pub(crate) fn request_rows(pass: &Pass) -> Vec<RequestRow> {
     pass.load
         .records
         .iter()

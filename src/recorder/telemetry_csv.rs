@@ -32,7 +32,7 @@ const DISK_COLUMNS: [&str; 10] = [
 ];
 
 /// Writes `pcie_stats_*.csv`; not where no series is of PCIe.
-pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
+pub(crate) fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
     let mut text = String::new();
     for (key, rx) in points {
         let Some(pcie) = Pcie::ALL.iter().find(|pcie| pcie.rx == key.series) else {
@@ -57,7 +57,7 @@ pub fn write_pcie_csv(points: &Points, path: &Path) -> Result<()> {
 }
 
 /// Writes `disk_io_stats_*.csv`; not where no series is of disks.
-pub fn write_disk_csv(points: &Points, tier_disk: Option<&str>, path: &Path) -> Result<()> {
+pub(crate) fn write_disk_csv(points: &Points, tier_disk: Option<&str>, path: &Path) -> Result<()> {
     let mut text = String::new();
     let reads = points
         .iter()

@@ -22,7 +22,12 @@ const MAX_REQUESTS: u32 = 10_000_000;
 /// One pass as `vllm bench serve --save-result --save-detailed` would have written it, without the
 /// generated texts, which labrun does not store. Percentiles are printed however few requests there
 /// were, as vLLM does. What vLLM does not have begins with `labrun_`.
-pub fn to_json(cell: &CellRecord, pass: &PassRecord, rows: &[RequestRow], date: &str) -> Value {
+pub(crate) fn to_json(
+    cell: &CellRecord,
+    pass: &PassRecord,
+    rows: &[RequestRow],
+    date: &str,
+) -> Value {
     let ok: Vec<&RequestRow> = rows
         .iter()
         .filter(|row| row.outcome == RequestOutcome::Ok)

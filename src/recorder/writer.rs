@@ -31,7 +31,7 @@ use crate::verdict::basis::{Basis, FACTS_FILE};
 
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(crate) struct RunFolder {
     pub(super) path: PathBuf,
     pub(super) events: File,
     pub(super) attempt: Attempt,
@@ -43,7 +43,7 @@ pub struct RunFolder {
 
 /// Which attempt at the run this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// From 1.
     pub number: u32,
     /// When it began, RFC 3339.
@@ -52,17 +52,17 @@ pub struct Attempt {
 
 impl RunFolder {
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Which attempt at the run this is, from 1.
-    pub fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         self.attempt.number
     }
 
     /// Appends one event to `events.jsonl`; what is not recorded there is passed over.
-    pub fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
+    pub(crate) fn append(&mut self, elapsed_s: f64, event: &Event<'_>) -> Result<()> {
         let Some(mut line) = event_line(elapsed_s, event) else {
             return Ok(());
         };
@@ -77,7 +77,7 @@ impl RunFolder {
     }
 
     /// Adds to the manifest how the attempt ended.
-    pub fn end(&mut self, mut ended: Ended) -> Result<()> {
+    pub(crate) fn end(&mut self, mut ended: Ended) -> Result<()> {
         let events = self.path.join(EVENTS_FILE);
         let hash = hashes::of_file(&events);
         ended.events = Some(hash.with_context(|| format!("hashing `{}`", events.display()))?);
@@ -85,7 +85,7 @@ impl RunFolder {
     }
 
     /// Puts into the manifest what was learned of the software once it ran.
-    pub fn note_software(&mut self, facts: &BTreeMap<String, String>) -> Result<()> {
+    pub(crate) fn note_software(&mut self, facts: &BTreeMap<String, String>) -> Result<()> {
         let facts = facts.clone();
         self.change_manifest(|manifest| manifest.software.extend(facts))
     }
@@ -106,7 +106,7 @@ impl RunFolder {
     }
 
     /// Writes a cell, whole.
-    pub fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
+    pub(crate) fn write_cell(&self, result: &CellResult) -> Result<PathBuf> {
         let record = &result.record;
         let id = &record.id;
         let cells = self.path.join("cells");
@@ -134,7 +134,7 @@ impl RunFolder {
 
     /// Copies a complete cell of another run folder, whole, and notes in it that it came from `part`.
     /// One that is here already stays.
-    pub fn adopt(&self, cell: &Path, part: &str) -> Result<()> {
+    pub(crate) fn adopt(&self, cell: &Path, part: &str) -> Result<()> {
         let name = cell.file_name().unwrap_or_default();
         let cells = self.path.join("cells");
         let whole = cells.join(name);
@@ -162,7 +162,7 @@ impl RunFolder {
     }
 
     /// Forgets the events so far: a merge that was cut short begins anew.
-    pub fn forget_events(&mut self) -> Result<()> {
+    pub(crate) fn forget_events(&mut self) -> Result<()> {
         let emptied = self.events.set_len(0).and_then(|()| self.events.rewind());
         emptied.context("emptying `events.jsonl`")?;
         self.forgot_events = true;
@@ -170,7 +170,7 @@ impl RunFolder {
     }
 
     /// Appends the events of another run folder, each with the name of that part.
-    pub fn append_events_of(&mut self, folder: &Path, part: &str) -> Result<()> {
+    pub(crate) fn append_events_of(&mut self, folder: &Path, part: &str) -> Result<()> {
         let path = folder.join("events.jsonl");
         let text =
             fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
@@ -397,7 +397,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes a file of the run's root aside, syncs it and puts it in place.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let trouble = || format!("writing `{}`", path.display());
     let aside = aside(path);
     let written = write_aside(&aside, bytes).and_then(|()| fs::rename(&aside, path));
@@ -436,7 +436,7 @@ pub(super) fn is_being_written(name: &str) -> bool {
 }
 
 /// Makes the names in a folder last.
-pub fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)?
         .sync_all()
         .with_context(|| format!("syncing `{}`", path.display()))

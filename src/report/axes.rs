@@ -25,7 +25,7 @@ pub(crate) enum Shown {
 }
 
 impl Axis {
-    pub fn words(name: &str, shown: Shown, cells: Vec<String>) -> Self {
+    pub(crate) fn words(name: &str, shown: Shown, cells: Vec<String>) -> Self {
         Self {
             name: name.to_owned(),
             head: vec![name.to_owned()],
@@ -35,7 +35,7 @@ impl Axis {
         }
     }
 
-    pub fn numbers(name: &str, head: &[&str], shown: Shown, cells: Vec<String>) -> Self {
+    pub(crate) fn numbers(name: &str, head: &[&str], shown: Shown, cells: Vec<String>) -> Self {
         let head = head.iter().map(|line| (*line).to_owned()).collect();
         Self {
             name: name.to_owned(),

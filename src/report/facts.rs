@@ -9,7 +9,7 @@ const MAX_MANIFEST_CELLS: usize = 200;
 
 /// The plan and the manifest of one run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RunFacts {
+pub(crate) struct RunFacts {
     /// The plan's name where the manifest records it, else the folder's.
     pub name: String,
     /// The plan's text.

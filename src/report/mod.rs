@@ -15,10 +15,10 @@ mod html;
 mod markdown;
 pub(crate) mod notes;
 pub(crate) mod number;
-pub mod plot;
+pub(crate) mod plot;
 pub(crate) mod section;
 pub(crate) mod table;
-pub mod timeline;
+pub(crate) mod timeline;
 pub(crate) mod wrap;
 
 use std::collections::BTreeSet;
@@ -36,8 +36,8 @@ use crate::report::section::Section;
 use crate::report::timeline::Timelines;
 use crate::report::wrap::push_wrapped;
 
-pub use facts::RunFacts;
-pub use html::Html;
+pub(crate) use facts::RunFacts;
+pub(crate) use html::Html;
 
 /// The figures of a run.
 const FIGURES: [(Metric, &str); 2] = [
@@ -47,7 +47,7 @@ const FIGURES: [(Metric, &str); 2] = [
 
 /// The report of one run: its tables, figures and evidence.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub(crate) struct Report {
     title: String,
     summary: SummaryTable,
     comparison: Comparison,
@@ -57,12 +57,12 @@ pub struct Report {
 
 impl Report {
     /// Sums up `run` under `title`.
-    pub fn of(run: &RunData, title: &str) -> Result<Self> {
+    pub(crate) fn of(run: &RunData, title: &str) -> Result<Self> {
         Self::under(run, title, &[])
     }
 
     /// Sums up `run` under `title` and objectives.
-    pub fn under(run: &RunData, title: &str, slos: &[Slo]) -> Result<Self> {
+    pub(crate) fn under(run: &RunData, title: &str, slos: &[Slo]) -> Result<Self> {
         let passes = Passes::gather(run, slos)?;
         Ok(Self {
             title: title.to_owned(),
@@ -74,12 +74,12 @@ impl Report {
     }
 
     /// One row a cell and cache state.
-    pub fn summary(&self) -> &SummaryTable {
+    pub(crate) fn summary(&self) -> &SummaryTable {
         &self.summary
     }
 
     /// What each tier bought, in sentences.
-    pub fn headline(&self) -> Vec<String> {
+    pub(crate) fn headline(&self) -> Vec<String> {
         let mut sentences = headline::headline(&self.comparison);
         sentences.extend(controls::lines(&self.comparison));
         let failed: Vec<_> = self
@@ -99,7 +99,7 @@ impl Report {
     }
 
     /// All of it for a terminal of `width` columns. Controls are summed up in a line each.
-    pub fn terminal(&self, width: u16) -> String {
+    pub(crate) fn terminal(&self, width: u16) -> String {
         let mut text = String::new();
         for sentence in self.headline() {
             push_wrapped(&mut text, &sentence, width);
@@ -114,7 +114,7 @@ impl Report {
     }
 
     /// Only the table of cells, for one load that has nothing to be compared with.
-    pub fn terminal_cells(&self, width: u16) -> String {
+    pub(crate) fn terminal_cells(&self, width: u16) -> String {
         let mut text = String::new();
         let mut shown = self.summary.clone();
         shown.rows.retain(|row| !is_control(&row.coordinates.label));
@@ -134,19 +134,19 @@ impl Report {
     }
 
     /// `summary.md`. Its figures are those of [`Report::drawings`] in `figures/`.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         markdown::summary(self)
     }
 
     /// `report.md`: the summary, and what its verdicts rest on.
-    pub fn full_markdown(&self, runs: &[RunFacts], drawings: &[Drawing]) -> String {
+    pub(crate) fn full_markdown(&self, runs: &[RunFacts], drawings: &[Drawing]) -> String {
         markdown::full(self, runs, drawings)
     }
 
     /// `report.html`: one page that needs nothing else, with pages of cells beside it where there are too
     /// many for one. `timelines` are those of the report's cells, or none; those that the page has no room
     /// for become files of theirs.
-    pub fn html(
+    pub(crate) fn html(
         &self,
         runs: &[RunFacts],
         drawings: &[Drawing],
@@ -156,7 +156,7 @@ impl Report {
     }
 
     /// Puts notes before those that the cells give rise to.
-    pub fn add_notes(&mut self, notes: impl IntoIterator<Item = String>) {
+    pub(crate) fn add_notes(&mut self, notes: impl IntoIterator<Item = String>) {
         self.summary.notes.splice(0..0, notes);
     }
 
@@ -199,18 +199,18 @@ impl Report {
     }
 
     /// `summary.csv`: one row a cell and cache state.
-    pub fn summary_csv(&self) -> String {
+    pub(crate) fn summary_csv(&self) -> String {
         files::summary_csv(&self.summary)
     }
 
     /// `comparison.csv`: one row a place and tier other than the baseline.
-    pub fn comparison_csv(&self) -> String {
+    pub(crate) fn comparison_csv(&self) -> String {
         files::comparison_csv(&self.comparison)
     }
 
     /// The figures that the run has data for; none without any pass. Controls have a single point
     /// each, and stand in the tables.
-    pub fn drawings(&self) -> Result<Vec<Drawing>> {
+    pub(crate) fn drawings(&self) -> Result<Vec<Drawing>> {
         let models = self.summary.rows.iter().map(|row| row.model.clone());
         let models: Vec<_> = models.collect::<BTreeSet<_>>().into_iter().collect();
         figures::drawings(&self.comparison.without_controls(), &models)
@@ -225,7 +225,7 @@ impl Report {
 
 /// A figure, the same as PNG and as SVG.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Drawing {
+pub(crate) struct Drawing {
     /// Its files' name without the ending, such as `comparison_ttft`.
     pub name: String,
     /// Title of the figure.
@@ -246,12 +246,12 @@ impl Drawing {
     }
 
     /// The figure as PNG.
-    pub fn png(&self) -> Result<Vec<u8>> {
+    pub(crate) fn png(&self) -> Result<Vec<u8>> {
         self.picture.png()
     }
 
     /// Its files: names and what they hold.
-    pub fn files(&self) -> Result<[(String, Vec<u8>); 2]> {
+    pub(crate) fn files(&self) -> Result<[(String, Vec<u8>); 2]> {
         Ok([
             (format!("{}.png", self.name), self.png()?),
             (format!("{}.svg", self.name), self.svg.clone().into_bytes()),
@@ -260,7 +260,7 @@ impl Drawing {
 }
 
 /// What each number means, as a Markdown table.
-pub fn glossary() -> String {
+pub(crate) fn glossary() -> String {
     glossary_markdown()
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Notes {
 
 impl Notes {
     /// The sign for `text`, such as `[1]`.
-    pub fn refer(&mut self, text: String) -> String {
+    pub(crate) fn refer(&mut self, text: String) -> String {
         let at = self
             .texts
             .iter()
@@ -26,12 +26,12 @@ impl Notes {
     }
 
     /// A note on the whole table.
-    pub fn add(&mut self, text: String) {
+    pub(crate) fn add(&mut self, text: String) {
         self.unnumbered.push(text);
     }
 
     /// Notes why percentiles are missing, once a percentile for all rows.
-    pub fn add_missing(&mut self, warnings: &[Warning]) {
+    pub(crate) fn add_missing(&mut self, warnings: &[Warning]) {
         let mut by_percentile: BTreeMap<Percentile, (Vec<&str>, usize, usize)> = BTreeMap::new();
         for Warning::TooFewSamples {
             metric,
@@ -65,7 +65,7 @@ impl Notes {
     }
 
     /// One line a note, first those on the whole table.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let numbered = (1..)
             .zip(&self.texts)
             .map(|(at, text): (usize, _)| format!("[{at}] {text}"));

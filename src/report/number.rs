@@ -15,7 +15,7 @@ pub(crate) struct Scale {
 impl Scale {
     /// The scale for these values: seconds when all times reach one, and three significant
     /// digits for the smallest as long as the largest stays readable.
-    pub fn of(unit: Unit, values: impl IntoIterator<Item = Option<f64>>) -> Self {
+    pub(crate) fn of(unit: Unit, values: impl IntoIterator<Item = Option<f64>>) -> Self {
         let present = values
             .into_iter()
             .flatten()
@@ -38,7 +38,7 @@ impl Scale {
     }
 
     /// A value, or `-` for none.
-    pub fn text(&self, value: Option<f64>) -> String {
+    pub(crate) fn text(&self, value: Option<f64>) -> String {
         match value {
             Some(value) => grouped(format!("{:.*}", self.decimals, value / self.divisor)),
             None => "-".to_owned(),
@@ -46,7 +46,7 @@ impl Scale {
     }
 
     /// A difference with its sign, or `-` for none.
-    pub fn signed(&self, value: Option<f64>) -> String {
+    pub(crate) fn signed(&self, value: Option<f64>) -> String {
         match value {
             Some(value) => grouped(format!("{:+.*}", self.decimals, value / self.divisor)),
             None => "-".to_owned(),

@@ -10,7 +10,7 @@ use crate::stats::Summary;
 
 /// Requests that are one point of each figure.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PlotPoint {
+pub(crate) struct PlotPoint {
     /// What else they have in common: names and values.
     pub facts: Vec<(String, String)>,
     /// Requests in flight, where that is known.
@@ -29,7 +29,7 @@ pub struct PlotPoint {
 
 /// TTFT and E2E of `points`, each as PNG and SVG: the ends of file names (`ttft.png`) and what the
 /// files hold.
-pub fn files(points: &[PlotPoint], notes: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn files(points: &[PlotPoint], notes: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
     let draw = |name: &str, metric, values: fn(&PlotPoint) -> &Vec<f64>| {
         let dots: Vec<Dot> = points
             .iter()

@@ -19,7 +19,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    pub fn new(
+    pub(crate) fn new(
         sources: impl IntoIterator<Item = Source>,
         caption: String,
         table: Table,
@@ -34,7 +34,7 @@ impl Section {
     }
 
     /// For a terminal of `width` columns.
-    pub fn terminal(&self, width: u16) -> String {
+    pub(crate) fn terminal(&self, width: u16) -> String {
         let mut text = String::new();
         for line in self.banner.into_iter().chain(self.caption()) {
             push_wrapped(&mut text, line, width);
@@ -48,7 +48,7 @@ impl Section {
     }
 
     /// As Markdown, without a heading.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = String::new();
         if let Some(banner) = self.banner {
             let _ = writeln!(text, "**{banner}**\n");
@@ -67,7 +67,7 @@ impl Section {
     }
 
     /// The coordinates that do not vary, if any.
-    pub fn caption(&self) -> Option<&str> {
+    pub(crate) fn caption(&self) -> Option<&str> {
         Some(self.caption.as_str()).filter(|caption| !caption.is_empty())
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Column {
 
 impl Column {
     /// A column of words.
-    pub fn words(head: &str, keep: Keep, cells: Vec<String>) -> Self {
+    pub(crate) fn words(head: &str, keep: Keep, cells: Vec<String>) -> Self {
         Self {
             head: vec![head.to_owned()],
             side: Side::Left,
@@ -47,7 +47,7 @@ impl Column {
     }
 
     /// A column of numbers.
-    pub fn numbers(head: &[&str], keep: Keep, cells: Vec<String>) -> Self {
+    pub(crate) fn numbers(head: &[&str], keep: Keep, cells: Vec<String>) -> Self {
         let head = head
             .iter()
             .filter(|line| !line.is_empty())
@@ -82,7 +82,7 @@ pub(crate) struct Table {
 impl Table {
     /// For a terminal of `width` columns. Droppable columns are left out until it fits, and
     /// listed below it.
-    pub fn terminal(&self, width: u16) -> String {
+    pub(crate) fn terminal(&self, width: u16) -> String {
         let mut shown: Vec<&Column> = self.columns.iter().collect();
         let mut left_out = Vec::new();
         while shown.iter().map(|column| column.width()).sum::<usize>() > usize::from(width) {
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// As a Markdown pipe table.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
         let mut text = line(
             self.columns

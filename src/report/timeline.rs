@@ -20,12 +20,12 @@ use crate::record::telemetry_frame::{Readings, read_readings};
 use model::{TimePanel, Timeline};
 
 pub(super) use page::Strip;
-pub use page::Timelines;
+pub(crate) use page::Timelines;
 pub(super) use page::is_doubtful;
 
 /// The timelines of `runs`, each a folder and its cells: one a cell for the page, and as a file
 /// too that of the cell of each tier that took longest.
-pub fn timelines(runs: &[(&Path, &[CellRecord])]) -> Timelines {
+pub(crate) fn timelines(runs: &[(&Path, &[CellRecord])]) -> Timelines {
     let mut all = Timelines::default();
     let mut taken = BTreeSet::new();
     for (folder, cells) in runs {

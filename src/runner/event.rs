@@ -12,7 +12,7 @@ use super::result::{CellResult, Work};
 
 /// One thing that happened.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// The run begins.
     RunStarted {
         /// Its cells, and which of them run now.

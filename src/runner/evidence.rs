@@ -22,7 +22,7 @@ use crate::verdict::{
 use crate::workload::Schedule;
 
 /// The facts of one pass.
-pub struct PassFacts<'a> {
+pub(super) struct PassFacts<'a> {
     /// The cell.
     pub cell: &'a Cell,
     /// The machine's settings.
@@ -69,7 +69,7 @@ pub struct PassFacts<'a> {
 
 impl PassFacts<'_> {
     /// Everything that the verdict rests on.
-    pub fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let (before, after) = (self.before, self.after);
         let simulated = |name| after.engine_growth(before, name, None);
         let stored = |name| self.settled.engine_growth(before, name, None);
@@ -268,7 +268,7 @@ impl PassFacts<'_> {
     }
 
     /// The measures of `facts`, and what else the servers and the answers count.
-    pub fn measures(&self, facts: &Facts) -> BTreeMap<Evidence, f64> {
+    pub(super) fn measures(&self, facts: &Facts) -> BTreeMap<Evidence, f64> {
         let mut all = measures::of_facts(facts);
         all.extend(self.engine_measures());
         all.extend(self.token_counts());
@@ -285,7 +285,7 @@ impl PassFacts<'_> {
 
     /// Tokens of the pass as the server's counters tell them and as the answers' usage does, by
     /// name. They are equal where every request was answered in full and nobody else asked.
-    pub fn token_counts(&self) -> BTreeMap<Evidence, f64> {
+    pub(super) fn token_counts(&self) -> BTreeMap<Evidence, f64> {
         let server = |name| self.after.engine_growth(self.before, name, None);
         let answers = |count: fn(&RequestRecord) -> Option<u32>| {
             let tokens = self.answers().records().filter_map(count).map(f64::from);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::telemetry::nvml::live::library;
 
 /// The unit is last in each name; what cannot be read is absent.
-pub fn state() -> BTreeMap<String, f64> {
+pub(crate) fn state() -> BTreeMap<String, f64> {
     let mut state = BTreeMap::new();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     if let Some(load) = load.split(' ').next().and_then(|load| load.parse().ok()) {
@@ -68,7 +68,7 @@ fn gpus() -> Vec<Gpu> {
 }
 
 /// The hottest GPU, degrees Celsius.
-pub fn hottest_gpu_c() -> Option<f64> {
+pub(crate) fn hottest_gpu_c() -> Option<f64> {
     let temperatures = gpus().into_iter().filter_map(|gpu| gpu.temperature_c);
     temperatures.reduce(f64::max)
 }
@@ -89,7 +89,7 @@ fn hottest_cpu_c(hwmon: &Path) -> Option<f64> {
 }
 
 /// A field of `/proc/meminfo`, bytes.
-pub fn meminfo(name: &str) -> Option<u64> {
+pub(crate) fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()
@@ -99,14 +99,14 @@ pub fn meminfo(name: &str) -> Option<u64> {
 }
 
 /// Bytes that this user may still write to the file system of `path`.
-pub fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let found = statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// What is wrong where a folder has too little room; `None` where it has enough, or where that
 /// is unknown.
-pub fn too_little_room<'a>(
+pub(crate) fn too_little_room<'a>(
     folders: impl IntoIterator<Item = &'a Path>,
     min_free_mib: u64,
 ) -> Option<String> {
@@ -127,7 +127,7 @@ const COOLING_STEP: Duration = Duration::from_secs(1);
 
 /// How waiting for a cool machine ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Cooled {
+pub(crate) enum Cooled {
     /// It is cool, after this long.
     After(Duration),
     /// It was still this hot when the limit was over.
@@ -137,7 +137,7 @@ pub enum Cooled {
 }
 
 /// Waits until `read` gives less than `below_c`, at most `limit`, or until the run is to stop.
-pub async fn cool_down(
+pub(crate) async fn cool_down(
     read: impl Fn() -> Option<f64>,
     below_c: f64,
     limit: Duration,

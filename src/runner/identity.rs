@@ -15,14 +15,14 @@ use crate::secret;
 use crate::{bounded, server};
 
 /// Values by name: `plan.run.seed`, `rendered.lmcache.yaml`, `version.vllm`.
-pub type Identity = BTreeMap<String, String>;
+pub(crate) type Identity = BTreeMap<String, String>;
 
 /// Stands for the folder of chunks, which differs between runs and decides nothing.
 const SCRATCH: &str = "<run>/scratch";
 
 /// Works out identities of cells, as far as they are known before their servers start.
 #[derive(Debug)]
-pub struct Identities<'a> {
+pub(crate) struct Identities<'a> {
     settings: &'a Settings,
     plan_folder: &'a Path,
     /// Docker is asked on it.
@@ -35,7 +35,7 @@ pub struct Identities<'a> {
 
 impl<'a> Identities<'a> {
     /// For cells of one plan. `plan_folder` is where files that workloads name are looked up.
-    pub fn new(settings: &'a Settings, plan_folder: &'a Path, runtime: Handle) -> Self {
+    pub(crate) fn new(settings: &'a Settings, plan_folder: &'a Path, runtime: Handle) -> Self {
         Self {
             settings,
             plan_folder,
@@ -46,7 +46,7 @@ impl<'a> Identities<'a> {
     }
 
     /// The identity of `cell`.
-    pub fn of(&self, cell: &Cell) -> Result<Identity> {
+    pub(crate) fn of(&self, cell: &Cell) -> Result<Identity> {
         let mut identity = cell.inputs();
         let known = self.servers.borrow().get(&cell.server_key).cloned();
         let server = match known {
@@ -101,7 +101,7 @@ fn short_hash(bytes: &[u8]) -> String {
 }
 
 /// One hash over all names and values.
-pub fn hash(identity: &Identity) -> String {
+pub(crate) fn hash(identity: &Identity) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, value) in identity {
         for part in [name, value] {
@@ -115,7 +115,7 @@ pub fn hash(identity: &Identity) -> String {
 /// What differs between the identity of a finished cell and what the cell would be now, one line
 /// a value. A name that only the finished one has was learned from its running server, unless it
 /// is a value of the plan; one that is empty now is known to have no value.
-pub fn changes(finished: &Identity, now: &Identity) -> Vec<String> {
+pub(crate) fn changes(finished: &Identity, now: &Identity) -> Vec<String> {
     let mut changes = Vec::new();
     let shown = |value: &str| match value {
         "" => "(none)".to_owned(),

@@ -10,7 +10,7 @@ use super::stop::Stop;
 
 /// Stops one cell when its time is over, as a second signal would, and not the run.
 #[derive(Debug)]
-pub struct CellLimit {
+pub(super) struct CellLimit {
     /// The cell's own stop: what stops the run stops it too.
     pub stop: Stop,
     over: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub struct CellLimit {
 
 impl CellLimit {
     /// Starts the clock.
-    pub fn start(run: &Stop, limit: Option<Duration>) -> Self {
+    pub(super) fn start(run: &Stop, limit: Option<Duration>) -> Self {
         let (stop, over) = (run.child(), Arc::new(AtomicBool::new(false)));
         let timer = limit.map(|limit| {
             let (stop, over) = (stop.clone(), Arc::clone(&over));
@@ -34,7 +34,7 @@ impl CellLimit {
     }
 
     /// Whether the time was over before the cell had ended. Ends the clock.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         if let Some(timer) = &self.timer {
             timer.abort();
         }

@@ -8,11 +8,11 @@ use crate::bounded::{MAX_LINE_BYTES, read_line};
 
 /// How far some logs were written at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogMarks(Vec<(PathBuf, u64)>);
+pub(super) struct LogMarks(Vec<(PathBuf, u64)>);
 
 impl LogMarks {
     /// The lengths of `logs` now; one that is not there has none.
-    pub fn take(logs: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(super) fn take(logs: impl IntoIterator<Item = PathBuf>) -> Self {
         let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |found| found.len());
         Self(
             logs.into_iter()
@@ -25,7 +25,7 @@ impl LogMarks {
     }
 
     /// What was written from `before` to now.
-    pub fn text_since(&self, before: &Self) -> String {
+    pub(super) fn text_since(&self, before: &Self) -> String {
         let mut text = String::new();
         for (path, to) in &self.0 {
             let from = before

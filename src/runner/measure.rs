@@ -38,7 +38,7 @@ mod reach;
 const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// Takes a cell's results as they come: a failure loses none of them.
-pub struct Results<'a> {
+pub(super) struct Results<'a> {
     /// Passes that ended.
     pub passes: &'a mut Vec<Pass>,
     /// What a reader should know.
@@ -83,7 +83,7 @@ struct Measured {
 }
 
 /// Measures `cell` in each of its states.
-pub async fn measure(
+pub(super) async fn measure(
     cell: &Cell,
     session: &mut Session,
     scope: &RunScope<'_>,

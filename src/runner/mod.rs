@@ -1,25 +1,25 @@
 //! Takes cells through their phases, in order, cancellably. A failed cell is data, not an error.
 
-pub mod event;
+pub(crate) mod event;
 mod evidence;
-pub mod host;
-pub mod identity;
+pub(crate) mod host;
+pub(crate) mod identity;
 mod limits;
 mod log_marks;
 mod measure;
-pub mod nvtx;
-pub mod page_cache;
-pub mod phases;
+pub(crate) mod nvtx;
+pub(crate) mod page_cache;
+pub(crate) mod phases;
 mod profile;
-pub mod record;
-pub mod repeats;
+pub(crate) mod record;
+pub(crate) mod repeats;
 mod requests;
-pub mod result;
-pub mod scope;
-pub mod session;
+pub(crate) mod result;
+pub(crate) mod scope;
+pub(crate) mod session;
 mod snapshot;
-pub mod stop;
-pub mod watch;
+pub(crate) mod stop;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ use session::{EndedSession, Failure, Session};
 /// Runs every cell of `work`, or all that come before the run is stopped. `on_cell` stores what
 /// was measured; if it cannot, the run ends, since measuring what cannot be stored is waste. `medians`
 /// holds what earlier repeats measured.
-pub async fn run(
+pub(crate) async fn run(
     work: Work<'_>,
     mut medians: Medians,
     scope: &RunScope<'_>,

@@ -6,7 +6,7 @@ use crate::record::schema::Phase;
 
 /// The ranges that are open.
 #[derive(Debug, Default)]
-pub struct RunRanges {
+pub(crate) struct RunRanges {
     // In this order they end.
     phase: Option<Range>,
     cell: Option<Range>,
@@ -16,7 +16,7 @@ pub struct RunRanges {
 
 impl RunRanges {
     /// Begins and ends what `event` does.
-    pub fn see(&mut self, event: &Event<'_>) {
+    pub(crate) fn see(&mut self, event: &Event<'_>) {
         match event {
             Event::RunStarted { work } => {
                 self.run = Some(nvtx::start(Kind::Run, work.todo.len() as u64));

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::{Advice, fadvise};
 
 /// Whether a rendered LMCache configuration, YAML or arguments, reads and writes with `O_DIRECT`.
-pub fn is_bypassed(rendered: &str) -> bool {
+pub(crate) fn is_bypassed(rendered: &str) -> bool {
     rendered
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -22,7 +22,7 @@ pub fn is_bypassed(rendered: &str) -> bool {
 
 /// Drops the pages of every file in `folder`, written ones after they are on the disk. Returns how
 /// many files that were.
-pub fn drop_files(folder: &Path) -> Result<u64> {
+pub(crate) fn drop_files(folder: &Path) -> Result<u64> {
     let mut files = 0;
     let entries = std::fs::read_dir(folder)
         .with_context(|| format!("reading the folder `{}`", folder.display()))?;

@@ -8,11 +8,11 @@ use crate::telemetry::summary::Window;
 
 /// The phases of a cell so far.
 #[derive(Debug, Default)]
-pub struct Phases(Vec<PhaseStretch>);
+pub(crate) struct Phases(Vec<PhaseStretch>);
 
 impl Phases {
     /// Takes note of an `event` that happened `at` this time: a phase ends where the next begins.
-    pub fn see(&mut self, event: &Event<'_>, at: Duration) {
+    pub(crate) fn see(&mut self, event: &Event<'_>, at: Duration) {
         if let Event::PhaseStarted { phase, state } = event {
             self.end(at);
             self.0.push(PhaseStretch {
@@ -24,7 +24,7 @@ impl Phases {
     }
 
     /// All of them, the last one ended `at` this time.
-    pub fn finish(mut self, at: Duration) -> Vec<PhaseStretch> {
+    pub(crate) fn finish(mut self, at: Duration) -> Vec<PhaseStretch> {
         self.end(at);
         self.0
     }

@@ -7,14 +7,14 @@ use crate::matrix::Cell;
 use crate::server::control::Control;
 
 /// A window that may be profiled.
-pub struct Window {
+pub(super) struct Window {
     started: bool,
 }
 
 impl Window {
     /// Starts the server's profiler where the plan asks for it. A profiler that does
     /// not start is a warning, and the window is measured all the same.
-    pub async fn open(cell: &Cell, control: &Control, warnings: &mut Vec<String>) -> Self {
+    pub(super) async fn open(cell: &Cell, control: &Control, warnings: &mut Vec<String>) -> Self {
         if cell.resolved.server.profile.is_none() {
             return Self { started: false };
         }
@@ -35,7 +35,7 @@ impl Window {
 
     /// Stops it, which writes the report: that may take minutes, and nothing waits for it once
     /// labrun is to `stop`.
-    pub async fn close(
+    pub(super) async fn close(
         self,
         control: &Control,
         stop: &CancellationToken,

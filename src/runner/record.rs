@@ -15,7 +15,7 @@ use crate::telemetry::sample::SeriesKey;
 use crate::verdict::moved::whole_total;
 
 /// Simulated where the server's version names the simulator.
-pub fn source_of_version(version: Option<&str>) -> Source {
+pub(crate) fn source_of_version(version: Option<&str>) -> Source {
     match version {
         Some(version) if version.contains("labrun-sim") => Source::Simulated,
         _ => Source::Measured,
@@ -24,7 +24,7 @@ pub fn source_of_version(version: Option<&str>) -> Source {
 
 /// Whether the numbers of `cell` are simulated. An external simulator is recognised by what it
 /// answers to `/version`.
-pub fn source_of(cell: &Cell, version: Option<&str>) -> Source {
+pub(crate) fn source_of(cell: &Cell, version: Option<&str>) -> Source {
     if cell.resolved.server.is_simulated() {
         Source::Simulated
     } else {
@@ -47,7 +47,7 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     /// The record, without secrets.
-    pub fn record(self) -> CellRecord {
+    pub(super) fn record(self) -> CellRecord {
         let Self { cell, server, .. } = self;
         let version = server.version.as_deref();
         let spec = &cell.resolved.server;
@@ -108,7 +108,7 @@ fn without_secrets(outcome: CellOutcome) -> CellOutcome {
 }
 
 /// What is recorded of one pass besides its requests.
-pub fn pass_record(pass: &Pass) -> PassRecord {
+pub(crate) fn pass_record(pass: &Pass) -> PassRecord {
     let mut errors = BTreeMap::new();
     for record in &pass.load.records {
         if let Outcome::Failed(failure) = &record.outcome {
@@ -139,7 +139,7 @@ fn evidence(pass: &Pass) -> BTreeMap<String, f64> {
 }
 
 /// The figure of a pass for what the samplers used beside the load, percent of one core.
-pub const TELEMETRY_SHARE: &str = "telemetry_cpu_share_percent";
+pub(crate) const TELEMETRY_SHARE: &str = "telemetry_cpu_share_percent";
 
 /// What the client used, and the samplers beside it.
 fn client_figures(pass: &Pass) -> BTreeMap<String, f64> {

@@ -13,7 +13,7 @@ use crate::units::Repeat;
 
 /// Medians of earlier repeats, by cell and state. A cell is what differs in the repeat alone.
 #[derive(Clone, Debug, Default)]
-pub struct Medians(HashMap<Coordinates, BTreeMap<CacheState, Vec<f64>>>);
+pub(crate) struct Medians(HashMap<Coordinates, BTreeMap<CacheState, Vec<f64>>>);
 
 /// The coordinates that all repeats of a cell share.
 fn shared(at: &Coordinates) -> Coordinates {
@@ -25,7 +25,7 @@ fn shared(at: &Coordinates) -> Coordinates {
 
 impl Medians {
     /// Adds what one repeat measured in one state, milliseconds of each request.
-    pub fn add(&mut self, at: &Coordinates, state: CacheState, mut values_ms: Vec<f64>) {
+    pub(crate) fn add(&mut self, at: &Coordinates, state: CacheState, mut values_ms: Vec<f64>) {
         values_ms.sort_by(f64::total_cmp);
         if let Some(median) = quantile(&values_ms, 0.5) {
             let states = self.0.entry(shared(at)).or_default();
@@ -34,7 +34,7 @@ impl Medians {
     }
 
     /// Adds a pass.
-    pub fn add_pass(&mut self, at: &Coordinates, metric: AutoMetric, pass: &Pass) {
+    pub(crate) fn add_pass(&mut self, at: &Coordinates, metric: AutoMetric, pass: &Pass) {
         let ok = |record: &&RequestRecord| matches!(record.outcome, Outcome::Ok);
         let records = pass.load.records.iter().filter(ok);
         let values = records.filter_map(|record| match metric {
@@ -48,7 +48,7 @@ impl Medians {
 
     /// Whether the cell at `at` is to be run, `elapsed` after the run's start: always up to the least
     /// number of repeats; then while the interval of a state is too wide and the budget lasts.
-    pub fn wants(&self, at: &Coordinates, auto: &AutoRepeats, elapsed: Duration) -> bool {
+    pub(crate) fn wants(&self, at: &Coordinates, auto: &AutoRepeats, elapsed: Duration) -> bool {
         if at.repeat <= auto.min_repeats {
             return true;
         }

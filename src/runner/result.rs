@@ -18,7 +18,7 @@ use crate::workload::Schedule;
 
 /// One phase of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PhaseStretch {
+pub(crate) struct PhaseStretch {
     /// Which.
     pub phase: Phase,
     /// The cache state that it served, where there was one.
@@ -29,7 +29,7 @@ pub struct PhaseStretch {
 
 /// What telemetry saw of one pass.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PassTelemetry {
+pub(crate) struct PassTelemetry {
     /// The time between the readings at its edges.
     pub window: Window,
     /// The same with what was read around it.
@@ -44,7 +44,7 @@ pub struct PassTelemetry {
 
 /// The part of a log that was written since the last cell took its part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogPart {
+pub(crate) struct LogPart {
     /// The log's file name.
     pub name: &'static str,
     /// The log itself.
@@ -57,7 +57,7 @@ pub struct LogPart {
 
 /// One measured pass.
 #[derive(Debug)]
-pub struct Pass {
+pub(crate) struct Pass {
     /// The cache state that it ran in.
     pub state: CacheState,
     /// When it began, from the run's epoch.
@@ -80,7 +80,7 @@ pub struct Pass {
 
 impl Pass {
     /// How many requests were answered, with failures where there are any: `24 ok, 1 failed`.
-    pub fn counts_line(&self) -> String {
+    pub(crate) fn counts_line(&self) -> String {
         let counts = self.load.counts();
         let mut line = format!("{} ok", counts.ok);
         if counts.failed > 0 {
@@ -95,7 +95,7 @@ impl Pass {
 
 /// What is known of a cell's server.
 #[derive(Debug, Default)]
-pub struct ServerFacts {
+pub(crate) struct ServerFacts {
     /// What `/version` answered.
     pub version: Option<String>,
     /// From its start to its first real token.
@@ -114,7 +114,7 @@ pub struct ServerFacts {
 
 /// One cell, measured: its record, and what is written beside that.
 #[derive(Debug)]
-pub struct CellResult {
+pub(crate) struct CellResult {
     /// What is recorded of it.
     pub record: CellRecord,
     /// From its start to its end.
@@ -133,7 +133,7 @@ pub struct CellResult {
 
 /// Which cells are run.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<'a> {
+pub(crate) struct Work<'a> {
     /// All cells.
     pub matrix: &'a Matrix,
     /// Indices of those to run, in order.

@@ -13,7 +13,7 @@ use crate::server::leftovers::Mark;
 
 /// What a run may use.
 #[derive(Clone, Copy, Debug)]
-pub struct RunScope<'a> {
+pub(crate) struct RunScope<'a> {
     /// The machine's settings.
     pub settings: &'a Settings,
     /// The mark that started processes carry.
@@ -34,7 +34,7 @@ pub struct RunScope<'a> {
 
 /// Warnings that a run makes once, however many of its cells have cause to.
 #[derive(Debug, Default)]
-pub struct Warned(Mutex<BTreeSet<String>>);
+pub(crate) struct Warned(Mutex<BTreeSet<String>>);
 
 impl Warned {
     /// Whether `text` comes for the first time.

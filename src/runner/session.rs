@@ -36,7 +36,7 @@ mod configured;
 
 /// Other text in the GPU's KV blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Overwritten {
+pub(crate) struct Overwritten {
     /// Its tokens.
     pub tokens: f64,
     /// How long that took.
@@ -60,7 +60,7 @@ const TAIL_LINES: usize = 20;
 const EXTERNAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server that has been started and must be stopped.
-pub struct Session {
+pub(crate) struct Session {
     /// The server.
     pub server: Box<dyn Server>,
     /// A client of its control routes.
@@ -96,7 +96,7 @@ pub struct Session {
 
 /// Why a cell was not measured, and in which phase.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The phase.
     pub phase: Phase,
     /// What happened.
@@ -105,14 +105,14 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of `phase`.
-    pub fn of(phase: Phase) -> impl FnOnce(anyhow::Error) -> Self {
+    pub(crate) fn of(phase: Phase) -> impl FnOnce(anyhow::Error) -> Self {
         move |error| Self { phase, error }
     }
 }
 
 impl Session {
     /// Starts the server of `cell`; it is not ready yet.
-    pub async fn start(
+    pub(crate) async fn start(
         cell: &Cell,
         number: u32,
         scope: &RunScope<'_>,
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// Waits until it answers with a real token.
-    pub async fn wait_ready(
+    pub(crate) async fn wait_ready(
         &mut self,
         cell: &Cell,
         scope: &RunScope<'_>,
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// The Redis of its tier: labrun's own, a container's, or the one that the settings name.
-    pub fn redis_url(&self) -> &str {
+    pub(crate) fn redis_url(&self) -> &str {
         let own = self.server.redis_url();
         own.unwrap_or(&self.settings.redis.url)
     }
@@ -261,7 +261,7 @@ impl Session {
     }
 
     /// Empties what the cell before left in Redis: its working set would count against this one's.
-    pub async fn begin_cell(&self) -> Result<()> {
+    pub(crate) async fn begin_cell(&self) -> Result<()> {
         match &self.redis {
             Some(redis) if !self.server.processes().is_empty() => redis.flush().await,
             _ => Ok(()),
@@ -270,7 +270,11 @@ impl Session {
 
     /// Stops the server and starts it again, with the same configuration; the tier's files and its
     /// Redis stay.
-    pub async fn restart(&mut self, cell: &Cell, scope: &RunScope<'_>) -> Result<(), Failure> {
+    pub(crate) async fn restart(
+        &mut self,
+        cell: &Cell,
+        scope: &RunScope<'_>,
+    ) -> Result<(), Failure> {
         let lasting = self.server.take_lasting();
         let gone = Box::new(Stopping(self.server.endpoint().clone()));
         let old = std::mem::replace(&mut self.server, gone);
@@ -298,18 +302,18 @@ impl Session {
     }
 
     /// Its logs.
-    pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
+    pub(crate) fn logs(&self) -> impl Iterator<Item = PathBuf> {
         let names = LOGS.into_iter().filter(|name| *name != CONTAINER_STATS);
         names.map(|name| self.folder.join(name))
     }
 
     /// Where its disk tier keeps files.
-    pub fn scratch(&self) -> &Path {
+    pub(crate) fn scratch(&self) -> &Path {
         &self.scratch
     }
 
     /// The last lines of its logs, oldest first; of the LMCache server's too where there is one.
-    pub fn log_tail(&self) -> Vec<String> {
+    pub(crate) fn log_tail(&self) -> Vec<String> {
         let mut lines = log::tail(&self.folder.join(SERVER_LOG), TAIL_LINES);
         for name in LOGS
             .iter()
@@ -325,12 +329,12 @@ impl Session {
     }
 
     /// The parts of its logs since the last call.
-    pub fn take_log_parts(&mut self) -> Vec<LogPart> {
+    pub(crate) fn take_log_parts(&mut self) -> Vec<LogPart> {
         take_log_parts(&mut self.logs)
     }
 
     /// Bytes that its disk tier holds in files.
-    pub fn scratch_bytes(&self) -> u64 {
+    pub(crate) fn scratch_bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.scratch)
             .into_iter()
             .flatten()
@@ -342,7 +346,7 @@ impl Session {
     }
 
     /// Stops it and removes its disk tier's files. The logs stay until their last parts were copied.
-    pub async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
+    pub(crate) async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
         let is_ours = !self.server.processes().is_empty();
         let stopped = self.server.stop(self.grace, stop.at_once.clone()).await;
         match (self.own_redis, self.redis) {
@@ -369,19 +373,19 @@ impl Session {
 
 /// What is left of a session: its logs, until their last parts were copied.
 #[derive(Debug)]
-pub struct EndedSession {
+pub(crate) struct EndedSession {
     folder: PathBuf,
     logs: Vec<LogPart>,
 }
 
 impl EndedSession {
     /// The parts of its logs since the last call.
-    pub fn take_log_parts(&mut self) -> Vec<LogPart> {
+    pub(crate) fn take_log_parts(&mut self) -> Vec<LogPart> {
         take_log_parts(&mut self.logs)
     }
 
     /// The folder that can be removed once the log parts were copied.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 }
@@ -412,7 +416,7 @@ fn scratch_folder(scope: &RunScope<'_>, folder: &Path, number: u32) -> Result<Pa
 }
 
 /// Makes the slot hold a ready server for `cell`: the one it holds already, or a new one.
-pub async fn ensure(
+pub(crate) async fn ensure(
     slot: &mut Option<Session>,
     cell: &Cell,
     number: u32,

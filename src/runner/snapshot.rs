@@ -18,9 +18,9 @@ use crate::verdict::{BySource, TierAccount};
 /// Prompt tokens by where they came from.
 const BY_SOURCE: &str = "vllm:prompt_tokens_by_source_total";
 /// Prompt tokens of requests whose prompt was read.
-pub const PROMPT_TOKENS: &str = "vllm:prompt_tokens_total";
+pub(super) const PROMPT_TOKENS: &str = "vllm:prompt_tokens_total";
 /// Tokens that were generated.
-pub const OUTPUT_TOKENS: &str = "vllm:generation_tokens_total";
+pub(super) const OUTPUT_TOKENS: &str = "vllm:generation_tokens_total";
 
 /// The engine's counters that evidence rests on.
 const COUNTERS: [&str; 3] = [BY_SOURCE, PROMPT_TOKENS, OUTPUT_TOKENS];
@@ -36,11 +36,11 @@ const LMCACHE_COUNTERS: [&str; 7] = [
 ];
 
 /// How long the engine's counters may take to tell of an answer that has arrived.
-pub const COUNTED_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const COUNTED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Counters at one instant.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     pub(super) engine: Option<Scrape>,
     /// Why `engine` is unknown, where `/metrics` was asked for.
     refused: Option<String>,
@@ -53,7 +53,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Reads every counter that the session has. One that does not answer is not known.
-    pub async fn take(session: &Session) -> Self {
+    pub(super) async fn take(session: &Session) -> Self {
         let (engine, refused) = match session.control.metrics().await {
             Ok(scrape) => (Some(scrape), None),
             Err(error) => (None, Some(format!("{error:#}"))),
@@ -86,7 +86,11 @@ impl Snapshot {
 
     /// Like [`Self::take`]; the engine's counters are read again until they tell of the `answers`,
     /// which they may do a moment later.
-    pub async fn take_after(session: &Session, before: &Self, answers: &Answers<'_>) -> Self {
+    pub(super) async fn take_after(
+        session: &Session,
+        before: &Self,
+        answers: &Answers<'_>,
+    ) -> Self {
         let mut taken = Self::take(session).await;
         let prompts = answers
             .total_of(RequestRecord::prompt_tokens)
@@ -113,7 +117,7 @@ impl Snapshot {
     }
 
     /// Sums that grow as long as a tier still stores what earlier requests left.
-    pub fn store_progress(&self) -> Vec<Option<f64>> {
+    pub(super) fn store_progress(&self) -> Vec<Option<f64>> {
         let engine = |name| {
             self.engine
                 .as_ref()
@@ -140,21 +144,21 @@ impl Snapshot {
     }
 
     /// Whether no store is under way, as far as the engine and an LMCache server count them.
-    pub fn stores_ended(&self) -> bool {
+    pub(super) fn stores_ended(&self) -> bool {
         let lmcache = self.lmcache.as_ref().is_some_and(account::lmcache_stores);
         let engine = self.engine.as_ref().is_some_and(account::engine_stores);
         !lmcache && !engine
     }
 
     /// Whether the engine counts what its own offloading stores.
-    pub fn counts_stores(&self) -> bool {
+    pub(super) fn counts_stores(&self) -> bool {
         let engine = self.engine.as_ref();
         engine.is_some_and(|scrape| scrape.exposes(account::OFFLOAD_STORED, None))
     }
 
     /// Failures since `before`, by the logs and by the counters of engine and LMCache server. Where
     /// both have one, the larger count stands.
-    pub fn failures(&self, before: &Self) -> Failures {
+    pub(super) fn failures(&self, before: &Self) -> Failures {
         let mut all = LogCounts::of(&self.logs.text_since(&before.logs)).failures;
         for (failure, count) in self.counted_failures(before) {
             let known = all.entry(failure).or_default();
@@ -164,7 +168,7 @@ impl Snapshot {
     }
 
     /// The same by the counters alone.
-    pub fn counted_failures(&self, before: &Self) -> Failures {
+    pub(super) fn counted_failures(&self, before: &Self) -> Failures {
         let mut all = Failures::new();
         if let (Some(now), Some(before)) = (&self.engine, &before.engine) {
             all.append(&mut account::engine_failures(now, before));
@@ -178,7 +182,7 @@ impl Snapshot {
     }
 
     /// The engine's own account since `before`; stores until the tier had `settled`.
-    pub fn engine_account(
+    pub(super) fn engine_account(
         &self,
         before: &Self,
         settled: &Self,
@@ -207,7 +211,7 @@ impl Snapshot {
     }
 
     /// Prompt tokens since `before` by where the engine says they came from.
-    pub fn by_source(&self, before: &Self) -> Option<BySource> {
+    pub(super) fn by_source(&self, before: &Self) -> Option<BySource> {
         let of = |source: &str| {
             let label = format!("source=\"{source}\"");
             // A source that served nothing yet may not be exposed.
@@ -225,7 +229,7 @@ impl Snapshot {
     }
 
     /// Why nothing is known of where tokens came from since `before`.
-    pub fn sources_unknown(&self, before: &Self) -> String {
+    pub(super) fn sources_unknown(&self, before: &Self) -> String {
         let refused = self.refused.as_ref().or(before.refused.as_ref());
         if let Some(refused) = refused {
             return format!("where tokens came from is unknown: {refused}");
@@ -246,7 +250,7 @@ impl Snapshot {
     }
 
     /// The first counter of the engine or of LMCache's server that fell since `before`, in words.
-    pub fn fallen(&self, before: &Self) -> Option<String> {
+    pub(super) fn fallen(&self, before: &Self) -> Option<String> {
         let engine = COUNTERS
             .iter()
             .map(|name| (name, &self.engine, &before.engine));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The two steps. Only ever goes forward.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// Cancelled by the first signal: nothing new is begun, requests in flight may end.
     pub polite: CancellationToken,
     /// Cancelled by the second: requests in flight are given up.
@@ -22,12 +22,12 @@ pub struct Stop {
 
 impl Stop {
     /// Whether the run is to stop.
-    pub fn requested(&self) -> bool {
+    pub(crate) fn requested(&self) -> bool {
         self.polite.is_cancelled()
     }
 
     /// The first step, for a reason that labrun found itself.
-    pub fn request(&self, why: String) {
+    pub(crate) fn request(&self, why: String) {
         if !self.requested() {
             // Only the first reason counts.
             let _second = self.why.set(why);
@@ -36,13 +36,13 @@ impl Stop {
     }
 
     /// Why labrun itself stopped the run, if it did.
-    pub fn why(&self) -> Option<&str> {
+    pub(crate) fn why(&self) -> Option<&str> {
         self.why.get().map(String::as_str)
     }
 
     /// A stop for a part of what this one stops.
     #[must_use]
-    pub fn child(&self) -> Self {
+    pub(crate) fn child(&self) -> Self {
         Self {
             polite: self.polite.child_token(),
             at_once: self.at_once.child_token(),
@@ -51,7 +51,7 @@ impl Stop {
     }
 
     /// One step further.
-    pub fn escalate(&self) {
+    pub(crate) fn escalate(&self) {
         if self.polite.is_cancelled() {
             self.at_once.cancel();
         }
@@ -61,7 +61,10 @@ impl Stop {
     /// Escalates on SIGINT, SIGTERM and SIGHUP from now on, and [`PATIENCE`] after the first of them,
     /// and reports each step to `report`, until the handle is aborted. A SIGHUP that was ignored when
     /// labrun was started (`nohup`) stays so.
-    pub fn on_signals(&self, report: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
+    pub(crate) fn on_signals(
+        &self,
+        report: impl Fn(&str) + Send + 'static,
+    ) -> Result<JoinHandle<()>> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut hangup = if ignores_hangup() {

@@ -19,7 +19,7 @@ use crate::verdict::bottleneck;
 
 /// The edge at which a pass began.
 #[derive(Clone, Copy, Debug)]
-pub struct Edge {
+pub(crate) struct Edge {
     /// When the samplers were asked to read.
     asked: Duration,
     /// When they had read.
@@ -29,13 +29,13 @@ pub struct Edge {
 
 /// The samplers of one cell.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     telemetry: Option<Telemetry>,
 }
 
 impl Watch {
     /// Starts the samplers that `cell` needs. Their start may block and has a thread for that.
-    pub async fn start(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Self {
+    pub(crate) async fn start(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Self {
         let settings = scope.settings.telemetry.clone();
         if !settings.enabled {
             return Self { telemetry: None };
@@ -52,7 +52,7 @@ impl Watch {
     /// The edge of a pass that begins when this returns: the samplers have read, so that none of
     /// them asks the server for anything just as the first requests come. A server that was started
     /// again is followed.
-    pub async fn begin(&mut self, session: &Session) -> Option<Edge> {
+    pub(crate) async fn begin(&mut self, session: &Session) -> Option<Edge> {
         let telemetry = self.telemetry.as_mut()?;
         telemetry.follow(served(session));
         let asked = telemetry.edge();
@@ -65,7 +65,7 @@ impl Watch {
 
     /// Every series from the begin of a pass until now, once the tier has stored what it left: it
     /// stores behind the answers.
-    pub async fn until_now(&self, began: Option<Edge>) -> Option<(Stretch, Vec<Summary>)> {
+    pub(crate) async fn until_now(&self, began: Option<Edge>) -> Option<(Stretch, Vec<Summary>)> {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
             return None;
         };
@@ -83,17 +83,17 @@ impl Watch {
     }
 
     /// How many GPUs are watched, or would be if they answered.
-    pub fn gpus(&self) -> usize {
+    pub(crate) fn gpus(&self) -> usize {
         self.telemetry.as_ref().map_or(0, Telemetry::gpus)
     }
 
     /// The disk of the disk tier, by its kernel name.
-    pub fn tier_disk(&self) -> Option<&str> {
+    pub(crate) fn tier_disk(&self) -> Option<&str> {
         self.telemetry.as_ref().and_then(Telemetry::tier_disk)
     }
 
     /// Sums up the pass that began at `began` and has just ended.
-    pub async fn end(&self, began: Option<Edge>, load: &LoadOutcome) -> PassTelemetry {
+    pub(crate) async fn end(&self, began: Option<Edge>, load: &LoadOutcome) -> PassTelemetry {
         let (Some(telemetry), Some(began)) = (&self.telemetry, began) else {
             return PassTelemetry::default();
         };
@@ -125,7 +125,7 @@ impl Watch {
     }
 
     /// Ends the samplers. Its warnings go to `warnings`, each once in a run.
-    pub async fn finish(self, warned: &Warned, warnings: &mut Vec<String>) -> Recorded {
+    pub(crate) async fn finish(self, warned: &Warned, warnings: &mut Vec<String>) -> Recorded {
         let Some(telemetry) = self.telemetry else {
             return Recorded::default();
         };

@@ -80,23 +80,23 @@ static BY_ITSELF: LazyLock<Regex> = LazyLock::new(|| compiled(&format!("{FORMS}|
 static NAMED: LazyLock<[Regex; 2]> = LazyLock::new(|| [compiled(ASSIGNED), compiled(FOLLOWING)]);
 
 /// Whether `text` holds what can be nothing but a secret.
-pub fn is_secret(text: &str) -> bool {
+pub(crate) fn is_secret(text: &str) -> bool {
     certain(text).next().is_some()
 }
 
 /// Whether a URL in `text` names a user with a password, or a user that is one.
-pub fn has_user_info(text: &str) -> bool {
+pub(crate) fn has_user_info(text: &str) -> bool {
     user_infos(text).next().is_some()
 }
 
 /// Where `text` holds text whose form is always that of a secret.
-pub fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn certain(text: &str) -> impl Iterator<Item = Range<usize>> {
     let forms = BY_ITSELF.find_iter(text).map(|form| form.range());
     forms.chain(user_infos(text))
 }
 
 /// The value that `text` gives to the name of a secret, if it does.
-pub fn named(text: &str) -> Option<&str> {
+pub(crate) fn named(text: &str) -> Option<&str> {
     let all = NAMED.iter().flat_map(|pattern| pattern.captures_iter(text));
     let mut values = all.filter_map(|captures| captures.get(1).or_else(|| captures.get(2)));
     let value = values.find(|value| !is_no_value(value.as_str()))?;

@@ -11,7 +11,7 @@ const MAX_KEY_LINES: u32 = 300;
 
 /// Copies `from` to `to`. Whatever parts the log came in, a secret is seen whole: lines are put
 /// together first. Of a line that is too long, a note states how much was left out.
-pub fn copy(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn copy(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()> {
     // A secret that begins within the limit is read to its end.
     let most = MAX_LINE_BYTES + super::longest();
     let mut line = Vec::new();

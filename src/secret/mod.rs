@@ -3,9 +3,9 @@
 //! [`remember`] takes the value of every secret that labrun reads; [`mask`] takes out whatever was
 //! remembered, in the usual escaped forms too, and what has the form of a secret.
 
-pub mod form;
-pub mod lines;
-pub mod name;
+pub(crate) mod form;
+pub(crate) mod lines;
+pub(crate) mod name;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::bounded;
 
 /// What stands where a secret stood.
-pub const MASK: &str = "***";
+pub(crate) const MASK: &str = "***";
 
 /// Shorter values stand in too much that is none.
 const MIN_CHARS: usize = 6;
@@ -64,7 +64,7 @@ static KNOWN: RwLock<Known> = RwLock::new(Known {
 
 /// Masks `value` from now on wherever it comes up. A short or trivial one is left: it occurs in too
 /// much harmless text.
-pub fn remember(value: &str) {
+pub(crate) fn remember(value: &str) {
     let value = value.trim();
     let mut forms = BTreeSet::new();
     // A log shows a value of several lines line by line.
@@ -91,7 +91,7 @@ pub fn remember(value: &str) {
 }
 
 /// Masks the passwords of the URLs in `text` from now on.
-pub fn remember_urls(text: &str) {
+pub(crate) fn remember_urls(text: &str) {
     for range in form::user_infos(text) {
         let info = &text[range];
         match info.split_once(':') {
@@ -105,7 +105,7 @@ pub fn remember_urls(text: &str) {
 }
 
 /// Masks `value` from now on where `name` or its own form marks it as a secret.
-pub fn remember_named(name: &str, value: &str) {
+pub(crate) fn remember_named(name: &str, value: &str) {
     if name::is_secret(name) || form::is_secret(value) {
         if form::has_user_info(value) {
             remember_urls(value);
@@ -116,7 +116,7 @@ pub fn remember_named(name: &str, value: &str) {
 }
 
 /// Masks the secrets of this process's environment, and the token of the Hugging Face hub.
-pub fn remember_environment() {
+pub(crate) fn remember_environment() {
     // Compiles the patterns now, not in the midst of a load.
     let _nothing = ranges("");
     for (name, value) in std::env::vars_os() {
@@ -130,7 +130,7 @@ pub fn remember_environment() {
 }
 
 /// The file in which the Hugging Face libraries look for a token.
-pub fn hub_token_file() -> Option<PathBuf> {
+pub(crate) fn hub_token_file() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -144,12 +144,12 @@ pub fn hub_token_file() -> Option<PathBuf> {
 }
 
 /// `text` with a mask where a secret stood.
-pub fn mask(text: &str) -> Cow<'_, str> {
+pub(crate) fn mask(text: &str) -> Cow<'_, str> {
     replaced(text, |out, _| out.push_str(MASK))
 }
 
 /// `text` with asterisks for the bytes of every secret: places in it stay what they are.
-pub fn blank(text: &str) -> Cow<'_, str> {
+pub(crate) fn blank(text: &str) -> Cow<'_, str> {
     replaced(text, |out, secret| {
         let hidden = secret.chars().map(|c| match c {
             '\n' | '\r' => c.to_string(),
@@ -160,12 +160,12 @@ pub fn blank(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether [`mask`] would take something out of `text`.
-pub fn is_in(text: &str) -> bool {
+pub(crate) fn is_in(text: &str) -> bool {
     !ranges(text).is_empty()
 }
 
 /// Masks every text in `value`, and the values of names that mark a secret.
-pub fn mask_json(value: &mut Value) {
+pub(crate) fn mask_json(value: &mut Value) {
     match value {
         Value::String(text) => {
             if let Cow::Owned(masked) = mask(text) {
@@ -376,7 +376,7 @@ fn ascii_json(text: &str) -> String {
 }
 
 /// Base64 of `bytes`, without padding: what pads it need not be masked.
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

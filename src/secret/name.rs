@@ -46,13 +46,13 @@ const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
 
 /// Whether the value of something called `name` is a secret, in whatever style the name is written:
 /// `DB_PASS`, `api-key`, `redisPassword`.
-pub fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     let name = snake(name);
     is_ordinary(&name).is_some_and(|ordinary| !ordinary) || is_token(&name)
 }
 
 /// Whether a number called `name` is a secret: one of tokens is a count, a numeric password is one.
-pub fn is_secret_number(name: &str) -> bool {
+pub(crate) fn is_secret_number(name: &str) -> bool {
     is_ordinary(&snake(name)).is_some_and(|ordinary| !ordinary)
 }
 

@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 64;
 
 /// Beats until it is dropped.
 #[derive(Debug)]
-pub struct Alive {
+pub(crate) struct Alive {
     path: PathBuf,
     /// Dropped to end the heartbeat.
     stop: Option<Sender<()>>,
@@ -34,7 +34,7 @@ pub struct Alive {
 
 impl Alive {
     /// Begins to beat for `mark`. Where there is no memory for it, `clean` asks before it ends anything.
-    pub fn begin(mark: &Mark) -> Self {
+    pub(crate) fn begin(mark: &Mark) -> Self {
         let path = Path::new(MEMORY).join(alive_name(mark));
         let (stop, stopped) = channel();
         let file = File::create_new(&path).inspect(beat).ok();
@@ -77,7 +77,7 @@ fn now_ticks() -> u64 {
 
 /// The latest moment, clock ticks since boot, at which the labrun of the file at `path` can have started
 /// anything; unknown where it left no file.
-pub fn last_ticks(path: &Path) -> Option<u64> {
+pub(crate) fn last_ticks(path: &Path) -> Option<u64> {
     let text = bounded::read(path, MAX_BYTES).ok()?;
     let beat: u64 = text.parse().ok()?;
     Some(beat + SLACK_S * rustix::param::clock_ticks_per_second())

@@ -4,26 +4,26 @@ use std::fmt;
 
 /// A key that is sent as a bearer token and never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
+pub(crate) struct ApiKey(String);
 
 impl ApiKey {
     /// The environment variable that holds it.
-    pub const VARIABLE: &'static str = "OPENAI_API_KEY";
+    pub(crate) const VARIABLE: &'static str = "OPENAI_API_KEY";
 
     /// The key of this process's environment.
-    pub fn of_environment() -> Option<Self> {
+    pub(crate) fn of_environment() -> Option<Self> {
         Self::of(&std::env::var(Self::VARIABLE).ok()?)
     }
 
     /// The key that `text` is; none where it is empty.
-    pub fn of(text: &str) -> Option<Self> {
+    pub(crate) fn of(text: &str) -> Option<Self> {
         Some(text.trim())
             .filter(|key| !key.is_empty())
             .map(|key| Self(key.to_owned()))
     }
 
     /// The key, unmasked.
-    pub fn secret(&self) -> &str {
+    pub(crate) fn secret(&self) -> &str {
         &self.0
     }
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for ApiKey {
 /// A server that answers a request with 401 or 403.
 #[derive(Debug, thiserror::Error)]
 #[error("the server wants a key: {route} answered {status}; {advice}")]
-pub struct WantsKey {
+pub(crate) struct WantsKey {
     /// The route that was asked.
     pub route: String,
     /// Status of the answer.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// Plan values as command line arguments: `true` is the flag alone, `false` its `--no-` form, a
 /// table is JSON, a list repeats its items after the flag. A text that begins with a dash is one word with
 /// its flag: it is not a flag itself.
-pub fn of(values: &Map<String, Value>) -> Vec<String> {
+pub(super) fn of(values: &Map<String, Value>) -> Vec<String> {
     let mut all = Vec::new();
     for (name, value) in values {
         match value {

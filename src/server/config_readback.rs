@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const ENGINE_LINE: &str = "Creating LMCacheEngine with config: ";
 
 /// The in-process engine's configuration, from its log; the last one where it was started twice.
-pub fn from_log(log: &str) -> Option<Map<String, Value>> {
+pub(crate) fn from_log(log: &str) -> Option<Map<String, Value>> {
     let line = log.lines().rev().find(|line| line.contains(ENGINE_LINE))?;
     let line = without_colours(line);
     let (_, dict) = line.split_once(ENGINE_LINE)?;
@@ -23,7 +23,7 @@ pub fn from_log(log: &str) -> Option<Map<String, Value>> {
 }
 
 /// Keys of an in-process file that did not take, one sentence each.
-pub fn differences(given: &Value, runs_with: &Map<String, Value>) -> Vec<String> {
+pub(crate) fn differences(given: &Value, runs_with: &Map<String, Value>) -> Vec<String> {
     let Value::Object(given) = given else {
         return Vec::new();
     };
@@ -148,7 +148,7 @@ fn folder(text: &str) -> &str {
 }
 
 /// Arguments of an `lmcache server` that did not take, from its `GET /config`.
-pub fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
+pub(crate) fn server_differences(arguments: &[String], config: &Value) -> Vec<String> {
     let storage = &config["storage_manager"];
     let l1 = &storage["l1_manager_config"];
     let gib = |value: &Value| value.as_f64().map(|bytes| bytes / f64::from(1 << 30));

@@ -23,11 +23,11 @@ use crate::workload::Tokenized;
     "/health answered 404: labrun asks there whether the server is up; name the address of vLLM \
      itself, or let the proxy before it pass /health on"
 )]
-pub struct NoHealth;
+pub(crate) struct NoHealth;
 
 /// Where requests go, and the model that they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// `http://host:port`, without a slash at the end.
     pub url: String,
     /// The model's served name.
@@ -39,7 +39,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// The server at `url`, which must be no more than scheme, host and port: labrun appends every
     /// route to it, and a wrong route would go unnoticed.
-    pub fn new(url: &str, model: &str) -> Result<Self> {
+    pub(crate) fn new(url: &str, model: &str) -> Result<Self> {
         let url = url.trim_end_matches('/');
         if url.contains('@') {
             // What stands before it may be a password.
@@ -70,7 +70,7 @@ impl Endpoint {
 
     /// The same, with the key of this process's environment.
     #[must_use]
-    pub fn with_key_of_environment(self) -> Self {
+    pub(crate) fn with_key_of_environment(self) -> Self {
         Self {
             api_key: ApiKey::of_environment(),
             ..self
@@ -80,7 +80,7 @@ impl Endpoint {
 
 /// A client of the control routes.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub(crate) struct Control {
     http: reqwest::Client,
     endpoint: Endpoint,
     /// Longest wait for one answer of a read-only route.
@@ -109,7 +109,7 @@ const PROFILE_LIMIT: Duration = Duration::from_secs(600);
 
 impl Control {
     /// A client of `endpoint`.
-    pub fn new(endpoint: Endpoint) -> Result<Self> {
+    pub(crate) fn new(endpoint: Endpoint) -> Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             // uvicorn closes idle connections after 5 s; an older one would fail its next request.
@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Server and model of its requests.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
@@ -210,12 +210,12 @@ impl Control {
     }
 
     /// What routes did not answer in time, a sentence each.
-    pub fn troubles(&self) -> Vec<String> {
+    pub(crate) fn troubles(&self) -> Vec<String> {
         self.hung().values().cloned().collect()
     }
 
     /// `GET /health` answered 200, or another status of success, as a proxy may.
-    pub async fn health(&self) -> Result<()> {
+    pub(crate) async fn health(&self) -> Result<()> {
         let url = self.url("/health");
         let answer = self
             .send(Method::GET, &url, None, self.question_limit)
@@ -228,7 +228,7 @@ impl Control {
     }
 
     /// The models that `GET /v1/models` lists.
-    pub async fn models(&self) -> Result<Vec<String>> {
+    pub(crate) async fn models(&self) -> Result<Vec<String>> {
         let url = self.url("/v1/models");
         let answer = self
             .send(Method::GET, &url, None, self.question_limit)
@@ -242,7 +242,7 @@ impl Control {
     }
 
     /// A message with the served `models`, where the model is not among them.
-    pub fn not_among(&self, models: &[String]) -> Option<String> {
+    pub(crate) fn not_among(&self, models: &[String]) -> Option<String> {
         let wanted = &self.endpoint.model;
         if models.contains(wanted) {
             return None;
@@ -258,7 +258,7 @@ impl Control {
     }
 
     /// One real token: the proof that the engine answers, not only the HTTP front.
-    pub async fn one_token(&self) -> Result<()> {
+    pub(crate) async fn one_token(&self) -> Result<()> {
         let body = json!({
             "model": self.endpoint.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0,
         });
@@ -281,7 +281,7 @@ impl Control {
 
     /// What `GET /version` answers; `None` from a server that has no such route. Fails where
     /// nothing answers, or a proxy answers in the place of the server.
-    pub async fn version(&self) -> Result<Option<String>> {
+    pub(crate) async fn version(&self) -> Result<Option<String>> {
         let url = self.url("/version");
         let question = self.send(Method::GET, &url, None, ACTION_LIMIT);
         let answer = self.ask(&url, question).await?;
@@ -292,7 +292,7 @@ impl Control {
     }
 
     /// The tokens that the server makes of a `/tokenize` body.
-    pub async fn tokenize(&self, body: Bytes) -> Result<Tokenized> {
+    pub(crate) async fn tokenize(&self, body: Bytes) -> Result<Tokenized> {
         let url = self.url("/tokenize");
         let answer = self.send(Method::POST, &url, Some(body), ACTION_LIMIT);
         let answer = answer.await?.success("/tokenize")?;
@@ -301,7 +301,7 @@ impl Control {
     }
 
     /// A scrape of `GET /metrics`.
-    pub async fn metrics(&self) -> Result<Scrape> {
+    pub(crate) async fn metrics(&self) -> Result<Scrape> {
         self.scrape(&self.url("/metrics")).await
     }
 
@@ -309,7 +309,7 @@ impl Control {
     ///
     /// # Errors
     /// Names the reason: the status, the redirect, or no answer in time.
-    pub async fn scrape(&self, url: &str) -> Result<Scrape> {
+    pub(crate) async fn scrape(&self, url: &str) -> Result<Scrape> {
         let route = self.route(url);
         let question = async {
             let answer = self.open(Method::GET, url, None).await;
@@ -337,7 +337,7 @@ impl Control {
 
     /// Empties the GPU prefix cache and leaves every tier as it is. Retried while requests that
     /// have just ended still hold blocks.
-    pub async fn reset_prefix_cache(&self) -> Result<()> {
+    pub(crate) async fn reset_prefix_cache(&self) -> Result<()> {
         let url = self.url("/reset_prefix_cache");
         for _ in 0..20 {
             let answer = self.send(Method::POST, &url, None, ACTION_LIMIT).await?;
@@ -360,7 +360,7 @@ impl Control {
 
     /// Asks vLLM for `start_profile` or `stop_profile`. The second returns when the profile is
     /// written, which may take minutes.
-    pub async fn profiler(&self, route: &str) -> Result<()> {
+    pub(crate) async fn profiler(&self, route: &str) -> Result<()> {
         let url = self.url(&format!("/{route}"));
         let answer = self.send(Method::POST, &url, None, PROFILE_LIMIT).await?;
         match answer.status {
@@ -373,7 +373,7 @@ impl Control {
     }
 
     /// Empties the RAM layer of an LMCache server and leaves its second layer as it is.
-    pub async fn clear_lmcache_l1(&self, lmcache_url: &str) -> Result<()> {
+    pub(crate) async fn clear_lmcache_l1(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/cache/clear");
         let body = json!({"tier": "l1", "force": false});
         let answer = self.post(&url, &body, ACTION_LIMIT).await?;
@@ -388,7 +388,7 @@ impl Control {
     }
 
     /// The configuration that an LMCache server reports; `None` where it has no such route.
-    pub async fn lmcache_config(&self, lmcache_url: &str) -> Option<Value> {
+    pub(crate) async fn lmcache_config(&self, lmcache_url: &str) -> Option<Value> {
         // Up to 0.5.0 the route has the shorter name.
         for route in ["config", "conf"] {
             let url = format!("{lmcache_url}/{route}");
@@ -401,7 +401,7 @@ impl Control {
     }
 
     /// Asks an LMCache server whether it is healthy.
-    pub async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
+    pub(crate) async fn lmcache_health(&self, lmcache_url: &str) -> Result<()> {
         let url = format!("{lmcache_url}/healthcheck");
         let answer = self
             .send(Method::GET, &url, None, self.question_limit)

@@ -14,12 +14,12 @@ use crate::matrix::Cell;
 
 /// A server that labrun only sends requests to.
 #[derive(Debug)]
-pub struct External {
+pub(crate) struct External {
     endpoint: Endpoint,
 }
 
 /// The server at the plan's `url`.
-pub fn attach(cell: &Cell) -> Result<External> {
+pub(crate) fn attach(cell: &Cell) -> Result<External> {
     let endpoint = Endpoint::new(&cell.resolved.server.url, &cell.resolved.model)?;
     Ok(External {
         endpoint: endpoint.with_key_of_environment(),
@@ -28,7 +28,7 @@ pub fn attach(cell: &Cell) -> Result<External> {
 
 /// The version that the server of `cell` reports; `None` where it has no `/version`. Fails where it
 /// does not answer.
-pub async fn version(cell: &Cell) -> Result<Option<String>> {
+pub(crate) async fn version(cell: &Cell) -> Result<Option<String>> {
     let control = Control::new(attach(cell)?.endpoint)?;
     control.version().await
 }

@@ -29,7 +29,7 @@ const IMAGE: &str = "version.image";
 const DIGEST: &str = "image.digest";
 
 /// Facts by name: `version.vllm`, `model.revision`, `model.tokenizer`. What is not known is absent.
-pub fn of(cell: &Cell, settings: &Settings, runtime: &Handle) -> BTreeMap<String, String> {
+pub(crate) fn of(cell: &Cell, settings: &Settings, runtime: &Handle) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     match cell.resolved.server.launcher {
         Launcher::Sim => {
@@ -67,7 +67,7 @@ pub fn of(cell: &Cell, settings: &Settings, runtime: &Handle) -> BTreeMap<String
 
 /// What the containers of a server report about its image: both its id and its registry's digest, where
 /// it has one. Before the server started, one of them may have been all that was known, or none.
-pub fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String> {
+pub(crate) fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     // Sidecars come first.
     if let Some(server) = containers.last().filter(|last| docker::is_server(last)) {
@@ -80,7 +80,7 @@ pub fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, String>
 
 /// Versions of [`PACKAGES`] beside the programs in `bin_dir` (or those in PATH), from the names of
 /// their `.dist-info` folders.
-pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
+pub(crate) fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
     let mut versions = BTreeMap::new();
     let Some(program) = program_folder(bin_dir) else {
         return versions;
@@ -104,7 +104,7 @@ pub fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
 
 /// The version of LMCache that will serve `cell`, where it is known before the start: installed
 /// beside the program, or named by the tag of LMCache's own image.
-pub fn lmcache_version(cell: &Cell, settings: &Settings) -> Option<Version> {
+pub(crate) fn lmcache_version(cell: &Cell, settings: &Settings) -> Option<Version> {
     let server = &cell.resolved.server;
     match server.launcher {
         Launcher::Process => packages(&settings.process.bin_dir)
@@ -118,7 +118,7 @@ pub fn lmcache_version(cell: &Cell, settings: &Settings) -> Option<Version> {
 
 /// The version of vLLM that will serve `cell`, where it is known before the start: installed beside
 /// the program, or named by the tag of vLLM's own image.
-pub fn vllm_version(cell: &Cell, settings: &Settings) -> Option<Version> {
+pub(crate) fn vllm_version(cell: &Cell, settings: &Settings) -> Option<Version> {
     let server = &cell.resolved.server;
     match server.launcher {
         Launcher::Process => packages(&settings.process.bin_dir)
@@ -160,7 +160,7 @@ struct Model {
 }
 
 /// The folder with the files of `cell`'s model, where they are on this machine.
-pub fn model_path(cell: &Cell, settings: &Settings) -> Option<PathBuf> {
+pub(crate) fn model_path(cell: &Cell, settings: &Settings) -> Option<PathBuf> {
     model_folder(cell, settings).map(|model| model.folder)
 }
 

@@ -48,7 +48,7 @@ impl Stopped {
 
 /// A child that leads a process group of its own, with its output in a log file.
 #[derive(Debug)]
-pub struct ProcessGroup {
+pub(crate) struct ProcessGroup {
     name: &'static str,
     child: Child,
     group: Option<Pid>,
@@ -62,7 +62,7 @@ pub struct ProcessGroup {
 impl ProcessGroup {
     /// Starts `command`, both its outputs appended to `log`. The child and all that it starts carry
     /// `mark` in their environment, by which they are found again if labrun is killed.
-    pub fn start(
+    pub(crate) fn start(
         name: &'static str,
         mut command: Command,
         log: &Path,
@@ -100,12 +100,12 @@ impl ProcessGroup {
     }
 
     /// Its process id, which is its group's too.
-    pub fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Resolves when the leader ends by itself.
-    pub async fn exited(&mut self) -> String {
+    pub(crate) async fn exited(&mut self) -> String {
         match self.child.wait().await {
             Ok(status) => format!("{} {}", self.name, end_message(status)),
             Err(error) => format!("{} could not be waited for: {error}", self.name),
@@ -113,7 +113,7 @@ impl ProcessGroup {
     }
 
     /// Stops the whole group: polite, then forced after `grace` or when `at_once` is cancelled.
-    pub async fn stop(mut self, grace: Duration, at_once: CancellationToken) -> Stopped {
+    pub(crate) async fn stop(mut self, grace: Duration, at_once: CancellationToken) -> Stopped {
         self.signal(Signal::TERM);
         let began = Instant::now();
         let ended = tokio::select! {

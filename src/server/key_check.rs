@@ -18,7 +18,7 @@ const BANNER: &str = " LMCache v";
 ///
 /// # Errors
 /// Names the first that it does not have, with the versions that do or the nearest of its own.
-pub fn check(
+pub(crate) fn check(
     rendered: &Rendered,
     mode: LmcacheMode,
     more: &[String],
@@ -57,7 +57,7 @@ fn flag(argument: &str) -> Option<String> {
 }
 
 /// The version that LMCache names in its log; the last one where it was started twice.
-pub fn version_from_log(log: &str) -> Option<Version> {
+pub(crate) fn version_from_log(log: &str) -> Option<Version> {
     log.lines().rev().find_map(|line| {
         let line = without_colours(line);
         let rest = match line.split_once(ENGINE_LINE) {

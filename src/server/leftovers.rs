@@ -24,12 +24,12 @@ pub struct Mark {
 }
 
 /// Memory that is shared with no disk.
-pub const MEMORY: &str = "/dev/shm";
+pub(crate) const MEMORY: &str = "/dev/shm";
 
 const RUN: &str = "LABRUN_RUN";
 const OWNER: &str = "LABRUN_OWNER";
 /// What all processes of one started command carry besides.
-pub const GROUP: &str = "LABRUN_GROUP";
+pub(crate) const GROUP: &str = "LABRUN_GROUP";
 /// What the names of shared memory begin with.
 const SHARED_MEMORY: &str = "labrun_";
 /// What the names of files end with that show until when a labrun lived.
@@ -58,33 +58,33 @@ pub(super) fn alive_name(mark: &Mark) -> String {
 }
 
 /// Name of an LMCache server's shared memory.
-pub fn shared_memory_name(mark: &Mark, port: u16) -> String {
+pub(crate) fn shared_memory_name(mark: &Mark, port: u16) -> String {
     format!("{SHARED_MEMORY}{}_{port}", mark.owner)
 }
 
 /// Name of the folder of a server's secrets in memory.
-pub fn secrets_name(mark: &Mark, server: &str) -> String {
+pub(crate) fn secrets_name(mark: &Mark, server: &str) -> String {
     format!("{SHARED_MEMORY}{}_secrets-{server}", mark.owner)
 }
 
 /// Name of the folder of a server's private files in memory.
-pub fn private_name(mark: &Mark, server: &str) -> String {
+pub(crate) fn private_name(mark: &Mark, server: &str) -> String {
     format!("{SHARED_MEMORY}{}_private-{server}", mark.owner)
 }
 
 /// Name of the folder of a server's metrics in memory.
-pub fn metrics_name(mark: &Mark, server: &str) -> String {
+pub(crate) fn metrics_name(mark: &Mark, server: &str) -> String {
     format!("{SHARED_MEMORY}{}_metrics-{server}", mark.owner)
 }
 
 /// Name of the scratch folder of a run's server, in a folder that runs share.
-pub fn scratch_name(mark: &Mark, server: u32) -> String {
+pub(crate) fn scratch_name(mark: &Mark, server: u32) -> String {
     format!("{SCRATCH}{}_{server}", mark.owner)
 }
 
 /// Something whose labrun is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leftover {
+pub(crate) enum Leftover {
     /// A process that still runs.
     Process {
         pid: u32,
@@ -119,7 +119,7 @@ impl fmt::Display for Leftover {
 }
 
 /// All leftovers that this user can see; those of `scratch` where it is not empty.
-pub fn find(scratch: &Path) -> Result<Vec<Leftover>> {
+pub(crate) fn find(scratch: &Path) -> Result<Vec<Leftover>> {
     let mut found = processes()?;
     found.extend(files(Path::new(MEMORY), SHARED_MEMORY));
     if !scratch.as_os_str().is_empty() {
@@ -196,13 +196,13 @@ fn carriers(group: &str) -> Vec<u32> {
 }
 
 /// Kills at once every process that carries `group`.
-pub fn kill_carriers(group: &str) {
+pub(crate) fn kill_carriers(group: &str) {
     signal(&carriers(group), Signal::KILL);
 }
 
 /// Ends every process that carries `group`, politely for a moment where it is `polite`; one that is
 /// killed may take as long as `limit` to be gone.
-pub fn end_carriers(group: &str, polite: bool, limit: Duration) {
+pub(crate) fn end_carriers(group: &str, polite: bool, limit: Duration) {
     let pids = carriers(group);
     if pids.is_empty() {
         return;
@@ -280,7 +280,7 @@ const POLITE: Duration = Duration::from_secs(3);
 
 /// Removes them: processes politely, then by force; then files. What is doubtful
 /// goes only with a person's consent: the caller has asked.
-pub fn remove(found: &[Leftover]) {
+pub(crate) fn remove(found: &[Leftover]) {
     let found = || {
         found.iter().filter_map(|left| match left {
             Leftover::Doubtful {
@@ -332,7 +332,7 @@ fn wait_for_end(pids: &[u32], limit: Duration) {
 }
 
 /// Whether any process of the group led by `leader` still runs.
-pub fn group_lives(leader: u32) -> bool {
+pub(crate) fn group_lives(leader: u32) -> bool {
     ProcStat::all().any(|(_, stat)| stat.group == leader && stat.lives)
 }
 

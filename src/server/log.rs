@@ -14,7 +14,7 @@ const TAIL_BYTES: u64 = 64 * 1024;
 
 /// The last `count` lines of the log, oldest first, without colour codes. Empty where there is no
 /// log.
-pub fn tail(path: &Path, count: usize) -> Vec<String> {
+pub(crate) fn tail(path: &Path, count: usize) -> Vec<String> {
     let Ok(text) = read_from_end(path) else {
         return Vec::new();
     };

@@ -15,11 +15,11 @@ use crate::matrix::Cell;
 use crate::plan::server::LmcacheMode;
 
 /// The variable that names the folder.
-pub const VARIABLE: &str = "PROMETHEUS_MULTIPROC_DIR";
+pub(crate) const VARIABLE: &str = "PROMETHEUS_MULTIPROC_DIR";
 
 /// Whether the server of `cell` gets such a folder: where LMCache is in its process, and the plan
 /// and the machine name none of their own.
-pub fn is_wanted(cell: &Cell, settings: &Settings) -> bool {
+pub(crate) fn is_wanted(cell: &Cell, settings: &Settings) -> bool {
     let server = &cell.resolved.server;
     cell.tier.kind.uses_lmcache()
         && server.lmcache == LmcacheMode::InProcess
@@ -30,11 +30,11 @@ pub fn is_wanted(cell: &Cell, settings: &Settings) -> bool {
 /// The folder, in memory: the files are written with every step of the engine. Gone when this is
 /// dropped.
 #[derive(Debug)]
-pub struct MetricsFolder(PathBuf);
+pub(crate) struct MetricsFolder(PathBuf);
 
 impl MetricsFolder {
     /// Makes it, empty, for the server whose folder is `server`.
-    pub fn make(mark: &Mark, server: &Path) -> Result<Self> {
+    pub(crate) fn make(mark: &Mark, server: &Path) -> Result<Self> {
         let number = server.file_name().unwrap_or_default().to_string_lossy();
         let path = Path::new("/dev/shm").join(leftovers::metrics_name(mark, &number));
         // A restart of the server makes it anew.
@@ -44,7 +44,7 @@ impl MetricsFolder {
     }
 
     /// Path of the folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

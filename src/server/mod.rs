@@ -3,35 +3,35 @@
 //! [`launch`] returns as soon as there is something to stop; waiting until it answers is
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
-pub mod alive;
+pub(crate) mod alive;
 mod answer;
-pub mod api_key;
+pub(crate) mod api_key;
 mod arguments;
-pub mod config_readback;
-pub mod control;
-pub mod docker;
+pub(crate) mod config_readback;
+pub(crate) mod control;
+pub(crate) mod docker;
 mod environment;
-pub mod external;
-pub mod facts;
-pub mod group;
-pub mod key_check;
-pub mod kv_size;
-pub mod leftovers;
-pub mod log;
-pub mod metrics_dir;
-pub mod owner;
-pub mod private;
-pub mod proc_stat;
-pub mod process;
-pub mod process_tree;
-pub mod profile;
-pub mod prom;
-pub mod ready;
-pub mod redis;
-pub mod redis_local;
-pub mod render;
-pub mod simulated;
-pub mod startup_error;
+pub(crate) mod external;
+pub(crate) mod facts;
+pub(crate) mod group;
+pub(crate) mod key_check;
+pub(crate) mod kv_size;
+pub(crate) mod leftovers;
+pub(crate) mod log;
+pub(crate) mod metrics_dir;
+pub(crate) mod owner;
+pub(crate) mod private;
+pub(crate) mod proc_stat;
+pub(crate) mod process;
+pub(crate) mod process_tree;
+pub(crate) mod profile;
+pub(crate) mod prom;
+pub(crate) mod ready;
+pub(crate) mod redis;
+pub(crate) mod redis_local;
+pub(crate) mod render;
+pub(crate) mod simulated;
+pub(crate) mod startup_error;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ use leftovers::Mark;
 use render::{Rendered, Scope};
 
 /// A server under test that has been started and therefore must be stopped.
-pub trait Server: Send {
+pub(crate) trait Server: Send {
     /// Where requests go, and the model to put in them.
     fn endpoint(&self) -> &Endpoint;
 
@@ -96,7 +96,7 @@ pub trait Server: Send {
 
 /// What a launch may use.
 #[derive(Clone, Copy, Debug)]
-pub struct LaunchScope<'a> {
+pub(crate) struct LaunchScope<'a> {
     /// Where things are on this machine.
     pub settings: &'a Settings,
     /// The mark that started processes carry.
@@ -110,20 +110,24 @@ pub struct LaunchScope<'a> {
 }
 
 /// Name of the server's log in its folder.
-pub const SERVER_LOG: &str = "server.log";
+pub(crate) const SERVER_LOG: &str = "server.log";
 /// Name of a container's standard error in its folder; a process writes both into its log.
-pub const STDERR_LOG: &str = "server.stderr.log";
+pub(crate) const STDERR_LOG: &str = "server.stderr.log";
 /// What containers used of the machine, a JSON object a second and container.
-pub const CONTAINER_STATS: &str = "container_stats.jsonl";
+pub(crate) const CONTAINER_STATS: &str = "container_stats.jsonl";
 /// Name of the LMCache server's log in its folder.
-pub const LMCACHE_LOG: &str = "lmcache_server.log";
+pub(crate) const LMCACHE_LOG: &str = "lmcache_server.log";
 
 /// The LMCache configuration of a cell's tier, if LMCache serves it. All of it is known to LMCache: to
 /// the version that will run, where that is known before its start.
 ///
 /// # Errors
 /// A template that cannot be rendered, or that names what LMCache does not have.
-pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Option<Rendered>> {
+pub(crate) fn rendered(
+    cell: &Cell,
+    settings: &Settings,
+    scratch: &Path,
+) -> Result<Option<Rendered>> {
     let templates = Some(settings.paths.templates.as_path());
     let scope = Scope {
         templates: templates.filter(|folder| !folder.as_os_str().is_empty()),
@@ -141,7 +145,11 @@ pub fn rendered(cell: &Cell, settings: &Settings, scratch: &Path) -> Result<Opti
 }
 
 /// Checks that LMCache knows every key of `rendered` and every argument in the plan.
-pub fn check_known(cell: &Cell, rendered: &Rendered, version: Option<Version>) -> Result<()> {
+pub(crate) fn check_known(
+    cell: &Cell,
+    rendered: &Rendered,
+    version: Option<Version>,
+) -> Result<()> {
     let server = &cell.resolved.server;
     let more = arguments::of(&server.lmcache_args);
     key_check::check(rendered, server.lmcache, &more, version)
@@ -158,7 +166,7 @@ fn redis_url(settings: &Settings) -> &str {
 /// Starts the server that `cell` asks for, with the configuration that [`rendered`] made of its
 /// tier, around what survived of the previous server; `say` gets progress lines of slow steps. A new
 /// launcher is a variant, a file and an arm here.
-pub async fn launch(
+pub(crate) async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,
@@ -184,7 +192,7 @@ pub async fn launch(
 }
 
 /// The commands or containers that a launch of `cell` would start, for people.
-pub fn describe(cell: &Cell, settings: &Settings) -> String {
+pub(crate) fn describe(cell: &Cell, settings: &Settings) -> String {
     match cell.resolved.server.launcher {
         Launcher::Sim => "labrun sim".to_owned(),
         Launcher::Process => process::describe(cell, settings),
@@ -194,7 +202,7 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
 }
 
 /// Checks that what `cell` starts is there, before anything is written.
-pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
+pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
         Launcher::Sim => Ok(()),
         Launcher::Docker => docker::check(cell, settings),

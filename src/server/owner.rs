@@ -17,7 +17,7 @@ struct Owner<'a> {
 
 /// What is known of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It runs, or that cannot be known from here: what it made is left alone.
     MayLive,
     /// It is gone for certain.
@@ -31,7 +31,7 @@ pub enum Fate {
 }
 
 /// The name of this labrun: `pid-start-namespace-place`.
-pub fn of_this_process() -> String {
+pub(crate) fn of_this_process() -> String {
     let pid = std::process::id();
     let started = start_time(pid).unwrap_or(0);
     let (host, boot) = here();
@@ -40,7 +40,7 @@ pub fn of_this_process() -> String {
 
 /// Whether the labrun called `owner` is gone. The caller found the name on something that only this
 /// machine can have: a process, a file in its memory, a container of its own daemon.
-pub fn is_gone(owner: &str) -> bool {
+pub(crate) fn is_gone(owner: &str) -> bool {
     let Some(owner) = Owner::read(owner) else {
         return false;
     };
@@ -49,7 +49,7 @@ pub fn is_gone(owner: &str) -> bool {
 }
 
 /// What is known of `owner` by the name of a folder on a disk that machines may share.
-pub fn fate(owner: &str) -> Fate {
+pub(crate) fn fate(owner: &str) -> Fate {
     let Some(owner) = Owner::read(owner) else {
         return Fate::MayLive;
     };
@@ -65,7 +65,7 @@ pub fn fate(owner: &str) -> Fate {
 
 /// Whether a process that started at `started`, clock ticks since boot, can be one of `owner`'s: none is
 /// older than the labrun that started it.
-pub fn can_own(owner: &str, started: u64) -> bool {
+pub(crate) fn can_own(owner: &str, started: u64) -> bool {
     Owner::read(owner).is_some_and(|owner| started >= owner.started)
 }
 
@@ -119,7 +119,7 @@ fn namespace() -> String {
 
 /// An owner that is gone: its pid is above the kernel's highest.
 #[cfg(test)]
-pub fn gone() -> String {
+pub(crate) fn gone() -> String {
     let (host, boot) = here();
     format!("4194304-1-{}-{host}{boot}", namespace())
 }

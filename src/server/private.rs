@@ -15,11 +15,11 @@ use crate::secret;
 /// The folder of such files of one server; removed with it. Where labrun is killed, the next run and
 /// `clean` find it by its name.
 #[derive(Debug)]
-pub struct PrivateFolder(PathBuf);
+pub(crate) struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
     /// The one of the server whose folder is `server`. It is made when something is put into it.
-    pub fn of(mark: &Mark, server: &Path) -> Self {
+    pub(crate) fn of(mark: &Mark, server: &Path) -> Self {
         let number = server.file_name().unwrap_or_default().to_string_lossy();
         Self(Path::new(MEMORY).join(leftovers::private_name(mark, &number)))
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 /// One process, as the kernel describes it in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcStat {
+pub(crate) struct ProcStat {
     /// Whether it runs still: one that has ended and was not waited for yet does not.
     pub lives: bool,
     /// The process that started it, or 1 where that is gone.
@@ -17,12 +17,12 @@ pub struct ProcStat {
 
 impl ProcStat {
     /// Reads it; `None` where there is no such process.
-    pub fn read(pid: u32) -> Option<Self> {
+    pub(crate) fn read(pid: u32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// Every process that can be read now, with its pid.
-    pub fn all() -> impl Iterator<Item = (u32, Self)> {
+    pub(crate) fn all() -> impl Iterator<Item = (u32, Self)> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;

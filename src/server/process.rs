@@ -45,7 +45,7 @@ pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
 
 /// A running vLLM, perhaps with its LMCache server.
 #[derive(Debug)]
-pub struct Vllm {
+pub(crate) struct Vllm {
     endpoint: Endpoint,
     engine: ProcessGroup,
     lmcache: Option<Sidecar>,
@@ -63,7 +63,11 @@ struct Sidecar {
 }
 
 /// Starts the processes of `cell`.
-pub fn launch(cell: &Cell, rendered: Option<&Rendered>, scope: LaunchScope<'_>) -> Result<Vllm> {
+pub(crate) fn launch(
+    cell: &Cell,
+    rendered: Option<&Rendered>,
+    scope: LaunchScope<'_>,
+) -> Result<Vllm> {
     let server = &cell.resolved.server;
     let mut transfer = None;
     let mut lmcache = None;
@@ -167,7 +171,7 @@ pub(super) fn shared_memory_argument(cell: &Cell, settings: &Settings, name: &st
 }
 
 /// The command lines that a launch would run, without ports.
-pub fn describe(cell: &Cell, settings: &Settings) -> String {
+pub(crate) fn describe(cell: &Cell, settings: &Settings) -> String {
     let vllm = settings.process.bin_dir.join("vllm");
     let mut text = format!("{} serve {}", vllm.display(), cell.resolved.model);
     let profile = cell.resolved.server.profile.as_ref();
@@ -194,7 +198,7 @@ pub fn describe(cell: &Cell, settings: &Settings) -> String {
 }
 
 /// Checks that the programs of `cell` can be found, and can do what it asks.
-pub fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
+pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     find_program("vllm", &settings.process.bin_dir)?;
     if cell.tier.kind == TierKind::Native
         && let Some(version) = facts::packages(&settings.process.bin_dir).get("vllm")

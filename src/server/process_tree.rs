@@ -9,7 +9,7 @@ use super::proc_stat::ProcStat;
 /// The living processes of the servers that `leaders` lead, each with its leader: what is in a
 /// leader's process group, descends from it (a profiler starts the server in a session of its own),
 /// or lives in its container, where processes may lead groups of their own.
-pub fn of(leaders: &[u32]) -> BTreeMap<u32, u32> {
+pub(crate) fn of(leaders: &[u32]) -> BTreeMap<u32, u32> {
     if leaders.is_empty() {
         return BTreeMap::new();
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::plan::profile_spec::{ProfileSpec, Profiler, option_name};
 
 /// Command-line program of Nsight Systems.
-pub const NSYS: &str = "nsys";
+pub(crate) const NSYS: &str = "nsys";
 
 /// How `nsys profile` is called, unless the plan's own arguments override it.
 const DEFAULTS: [&str; 7] = [
@@ -27,7 +27,7 @@ const REPORTS: &str = "profiles";
 
 /// Where the reports of a server go, from its folder `<run>/servers/<number>`, which does not
 /// outlive it: `<run>/profiles/server-<number>`, to which profilers add their extensions.
-pub fn reports(server_folder: &Path) -> PathBuf {
+pub(crate) fn reports(server_folder: &Path) -> PathBuf {
     let run = server_folder.ancestors().nth(2).unwrap_or(server_folder);
     let number = server_folder.file_name().unwrap_or_default();
     let mut name = OsString::from("server-");
@@ -36,7 +36,7 @@ pub fn reports(server_folder: &Path) -> PathBuf {
 }
 
 /// The arguments of `vllm serve` that profiling takes. `reports` is an absolute path.
-pub fn vllm_arguments(profile: &ProfileSpec, reports: &Path) -> Vec<String> {
+pub(crate) fn vllm_arguments(profile: &ProfileSpec, reports: &Path) -> Vec<String> {
     let config = match profile.profiler {
         Profiler::Cuda => json!({"profiler": "cuda"}),
         Profiler::Torch => json!({"profiler": "torch", "torch_profiler_dir": reports}),
@@ -49,7 +49,7 @@ pub fn vllm_arguments(profile: &ProfileSpec, reports: &Path) -> Vec<String> {
 }
 
 /// The environment that profiling takes.
-pub fn environment(profile: &ProfileSpec) -> &'static [(&'static str, &'static str)] {
+pub(crate) fn environment(profile: &ProfileSpec) -> &'static [(&'static str, &'static str)] {
     if profile.nsys {
         &[
             // nsys cannot follow workers that are forked after CUDA was touched.
@@ -63,7 +63,7 @@ pub fn environment(profile: &ProfileSpec) -> &'static [(&'static str, &'static s
 
 /// `line` under `nsys profile`, where the plan asks for it; for a container, `reports` is a path in
 /// it. The report holds what runs between /start_profile and /stop_profile, each time anew.
-pub fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<OsString> {
+pub(crate) fn wrap(profile: &ProfileSpec, line: Vec<OsString>, reports: &Path) -> Vec<OsString> {
     if !profile.nsys {
         return line;
     }

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape: series by their whole name, labels included.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Scrape {
+pub(crate) struct Scrape {
     series: BTreeMap<String, f64>,
 }
 
 /// A counter that fell: its server was started again, or another server answered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fallen {
+pub(crate) struct Fallen {
     /// The series, labels included.
     pub series: String,
     /// Value of the earlier scrape.
@@ -23,7 +23,7 @@ pub struct Fallen {
 
 impl Scrape {
     /// Reads an exposition. Skips lines that are not series.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let series = text.lines().filter_map(|line| {
             let line = line.trim_start();
             let (name, rest) = line.split_at(name_end(line)?);
@@ -37,7 +37,7 @@ impl Scrape {
     }
 
     /// Whether it holds no series at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.series.is_empty()
     }
 
@@ -75,30 +75,30 @@ impl Scrape {
 
     /// Sum over all series called `name` whose labels hold `label` (`key="value"`): what counters of
     /// several engines count together. `None` where it is unknown.
-    pub fn sum(&self, name: &str, label: Option<&str>) -> Option<f64> {
+    pub(crate) fn sum(&self, name: &str, label: Option<&str>) -> Option<f64> {
         self.fold(name, label, |a, b| a + b)
     }
 
     /// The largest of these series: what a share that each engine has of its own comes to. `None`
     /// where it is unknown.
-    pub fn largest(&self, name: &str, label: Option<&str>) -> Option<f64> {
+    pub(crate) fn largest(&self, name: &str, label: Option<&str>) -> Option<f64> {
         self.fold(name, label, f64::max)
     }
 
     /// Whether any such series is exposed, whatever its value.
-    pub fn exposes(&self, name: &str, label: Option<&str>) -> bool {
+    pub(crate) fn exposes(&self, name: &str, label: Option<&str>) -> bool {
         self.matching(name, label).next().is_some()
     }
 
     /// The first of these series whose value is not a number, and that value.
-    pub fn not_a_number<'s>(&'s self, name: &'s str) -> Option<(&'s str, f64)> {
+    pub(crate) fn not_a_number<'s>(&'s self, name: &'s str) -> Option<(&'s str, f64)> {
         self.matching(name, None)
             .find(|(_, value)| !value.is_finite())
     }
 
     /// How much the sum grew since `before`. A series that appears only now began at zero. `None`
     /// where that is unknown, also where a counter fell.
-    pub fn growth(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<f64> {
+    pub(crate) fn growth(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<f64> {
         if before
             .matching(name, label)
             .any(|(_, then)| !then.is_finite())
@@ -111,7 +111,7 @@ impl Scrape {
     }
 
     /// The same over the series that have all of `labels`.
-    pub fn growth_where(&self, before: &Scrape, name: &str, labels: &[&str]) -> Option<f64> {
+    pub(crate) fn growth_where(&self, before: &Scrape, name: &str, labels: &[&str]) -> Option<f64> {
         let only = |scrape: &Scrape| {
             let all = scrape.matching(name, None);
             let own = all.filter(|(series, _)| {
@@ -127,7 +127,7 @@ impl Scrape {
     }
 
     /// The values that the label `key` has in the series called `name`.
-    pub fn label_values<'s>(&'s self, name: &'s str, key: &str) -> BTreeSet<&'s str> {
+    pub(crate) fn label_values<'s>(&'s self, name: &'s str, key: &str) -> BTreeSet<&'s str> {
         let start = format!("{key}=\"");
         let all = self.matching(name, None);
         all.filter_map(|(series, _)| {
@@ -140,7 +140,12 @@ impl Scrape {
     }
 
     /// The first of these counters that is below what it was.
-    pub fn fallen(&self, before: &Scrape, name: &str, label: Option<&str>) -> Option<Fallen> {
+    pub(crate) fn fallen(
+        &self,
+        before: &Scrape,
+        name: &str,
+        label: Option<&str>,
+    ) -> Option<Fallen> {
         before.matching(name, label).find_map(|(series, before)| {
             let now = self.series.get(series).copied();
             let fell = now.is_none_or(|now| now < before);
@@ -189,7 +194,7 @@ fn is_label_start(labels: &str, at: usize) -> bool {
 
 /// How much a counter grew from `before` to `now`. One that fell restarted at zero with its server: its
 /// whole value is growth.
-pub fn growth(before: f64, now: f64) -> f64 {
+pub(crate) fn growth(before: f64, now: f64) -> f64 {
     if now < before { now } else { now - before }
 }
 

@@ -13,7 +13,7 @@ use super::control::{Control, NoHealth};
 
 /// Why a server did not become ready.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadyError {
+pub(crate) enum ReadyError {
     /// It ended by itself.
     #[error("{0} before it was ready")]
     Exited(String),
@@ -44,7 +44,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// Waits for health, for the model and for one token. Returns how long it took.
 ///
 /// A server that `runs_already` has a route, or will never have it.
-pub async fn wait(
+pub(crate) async fn wait(
     server: &mut dyn Server,
     control: &Control,
     (limit, runs_already): (Duration, bool),

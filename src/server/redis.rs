@@ -83,7 +83,7 @@ impl RedisInfo {
 }
 
 /// `url` without its user and password, as it may be shown.
-pub fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     format!("{scheme}://{host}")
@@ -137,7 +137,7 @@ fn url_fault(url: &str) -> String {
 /// The user and password of `url`, as the adapter of an LMCache server reads them from its
 /// environment: in its arguments every process of the machine could see them, and it shows its
 /// configuration to every client.
-pub fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
     let Ok(info) = url.into_connection_info() else {
         return Vec::new();
     };
@@ -154,7 +154,7 @@ pub fn adapter_login(url: &str) -> Vec<(&'static str, String)> {
 
 /// Why the adapter of an LMCache server cannot use the Redis at `url` as labrun does: it speaks plain
 /// TCP, to the first database.
-pub fn adapter_obstacle(url: &str) -> Option<String> {
+pub(crate) fn adapter_obstacle(url: &str) -> Option<String> {
     let info = url.into_connection_info().ok()?;
     let db = info.redis_settings().db();
     if !url.starts_with("redis://") {

@@ -21,7 +21,7 @@ use crate::plan::tier::TierKind;
 /// The program that is started.
 const PROGRAM: &str = "redis-server";
 /// Name of its log in a server's folder.
-pub const REDIS_LOG: &str = "redis.log";
+pub(crate) const REDIS_LOG: &str = "redis.log";
 /// Longest time from its start to its first answer.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Short: it has nothing to save, and ends at once.
@@ -36,14 +36,14 @@ pub struct LocalRedis {
 
 /// Whether `cell` is served by a Redis that labrun starts for it: it has that tier, labrun starts
 /// the server too, and the settings name no Redis.
-pub fn is_needed(cell: &Cell, settings: &Settings) -> bool {
+pub(crate) fn is_needed(cell: &Cell, settings: &Settings) -> bool {
     cell.tier.kind == TierKind::Redis
         && cell.resolved.server.launcher == Launcher::Process
         && settings.redis.url.is_empty()
 }
 
 /// Checks that it can be started where it is needed.
-pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
+pub(crate) fn check(cell: &Cell, settings: &Settings) -> Result<()> {
     if is_needed(cell, settings) && in_path(PROGRAM).is_none() {
         bail!(
             "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \

@@ -57,7 +57,7 @@ const MAX_RENDERED_BYTES: usize = 1 << 20;
 
 /// What templates may name.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     /// Folder of the user's own templates, if there is one.
     pub templates: Option<&'a Path>,
     /// Where a disk tier keeps its chunks: `scratch_dir`.
@@ -70,7 +70,7 @@ pub struct Scope<'a> {
 
 /// A rendered configuration: `lmcache.yaml`, or `lmcache_server.yaml` in multi-process mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     /// The file's name in the cell's folder.
     pub file_name: &'static str,
     /// Text of the rendered file.
@@ -79,7 +79,7 @@ pub struct Rendered {
 
 impl Rendered {
     /// The arguments that a multi-process file lists.
-    pub fn arguments(&self) -> Result<Vec<String>> {
+    pub(crate) fn arguments(&self) -> Result<Vec<String>> {
         let values: Vec<Value> = serde_yaml_ng::from_str(&self.text)
             .with_context(|| format!("`{}` must be a YAML list of arguments", self.file_name))?;
         values
@@ -100,7 +100,11 @@ impl Rendered {
 }
 
 /// Renders the configuration of `tier`; `None` for tiers that LMCache does not serve.
-pub fn render(tier: &TierSpec, mode: LmcacheMode, scope: Scope<'_>) -> Result<Option<Rendered>> {
+pub(crate) fn render(
+    tier: &TierSpec,
+    mode: LmcacheMode,
+    scope: Scope<'_>,
+) -> Result<Option<Rendered>> {
     if !tier.kind.uses_lmcache() {
         return Ok(None);
     }

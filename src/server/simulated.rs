@@ -27,13 +27,13 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A running `labrun sim`.
 #[derive(Debug)]
-pub struct Simulated {
+pub(crate) struct Simulated {
     endpoint: Endpoint,
     process: ProcessGroup,
 }
 
 /// Starts `labrun sim` for `cell`.
-pub fn launch(
+pub(crate) fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,

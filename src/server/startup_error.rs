@@ -13,7 +13,7 @@ const KNOWN: [(&str, &str); 1] = [(
 )];
 
 /// The first exception in `log`, as it was raised, with what to do where that is known.
-pub fn first_exception(log: &str) -> Option<String> {
+pub(crate) fn first_exception(log: &str) -> Option<String> {
     let raised = log
         .lines()
         .find_map(|line| exception(&without_colours(line)))?;

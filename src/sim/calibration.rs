@@ -16,7 +16,7 @@ const FRESH: u32 = 32;
 
 /// One measured case and what the simulator makes of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CalibrationRow {
+pub(crate) struct CalibrationRow {
     /// Tier name.
     pub tier: &'static str,
     /// `cold`, `gpu` or `tier`.
@@ -37,13 +37,13 @@ pub struct CalibrationRow {
 
 impl CalibrationRow {
     /// Simulated against measured TTFT, 0 for a perfect match.
-    pub fn error(&self) -> f64 {
+    pub(crate) fn error(&self) -> f64 {
         self.simulated_ms / self.measured_ms - 1.0
     }
 
     /// Whether the measurement is of the state alone: GPU hits right after a Redis pass wait
     /// behind its writes, and some of their lookups timed out.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         !(self.tier == "redis" && self.state == "gpu")
     }
 }
@@ -112,7 +112,7 @@ const fn case(
 /// Every measured case, simulated with `spec`.
 ///
 /// The default spec is the calibrated machine.
-pub fn rows(spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> {
+pub(crate) fn rows(spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> {
     let mut rows = Vec::new();
     for case in &CASES {
         rows.extend(simulate(case, spec)?);
@@ -121,7 +121,7 @@ pub fn rows(spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> {
 }
 
 /// The rows as the page `docs/simulator-calibration.md`.
-pub fn page(rows: &[CalibrationRow]) -> String {
+pub(crate) fn page(rows: &[CalibrationRow]) -> String {
     let mut page = String::from(
         "# Simulator calibration\n\n\
          Measured on an H100 80GB, vLLM 0.24.0, LMCache 0.4.7, Llama-3-8B geometry in bf16: \
@@ -155,7 +155,7 @@ pub fn page(rows: &[CalibrationRow]) -> String {
 }
 
 /// The TTFT of the rows as a table of one line a tier and state: `ARCHITECTURE.md` holds it.
-pub fn digest(rows: &[CalibrationRow]) -> String {
+pub(crate) fn digest(rows: &[CalibrationRow]) -> String {
     let columns = [(1024, 1), (5120, 1), (16384, 1), (5120, 8)];
     let mut table = String::from(
         "| tier, state | 1024 | 5120 | 16384 | 5120, 8 at a time |\n|---|---|---|---|---|\n",

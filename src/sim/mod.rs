@@ -20,6 +20,6 @@ mod stats;
 mod store;
 mod tokenizer;
 
-pub use engine::PrefixCaching;
-pub use options::{ParentWatch, RedisKeeps, SimOptions};
-pub use server::{SimExit, VERSION, VERSION_SUFFIX, serve, termination};
+pub(crate) use engine::PrefixCaching;
+pub(crate) use options::{ParentWatch, RedisKeeps, SimOptions};
+pub(crate) use server::{SimExit, VERSION, VERSION_SUFFIX, serve, termination};

@@ -17,7 +17,7 @@ const MAX_LMCACHE_BYTES: u64 = 1 << 20;
 
 /// Whether the process watches its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParentWatch {
+pub(crate) enum ParentWatch {
     /// It lives until it is stopped.
     Ignore,
     /// It ends when its standard input does (`--exit-with-parent`).
@@ -26,7 +26,7 @@ pub enum ParentWatch {
 
 /// Whether the Redis tier outlives the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RedisKeeps {
+pub(crate) enum RedisKeeps {
     /// It is in the process's memory, and no Redis is asked.
     Nothing,
     /// The Redis of the LMCache configuration stores its chunks when the process is stopped, and
@@ -36,7 +36,7 @@ pub enum RedisKeeps {
 
 /// Everything that `labrun sim` takes. Start from [`SimOptions::for_model`].
 #[derive(Clone, Debug)]
-pub struct SimOptions {
+pub(crate) struct SimOptions {
     /// Address to listen on.
     pub host: String,
     /// Port to listen on; 0 for any free one.
@@ -68,7 +68,7 @@ pub struct SimOptions {
 impl SimOptions {
     /// The defaults for a model: port 8000 of the loopback interface, the calibrated machine, no
     /// offloading.
-    pub fn for_model(model: &str) -> Self {
+    pub(crate) fn for_model(model: &str) -> Self {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 8_000,
@@ -87,7 +87,7 @@ impl SimOptions {
     }
 
     /// Checks the options without starting anything.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.setup().map(drop)
     }
 

@@ -10,7 +10,7 @@ use super::{
 
 /// When generation ends before `max_tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndToken {
+pub(super) enum EndToken {
     /// The end token is generated like any other.
     Ignore,
     /// The end token ends the text.
@@ -19,7 +19,7 @@ pub enum EndToken {
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sampling {
+pub(super) enum Sampling {
     /// The same context always gives the same token.
     Greedy,
     /// The seed is part of the choice.
@@ -28,7 +28,7 @@ pub enum Sampling {
 
 /// Whether the tiers may keep this request's KV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Save {
+pub(super) enum Save {
     /// Chunks are stored as configured.
     Store,
     /// Not at all (`lmcache.skip_save`).
@@ -37,7 +37,7 @@ pub enum Save {
 
 /// One prompt to complete.
 #[derive(Clone, Debug)]
-pub struct SimRequest {
+pub(super) struct SimRequest {
     /// Chosen by the caller, never used before.
     pub id: u64,
     /// The name in the log.

@@ -59,7 +59,7 @@ const TIER_SPEED: &[f64] = &[
 
 /// Why a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
+pub(super) enum FinishReason {
     /// The model produced its end token.
     Stop,
     /// `max_tokens` or the context length was reached.
@@ -212,7 +212,7 @@ impl TierStats {
 
 /// Bytes that really moved: what NVML, diskstats and Redis INFO show on a real machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PhysicalBytes {
+pub(super) struct PhysicalBytes {
     /// Host to device, bytes.
     pub pcie_rx: u64,
     /// Device to host, bytes.

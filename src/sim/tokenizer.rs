@@ -7,18 +7,18 @@ const SPECIAL_IDS: u32 = 256;
 
 /// Which ids are words and which are special.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vocabulary {
+pub(super) struct Vocabulary {
     size: u32,
 }
 
 impl Vocabulary {
     /// A vocabulary of `size` ids, the last ones special.
-    pub const fn new(size: u32) -> Self {
+    pub(super) const fn new(size: u32) -> Self {
         Self { size }
     }
 
     /// Ids below this stand for words.
-    pub const fn words(self) -> u32 {
+    pub(super) const fn words(self) -> u32 {
         if self.size > 2 * SPECIAL_IDS {
             self.size - SPECIAL_IDS
         } else if self.size > 2 {
@@ -29,29 +29,29 @@ impl Vocabulary {
     }
 
     /// All ids.
-    pub const fn size(self) -> u32 {
+    pub(super) const fn size(self) -> u32 {
         self.size
     }
 
     /// The token that starts every text prompt.
-    pub const fn bos(self) -> u32 {
+    pub(super) const fn bos(self) -> u32 {
         self.words()
     }
 
     /// The token that ends a text.
-    pub const fn eos(self) -> u32 {
+    pub(super) const fn eos(self) -> u32 {
         self.words() + 1
     }
 
     /// Ids of the words of `text`, without the start token.
-    pub fn encode(self, text: &str) -> Vec<u32> {
+    pub(super) fn encode(self, text: &str) -> Vec<u32> {
         text.split_whitespace()
             .map(|word| self.word_id(word))
             .collect()
     }
 
     /// The text of `ids`; special ids have none.
-    pub fn decode(self, ids: &[u32]) -> String {
+    pub(super) fn decode(self, ids: &[u32]) -> String {
         let mut text = String::new();
         for id in ids.iter().filter(|id| **id < self.words()) {
             text.push_str(" t");

@@ -8,7 +8,7 @@ use crate::units::Seed;
 
 /// What is computed of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Statistic {
+pub(crate) enum Statistic {
     /// The arithmetic mean.
     Mean,
     /// The quantile at this share, by [`quantile`].
@@ -33,7 +33,7 @@ impl Statistic {
 /// A seeded bootstrap: the same values and seed, the same interval. Efron & Tibshirani, "An
 /// Introduction to the Bootstrap", 1993, chapter 13.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bootstrap {
+pub(crate) struct Bootstrap {
     /// How often the sample is drawn anew.
     pub resamples: usize,
     /// The confidence of the interval.
@@ -56,7 +56,7 @@ impl Default for Bootstrap {
 
 impl Bootstrap {
     /// The percentile interval of independent values; `None` for fewer than 2.
-    pub fn percentile(&self, values: &[f64], statistic: Statistic) -> Option<Interval> {
+    pub(crate) fn percentile(&self, values: &[f64], statistic: Statistic) -> Option<Interval> {
         let drawn = self.draws(&[values], statistic)?;
         let tail = (1.0 - self.confidence) / 2.0;
         self.between(&drawn, tail, 1.0 - tail)
@@ -68,7 +68,11 @@ impl Bootstrap {
     ///
     /// With few repeats it is too narrow (about 80 % instead of 95 % for 3, 90 % for 6; a test
     /// measures it): report how many there were.
-    pub fn nested<S: AsRef<[f64]>>(&self, repeats: &[S], statistic: Statistic) -> Option<Interval> {
+    pub(crate) fn nested<S: AsRef<[f64]>>(
+        &self,
+        repeats: &[S],
+        statistic: Statistic,
+    ) -> Option<Interval> {
         let filled: Vec<&[f64]> = repeats
             .iter()
             .map(AsRef::as_ref)

@@ -6,7 +6,7 @@ use crate::stats::mann_whitney;
 /// over all pairs; -1 to 1, 0 for no difference. The rank-biserial correlation of the
 /// Mann-Whitney test (Cliff, "Dominance Statistics", Psychological Bulletin 114(3), 1993). `None`
 /// for an empty sample.
-pub fn cliffs_delta(first: &[f64], second: &[f64]) -> Option<f64> {
+pub(crate) fn cliffs_delta(first: &[f64], second: &[f64]) -> Option<f64> {
     let test = mann_whitney(first, second)?;
     let pairs = first.len() as f64 * second.len() as f64;
     Some(1.0 - 2.0 * test.u / pairs)

@@ -34,7 +34,7 @@ pub(super) fn quantile_interval(sorted: &[f64], q: f64, confidence: f64) -> Opti
 }
 
 /// The interval of the median.
-pub fn median_interval(sorted: &[f64], confidence: f64) -> Option<Interval> {
+pub(crate) fn median_interval(sorted: &[f64], confidence: f64) -> Option<Interval> {
     quantile_interval(sorted, 0.5, confidence)
 }
 

@@ -10,14 +10,14 @@ mod rank;
 mod student;
 mod summary;
 
-pub use bootstrap::{Bootstrap, Statistic};
-pub use effect::cliffs_delta;
-pub use interval::{Interval, median_interval};
-pub use multiple::benjamini_hochberg;
-pub use quantile::{Percentile, QuantilePlace, quantile};
-pub use rank::{mann_whitney, rank_test};
-pub use student::{t_quantile, t_two_sided};
-pub use summary::{Summary, Warning, geomean};
+pub(crate) use bootstrap::{Bootstrap, Statistic};
+pub(crate) use effect::cliffs_delta;
+pub(crate) use interval::{Interval, median_interval};
+pub(crate) use multiple::benjamini_hochberg;
+pub(crate) use quantile::{Percentile, QuantilePlace, quantile};
+pub(crate) use rank::{mann_whitney, rank_test};
+pub(crate) use student::{t_quantile, t_two_sided};
+pub(crate) use summary::{Summary, Warning, geomean};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 /// differences, the expected share of false ones is at most the level; where nothing differs at
 /// all, the chance of even one is (Benjamini & Hochberg, "Controlling the False Discovery Rate",
 /// Journal of the Royal Statistical Society B 57, 1995).
-pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
+pub(crate) fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
     let count = p.len();
     let mut adjusted = vec![0.0; count];
     let mut smallest = 1.0_f64;

@@ -5,7 +5,7 @@
 /// Definition 7 of Hyndman & Fan, "Sample Quantiles in Statistical Packages", The American
 /// Statistician 50(4), 1996 (R's default, NumPy's and polars' `linear`): with `h = (n - 1) q`,
 /// the straight line between the values at `floor(h)` and `floor(h) + 1`, counted from 0.
-pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     debug_assert!(sorted.is_sorted(), "quantile of unsorted values");
     let last = sorted.len().checked_sub(1)?;
     let place = QuantilePlace::of(q, last);
@@ -14,7 +14,7 @@ pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 
 /// Where a quantile by the definition of [`quantile`] lies among values in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QuantilePlace {
+pub(crate) struct QuantilePlace {
     /// The value at or below it, counted from 0.
     pub below: usize,
     /// The next one; the same at the largest value.
@@ -25,7 +25,7 @@ pub struct QuantilePlace {
 
 impl QuantilePlace {
     /// That of the quantile `q` (0 to 1), where the largest value is at `last`.
-    pub fn of(q: f64, last: usize) -> Self {
+    pub(crate) fn of(q: f64, last: usize) -> Self {
         let h = last as f64 * q.clamp(0.0, 1.0);
         let below = h.floor() as usize;
         Self {
@@ -36,7 +36,7 @@ impl QuantilePlace {
     }
 
     /// The quantile, from the values at [`Self::below`] and [`Self::above`].
-    pub fn between(self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(self, low: f64, high: f64) -> f64 {
         low + self.share * (high - low)
     }
 }

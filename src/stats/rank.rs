@@ -20,7 +20,7 @@ const PERMUTATIONS: u32 = 10_000;
 
 /// The result of the rank test.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RankTest {
+pub(crate) struct RankTest {
     /// U of the first sample: over all pairs, how often its value is the larger one, ties half.
     pub u: f64,
     /// The two-sided probability of a U at least this far out, if both samples came from one
@@ -32,7 +32,7 @@ pub struct RankTest {
 
 /// How the probability of a rank test was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RankMethod {
+pub(crate) enum RankMethod {
     /// All arrangements counted.
     Exact,
     /// All arrangements counted, with the ties that there are.
@@ -44,7 +44,7 @@ pub enum RankMethod {
 }
 
 /// [`mann_whitney`], but `None` when a sample has fewer than 4 values.
-pub fn rank_test(first: &[f64], second: &[f64]) -> Option<RankTest> {
+pub(crate) fn rank_test(first: &[f64], second: &[f64]) -> Option<RankTest> {
     if first.len().min(second.len()) < 4 {
         return None;
     }
@@ -59,7 +59,7 @@ pub fn rank_test(first: &[f64], second: &[f64]) -> Option<RankTest> {
 /// all; else by permutation where there are ties, or by the normal approximation (as R's
 /// `wilcox.test(exact = FALSE)`). It assumes that values are independent; requests of one pass
 /// share a server, so P over requests is a guard against reading noise, not proof.
-pub fn mann_whitney(first: &[f64], second: &[f64]) -> Option<RankTest> {
+pub(crate) fn mann_whitney(first: &[f64], second: &[f64]) -> Option<RankTest> {
     if first.is_empty() || second.is_empty() {
         return None;
     }

@@ -3,13 +3,13 @@
 /// `P(|T| >= t)` for T with `freedom` degrees of freedom: the regularized incomplete beta function
 /// at `freedom / (freedom + t^2)` (Abramowitz & Stegun, "Handbook of Mathematical Functions",
 /// 1964, 26.7.1 and 26.5.27).
-pub fn t_two_sided(t: f64, freedom: f64) -> f64 {
+pub(crate) fn t_two_sided(t: f64, freedom: f64) -> f64 {
     let x = freedom / (freedom + t * t);
     incomplete_beta(x, freedom / 2.0, 0.5)
 }
 
 /// The `t` that `|T|` reaches or passes with probability `p`, by bisection.
-pub fn t_quantile(p: f64, freedom: f64) -> f64 {
+pub(crate) fn t_quantile(p: f64, freedom: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1e6);
     for _ in 0..64 {
         let middle = f64::midpoint(low, high);

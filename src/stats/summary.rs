@@ -125,7 +125,7 @@ impl Summary {
 /// The geometric mean: `exp(mean(ln x))`. The mean of ratios must be this one, else the result
 /// depends on which side was divided by: Fleming & Wallace, "How Not to Lie with Statistics",
 /// Communications of the ACM 29(3), 1986. `None` for no values or any that is not above zero.
-pub fn geomean(values: &[f64]) -> Option<f64> {
+pub(crate) fn geomean(values: &[f64]) -> Option<f64> {
     if values.is_empty()
         || values
             .iter()

@@ -14,7 +14,7 @@ const IN_TURN: f64 = 0.8;
 
 /// What all samplers may use, and what each of them uses.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Shares of one core.
     share: f64,
     members: Mutex<Vec<Option<Member>>>,
@@ -84,7 +84,7 @@ fn balance(share: f64, members: &mut [Option<Member>]) {
 
 impl Budget {
     /// `percent` of one core; 0 means no limit.
-    pub fn new(percent: f64) -> Self {
+    pub(crate) fn new(percent: f64) -> Self {
         let limited = percent > 0.0;
         let share = percent / 100.0 * IN_TURN;
         Self {
@@ -98,7 +98,7 @@ impl Budget {
     }
 
     /// One more sampler, whose first turn is at `now`. It leaves when its turns are dropped.
-    pub fn join(self: &Arc<Self>, now: Duration) -> Turns {
+    pub(crate) fn join(self: &Arc<Self>, now: Duration) -> Turns {
         let mut members = self.members();
         let free = members.iter().position(Option::is_none);
         let place = free.unwrap_or(members.len());
@@ -137,7 +137,7 @@ impl Budget {
 
 /// The turns of one sampler.
 #[derive(Debug)]
-pub struct Turns {
+pub(crate) struct Turns {
     budget: Arc<Budget>,
     place: usize,
     planned: Duration,
@@ -149,7 +149,7 @@ pub struct Turns {
 
 /// One reading under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// When it began.
     pub began: Duration,
     /// Whether it began later than it was to.
@@ -161,13 +161,13 @@ pub struct Reading {
 
 impl Turns {
     /// When the next turn is.
-    pub fn planned(&self) -> Duration {
+    pub(crate) fn planned(&self) -> Duration {
         self.planned
     }
 
     /// A reading begins at `began`, in its turn or at the edge of a phase. `interval` is the time
     /// between two readings as it was set.
-    pub fn begin(&mut self, began: Duration, in_turn: bool, interval: Duration) -> Reading {
+    pub(crate) fn begin(&mut self, began: Duration, in_turn: bool, interval: Duration) -> Reading {
         let gap = self.last.map(|last| began.saturating_sub(last));
         self.last = Some(began);
         Reading {
@@ -180,7 +180,7 @@ impl Turns {
 
     /// `reading` ended at `now` and used `cpu`. The next comes after `interval`, or after `longest` at
     /// most.
-    pub fn end(
+    pub(crate) fn end(
         &mut self,
         reading: Reading,
         now: Duration,

@@ -29,7 +29,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// The server under test, as it is now: it may be started again on another port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Served {
+pub(crate) struct Served {
     /// The processes that it was started by, and what each is.
     pub leaders: Vec<(&'static str, u32)>,
     /// Address of the engine's API and `/metrics`.
@@ -40,7 +40,7 @@ pub struct Served {
 
 /// The Redis of a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TierRedis {
+pub(crate) struct TierRedis {
     /// `redis://[user:password@]host:port`, as this machine reaches it.
     pub url: String,
     /// The first process of its container, where the server reaches it from another container.
@@ -60,7 +60,7 @@ impl TierRedis {
 
 /// What the samplers of a cell watch.
 #[derive(Clone, Debug, Default)]
-pub struct Target {
+pub(crate) struct Target {
     /// GPUs whose gauges and PCIe bytes are read.
     pub gpus: Gpus,
     /// The folder of the disk tier: its disk is marked.
@@ -75,7 +75,7 @@ pub struct Target {
 
 /// The running samplers of a cell.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     recording: Arc<Recording>,
     threads: Vec<SamplerThread>,
     /// Threads that watch the server itself.
@@ -90,7 +90,7 @@ pub struct Telemetry {
 
 /// Everything that the samplers recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// Points of every series.
     pub series: Points,
     /// The disk of the disk tier, by its kernel name.
@@ -105,7 +105,7 @@ pub struct Recorded {
 
 impl Recorded {
     /// CPU time of the samplers, percent of one core.
-    pub fn cpu_share_percent(&self) -> f64 {
+    pub(crate) fn cpu_share_percent(&self) -> f64 {
         share_percent(self.cpu, self.elapsed)
     }
 }
@@ -116,7 +116,7 @@ fn share_percent(cpu: Duration, elapsed: Duration) -> f64 {
 
 impl Telemetry {
     /// Starts every sampler that `target` needs, on the clock that began at `epoch`.
-    pub fn start(settings: &config::Telemetry, epoch: Instant, target: &Target) -> Self {
+    pub(crate) fn start(settings: &config::Telemetry, epoch: Instant, target: &Target) -> Self {
         let recording = Arc::new(Recording::within(epoch, settings.budget_percent));
         let mut telemetry = Self {
             began: recording.now(),
@@ -157,7 +157,7 @@ impl Telemetry {
     }
 
     /// Watches `served`, and no longer what was watched before, unless it is the same.
-    pub fn follow(&mut self, served: Served) {
+    pub(crate) fn follow(&mut self, served: Served) {
         if self.served == served {
             return;
         }
@@ -186,12 +186,12 @@ impl Telemetry {
     }
 
     /// The disk of the disk tier, by its kernel name.
-    pub fn tier_disk(&self) -> Option<&str> {
+    pub(crate) fn tier_disk(&self) -> Option<&str> {
         self.tier_disk.as_deref()
     }
 
     /// How many GPUs are watched, or would be if they answered.
-    pub fn gpus(&self) -> usize {
+    pub(crate) fn gpus(&self) -> usize {
         self.gpus
     }
 
@@ -201,7 +201,7 @@ impl Telemetry {
 
     /// Waits as [`Self::settle`] does, and until series that lag behind (GPM) cover `edge` too.
     /// Returns when the readings of `edge` were there.
-    pub async fn settle_all(&self, edge: Duration) -> Duration {
+    pub(crate) async fn settle_all(&self, edge: Duration) -> Duration {
         let settled = self.settle(edge).await;
         if self.gpus > 0 {
             tokio::time::sleep(GPM_LAG).await;
@@ -251,7 +251,7 @@ impl Telemetry {
     }
 
     /// Now on the samplers' clock, which all of them are asked to read at: the edge of a phase.
-    pub fn edge(&self) -> Duration {
+    pub(crate) fn edge(&self) -> Duration {
         let now = self.recording.now();
         for thread in self.all_threads() {
             thread.read_now();
@@ -261,7 +261,7 @@ impl Telemetry {
 
     /// Waits until every sampler has read since `edge`, for a moment at most: one that blocks
     /// delays nothing else. Returns when the readings were there, or the moment was over.
-    pub async fn settle(&self, edge: Duration) -> Duration {
+    pub(crate) async fn settle(&self, edge: Duration) -> Duration {
         let deadline = self.recording.now() + EDGE_LIMIT;
         while self.recording.now() < deadline
             && !self.all_threads().all(|thread| thread.has_read_since(edge))
@@ -272,17 +272,17 @@ impl Telemetry {
     }
 
     /// Summaries, by now, of a `window` around a `core` that must be covered.
-    pub fn summaries(&self, window: Window, core: Window) -> Vec<Summary> {
+    pub(crate) fn summaries(&self, window: Window, core: Window) -> Vec<Summary> {
         summarize_around(&self.recording.series(|_| true), window, core)
     }
 
     /// CPU time of all sampler threads by now.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         self.recording.cpu()
     }
 
     /// Ends every sampler. Blocks for a moment at most; one that does not answer is left behind.
-    pub fn stop(self) -> Recorded {
+    pub(crate) fn stop(self) -> Recorded {
         for thread in self.all_threads() {
             thread.ask_to_stop();
         }

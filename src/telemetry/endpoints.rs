@@ -31,7 +31,7 @@ fn ask<T>(runtime: &Runtime, question: impl Future<Output = anyhow::Result<T>>) 
 }
 
 /// Reads `/metrics` of the engine, and of an LMCache server beside it.
-pub struct EngineSampler {
+pub(crate) struct EngineSampler {
     runtime: Runtime,
     control: Control,
     lmcache: Option<String>,
@@ -41,7 +41,7 @@ pub struct EngineSampler {
 
 impl EngineSampler {
     /// Reads the engine at `endpoint`, and the LMCache server whose admin address is `lmcache`.
-    pub fn new(
+    pub(crate) fn new(
         endpoint: Endpoint,
         lmcache: Option<String>,
         interval: Duration,

@@ -3,16 +3,16 @@
 //! Every sampler has its own thread and cannot delay another sampler or the load. All points have
 //! times on the run's monotonic clock, which requests and phases use too.
 
-pub mod budget;
-pub mod collector;
-pub mod endpoints;
-pub mod host;
-pub mod nvml;
-pub mod proc_io;
-pub mod quiet;
-pub mod sample;
-pub mod summary;
-pub mod thread;
+pub(crate) mod budget;
+pub(crate) mod collector;
+pub(crate) mod endpoints;
+pub(crate) mod host;
+pub(crate) mod nvml;
+pub(crate) mod proc_io;
+pub(crate) mod quiet;
+pub(crate) mod sample;
+pub(crate) mod summary;
+pub(crate) mod thread;
 
 /// Locked by tests that count bytes of disks: none counts the bytes of another.
 #[cfg(test)]

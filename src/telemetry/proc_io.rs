@@ -17,13 +17,13 @@ struct Storage {
 
 /// Counters of every process of some servers at one instant.
 #[derive(Clone, Debug, Default)]
-pub struct GroupIo {
+pub(crate) struct GroupIo {
     processes: BTreeMap<u32, Storage>,
 }
 
 impl GroupIo {
     /// Reads the counters of all processes of the servers that `leaders` lead ([`process_tree`]).
-    pub fn read(leaders: &[u32]) -> Self {
+    pub(crate) fn read(leaders: &[u32]) -> Self {
         Self::of(process_tree::of(leaders).into_keys())
     }
 
@@ -36,12 +36,12 @@ impl GroupIo {
     }
 
     /// Bytes fetched from storage since `before`; `None` when nothing could be read.
-    pub fn read_since(&self, before: &Self) -> Option<u64> {
+    pub(crate) fn read_since(&self, before: &Self) -> Option<u64> {
         self.since(before, |storage| storage.read_bytes)
     }
 
     /// Bytes sent to storage since `before`; `None` when nothing could be read.
-    pub fn written_since(&self, before: &Self) -> Option<u64> {
+    pub(crate) fn written_since(&self, before: &Self) -> Option<u64> {
         self.since(before, |storage| storage.write_bytes)
     }
 

@@ -15,7 +15,7 @@ const QUIET_SHARE: f64 = 0.02;
 
 /// The bytes of `points` (rates over spans, in the order of their time) that belong to `pass`.
 /// `None` where no reading reaches into it.
-pub fn bytes_of(points: &[Point], pass: Window) -> Option<Bounds> {
+pub(crate) fn bytes_of(points: &[Point], pass: Window) -> Option<Bounds> {
     let first = points.iter().position(|point| point.at > pass.from)?;
     let begin = |point: &Point| point.at.saturating_sub(point.span);
     let last = points.iter().rposition(|point| begin(point) < pass.to)?;

@@ -61,7 +61,7 @@ const MAX_POINTS: usize = 24 * 3600 * 50;
 /// Where all samplers of a machine put their points. Shared by their threads, and by nothing that
 /// drives a load.
 #[derive(Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     epoch: Instant,
     series: Mutex<Points>,
     warnings: Mutex<Vec<String>>,
@@ -78,7 +78,7 @@ impl Recording {
 
     /// An empty recording of the clock that began at `epoch`, whose samplers may use
     /// `budget_percent` of one core together; 0 means no limit.
-    pub fn within(epoch: Instant, budget_percent: f64) -> Self {
+    pub(crate) fn within(epoch: Instant, budget_percent: f64) -> Self {
         Self {
             epoch,
             series: Mutex::default(),
@@ -89,17 +89,17 @@ impl Recording {
     }
 
     /// What its samplers may cost.
-    pub fn budget(&self) -> &Arc<Budget> {
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
     /// Now, on the recording's clock.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
 
     /// Takes what one sampler read at one time out of its batch.
-    pub fn add(&self, batch: &mut Batch) {
+    pub(crate) fn add(&self, batch: &mut Batch) {
         let mut all = lock(&self.series);
         for (key, point) in batch.points.drain(..) {
             let points = all.entry(key).or_default();
@@ -110,7 +110,7 @@ impl Recording {
     }
 
     /// Adds a warning, unless it is there already.
-    pub fn warn(&self, text: String) {
+    pub(crate) fn warn(&self, text: String) {
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&text) {
             warnings.push(text);
@@ -118,7 +118,7 @@ impl Recording {
     }
 
     /// All warnings until now.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         lock(&self.warnings).clone()
     }
 
@@ -129,12 +129,12 @@ impl Recording {
     }
 
     /// CPU time that all sampler threads used.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu_nanos.load(atomic::Ordering::Relaxed))
     }
 
     /// A copy of the series that `wanted` picks.
-    pub fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> Points {
+    pub(crate) fn series(&self, wanted: impl Fn(&SeriesKey) -> bool) -> Points {
         lock(&self.series)
             .iter()
             .filter(|(key, _)| wanted(key))
@@ -143,7 +143,7 @@ impl Recording {
     }
 
     /// Takes every series out.
-    pub fn take(&self) -> Points {
+    pub(crate) fn take(&self) -> Points {
         std::mem::take(&mut *lock(&self.series))
     }
 }
@@ -253,7 +253,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// A counter that only grows, read again and again; what it grew by between two readings.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Growth {
+pub(crate) struct Growth {
     last: Option<(Duration, f64)>,
 }
 
@@ -261,7 +261,7 @@ impl Growth {
     /// What it grew by since the last reading, and in which time; `None` the first time, and where
     /// the last was less than [`SHORTEST`] ago: a rate over so short a time means nothing, and the next
     /// reading covers it.
-    pub fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
+    pub(crate) fn of(&mut self, at: Duration, value: f64) -> Option<(f64, Duration)> {
         if let Some((then, before)) = self.last
             && at.saturating_sub(then) < SHORTEST
             && value >= before

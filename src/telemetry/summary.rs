@@ -11,7 +11,7 @@ use crate::units::Bounds;
 
 /// A stretch of a run: a pass, mostly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
+pub(crate) struct Window {
     /// Its begin, from the run's epoch.
     pub from: Duration,
     /// Its end, from the run's epoch.
@@ -20,7 +20,7 @@ pub struct Window {
 
 impl Window {
     /// Length, seconds.
-    pub fn seconds(self) -> f64 {
+    pub(crate) fn seconds(self) -> f64 {
         self.to.saturating_sub(self.from).as_secs_f64()
     }
 
@@ -33,7 +33,7 @@ impl Window {
 
 /// One series over one window.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Series and device.
     pub key: SeriesKey,
     /// Points that lie in the window or reach into it.
@@ -59,13 +59,13 @@ pub struct Summary {
 }
 
 /// Summarizes every series with points in `window`.
-pub fn summarize(series: &Points, window: Window) -> Vec<Summary> {
+pub(crate) fn summarize(series: &Points, window: Window) -> Vec<Summary> {
     summarize_around(series, window, window)
 }
 
 /// The same for a `window` around a `core`: the samplers read a moment before and after the core,
 /// when nothing moves any more, and what they read belongs to it. The core is what must be covered.
-pub fn summarize_around(series: &Points, window: Window, core: Window) -> Vec<Summary> {
+pub(crate) fn summarize_around(series: &Points, window: Window, core: Window) -> Vec<Summary> {
     let all = series.iter();
     all.filter_map(|(key, points)| summary(key, points, window, core))
         .collect()
@@ -153,7 +153,7 @@ fn levels(points: &[Point], window: Window) -> Vec<(f64, &Point)> {
 
 /// Sum of the totals of `series` over its devices; `None` where a device is covered by
 /// less than `least` of the window, or no device has the series.
-pub fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
+pub(crate) fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
     let mut total = None;
     for summary in summaries.iter().filter(|one| one.key.series == series) {
         if summary.covered < least {
@@ -165,7 +165,7 @@ pub fn total(summaries: &[Summary], series: Series, least: f64) -> Option<f64> {
 }
 
 /// The same as [`total`], counted between quiet readings.
-pub fn total_bounds(summaries: &[Summary], series: Series, least: f64) -> Option<Bounds> {
+pub(crate) fn total_bounds(summaries: &[Summary], series: Series, least: f64) -> Option<Bounds> {
     let mut total = None;
     for summary in summaries.iter().filter(|one| one.key.series == series) {
         if summary.covered < least {

@@ -32,7 +32,7 @@ pub trait Sampler: Send {
 pub struct Ended(pub String);
 
 /// Makes a sampler on its own thread, where also its start may block.
-pub type Make = Box<dyn FnOnce() -> Result<Box<dyn Sampler>, Ended> + Send>;
+pub(crate) type Make = Box<dyn FnOnce() -> Result<Box<dyn Sampler>, Ended> + Send>;
 
 /// What a sampler thread and its owner share.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Drop for Reader {
 
 /// A sampler that runs on its own thread.
 #[derive(Debug)]
-pub struct SamplerThread {
+pub(crate) struct SamplerThread {
     name: &'static str,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -70,7 +70,7 @@ pub struct SamplerThread {
 
 impl SamplerThread {
     /// Starts the thread of the sampler that `make` makes.
-    pub fn start(name: &'static str, make: Make, recording: &Arc<Recording>) -> Self {
+    pub(crate) fn start(name: &'static str, make: Make, recording: &Arc<Recording>) -> Self {
         let shared = Arc::<Shared>::default();
         let (reader, recording) = (Reader(Arc::clone(&shared)), Arc::clone(recording));
         let body = move || match make() {
@@ -87,23 +87,23 @@ impl SamplerThread {
     }
 
     /// Asks for a reading out of turn: at the edge of a phase.
-    pub fn read_now(&self) {
+    pub(crate) fn read_now(&self) {
         self.order(|orders| orders.now = true);
     }
 
     /// Whether a reading has ended that began at `instant` or later, or none ever will.
-    pub fn has_read_since(&self, instant: Duration) -> bool {
+    pub(crate) fn has_read_since(&self, instant: Duration) -> bool {
         let until = self.shared.read_until.load(Ordering::Acquire);
         u128::from(until) >= instant.as_nanos()
     }
 
     /// Asks the sampler to end.
-    pub fn ask_to_stop(&self) {
+    pub(crate) fn ask_to_stop(&self) {
         self.order(|orders| orders.stop = true);
     }
 
     /// Waits for its end until `deadline`. Returns a warning where it is left behind or panicked.
-    pub fn join(mut self, deadline: Instant) -> Option<String> {
+    pub(crate) fn join(mut self, deadline: Instant) -> Option<String> {
         let thread = self.thread.take()?;
         while !thread.is_finished() {
             if Instant::now() >= deadline {

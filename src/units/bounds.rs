@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The lowest and the highest value that a quantity can have, in the quantity's own unit. Equal
 /// ends: the value is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Lowest possible value.
     pub low: f64,
     /// Highest possible value.
@@ -14,7 +14,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// A value that its source states exactly.
-    pub fn exact(value: f64) -> Self {
+    pub(crate) fn exact(value: f64) -> Self {
         Self {
             low: value,
             high: value,
@@ -22,7 +22,7 @@ impl Bounds {
     }
 
     /// `value` give or take `uncertainty`, in the same unit.
-    pub fn within(value: f64, uncertainty: f64) -> Self {
+    pub(crate) fn within(value: f64, uncertainty: f64) -> Self {
         Self {
             low: value - uncertainty,
             high: value + uncertainty,
@@ -30,7 +30,7 @@ impl Bounds {
     }
 
     /// The same quantity measured by something that errs by at most `share` of it.
-    pub fn widened(self, share: f64) -> Self {
+    pub(crate) fn widened(self, share: f64) -> Self {
         Self {
             low: self.low * (1.0 - share),
             high: self.high * (1.0 + share),
@@ -38,7 +38,7 @@ impl Bounds {
     }
 
     /// `factor`, which is exact and not negative, times the quantity.
-    pub fn times(self, factor: f64) -> Self {
+    pub(crate) fn times(self, factor: f64) -> Self {
         Self {
             low: self.low * factor,
             high: self.high * factor,
@@ -46,12 +46,12 @@ impl Bounds {
     }
 
     /// The middle of the interval.
-    pub fn middle(self) -> f64 {
+    pub(crate) fn middle(self) -> f64 {
         f64::midpoint(self.low, self.high)
     }
 
     /// Whether both can be the same value, with `share` of rounding allowed.
-    pub fn agrees(self, other: Self, share: f64) -> bool {
+    pub(crate) fn agrees(self, other: Self, share: f64) -> bool {
         self.low <= other.high * (1.0 + share) && other.low <= self.high * (1.0 + share)
     }
 }

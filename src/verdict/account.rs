@@ -12,7 +12,7 @@ use crate::server::prom::Scrape;
 /// The engine's own account of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct EngineAccount {
+pub(crate) struct EngineAccount {
     /// Bytes that vLLM's own offloading loaded to the GPU.
     pub load_bytes: Option<f64>,
     /// Bytes that it took from the GPU, until it had stored what the pass left.
@@ -32,7 +32,7 @@ pub struct EngineAccount {
 /// Cached prompt tokens by the tier that served them, as vLLM counts them from 0.32 on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
-pub struct CachedTokens {
+pub(crate) struct CachedTokens {
     /// From the GPU prefix cache.
     pub gpu_tokens: f64,
     /// From RAM of vLLM's own tiers.
@@ -45,14 +45,14 @@ pub struct CachedTokens {
 
 impl CachedTokens {
     /// All of them that came through a connector.
-    pub fn external(self) -> f64 {
+    pub(crate) fn external(self) -> f64 {
         self.ram_tokens + self.behind_tokens + self.unnamed_tokens
     }
 }
 
 const CACHED: &str = "vllm:prompt_tokens_cached_by_source_total";
 /// Bytes that vLLM's own offloading took from the GPU.
-pub const OFFLOAD_STORED: &str = "vllm:kv_offload_store_bytes_total";
+pub(crate) const OFFLOAD_STORED: &str = "vllm:kv_offload_store_bytes_total";
 const LOOKUP_L1: &str = "lmcache_mp_lookup_hit_l1_tokens_total";
 const LOOKUP_L2: &str = "lmcache_mp_lookup_hit_l2_tokens_total";
 const LOADED_CHUNKS: &str = "lmcache_mp_num_chunks_loaded_total";
@@ -63,7 +63,7 @@ const L2_LOADED: &str = "lmcache_mp_l2_prefetch_load_completed_chunks_total";
 
 impl EngineAccount {
     /// By vLLM's counters `now`, `before` the pass, and once its stores had `settled`.
-    pub fn of_engine(now: &Scrape, before: &Scrape, settled: &Scrape) -> Self {
+    pub(crate) fn of_engine(now: &Scrape, before: &Scrape, settled: &Scrape) -> Self {
         let grown = |name: &str| now.growth(before, name, None);
         Self {
             load_bytes: grown("vllm:kv_offload_load_bytes_total"),
@@ -80,7 +80,7 @@ impl EngineAccount {
     }
 
     /// The same with the counters of LMCache's server, whose chunks have `chunk_tokens`.
-    pub fn with_lmcache(self, now: &Scrape, before: &Scrape, chunk_tokens: u32) -> Self {
+    pub(crate) fn with_lmcache(self, now: &Scrape, before: &Scrape, chunk_tokens: u32) -> Self {
         // Each worker of a model that is split over GPUs loads its own part of the same tokens.
         let workers = now.label_values(LOADED_CHUNKS, "worker_id").len().max(1);
         let chunks = now.growth(before, LOADED_CHUNKS, None);
@@ -110,7 +110,11 @@ fn cached(now: &Scrape, before: &Scrape) -> Option<CachedTokens> {
 /// The account of LMCache's server: tokens that lookups found, by layer. Versions before 0.5.5 do
 /// not count them: there they follow from the chunks that were read. A chunk is read from RAM for
 /// a load, and for its store in the second layer.
-pub fn tier_account(now: &Scrape, before: &Scrape, chunk_tokens: u32) -> Option<TierAccount> {
+pub(crate) fn tier_account(
+    now: &Scrape,
+    before: &Scrape,
+    chunk_tokens: u32,
+) -> Option<TierAccount> {
     let of = |name| now.growth(before, name, None);
     if now.exposes(LOOKUP_L1, None) {
         return Some(TierAccount {
@@ -190,13 +194,13 @@ const LMCACHE_FAILURES: [FailureRow; 4] = [
 ];
 
 /// Failures that vLLM counted.
-pub fn engine_failures(now: &Scrape, before: &Scrape) -> Failures {
+pub(crate) fn engine_failures(now: &Scrape, before: &Scrape) -> Failures {
     failures(now, before, &ENGINE_FAILURES)
 }
 
 /// Failures that LMCache's server counted, among them stores that its second layer ended without
 /// the chunks.
-pub fn lmcache_failures(now: &Scrape, before: &Scrape) -> Failures {
+pub(crate) fn lmcache_failures(now: &Scrape, before: &Scrape) -> Failures {
     let mut all = failures(now, before, &LMCACHE_FAILURES);
     let lost = lost_since(now, before).unwrap_or(0.0) as u64;
     if lost > 0 {
@@ -239,7 +243,7 @@ fn failures(now: &Scrape, before: &Scrape, rows: &[FailureRow]) -> Failures {
 
 /// Whether LMCache's server has stores under way, to its RAM or to its second layer. A store that
 /// ended without its chunks is not under way.
-pub fn lmcache_stores(scrape: &Scrape) -> bool {
+pub(crate) fn lmcache_stores(scrape: &Scrape) -> bool {
     let sum = |name| scrape.sum(name, None).unwrap_or(0.0);
     let under_way = |submitted, ended| sum(submitted) > sum(ended);
     let second = under_way(
@@ -257,7 +261,7 @@ pub fn lmcache_stores(scrape: &Scrape) -> bool {
 }
 
 /// Whether vLLM's own offloading has stores under way, as far as it counts them.
-pub fn engine_stores(scrape: &Scrape) -> bool {
+pub(crate) fn engine_stores(scrape: &Scrape) -> bool {
     let jobs = [
         "vllm:kv_offload_tiering_active_cascade_jobs",
         "vllm:simple_kv_offload_pending_store_blocks",

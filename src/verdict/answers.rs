@@ -16,7 +16,7 @@ const GPU_BLOCK_TOKENS: u32 = 128;
 
 /// The requests of a pass and their answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Answers<'a> {
+pub(crate) struct Answers<'a> {
     /// What was sent.
     pub schedule: &'a Schedule,
     /// What came back.
@@ -27,14 +27,14 @@ pub struct Answers<'a> {
 
 impl<'a> Answers<'a> {
     /// Every request of the load, canaries too.
-    pub fn records(&self) -> impl Iterator<Item = &'a RequestRecord> + use<'a> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &'a RequestRecord> + use<'a> {
         self.load.records.iter().chain(self.canaries)
     }
 
     /// Tokens that a cache should have had before the pass, over all requests that succeeded: the
     /// shared front of each prompt, less what the pass repeats itself, rounded down to what the
     /// cache has whole.
-    pub fn expected_hit_tokens(&self, cell: &Cell, state: CacheState) -> f64 {
+    pub(crate) fn expected_hit_tokens(&self, cell: &Cell, state: CacheState) -> f64 {
         if state == CacheState::Cold {
             return 0.0;
         }
@@ -47,7 +47,7 @@ impl<'a> Answers<'a> {
 
     /// Documents of which a cache should have had a part, and those of which an answer had less than
     /// `served_share` of that part from one; `None` where an answer does not state it.
-    pub fn documents(
+    pub(crate) fn documents(
         &self,
         cell: &Cell,
         state: CacheState,
@@ -73,14 +73,14 @@ impl<'a> Answers<'a> {
     }
 
     /// The sum of `tokens` over all requests that succeeded.
-    pub fn sum_of(&self, tokens: impl Fn(&PlannedRequest) -> u32) -> f64 {
+    pub(crate) fn sum_of(&self, tokens: impl Fn(&PlannedRequest) -> u32) -> f64 {
         self.answered()
             .map(|(planned, _)| f64::from(tokens(planned)))
             .sum()
     }
 
     /// Requests whose prompt the server counted otherwise than planned.
-    pub fn wrong_prompt_length(&self) -> u64 {
+    pub(crate) fn wrong_prompt_length(&self) -> u64 {
         let wrong = self.answered().filter(|(planned, counted)| {
             matches!((planned.prompt_tokens, counted), (Some(p), Some(c)) if p != *c)
         });
@@ -88,7 +88,7 @@ impl<'a> Answers<'a> {
     }
 
     /// What this load sent and got; what the server counted is not known here.
-    pub fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> Counted {
         let planned = |record: &RequestRecord| self.schedule.requests.get(record.index as usize);
         // Of a request that failed the server may have read the prompt, and answered in part.
         let sent = self.records().map(|record| {
@@ -137,7 +137,7 @@ impl<'a> Answers<'a> {
     }
 
     /// The tokens of all answers by `count`; `None` where one does not state it.
-    pub fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
+    pub(crate) fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
         let ok = self
             .records()
             .filter(|record| record.outcome == Outcome::Ok);
@@ -154,7 +154,7 @@ impl<'a> Answers<'a> {
     }
 
     /// The load of KV that was the fastest by what the answers show, or by LMCache's own log.
-    pub fn fastest_load(&self, logs: &LogCounts, external_tokens: f64) -> Option<LoadClaim> {
+    pub(crate) fn fastest_load(&self, logs: &LogCounts, external_tokens: f64) -> Option<LoadClaim> {
         let logged = LoadClaim {
             tokens: logs.retrieved.tokens,
             seconds: logs.retrieved.cost_ms / 1e3,
@@ -169,7 +169,7 @@ impl<'a> Answers<'a> {
 
     /// The load of KV that was the fastest by a request's time to first token, which no load may
     /// outlast, or by the whole pass, in which `external_tokens` came through the connector.
-    pub fn fastest_answer(&self, external_tokens: f64) -> Option<LoadClaim> {
+    pub(crate) fn fastest_answer(&self, external_tokens: f64) -> Option<LoadClaim> {
         let of_request = |record: &RequestRecord| {
             let planned = self.schedule.requests.get(record.index as usize)?;
             let cached = record
@@ -211,7 +211,7 @@ fn fastest(claims: impl Iterator<Item = LoadClaim>) -> Option<LoadClaim> {
 }
 
 /// Tokens that a cache has or misses together in `state`.
-pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
+pub(crate) fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
     match state {
         CacheState::Cold | CacheState::Gpu => GPU_BLOCK_TOKENS,
         CacheState::Tier | CacheState::Restart => cell.tier.chunk_tokens(),
@@ -220,13 +220,13 @@ pub fn cache_unit(cell: &Cell, state: CacheState) -> u32 {
 
 /// Tokens of a request that a cache can have before the pass: what is shared, in whole units, less
 /// what the pass repeats itself.
-pub fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
+pub(crate) fn whole_units(planned: &PlannedRequest, unit: u32) -> u32 {
     let whole = planned.shared_tokens / unit * unit;
     whole.saturating_sub(planned.repeated_tokens)
 }
 
 /// The first request that failed: its kind and the words that go with it.
-pub fn first_failure(load: &LoadOutcome) -> Option<String> {
+pub(crate) fn first_failure(load: &LoadOutcome) -> Option<String> {
     load.records
         .iter()
         .find_map(|record| match &record.outcome {

@@ -6,11 +6,11 @@ use super::facts::Facts;
 use crate::telemetry::summary::Window;
 
 /// The file in a cell's folder: a list, one [`Basis`] a pass, in the order of the passes.
-pub const FACTS_FILE: &str = "facts.json";
+pub(crate) const FACTS_FILE: &str = "facts.json";
 
 /// What one pass was judged by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Basis {
+pub(crate) struct Basis {
     /// The facts.
     pub facts: Facts,
     /// Where in `telemetry.parquet` its bytes were counted; absent where nothing was watched.
@@ -19,7 +19,7 @@ pub struct Basis {
 
 /// The stretches of telemetry that belong to a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// How many GPUs were to be watched.
     pub gpus: usize,
     /// The pass.
@@ -30,7 +30,7 @@ pub struct Watched {
 
 /// What was read around a stretch of time, and the stretch itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// From the first reading asked for at its begin to the last that came at its end.
     pub window: Window,
     /// What must be covered by readings.

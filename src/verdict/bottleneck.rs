@@ -33,7 +33,11 @@ struct Way {
 }
 
 /// Names the bottleneck of a pass. `client` is why the client itself was too slow, if it was.
-pub fn of_pass(summaries: &[Summary], client: Option<&str>, tier_disk: Option<&str>) -> Bottleneck {
+pub(crate) fn of_pass(
+    summaries: &[Summary],
+    client: Option<&str>,
+    tier_disk: Option<&str>,
+) -> Bottleneck {
     if let Some(why) = client {
         return Bottleneck {
             name: "client".to_owned(),

@@ -8,12 +8,12 @@ use super::facts::Facts;
 use super::failures::Failure;
 
 /// How often each failure happened.
-pub type Failures = BTreeMap<Failure, u64>;
+pub(crate) type Failures = BTreeMap<Failure, u64>;
 
 /// What is known of a shortfall.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Causes {
+pub(crate) struct Causes {
     /// Failures from the begin of the cell to the pass, by the logs and the servers' counters.
     pub fill: Failures,
     /// Memory of the tier, GiB; absent where only its own template knows.
@@ -24,7 +24,7 @@ pub struct Causes {
 
 /// Documents of a pass, of which a cache should have had a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Documents {
+pub(crate) struct Documents {
     /// Those of which an answer had less from a cache than the plan asks for.
     pub missed: u32,
     /// All of them.

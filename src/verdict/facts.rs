@@ -19,7 +19,7 @@ use crate::units::Bounds;
 /// Prompt tokens of a pass by where the engine's counters put their origin.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the unit is part of the names")]
-pub struct BySource {
+pub(crate) struct BySource {
     /// Computed.
     pub computed_tokens: f64,
     /// Found in the GPU prefix cache.
@@ -30,14 +30,14 @@ pub struct BySource {
 
 impl BySource {
     /// All of them.
-    pub fn total(self) -> f64 {
+    pub(crate) fn total(self) -> f64 {
         self.computed_tokens + self.gpu_tokens + self.external_tokens
     }
 }
 
 /// What the tier served by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TierAccount {
+pub(crate) struct TierAccount {
     /// Tokens found in its RAM layer.
     pub ram_tokens: f64,
     /// Tokens found in its second layer (files or Redis).
@@ -46,7 +46,7 @@ pub struct TierAccount {
 
 /// What a probe found: a prompt that was asked before, and again before the clock started.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Its tokens that a cache should have.
     pub expected_tokens: f64,
     /// Where they came from.
@@ -56,7 +56,7 @@ pub struct Probe {
 /// Why the page cache did not answer for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PageCache {
+pub(crate) enum PageCache {
     /// The tier reads with `O_DIRECT`.
     Direct,
     /// Its files' pages were dropped before the pass.
@@ -70,7 +70,7 @@ pub enum PageCache {
 /// serve, after a cold one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stores {
+pub(crate) enum Stores {
     /// Nothing was on its way to it any more.
     Finished,
     /// It was still storing.
@@ -82,7 +82,7 @@ pub enum Stores {
 
 /// A load of KV to the GPU and the time that somebody claims for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoadClaim {
+pub(crate) struct LoadClaim {
     /// Tokens of KV.
     pub tokens: f64,
     /// Longest time that the load can have taken, seconds.
@@ -94,7 +94,7 @@ pub struct LoadClaim {
 /// Who claims a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ClaimedBy {
+pub(crate) enum ClaimedBy {
     /// LMCache's own log.
     LmcacheLog,
     /// A request that was answered: its load was over before its first token.
@@ -105,7 +105,7 @@ pub enum ClaimedBy {
 
 impl ClaimedBy {
     /// The words in a reason.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::LmcacheLog => "LMCache's log",
             Self::FirstToken => "a request's time to first token",
@@ -116,7 +116,7 @@ impl ClaimedBy {
 
 /// The most that a link can carry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LinkLimit {
+pub(crate) struct LinkLimit {
     /// Bytes per second one way.
     pub bytes_per_s: f64,
     /// Where the limit is from: `PCIe generation 5, 16 lanes`.
@@ -128,7 +128,7 @@ pub struct LinkLimit {
 /// `facts.json` of a cell stores them, so that a pass can be judged again from its files. A field that
 /// is added later needs `#[serde(default)]`, unless it is an `Option`: older files do not have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// How much evidence is enough.
     pub limits: VerdictSpec,
     /// Whether the numbers are simulated.
@@ -212,7 +212,7 @@ pub struct Facts {
 
 impl Facts {
     /// Whether the load of the tier stays unproven for want of bytes over PCIe.
-    pub fn lacks_pcie(&self) -> bool {
+    pub(crate) fn lacks_pcie(&self) -> bool {
         let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
         let by_pcie = !matches!(self.tier, TierKind::Disk | TierKind::Redis);
         let has_account = self.account.is_some() || self.engine.load_bytes.is_some();

@@ -14,7 +14,7 @@ use crate::plan::tier::TierKind;
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Failure {
+pub(crate) enum Failure {
     /// LMCache runs without its engine, or skips its work.
     Degraded,
     /// The memory through which stores go was full.
@@ -35,7 +35,7 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, the more telling first.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Degraded,
         Self::BufferFull,
         Self::StoreFailed,
@@ -47,7 +47,7 @@ impl Failure {
     ];
 
     /// What happened, after a number: `2 stores were cut short for want of memory`.
-    pub fn what(self) -> &'static str {
+    pub(crate) fn what(self) -> &'static str {
         match self {
             Self::Degraded => "reports that LMCache runs in degraded mode",
             Self::BufferFull => "stores were cut short for want of memory",
@@ -63,17 +63,17 @@ impl Failure {
     }
 
     /// Whether it can keep KV from being stored while the tier is filled.
-    pub fn hits_stores(self) -> bool {
+    pub(crate) fn hits_stores(self) -> bool {
         !matches!(self, Self::LookupTimedOut | Self::LoadFailed)
     }
 
     /// Whether it can keep stored KV from being loaded.
-    pub fn hits_loads(self) -> bool {
+    pub(crate) fn hits_loads(self) -> bool {
         !matches!(self, Self::BufferFull | Self::StoreFailed)
     }
 
     /// Why a tier of `kind` served too little, with what helps; `ram_gib` is its memory.
-    pub fn cause(self, kind: TierKind, ram_gib: Option<f64>) -> String {
+    pub(crate) fn cause(self, kind: TierKind, ram_gib: Option<f64>) -> String {
         match self {
             Self::Degraded => "LMCache runs in degraded mode (see its log)".to_owned(),
             Self::BufferFull => {

@@ -10,7 +10,7 @@ use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::{Verdict, VerdictStatus, Witness};
 
 /// Judges one pass.
-pub fn judge(facts: &Facts) -> Verdict {
+pub(crate) fn judge(facts: &Facts) -> Verdict {
     let (counters, bytes) = counters_and_bytes(facts);
     let state = findings::failures(facts)
         .into_iter()

@@ -7,7 +7,7 @@ use crate::record::schema::LedgerRow;
 use crate::units::Bounds;
 
 /// The rows of `facts`: a row a leg.
-pub fn rows(facts: &Facts) -> Vec<LedgerRow> {
+pub(crate) fn rows(facts: &Facts) -> Vec<LedgerRow> {
     let row = |leg: Leg| LedgerRow {
         path: leg.path.to_owned(),
         tokens: leg.tokens,
@@ -23,7 +23,7 @@ pub fn rows(facts: &Facts) -> Vec<LedgerRow> {
 }
 
 /// The rows of `facts`, and beside Redis' own counters what its interface carried.
-pub fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<LedgerRow> {
+pub(crate) fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<LedgerRow> {
     let mut all = rows(facts);
     let over_network = over_network(&all, network);
     all.extend(over_network);

@@ -20,7 +20,7 @@ const MIN_BYTES_PER_TOKEN: f64 = 16.0;
 
 /// What a leg carried, by whoever saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Carried {
+pub(crate) enum Carried {
     /// Bytes that were seen to move.
     Bytes(Bounds),
     /// Tokens in the tier's own account.
@@ -31,7 +31,7 @@ pub enum Carried {
 
 /// One leg of a pass.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Leg {
+pub(crate) struct Leg {
     /// Its name in the ledger: `disk-read`, `redis-write`, `pcie-rx`, `lmcache-ram`, ...
     pub path: &'static str,
     /// Tokens that went this way by the counters.
@@ -63,7 +63,7 @@ impl Leg {
 
     /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg shows
     /// nothing: no token went this way, or nothing could see it.
-    pub fn judge(&self, share: f64) -> Option<(VerdictStatus, String)> {
+    pub(crate) fn judge(&self, share: f64) -> Option<(VerdictStatus, String)> {
         if self.tokens < 1.0 {
             return None;
         }
@@ -159,7 +159,7 @@ fn mebibytes(bytes: Bounds) -> String {
 }
 
 /// The legs of `facts`: loads in a pass that the tier is to serve, stores in a cold one.
-pub fn of_pass(facts: &Facts) -> Vec<Leg> {
+pub(crate) fn of_pass(facts: &Facts) -> Vec<Leg> {
     match facts.state {
         _ if facts.tier == TierKind::Baseline => Vec::new(),
         CacheState::Cold => stores(facts),
@@ -169,7 +169,7 @@ pub fn of_pass(facts: &Facts) -> Vec<Leg> {
 }
 
 /// Whether the legs of a pass are to be judged: the tier was to serve, or to store in time.
-pub fn are_judged(facts: &Facts) -> bool {
+pub(crate) fn are_judged(facts: &Facts) -> bool {
     match facts.state {
         CacheState::Cold => facts.stores == super::facts::Stores::Finished,
         CacheState::Gpu => false,

@@ -12,7 +12,7 @@ use crate::foreign::without_colours;
 /// LMCache's lines of one pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LogCounts {
+pub(crate) struct LogCounts {
     /// "Stored" lines, their tokens and their time.
     pub stored: Moved,
     /// "Retrieved" lines, their tokens and their time.
@@ -29,7 +29,7 @@ pub struct LogCounts {
 
 /// Lines of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// How many.
     pub lines: u64,
     /// Tokens in them.
@@ -41,7 +41,7 @@ pub struct Moved {
 impl LogCounts {
     /// Counts the lines of `text` that LMCache wrote, and vLLM's failures: a server may echo its
     /// requests beside them.
-    pub fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let mut counts = Self::default();
         for line in text.lines() {
             let line = without_colours(line);
@@ -53,13 +53,13 @@ impl LogCounts {
     }
 
     /// How many lines mean `failure`.
-    pub fn count(&self, failure: Failure) -> u64 {
+    pub(crate) fn count(&self, failure: Failure) -> u64 {
         self.failures.get(&failure).copied().unwrap_or(0)
     }
 
     /// Whether it shows that LMCache logs what it stores and loads. Where it does not, what is not
     /// in the log is unknown: its level may leave these lines out.
-    pub fn reports_tokens(&self) -> bool {
+    pub(crate) fn reports_tokens(&self) -> bool {
         self.stored.lines + self.retrieved.lines > 0
     }
 

@@ -15,7 +15,7 @@ use crate::telemetry::summary::Summary;
 use crate::units::Bounds;
 
 /// The measures that the verdict rests on, and the tier's cost by the logs.
-pub fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
+pub(crate) fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     let sources = facts.by_source;
     let probed = facts.probe;
     let hits = sources.map(|s| s.gpu_tokens + s.external_tokens);
@@ -186,7 +186,7 @@ fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
 }
 
 /// The engine's own counters of a pass besides those of where its tokens came from.
-pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
+pub(crate) fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
     let grown = |name: &str| now.growth(before, name, None);
     let mean_ms = |name: &str| {
         let count = grown(&format!("{name}_count")).filter(|count| *count > 0.0)?;
@@ -215,7 +215,7 @@ pub fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
 
 /// What was sampled of the engine during a pass: its queue, and how full its KV cache was. A queue
 /// that comes and goes within a pass is in no counter before or after it.
-pub fn of_samples(summaries: &[Summary]) -> BTreeMap<Evidence, f64> {
+pub(crate) fn of_samples(summaries: &[Summary]) -> BTreeMap<Evidence, f64> {
     let most = |series| of(summaries, series).and_then(|summary| summary.max);
     let mean = |series| of(summaries, series).and_then(|summary| summary.mean);
     let named = [
@@ -231,7 +231,9 @@ pub fn of_samples(summaries: &[Summary]) -> BTreeMap<Evidence, f64> {
 }
 
 /// What is known of `named`: the rest is absent, not zero.
-pub fn known<const N: usize>(named: [(Evidence, Option<f64>); N]) -> BTreeMap<Evidence, f64> {
+pub(crate) fn known<const N: usize>(
+    named: [(Evidence, Option<f64>); N],
+) -> BTreeMap<Evidence, f64> {
     let known = named.into_iter();
     known
         .filter_map(|(evidence, value)| Some((evidence, value?)))
@@ -239,7 +241,7 @@ pub fn known<const N: usize>(named: [(Evidence, Option<f64>); N]) -> BTreeMap<Ev
 }
 
 /// Most requests that the engine was seen to run at once.
-pub fn running_max(summaries: &[Summary]) -> Option<f64> {
+pub(crate) fn running_max(summaries: &[Summary]) -> Option<f64> {
     of(summaries, Series::EngineRunning).and_then(|summary| summary.max)
 }
 

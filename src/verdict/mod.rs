@@ -4,31 +4,31 @@
 //! cached byte was loaded. So `valid` needs three witnesses that agree: the engine's counters, bytes
 //! (or the tier's own account) that moved, and text that equals the text computed without the tier.
 
-pub mod account;
-pub mod answers;
-pub mod basis;
-pub mod bottleneck;
-pub mod causes;
+pub(crate) mod account;
+pub(crate) mod answers;
+pub(crate) mod basis;
+pub(crate) mod bottleneck;
+pub(crate) mod causes;
 mod facts;
-pub mod failures;
+pub(crate) mod failures;
 mod findings;
 mod judge;
-pub mod ledger;
-pub mod legs;
+pub(crate) mod ledger;
+pub(crate) mod legs;
 mod limits;
-pub mod log_counts;
-pub mod measures;
-pub mod moved;
-pub mod text;
+pub(crate) mod log_counts;
+pub(crate) mod measures;
+pub(crate) mod moved;
+pub(crate) mod text;
 mod witnesses;
 
-pub use causes::Causes;
-pub use facts::{
+pub(crate) use causes::Causes;
+pub(crate) use facts::{
     BySource, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores, TierAccount,
 };
-pub use judge::judge;
-pub use text::Canaries;
-pub use witnesses::Counted;
+pub(crate) use judge::judge;
+pub(crate) use text::Canaries;
+pub(crate) use witnesses::Counted;
 
 #[cfg(test)]
 mod tests;

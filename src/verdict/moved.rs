@@ -18,14 +18,14 @@ const METHOD_ERROR: f64 = 0.02;
 const MIN_COVER: f64 = 0.95;
 
 /// The total of a series where readings cover all of its time: a sum over a part is no sum of it.
-pub fn whole_total(summary: &Summary) -> Option<f64> {
+pub(crate) fn whole_total(summary: &Summary) -> Option<f64> {
     summary.total.filter(|_| summary.covered >= MIN_COVER)
 }
 
 /// What saw the bytes over PCIe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PcieMethod {
+pub(crate) enum PcieMethod {
     /// GPM, between two samples.
     #[default]
     Gpm,
@@ -37,7 +37,7 @@ pub enum PcieMethod {
 
 impl PcieMethod {
     /// The name in ledgers.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gpm => "gpm",
             Self::NvmlCounters => "nvml-counters",
@@ -48,7 +48,7 @@ impl PcieMethod {
 
 /// Bytes over the PCIe links of the server's GPUs during one pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PcieBytes {
+pub(crate) struct PcieBytes {
     /// Into the GPUs.
     pub rx_bytes: Bounds,
     /// Out of the GPUs.
@@ -60,7 +60,7 @@ pub struct PcieBytes {
 impl PcieBytes {
     /// The sums of a pass's readings over all `gpus` that are to be watched; `None` where one of
     /// them has none.
-    pub fn of(summaries: &[Summary], gpus: usize) -> Option<Self> {
+    pub(crate) fn of(summaries: &[Summary], gpus: usize) -> Option<Self> {
         let on_gpus = summaries
             .iter()
             .filter(|one| one.key.series.source() == Source::Gpu);
@@ -98,7 +98,7 @@ impl PcieBytes {
 
     /// Which GPUs' bytes are not known because readings came late or were put off: such gaps hide what
     /// moved in them. `None` where nothing was lost.
-    pub fn lost(summaries: &[Summary]) -> Option<String> {
+    pub(crate) fn lost(summaries: &[Summary]) -> Option<String> {
         let best = |device: &Arc<str>| {
             let own = summaries.iter().filter(|one| &one.key.device == device);
             let methods = [Pcie::GPM_PAYLOAD.rx, Pcie::COUNTERS_PAYLOAD.rx];
@@ -151,7 +151,7 @@ impl PcieBytes {
 
     /// The same with what left the GPUs until the tier had stored everything; `None` where that is
     /// not known.
-    pub fn with_stores(self, until_stored: &[Summary], gpus: usize) -> Option<Self> {
+    pub(crate) fn with_stores(self, until_stored: &[Summary], gpus: usize) -> Option<Self> {
         Some(Self {
             tx_bytes: Self::of(until_stored, gpus)?.tx_bytes,
             ..self
@@ -162,7 +162,7 @@ impl PcieBytes {
 /// Bytes over the network interface on the way to the tier's Redis during one pass, all that it
 /// carried and headers included.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RedisNetwork {
+pub(crate) struct RedisNetwork {
     /// The interface.
     pub interface: Arc<str>,
     /// From Redis.
@@ -174,7 +174,7 @@ pub struct RedisNetwork {
 impl RedisNetwork {
     /// The sums of a pass's readings; `None` over the loopback, which carries both ways at once and
     /// the load too.
-    pub fn of(summaries: &[Summary]) -> Option<Self> {
+    pub(crate) fn of(summaries: &[Summary]) -> Option<Self> {
         let bytes = |series| total(summaries, series, MIN_COVER);
         let mut all = summaries.iter();
         let on_the_way = all.find(|summary| summary.key.series == Series::NetworkRedisRx)?;
@@ -248,7 +248,7 @@ const MIN_AWAKE_GENERATION: u32 = 3;
 
 /// What telemetry saw move during one pass.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// Over PCIe.
     pub pcie: Option<PcieBytes>,
     /// To and from the tier's Redis.
@@ -262,7 +262,7 @@ pub struct Moved {
 impl Moved {
     /// What the readings of a pass come to, where `gpus` GPUs are to be watched and the disk tier is
     /// on `tier_disk`.
-    pub fn of(summaries: &[Summary], gpus: usize, tier_disk: Option<&str>) -> Self {
+    pub(crate) fn of(summaries: &[Summary], gpus: usize, tier_disk: Option<&str>) -> Self {
         Self {
             pcie: PcieBytes::of(summaries, gpus),
             network: RedisNetwork::of(summaries),
@@ -273,7 +273,7 @@ impl Moved {
 
     /// Takes in what moved until the tier had stored what the pass left; `None` where nothing is
     /// watched.
-    pub fn add_stores(&mut self, until_stored: Option<&[Summary]>, gpus: usize) {
+    pub(crate) fn add_stores(&mut self, until_stored: Option<&[Summary]>, gpus: usize) {
         if let Some(until_stored) = until_stored {
             self.pcie = self
                 .pcie

@@ -15,14 +15,14 @@ use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::VerdictStatus;
 
 /// Noise below this is not learnt from two answers: both may agree by chance.
-pub const MIN_TOLERANCE: f64 = 0.1;
+pub(crate) const MIN_TOLERANCE: f64 = 0.1;
 
 /// How much more than the noise seen once may be noise.
 const MARGIN: f64 = 3.0;
 
 /// What came back for one canary.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct CanaryAnswer {
+pub(crate) struct CanaryAnswer {
     /// The answer: token ids, or the text where the server sends no ids; absent where the request
     /// failed or had no text.
     pub text: Option<String>,
@@ -36,7 +36,7 @@ impl CanaryAnswer {
     /// How far it is from `other`, in nats: the largest difference of a token's log-probability, up to
     /// the first place where another token was chosen, and with it. Infinite where the texts differ
     /// and the log-probabilities cannot say by how much; absent where one of them is no answer.
-    pub fn distance(&self, other: &Self) -> Option<f64> {
+    pub(crate) fn distance(&self, other: &Self) -> Option<f64> {
         let (text, other_text) = (self.text.as_ref()?, other.text.as_ref()?);
         let text_alone = if text == other_text {
             0.0
@@ -59,7 +59,7 @@ impl CanaryAnswer {
     }
 
     /// Whether log-probabilities of both can be compared.
-    pub fn has_scores_beside(&self, other: &Self) -> bool {
+    pub(crate) fn has_scores_beside(&self, other: &Self) -> bool {
         !self.scores.is_empty() && !other.scores.is_empty()
     }
 }
@@ -83,7 +83,7 @@ fn change(from: &Score, to: &Score) -> f64 {
 
 /// What the answers of the cold state show of the engine and the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// Largest distance that is noise, nats; infinite where one question had two texts.
     #[serde(with = "nats")]
     pub tolerance: f64,
@@ -97,7 +97,7 @@ impl Sight {
     /// Learns from the answers to the same questions: the first time, again in the same state
     /// (absent where nothing is certain to have answered without the tier), and behind altered
     /// documents.
-    pub fn learn(
+    pub(crate) fn learn(
         first: &[CanaryAnswer],
         again: Option<&[CanaryAnswer]>,
         altered: &[CanaryAnswer],
@@ -123,7 +123,7 @@ impl Sight {
 impl Sight {
     /// The same under a load, whose noise shows where a question within the load and the same one on
     /// the quiet server have two answers.
-    pub fn under_load(self, within: &[CanaryAnswer], quiet: &[CanaryAnswer]) -> Self {
+    pub(crate) fn under_load(self, within: &[CanaryAnswer], quiet: &[CanaryAnswer]) -> Self {
         let pairs = within.iter().zip(quiet);
         let noise = pairs.filter_map(|(one, two)| one.distance(two));
         let tolerance = (MARGIN * noise.fold(0.0, f64::max)).max(self.tolerance);
@@ -133,7 +133,7 @@ impl Sight {
 
 /// Canary prompts: asked once when their text was computed, and again in this state.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Canaries {
+pub(crate) struct Canaries {
     /// How many were asked.
     pub asked: u32,
     /// How many were answered, both times, with text or token ids.
@@ -153,7 +153,7 @@ pub struct Canaries {
 
 impl Canaries {
     /// Compares the answers of a state with the `first` ones.
-    pub fn compare(first: &[CanaryAnswer], now: &[CanaryAnswer], sight: Sight) -> Self {
+    pub(crate) fn compare(first: &[CanaryAnswer], now: &[CanaryAnswer], sight: Sight) -> Self {
         let pairs = || first.iter().zip(now);
         let distances: Vec<f64> = pairs()
             .filter_map(|(then, now)| then.distance(now))
@@ -310,11 +310,11 @@ mod nats {
         clippy::trivially_copy_pass_by_ref,
         reason = "serde hands over a reference"
     )]
-    pub fn serialize<S: Serializer>(nats: &f64, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(nats: &f64, to: S) -> Result<S::Ok, S::Error> {
         Some(*nats).filter(|nats| nats.is_finite()).serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
         Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
     }
 }

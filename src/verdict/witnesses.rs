@@ -12,7 +12,7 @@ use crate::units::thousands;
 /// known", never zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Counted {
+pub(crate) struct Counted {
     /// Prompt tokens of the answers, by their usage.
     pub answered_prompt_tokens: Option<f64>,
     /// Prompt tokens of all requests that were sent, by usage or else by plan.

@@ -6,7 +6,7 @@ use crate::record::schema::{Counts, RequestOutcome, RequestRow};
 use crate::verdict::{ClaimedBy, Counted, LoadClaim};
 
 /// What became of the requests.
-pub fn counts(rows: &[&RequestRow]) -> Counts {
+pub(super) fn counts(rows: &[&RequestRow]) -> Counts {
     let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as u64;
     Counts {
         sent: rows.len() as u64,
@@ -17,7 +17,7 @@ pub fn counts(rows: &[&RequestRow]) -> Counts {
 }
 
 /// Failed requests by kind of error.
-pub fn errors(rows: &[&RequestRow]) -> BTreeMap<String, u64> {
+pub(super) fn errors(rows: &[&RequestRow]) -> BTreeMap<String, u64> {
     let mut errors = BTreeMap::new();
     for error in rows.iter().filter_map(|row| row.error.clone()) {
         *errors.entry(error).or_default() += 1;
@@ -26,7 +26,7 @@ pub fn errors(rows: &[&RequestRow]) -> BTreeMap<String, u64> {
 }
 
 /// `counted` with all that the rows say; what the server counted stays.
-pub fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
+pub(super) fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
     let ok = || ok(rows);
     let total = |pick: fn(&RequestRow) -> Option<u32>| -> Option<f64> {
         ok().map(|row| pick(row).map(f64::from)).sum()
@@ -62,7 +62,7 @@ pub fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
 }
 
 /// Requests whose prompt the server counted otherwise than planned.
-pub fn wrong_prompt_length(rows: &[&RequestRow]) -> u64 {
+pub(super) fn wrong_prompt_length(rows: &[&RequestRow]) -> u64 {
     let wrong = ok(rows).filter(|row| {
         row.prompt_tokens
             .is_some_and(|count| count != row.prompt_len)
@@ -71,7 +71,7 @@ pub fn wrong_prompt_length(rows: &[&RequestRow]) -> u64 {
 }
 
 /// The fastest load that a request claims by its time to first token, where the pass repeats nothing.
-pub fn fastest_load(rows: &[&RequestRow]) -> Option<LoadClaim> {
+pub(super) fn fastest_load(rows: &[&RequestRow]) -> Option<LoadClaim> {
     let claims = ok(rows).filter_map(|row| {
         Some(LoadClaim {
             tokens: f64::from(row.cached_tokens?),

@@ -25,7 +25,10 @@ const KNOWN: [&str; 3] = [REQUESTS_FILE, TELEMETRY_FILE, FACTS_FILE];
 
 /// What was found of the cell in `folder`, and whether it has hashes. Of a cell in a run, `written` is
 /// what the run's events name. The record comes along where it can be read.
-pub fn check(folder: &Path, written: Option<&Written>) -> ((CellCheck, bool), Option<CellRecord>) {
+pub(super) fn check(
+    folder: &Path,
+    written: Option<&Written>,
+) -> ((CellCheck, bool), Option<CellRecord>) {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut found = CellCheck {
         cell: name.into_owned(),

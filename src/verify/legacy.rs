@@ -127,7 +127,7 @@ impl Recorded<'_> {
 }
 
 /// The facts of `pass`; `None` where its record has no evidence, or does not name its tier.
-pub fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
+pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
     let record = sources.record;
     let recorded = Recorded(pass);
     if pass.evidence.is_empty() {

@@ -16,7 +16,7 @@ const ROUNDING: f64 = 1e-6;
 const READINGS: f64 = 0.02;
 
 /// What a pass is checked against.
-pub struct Sources<'a> {
+pub(super) struct Sources<'a> {
     /// The cell's record.
     pub record: &'a CellRecord,
     /// Whether the record has hashes: without them labrun 0.1 wrote it.
@@ -30,7 +30,7 @@ pub struct Sources<'a> {
 }
 
 /// Checks `recorded` against the files of its cell.
-pub fn check(recorded: &PassRecord, sources: &Sources<'_>) -> PassCheck {
+pub(super) fn check(recorded: &PassRecord, sources: &Sources<'_>) -> PassCheck {
     let mut found = PassCheck {
         state: recorded.state,
         recorded: recorded.verdict.status,
@@ -255,6 +255,6 @@ fn compare_verdicts(recorded: &Verdict, judged: &Verdict, has_hashes: bool, foun
 }
 
 /// A count of bytes that nothing bounds better than by the share that its method errs.
-pub fn about(bytes: f64, error: f64) -> Bounds {
+pub(super) fn about(bytes: f64, error: f64) -> Bounds {
     Bounds::exact(bytes).widened(error)
 }

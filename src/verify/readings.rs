@@ -14,10 +14,10 @@ use crate::telemetry::summary::{Summary, Window, summarize_around};
 use crate::verdict::basis::{Stretch, Watched};
 use crate::verdict::moved::Moved;
 
-pub use crate::telemetry::sample::Points;
+pub(super) use crate::telemetry::sample::Points;
 
 /// The points of a `telemetry.parquet`.
-pub fn read(path: &Path) -> Result<Points> {
+pub(super) fn read(path: &Path) -> Result<Points> {
     let mut points = Points::new();
     for (series, devices) in read_readings(path)? {
         for (device, readings) in devices {
@@ -39,7 +39,7 @@ pub fn read(path: &Path) -> Result<Points> {
 }
 
 /// The points of a `pcie_stats_*.csv`: all that there is of some cells of labrun 0.1.
-pub fn read_pcie_csv(text: &str) -> Result<Points> {
+pub(super) fn read_pcie_csv(text: &str) -> Result<Points> {
     let table = Table::parse(text)?;
     table.require(&["gpu", "rxpci", "txpci", "time_s", "span_s", "method"])?;
     let mut points = Points::new();
@@ -76,7 +76,7 @@ fn seconds(value: f64) -> Duration {
 }
 
 /// What moved during a pass, by the readings in `points`.
-pub fn moved(points: &Points, watched: &Watched) -> Moved {
+pub(super) fn moved(points: &Points, watched: &Watched) -> Moved {
     let of = |stretch: Stretch| -> Vec<Summary> {
         summarize_around(points, stretch.window, stretch.core)
     };
@@ -87,7 +87,7 @@ pub fn moved(points: &Points, watched: &Watched) -> Moved {
 }
 
 /// Where the bytes of a pass of labrun 0.1 lie, which recorded its clock alone.
-pub fn watched(pass: &PassRecord) -> Watched {
+pub(super) fn watched(pass: &PassRecord) -> Watched {
     let from = seconds(pass.started_s);
     let window = Window {
         from,

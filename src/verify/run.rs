@@ -19,7 +19,7 @@ use crate::report::Report;
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 /// Checks the run in `folder`.
-pub fn check(folder: &Path, found: &mut Verification) -> Result<()> {
+pub(super) fn check(folder: &Path, found: &mut Verification) -> Result<()> {
     let written = Written::read(folder);
     let mut records = Vec::new();
     for path in cell_folders(&folder.join("cells"))? {

@@ -31,7 +31,7 @@ const MAX_NAMED: usize = 5;
 
 /// Where `stored`, the text of the table called `name`, differs from `made`, the same table made again. Columns
 /// that only one of them has are not compared: another version may have written it.
-pub fn differences(name: &str, stored: &str, made: &str) -> Vec<String> {
+pub(super) fn differences(name: &str, stored: &str, made: &str) -> Vec<String> {
     if stored == made {
         return Vec::new();
     }

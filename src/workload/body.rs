@@ -73,7 +73,7 @@ pub(crate) fn render_text(
 }
 
 /// The body that asks `/tokenize` how long a prompt of `text` is, with all that the server adds.
-pub fn tokenize_body(model: &str, endpoint: EndpointKind, text: &str) -> Bytes {
+pub(super) fn tokenize_body(model: &str, endpoint: EndpointKind, text: &str) -> Bytes {
     let (name, value) = prompt_member(endpoint, text);
     tokenize_member(model, name, &value)
 }

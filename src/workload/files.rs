@@ -11,7 +11,7 @@ use crate::units::RequestCount;
 
 /// What is known of the files that a matrix' workloads name.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     known: Vec<(Use, FileFacts)>,
 }
 
@@ -20,7 +20,7 @@ type Use = (WorkloadSpec, Arrival, RequestCount);
 
 /// What is known of a file without its prompts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileFacts {
+pub(crate) struct FileFacts {
     /// How many requests it holds.
     pub requests: usize,
     /// From the first to the last request that is sent, as replayed; absent without times.
@@ -31,7 +31,7 @@ pub struct FileFacts {
 
 /// A file that no request can be made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileProblem {
+pub(crate) struct FileProblem {
     /// The label of the workload that names it.
     pub label: String,
     /// What is wrong, with the file's path and line.
@@ -40,7 +40,7 @@ pub struct FileProblem {
 
 impl Files {
     /// Reads every file that `matrix` names, looked up in `folder`.
-    pub fn read(matrix: &Matrix, folder: &Path) -> Result<Self, Vec<FileProblem>> {
+    pub(crate) fn read(matrix: &Matrix, folder: &Path) -> Result<Self, Vec<FileProblem>> {
         let mut files = Self::default();
         let mut problems: Vec<FileProblem> = Vec::new();
         for cell in &matrix.cells {
@@ -79,7 +79,7 @@ impl Files {
     }
 
     /// What is known of the file of `cell`, if it has one.
-    pub fn of(&self, cell: &Cell) -> Option<&FileFacts> {
+    pub(crate) fn of(&self, cell: &Cell) -> Option<&FileFacts> {
         let is_its = |(spec, arrival, requests): &&Use| {
             *spec == *cell.workload
                 && *arrival == cell.resolved.load.arrival

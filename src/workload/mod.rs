@@ -13,7 +13,7 @@ mod body;
 mod canary;
 mod dataset;
 mod file;
-pub mod files;
+pub(crate) mod files;
 mod prompt;
 mod shapes;
 #[cfg(test)]
@@ -32,8 +32,8 @@ use crate::plan::state::CacheState;
 use crate::plan::workload_spec::{EndpointKind, PromptForm, WorkloadKind, WorkloadSpec};
 use crate::units::{Concurrency, GenLen, PromptLen, RequestCount, Seed};
 
-pub use file::WorkloadFile;
-pub use shapes::default_question_len;
+pub(crate) use file::WorkloadFile;
+pub(crate) use shapes::default_question_len;
 
 /// When a request is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,7 +65,7 @@ fn stream(workload: &Workload<'_>, what: &str, number: u32) -> Seed {
 }
 
 /// Fresh tokens at the end of a prompt where the plan names no number.
-pub fn default_question_len(prompt_len: u32) -> u32 {
+pub(crate) fn default_question_len(prompt_len: u32) -> u32 {
     QUESTION_LEN.min((prompt_len / 2).max(1)).min(prompt_len)
 }
 

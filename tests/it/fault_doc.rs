@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// One row of a table.
 #[derive(Debug)]
-pub struct Row {
+pub(crate) struct Row {
     pub what: String,
     pub tier: String,
     pub ends_as: String,
@@ -12,7 +12,7 @@ pub struct Row {
 }
 
 /// The rows of the table under `heading`.
-pub fn rows(heading: &str) -> Vec<Row> {
+pub(crate) fn rows(heading: &str) -> Vec<Row> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
     let text = std::fs::read_to_string(path).unwrap();
     let (_, section) = text.split_once(&format!("# {heading}\n")).unwrap();
@@ -38,7 +38,7 @@ fn cell(text: &str) -> String {
 
 impl Row {
     /// Whether a cell ended as in this row, with its message.
-    pub fn is_true_of(&self, ends_as: &str, messages: &str) -> bool {
+    pub(crate) fn is_true_of(&self, ends_as: &str, messages: &str) -> bool {
         let ends = match self.ends_as.as_str() {
             "not valid" => ["inconclusive", "invalid"].contains(&ends_as),
             exactly => ends_as == exactly,
@@ -48,7 +48,7 @@ impl Row {
 }
 
 /// How the worst pass of a cell ended, and all reasons and errors.
-pub fn end_of(cell: &Value) -> (String, String) {
+pub(crate) fn end_of(cell: &Value) -> (String, String) {
     let outcome = &cell["outcome"];
     let passes = cell["passes"].as_array().unwrap();
     let messages: Vec<&str> = passes

@@ -31,7 +31,7 @@ OMP_NUM_THREADS = "3"
 "#;
 
 /// A lab with scripts for `vllm` and `lmcache`.
-pub fn lab_with(vllm: &str, lmcache: &str, mode: &str) -> Lab {
+pub(crate) fn lab_with(vllm: &str, lmcache: &str, mode: &str) -> Lab {
     let lab = Lab::new();
     for (name, script) in [("vllm", vllm), ("lmcache", lmcache)] {
         let path = lab.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
@@ -42,7 +42,7 @@ pub fn lab_with(vllm: &str, lmcache: &str, mode: &str) -> Lab {
     lab
 }
 
-pub const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
+pub(crate) const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
 
 #[test]
 fn an_early_exit_is_reported_with_the_log_and_what_was_started_is_as_planned() {

@@ -60,7 +60,7 @@ fn write_program(lab: &Lab, name: &str, script: &str) {
 }
 
 /// A plan for a server under `nsys` with so many requests a pass, and the stand-in for vLLM.
-pub fn write_plan(lab: &Lab, requests: u32) {
+pub(crate) fn write_plan(lab: &Lab, requests: u32) {
     write_program(lab, "vllm", VLLM);
     lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
     let plan = PLAN.replace("requests = 2", &format!("requests = {requests}"));
@@ -68,7 +68,7 @@ pub fn write_plan(lab: &Lab, requests: u32) {
 }
 
 /// What runs it.
-pub const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
+pub(crate) const RUN: [&str; 5] = ["plan.toml", "--config", "box.toml", "--out", "out"];
 
 #[test]
 fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_reported() {

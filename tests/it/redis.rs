@@ -11,7 +11,7 @@ use crate::process;
 use crate::support::{Kill, Lab, wait_until};
 
 /// A Redis that wants a password, and its port.
-pub fn with_password(lab: &Lab, password: &str) -> (Kill, u16) {
+pub(crate) fn with_password(lab: &Lab, password: &str) -> (Kill, u16) {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -27,7 +27,7 @@ pub fn with_password(lab: &Lab, password: &str) -> (Kill, u16) {
 }
 
 /// No file of the run holds `secret`.
-pub fn assert_stored_nowhere(lab: &Lab, secret: &str) {
+pub(crate) fn assert_stored_nowhere(lab: &Lab, secret: &str) {
     let files = lab.files("out");
     assert!(files.len() > 5);
     for (path, bytes) in files {

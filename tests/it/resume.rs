@@ -20,7 +20,7 @@ fn plan() -> SimPlan<'static> {
 
 /// What must be equal of an interrupted and an uninterrupted run: the cells by id, with the hashes
 /// of the prompts of each pass.
-pub fn prompts(lab: &Lab) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn prompts(lab: &Lab) -> BTreeMap<String, Vec<String>> {
     let corpora = |cell: &Value| {
         let passes = cell["passes"].as_array().unwrap().iter();
         passes
@@ -55,7 +55,7 @@ fn run_and_kill(lab: &Lab, arguments: &[&str], delay: Duration) -> bool {
 }
 
 /// All that a finished run must be, however often it was killed.
-pub fn check_whole(lab: &Lab, expected: &BTreeMap<String, Vec<String>>) {
+pub(crate) fn check_whole(lab: &Lab, expected: &BTreeMap<String, Vec<String>>) {
     assert_eq!(&prompts(lab), expected);
     let mut positions: Vec<u64> = lab
         .cells()

@@ -8,7 +8,7 @@ use crate::resume::prompts;
 use crate::support::{Lab, SimPlan};
 
 /// Four loads of two tiers.
-pub fn plan() -> SimPlan<'static> {
+pub(crate) fn plan() -> SimPlan<'static> {
     SimPlan {
         tiers: r#"["baseline", "cpu"]"#,
         concurrency: "1, 2, 3, 4",

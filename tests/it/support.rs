@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder of its own for one test.
-pub struct Lab {
+pub(crate) struct Lab {
     folder: TempDir,
 }
 
@@ -36,7 +36,7 @@ start_ms = @START_MS@
 "#;
 
 /// What a simulator plan of a test differs in.
-pub struct SimPlan<'a> {
+pub(crate) struct SimPlan<'a> {
     pub tiers: &'a str,
     pub concurrency: &'a str,
     pub requests: u32,
@@ -59,7 +59,7 @@ impl Default for SimPlan<'_> {
 }
 
 impl SimPlan<'_> {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         SIM_PLAN
             .replace("@TIERS@", self.tiers)
             .replace("@CONCURRENCY@", self.concurrency)
@@ -71,19 +71,19 @@ impl SimPlan<'_> {
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The shared library `name` in the folder, from a C file of `tests/it`, by the C compiler that
     /// builds labrun.
-    pub fn c_library(&self, name: &str, source: &str) -> PathBuf {
+    pub(crate) fn c_library(&self, name: &str, source: &str) -> PathBuf {
         let library = self.path(name);
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/it")
@@ -98,7 +98,7 @@ impl Lab {
         library
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -106,12 +106,12 @@ impl Lab {
     }
 
     /// labrun in this folder, with none of the caller's settings.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(env!("CARGO_BIN_EXE_labrun").as_ref(), arguments)
     }
 
     /// The same, of a labrun that has another name.
-    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LABRUN_") {
@@ -125,23 +125,23 @@ impl Lab {
         command
     }
 
-    pub fn labrun(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn labrun(&self, arguments: &[&str]) -> Ended {
         Ended::of(&self.command(arguments).output().unwrap())
     }
 
     /// Runs a simulator plan into the folder `out`.
-    pub fn run_sim(&self, plan: &SimPlan<'_>) -> Ended {
+    pub(crate) fn run_sim(&self, plan: &SimPlan<'_>) -> Ended {
         self.write("plan.toml", &plan.text());
         self.labrun(&["plan.toml", "--out", "out"])
     }
 
     /// Every complete cell's `cell.json`, by folder name.
-    pub fn cells(&self) -> Vec<(PathBuf, serde_json::Value)> {
+    pub(crate) fn cells(&self) -> Vec<(PathBuf, serde_json::Value)> {
         self.cells_of("out")
     }
 
     /// Those of the run in the folder `out`.
-    pub fn cells_of(&self, out: &str) -> Vec<(PathBuf, serde_json::Value)> {
+    pub(crate) fn cells_of(&self, out: &str) -> Vec<(PathBuf, serde_json::Value)> {
         let Ok(entries) = std::fs::read_dir(self.path(out).join("cells")) else {
             return Vec::new();
         };
@@ -157,13 +157,13 @@ impl Lab {
         cells
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         let path = self.path(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// Every file below `name`, with its bytes, sorted.
-    pub fn files(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn files(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         collect(&self.path(name), &mut found);
         found.sort();
@@ -171,7 +171,7 @@ impl Lab {
     }
 
     /// A simulator of the model `m`, and its port.
-    pub fn simulator(&self) -> (Kill, u16) {
+    pub(crate) fn simulator(&self) -> (Kill, u16) {
         let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -183,7 +183,7 @@ impl Lab {
     }
 
     /// Processes whose command line names this lab's folder: its servers.
-    pub fn servers(&self) -> Vec<String> {
+    pub(crate) fn servers(&self) -> Vec<String> {
         let folder = self.folder.path().to_string_lossy().into_owned();
         std::fs::read_dir("/proc")
             .unwrap()
@@ -204,7 +204,7 @@ impl Lab {
 
     /// Waits until no server of this lab is left.
     #[track_caller]
-    pub fn assert_no_server_is_left(&self) {
+    pub(crate) fn assert_no_server_is_left(&self) {
         let gone = wait_until(Duration::from_secs(10), || self.servers().is_empty());
         assert!(gone, "left behind: {:?}", self.servers());
     }
@@ -226,14 +226,14 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
 }
 
 /// Exit code and output of a program.
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Ended {
-    pub fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -242,7 +242,7 @@ impl Ended {
     }
 
     #[track_caller]
-    pub fn expect_code(self, code: i32) -> Self {
+    pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(
             self.code,
             Some(code),
@@ -255,7 +255,7 @@ impl Ended {
 }
 
 /// Asks again and again; `false` when the limit is over first.
-pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while began.elapsed() < limit {
         if holds() {
@@ -267,13 +267,13 @@ pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// A simulator that runs already, of a model `sim`.
-pub struct SimServer {
+pub(crate) struct SimServer {
     pub port: u16,
     _child: Kill,
 }
 
 impl SimServer {
-    pub fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -287,13 +287,13 @@ impl SimServer {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
 
 /// Ends a child when the test ends, however it ends.
-pub struct Kill(pub Child);
+pub(crate) struct Kill(pub Child);
 
 impl Drop for Kill {
     fn drop(&mut self) {
@@ -303,7 +303,7 @@ impl Drop for Kill {
 }
 
 /// Copies a folder with all that is in it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -15,7 +15,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 /// Everything that differs, the cells' and the passes' too.
-pub fn differences(found: &Verification) -> Vec<String> {
+pub(crate) fn differences(found: &Verification) -> Vec<String> {
     let mut all = found.differences.clone();
     for cell in &found.cells {
         all.extend(cell.differences.clone());

@@ -27,7 +27,7 @@ pub(crate) enum Scale {
 impl Scale {
     /// A scale for latencies: logarithmic when they span more than a decade, else from zero
     /// for comparable heights. `None` for no values.
-    pub fn for_values(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn for_values(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = extent(values)?;
         // 6 % of air on either side keeps markers off the frame.
         Some(if high / low > 10.0 {
@@ -46,7 +46,7 @@ impl Scale {
 
     /// A scale for prompt lengths: logarithmic from a factor of 8 on, as sweeps by powers of two
     /// have it. One length alone stands in the middle.
-    pub fn for_lengths(lengths: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn for_lengths(lengths: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = extent(lengths)?;
         Some(if high / low >= 8.0 {
             let air = (high / low).powf(0.08);
@@ -68,7 +68,7 @@ impl Scale {
     }
 
     /// A scale for ratios: logarithmic, with 1 on it.
-    pub fn for_ratios(ratios: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn for_ratios(ratios: impl IntoIterator<Item = f64>) -> Option<Self> {
         let (low, high) = extent(ratios)?;
         // Wide enough for two ticks beside 1.
         let (low, high) = (low.min(0.5), high.max(2.0));
@@ -80,7 +80,7 @@ impl Scale {
     }
 
     /// Where a value lies: 0 at the lower end, 1 at the upper.
-    pub fn position(self, value: f64) -> f64 {
+    pub(crate) fn position(self, value: f64) -> f64 {
         match self {
             Self::Linear { low, high } => (value - low) / (high - low),
             // Values too small for the scale, such as zero, stand at its end.
@@ -89,7 +89,7 @@ impl Scale {
     }
 
     /// From zero to `high`.
-    pub fn from_zero(high: f64) -> Self {
+    pub(crate) fn from_zero(high: f64) -> Self {
         Self::Linear { low: 0.0, high }
     }
 
@@ -129,7 +129,7 @@ pub(crate) struct Ruler {
 
 impl Kind {
     /// The ruler for these values; `None` for none that can be shown.
-    pub fn ruler(&self, values: &[f64]) -> Option<Ruler> {
+    pub(crate) fn ruler(&self, values: &[f64]) -> Option<Ruler> {
         let each = |label: fn(u32) -> String| {
             let distinct: BTreeSet<u32> = values.iter().map(|value| *value as u32).collect();
             let ticks = distinct
@@ -177,7 +177,7 @@ impl Kind {
     }
 
     /// The unit and scale shown beside its title.
-    pub fn unit(&self, scale: Scale) -> &'static str {
+    pub(crate) fn unit(&self, scale: Scale) -> &'static str {
         match (self, scale) {
             (Self::Times, Scale::Linear { .. }) => " (ms, s)",
             (Self::Times, Scale::Log { .. }) => " (ms, s; log scale)",

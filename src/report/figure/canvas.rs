@@ -76,7 +76,7 @@ type Point = (f64, f64);
 
 impl<DB: DrawingBackend> Canvas<DB> {
     /// A white page on `backend`.
-    pub fn new(backend: DB, zoom: f64, letters: Letters) -> Result<Self> {
+    pub(super) fn new(backend: DB, zoom: f64, letters: Letters) -> Result<Self> {
         register_fonts()?;
         let canvas = Self {
             area: backend.into_drawing_area(),
@@ -88,12 +88,12 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// Ends the drawing.
-    pub fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         self.area.present().map_err(trouble)
     }
 
     /// A line through `points`.
-    pub fn line(
+    pub(super) fn line(
         &self,
         points: &[Point],
         colour: &impl Color,
@@ -110,7 +110,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// A filled polygon.
-    pub fn polygon(&self, corners: &[Point], colour: &impl Color) -> Result<()> {
+    pub(super) fn polygon(&self, corners: &[Point], colour: &impl Color) -> Result<()> {
         let corners: Vec<_> = corners.iter().map(|point| self.pixel(*point)).collect();
         self.area
             .draw(&Polygon::new(corners, colour.filled()))
@@ -118,7 +118,12 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// A filled rectangle.
-    pub fn rectangle(&self, corner: Point, opposite: Point, colour: &impl Color) -> Result<()> {
+    pub(super) fn rectangle(
+        &self,
+        corner: Point,
+        opposite: Point,
+        colour: &impl Color,
+    ) -> Result<()> {
         let corners = [self.pixel(corner), self.pixel(opposite)];
         self.area
             .draw(&Rectangle::new(corners, colour.filled()))
@@ -126,14 +131,14 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// A text at `at`, anchored as `pen` sets.
-    pub fn text(&self, text: &str, (x, y): Point, pen: Pen) -> Result<()> {
+    pub(super) fn text(&self, text: &str, (x, y): Point, pen: Pen) -> Result<()> {
         let style = self.text_style(pen, FontTransform::None);
         let at = self.pixel((x, y + self.lowered(pen)));
         self.area.draw(&Text::new(text, at, style)).map_err(trouble)
     }
 
     /// A text that reads upwards, centred on `at`.
-    pub fn text_upwards(&self, text: &str, at: Point, pen: Pen) -> Result<()> {
+    pub(super) fn text_upwards(&self, text: &str, at: Point, pen: Pen) -> Result<()> {
         let style = self.text_style(pen, FontTransform::Rotate270);
         self.area
             .draw(&Text::new(text, self.pixel(at), style))
@@ -148,7 +153,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// The edge of a rectangle between two corners.
-    pub fn outline(
+    pub(super) fn outline(
         &self,
         (left, top): (f64, f64),
         (right, bottom): (f64, f64),
@@ -165,7 +170,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// A marker: outlined in white to stand out from lines, or hollow.
-    pub fn marker(
+    pub(super) fn marker(
         &self,
         shape: Shape,
         at: Point,

@@ -34,7 +34,7 @@ pub(crate) enum Picture {
 
 impl Picture {
     /// What it shows.
-    pub fn title(&self) -> &str {
+    pub(super) fn title(&self) -> &str {
         match self {
             Self::Lines(figure) => &figure.title,
             Self::Heat(map) => &map.title,
@@ -56,7 +56,7 @@ impl Picture {
     }
 
     /// As an SVG document, 1600 units wide.
-    pub fn svg(&self) -> Result<String> {
+    pub(super) fn svg(&self) -> Result<String> {
         let mut text = String::new();
         let backend = SVGBackend::with_string(&mut text, (WIDTH, self.height()?));
         let canvas = Canvas::new(backend, 1.0, Letters::Centred)?;
@@ -66,7 +66,7 @@ impl Picture {
     }
 
     /// As a PNG, 1600 pixels wide.
-    pub fn png(&self) -> Result<Vec<u8>> {
+    pub(super) fn png(&self) -> Result<Vec<u8>> {
         let page_height = self.height()?;
         let (width, height) = (WIDTH * OVERSAMPLING, page_height * OVERSAMPLING);
         let mut pixels = vec![0; width as usize * height as usize * 3];

@@ -29,7 +29,7 @@ pub(crate) struct Dot {
 
 impl Dot {
     /// One summary of a pool.
-    pub fn of(pool: &Pool, summary: Summary) -> Self {
+    pub(crate) fn of(pool: &Pool, summary: Summary) -> Self {
         let place = &pool.place;
         let mut facts = facts(place);
         facts.push(("state".to_owned(), place.state.title().to_owned()));
@@ -89,7 +89,7 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    pub fn new(title: &str, kind: Kind) -> Self {
+    pub(crate) fn new(title: &str, kind: Kind) -> Self {
         Self {
             title: title.to_owned(),
             kind,
@@ -112,7 +112,7 @@ pub(crate) enum Join {
 
 impl Join {
     /// Whether points have markers.
-    pub fn has_markers(self) -> bool {
+    pub(crate) fn has_markers(self) -> bool {
         matches!(self, Self::Line | Self::Whiskers)
     }
 }
@@ -158,7 +158,7 @@ pub(crate) struct Point {
 
 impl Figure {
     /// A latency by prompt length: one panel a row of facts and a concurrency.
-    pub fn of(dots: &[Dot], caption: &[String], notes: Vec<String>) -> Self {
+    pub(crate) fn of(dots: &[Dot], caption: &[String], notes: Vec<String>) -> Self {
         let metric = dots.first().map_or(Metric::Ttft, |dot| dot.summary.metric);
         let spec = metric.spec();
         let design = Design {
@@ -183,7 +183,12 @@ impl Figure {
 
     /// Sorts `marks` into panels: rows by facts in the order of first appearance, columns by
     /// concurrency. `caption` holds for all of them.
-    pub fn drawn(design: Design, marks: &[Mark], caption: &[String], notes: Vec<String>) -> Self {
+    pub(crate) fn drawn(
+        design: Design,
+        marks: &[Mark],
+        caption: &[String],
+        notes: Vec<String>,
+    ) -> Self {
         let mut tiers: Vec<String> = marks.iter().map(|mark| mark.tier.clone()).collect();
         tiers.sort_by(|a, b| tier_order(a).cmp(&tier_order(b)));
         tiers.dedup();

@@ -62,7 +62,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// The layout of `figure`.
-    pub fn of(figure: &Figure) -> Result<Self> {
+    pub(super) fn of(figure: &Figure) -> Result<Self> {
         let legend = legend_of(figure)?;
         let top = legend.last().map_or(LEGEND_TOP, |entry| entry.at.1) + LINE;
         let rows = figure

@@ -171,7 +171,7 @@ const MAX_PLAN_CHARS: usize = 200_000;
 
 /// The report, and the pages of cells that it has no room for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Html {
+pub(crate) struct Html {
     /// `report.html`.
     pub report: String,
     /// Pages beside it: their names below the report's folder, and what they hold.

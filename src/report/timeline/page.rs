@@ -8,7 +8,7 @@ use crate::record::schema::{CellOutcome, CellRecord, VerdictStatus};
 
 /// The timelines of all cells of a report.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Timelines {
+pub(crate) struct Timelines {
     /// Those that are files, by name: of each tier of each run, the cell that took longest; and what
     /// the page has no room for.
     files: BTreeMap<String, String>,
@@ -98,7 +98,7 @@ impl Timelines {
     }
 
     /// The files: names and what they hold.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let files = self.files.iter();
         files.map(|(name, svg)| (name.as_str(), svg.as_bytes()))
     }

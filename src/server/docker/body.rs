@@ -23,15 +23,15 @@ use crate::plan::docker_spec::{DockerSpec, Gpus};
 use crate::secret;
 
 /// Port of the server inside its container.
-pub const SERVER_PORT: u16 = 8000;
+pub(super) const SERVER_PORT: u16 = 8000;
 /// Ports of the LMCache server inside its container: messages, and administration.
-pub const LMCACHE_PORTS: (u16, u16) = (5555, 8080);
+pub(super) const LMCACHE_PORTS: (u16, u16) = (5555, 8080);
 /// Port of Redis inside its container.
-pub const REDIS_PORT: u16 = 6379;
+pub(super) const REDIS_PORT: u16 = 6379;
 /// Names on the cell's own network.
-pub const LMCACHE_NAME: &str = "labrun-lmcache";
+pub(super) const LMCACHE_NAME: &str = "labrun-lmcache";
 /// Name of Redis on the cell's own network.
-pub const REDIS_NAME: &str = "labrun-redis";
+pub(super) const REDIS_NAME: &str = "labrun-redis";
 /// Where the Hugging Face cache is inside.
 const HF_HOME: &str = "/run/labrun/huggingface";
 /// Where LMCache in vLLM's own process leaves its metrics inside.
@@ -39,7 +39,7 @@ const METRICS: &str = "/run/labrun/metrics";
 
 /// Everything that the bodies of a cell's containers depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct Basis<'a> {
+pub(super) struct Basis<'a> {
     pub cell: &'a Cell,
     /// What its container gets.
     pub spec: &'a DockerSpec,
@@ -54,13 +54,13 @@ pub struct Basis<'a> {
 }
 
 /// Whether the container shares the machine's network. Then no port is published.
-pub fn is_on_host(spec: &DockerSpec) -> bool {
+pub(super) fn is_on_host(spec: &DockerSpec) -> bool {
     spec.network == "host"
 }
 
 impl Basis<'_> {
     /// The server under test: vLLM, or the simulator.
-    pub fn server(
+    pub(super) fn server(
         &self,
         image: &Image,
         rendered: Option<&Rendered>,
@@ -137,7 +137,7 @@ impl Basis<'_> {
     }
 
     /// The LMCache server of multi-process mode.
-    pub fn lmcache(
+    pub(super) fn lmcache(
         &self,
         image: &Image,
         arguments: Vec<String>,
@@ -183,7 +183,7 @@ impl Basis<'_> {
     }
 
     /// A Redis that keeps nothing on disk.
-    pub fn redis(&self, image: &Image) -> ContainerCreateBody {
+    pub(super) fn redis(&self, image: &Image) -> ContainerCreateBody {
         let command = ["redis-server".to_owned()];
         let arguments = [
             "--save",

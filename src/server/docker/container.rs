@@ -33,7 +33,7 @@ const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// A started container: its log and its resource use are copied to files until it ends.
 #[derive(Debug)]
-pub struct Container {
+pub(crate) struct Container {
     daemon: Daemon,
     id: String,
     role: &'static str,
@@ -57,7 +57,7 @@ impl Drop for Task {
 
 /// How a container came to its end.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How it ended, for example "exited with code 1".
     pub how: String,
     /// What Docker reports about it.
@@ -69,7 +69,7 @@ pub struct Ended {
 impl Container {
     /// Creates and starts `body`, and begins to copy its log and its use of the machine. What was
     /// created is removed again where it cannot be started.
-    pub async fn start(
+    pub(crate) async fn start(
         daemon: &Daemon,
         role: &'static str,
         name: &str,
@@ -155,34 +155,34 @@ impl Container {
     }
 
     /// Docker's id of the container.
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
     /// What it is for: `vllm`, `sim`, `lmcache` or `redis`.
-    pub fn role(&self) -> &'static str {
+    pub(crate) fn role(&self) -> &'static str {
         self.role
     }
 
     /// What is known of it now.
-    pub fn facts(&self) -> &ContainerRecord {
+    pub(crate) fn facts(&self) -> &ContainerRecord {
         &self.facts
     }
 
     /// Its first process, as this machine numbers it.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.pid
     }
 
     /// The port of 127.0.0.1 that `port` of the container is published on. Absent where the
     /// container ended at once.
-    pub fn host_port(&self, port: u16) -> Option<u16> {
+    pub(crate) fn host_port(&self, port: u16) -> Option<u16> {
         let published = self.ports.iter().find(|(inside, _)| *inside == port);
         published.map(|(_, outside)| *outside)
     }
 
     /// Resolves when it ends by itself, is removed by someone else, or its daemon is gone for good.
-    pub async fn exited(&self) -> String {
+    pub(crate) async fn exited(&self) -> String {
         let mut ended = self.ended.clone();
         let how = ended.wait_for(Option::is_some).await;
         let how = how.ok().and_then(|how| how.clone());
@@ -194,7 +194,7 @@ impl Container {
     }
 
     /// Stops and removes it: polite, then by force after `grace` or when `at_once` is cancelled.
-    pub async fn stop(mut self, grace: Duration, at_once: &CancellationToken) -> Ended {
+    pub(crate) async fn stop(mut self, grace: Duration, at_once: &CancellationToken) -> Ended {
         let mut trouble = Vec::new();
         let mut how = self.ended.borrow().clone();
         if how.is_none() {
@@ -287,13 +287,13 @@ async fn inspect(docker: &Docker, id: &str) -> Result<ContainerInspectResponse, 
 }
 
 /// The beginning of an id, as Docker shows it.
-pub fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
 /// Removes a container by force, with the volumes that it made. One that is gone is what is wanted;
 /// a daemon that is away is waited for a little.
-pub async fn remove(daemon: &Daemon, id: &str) -> Result<()> {
+pub(crate) async fn remove(daemon: &Daemon, id: &str) -> Result<()> {
     let began = Instant::now();
     loop {
         let options = RemoveContainerOptions {

@@ -16,7 +16,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 
 /// A daemon that answered.
 #[derive(Clone, Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// Its client, in a version that both speak.
     pub docker: Docker,
     /// Address of the daemon, `unix://...` or `tcp://...`.
@@ -25,7 +25,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// The daemon that `DOCKER_HOST`, or else the current Docker context, names.
-    pub async fn connect() -> Result<Self> {
+    pub(crate) async fn connect() -> Result<Self> {
         let host = host()?;
         check_transport(&host)?;
         let trouble = || {
@@ -44,13 +44,13 @@ impl Daemon {
     }
 
     /// Whether its 127.0.0.1 and its files are this machine's.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         is_local(&self.host)
     }
 
     /// Refuses a daemon of another machine: its ports and files are not this machine's, and which labruns
     /// live there is unknown.
-    pub fn check_is_local(&self) -> Result<()> {
+    pub(crate) fn check_is_local(&self) -> Result<()> {
         if self.is_local() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ fn client(host: &str) -> Result<Docker> {
 }
 
 /// Whether a daemon is to be expected: one is named, or the default socket is there.
-pub fn may_be_there() -> bool {
+pub(crate) fn may_be_there() -> bool {
     // A context that is named and missing is a daemon that was expected.
     host().map_or(true, |host| host != DEFAULT_HOST) || Path::new("/var/run/docker.sock").exists()
 }
@@ -161,7 +161,7 @@ fn context_host(folder: &Path, named: Option<String>) -> Result<Option<String>> 
 }
 
 /// The daemon's own words where it answered with an error.
-pub fn plain(error: Error) -> anyhow::Error {
+pub(crate) fn plain(error: Error) -> anyhow::Error {
     match error {
         Error::DockerResponseServerError { message, .. } => anyhow!(message.trim().to_owned()),
         Error::DockerStreamError { error } => anyhow!(error),
@@ -170,7 +170,7 @@ pub fn plain(error: Error) -> anyhow::Error {
 }
 
 /// The HTTP status of the daemon's error answer.
-pub fn status(error: &Error) -> Option<u16> {
+pub(crate) fn status(error: &Error) -> Option<u16> {
     match error {
         Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,

@@ -6,7 +6,7 @@ use super::image::Image;
 use crate::record::schema::ContainerRecord;
 
 /// Whether it is the server under test, not a sidecar.
-pub fn is_server(container: &ContainerRecord) -> bool {
+pub(crate) fn is_server(container: &ContainerRecord) -> bool {
     matches!(container.role.as_str(), "vllm" | "sim")
 }
 

@@ -17,7 +17,7 @@ const SLACK: u64 = 512 << 20;
 
 /// The memory in use on each GPU before a container was started.
 #[derive(Debug)]
-pub struct GpuMemory {
+pub(crate) struct GpuMemory {
     /// Boxed: it is a table of hundreds of functions.
     nvml: Box<Nvml>,
     used_bytes: Vec<u64>,
@@ -25,7 +25,7 @@ pub struct GpuMemory {
 
 impl GpuMemory {
     /// What is in use now; `None` on machines without NVML.
-    pub fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         let nvml = Box::new(Nvml::init().ok()?);
         let used_bytes = used(&nvml);
         Some(Self { nvml, used_bytes })
@@ -33,7 +33,7 @@ impl GpuMemory {
 
     /// Waits until no more is in use than before. Returns a warning that names the processes
     /// that hold memory where the wait is over before.
-    pub async fn wait_until_free(self, at_once: &CancellationToken) -> Option<String> {
+    pub(crate) async fn wait_until_free(self, at_once: &CancellationToken) -> Option<String> {
         let began = Instant::now();
         loop {
             let in_use = still_in_use(&self.used_bytes, &used(&self.nvml));

@@ -20,7 +20,7 @@ const REGISTRY_LIMIT: Duration = Duration::from_secs(10);
 
 /// An image on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     /// As the plan names it.
     pub name: String,
     /// Its content's id on this machine.
@@ -36,7 +36,7 @@ pub struct Image {
 }
 
 /// Ensures that `name` is on this machine, by the pull policy. `say` gets lines of a pull's progress.
-pub async fn ensure(
+pub(crate) async fn ensure(
     daemon: &Daemon,
     name: &str,
     pull: Pull,
@@ -63,7 +63,7 @@ pub async fn ensure(
 }
 
 /// Looks up an image; `None` where it is not on this machine.
-pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
+pub(crate) async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
     match daemon.docker.inspect_image(name).await {
         Ok(inspected) => Ok(Some(image_of(name, inspected))),
         Err(error) if status(&error) == Some(404) => Ok(None),
@@ -73,7 +73,7 @@ pub async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<Image>> {
 
 /// The content behind a name, as far as it is known without a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// This one, which is on this machine: its id.
     Here(String),
     /// One that is still to be pulled: the registry's digest of it, `sha256:...`.
@@ -82,7 +82,7 @@ pub enum Content {
 
 /// What a container of `name` would run if it were started now. `None` where neither this machine
 /// nor a registry has an answer.
-pub async fn resolve(daemon: &Daemon, name: &str, pull: Pull) -> Result<Option<Content>> {
+pub(crate) async fn resolve(daemon: &Daemon, name: &str, pull: Pull) -> Result<Option<Content>> {
     let present = inspect(daemon, name).await?;
     let here = |image: Image| Content::Here(image.id);
     let would_pull = match pull {
@@ -112,7 +112,7 @@ async fn registry_digest(daemon: &Daemon, name: &str) -> Option<String> {
 }
 
 /// The digest in a name of the form `repository@sha256:...`.
-pub fn digest_of(name: &str) -> Option<&str> {
+pub(crate) fn digest_of(name: &str) -> Option<&str> {
     Some(name.split_once('@')?.1)
 }
 

@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use super::super::leftovers::Mark;
 
 /// Label of the run.
-pub const RUN: &str = "labrun.run";
+pub(crate) const RUN: &str = "labrun.run";
 /// Label of the cell.
-pub const CELL: &str = "labrun.cell";
+pub(crate) const CELL: &str = "labrun.cell";
 /// Label of the labrun that made it.
-pub const OWNER: &str = "labrun.owner";
+pub(crate) const OWNER: &str = "labrun.owner";
 /// Label of its version.
-pub const VERSION: &str = "labrun.version";
+pub(crate) const VERSION: &str = "labrun.version";
 /// Label of what it is.
-pub const ROLE: &str = "labrun.role";
+pub(crate) const ROLE: &str = "labrun.role";
 
 /// The labels of what is made for one cell.
 #[derive(Clone, Debug)]
-pub struct Labels {
+pub(crate) struct Labels {
     run: String,
     cell: String,
     owner: String,
@@ -25,7 +25,7 @@ pub struct Labels {
 
 impl Labels {
     /// For `cell` of the run of `mark`.
-    pub fn new(mark: &Mark, cell: &str) -> Self {
+    pub(crate) fn new(mark: &Mark, cell: &str) -> Self {
         Self {
             run: mark.run.clone(),
             cell: cell.to_owned(),
@@ -34,7 +34,7 @@ impl Labels {
     }
 
     /// All of them, for a part in this role.
-    pub fn of(&self, role: &str) -> HashMap<String, String> {
+    pub(crate) fn of(&self, role: &str) -> HashMap<String, String> {
         [
             (RUN, self.run.as_str()),
             (CELL, &self.cell),

@@ -15,7 +15,7 @@ use super::daemon::status;
 
 /// Where a container's output and its use of the machine go.
 #[derive(Clone, Debug)]
-pub struct LogFiles {
+pub(crate) struct LogFiles {
     /// Log of the container's standard output.
     pub stdout: PathBuf,
     /// Log of the container's standard error.
@@ -26,13 +26,13 @@ pub struct LogFiles {
 
 /// The open files of one container.
 #[derive(Debug)]
-pub struct Copier {
+pub(super) struct Copier {
     stdout: (PathBuf, File),
     stderr: (PathBuf, File),
 }
 
 /// Opens a file to append to.
-pub fn appended(path: &Path) -> Result<File> {
+pub(super) fn appended(path: &Path) -> Result<File> {
     File::options()
         .create(true)
         .append(true)
@@ -42,7 +42,7 @@ pub fn appended(path: &Path) -> Result<File> {
 
 impl Copier {
     /// Opens both logs for appending.
-    pub fn open(files: &LogFiles) -> Result<Self> {
+    pub(super) fn open(files: &LogFiles) -> Result<Self> {
         Ok(Self {
             stdout: (files.stdout.clone(), appended(&files.stdout)?),
             stderr: (files.stderr.clone(), appended(&files.stderr)?),
@@ -51,7 +51,7 @@ impl Copier {
 
     /// Copies until the container ends. Where the daemon goes away meanwhile, it is asked again
     /// from there on. The lines of one second may come twice.
-    pub async fn follow(mut self, docker: Docker, id: String) -> Result<()> {
+    pub(super) async fn follow(mut self, docker: Docker, id: String) -> Result<()> {
         let mut since = 0;
         loop {
             let options = LogsOptions {

@@ -2,18 +2,18 @@
 //! LMCache server. Everything carries labels: they identify what a killed labrun leaves behind.
 
 mod body;
-pub mod container;
-pub mod daemon;
+pub(crate) mod container;
+pub(crate) mod daemon;
 mod facts;
-pub mod gpu_memory;
-pub mod image;
-pub mod labels;
+pub(crate) mod gpu_memory;
+pub(crate) mod image;
+pub(crate) mod labels;
 mod launch;
 mod logs;
 mod profiled;
 mod secrets;
 mod stats;
-pub mod sweep;
+pub(crate) mod sweep;
 
 use std::path::Path;
 use std::time::Duration;
@@ -43,9 +43,9 @@ use launch::Launch;
 use secrets::Secrets;
 
 /// Name of the standard error of the LMCache server's container in a server's folder.
-pub const LMCACHE_STDERR_LOG: &str = "lmcache_server.stderr.log";
+pub(crate) const LMCACHE_STDERR_LOG: &str = "lmcache_server.stderr.log";
 /// Name of the Redis container's log in a server's folder.
-pub const REDIS_LOG: &str = "redis_server.log";
+pub(crate) const REDIS_LOG: &str = "redis_server.log";
 /// Role of the Redis container.
 const REDIS_ROLE: &str = "redis";
 /// Redis as the cell's other containers reach it.
@@ -55,7 +55,7 @@ const SIDECAR_GRACE: Duration = Duration::from_secs(5);
 
 /// A server in containers of its own.
 #[derive(Debug)]
-pub struct Dockered {
+pub(crate) struct Dockered {
     addresses: Addresses,
     parts: Parts,
 }
@@ -70,7 +70,7 @@ struct Addresses {
 
 /// What survives a restart of the server: its Redis, and the network that reaches it.
 #[derive(Debug)]
-pub struct Lasting {
+pub(crate) struct Lasting {
     redis: Container,
     redis_url: String,
     network: Option<String>,
@@ -103,12 +103,12 @@ fn has_lmcache_server(cell: &Cell) -> bool {
 }
 
 /// The URL to render for the redis tier of `cell`, where it has a Redis container of its own.
-pub fn redis_url(cell: &Cell) -> Option<&'static str> {
+pub(crate) fn redis_url(cell: &Cell) -> Option<&'static str> {
     has_own_redis(cell).then_some(REDIS_URL)
 }
 
 /// The containers that a launch would start.
-pub fn describe(cell: &Cell) -> String {
+pub(crate) fn describe(cell: &Cell) -> String {
     let Ok(spec) = spec_of(cell) else {
         return String::new();
     };
@@ -139,7 +139,7 @@ pub fn describe(cell: &Cell) -> String {
 }
 
 /// Checks what can be known before anything is started.
-pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
+pub(crate) fn check(cell: &Cell, settings: &Settings) -> Result<()> {
     let spec = spec_of(cell)?;
     let url = settings.redis.url.as_str();
     let is_here = url.is_empty()
@@ -164,7 +164,7 @@ pub fn check(cell: &Cell, settings: &Settings) -> Result<()> {
 }
 
 /// The image that LMCache is in, unless the cell's server is the simulator.
-pub fn lmcache_image_of(cell: &Cell) -> Option<&str> {
+pub(crate) fn lmcache_image_of(cell: &Cell) -> Option<&str> {
     let spec = spec_of(cell).ok().filter(|spec| !spec.simulator)?;
     Some(if has_lmcache_server(cell) {
         lmcache_image(spec)
@@ -183,7 +183,7 @@ fn lmcache_image(spec: &DockerSpec) -> &str {
 
 /// The content that the cell's server would run from now; absent where it is unknown: it is still to
 /// be pulled and the registry does not answer, or Docker does not.
-pub fn content(cell: &Cell, runtime: &Handle) -> Option<Content> {
+pub(crate) fn content(cell: &Cell, runtime: &Handle) -> Option<Content> {
     let spec = spec_of(cell).ok()?;
     let asked = async {
         let daemon = Daemon::connect().await.ok()?;
@@ -196,7 +196,7 @@ pub fn content(cell: &Cell, runtime: &Handle) -> Option<Content> {
 
 /// Starts the containers of `cell`, sidecars first, each healthy before the next; `lasting` is there
 /// already. Where one cannot be started, all are removed again.
-pub async fn launch(
+pub(crate) async fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,

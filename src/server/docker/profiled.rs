@@ -12,7 +12,7 @@ use crate::plan::profile_spec::ProfileSpec;
 
 /// The parts of a container's body that profiling changes.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub(super) struct Line<'a> {
     pub command: Vec<String>,
     pub arguments: Vec<String>,
     /// Folders of this machine in the container.
@@ -22,7 +22,7 @@ pub struct Line<'a> {
 
 impl Line<'_> {
     /// Puts `profile` around it; reports come out in the run's folder. `nsys` must be in the image.
-    pub fn under(mut self, profile: &ProfileSpec, server_folder: &Path) -> Result<Self> {
+    pub(super) fn under(mut self, profile: &ProfileSpec, server_folder: &Path) -> Result<Self> {
         let reports = absolute(&profile::reports(server_folder))?;
         let folder = reports.parent().unwrap_or(&reports);
         std::fs::create_dir_all(folder)

@@ -19,13 +19,13 @@ use crate::plan::tier::TierKind;
 use crate::secret;
 
 /// The container's folder of what labrun mounts.
-pub const INSIDE: &str = "/run/labrun";
+pub(super) const INSIDE: &str = "/run/labrun";
 /// The program that puts secrets into the environment and becomes the server.
 const WRAPPER: &str = "set -a; . /run/labrun/secrets; set +a; exec \"$@\"";
 
 /// Secrets that a cell's containers get: the token, what the plan names, and settings whose names
 /// mark them as secret.
-pub fn values(
+pub(super) fn values(
     cell: &Cell,
     spec: &DockerSpec,
     scope: LaunchScope<'_>,
@@ -61,7 +61,7 @@ pub fn values(
 
 /// The files of one server's secrets; removed with it.
 #[derive(Debug)]
-pub struct Secrets {
+pub(super) struct Secrets {
     folder: PathBuf,
     /// Whether there is a Hugging Face token.
     has_token: bool,
@@ -72,7 +72,7 @@ pub struct Secrets {
 impl Secrets {
     /// Writes `values`: `HF_TOKEN` into a file of its own, which the Hugging Face libraries read by
     /// themselves, others into one that the server's wrapper reads. `user` is the container's.
-    pub fn write(
+    pub(super) fn write(
         values: &BTreeMap<String, String>,
         user: &str,
         mark: &Mark,
@@ -128,7 +128,7 @@ impl Secrets {
     }
 
     /// `HOST:CONTAINER:ro` of each file.
-    pub fn binds(&self) -> Vec<String> {
+    pub(super) fn binds(&self) -> Vec<String> {
         let all = [("hf_token", self.has_token), ("secrets", self.has_others)];
         all.iter()
             .filter(|(_, is_there)| *is_there)
@@ -137,13 +137,13 @@ impl Secrets {
     }
 
     /// The variable that names the file of the token.
-    pub fn environment(&self) -> Option<String> {
+    pub(super) fn environment(&self) -> Option<String> {
         self.has_token
             .then(|| format!("HF_TOKEN_PATH={INSIDE}/hf_token"))
     }
 
     /// `command`, after the secrets were put into its environment where there are any.
-    pub fn wrapped(&self, command: &[String]) -> Vec<String> {
+    pub(super) fn wrapped(&self, command: &[String]) -> Vec<String> {
         if !self.has_others {
             return command.to_vec();
         }
@@ -160,7 +160,7 @@ impl Drop for Secrets {
 }
 
 /// Lets the user of a container read the file at `path` where that is private.
-pub fn hand_over(path: &Path, user: &str) {
+pub(super) fn hand_over(path: &Path, user: &str) {
     // Neither its group nor others may do anything.
     let is_private = fs::metadata(path).is_ok_and(|metadata| metadata.mode().trailing_zeros() >= 6);
     if let Some((user, group)) = numeric(user).filter(|_| is_private) {

@@ -14,16 +14,16 @@ use super::logs::{LogFiles, appended};
 
 /// The file of samples. A cell does not depend on them: nothing fails without them.
 #[derive(Debug)]
-pub struct Samples(File);
+pub(super) struct Samples(File);
 
 impl Samples {
     /// Opens the file of samples for appending.
-    pub fn open(files: &LogFiles) -> Result<Self> {
+    pub(super) fn open(files: &LogFiles) -> Result<Self> {
         appended(&files.stats).map(Self)
     }
 
     /// Appends a line a second until the container ends.
-    pub async fn take(mut self, docker: Docker, id: String, role: &'static str) {
+    pub(super) async fn take(mut self, docker: Docker, id: String, role: &'static str) {
         let options = StatsOptions {
             stream: true,
             one_shot: false,

@@ -24,7 +24,7 @@ enum Kind {
 
 /// Something that labrun made in Docker and did not remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub(crate) struct Left {
     kind: Kind,
     id: String,
     name: String,
@@ -46,20 +46,20 @@ impl fmt::Display for Left {
 }
 
 /// What labruns that are gone left behind.
-pub async fn find_orphans(daemon: &Daemon) -> Result<Vec<Left>> {
+pub(crate) async fn find_orphans(daemon: &Daemon) -> Result<Vec<Left>> {
     find(daemon, is_gone).await
 }
 
 /// Removes what earlier cells of this labrun left because their removal failed, but for what `keep`
 /// names by id or name.
-pub async fn remove_own(daemon: &Daemon, mark: &Mark, keep: &[String]) -> Result<()> {
+pub(crate) async fn remove_own(daemon: &Daemon, mark: &Mark, keep: &[String]) -> Result<()> {
     let mut own = find(daemon, |owner| owner == mark.owner).await?;
     own.retain(|left| !keep.contains(&left.id) && !keep.contains(&left.name));
     remove(daemon, &own).await
 }
 
 /// Removes them all. Tries each, then returns the first failure.
-pub async fn remove(daemon: &Daemon, all: &[Left]) -> Result<()> {
+pub(crate) async fn remove(daemon: &Daemon, all: &[Left]) -> Result<()> {
     let mut failed = None;
     for left in all {
         let removed = match left.kind {
@@ -79,7 +79,7 @@ pub async fn remove(daemon: &Daemon, all: &[Left]) -> Result<()> {
 }
 
 /// Removes a network; one that is gone is what is wanted.
-pub async fn remove_network(daemon: &Daemon, id: &str) -> Result<()> {
+pub(crate) async fn remove_network(daemon: &Daemon, id: &str) -> Result<()> {
     match daemon.docker.remove_network(id).await {
         Err(error) if status(&error) != Some(404) => Err(plain(error)),
         _ => Ok(()),

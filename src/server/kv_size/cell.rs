@@ -17,7 +17,7 @@ const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
 
 /// The KV size of `cell`'s model, from its `config.json` on this machine and from the plan. A
 /// simulated server has the simulator's own.
-pub fn of_cell(cell: &Cell, settings: &Settings) -> KvSize {
+pub(crate) fn of_cell(cell: &Cell, settings: &Settings) -> KvSize {
     let server = &cell.resolved.server;
     if server.is_simulated() {
         let bytes = Bounds::exact(server.sim.kv_bytes_per_token as f64);
@@ -44,7 +44,7 @@ fn both(source: Source, bytes: Bounds) -> Statement {
 }
 
 /// Token ids of the vocabulary of `cell`'s model, where its `config.json` is on this machine.
-pub fn vocabulary(cell: &Cell, settings: &Settings) -> Option<u32> {
+pub(crate) fn vocabulary(cell: &Cell, settings: &Settings) -> Option<u32> {
     let server = &cell.resolved.server;
     if server.is_simulated() {
         return Some(server.sim.vocab_size);

@@ -13,7 +13,7 @@ use crate::units::Bounds;
 
 /// Why a configuration does not give the size; a sentence without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown(pub String);
+pub(crate) struct Unknown(pub String);
 
 impl std::fmt::Display for Unknown {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -23,7 +23,7 @@ impl std::fmt::Display for Unknown {
 
 /// What the server was asked to do that changes the size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Serving {
+pub(crate) struct Serving {
     /// `--kv-cache-dtype`, where it was given.
     pub kv_cache_dtype: Option<String>,
     /// `--dtype`, where it was given.
@@ -47,7 +47,7 @@ const MLA_TYPES: &[&str] = &[
 ];
 
 /// The statement of `config` (the text of a `config.json`) for a server that runs as `serving`.
-pub fn model(config: &str, serving: &Serving) -> Result<Statement, Unknown> {
+pub(crate) fn model(config: &str, serving: &Serving) -> Result<Statement, Unknown> {
     let config: Value =
         serde_json::from_str(config).map_err(|error| Unknown(format!("not JSON: {error}")))?;
     if let Some(argument) = &serving.unsupported {
@@ -82,7 +82,7 @@ pub fn model(config: &str, serving: &Serving) -> Result<Statement, Unknown> {
 }
 
 /// Token ids of the vocabulary in `config` (the text of a `config.json`).
-pub fn vocabulary(config: &str) -> Option<u32> {
+pub(crate) fn vocabulary(config: &str) -> Option<u32> {
     let config: Value = serde_json::from_str(config).ok()?;
     let text = language_model(&config);
     let size = number(text, "vocab_size").or_else(|| number(&config, "vocab_size"));

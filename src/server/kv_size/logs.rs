@@ -11,7 +11,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 ///
 /// With tensor or pipeline parallelism each rank logs its own memory, and the tokens are those
 /// that fit on every rank; the ranks' memories add up. Only lines before the first request count.
-pub fn engine(log: &str) -> Option<Statement> {
+pub(crate) fn engine(log: &str) -> Option<Statement> {
     let mut memory_gib = 0.0;
     let mut roundings = 0.0;
     let mut tokens = None;
@@ -39,7 +39,7 @@ pub fn engine(log: &str) -> Option<Statement> {
 }
 
 /// Tokens of KV that the engine has room for, by its start log; of several ranks the least.
-pub fn engine_tokens(log: &str) -> Option<f64> {
+pub(crate) fn engine_tokens(log: &str) -> Option<f64> {
     let tokens = log.lines().filter_map(kv_tokens);
     tokens.filter(|tokens| *tokens > 0.0).reduce(f64::min)
 }
@@ -71,7 +71,7 @@ fn memory(line: &str) -> Option<(f64, f64)> {
 /// `Stored 8192 out of total 8192 tokens. size: 1.0000 GB` and
 /// `Retrieved 512 out of 512 required tokens (from 544 total tokens). size: 0.0625 gb` (its GB are
 /// GiB). The line of the most tokens is the most exact.
-pub fn lmcache(log: &str) -> Option<Statement> {
+pub(crate) fn lmcache(log: &str) -> Option<Statement> {
     let lines = log.lines().filter_map(sized);
     let (tokens, gib, rounding) = lines.max_by(|a, b| a.0.total_cmp(&b.0))?;
     let bytes = Bounds::within(gib * GIB / tokens, rounding * GIB / tokens);

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Bounds, grouped};
 
 mod cell;
-pub mod config;
-pub mod logs;
+pub(crate) mod config;
+pub(crate) mod logs;
 
-pub use cell::{of_cell, vocabulary};
+pub(crate) use cell::{of_cell, vocabulary};
 
 /// Share by which two sources may differ and still mean the same size: engines round memory to
 /// whole blocks.
@@ -22,7 +22,7 @@ const TOLERANCE: f64 = 0.01;
 /// Who states a size. The order is the order of trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
+pub(crate) enum Source {
     /// The engine's start log: KV memory / KV tokens.
     EngineLog,
     /// LMCache's log of what it stored: bytes / tokens.
@@ -37,7 +37,7 @@ pub enum Source {
 
 impl Source {
     /// Its name in messages.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::EngineLog => "the engine's start log",
             Self::LmcacheLog => "LMCache's log",
@@ -50,7 +50,7 @@ impl Source {
 
 /// What one source states about the KV bytes per token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Statement {
+pub(crate) struct Statement {
     /// The source of the statement.
     pub source: Source,
     /// What the engine takes on the GPU per token, all ranks together.
@@ -61,7 +61,7 @@ pub struct Statement {
 
 /// Everything that is known of a model's KV size.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct KvSize {
+pub(crate) struct KvSize {
     /// All statements, the most trusted first.
     pub statements: Vec<Statement>,
     /// Why sources do not know it; sentences without a full stop.
@@ -70,7 +70,7 @@ pub struct KvSize {
 
 /// Bytes per token of one pass: what the GPU takes and what the tier stores, where they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct KvBytes {
+pub(crate) struct KvBytes {
     /// What a token takes on the GPU.
     pub device: Option<Bounds>,
     /// What a token takes in the tier.
@@ -79,7 +79,7 @@ pub struct KvBytes {
 
 impl KvSize {
     /// Sorts the statements by trust, the most trusted first.
-    pub fn new(mut statements: Vec<Statement>, unknown: Vec<String>) -> Self {
+    pub(crate) fn new(mut statements: Vec<Statement>, unknown: Vec<String>) -> Self {
         statements.sort_by_key(|statement| statement.source);
         Self {
             statements,
@@ -88,7 +88,7 @@ impl KvSize {
     }
 
     /// The same with further statements. The simulator's size is exact as it is.
-    pub fn with(mut self, more: impl IntoIterator<Item = Statement>) -> Self {
+    pub(crate) fn with(mut self, more: impl IntoIterator<Item = Statement>) -> Self {
         let simulated = |statement: &Statement| statement.source == Source::Simulator;
         if !self.statements.iter().any(simulated) {
             self.statements.extend(more);
@@ -97,7 +97,7 @@ impl KvSize {
     }
 
     /// The sizes that the verdict uses.
-    pub fn bytes(&self) -> KvBytes {
+    pub(crate) fn bytes(&self) -> KvBytes {
         KvBytes {
             device: self.device().map(|(_, bytes)| bytes),
             stored: self.stored().map(|(_, bytes)| bytes),
@@ -105,14 +105,14 @@ impl KvSize {
     }
 
     /// What the GPU takes per token, with its source.
-    pub fn device(&self) -> Option<(Source, Bounds)> {
+    pub(crate) fn device(&self) -> Option<(Source, Bounds)> {
         let stated = |statement: &Statement| Some((statement.source, statement.device?));
         self.statements.iter().find_map(stated)
     }
 
     /// What the tier stores per token, with its source. LMCache's own report is the best; without it
     /// the size on the GPU is used.
-    pub fn stored(&self) -> Option<(Source, Bounds)> {
+    pub(crate) fn stored(&self) -> Option<(Source, Bounds)> {
         let stated = |statement: &Statement| Some((statement.source, statement.stored?));
         let own = |statement: &&Statement| statement.source == Source::LmcacheLog;
         let own = self.statements.iter().find(own).and_then(stated);
@@ -120,7 +120,7 @@ impl KvSize {
     }
 
     /// A sentence for each pair of sources that contradict each other about the GPU's KV.
-    pub fn disagreements(&self) -> Vec<String> {
+    pub(crate) fn disagreements(&self) -> Vec<String> {
         let Some((first, trusted)) = self.device() else {
             return Vec::new();
         };

@@ -4,14 +4,14 @@ use crate::sim::stats::FinishReason;
 
 /// An event and its time.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Emission {
+pub(crate) struct Emission {
     /// Time, us.
     pub at_us: u64,
     pub event: EngineEvent,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum EngineEvent {
+pub(crate) enum EngineEvent {
     /// A request got a token.
     Token(TokenEvent),
     /// A line for the log.
@@ -20,7 +20,7 @@ pub enum EngineEvent {
 
 /// A token on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenEvent {
+pub(crate) struct TokenEvent {
     /// The request's [`crate::sim::SimRequest::id`].
     pub request: u64,
     pub token: u32,
@@ -34,7 +34,7 @@ pub struct TokenEvent {
 
 /// What LMCache logs, without its wording.
 #[derive(Clone, Debug, PartialEq)]
-pub enum LogEvent {
+pub(crate) enum LogEvent {
     /// A tier lookup.
     Lookup {
         name: String,
@@ -68,7 +68,7 @@ pub enum LogEvent {
 
 /// A request that the engine cannot take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
+pub(crate) enum SubmitError {
     /// It could never be scheduled.
     #[error(
         "a prompt of {prompt} tokens does not fit the GPU cache of {capacity} tokens; shorten it \

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque, btree_map::OccupiedEntry};
 
-pub use self::event::{Emission, EngineEvent, LogEvent, SubmitError, TokenEvent};
+pub(super) use self::event::{Emission, EngineEvent, LogEvent, SubmitError, TokenEvent};
 use super::{
     frontend::Frontend,
     lmcache_config::OffloadConfig,
@@ -36,7 +36,7 @@ const PIPELINE_DEPTH: usize = 2;
 
 /// Whether the GPU keeps finished prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrefixCaching {
+pub(crate) enum PrefixCaching {
     /// `--enable-prefix-caching`, the default.
     Enabled,
     /// `--no-enable-prefix-caching`.
@@ -45,7 +45,7 @@ pub enum PrefixCaching {
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
-pub struct EngineConfig {
+pub(crate) struct EngineConfig {
     /// The machine and the model.
     pub spec: SimSpec,
     /// The GPU prefix cache.
@@ -76,7 +76,7 @@ enum Activity {
 
 /// The simulated vLLM engine.
 #[derive(Debug)]
-pub struct Engine {
+pub(super) struct Engine {
     spec: SimSpec,
     vocabulary: Vocabulary,
     prefix_caching: PrefixCaching,
@@ -100,7 +100,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine with empty caches.
-    pub fn new(config: EngineConfig) -> Self {
+    pub(super) fn new(config: EngineConfig) -> Self {
         let EngineConfig {
             spec,
             prefix_caching,
@@ -136,7 +136,11 @@ impl Engine {
     }
 
     /// Takes a request that reaches the server at `now_us`.
-    pub fn submit(&mut self, mut request: SimRequest, now_us: u64) -> Result<(), SubmitError> {
+    pub(super) fn submit(
+        &mut self,
+        mut request: SimRequest,
+        now_us: u64,
+    ) -> Result<(), SubmitError> {
         let capacity = self.pool.len() * self.block_size();
         let prompt = request.prompt.len();
         if prompt == 0 {
@@ -162,7 +166,7 @@ impl Engine {
     }
 
     /// When something will happen next, if anything.
-    pub fn next_event_us(&self) -> Option<u64> {
+    pub(super) fn next_event_us(&self) -> Option<u64> {
         let pending_us = self.pending.first_key_value().map(|((at_us, _), _)| *at_us);
         [pending_us, self.frontend.next_done_us(), self.wake_us]
             .into_iter()
@@ -171,7 +175,7 @@ impl Engine {
     }
 
     /// Everything that has happened up to `now_us`; tokens come in order.
-    pub fn advance(&mut self, now_us: u64) -> Vec<Emission> {
+    pub(super) fn advance(&mut self, now_us: u64) -> Vec<Emission> {
         while let Some(at_us) = self.next_event_us().filter(|at_us| *at_us <= now_us) {
             if let Some(id) = self.frontend.pop_done(at_us) {
                 let latency_us = round_us(self.spec.request_latency_us);
@@ -197,7 +201,7 @@ impl Engine {
     }
 
     /// Drops a request whose client went away.
-    pub fn abort(&mut self, id: u64) {
+    pub(super) fn abort(&mut self, id: u64) {
         let Some(sequence) = self.sequences.remove(&id) else {
             return;
         };
@@ -207,7 +211,7 @@ impl Engine {
     }
 
     /// Forgets the GPU prefix cache; false while requests hold blocks. The tiers keep theirs.
-    pub fn reset_prefix_cache(&mut self) -> bool {
+    pub(super) fn reset_prefix_cache(&mut self) -> bool {
         if self.spec.has(Fault::ResetIgnored) {
             return true;
         }
@@ -216,21 +220,21 @@ impl Engine {
 
     /// Clears the tiers of a connector that can do it: vLLM's own. LMCache in the engine process
     /// reports success and clears nothing.
-    pub fn reset_external(&mut self) {
+    pub(super) fn reset_external(&mut self) {
         if let Some(offload) = &mut self.offload {
             offload.reset();
         }
     }
 
     /// Empties the page cache behind the disk tier, as an operator would between two passes.
-    pub fn drop_page_cache(&mut self) {
+    pub(super) fn drop_page_cache(&mut self) {
         if let Some(offload) = &mut self.offload {
             offload.drop_page_cache();
         }
     }
 
     /// Bytes moved up to `now_us`.
-    pub fn physical_bytes(&mut self, now_us: u64) -> PhysicalBytes {
+    pub(super) fn physical_bytes(&mut self, now_us: u64) -> PhysicalBytes {
         self.offload
             .as_mut()
             .map_or_else(PhysicalBytes::default, |offload| {

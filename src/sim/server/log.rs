@@ -15,7 +15,7 @@ const CACHE_ENGINE: &str = "cache_engine.py:561:lmcache.v1.cache_engine";
 
 /// Where the log goes.
 #[derive(Clone, Debug, Default)]
-pub enum LogSink {
+pub(crate) enum LogSink {
     /// Standard error, like vLLM.
     #[default]
     Stderr,

@@ -34,7 +34,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::log::LogSink;
+pub(super) use self::log::LogSink;
 use self::{
     driver::{Command, Driver, DriverHandle, Health},
     log::{Log, Speaker},
@@ -49,9 +49,9 @@ use super::{
 use crate::plan::sim_spec::Fault;
 
 /// What `/version` answers by default.
-pub const VERSION: &str = "0.32.0+labrun-sim";
+pub(crate) const VERSION: &str = "0.32.0+labrun-sim";
 /// How every simulator's version ends: it never looks like a real server's.
-pub const VERSION_SUFFIX: &str = "+labrun-sim";
+pub(crate) const VERSION_SUFFIX: &str = "+labrun-sim";
 /// How much longer `slow-start` loads.
 const SLOW_START_FACTOR: u64 = 20;
 /// Connections that may wait to be accepted.
@@ -61,7 +61,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Why the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SimExit {
+pub(crate) enum SimExit {
     /// By a signal or its caller.
     Stopped,
     /// Its parent process ended.
@@ -71,7 +71,7 @@ pub enum SimExit {
 }
 
 /// Runs a simulated server until `shutdown` completes or it ends by itself.
-pub async fn serve(
+pub(crate) async fn serve(
     options: SimOptions,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<SimExit> {
@@ -79,7 +79,7 @@ pub async fn serve(
 }
 
 /// Completes when the process is asked to end (SIGTERM or SIGINT).
-pub async fn termination() {
+pub(crate) async fn termination() {
     use tokio::signal::unix::{SignalKind, signal};
     // Without handlers the default action ends the process, which is what is asked for.
     let (Ok(mut terminate), Ok(mut interrupt)) = (
@@ -96,7 +96,7 @@ pub async fn termination() {
 
 /// A server that has its address but refuses connections until it is loaded.
 #[derive(Debug)]
-pub struct SimServer {
+pub(super) struct SimServer {
     options: SimOptions,
     setup: Setup,
     socket: TcpSocket,
@@ -106,7 +106,7 @@ pub struct SimServer {
 
 impl SimServer {
     /// Checks the options and takes the address.
-    pub async fn bind(options: SimOptions) -> anyhow::Result<Self> {
+    pub(super) async fn bind(options: SimOptions) -> anyhow::Result<Self> {
         let setup = options.setup()?;
         let host = options.host.clone();
         let mut addresses = lookup_host((host.as_str(), options.port))
@@ -142,7 +142,10 @@ impl SimServer {
     }
 
     /// Loads, serves, and ends.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<SimExit> {
+    pub(super) async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> anyhow::Result<SimExit> {
         let parent = watch_parent(self.options.parent);
         let end = async {
             tokio::select! {

@@ -9,7 +9,7 @@ use crate::telemetry::sample::{Batch, Growth};
 
 /// How a series of `/metrics` becomes one of ours.
 #[derive(Clone, Copy, Debug)]
-pub enum Shape {
+pub(super) enum Shape {
     /// As it is, times a factor; of several engines their sum.
     Level(f64),
     /// As it is, times a factor; of several engines the largest: each has a share of its own.
@@ -19,13 +19,13 @@ pub enum Shape {
 }
 
 /// Name and label there, series here.
-pub type Row = (&'static str, Option<&'static str>, Series, Shape);
+pub(super) type Row = (&'static str, Option<&'static str>, Series, Shape);
 
 const GROWTH: Shape = Shape::Growth;
 const LEVEL: Shape = Shape::Level(1.0);
 
 /// Of the engine (vLLM's names; in-process LMCache exposes its own beside them).
-pub const ENGINE: [Row; 19] = [
+pub(super) const ENGINE: [Row; 19] = [
     (
         "vllm:num_requests_running",
         None,
@@ -145,7 +145,7 @@ pub const ENGINE: [Row; 19] = [
 ];
 
 /// Of an LMCache server of its own.
-pub const LMCACHE: [Row; 6] = [
+pub(super) const LMCACHE: [Row; 6] = [
     (
         "lmcache_mp_lookup_hit_l1_tokens_total",
         None,
@@ -185,7 +185,7 @@ pub const LMCACHE: [Row; 6] = [
 ];
 
 /// Of the simulator: bytes that it pretends to move. Source and method mark them as simulated.
-pub const SIMULATED: [Row; 6] = [
+pub(super) const SIMULATED: [Row; 6] = [
     (
         "labrun_sim_pcie_rx_bytes_total",
         None,
@@ -226,14 +226,14 @@ pub const SIMULATED: [Row; 6] = [
 
 /// Rows of tables to series, with what the counters stood at.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub(super) struct Rows {
     /// With whether it was ever shown.
     growth: BTreeMap<Series, (Growth, bool)>,
 }
 
 impl Rows {
     /// Adds the series of `rows` that `scrape` has.
-    pub fn keep(&mut self, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
+    pub(super) fn keep(&mut self, rows: &[Row], scrape: &Scrape, batch: &mut Batch) {
         // A file that names only devices marks simulated bytes by this one.
         let is_simulated = |row: &Row| row.2.source() == Source::Simulated;
         let device: Arc<str> = match rows.first().filter(|row| is_simulated(row)) {

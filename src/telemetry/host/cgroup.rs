@@ -11,7 +11,7 @@ use crate::series::Series;
 use crate::telemetry::sample::{Batch, Growth};
 
 /// The cgroups of `leaders`, each once, named by the roles that are in it.
-pub fn of(leaders: &[(&'static str, u32)]) -> Vec<Cgroup> {
+pub(crate) fn of(leaders: &[(&'static str, u32)]) -> Vec<Cgroup> {
     by_folder(leaders, folder_of_process)
 }
 
@@ -51,7 +51,7 @@ fn folder_of_process(pid: u32) -> Option<PathBuf> {
 
 /// A cgroup's files, and the last readings of its counters.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     device: Arc<str>,
     io: ProcFile,
     cpu: ProcFile,
@@ -143,7 +143,7 @@ impl Cgroup {
     }
 
     /// Reads its files and adds the values to `batch`.
-    pub fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
+    pub(crate) fn sample(&mut self, text: &mut Vec<u8>, batch: &mut Batch) {
         let mut growth = std::mem::take(&mut self.growth);
         self.read(text, |reading| match reading {
             Reading::Level(series, bytes) => batch.level(series, &self.device, bytes),

@@ -11,7 +11,7 @@ use crate::telemetry::thread::{Ended, Sampler};
 
 /// Reads the machine's processors and memory.
 #[derive(Debug)]
-pub struct CpuSampler {
+pub(crate) struct CpuSampler {
     interval: Duration,
     cores: BTreeMap<String, Core>,
     machine: Arc<str>,
@@ -83,7 +83,7 @@ impl Ticks {
 
 impl CpuSampler {
     /// A sampler that reads every `interval`.
-    pub fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         Self {
             interval,
             cores: BTreeMap::new(),

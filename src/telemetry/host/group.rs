@@ -20,7 +20,7 @@ const LOOK_EVERY: u64 = 10;
 
 /// Reads the parts of a server and their cgroups.
 #[derive(Debug)]
-pub struct GroupSampler {
+pub(crate) struct GroupSampler {
     interval: Duration,
     parts: Vec<Part>,
     clock: Growth,
@@ -140,7 +140,7 @@ impl Part {
 
 impl GroupSampler {
     /// Reads what `leaders` lead, each with its role.
-    pub fn new(leaders: &[(&'static str, u32)], interval: Duration) -> Self {
+    pub(crate) fn new(leaders: &[(&'static str, u32)], interval: Duration) -> Self {
         let part = |&(role, leader): &(&'static str, u32)| Part {
             role: role.into(),
             leader,

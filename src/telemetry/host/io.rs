@@ -19,7 +19,7 @@ const SECTOR: f64 = 512.0;
 
 /// The disk that holds `path`, by its kernel name; `None` where the file system has no device of
 /// its own (overlayfs, tmpfs, network file systems).
-pub fn disk_of(path: &Path) -> Option<String> {
+pub(crate) fn disk_of(path: &Path) -> Option<String> {
     // A folder that is still to be made lies where its parent does.
     let metadata = path.ancestors().find_map(|at| std::fs::metadata(at).ok())?;
     let (major, minor) = (
@@ -55,7 +55,7 @@ struct Interface {
 
 /// Reads disks and interfaces.
 #[derive(Debug)]
-pub struct IoSampler {
+pub(crate) struct IoSampler {
     interval: Duration,
     disks: BTreeMap<String, Disk>,
     interfaces: BTreeMap<String, Interface>,
@@ -71,7 +71,7 @@ pub struct IoSampler {
 impl IoSampler {
     /// Reads every disk and interface of the machine; `redis_interface` is on the way to the tier's
     /// Redis.
-    pub fn new(interval: Duration, redis_interface: Option<String>) -> Self {
+    pub(crate) fn new(interval: Duration, redis_interface: Option<String>) -> Self {
         Self {
             interval,
             disks: BTreeMap::new(),

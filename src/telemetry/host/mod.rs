@@ -1,8 +1,8 @@
 //! What this machine and the server's processes do, from `/proc`, `/sys` and cgroup v2.
 
-pub mod cgroup;
-pub mod cpu;
-pub mod group;
-pub mod io;
-pub mod proc_file;
-pub mod route;
+pub(crate) mod cgroup;
+pub(crate) mod cpu;
+pub(crate) mod group;
+pub(crate) mod io;
+pub(crate) mod proc_file;
+pub(crate) mod route;

@@ -8,22 +8,22 @@ use std::path::Path;
 
 /// A file that stays open between readings.
 #[derive(Debug)]
-pub struct ProcFile(Option<File>);
+pub(crate) struct ProcFile(Option<File>);
 
 impl ProcFile {
     /// Opens the file at `path`. One that is missing or unreadable gives no readings.
-    pub fn open(path: impl AsRef<Path>) -> Self {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Self {
         Self(File::open(path).ok())
     }
 
     /// Whether the file could be opened.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.0.is_some()
     }
 
     /// Its present content, read into `buffer`. The buffer grows as needed; the caller passes the same
     /// one again. `None` where the read fails, for example because the process is gone.
-    pub fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
+    pub(crate) fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
         let file = self.0.as_ref()?;
         let mut filled = 0;
         loop {
@@ -43,7 +43,7 @@ impl ProcFile {
 }
 
 /// The number behind `name` at the start of a line of `text`.
-pub fn number_after(text: &str, name: &str) -> Option<f64> {
+pub(crate) fn number_after(text: &str, name: &str) -> Option<f64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }

@@ -13,7 +13,7 @@ const REDIS_PORT: u16 = 6379;
 
 /// The interface on the way to the Redis at `url`, by its kernel name; `None` where there is none (a
 /// Unix socket) or it cannot be found. May ask a name server.
-pub fn to_redis(url: &str) -> Option<String> {
+pub(crate) fn to_redis(url: &str) -> Option<String> {
     let (host, port) = host_and_port(url)?;
     let address = (host, port).to_socket_addrs().ok()?.next()?;
     to_address(address)
@@ -104,7 +104,7 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 /// This machine's end of the interface of process `pid`, where that lives in a network of its own (a
 /// container): what goes to and from it passes there, also from other containers. `None` for a
 /// process of this machine's own network, and where it may not be read.
-pub fn of_container(pid: u32) -> Option<String> {
+pub(crate) fn of_container(pid: u32) -> Option<String> {
     let process = Path::new("/proc").join(pid.to_string());
     let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     if network(&process)? == network(Path::new("/proc/self"))? {

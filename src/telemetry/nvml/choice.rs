@@ -8,7 +8,7 @@ use crate::server::process_tree;
 
 /// Which GPUs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Gpus {
+pub(crate) enum Gpus {
     /// None: the server under test has none.
     #[default]
     None,
@@ -29,7 +29,7 @@ pub enum Gpus {
 
 /// A GPU as the library lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// NVML's index.
     pub index: u32,
     /// Its UUID; empty where unknown.
@@ -39,7 +39,7 @@ pub struct Listed {
 }
 
 /// The indices of the GPUs in `gpus`, for a server with the process trees of `leaders`.
-pub fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
+pub(crate) fn chosen(gpus: &Gpus, leaders: &[u32]) -> Result<Vec<u32>, String> {
     match gpus {
         Gpus::None => Ok(Vec::new()),
         Gpus::These(these) => Ok(these.clone()),

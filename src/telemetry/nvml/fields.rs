@@ -10,21 +10,21 @@ use nvml_wrapper::struct_wrappers::device::FieldValueSample;
 use nvml_wrapper_sys::bindings::nvmlFieldValue_t;
 
 /// A field, and what of it: a link, or [`ALL_LINKS`]; 0 where the field has no parts.
-pub type Field = (u32, u32);
+pub(crate) type Field = (u32, u32);
 
 /// The sum over all NVLinks.
-pub const ALL_LINKS: u32 = u32::MAX;
+pub(crate) const ALL_LINKS: u32 = u32::MAX;
 /// `NVML_FI_DEV_PCIE_COUNT_TX_BYTES`: bytes out of the GPU.
-pub const PCIE_TX_BYTES: u32 = 197;
+pub(crate) const PCIE_TX_BYTES: u32 = 197;
 /// `NVML_FI_DEV_PCIE_COUNT_RX_BYTES`: bytes into the GPU.
-pub const PCIE_RX_BYTES: u32 = 198;
+pub(crate) const PCIE_RX_BYTES: u32 = 198;
 /// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX`: payload in KiB since the driver was loaded.
-pub const NVLINK_TX_KIB: u32 = 138;
+pub(crate) const NVLINK_TX_KIB: u32 = 138;
 /// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX`: the same, into the GPU.
-pub const NVLINK_RX_KIB: u32 = 139;
+pub(crate) const NVLINK_RX_KIB: u32 = 139;
 
 /// One answer a field. The call as a whole fails where the library or the GPU does.
-pub fn read(
+pub(crate) fn read(
     device: &Device<'_>,
     fields: &[Field],
 ) -> Result<Vec<Result<u64, NvmlError>>, NvmlError> {
@@ -53,7 +53,7 @@ fn number(raw: nvmlFieldValue_t) -> Result<u64, NvmlError> {
 
 /// Fields of the NVLinks' bytes that answer. They are chosen once: every sum is over the same fields.
 #[derive(Debug, Default)]
-pub struct NvLinkBytes {
+pub(crate) struct NvLinkBytes {
     fields: Option<Vec<Field>>,
 }
 
@@ -61,7 +61,7 @@ impl NvLinkBytes {
     /// KiB out of the GPU and into it. `ask` reads fields; `links` are the links that are up. A
     /// driver that knows no sum over all links is asked link by link, and a silent link is
     /// left out.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         links: impl FnOnce() -> Vec<u32>,
         mut ask: impl FnMut(&[Field]) -> Result<Vec<Result<u64, NvmlError>>, NvmlError>,

@@ -11,7 +11,7 @@ use crate::telemetry::thread::{Ended, Sampler};
 /// Which of them a sampler reads. Each kind has a sampler of its own: the costly one can be read less
 /// often alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// What changes from moment to moment.
     Load,
     /// What changes slowly, or costs milliseconds a call; energy and NVLink bytes are sums that lose
@@ -60,7 +60,7 @@ const THROTTLED_BY_POWER: u64 = 0x04 | 0x80;
 const THROTTLED_BY_HEAT: u64 = 0x20 | 0x40;
 
 /// Reads the gauges of one GPU.
-pub struct GaugeSampler {
+pub(crate) struct GaugeSampler {
     source: Box<dyn NvmlSource>,
     device: Arc<str>,
     kind: Kind,
@@ -75,7 +75,12 @@ pub struct GaugeSampler {
 
 impl GaugeSampler {
     /// Reads gauges of `kind` from the GPU behind `source`.
-    pub fn new(source: Box<dyn NvmlSource>, gpu: u32, kind: Kind, interval: Duration) -> Self {
+    pub(crate) fn new(
+        source: Box<dyn NvmlSource>,
+        gpu: u32,
+        kind: Kind,
+        interval: Duration,
+    ) -> Self {
         Self {
             source,
             device: gpu.to_string().into(),

@@ -20,7 +20,7 @@ const NVLINKS: u32 = 18;
 const GPM_SHORTEST_S: f64 = 0.010;
 
 /// The library, or why it cannot be used. Looked for once in a process.
-pub fn library() -> Result<&'static Nvml, &'static str> {
+pub(crate) fn library() -> Result<&'static Nvml, &'static str> {
     static LIBRARY: OnceLock<Result<Nvml, String>> = OnceLock::new();
     let loaded = LIBRARY.get_or_init(|| {
         Nvml::init().map_err(|error| match error {
@@ -34,7 +34,7 @@ pub fn library() -> Result<&'static Nvml, &'static str> {
 }
 
 /// The GPUs that the library lists, in the order of their indices.
-pub fn listed() -> Result<Vec<Listed>, String> {
+pub(crate) fn listed() -> Result<Vec<Listed>, String> {
     let nvml = library()?;
     let count = nvml.device_count().map_err(|error| error.to_string())?;
     let listed = |index| {
@@ -50,7 +50,7 @@ pub fn listed() -> Result<Vec<Listed>, String> {
 }
 
 /// Reads one GPU through the driver's library.
-pub struct Live {
+pub(crate) struct Live {
     nvml: &'static Nvml,
     device: Device<'static>,
     gpu: u32,
@@ -62,7 +62,11 @@ pub struct Live {
 
 impl Live {
     /// The GPU of index `gpu`, read on the clock that began at `epoch`.
-    pub fn open(gpu: u32, epoch: Instant, recorder: Option<Recorder>) -> Result<Self, ReadError> {
+    pub(crate) fn open(
+        gpu: u32,
+        epoch: Instant,
+        recorder: Option<Recorder>,
+    ) -> Result<Self, ReadError> {
         let nvml = library().map_err(|message| ReadError {
             why: Why::Unsupported,
             message: message.to_owned(),

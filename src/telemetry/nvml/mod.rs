@@ -7,12 +7,12 @@
 //! - `throughput`: `nvmlDeviceGetPcieThroughput`, a window of 20 ms now and then, which is far
 //!   off for bursts. It is shown under its name and never integrated.
 
-pub mod choice;
-pub mod fields;
-pub mod gauges;
-pub mod live;
-pub mod pcie;
-pub mod replay;
+pub(crate) mod choice;
+pub(crate) mod fields;
+pub(crate) mod gauges;
+pub(crate) mod live;
+pub(crate) mod pcie;
+pub(crate) mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// What NVML can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Call {
+pub(crate) enum Call {
     /// Name, UUID and what its PCIe link can do.
     Identity,
     /// GPM metrics since the reading before.
@@ -56,7 +56,7 @@ pub enum Call {
 
 impl Call {
     /// The word in messages and recorded files.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Gpm => "gpm",
@@ -80,7 +80,7 @@ impl Call {
 /// What it answered, as it answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Reading {
+pub(crate) enum Reading {
     /// What the GPU is.
     Identity {
         name: String,
@@ -166,7 +166,7 @@ pub enum Reading {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub(crate) enum Why {
     /// This GPU, driver or user cannot ask it: asking again is useless.
     Unsupported,
     /// The driver lost the GPU.
@@ -180,7 +180,7 @@ pub enum Why {
 
 /// A call that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadError {
+pub(crate) struct ReadError {
     /// What kind of failure.
     pub why: Why,
     /// The library's message.
@@ -189,7 +189,7 @@ pub struct ReadError {
 
 /// One call and what came of it: a line of a recorded file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The middle of the call, seconds on the reader's clock.
     pub at_s: f64,
     /// How long the call took, seconds.
@@ -207,7 +207,7 @@ pub struct Record {
 
 impl Record {
     /// The answer, or why there is none.
-    pub fn result(self) -> Result<Reading, ReadError> {
+    pub(crate) fn result(self) -> Result<Reading, ReadError> {
         match (self.reading, self.error) {
             (Some(reading), None) => Ok(reading),
             (_, Some(error)) => Err(error),
@@ -220,7 +220,7 @@ impl Record {
 }
 
 /// Where raw readings of one GPU come from.
-pub trait NvmlSource: Send {
+pub(crate) trait NvmlSource: Send {
     /// Makes the call. The record always has its time and duration.
     fn read(&mut self, call: Call) -> Record;
 }

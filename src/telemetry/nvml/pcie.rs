@@ -21,7 +21,7 @@ const THROUGHPUT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far GPM's answers trail the call: the driver's own samples are that much older. Measured on an
 /// H100 (driver 580) by GPM beside the counters, at the edges of known copies.
-pub const GPM_LAG: Duration = Duration::from_millis(125);
+pub(crate) const GPM_LAG: Duration = Duration::from_millis(125);
 
 /// What a link carries besides payload. PCI Express moves at most 256 bytes a packet on these
 /// links, with about 20 bytes around a completion (reads into the GPU) and 24 around a write (out of
@@ -58,7 +58,7 @@ impl Overhead {
 
 /// One way to measure PCIe bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// GPM between two samples.
     Gpm,
     /// The 32-bit byte counters.
@@ -70,7 +70,7 @@ pub enum Method {
 impl Method {
     /// The methods that a setting stands for, each list for a sampler of its own that goes on to
     /// the next where one is not answered.
-    pub fn chains(setting: PcieMethod) -> Vec<Vec<Self>> {
+    pub(crate) fn chains(setting: PcieMethod) -> Vec<Vec<Self>> {
         match setting {
             PcieMethod::Auto => vec![vec![Self::Gpm, Self::Counters, Self::Throughput]],
             PcieMethod::Gpm => vec![vec![Self::Gpm]],
@@ -98,7 +98,7 @@ const WRAP: u64 = 1 << 32;
 
 /// A 32-bit (or wider) byte counter pair, and what it grew by.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Unwrap {
+pub(crate) struct Unwrap {
     last: Option<(f64, [u64; 2])>,
 }
 
@@ -106,7 +106,7 @@ impl Unwrap {
     /// Growth of both counters since the last reading, with the time that passed. `None` the first
     /// time, where so much time passed that a link of `link_bytes_per_s` may have wrapped them
     /// twice, and where they grew by more than it carries: then the growth is unknown.
-    pub fn growth(
+    pub(crate) fn growth(
         &mut self,
         at_s: f64,
         now: [u64; 2],
@@ -136,7 +136,7 @@ impl Unwrap {
 
 /// Bytes a second that a PCIe link of `width` lanes carries one way at most, by its generation
 /// (PCI-SIG: GT/s a lane, less line code); the widest known where the GPU does not report it.
-pub fn link_bytes_per_s(generation: u32, width: u32) -> f64 {
+pub(crate) fn link_bytes_per_s(generation: u32, width: u32) -> f64 {
     let lane = match generation {
         1 => 0.25e9,
         2 => 0.5e9,
@@ -149,7 +149,7 @@ pub fn link_bytes_per_s(generation: u32, width: u32) -> f64 {
 }
 
 /// Reads one GPU's PCIe bytes.
-pub struct PcieSampler {
+pub(crate) struct PcieSampler {
     source: Box<dyn NvmlSource>,
     device: Arc<str>,
     methods: Vec<Method>,
@@ -165,7 +165,7 @@ pub struct PcieSampler {
 
 impl PcieSampler {
     /// Reads the GPU behind `source` by the first of `methods` that answers.
-    pub fn new(
+    pub(crate) fn new(
         mut source: Box<dyn NvmlSource>,
         gpu: u32,
         methods: Vec<Method>,

@@ -11,13 +11,13 @@ use super::Record;
 
 /// Writes every reading as a line of JSON.
 #[derive(Clone, Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     file: Arc<Mutex<BufWriter<File>>>,
 }
 
 impl Recorder {
     /// Creates the file at `path`, or empties it.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("making `{}`", path.display()))?;
         Ok(Self {
             file: Arc::new(Mutex::new(BufWriter::new(file))),
@@ -25,7 +25,7 @@ impl Recorder {
     }
 
     /// Appends one reading. A full disk loses the recording, not the telemetry.
-    pub fn keep(&self, record: &Record) {
+    pub(crate) fn keep(&self, record: &Record) {
         if let Ok(line) = serde_json::to_string(record) {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             let _lost = writeln!(file, "{line}");
@@ -33,7 +33,7 @@ impl Recorder {
     }
 
     /// Writes out the buffer. Fails where the file is incomplete.
-    pub fn finish(&self) -> Result<()> {
+    pub(crate) fn finish(&self) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.flush().context("writing the recorded readings")
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::support::Lab;
 
 /// One request, whole.
-pub struct Request {
+pub(crate) struct Request {
     pub method: String,
     pub path: String,
     /// Its head, in lower case.
@@ -17,14 +17,14 @@ pub struct Request {
 
 /// One answer, whole.
 #[derive(Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub kind: String,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(status: u16, body: &str) -> Self {
+    pub(crate) fn json(status: u16, body: &str) -> Self {
         Self {
             status,
             kind: "application/json".to_owned(),
@@ -32,7 +32,7 @@ impl Answer {
         }
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let Self { status, kind, body } = self;
         let length = body.len();
         let head = format!(
@@ -43,7 +43,7 @@ impl Answer {
 }
 
 /// A port on which each connection is served by `serve`.
-pub fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let serve = Arc::new(serve);
@@ -57,7 +57,7 @@ pub fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
 }
 
 /// The next request of a connection; none at its end.
-pub fn next_request(from: &mut BufReader<TcpStream>) -> Option<Request> {
+pub(crate) fn next_request(from: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if from.read_line(&mut head).ok()? == 0 {
@@ -84,7 +84,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A server that answers each request as `answer` says.
-pub fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> u16 {
+pub(crate) fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> u16 {
     listen(move |mut stream| {
         let mut from = BufReader::new(stream.try_clone().unwrap());
         while let Some(request) = next_request(&mut from) {
@@ -96,7 +96,7 @@ pub fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> u16
 }
 
 /// A server before the one on `port`, whose answers go through `change`.
-pub fn proxy(
+pub(crate) fn proxy(
     port: u16,
     change: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static,
 ) -> u16 {
@@ -107,7 +107,7 @@ pub fn proxy(
 }
 
 /// What the server on `port` answers.
-pub fn ask(port: u16, request: &Request) -> Option<Answer> {
+pub(crate) fn ask(port: u16, request: &Request) -> Option<Answer> {
     let mut server = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let Request {
         method, path, body, ..
@@ -151,13 +151,13 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
 }
 
 /// A simulator of the model `m` behind a proxy that changes its answers; the proxy's port.
-pub struct Changed {
+pub(crate) struct Changed {
     pub port: u16,
     _sim: crate::support::Kill,
 }
 
 impl Changed {
-    pub fn start(
+    pub(crate) fn start(
         lab: &Lab,
         change: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static,
     ) -> Self {

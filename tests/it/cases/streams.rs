@@ -176,7 +176,7 @@ fn other_route(request: &Request) -> Answer {
 }
 
 /// `labrun bench` of two requests, 16 tokens to 4.
-pub fn bench(lab: &Lab, port: u16, more: &[&str]) -> crate::support::Ended {
+pub(crate) fn bench(lab: &Lab, port: u16, more: &[&str]) -> crate::support::Ended {
     let url = format!("http://127.0.0.1:{port}");
     let load = "--model m --prompt-len 16 --gen-len 4 --requests 2";
     let load: Vec<&str> = load.split(' ').collect();

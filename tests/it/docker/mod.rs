@@ -23,14 +23,14 @@ static TURN: Mutex<()> = Mutex::new(());
 static IMAGES: Once = Once::new();
 
 /// Docker, for one test at a time.
-pub struct Docker {
+pub(crate) struct Docker {
     _turn: MutexGuard<'static, ()>,
     before: String,
 }
 
 /// What `docker ...` prints.
 #[track_caller]
-pub fn docker(arguments: &[&str]) -> String {
+pub(crate) fn docker(arguments: &[&str]) -> String {
     let ended = Command::new("docker").args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "docker {arguments:?}: {stderr}");
@@ -53,7 +53,7 @@ fn state() -> String {
 
 impl Docker {
     /// Makes the images where they are not there, and looks at what there is.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         IMAGES.call_once(|| {
             let script = concat!(
@@ -74,7 +74,7 @@ impl Docker {
 
     /// Nothing was left behind.
     #[track_caller]
-    pub fn assert_as_before(&self) {
+    pub(crate) fn assert_as_before(&self) {
         // A killed process's last request may be under way in the daemon.
         wait_until(Duration::from_secs(3), || state() == self.before);
         assert_eq!(state(), self.before, "{}", docker(&["ps", "-a"]));
@@ -82,7 +82,7 @@ impl Docker {
 }
 
 /// A plan for the simulator in a container.
-pub struct DockerPlan<'a> {
+pub(crate) struct DockerPlan<'a> {
     pub matrix: &'a str,
     pub run: &'a str,
     pub server: &'a str,
@@ -104,7 +104,7 @@ impl Default for DockerPlan<'_> {
 }
 
 impl DockerPlan<'_> {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let requests = if self.run.contains("requests") {
             ""
         } else {
@@ -128,7 +128,7 @@ impl DockerPlan<'_> {
     }
 
     /// Runs it into the folder `out` of `lab`.
-    pub fn run(&self, lab: &Lab) -> Ended {
+    pub(crate) fn run(&self, lab: &Lab) -> Ended {
         lab.write("plan.toml", &self.text());
         lab.labrun(&["plan.toml", "--out", "out"])
     }
@@ -136,7 +136,7 @@ impl DockerPlan<'_> {
 
 /// The output of `docker inspect` for the container in this role, once it runs.
 #[track_caller]
-pub fn inspect_when_running(role: &str) -> serde_json::Value {
+pub(crate) fn inspect_when_running(role: &str) -> serde_json::Value {
     let filter = format!("label=labrun.role={role}");
     let mut id = String::new();
     let runs = wait_until(Duration::from_secs(30), || {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// What the proxy does with new connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Passes them on.
     Open,
     /// Accepts them and never answers.
@@ -20,7 +20,7 @@ pub enum Mode {
 }
 
 /// The proxy; it ends with the test.
-pub struct Proxy {
+pub(crate) struct Proxy {
     socket: PathBuf,
     state: Arc<Mutex<State>>,
 }
@@ -31,7 +31,7 @@ struct State {
 }
 
 impl Proxy {
-    pub fn start(socket: &Path) -> Self {
+    pub(crate) fn start(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let state = Arc::new(Mutex::new(State {
             mode: Mode::Open,
@@ -61,12 +61,12 @@ impl Proxy {
     }
 
     /// For `DOCKER_HOST`.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
     /// Changes what happens to new connections; cutting breaks those that there are.
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         let mut state = self.state.lock().unwrap();
         state.mode = mode;
         if mode == Mode::Cut {
@@ -77,7 +77,7 @@ impl Proxy {
     }
 
     /// Away for a while, and back.
-    pub fn away_for(&self, time: Duration) {
+    pub(crate) fn away_for(&self, time: Duration) {
         self.set(Mode::Cut);
         thread::sleep(time);
         self.set(Mode::Open);

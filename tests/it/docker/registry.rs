@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(120);
 
 /// How the layer that no daemon has seen is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Sends {
+pub(crate) enum Sends {
     /// Whole, so slowly that progress can be seen.
     Slowly,
     /// Half of it; after that nobody may have it any more.
@@ -37,7 +37,7 @@ pub enum Sends {
 }
 
 /// The registry. What was pulled from it is removed with it.
-pub struct Registry {
+pub(crate) struct Registry {
     port: u16,
     layers: [Blob; 2],
     state: Arc<Mutex<State>>,
@@ -62,7 +62,7 @@ struct Blob {
 impl Registry {
     /// With `:1`, an image of labrun's simulator that is on no machine yet. Its files are made in
     /// `folder`.
-    pub fn start(folder: &Path, sends: Sends) -> Self {
+    pub(crate) fn start(folder: &Path, sends: Sends) -> Self {
         let own = folder.join("own");
         std::fs::create_dir_all(&own).unwrap();
         let mut noise = vec![0; OWN_LAYER_BYTES];
@@ -91,13 +91,13 @@ impl Registry {
     }
 
     /// What a plan names: `:TAG` or `@DIGEST`.
-    pub fn image(&self, reference: &str) -> String {
+    pub(crate) fn image(&self, reference: &str) -> String {
         format!("127.0.0.1:{}/{REPOSITORY}{reference}", self.port)
     }
 
     /// Makes the tag `1` stand for an image that differs from all before by its environment.
     /// Returns its digest.
-    pub fn publish(&self, version: &str) -> String {
+    pub(crate) fn publish(&self, version: &str) -> String {
         let digests: Vec<&str> = self.layers.iter().map(|layer| &*layer.digest).collect();
         let config = blob(json_bytes(&json!({
             "architecture": "amd64",
@@ -126,18 +126,18 @@ impl Registry {
     }
 
     /// Forgets and returns what was asked for: `GET manifests/1`.
-    pub fn take_asked(&self) -> Vec<String> {
+    pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
 
     /// Whether a layer was asked for, and not a manifest or a configuration.
-    pub fn is_of_layer(&self, asked: &str) -> bool {
+    pub(crate) fn is_of_layer(&self, asked: &str) -> bool {
         let mut digests = self.layers.iter().map(|layer| &layer.digest);
         digests.any(|digest| asked.ends_with(digest.as_str()))
     }
 
     /// Takes what was pulled from here off the machine.
-    pub fn remove_pulled(&self) {
+    pub(crate) fn remove_pulled(&self) {
         let reference = format!("reference={}", self.image(""));
         let found = docker(&["images", "-q", "--no-trunc", "--filter", &reference]);
         let mut ids: Vec<&str> = found.lines().collect();

@@ -8,7 +8,7 @@ use crate::support::{Lab, wait_until};
 
 mod faults;
 
-pub fn stack() -> PathBuf {
+pub(crate) fn stack() -> PathBuf {
     let named = std::env::var_os("LABRUN_REAL_STACK").map(PathBuf::from);
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)

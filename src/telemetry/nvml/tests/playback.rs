@@ -8,13 +8,13 @@ use super::super::{Call, NvmlSource, ReadError, Record, Why};
 
 /// Recorded readings, by GPU.
 #[derive(Clone, Debug, Default)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     gpus: BTreeMap<u32, BTreeMap<Call, VecDeque<Record>>>,
 }
 
 impl Recorded {
     /// Reads lines of JSON.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut all = Self::default();
         for (at, line) in text.lines().enumerate() {
             let record: Record =
@@ -26,7 +26,7 @@ impl Recorded {
     }
 
     /// A source that answers each call as the GPU answered it then, in that order.
-    pub fn source(&self, gpu: u32) -> Replay {
+    pub(crate) fn source(&self, gpu: u32) -> Replay {
         Replay {
             gpu,
             calls: self.gpus.get(&gpu).cloned().unwrap_or_default(),
@@ -36,7 +36,7 @@ impl Recorded {
 
 /// Plays back what one GPU answered.
 #[derive(Clone, Debug)]
-pub struct Replay {
+pub(crate) struct Replay {
     gpu: u32,
     calls: BTreeMap<Call, VecDeque<Record>>,
 }
