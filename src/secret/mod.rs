@@ -257,6 +257,7 @@ fn written_forms(value: &str) -> Vec<String> {
         all.push(plain.replace('\\', r"\\").replace('\'', r"\'"));
         all.push(plain.replace('\'', r"'\''"));
         all.extend(html_forms(&plain));
+        all.extend(escaped_throughout(&plain));
         for unescaped in ["-_.~", "-_.~/", "-_.~!$&'()*+,;="] {
             let encoded = percent_encoded(&plain, unescaped);
             all.push(encoded.replace("%20", "+"));
@@ -277,6 +278,24 @@ fn hexadecimal(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
+}
+
+/// With every character escaped: for JSON, a URL, a shell or Python, and HTML.
+fn escaped_throughout(text: &str) -> [String; 5] {
+    let joined = |pieces: Vec<String>| pieces.concat();
+    let bytes = |write: fn(u8) -> String| joined(text.bytes().map(write).collect());
+    let chars = |write: fn(u32) -> String| joined(text.chars().map(|c| write(c.into())).collect());
+    [
+        joined(
+            text.encode_utf16()
+                .map(|it| format!("\\u{it:04x}"))
+                .collect(),
+        ),
+        bytes(|byte| format!("%{byte:02x}")),
+        bytes(|byte| format!("\\x{byte:02x}")),
+        chars(|c| format!("&#x{c:x};")),
+        chars(|c| format!("&#{c};")),
+    ]
 }
 
 /// As text of HTML, with the usual names and numbers of quotes.
@@ -395,6 +414,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_value_of_which_every_character_is_escaped_is_masked() {
+        remember("pw\u{e9}\u{1f511}\"/x");
+        for written in [
+            r"\u0070\u0077\u00e9\ud83d\udd11\u0022\u002f\u0078",
+            r"\u0070\u0077\u00E9\uD83D\uDD11\u0022\u002F\u0078",
+            "%70%77%c3%a9%f0%9f%94%91%22%2f%78",
+            r"\x70\x77\xc3\xa9\xf0\x9f\x94\x91\x22\x2f\x78",
+            "&#x70;&#x77;&#xe9;&#x1f511;&#x22;&#x2f;&#x78;",
+            "&#112;&#119;&#233;&#128273;&#34;&#47;&#120;",
+        ] {
+            assert_eq!(mask(&format!("a {written} b")), "a *** b", "{written}");
+        }
+    }
 
     #[test]
     fn a_remembered_value_is_masked_in_every_form_that_it_is_quoted_in() {
