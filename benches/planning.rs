@@ -13,6 +13,30 @@ fn axis(count: u32, step: u32) -> String {
     values.join(", ")
 }
 
+/// Reads plans whose further axis has `count` and ten times as many values: the time of each value
+/// must stay.
+fn write_further_axes(out: &mut impl std::io::Write, count: u32) -> std::io::Result<()> {
+    for values in [count, 10 * count] {
+        let text = format!(
+            "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"baseline\", \"cpu\"]\nprompt_len = [1024]\n\
+             gen_len = [8]\nconcurrency = [1]\nlabel = [\"rag\"]\n\"run.seed\" = [{}]\n\
+             [workload.rag]\nkind = \"shared-prefix\"\n[server]\nlauncher = \"process\"\n",
+            axis(values, 1)
+        );
+        let began = Instant::now();
+        let variants = match Plan::parse(&text, "planning") {
+            Ok(plan) => plan.variants.len(),
+            Err(problems) => return writeln!(out, "{problems}"),
+        };
+        let each_us = began.elapsed().as_secs_f64() * 1e6 / f64::from(values);
+        writeln!(
+            out,
+            "{variants} values of a further axis: {each_us:.1} us each"
+        )?;
+    }
+    Ok(())
+}
+
 fn main() -> std::io::Result<()> {
     let text = format!(
         "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"baseline\", \"cpu\", \"disk\", \"redis\"]\n\
@@ -27,6 +51,7 @@ fn main() -> std::io::Result<()> {
     let matrix = Plan::parse(&text, "planning").and_then(|plan| Matrix::expand(&plan));
     let planned = began.elapsed();
     let mut out = std::io::stdout().lock();
+    write_further_axes(&mut out, 500)?;
     let cells = match matrix {
         Ok(matrix) => matrix.cells,
         Err(problems) => return writeln!(out, "{problems}"),

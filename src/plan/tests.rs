@@ -315,6 +315,25 @@ fn a_value_of_an_axis_has_its_own_problem_whatever_the_plan_has_there() {
 }
 
 #[test]
+fn partial_cells_name_values_of_a_further_axis_at_every_point_of_it() {
+    let text = |value: u32| {
+        let partial = format!("{{ tier = \"cpu\", \"run.requests\" = {value} }}");
+        GOOD.replace(
+            "[run]",
+            &format!(
+                "\"run.requests\" = [4, 5, 6]\nexclude = [{partial}]\n\n[run]\ncontrols = false"
+            ),
+        )
+    };
+    // 8 cells of either tier at each of three points, without those of cpu at one of them.
+    assert_eq!(cells_of(&text(5)).len(), 48 - 8);
+    assert_eq!(
+        cells_of(&text(7)),
+        ["13:45 `7` in [matrix.exclude] is not on axis `run.requests` | valid: `4`, `5`, `6`"]
+    );
+}
+
+#[test]
 fn an_axis_that_names_no_key_is_one_problem_however_many_values_it_has() {
     for (key, expected) in [
         ("matrix.tier", "cannot name the matrix itself"),

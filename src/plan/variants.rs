@@ -1,12 +1,12 @@
 //! The plan at each point of its further axes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::axes::{self, Axes, ExtraAxis};
 use super::problem::{Problem, ProblemKind};
@@ -27,11 +27,44 @@ pub(super) fn read(
             resolved: Arc::new(resolved),
         }];
     }
+    let narrow = narrowed(document, axes);
     let points = points(&axes.extra);
     let variants = points
         .iter()
-        .filter_map(|point| read_at(document, &axes.extra, point, problems));
+        .filter_map(|point| read_at(document, &narrow, &axes.extra, point, problems));
     variants.collect()
+}
+
+/// `document` with only those values on its further axes that partial cells name: what is read at
+/// each point must not grow with the number of points.
+fn narrowed<'d>(document: &DeTable<'d>, axes: &Axes) -> DeTable<'d> {
+    let partial = axes.exclude.iter().chain(&axes.include);
+    let named: HashSet<&(String, String)> = partial.flat_map(|cell| &cell.extra).collect();
+    let mut narrow = document.clone();
+    for axis in &axes.extra {
+        let Some(values) = axis_of(&mut narrow, &axis.key) else {
+            continue;
+        };
+        let mut retained = DeArray::new();
+        for (value, item) in axis.values.iter().zip(values.iter()) {
+            if named.contains(&(axis.key.clone(), axes::shown(&value.value))) {
+                retained.push(item.clone());
+            }
+        }
+        *values = retained;
+    }
+    narrow
+}
+
+/// The array of the further axis `key`.
+fn axis_of<'t, 'd>(document: &'t mut DeTable<'d>, key: &str) -> Option<&'t mut DeArray<'d>> {
+    let DeValue::Table(matrix) = document.get_mut("matrix")?.get_mut() else {
+        return None;
+    };
+    match matrix.get_mut(key)?.get_mut() {
+        DeValue::Array(values) => Some(values),
+        _ => None,
+    }
 }
 
 /// All points: of each axis, the index of a value.
@@ -46,17 +79,23 @@ fn points(axes: &[ExtraAxis]) -> Vec<Vec<usize>> {
 }
 
 /// Reads the plan at one point, and reports the problems that it has only there.
-fn read_at(
-    document: &DeTable<'_>,
+fn read_at<'d>(
+    document: &DeTable<'d>,
+    narrow: &DeTable<'d>,
     axes: &[ExtraAxis],
     point: &[usize],
     problems: &Problems,
 ) -> Option<Variant> {
-    let mut changed = document.clone();
+    let mut changed = narrow.clone();
     let mut extra = BTreeMap::new();
     for (axis, &index) in axes.iter().zip(point) {
         extra.insert(axis.key.clone(), axes::shown(&axis.values[index].value));
         let value = value_of(document, &axis.key, index)?;
+        if let Some(values) = axis_of(&mut changed, &axis.key)
+            && values.iter().all(|there| there.span() != value.span())
+        {
+            values.push(value.clone());
+        }
         if let Err(message) = put(&mut changed, axis, value) {
             let problem = Problem::new(axis.span.clone(), message, "name a key of the plan");
             // Once for all points.
