@@ -35,7 +35,8 @@ images:
 test *args:
     cargo test --release {{ args }}
 
-# Accept new snapshots and print what the documents should hold; read the diff afterwards
+# Accept new snapshots, write docs/plan.md and plans/plan.schema.json, and print what the other documents
+# should hold; read the diff afterwards
 [group('check')]
 bless *args:
     INSTA_UPDATE=always cargo test {{ args }}
@@ -56,7 +57,7 @@ deny:
 [group('check')]
 docs:
     cargo doc --no-deps --document-private-items
-    cargo test --test it -- fault_doc doctor
+    cargo test --test it -- fault_doc doctor reference
     cargo test --lib -- glossary
 
 # The load client against a bare socket reader

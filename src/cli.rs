@@ -1,5 +1,7 @@
 //! The command line: clap types only.
 
+mod examples;
+mod reference;
 mod results;
 
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use crate::matrix::shard::Shard;
 use crate::plan::problem::nearest;
 use crate::recorder::resume::Retry;
 
+pub(crate) use reference::{CompletionsArgs, KeysArgs, ManArgs, SchemaArgs, SchemaOf};
 pub(crate) use results::{
     AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs, VerifyArgs,
 };
@@ -36,12 +39,13 @@ pub(crate) struct Cli {
 }
 
 /// The groups of the help. A command that no group names stands under "More".
-const GROUPS: [(&str, &[&str]); 5] = [
-    ("Start", &["doctor", "plan"]),
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Start", &["doctor", "plan", "keys"]),
     ("Measure", &["run", "bench", "sim", "telemetry"]),
     ("Read", &["report", "diff", "verify", "plot"]),
     ("Keep", &["keep", "export", "import"]),
     ("Machines", &["clean", "merge", "submit"]),
+    ("Editors and shells", &["schema", "completions", "man"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -90,7 +94,7 @@ fn refuse_unknown(command: &clap::Command, word: &str) -> Result<(), clap::Error
 
 /// The command line's definition, with the commands in groups.
 pub fn definition() -> clap::Command {
-    let command = Cli::command();
+    let command = examples::add(Cli::command());
     let about_of = |name: &str| {
         let about = command
             .find_subcommand(name)
@@ -108,7 +112,7 @@ pub fn definition() -> clap::Command {
     for (title, names) in groups.filter(|(_, names)| !names.is_empty()) {
         text.push_str(&format!("{title}:\n"));
         for name in names {
-            text.push_str(&format!("  {name:<10} {}\n", about_of(name)));
+            text.push_str(&format!("  {name:<12} {}\n", about_of(name)));
         }
         text.push('\n');
     }
@@ -153,6 +157,14 @@ pub(crate) enum Command {
     Clean(CleanArgs),
     /// Check whether this machine is fit for a run, and show how to fix it.
     Doctor(DoctorArgs),
+    /// Explain the keys of a plan: type, unit, default, meaning, example.
+    Keys(KeysArgs),
+    /// Print the JSON Schema of plans or settings, for editors.
+    Schema(SchemaArgs),
+    /// Print the completion script of a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands.
+    Man(ManArgs),
 }
 
 /// Arguments of `labrun run`.

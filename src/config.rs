@@ -16,6 +16,7 @@ use crate::{bounded, secret};
 pub(crate) mod dot_env;
 mod environment;
 mod file;
+pub(crate) mod schema;
 
 /// The origin of what variables set.
 const ENVIRONMENT: &str = "`LABRUN_` environment variable(s)";

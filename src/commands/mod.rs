@@ -2,11 +2,13 @@
 
 mod bench;
 mod clean;
+mod completions;
 mod diff;
 mod doctor;
 mod exchange;
 mod externals;
 mod keep;
+mod keys;
 mod merge;
 mod plan;
 mod plot;
@@ -156,6 +158,10 @@ fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
         Some(Command::Submit(args)) => submit::submit(&args),
         Some(Command::Clean(args)) => clean::clean(&args, runtime),
         Some(Command::Doctor(args)) => doctor::doctor(&args, runtime),
+        Some(Command::Keys(args)) => keys::keys(&args),
+        Some(Command::Schema(args)) => keys::schema(&args),
+        Some(Command::Completions(args)) => completions::completions(&args),
+        Some(Command::Man(args)) => completions::man(&args),
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod axes;
 mod check;
 mod control;
 pub(crate) mod docker_spec;
+pub(crate) mod keys;
 pub(crate) mod lmcache_keys;
 pub(crate) mod load_spec;
 pub(crate) mod pace;

@@ -291,6 +291,8 @@ impl<'t> TableReader<'t> {
 
     /// Notes that `key` is valid here; once, however often it is asked for.
     fn ask(&self, key: &str) {
+        #[cfg(test)]
+        asked::note(&self.name, key);
         let mut asked = self.asked.borrow_mut();
         if !asked.iter().any(|known| known == key) {
             asked.push(key.to_owned());
@@ -303,6 +305,26 @@ impl<'t> TableReader<'t> {
         } else {
             format!("{}.{key}", self.name)
         }
+    }
+}
+
+/// Every key that was asked for, with the name of its table: the table of keys is held to it.
+#[cfg(test)]
+pub(super) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static ASKED: RefCell<BTreeSet<(String, String)>> = RefCell::default();
+    }
+
+    pub(super) fn note(table: &str, key: &str) {
+        ASKED.with_borrow_mut(|asked| asked.insert((table.to_owned(), key.to_owned())));
+    }
+
+    /// What was asked for in this thread since the last call.
+    pub(in crate::plan) fn take() -> BTreeSet<(String, String)> {
+        ASKED.take()
     }
 }
 

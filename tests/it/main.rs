@@ -31,6 +31,7 @@ mod process;
 mod profile;
 mod real_stack;
 mod redis;
+mod reference;
 mod report;
 mod resume;
 mod run_sim;

@@ -1,0 +1,105 @@
+//! Keys of tiers: labrun's own, and those of LMCache that plans use most.
+
+use super::Default::Else;
+use super::Type::{Count, Either, Flag, Foreign, OneOf, Positive, Text};
+use super::{Section, key};
+
+/// `[tier.<name>]`.
+pub(super) const TIER: Section = Section {
+    id: "tier",
+    head: "[tier.cpu]",
+    about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), `cpu`, `disk`, `redis`, \
+            `cpu+disk` and `native` (vLLM's own offloading); a tier with another name needs a `kind`. All other \
+            keys are LMCache's own.",
+    only: "",
+    keys: &[
+        key(
+            "kind",
+            OneOf(&["baseline", "cpu", "disk", "redis", "cpu+disk", "native"]),
+            "",
+            Else("the name of a built-in tier"),
+            "What the tier is made of, where its name does not say it.",
+            "\"cpu\"",
+        ),
+        key(
+            "template",
+            Text,
+            "",
+            Else("the built-in one"),
+            "A template of your own for LMCache's configuration, in `paths.templates` of the settings.",
+            "\"own.yaml.j2\"",
+        ),
+        key(
+            "max_local_cpu_size",
+            Positive,
+            "GiB",
+            Else("5"),
+            "RAM of the tier: for `cpu` what it holds, for `disk` and `redis` the staging buffer.",
+            "30",
+        ),
+        key(
+            "max_local_disk_size",
+            Positive,
+            "GiB",
+            Else("20"),
+            "What a disk tier holds.",
+            "60",
+        ),
+        key(
+            "chunk_size",
+            Count(1, 4_294_967_295),
+            "tokens",
+            Else("256"),
+            "Tokens of a chunk. Only whole chunks are stored and hit.",
+            "64",
+        ),
+        key(
+            "cache_policy",
+            Text,
+            "",
+            Else("LMCache's: LRU"),
+            "Which chunks are evicted first.",
+            "\"LRU\"",
+        ),
+        key(
+            "save_unfull_chunk",
+            Flag,
+            "",
+            Else("LMCache's"),
+            "Whether the last, shorter chunk of a prompt is stored too.",
+            "false",
+        ),
+        key(
+            "save_decode_cache",
+            Flag,
+            "",
+            Else("LMCache's"),
+            "Whether KV of generated tokens is stored too.",
+            "true",
+        ),
+        key(
+            "local_disk",
+            Text,
+            "",
+            Else("`paths.scratch` of the settings, or the run's folder"),
+            "Folder of the chunks.",
+            "\"file:///mnt/nvme/kv\"",
+        ),
+        key(
+            "remote_url",
+            Text,
+            "",
+            Else("`redis.url` of the settings, or a Redis that labrun starts"),
+            "A Redis; other stores cannot be proven.",
+            "\"redis://127.0.0.1:6379\"",
+        ),
+        key(
+            "extra_config",
+            Either(&[Foreign, Text]),
+            "",
+            Else("none"),
+            "Further settings of LMCache's backends.",
+            "{ use_odirect = true }",
+        ),
+    ],
+};

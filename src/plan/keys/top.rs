@@ -1,0 +1,526 @@
+//! Keys of the top of a plan, of its matrix, and of what is asked of a run.
+
+use super::Default::{Else, Required, Value};
+use super::Type::{
+    Count, Either, Flag, List, Named, OneOf, Positive, Section as Table, Sections, Text, Within,
+};
+use super::{Section, key};
+
+const TOKENS: super::Type = Count(1, 10_000_000);
+const IN_FLIGHT: super::Type = Count(1, 100_000);
+const SECONDS: super::Type = Positive;
+
+/// The top of a plan.
+pub(super) const PLAN: Section = Section {
+    id: "plan",
+    head: "",
+    about: "What stands above the first table.",
+    only: "",
+    keys: &[
+        key(
+            "name",
+            Text,
+            "",
+            Required,
+            "Name of the plan, and of its folder under `results`: letters, digits, `-`, `_` and `.`.",
+            "\"rag\"",
+        ),
+        key(
+            "model",
+            Text,
+            "",
+            Required,
+            "Model that vLLM serves: an id of Hugging Face, or a folder under `paths.models` of the settings.",
+            "\"Qwen/Qwen2.5-7B-Instruct\"",
+        ),
+        key(
+            "matrix",
+            Table("matrix"),
+            "",
+            Required,
+            "What is compared.",
+            "",
+        ),
+        key(
+            "run",
+            Table("run"),
+            "",
+            Else("its defaults"),
+            "How much is measured, in which states and order.",
+            "",
+        ),
+        key(
+            "workload",
+            Named("workload"),
+            "",
+            Required,
+            "What prompts are made of, by label.",
+            "",
+        ),
+        key(
+            "load",
+            Table("load"),
+            "",
+            Else("its defaults"),
+            "When requests are sent.",
+            "",
+        ),
+        key(
+            "tier",
+            Named("tier"),
+            "",
+            Else("the built-in tiers"),
+            "Sizes and settings of tiers, by name.",
+            "",
+        ),
+        key(
+            "server",
+            Table("server"),
+            "",
+            Required,
+            "What serves the model.",
+            "",
+        ),
+        key(
+            "verdict",
+            Table("verdict"),
+            "",
+            Else("its defaults"),
+            "How much evidence is enough.",
+            "",
+        ),
+        key(
+            "profile",
+            Table("profile"),
+            "",
+            Else("no profiler"),
+            "Which profiler watches the server.",
+            "",
+        ),
+    ],
+};
+
+/// `[matrix]`.
+pub(super) const MATRIX: Section = Section {
+    id: "matrix",
+    head: "[matrix]",
+    about: "The axes. Every combination of their values is a cell.",
+    only: "",
+    keys: &[
+        key(
+            "tier",
+            List(&Text),
+            "",
+            Required,
+            "Where KV cache goes: `baseline`, `cpu`, `disk`, `redis`, `cpu+disk`, `native`, or names of own [tier.NAME].",
+            "[\"baseline\", \"cpu\"]",
+        ),
+        key(
+            "prompt_len",
+            List(&TOKENS),
+            "tokens",
+            Required,
+            "Length of each prompt. A trace and a dataset bring their own.",
+            "[4096, 16384]",
+        ),
+        key(
+            "gen_len",
+            List(&TOKENS),
+            "tokens",
+            Required,
+            "Length of each answer.",
+            "[100]",
+        ),
+        key(
+            "concurrency",
+            List(&IN_FLIGHT),
+            "requests",
+            Required,
+            "Requests in flight; an open loop (`arrival`) does not use it.",
+            "[1, 8]",
+        ),
+        key(
+            "label",
+            List(&Text),
+            "",
+            Required,
+            "Workloads, by the names of their [workload.NAME].",
+            "[\"rag\"]",
+        ),
+        key(
+            "\"tier.cpu.chunk_size\"",
+            List(&super::Type::Any),
+            "",
+            Else("no further axis"),
+            "Any other key of the plan, quoted and with dots, is an axis too.",
+            "[64, 256]",
+        ),
+        key(
+            "exclude",
+            Sections("matrix.exclude"),
+            "",
+            Else("none"),
+            "Partial cells that are left out.",
+            "",
+        ),
+        key(
+            "include",
+            Sections("matrix.exclude"),
+            "",
+            Else("none"),
+            "Partial cells that are added, also off the axes.",
+            "",
+        ),
+    ],
+};
+
+/// `[[matrix.exclude]]` and `[[matrix.include]]`.
+pub(super) const PARTIAL: Section = Section {
+    id: "matrix.exclude",
+    head: "[[matrix.exclude]]",
+    about: "A partial cell, of [[matrix.exclude]] or [[matrix.include]]. An axis that it does not name stands for \
+            all its values.",
+    only: "",
+    keys: &[
+        key("tier", Text, "", Else("every tier"), "The tier.", "\"cpu\""),
+        key(
+            "label",
+            Text,
+            "",
+            Else("every label"),
+            "The workload.",
+            "\"rag\"",
+        ),
+        key(
+            "prompt_len",
+            TOKENS,
+            "tokens",
+            Else("every length"),
+            "The prompt length.",
+            "16384",
+        ),
+        key(
+            "gen_len",
+            TOKENS,
+            "tokens",
+            Else("every length"),
+            "The answer's length.",
+            "100",
+        ),
+        key(
+            "concurrency",
+            IN_FLIGHT,
+            "requests",
+            Else("every one"),
+            "The requests in flight.",
+            "8",
+        ),
+    ],
+};
+
+/// `[run]`.
+pub(super) const RUN: Section = Section {
+    id: "run",
+    head: "[run]",
+    about: "How much is measured, in which cache states, in which order.",
+    only: "",
+    keys: &[
+        key(
+            "requests",
+            Count(1, 10_000_000),
+            "requests",
+            Value("24"),
+            "Measured requests in each cell and cache state; a median needs 5, a p99 some hundred.",
+            "48",
+        ),
+        key(
+            "repeats",
+            Either(&[Count(1, 10_000), OneOf(&["auto"])]),
+            "",
+            Value("1"),
+            "How often the matrix is measured; 4 or more show what is noise. \"auto\" needs [run.auto].",
+            "3",
+        ),
+        key(
+            "states",
+            List(&OneOf(&["cold", "gpu", "tier", "restart"])),
+            "",
+            Value("[\"cold\", \"tier\"]"),
+            "What is cached when the clock starts: nothing, the GPU's own cache, only the tier, or only the tier \
+             after a restart of the server.",
+            "[\"cold\", \"gpu\", \"tier\"]",
+        ),
+        key(
+            "order",
+            OneOf(&["interleaved", "grouped"]),
+            "",
+            Value("\"interleaved\""),
+            "Whether tiers alternate, so that drift of the machine affects all alike, or cells of one server \
+             follow each other.",
+            "\"grouped\"",
+        ),
+        key(
+            "reuse",
+            OneOf(&["cell", "server"]),
+            "",
+            Value("\"cell\""),
+            "Whether each cell starts a server, or cells that differ only in load share one.",
+            "\"server\"",
+        ),
+        key(
+            "seed",
+            Count(0, u64::MAX),
+            "",
+            Value("42"),
+            "The root of all that is random: prompts, arrivals, order.",
+            "7",
+        ),
+        key(
+            "warmup",
+            Count(0, 100_000),
+            "requests",
+            Value("2"),
+            "Requests on other text before anything is measured.",
+            "4",
+        ),
+        key(
+            "canaries",
+            Count(0, 100_000),
+            "prompts",
+            Value("2"),
+            "Prompts whose answers must not change from state to state; with 0 no tier can be proven.",
+            "4",
+        ),
+        key(
+            "canaries_in_load",
+            Count(0, 100_000),
+            "prompts",
+            Value("0"),
+            "Canaries that are sent within each load after a cold one; they are in no statistic.",
+            "1",
+        ),
+        key(
+            "controls",
+            Flag,
+            "",
+            Else("true on real servers, false on the simulator"),
+            "Whether each tier is also measured where offloading can win nothing.",
+            "false",
+        ),
+        key(
+            "overwrite_gpu",
+            Flag,
+            "",
+            Else("true on real servers, false on the simulator"),
+            "Whether the GPU's KV blocks are overwritten with other text before a server's first tier pass.",
+            "false",
+        ),
+        key(
+            "time_limit_s",
+            SECONDS,
+            "seconds",
+            Else("no limit"),
+            "After this the run stops, as at Ctrl-C.",
+            "3600",
+        ),
+        key(
+            "cell_time_limit_s",
+            SECONDS,
+            "seconds",
+            Else("no limit"),
+            "A cell that takes longer has failed.",
+            "900",
+        ),
+        key(
+            "cooldown_below_c",
+            Positive,
+            "degrees Celsius",
+            Else("no pause"),
+            "No cell begins before the hottest GPU is below this.",
+            "55",
+        ),
+        key(
+            "cooldown_limit_s",
+            SECONDS,
+            "seconds",
+            Value("300"),
+            "How long a cell waits for that at most.",
+            "120",
+        ),
+        key(
+            "aa",
+            Flag,
+            "",
+            Value("false"),
+            "Whether one cell of the baseline is measured twice where `repeats` is 1, for a noise floor.",
+            "true",
+        ),
+        key(
+            "auto",
+            Table("run.auto"),
+            "",
+            Else("absent"),
+            "When `repeats = \"auto\"` ends.",
+            "",
+        ),
+    ],
+};
+
+/// `[run.auto]`.
+pub(super) const AUTO: Section = Section {
+    id: "run.auto",
+    head: "[run.auto]",
+    about: "Repeats until an interval is narrow enough; needs `repeats = \"auto\"`.",
+    only: "",
+    keys: &[
+        key(
+            "metric",
+            OneOf(&["ttft", "e2e", "tpot"]),
+            "",
+            Required,
+            "The latency whose median over a pass is looked at.",
+            "\"ttft\"",
+        ),
+        key(
+            "relative_width",
+            Within(0.0001, 1.0),
+            "share",
+            Required,
+            "Width of the 95 % interval of the mean over repeats, as a share of the mean, at which a cell is done.",
+            "0.05",
+        ),
+        key(
+            "max_repeats",
+            Count(1, 10_000),
+            "",
+            Required,
+            "Repeats of no cell are more.",
+            "12",
+        ),
+        key(
+            "min_repeats",
+            Count(2, 10_000),
+            "",
+            Else("3, or `max_repeats` where that is less"),
+            "Repeats of every cell.",
+            "4",
+        ),
+        key(
+            "budget_s",
+            SECONDS,
+            "seconds",
+            Else("no limit"),
+            "No repeat beyond `min_repeats` begins later than this after the run's start.",
+            "7200",
+        ),
+    ],
+};
+
+/// `[verdict]`.
+pub(super) const VERDICT: Section = Section {
+    id: "verdict",
+    head: "[verdict]",
+    about: "How much evidence is enough for `valid`.",
+    only: "",
+    keys: &[
+        key(
+            "stray_share",
+            Within(0.0, 1.0),
+            "share",
+            Value("0.01"),
+            "Most of a pass's prompt tokens that may come from where none should.",
+            "0.02",
+        ),
+        key(
+            "served_share",
+            Within(0.0, 1.0),
+            "share",
+            Value("0.9"),
+            "Least of the expected tokens that must have come from the tier.",
+            "0.95",
+        ),
+        key(
+            "moved_share",
+            Within(0.0, 1.0),
+            "share",
+            Value("0.9"),
+            "Least of the bytes of these tokens that must have moved on the tier's own way.",
+            "0.95",
+        ),
+        key(
+            "failed_share",
+            Within(0.0, 1.0),
+            "share",
+            Value("0.02"),
+            "Most of a pass's requests that may fail.",
+            "0",
+        ),
+        key(
+            "control_speedup",
+            Within(1.0, f64::MAX),
+            "times",
+            Value("1.1"),
+            "How much faster than the baseline a tier may seem on a control before it is compared nowhere.",
+            "1.2",
+        ),
+        key(
+            "text",
+            OneOf(&["required", "optional"]),
+            "",
+            Value("\"required\""),
+            "Whether counters and bytes suffice where answers can prove nothing, as with dummy weights.",
+            "\"optional\"",
+        ),
+    ],
+};
+
+/// `[profile]`.
+pub(super) const PROFILE: Section = Section {
+    id: "profile",
+    head: "[profile]",
+    about: "Which profiler watches a real server while it is measured; docs/profiling.md has more.",
+    only: "",
+    keys: &[
+        key(
+            "nsys",
+            Flag,
+            "",
+            Value("true"),
+            "Whether the server is started under `nsys profile`.",
+            "false",
+        ),
+        key(
+            "profiler",
+            OneOf(&["cuda", "torch"]),
+            "",
+            Value("\"cuda\""),
+            "What starts before and stops after each measured window: the CUDA profiler's range, in which Nsight \
+             Systems captures, or PyTorch's profiler.",
+            "\"cuda\"",
+        ),
+        key(
+            "trace",
+            List(&Text),
+            "",
+            Value("[\"cuda\", \"nvtx\"]"),
+            "What Nsight Systems traces.",
+            "[\"cuda\", \"nvtx\", \"osrt\"]",
+        ),
+        key(
+            "nsys_args",
+            List(&Text),
+            "",
+            Else("none"),
+            "Further arguments of `nsys profile`.",
+            "[\"--gpu-metrics-devices=all\"]",
+        ),
+        key(
+            "layerwise_nvtx",
+            Flag,
+            "",
+            Value("false"),
+            "Whether vLLM marks each layer with an NVTX range; needs `enforce-eager = true` in [server.args].",
+            "false",
+        ),
+    ],
+};
