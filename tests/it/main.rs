@@ -27,6 +27,7 @@ mod nvml;
 #[cfg(feature = "nvtx")]
 mod nvtx;
 mod plan_errors;
+mod plans;
 mod process;
 mod profile;
 mod real_stack;

@@ -113,5 +113,5 @@ fn the_plan_in_the_readme_is_valid() {
     let lab = Lab::new();
     lab.write("plan.toml", plan);
     let shown = lab.labrun(&["plan", "plan.toml"]).expect_code(0).stdout;
-    assert!(shown.starts_with("rag: 42 cells"), "{shown}");
+    assert!(shown.starts_with("rag: 18 cells"), "{shown}");
 }
