@@ -283,10 +283,24 @@ impl<'t> TableReader<'t> {
         for key in self.keys() {
             if !valid.contains(&key.value.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.value, self.title());
-                let hint = hint(&key.value).unwrap_or_else(|| suggestion(&key.value, &valid));
+                let hint = hint(&key.value).unwrap_or_else(|| self.nearest(&key.value, &valid));
                 self.problems.add(key.span, message, hint);
             }
         }
+    }
+
+    /// The valid keys near to `key`, and how to list all where they are too many to be shown.
+    fn nearest(&self, key: &str, valid: &[&str]) -> String {
+        let text = suggestion(key, valid);
+        if !text.starts_with("nearest: ") {
+            return text;
+        }
+        // Tiers and workloads have names of the author's own.
+        let section = match self.name.split_once('.') {
+            Some((section @ ("tier" | "workload"), _)) => section,
+            _ => &self.name,
+        };
+        format!("{text}; all: `labrun keys {section}`")
     }
 
     /// Notes that `key` is valid here; once, however often it is asked for.
