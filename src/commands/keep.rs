@@ -6,8 +6,9 @@ use super::{ExitStatus, print, say};
 use crate::cli::KeepArgs;
 use crate::config::Config;
 use crate::diff::compact::{Compact, FILES};
-use crate::diff::resolve::{run_folder, side_of_run};
+use crate::diff::resolve::side_of_run;
 use crate::record::manifest::Manifest;
+use crate::record::named::run_folder;
 use crate::record::whole;
 use crate::recorder::writer::write_synced;
 

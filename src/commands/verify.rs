@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::{ExitStatus, print};
 use crate::cli::VerifyArgs;
 use crate::config::Config;
-use crate::diff::resolve::run_folder;
 use crate::record::hashes::CELL_FILE;
+use crate::record::named::run_folder;
 use crate::verify::verify as check;
 
 /// Checks a run, or a single cell, against its record.

@@ -1,7 +1,6 @@
 //! Finds what a user means by a side of a diff: a folder, a run's id, a git revision.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use super::compact::{Compact, FILES};
 use super::{Side, provenance};
 use crate::record::manifest::Manifest;
+use crate::record::named::{all_runs, listed, run_called};
 use crate::record::reader::read_run;
 use crate::record::whole;
 use crate::text_file;
@@ -79,12 +79,15 @@ fn find(word: &str, places: Places<'_>) -> Result<Named> {
             FILES[0]
         );
     }
-    if let Some(run) = run_called(word, places.results)? {
+    // Several runs may begin with what is a commit's hash.
+    let run = run_called(word, places.results);
+    if let Ok(Some(run)) = run {
         return Ok(Named::Run(run));
     }
-    match commit(word)? {
-        Some(commit) => Ok(Named::Commit(commit)),
-        None => bail!(
+    match (commit(word)?, run) {
+        (Some(commit), _) => Ok(Named::Commit(commit)),
+        (None, Err(several)) => Err(several),
+        (None, Ok(_)) => bail!(
             "`{word}` is neither a run folder, nor a run below `{}`, nor a git revision",
             places.results.display()
         ),
@@ -110,19 +113,6 @@ fn common_plan(before: &str, after: &str, places: Places<'_>) -> Result<Option<S
     Ok(match common.as_slice() {
         [folder] => folder.rsplit('/').next().map(str::to_owned),
         _ => None,
-    })
-}
-
-/// The run that `word` names: its folder or its id.
-pub(crate) fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
-    if Path::new(word).join("cells").is_dir() {
-        return Ok(PathBuf::from(word));
-    }
-    run_called(word, results)?.with_context(|| {
-        format!(
-            "`{word}` is neither a run folder nor a run below `{}`",
-            results.display()
-        )
     })
 }
 
@@ -169,48 +159,6 @@ fn side_of_tables(word: &str, folder: &Path) -> Result<Side> {
         .with_context(|| format!("reading the tables in `{}`", folder.display()))
 }
 
-/// The run folder `<results>/<plan>/<word>`, or `<results>/<word>`.
-fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> {
-    if word.contains(['/', '\\']) || word.starts_with('.') {
-        return Ok(None);
-    }
-    let mut called: Vec<PathBuf> = runs(results)
-        .into_iter()
-        .filter(|run| run.file_name().is_some_and(|name| name == word))
-        .collect();
-    match called.len() {
-        0 | 1 => Ok(called.pop()),
-        _ => bail!("several runs are called `{word}`: {}", listed(&called)),
-    }
-}
-
-/// Every run folder below `results`, at most two levels down, in the order of their names.
-fn runs(results: &Path) -> Vec<PathBuf> {
-    let children = |folder: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir())
-            .collect()
-    };
-    let (is_run, plans): (Vec<_>, Vec<_>) = children(results)
-        .into_iter()
-        .partition(|path| path.join("cells").is_dir());
-    let inner = plans.iter().flat_map(|plan| children(plan));
-    let inner = inner.filter(|path| path.join("cells").is_dir());
-    let mut all: Vec<PathBuf> = is_run.into_iter().chain(inner).collect();
-    all.sort();
-    all
-}
-
-fn listed(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths
-        .iter()
-        .map(|path| format!("`{}`", path.display()))
-        .collect();
-    names.join(", ")
-}
-
 /// The side of a commit; `meant` is the plan that is taken where there are tables of several.
 fn side_of_commit(
     word: &str,
@@ -249,7 +197,10 @@ fn side_of_commit(
         let manifest = Manifest::read(run).ok().flatten();
         manifest.is_some_and(|manifest| manifest.plan_commit() == Some(commit))
     };
-    let made: Vec<PathBuf> = runs(places.results).into_iter().filter(of_commit).collect();
+    let made: Vec<PathBuf> = all_runs(places.results)
+        .into_iter()
+        .filter(of_commit)
+        .collect();
     match made.as_slice() {
         [] => bail!(
             "commit {short} has no tables below `{}`, and no run there was made at it; `labrun keep RUN` \

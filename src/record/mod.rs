@@ -7,6 +7,7 @@ pub(crate) mod fuzz;
 pub(crate) mod hashes;
 pub(crate) mod lab_csv;
 pub mod manifest;
+pub(crate) mod named;
 pub(crate) mod reader;
 pub(crate) mod redact;
 pub mod schema;
