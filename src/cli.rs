@@ -18,7 +18,8 @@ use crate::recorder::resume::Retry;
 
 pub(crate) use reference::{CompletionsArgs, KeysArgs, ManArgs, SchemaArgs, SchemaOf};
 pub(crate) use results::{
-    AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs, VerifyArgs,
+    AllowWhat, DiffArgs, DiffFormat, ExportArgs, ExportFormat, ImportArgs, KeepArgs, LsArgs,
+    OpenArgs, ShowArgs, VerifyArgs,
 };
 
 /// Measure what KV-cache offloading to each tier buys, and prove that the tier served.
@@ -42,7 +43,10 @@ pub(crate) struct Cli {
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["doctor", "plan", "keys"]),
     ("Measure", &["run", "bench", "sim", "telemetry"]),
-    ("Read", &["report", "diff", "verify", "plot"]),
+    (
+        "Read",
+        &["ls", "show", "open", "report", "diff", "verify", "plot"],
+    ),
     ("Keep", &["keep", "export", "import"]),
     ("Machines", &["clean", "merge", "submit"]),
     ("Editors and shells", &["schema", "completions", "man"]),
@@ -129,6 +133,12 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show the matrix, the rendered files and the server commands; change nothing.
     Plan(PlanArgs),
+    /// List the runs below the results folder: when, plan, cells, proven, headline.
+    Ls(LsArgs),
+    /// Show a run's answer, its tables or one of its cells.
+    Show(ShowArgs),
+    /// Open a run's report.html in the browser.
+    Open(OpenArgs),
     /// Write the tables, figures and report of a run again, or of several runs together.
     Report(ReportArgs),
     /// Show what changed between two runs, and whether it is more than noise.
@@ -206,7 +216,10 @@ pub(crate) struct RunArgs {
     /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print only errors; the files are written as usual.
+    /// Print the long tables at the end, not the answer alone.
+    #[arg(long)]
+    pub tables: bool,
+    /// Print only errors, and the run's folder on stdout; the files are written as usual.
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -224,9 +237,10 @@ pub(crate) struct PlanArgs {
 /// Arguments of `labrun report`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReportArgs {
-    /// Run folders; cells at equal coordinates of several runs count as repeats.
+    /// Runs: folder, run id or the start of one, `latest` or `latest:PLAN`. Cells at equal
+    /// coordinates of several runs count as repeats.
     #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
+    pub runs: Vec<String>,
     /// Latency objective, LATENCY[_PERCENTILE]=LIMIT, separated by commas: `ttft=500ms` for each
     /// request, `e2e_p99=2s` for a whole pass. Latencies: ttft, tpot, itl, e2e.
     #[arg(long, value_name = "SLO")]
@@ -234,6 +248,12 @@ pub(crate) struct ReportArgs {
     /// Output folder [default: the run folder; required for several runs].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Print the long tables, not the answer alone.
+    #[arg(long)]
+    pub tables: bool,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Arguments of `labrun plot`.

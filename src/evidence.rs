@@ -94,6 +94,9 @@ evidence! {
     FillFailures = "fill_failures" "Failures that keep KV from being stored, from the begin of the cell to the pass, by logs and counters.";
     Documents = "documents" "Documents of which a cache should have had a part.";
     DocumentsMissed = "documents_missed" "Of these, those of which an answer had less from a cache than the plan asks for.";
+    TierLoads = "tier_loads" "Loads from the tier, by LMCache's log; each rank of the engine logs its own.";
+    TierStores = "tier_stores" "Stores into the tier, by LMCache's log; each rank of the engine logs its own.";
+    ServerTtftMeanMs = "server_ttft_mean_ms" "Mean time to the first token of a request, by the server's own clock.";
     QueueTimeMeanMs = "queue_time_mean_ms" "Mean time of a request in the engine's queue. LMCache in a process of its own looks up and loads in that time.";
     PrefillTimeMeanMs = "prefill_time_mean_ms" "Mean time of a request's prefill, by the engine.";
     Preemptions = "preemptions" "Requests that the engine preempted.";

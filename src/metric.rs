@@ -209,7 +209,7 @@ impl Metric {
 }
 
 /// A word that tables use besides the metrics, and what it means.
-pub(crate) const WORDS: [(&str, &str); 12] = [
+pub(crate) const WORDS: [(&str, &str); 13] = [
     (
         "p50, p90, p95, p99",
         "Quantiles by definition 7 of Hyndman & Fan (1996), the default of R, NumPy and polars: with `h = (n - 1) q`, the straight line between the sorted values at `floor(h)` and `floor(h) + 1`, counted from 0. A quantile that the samples cannot support is not printed: p50 needs 2, p10 and p90 need 10, p95 needs 20, p99 needs 100 (`1 / (1 - q)`: with fewer, no sample is expected beyond it).",
@@ -245,7 +245,11 @@ pub(crate) const WORDS: [(&str, &str); 12] = [
     ),
     (
         "bottleneck",
-        "What limited a pass, by the telemetry of its time: `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.",
+        "What limited a pass. Where one part of its TTFT is more than half, that part: `queue`, `load`, `compute`, `store`, `batch`, `network` or `rest`, with what carried it (`load from disk`). Else what telemetry saw busy: `compute`, `pcie`, `disk`, `redis`, `network`, `queue` or `client`. `mixed`: no part is more than half. `nothing busy`, `too short to tell`: neither is known.",
+    ),
+    (
+        "parts of TTFT",
+        "Means of a pass that sum to its mean TTFT: `queue` (waiting in the engine), `load` (from the tier), `compute` (the prefill without loads and stores), `store` (into the tier, while the prefill waits), `batch` (in place of `compute` where others in the same prefill load and store too), `network` (between client and server) and `rest` (HTTP, tokenizer, scheduling, and each part that is not known). Empty: not known.",
     ),
     (
         "cold, gpu, tier, restart",

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::aggregate::energy::joules;
 use crate::aggregate::gaps::Gaps;
+use crate::aggregate::limit::limit;
+use crate::aggregate::parts::{Carrier, Parts};
 use crate::aggregate::place::Place;
 use crate::aggregate::samples::Samples;
 use crate::aggregate::slo::{Service, Slo};
 use crate::aggregate::summary::per_second;
 use crate::metric::Metric;
 use crate::plan::verdict_spec::TextRule;
-use crate::record::schema::{CellRecord, Counts, PassRecord, Source, VerdictStatus};
+use crate::record::schema::{Bottleneck, CellRecord, Counts, PassRecord, Source, VerdictStatus};
 use crate::stats::{Bootstrap, Interval, Statistic, Summary};
 
 /// Points of a distribution function, at most.
@@ -62,8 +64,12 @@ pub(crate) struct Pool {
     pub energy_j_per_token: Option<f64>,
     /// Cached prompt tokens a request, mean over the repeats.
     pub cached_tokens_mean: Option<f64>,
-    /// The most frequent bottleneck of the repeats.
+    /// Where its time to the first token went.
+    pub parts: Option<Parts>,
+    /// What limited it: the most frequent of what telemetry named, where the parts name nothing.
     pub bottleneck: Option<String>,
+    /// What its loads were carried at, bytes a second; absent where not all repeats agree on the way.
+    pub load_bytes_per_s: Option<f64>,
 }
 
 /// A number with its 95 % interval: of a median by order statistics of the requests, or by a
@@ -148,6 +154,8 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
     let energy: Option<f64> = members.iter().map(|member| joules(member.pass)).sum();
     let ttft = summary(Metric::Ttft, &group.ttft, members);
     let e2e = summary(Metric::E2e, &group.e2e, members);
+    let parts = Parts::pooled(&members.iter().map(parts_of).collect::<Vec<_>>());
+    let carrier = carrier(members);
     Pool {
         place: place.clone(),
         tier: group.tier.to_owned(),
@@ -174,7 +182,9 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
             .zip(output_tokens.filter(|tokens| *tokens > 0))
             .map(|(joules, tokens)| joules / tokens as f64),
         cached_tokens_mean: mean(members.iter().map(|m| m.samples.cached_tokens_mean)),
-        bottleneck: most_frequent(members),
+        bottleneck: limit(parts.as_ref(), most_frequent(members), carrier),
+        parts,
+        load_bytes_per_s: carrier.map(|carrier| carrier.bytes_per_s),
     }
 }
 
@@ -259,13 +269,33 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     Some(values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn most_frequent(members: &[Member<'_>]) -> Option<String> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+fn parts_of(member: &Member<'_>) -> (Option<Parts>, u64) {
+    let mean = member.samples.summary(Metric::Ttft).mean;
+    let parts = Parts::of(member.cell, member.pass, mean);
+    (parts, member.pass.counts.ok)
+}
+
+/// What carried the loads of all repeats, with the mean of its speeds.
+fn carrier(members: &[Member<'_>]) -> Option<Carrier> {
+    let each = members.iter().map(|m| Carrier::of(m.cell, m.pass));
+    let each: Vec<Carrier> = each.collect::<Option<_>>()?;
+    let first = each.first()?;
+    let sum: f64 = each.iter().map(|one| one.bytes_per_s).sum();
+    let is_one = each.iter().all(|one| one.name == first.name);
+    is_one.then(|| Carrier {
+        name: first.name,
+        bytes_per_s: sum / each.len() as f64,
+    })
+}
+
+fn most_frequent<'a>(members: &[Member<'a>]) -> Option<&'a Bottleneck> {
+    let mut seen: BTreeMap<&str, (usize, &Bottleneck)> = BTreeMap::new();
     for member in members {
         if let Some(bottleneck) = &member.pass.bottleneck {
-            *seen.entry(&bottleneck.name).or_default() += 1;
+            let entry = seen.entry(&bottleneck.name);
+            entry.or_insert((0, bottleneck)).0 += 1;
         }
     }
-    let most = seen.into_iter().max_by_key(|(_, times)| *times);
-    most.map(|(name, _)| name.to_owned())
+    let most = seen.into_values().max_by_key(|(times, _)| *times);
+    most.map(|(_, bottleneck)| bottleneck)
 }

@@ -3,6 +3,8 @@
 use anyhow::Result;
 
 use crate::aggregate::energy::joules;
+use crate::aggregate::limit::limit;
+use crate::aggregate::parts::{Carrier, Parts};
 use crate::aggregate::place::{Place, tier_order};
 use crate::aggregate::samples::{Passes, Samples};
 use crate::aggregate::slo::{Service, Slo};
@@ -72,7 +74,9 @@ pub struct SummaryRow {
     pub energy_j_per_token: Option<f64>,
     /// How it stands to the objectives; absent without any.
     pub service: Option<Service>,
-    /// Its bottleneck.
+    /// Where its time to the first token went; absent where the engine did not time it.
+    pub(crate) parts: Option<Parts>,
+    /// What limited it.
     pub bottleneck: Option<String>,
     /// The latencies that are another tool's summary, without single requests.
     pub imported: Vec<Metric>,
@@ -142,6 +146,7 @@ pub(crate) fn summarize_passes(run: &RunData, passes: &Passes, slos: &[Slo]) -> 
 
 fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) -> SummaryRow {
     let rate = |count: Option<u64>| per_second(count, pass.duration_s);
+    let parts = Parts::of(cell, pass, samples.summary(Metric::Ttft).mean);
     SummaryRow {
         cell: cell.id.clone(),
         coordinates: cell.coordinates.clone(),
@@ -172,10 +177,12 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
             .zip(samples.output_tokens.filter(|tokens| *tokens > 0))
             .map(|(joules, tokens)| joules / tokens as f64),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
-        bottleneck: pass
-            .bottleneck
-            .as_ref()
-            .map(|bottleneck| bottleneck.name.clone()),
+        bottleneck: limit(
+            parts.as_ref(),
+            pass.bottleneck.as_ref(),
+            Carrier::of(cell, pass),
+        ),
+        parts,
         imported: samples.imported.keys().copied().collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Examples at the end of each command's help.
 
 /// Examples by command. Commands whose help needs more words have them there.
-const EXAMPLES: [(&str, &str); 15] = [
+const EXAMPLES: [(&str, &str); 17] = [
     (
         "run",
         "  labrun run plans/quickstart.toml\n  \
@@ -13,6 +13,8 @@ const EXAMPLES: [(&str, &str); 15] = [
         "doctor",
         "  labrun doctor\n  labrun doctor plans/long_context.toml --config settings.toml",
     ),
+    ("ls", "  labrun ls\n  labrun ls --json"),
+    ("open", "  labrun open\n  labrun open latest:quickstart"),
     (
         "report",
         "  labrun report RUN\n  \

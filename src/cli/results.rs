@@ -7,11 +7,58 @@ use clap::{Args, ValueEnum};
 use crate::plan::state::CacheState;
 use crate::record::schema::Source;
 
+/// Arguments of `labrun ls`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LsArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `labrun show`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SHOW_HELP)]
+pub(crate) struct ShowArgs {
+    /// Run folder, run id or the start of one, `latest` or `latest:PLAN`.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// A cell, by its id or a part of it: what its verdicts rest on, and where its time went.
+    pub cell: Option<String>,
+    /// Print the long tables as well: each tier against the baseline, and every cell and cache state.
+    #[arg(long, conflicts_with = "cell")]
+    pub tables: bool,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+const SHOW_HELP: &str = "\
+Examples:
+  labrun show                                the run that began last
+  labrun show latest:quickstart --tables     its long tables
+  labrun show latest disk-p4096              one of its cells
+
+labrun reads the run's files and writes nothing.";
+
+/// Arguments of `labrun open`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OpenArgs {
+    /// Run folder, run id or the start of one, `latest` or `latest:PLAN`.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// Settings of this machine; they name the results folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// Arguments of `labrun diff`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DIFF_HELP)]
 pub(crate) struct DiffArgs {
-    /// Side A, the baseline of the comparison: run folder, run id, stored tables or git revision.
+    /// Side A, the baseline of the comparison: a run as for `show`, stored tables or a git revision.
     pub a: String,
     /// Side B, compared with A.
     pub b: String,
@@ -52,7 +99,7 @@ Exit codes: 0 compared, 2 nothing to compare or refused, 3 a rule fired.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = VERIFY_HELP)]
 pub(crate) struct VerifyArgs {
-    /// Run folder, run id, or the folder of one cell.
+    /// Run folder, run id or the start of one, `latest`, `latest:PLAN`, or the folder of one cell.
     pub run: String,
     /// Print JSON.
     #[arg(long)]
@@ -103,7 +150,7 @@ pub(crate) enum AllowWhat {
 /// Arguments of `labrun keep`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KeepArgs {
-    /// Run folder or run id.
+    /// Run folder, run id or the start of one, `latest` or `latest:PLAN`.
     pub run: String,
     /// Also for a run that did not finish, or lacks cells.
     #[arg(long)]
@@ -119,7 +166,7 @@ pub(crate) struct KeepArgs {
 /// Arguments of `labrun export`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ExportArgs {
-    /// Run folder or run id.
+    /// Run folder, run id or the start of one, `latest` or `latest:PLAN`.
     pub run: String,
     /// Output format.
     #[arg(long, value_enum)]

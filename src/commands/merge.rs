@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::report::write_report;
-use super::{ExitStatus, print, say, width};
+use super::{ExitStatus, as_argument, print, say, width};
 use crate::cli::MergeArgs;
 use crate::recorder::merge;
 
@@ -23,8 +23,7 @@ pub(super) fn join(
     let merged = merge::merge(out, runs, allow_missing, resume)?;
     merged.notes.iter().for_each(|note| say(note));
     let report = write_report(out)?;
-    print(&report.terminal(width()))?;
-    say(&format!("\nwritten to {}", out.display()));
+    print(&report.screen(&as_argument(out), width()))?;
     Ok(if merged.outcomes.failed + merged.outcomes.invalid > 0 {
         ExitStatus::CellsFailed
     } else {

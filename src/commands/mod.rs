@@ -9,11 +9,14 @@ mod exchange;
 mod externals;
 mod keep;
 mod keys;
+mod ls;
 mod merge;
+mod open;
 mod plan;
 mod plot;
 mod report;
 mod run;
+mod show;
 mod sim;
 mod submit;
 mod target;
@@ -23,7 +26,7 @@ mod workload_files;
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use annotate_snippets::Renderer;
@@ -33,10 +36,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::bounded;
 use crate::cli::{Cli, Command};
-use crate::config::dot_env;
+use crate::config::{Config, dot_env};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::plan::problem::PlanProblems;
+use crate::record::named::run_folder;
 use crate::record::redact;
 use crate::secret;
 use crate::workload::files::Files;
@@ -126,10 +130,11 @@ pub(crate) fn mask_panics() {
 
 /// What every command needs, before any thread is started.
 fn prepare(cli: &Cli) -> Result<()> {
-    let needs_settings = !matches!(
-        cli.command,
-        Some(Command::Report(_) | Command::Plot(_) | Command::Merge(_) | Command::Sim(_))
-    );
+    let needs_settings = match &cli.command {
+        Some(Command::Report(args)) => !args.runs.iter().all(|run| is_run(run)),
+        Some(Command::Plot(_) | Command::Merge(_) | Command::Sim(_)) => false,
+        _ => true,
+    };
     if needs_settings {
         read_dot_env()?;
     }
@@ -144,6 +149,9 @@ fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
         None => run::run(&cli.run, runtime),
         Some(Command::Run(args)) => run::run(&args, runtime),
         Some(Command::Plan(args)) => plan::plan(&args),
+        Some(Command::Ls(args)) => ls::ls(&args),
+        Some(Command::Show(args)) => show::show(&args),
+        Some(Command::Open(args)) => open::open(&args),
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Diff(args)) => diff::diff(&args),
         Some(Command::Verify(args)) => verify::verify(&args),
@@ -224,6 +232,28 @@ fn runtime(is_sim: bool) -> Result<Runtime> {
     }
     let runtime = builder.enable_all().build();
     runtime.context("starting the runtime")
+}
+
+/// Whether `word` is a run's folder.
+fn is_run(word: &str) -> bool {
+    Path::new(word).join("cells").is_dir()
+}
+
+/// The run that `word` means. The settings, which name the results folder, are read only for a word that is
+/// no folder.
+fn run_named(word: &str, config: Option<&Path>) -> Result<PathBuf> {
+    if is_run(word) {
+        return Ok(PathBuf::from(word));
+    }
+    let config = Config::load(config)?;
+    run_folder(word, &config.settings.paths.results)
+}
+
+/// A path as a command takes it, whatever it begins with.
+fn as_argument(path: &Path) -> String {
+    let dash = path.as_os_str().as_encoded_bytes().starts_with(b"-");
+    let here = if dash { "./" } else { "" };
+    format!("{here}{}", path.display())
 }
 
 /// Reads and expands a plan, and reads the files that it names.

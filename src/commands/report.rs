@@ -1,10 +1,10 @@
 //! `labrun report`: tables, figures and the report of a run, from its files alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{ExitStatus, print, say, width};
+use super::{ExitStatus, as_argument, print, run_named, say, width};
 use crate::aggregate::Slo;
 use crate::bounded;
 use crate::cli::ReportArgs;
@@ -17,12 +17,9 @@ use crate::report::{Drawing, Report, RunFacts};
 
 /// Writes the tables, figures and report of runs again and shows the tables.
 pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
-    for run in &args.runs {
-        if !run.join("cells").is_dir() {
-            bail!("`{}` is not a run folder: it has no `cells`", run.display());
-        }
-    }
-    let out = match (&args.out, args.runs.as_slice()) {
+    let named = |run: &String| run_named(run, args.config.as_deref());
+    let runs: Vec<PathBuf> = args.runs.iter().map(named).collect::<Result<_>>()?;
+    let out = match (&args.out, runs.as_slice()) {
         (Some(out), _) => out,
         (None, [one]) => one,
         (None, several) => bail!(
@@ -31,11 +28,13 @@ pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
         ),
     };
     let slos: Vec<Slo> = args.slo.iter().flat_map(|slos| slos.0.clone()).collect();
-    let folders: Vec<&Path> = args.runs.iter().map(AsRef::as_ref).collect();
+    let folders: Vec<&Path> = runs.iter().map(AsRef::as_ref).collect();
     report_lacks(&folders);
     let report = write_reports(&folders, out, &slos)?;
-    print(&report.terminal(width()))?;
-    say(&format!("\nwritten to {}", out.display()));
+    if args.tables {
+        print(&report.terminal(width()))?;
+    }
+    print(&report.screen(&as_argument(out), width()))?;
     Ok(ExitStatus::Success)
 }
 
@@ -53,11 +52,19 @@ pub(super) fn write_report(folder: &Path) -> Result<Report> {
     write_reports(&[folder], folder, &[])
 }
 
-fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> {
-    let runs = folders
-        .iter()
-        .map(|folder| read_run(folder))
-        .collect::<Result<Vec<_>>>()?;
+/// The report of the run in `folder`; nothing is written.
+pub(super) fn read_report(folder: &Path) -> Result<Report> {
+    let runs = vec![read_run(folder)?];
+    summed_up(&[folder], runs, &[facts(folder)], &[])
+}
+
+/// Sums `runs` up, which lie in `folders`. Names what is left out.
+fn summed_up(
+    folders: &[&Path],
+    runs: Vec<RunData>,
+    facts: &[RunFacts],
+    slos: &[Slo],
+) -> Result<Report> {
     let left_out = runs.iter().flat_map(|run| &run.unreadable);
     let left_out: Vec<String> = left_out
         .map(|why| format!("{why}: it is left out"))
@@ -65,16 +72,26 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     for why in &left_out {
         say(why);
     }
-    let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
+    let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    report.note_scope(facts);
+    report.add_notes(left_out);
+    for (folder, facts) in folders.iter().zip(facts) {
+        report.add_notes(whole::lack(folder).map(|lack| format!("`{}`: {lack}", facts.name)));
+    }
+    Ok(report)
+}
+
+fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> {
+    let runs = folders
+        .iter()
+        .map(|folder| read_run(folder))
+        .collect::<Result<Vec<_>>>()?;
+    let facts: Vec<_> = folders.iter().map(|folder| facts(folder)).collect();
     let cells = folders.iter().zip(&runs);
     let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
     let mut timelines = timelines_of(&cells);
-    let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
-    report.add_notes(left_out);
-    for (folder, facts) in folders.iter().zip(&facts) {
-        report.add_notes(whole::lack(folder).map(|lack| format!("`{}`: {lack}", facts.name)));
-    }
+    let report = summed_up(folders, runs, &facts, slos)?;
     let drawings = report.drawings()?;
     let into = out.join("figures");
     let drawn = !drawings.is_empty() || timelines.files().next().is_some();

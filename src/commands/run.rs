@@ -12,7 +12,7 @@ use super::externals::Externals;
 use super::plan::{check_rendering, distinct_servers};
 use super::report::write_report;
 use super::target::target;
-use super::{ExitStatus, clean, complain, print, say, width};
+use super::{ExitStatus, as_argument, clean, complain, print, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::load::open_files;
@@ -403,17 +403,23 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
     })?;
     if outcomes.completed + outcomes.failed > 0 {
         let report = write_report(&folder)?;
-        if !args.quiet {
+        if args.tables {
             print(&report.terminal(width()))?;
         }
-    }
-    if !args.quiet {
-        say(&format!("\nwritten to {}", folder.display()));
-        if let Some(percent) = watched.samplers_percent {
-            say(&format!(
-                "telemetry used at most {percent:.2} % of one core beside the load of a pass"
-            ));
+        if !args.quiet {
+            print(&format!(
+                "\n{}",
+                report.screen(&as_argument(&folder), width())
+            ))?;
         }
+    }
+    if args.quiet {
+        print(&format!("{}\n", folder.display()))?;
+    }
+    if let Some(percent) = watched.samplers_percent.filter(|percent| *percent > 1.0) {
+        say(&format!(
+            "telemetry used up to {percent:.1} % of one core beside the load of a pass"
+        ));
     }
     if watched.stop.requested() {
         let why = watched.stop.why().unwrap_or("interrupted");
@@ -448,11 +454,4 @@ fn samplers_percent(pass: &PassRecord) -> Option<f64> {
 /// The command that runs what is missing.
 fn resume_hint(folder: &Path) -> String {
     format!("go on with: labrun run --resume {}", as_argument(folder))
-}
-
-/// A path as a command takes it, whatever it begins with.
-fn as_argument(path: &Path) -> String {
-    let dash = path.as_os_str().as_encoded_bytes().starts_with(b"-");
-    let here = if dash { "./" } else { "" };
-    format!("{here}{}", path.display())
 }

@@ -41,7 +41,8 @@ pub(crate) fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
 /// The run below `results` that `word` means by its id, the start of its id, or as the latest; `None` where
 /// there is none. Fails where several have that id, or begin so.
 pub(crate) fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> {
-    if let Some(plan) = latest_of(word) {
+    let plan = word.strip_prefix("latest:");
+    if word == LATEST || plan.is_some() {
         let mut runs = all_runs(results);
         runs.retain(|run| plan.is_none_or(|plan| is_of_plan(run, plan)));
         return Ok(by_start(runs).into_iter().next());
@@ -70,14 +71,6 @@ pub(crate) fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> 
         );
     }
     Ok(begin.pop())
-}
-
-/// The plan in `latest:PLAN`, none in `latest`; `None` for another word.
-fn latest_of(word: &str) -> Option<Option<&str>> {
-    match word.strip_prefix(LATEST)? {
-        "" => Some(None),
-        rest => rest.strip_prefix(':').map(Some),
-    }
 }
 
 fn is_of_plan(run: &Path, plan: &str) -> bool {

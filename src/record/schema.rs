@@ -245,7 +245,8 @@ pub struct MetricSummary {
 /// What limited a pass, with the numbers behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bottleneck {
-    /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client` or `unknown`.
+    /// `compute`, `pcie`, `disk`, `redis`, `network`, `queue`, `client`, `nothing busy` or
+    /// `too short to tell`; labrun 0.1 wrote `unknown` for the last two.
     pub name: String,
     /// Why, one sentence each, with numbers.
     pub reasons: Vec<String>,

@@ -1,6 +1,7 @@
 //! Which figures a run has data for, and what stands in each.
 
 mod heat;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,9 @@ pub(super) fn drawings(comparison: &Comparison, caption: &[String]) -> Result<Ve
         return Ok(Vec::new());
     }
     let mut drawn = Vec::new();
+    if let Some(chart) = parts::chart(comparison, caption) {
+        drawn.push(Drawing::of("ttft_parts", Picture::Stack(chart))?);
+    }
     for (metric, name) in FIGURES {
         let summary = |pool: &Pool| match metric {
             Metric::E2e => pool.e2e.clone(),

@@ -2,7 +2,7 @@
 //! only where numbers do. What is absent is an empty field.
 
 use crate::aggregate::{
-    Clarity, Comparison, ComparisonRow, Contrast, Service, Standing, SummaryRow, SummaryTable,
+    Clarity, Comparison, ComparisonRow, Contrast, Part, Service, Standing, SummaryRow, SummaryTable,
 };
 use crate::csv_table::push_row;
 use crate::metric::Metric;
@@ -75,6 +75,7 @@ pub(crate) fn summary_csv(table: &SummaryTable) -> String {
     head.push(Metric::CachedTokens.column_of("mean"));
     head.push(Metric::Energy.spec().column.to_owned());
     head.extend([Metric::Goodput.spec().column, "slo_broken", "bottleneck"].map(str::to_owned));
+    head.extend(Part::ALL.map(|part| part.column().to_owned()));
 
     let mut text = String::new();
     push_row(&mut text, &head);
@@ -149,6 +150,7 @@ fn summary_fields(row: &SummaryRow, extra: &[&str]) -> Vec<String> {
         service.map(broken).unwrap_or_default(),
         row.bottleneck.clone().unwrap_or_default(),
     ]);
+    fields.extend(Part::ALL.map(|part| number(row.parts.and_then(|parts| parts.get(part)))));
     fields
 }
 

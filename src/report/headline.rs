@@ -46,7 +46,8 @@ pub(crate) fn headline(comparison: &Comparison) -> Vec<String> {
     sentences
 }
 
-fn nothing(comparison: &Comparison) -> &'static str {
+/// What is to be read where no row can be compared.
+pub(super) fn nothing(comparison: &Comparison) -> &'static str {
     if comparison.rows.is_empty() {
         "Nothing to compare: no cell of a tier besides the baseline finished."
     } else {

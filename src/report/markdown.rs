@@ -1,11 +1,13 @@
 //! `summary.md` and `report.md`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use crate::plan::state::CacheState;
 use crate::record::redact;
 use crate::record::schema::{CellRecord, LedgerRow, VerdictStatus};
 use crate::report::escape::{markdown, markdown_code};
-use crate::report::{Drawing, FIGURES, Report, RunFacts, glossary, html};
+use crate::report::{Drawing, FIGURES, Report, RunFacts, glossary, html, lengths};
 
 /// The headline, the tables and the glossary.
 pub(super) fn summary(report: &Report) -> String {
@@ -36,7 +38,8 @@ pub(super) fn summary(report: &Report) -> String {
 /// The summary with the answer first, and what the verdicts rest on.
 pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> String {
     let mut text = opening(report);
-    text.push_str("## What each tier bought, whether it is proven, and what holds it back\n\n");
+    told(&mut text, report);
+    text.push_str("## What each tier bought, whether it is proven, and what limited it\n\n");
     if let Some(section) = report.answer() {
         text.push_str(&section.markdown());
         text.push('\n');
@@ -69,8 +72,9 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
         }
     }
     text.push_str("\n## Verdict and ledger of each cell\n");
+    let limits = report.limits();
     for cell in &report.cells {
-        evidence(&mut text, cell);
+        evidence(&mut text, cell, &limits);
     }
     for failure in html::failures(report) {
         let _ = writeln!(
@@ -98,6 +102,21 @@ pub(super) fn full(report: &Report, runs: &[RunFacts], drawings: &[Drawing]) -> 
     text
 }
 
+/// Each tier in words, and the table by prompt length.
+fn told(text: &mut String, report: &Report) {
+    let told = lengths::told(report);
+    if !told.is_empty() {
+        text.push_str("## Which tier pays, and from where\n\n");
+    }
+    for one in &told {
+        let (tier, words) = (markdown(&one.tier), markdown(&one.words));
+        let _ = writeln!(text, "- **{tier}: {words}**; {}", markdown(&one.details));
+    }
+    if let Some(section) = lengths::section(report) {
+        let _ = writeln!(text, "\n{}", section.markdown());
+    }
+}
+
 fn opening(report: &Report) -> String {
     let mut text = format!("# {}\n\n", markdown(&report.title));
     if let Some(banner) = report.banner() {
@@ -116,7 +135,7 @@ fn notes(text: &mut String, report: &Report) {
     }
 }
 
-fn evidence(text: &mut String, cell: &CellRecord) {
+fn evidence(text: &mut String, cell: &CellRecord, limits: &HashMap<(&str, CacheState), &str>) {
     let _ = writeln!(
         text,
         "\n### {} ({})\n",
@@ -124,8 +143,8 @@ fn evidence(text: &mut String, cell: &CellRecord) {
         cell.source.name()
     );
     for pass in &cell.passes {
-        let limit = match &pass.bottleneck {
-            Some(bottleneck) => format!("; held back by {}", markdown(&bottleneck.name)),
+        let limit = match limits.get(&(cell.id.as_str(), pass.state)) {
+            Some(limit) => format!("; limit: {}", markdown(limit)),
             None => String::new(),
         };
         let verdict = pass.verdict.status.name();
@@ -145,7 +164,8 @@ fn evidence(text: &mut String, cell: &CellRecord) {
     }
 }
 
-fn ledger(row: &LedgerRow) -> String {
+/// A row of a ledger in a line.
+pub(super) fn ledger(row: &LedgerRow) -> String {
     let bytes = |value: Option<f64>| value.map_or("unknown".to_owned(), |v| format!("{v:.0}"));
     format!(
         "{}: {:.0} tokens, {} bytes expected, {} bytes moved (seen by {})",

@@ -1,7 +1,11 @@
 //! Summaries to text, tables and figures. Returns strings and bytes; writes nothing.
 
+mod advice;
 mod answer;
 pub(crate) mod axes;
+mod by_turn;
+pub(crate) mod causes;
+mod cell;
 mod cells;
 mod contrast;
 mod controls;
@@ -12,22 +16,28 @@ mod figures;
 mod files;
 mod headline;
 mod html;
+mod lengths;
 mod markdown;
 pub(crate) mod notes;
 pub(crate) mod number;
 pub(crate) mod plot;
+mod screen;
 pub(crate) mod section;
 pub(crate) mod table;
 pub(crate) mod timeline;
 pub(crate) mod wrap;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use anyhow::Result;
 
-use crate::aggregate::{Comparison, Passes, Slo, SummaryTable, compare_passes, summarize_passes};
+use crate::aggregate::{
+    Comparison, Passes, Slo, SummaryTable, TurnRow, compare_passes, summarize_passes, turns,
+};
 use crate::matrix::controls::is_control;
 use crate::metric::{Metric, glossary_markdown};
+use crate::plan::state::CacheState;
 use crate::record::reader::RunData;
 use crate::record::schema::CellRecord;
 use crate::report::axes::banner;
@@ -51,8 +61,19 @@ pub(crate) struct Report {
     title: String,
     summary: SummaryTable,
     comparison: Comparison,
+    turns: Vec<TurnRow>,
     slos: Vec<Slo>,
     cells: Vec<CellRecord>,
+    scope: Scope,
+}
+
+/// What a run was to measure, and how long it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Scope {
+    /// Cells that were asked for, where the manifests list them.
+    planned: Option<usize>,
+    /// From the start of the last attempt to its end, seconds.
+    span_s: Option<f64>,
 }
 
 impl Report {
@@ -68,8 +89,10 @@ impl Report {
             title: title.to_owned(),
             summary: summarize_passes(run, &passes, slos),
             comparison: compare_passes(run, &passes, slos),
+            turns: turns(run)?,
             slos: slos.to_vec(),
             cells: run.cells.clone(),
+            scope: Scope::default(),
         })
     }
 
@@ -96,6 +119,29 @@ impl Report {
             ));
         }
         sentences
+    }
+
+    /// Takes over from `runs` how many cells were asked for, and how long a single run took.
+    pub(crate) fn note_scope(&mut self, runs: &[RunFacts]) {
+        let planned = runs.iter().map(RunFacts::planned);
+        self.scope = Scope {
+            planned: planned.sum(),
+            span_s: match runs {
+                [one] => one.span_s(),
+                _ => None,
+            },
+        };
+    }
+
+    /// The last screen of a run: whether to use each tier, and why. `folder` is the report's, as a command
+    /// takes it.
+    pub(crate) fn screen(&self, folder: &str, width: u16) -> String {
+        screen::screen(self, folder, width)
+    }
+
+    /// One cell: its verdicts and where its time went. `folder` has its files.
+    pub(crate) fn cell(&self, id: &str, folder: &Path, width: u16) -> String {
+        cell::cell(self, id, folder, width)
     }
 
     /// All of it for a terminal of `width` columns. Controls are summed up in a line each.
@@ -179,6 +225,13 @@ impl Report {
 
     fn cells_section(&self) -> Option<Section> {
         (!self.summary.rows.is_empty()).then(|| cells::section(&self.summary))
+    }
+
+    /// What limited each pass, by cell and state.
+    fn limits(&self) -> HashMap<(&str, CacheState), &str> {
+        let rows = self.summary.rows.iter();
+        rows.filter_map(|row| Some(((row.cell.as_str(), row.state), row.bottleneck.as_deref()?)))
+            .collect()
     }
 
     /// What holds for all of it, by name.

@@ -86,6 +86,62 @@ pub(crate) fn times(ratio: f64) -> String {
     format!("{ratio:.decimals$}x")
 }
 
+/// A latency in few letters, as in a cell of a small table: `8.5 ms`, `271 ms`, `2.34 s`.
+pub(crate) fn brief(value_ms: f64) -> String {
+    match value_ms.abs() {
+        v if v >= 9_995.0 => format!("{:.1} s", value_ms / 1000.0),
+        v if v >= 999.5 => format!("{:.2} s", value_ms / 1000.0),
+        v if v >= 9.95 => format!("{value_ms:.0} ms"),
+        _ => format!("{value_ms:.1} ms"),
+    }
+}
+
+/// How many times in few letters: `0.05x`, `0.4x`, `0.96x`, `2.9x`, `12x`.
+pub(crate) fn brief_times(ratio: f64) -> String {
+    let decimals = match ratio {
+        r if r >= 9.95 => 0,
+        r if (0.9..1.1).contains(&r) || r < 0.1 => 2,
+        _ => 1,
+    };
+    format!("{ratio:.decimals$}x")
+}
+
+/// From the smallest to the largest difference of latencies: `+7..13 ms`, `-0.4..+2.1 ms`.
+pub(crate) fn brief_cost(low_ms: f64, high_ms: f64) -> String {
+    let largest = low_ms.abs().max(high_ms.abs());
+    let (divisor, sign) = if largest >= 999.5 {
+        (1000.0, "s")
+    } else {
+        (1.0, "ms")
+    };
+    let decimals = match largest / divisor {
+        v if v >= 99.5 => 0,
+        v if v >= 9.95 && divisor < 2.0 => 0,
+        v if v >= 9.95 => 1,
+        _ if divisor > 2.0 => 2,
+        _ => 1,
+    };
+    let text = |value: f64, signed: bool| {
+        let value = value / divisor;
+        if signed {
+            format!("{value:+.decimals$}")
+        } else {
+            format!("{value:.decimals$}")
+        }
+    };
+    let (low, high) = (text(low_ms, true), text(high_ms, true));
+    if low == high {
+        return format!("{low} {sign}");
+    }
+    let same_sign = (low_ms >= 0.0) == (high_ms >= 0.0);
+    let high = if same_sign {
+        text(high_ms.abs(), false)
+    } else {
+        high
+    };
+    format!("{low}..{high} {sign}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +187,34 @@ mod tests {
         assert_eq!(
             (scale.signed(Some(250.0)), scale.signed(Some(-3.0))),
             ("+250".to_owned(), "-3".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_small_table_has_few_letters() {
+        let texts = [8.46, 9.97, 271.4, 999.7, 2340.0, 12_345.0].map(brief);
+        assert_eq!(
+            texts,
+            ["8.5 ms", "10 ms", "271 ms", "1.00 s", "2.34 s", "12.3 s"]
+        );
+        let texts = [0.052, 0.38, 0.962, 1.04, 2.86, 12.3].map(brief_times);
+        assert_eq!(texts, ["0.05x", "0.4x", "0.96x", "1.04x", "2.9x", "12x"]);
+        let costs = [
+            (7.2, 12.9),
+            (6.9, 130.0),
+            (-0.4, 2.1),
+            (2.0, 2.0),
+            (90.0, 1310.0),
+        ];
+        assert_eq!(
+            costs.map(|(low, high)| brief_cost(low, high)),
+            [
+                "+7..13 ms",
+                "+7..130 ms",
+                "-0.4..+2.1 ms",
+                "+2.0 ms",
+                "+0.09..1.31 s"
+            ]
         );
     }
 

@@ -270,6 +270,7 @@ impl PassFacts<'_> {
     /// The measures of `facts`, and what else the servers and the answers count.
     pub(super) fn measures(&self, facts: &Facts) -> BTreeMap<Evidence, f64> {
         let mut all = measures::of_facts(facts);
+        all.extend(measures::of_transfers(&facts.logs));
         all.extend(self.engine_measures());
         all.extend(self.token_counts());
         all

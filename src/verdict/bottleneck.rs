@@ -76,11 +76,15 @@ pub(crate) fn of_pass(
             let is_queue = queue.as_ref().is_some_and(|(waiting, _)| *waiting >= QUEUE);
             let mut reasons: Vec<String> = queue.map(|(_, reason)| reason).into_iter().collect();
             reasons.extend(others(0));
-            if !is_queue {
-                reasons.push(seen.nothing());
-            }
+            let name = if is_queue {
+                "queue"
+            } else {
+                let (name, reason) = seen.nothing();
+                reasons.push(reason);
+                name
+            };
             Bottleneck {
-                name: if is_queue { "queue" } else { "unknown" }.to_owned(),
+                name: name.to_owned(),
                 reasons,
             }
         }
@@ -374,7 +378,8 @@ impl Seen<'_> {
         })
     }
 
-    fn nothing(&self) -> String {
+    /// Why nothing can be named: in a word and in a sentence.
+    fn nothing(&self) -> (&'static str, String) {
         let all = self.summaries.iter();
         let read = all
             .filter(|one| {
@@ -384,12 +389,16 @@ impl Seen<'_> {
             .map(|summary| summary.samples)
             .max();
         match read {
-            Some(read) if read < MIN_SAMPLES => {
-                format!("the pass was too short to judge: at most {read} readings of anything")
-            }
-            _ => format!(
-                "nothing that was watched was busy for {:.0} % of the pass",
-                BUSY_SHARE * 100.0
+            Some(read) if read < MIN_SAMPLES => (
+                "too short to tell",
+                format!("the pass was too short to judge: at most {read} readings of anything"),
+            ),
+            _ => (
+                "nothing busy",
+                format!(
+                    "nothing that was watched was busy for {:.0} % of the pass",
+                    BUSY_SHARE * 100.0
+                ),
             ),
         }
     }

@@ -185,6 +185,15 @@ fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
     ])
 }
 
+/// How many loads and stores the means of [`of_facts`] are of.
+pub(crate) fn of_transfers(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
+    let count = |moved: Moved| (moved.lines > 0).then_some(moved.lines as f64);
+    known([
+        (Evidence::TierLoads, count(logs.retrieved)),
+        (Evidence::TierStores, count(logs.stored)),
+    ])
+}
+
 /// The engine's own counters of a pass besides those of where its tokens came from.
 pub(crate) fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64> {
     let grown = |name: &str| now.growth(before, name, None);
@@ -193,6 +202,10 @@ pub(crate) fn of_engine(now: &Scrape, before: &Scrape) -> BTreeMap<Evidence, f64
         Some(1e3 * grown(&format!("{name}_sum"))? / count)
     };
     let named = [
+        (
+            Evidence::ServerTtftMeanMs,
+            mean_ms("vllm:time_to_first_token_seconds"),
+        ),
         // Multi-process LMCache looks up and loads while a request waits in the queue.
         (
             Evidence::QueueTimeMeanMs,

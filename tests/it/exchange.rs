@@ -186,7 +186,7 @@ fn a_result_without_details_shows_its_summary_and_what_it_lacks() {
         let file = format!("{name}.json");
         lab.labrun(&["import", &file, "--out", name]).expect_code(0);
     }
-    let slo = ["report", "bench", "--slo", "ttft=500ms"];
+    let slo = ["report", "bench", "--tables", "--slo", "ttft=500ms"];
     let printed = lab.labrun(&slo).expect_code(0).stdout;
     let note = "the imported file's own summary of 20 ok requests, without an interval";
     assert!(printed.contains("TTFT, ITL, TPOT: "), "{printed}");

@@ -38,6 +38,7 @@ mod resume;
 mod run_sim;
 mod secrets;
 mod shards;
+mod show;
 mod stopping;
 mod support;
 mod telemetry;

@@ -182,7 +182,13 @@ fn objectives_are_columns_and_a_wrong_one_is_pointed_at() {
     let lab = Lab::new();
     run_folder(&lab.path("run"), &[1024], &[1], 1);
     let ended = lab
-        .labrun(&["report", "run", "--slo", "ttft_p90=100ms,tpot=1s"])
+        .labrun(&[
+            "report",
+            "run",
+            "--tables",
+            "--slo",
+            "ttft_p90=100ms,tpot=1s",
+        ])
         .expect_code(0);
     assert!(ended.stdout.contains("goodput"), "{}", ended.stdout);
     assert!(

@@ -16,7 +16,7 @@ fn a_run_leaves_every_file_and_is_marked_as_simulated() {
         ..SimPlan::default()
     };
     let ended = lab.run_sim(&plan).expect_code(0);
-    assert!(ended.stdout.contains("Simulated"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("SIMULATED"), "{}", ended.stdout);
     assert!(ended.stderr.contains("[3/3]"), "{}", ended.stderr);
     for file in [
         "manifest.json",
@@ -135,7 +135,7 @@ fn a_report_of_the_files_alone_is_the_same_to_the_byte() {
     std::fs::remove_dir_all(lab.path("out/figures")).unwrap();
     std::fs::rename(lab.path("out"), lab.path("moved")).unwrap();
     let ended = lab.labrun(&["report", "moved"]).expect_code(0);
-    assert!(ended.stdout.contains("Simulated"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("SIMULATED"), "{}", ended.stdout);
     std::fs::rename(lab.path("moved"), lab.path("out")).unwrap();
     for (path, bytes) in before {
         let again = std::fs::read(&path).unwrap();
@@ -235,13 +235,16 @@ fn without_out_the_run_has_a_folder_of_its_own_under_results() {
 }
 
 #[test]
-fn quiet_prints_nothing_and_writes_everything() {
+fn quiet_prints_the_folder_alone_and_writes_everything() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());
     let ended = lab
         .labrun(&["plan.toml", "--quiet", "--out", "out"])
         .expect_code(0);
-    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
+    assert_eq!(
+        (ended.stdout.as_str(), ended.stderr.as_str()),
+        ("out\n", "")
+    );
     assert_eq!(lab.cells().len(), 2);
 }
 

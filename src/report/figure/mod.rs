@@ -7,6 +7,7 @@ mod look;
 mod model;
 mod page;
 mod panel;
+mod stack;
 
 use anyhow::{Context as _, Result};
 use plotters::backend::{BitMapBackend, SVGBackend};
@@ -18,6 +19,7 @@ use crate::report::figure::page::{Layout, WIDTH};
 pub(crate) use axis::{Kind, token_label};
 pub(crate) use heat::{HeatCell, HeatMap, HeatPanel};
 pub(crate) use model::{Axis, Design, Dot, Figure, Join, Mark, Point, facts, simulated};
+pub(crate) use stack::{Bar, StackChart, StackPanel};
 
 /// Each pixel of the PNG is the mean of 2 by 2: the bitmap backend does not smooth the edges of
 /// thick lines and polygons itself.
@@ -30,6 +32,8 @@ pub(crate) enum Picture {
     Lines(Figure),
     /// Coloured cells in panels.
     Heat(HeatMap),
+    /// Stacked bars in panels.
+    Stack(StackChart),
 }
 
 impl Picture {
@@ -38,6 +42,7 @@ impl Picture {
         match self {
             Self::Lines(figure) => &figure.title,
             Self::Heat(map) => &map.title,
+            Self::Stack(chart) => &chart.title,
         }
     }
 
@@ -45,6 +50,7 @@ impl Picture {
         match self {
             Self::Lines(figure) => Ok(Layout::of(figure)?.height),
             Self::Heat(map) => Ok(map.height()),
+            Self::Stack(chart) => Ok(chart.height()),
         }
     }
 
@@ -52,6 +58,7 @@ impl Picture {
         match self {
             Self::Lines(figure) => page::draw(canvas, figure, &Layout::of(figure)?),
             Self::Heat(map) => heat::draw(canvas, map),
+            Self::Stack(chart) => stack::draw(canvas, chart),
         }
     }
 

@@ -51,6 +51,33 @@ fn what_the_data_does_not_hold_is_not_drawn() {
 }
 
 #[test]
+fn where_the_time_went_is_one_bar_a_tier_and_comes_first() {
+    let mut bench = Bench::new();
+    for tier in ["baseline", "cpu"] {
+        bench
+            .cell(tier, 1024, 1, 1)
+            .pass(CacheState::Cold, &rows_of(&[90.0, 110.0], 0))
+            .pass(CacheState::Tier, &rows_of(&[90.0, 110.0], 0));
+    }
+    let mut run = bench.run();
+    for cell in &mut run.cells {
+        cell.passes[1].evidence = [
+            ("queue_time_mean_ms".to_owned(), 60.0),
+            ("prefill_time_mean_ms".to_owned(), 30.0),
+        ]
+        .into();
+    }
+    let comparison = compare(&run).unwrap();
+    let chart = parts::chart(&comparison, &[]).unwrap();
+    assert_eq!(chart.panels.len(), 1, "the cold passes were not timed");
+    let bars = &chart.panels[0].bars;
+    assert_eq!(bars.len(), 2);
+    assert_eq!(bars[0].values, [60.0, 0.0, 30.0, 0.0, 0.0, 0.0, 10.0]);
+    assert_eq!(bars[0].label, "100 ms, queue");
+    assert_eq!(names(&comparison)[0], "ttft_parts");
+}
+
+#[test]
 fn the_front_is_what_nothing_beats_in_both() {
     let points = vec![
         (10.0, 5.0),

@@ -1,13 +1,15 @@
 //! What each verdict rests on, as text for the page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
 use crate::plan::server::LmcacheMode;
+use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, PassRecord};
+use crate::report::Report;
 use crate::report::html::Pair;
 use crate::report::timeline::{Strip, Timelines};
 
@@ -43,6 +45,8 @@ struct PassPart {
     errors: String,
     ledger: Vec<LedgerPart>,
     telemetry: Vec<TelemetryPart>,
+    /// Series that were 0 throughout, and are not shown.
+    still: usize,
     evidence: Vec<Pair>,
     client: Vec<Pair>,
 }
@@ -81,15 +85,16 @@ pub(in crate::report) struct Failure {
 }
 
 /// Every cell, in the order that they ran.
-pub(super) fn cells(records: &[CellRecord], timelines: &Timelines) -> Vec<CellPart> {
+pub(super) fn cells(report: &Report, timelines: &Timelines) -> Vec<CellPart> {
+    let limits = report.limits();
     (1..)
-        .zip(records)
+        .zip(&report.cells)
         .map(|(at, record)| {
             let (timeline, timeline_remark) = timeline(timelines.of_cell(at - 1));
             CellPart {
                 timeline,
                 timeline_remark,
-                ..cell(at, record)
+                ..cell(at, record, &limits)
             }
         })
         .collect()
@@ -136,7 +141,10 @@ pub(super) fn anchor(at: usize) -> String {
     format!("cell-{at}")
 }
 
-fn cell(at: usize, record: &CellRecord) -> CellPart {
+/// What limited each pass, by cell and state.
+type Limits<'a> = HashMap<(&'a str, CacheState), &'a str>;
+
+fn cell(at: usize, record: &CellRecord, limits: &Limits<'_>) -> CellPart {
     let server = &record.server;
     let mut about = vec![
         pair("launcher", server.launcher_name()),
@@ -172,7 +180,11 @@ fn cell(at: usize, record: &CellRecord) -> CellPart {
             CellOutcome::Failed { .. } => Some("failed"),
             CellOutcome::Aborted { .. } => Some("aborted"),
         },
-        passes: record.passes.iter().map(pass).collect(),
+        passes: record
+            .passes
+            .iter()
+            .map(|one| pass(one, limits.get(&(record.id.as_str(), one.state)).copied()))
+            .collect(),
         server: about,
         warnings: record
             .warnings
@@ -184,7 +196,7 @@ fn cell(at: usize, record: &CellRecord) -> CellPart {
     }
 }
 
-fn pass(record: &PassRecord) -> PassPart {
+fn pass(record: &PassRecord, limit: Option<&str>) -> PassPart {
     let counts = record.counts;
     let errors = record.errors.iter();
     let errors: Vec<_> = errors
@@ -200,7 +212,7 @@ fn pass(record: &PassRecord) -> PassPart {
             .iter()
             .map(|text| redact::text(text))
             .collect(),
-        bottleneck: bottleneck.map(|it| it.name.clone()),
+        bottleneck: limit.map(str::to_owned),
         bottleneck_reasons: bottleneck.map(|it| it.reasons.clone()).unwrap_or_default(),
         counts: format!(
             "{} sent = {} ok + {} failed + {} unfinished in {:.2} s",
@@ -208,7 +220,13 @@ fn pass(record: &PassRecord) -> PassPart {
         ),
         errors: errors.join(", "),
         ledger: record.ledger.iter().map(ledger).collect(),
-        telemetry: record.telemetry.iter().map(telemetry).collect(),
+        telemetry: record
+            .telemetry
+            .iter()
+            .filter(|row| !is_still(row))
+            .map(telemetry)
+            .collect(),
+        still: record.telemetry.iter().filter(|row| is_still(row)).count(),
         evidence: pairs(&record.evidence),
         client: pairs(&record.client),
     }
@@ -231,19 +249,30 @@ fn ledger(row: &LedgerRow) -> LedgerPart {
     }
 }
 
+/// Whether a series was 0 from the begin to the end.
+fn is_still(row: &MetricSummary) -> bool {
+    let zero = |value: Option<f64>| value.is_none_or(|value| value == 0.0);
+    row.mean.or(row.max).is_some() && zero(row.mean) && zero(row.max) && zero(row.total)
+}
+
 fn telemetry(row: &MetricSummary) -> TelemetryPart {
-    let text = |value: Option<f64>| value.map_or("-".to_owned(), short);
+    let is_bytes = row.unit.starts_with("bytes");
+    let number = if is_bytes { bytes } else { short };
+    let text = |value: Option<f64>| value.map_or("-".to_owned(), number);
     TelemetryPart {
         name: format!("{} {}", row.source, row.metric),
         device: row.device.clone(),
         mean: text(row.mean),
         max: text(row.max),
         total: text(row.total),
-        unit: row.unit.clone(),
+        unit: match row.unit.strip_prefix("bytes") {
+            Some(per) => per.to_owned(),
+            None => row.unit.clone(),
+        },
         samples: row.samples,
         every: match row.every_s {
             Some(every_s) if row.slowed > 0 => format!("{} (slowed)", short(every_s)),
-            every_s => text(every_s),
+            every_s => every_s.map_or("-".to_owned(), short),
         },
     }
 }
@@ -313,6 +342,26 @@ mod tests {
         assert_eq!(texts, ["3", "0.25", "1234.568", "12345679"]);
         let texts = [0.0, 1023.0, 1536.0, 57_344.0 * 4096.0].map(bytes);
         assert_eq!(texts, ["0 B", "1023 B", "1.5 KiB", "224.0 MiB"]);
+    }
+
+    #[test]
+    fn bytes_have_units_for_people_and_what_never_moved_is_left_out() {
+        let row = |mean: f64| MetricSummary {
+            source: "disk".to_owned(),
+            device: "nvme0n1".to_owned(),
+            metric: "read".to_owned(),
+            unit: "bytes/s".to_owned(),
+            samples: 20,
+            every_s: Some(0.25),
+            slowed: 0,
+            mean: Some(mean),
+            max: Some(2.0 * mean),
+            total: None,
+        };
+        let part = telemetry(&row(1536.0));
+        let texts = [part.mean, part.max, part.total, part.unit, part.every];
+        assert_eq!(texts, ["1.5 KiB", "3.0 KiB", "-", "/s", "0.25"]);
+        assert!(is_still(&row(0.0)) && !is_still(&row(1.0)));
     }
 
     #[test]

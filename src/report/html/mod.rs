@@ -19,7 +19,7 @@ use crate::report::html::evidence::Failure;
 use crate::report::html::pages::PageView;
 use crate::report::section::Section;
 use crate::report::timeline::Timelines;
-use crate::report::{Drawing, Report};
+use crate::report::{Drawing, Report, lengths};
 use crate::secret;
 
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
@@ -103,6 +103,15 @@ struct FigureView {
     caption: String,
 }
 
+/// Whether to use a tier.
+#[derive(Serialize)]
+struct VerdictView {
+    tier: String,
+    advice: &'static str,
+    words: String,
+    details: String,
+}
+
 #[derive(Serialize)]
 struct RunView {
     name: String,
@@ -136,8 +145,12 @@ struct Document<'a> {
     banner: Option<&'static str>,
     mark: Option<&'static str>,
     facts: Vec<Pair>,
+    verdicts: Vec<VerdictView>,
     answer: Option<TableView>,
     headline: Vec<String>,
+    /// Where the first token's time went.
+    time: Option<FigureView>,
+    trust: Vec<String>,
     figures: Vec<FigureView>,
     parts: Vec<Part>,
     /// Each cell's evidence, as HTML; none where they stand in pages of their own.
@@ -204,7 +217,7 @@ fn within(
 ) -> Result<Html> {
     let environment = environment()?;
     let bare = Timelines::default();
-    let cells = pages::render(&environment, &evidence::cells(&report.cells, &bare))?;
+    let cells = pages::render(&environment, &evidence::cells(report, &bare))?;
     let bytes: usize = cells.iter().map(String::len).sum();
     let is_paged = bytes > evidence_bytes;
     if *timelines == bare {
@@ -225,7 +238,7 @@ fn within(
         page_bytes.saturating_sub(page.report.len())
     };
     timelines.fit(&report.cells, room.max(MIN_TIMELINES_BYTES));
-    let cells = pages::render(&environment, &evidence::cells(&report.cells, timelines))?;
+    let cells = pages::render(&environment, &evidence::cells(report, timelines))?;
     rendered(
         &environment,
         report,
@@ -261,7 +274,16 @@ fn rendered(
     let template = environment.get_template("report.html")?;
     let (glossary, words) = glossary();
     let banner = report.banner();
-    let answer = report.answer().map(|section| TableView::of(&section, &[]));
+    let answer = lengths::section(report).map(|section| TableView::of(&section, &[]));
+    let verdicts = lengths::told(report).into_iter();
+    let verdicts = verdicts.map(|told| VerdictView {
+        tier: told.tier,
+        advice: told.advice,
+        words: told.words,
+        details: told.details,
+    });
+    let (time, others): (Vec<&Drawing>, Vec<&Drawing>) =
+        drawings.iter().partition(|it| it.name == "ttft_parts");
     let (files, pages, cells) = if is_paged {
         let (files, views) = pages::split(environment, report, &cells)?;
         (files, views, Vec::new())
@@ -277,9 +299,12 @@ fn rendered(
         banner,
         mark: banner.map(mark),
         facts: facts(report, runs),
+        verdicts: verdicts.collect(),
         answer,
         headline: report.headline(),
-        figures: figures(drawings)?,
+        time: figures(time)?.pop(),
+        trust: lengths::trust(report),
+        figures: figures(others)?,
         parts: parts(report, &pages),
         cells,
         cell_count: report.cells.len(),
@@ -339,6 +364,14 @@ fn mark(banner: &str) -> &'static str {
 
 fn parts(report: &Report, pages: &[PageView]) -> Vec<Part> {
     let mut parts = Vec::new();
+    if let Some(section) = report.answer() {
+        parts.push(Part {
+            id: "tiers",
+            short: "Tiers",
+            title: "Each tier over all places",
+            section: TableView::of(&section, &[]),
+        });
+    }
     if let Some(section) = report.comparison_section() {
         parts.push(Part {
             id: "comparison",
@@ -403,7 +436,8 @@ fn facts(report: &Report, runs: &[RunFacts]) -> Vec<Pair> {
     add("plan at", |run| {
         let dirty = run.plan.repository.as_ref().is_some_and(|it| it.dirty);
         let changed = if dirty { ", with changes" } else { "" };
-        Some(format!("commit {}{changed}", run.plan_commit()?))
+        let commit: String = run.plan_commit()?.chars().take(12).collect();
+        Some(format!("commit {commit}{changed}"))
     });
     facts
         .into_iter()
@@ -442,8 +476,8 @@ fn run(facts: &RunFacts) -> RunView {
     }
 }
 
-fn figures(drawings: &[Drawing]) -> Result<Vec<FigureView>> {
-    let figure = |drawing: &Drawing| {
+fn figures<'a>(drawings: impl IntoIterator<Item = &'a Drawing>) -> Result<Vec<FigureView>> {
+    let figure = |drawing: &'a Drawing| {
         let caption = format!("{}.png and {}.svg in figures/", drawing.name, drawing.name);
         let svg = if drawing.svg.len() > MAX_SVG_BYTES {
             let png = secret::base64(&drawing.png()?);
@@ -456,7 +490,7 @@ fn figures(drawings: &[Drawing]) -> Result<Vec<FigureView>> {
         };
         Ok(FigureView { svg, caption })
     };
-    drawings.iter().map(figure).collect()
+    drawings.into_iter().map(figure).collect()
 }
 
 /// An SVG document as part of a page: it fills the page's width, and its many texts inherit what

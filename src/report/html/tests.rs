@@ -181,15 +181,20 @@ fn the_answer_comes_first_with_each_tiers_gain_and_whether_it_is_proven() {
     let (_, answer) = page.split_once("<section id=\"answer\">").unwrap();
     let (answer, rest) = answer.split_once("</section>").unwrap();
     for expected in [
+        "<b>cpu: use it at every measured length (4.6x at 4,096 tokens)</b>",
+        "<b>disk: no answer: no pass of it is proven",
+        "4.6x 25 ms",
+        "not proven",
+        "limit: pcie",
+    ] {
+        assert!(answer.contains(expected), "{expected} in {answer}");
+    }
+    for expected in [
         "4.60x",
         "1,024 or fewer",
         "2 of 2, 2 of 2 clear",
         "0 of 1, 1 invalid",
         "pcie (1)",
-    ] {
-        assert!(answer.contains(expected), "{expected} in {answer}");
-    }
-    for expected in [
         "pcie-rx",
         "4.0 MiB",
         "1.00",
@@ -207,13 +212,14 @@ fn simulated_numbers_are_marked_everywhere_and_measured_ones_are_not() {
     let simulated = page(&report, &[facts("")]);
     assert!(simulated.contains("<title>t (simulated)</title>"));
     assert!(simulated.contains("class=\"badge simulated\">simulated<"));
-    // The banner, the answer, the comparison, the break-even, the cells, the evidence, the end.
-    assert!(
-        simulated
-            .matches("Simulated: these numbers come from")
-            .count()
-            >= 7
-    );
+    // At the top and at the end; each figure and each cell has the word beside it.
+    let banner = "Simulated: these numbers come from";
+    assert_eq!(simulated.matches(banner).count(), 2);
+    let (_, cells) = simulated.split_once("<section id=\"evidence\">").unwrap();
+    let marked = cells
+        .matches("<span class=\"small\">simulated</span>")
+        .count();
+    assert_eq!(marked, report.cells.len());
     let mut run = bench().run();
     for cell in &mut run.cells {
         cell.source = Source::Measured;

@@ -80,7 +80,7 @@ fn compute_is_named_by_its_sms_and_only_without_them_by_kernels() {
         (Series::GpuSmActive, "0", 30.0, 60.0),
         (Series::GpuUtilization, "0", 99.0, 100.0),
     ];
-    assert_eq!(named(&decoding).name, "unknown");
+    assert_eq!(named(&decoding).name, "nothing busy");
     assert_eq!(named(&decoding[1..]).name, "compute");
     let busy = named(&[(Series::GpuSmActive, "0", 88.0, 99.0)]);
     assert_eq!(busy.name, "compute");
@@ -100,7 +100,7 @@ fn pcie_is_judged_against_its_link() {
     assert!(found.reasons[0].contains("45.0 of 63.0 GB/s"), "{found:?}");
     // The link is read once a second or less often: two readings of it are enough.
     let mut short = seen(&rows);
-    for (samples, name) in [(2, "pcie"), (1, "unknown")] {
+    for (samples, name) in [(2, "pcie"), (1, "nothing busy")] {
         for link in &mut short[1..3] {
             link.samples = samples;
         }
@@ -111,7 +111,7 @@ fn pcie_is_judged_against_its_link() {
     assert_ne!(named(&rows).name, "pcie");
     rows[1] = (Series::GpuPcieGeneration, "0", 5.0, 5.0);
     rows[0].2 = 5e9;
-    assert_eq!(named(&rows).name, "unknown");
+    assert_eq!(named(&rows).name, "nothing busy");
 }
 
 #[test]
@@ -128,12 +128,12 @@ fn redis_is_named_by_its_core_or_by_what_it_sends() {
         (Series::RedisCpu, "r", 96.0, 100.0),
         (Series::RedisRead, "r", 1e3, 9e3),
     ];
-    assert_eq!(named(&idle).name, "unknown");
+    assert_eq!(named(&idle).name, "nothing busy");
     let far = [(Series::NetworkRx, "eth0", 110e6, 118e6)];
     assert_eq!(named(&far).name, "network");
     // Steady, and hardly anything to a link of 100 Gbit/s; much to one of 1 Gbit/s.
     let wide = [far[0], (Series::NetworkLink, "eth0", 12.5e9, 12.5e9)];
-    assert_eq!(named(&wide).name, "unknown");
+    assert_eq!(named(&wide).name, "nothing busy");
     // Nothing carries more than its link: its reading is wrong.
     let wrong = [far[0], (Series::NetworkLink, "eth0", 1.25e6, 1.25e6)];
     assert_eq!(named(&wrong).name, "network");
@@ -142,11 +142,11 @@ fn redis_is_named_by_its_core_or_by_what_it_sends() {
     assert_eq!(found.name, "network");
     assert!(found.reasons[0].contains("its link 125 MB/s"), "{found:?}");
     let near = [(Series::NetworkRx, "lo", 110e6, 118e6)];
-    assert_eq!(named(&near).name, "unknown", "loopback is no network");
+    assert_eq!(named(&near).name, "nothing busy", "loopback is no network");
     let container = [(Series::NetworkRx, "veth5a1", 110e6, 118e6)];
     assert_eq!(
         named(&container).name,
-        "unknown",
+        "nothing busy",
         "nor is a container's end"
     );
 }
@@ -207,7 +207,7 @@ fn too_few_readings_name_nothing() {
     let mut rows = seen(&[(Series::GpuSmActive, "0", 99.0, 100.0)]);
     rows[0].samples = 2;
     let found = of_pass(&rows, None, None);
-    assert_eq!(found.name, "unknown");
+    assert_eq!(found.name, "too short to tell");
     assert!(found.reasons[0].contains("too short to judge"), "{found:?}");
     rows[0] = seen(&[(Series::GpuSmActive, "0", 9.0, 100.0)]).remove(0);
     let idle = of_pass(&rows, None, None);
@@ -217,5 +217,5 @@ fn too_few_readings_name_nothing() {
             .unwrap()
             .contains("nothing that was watched")
     );
-    assert_eq!(of_pass(&[], None, None).name, "unknown");
+    assert_eq!(of_pass(&[], None, None).name, "nothing busy");
 }

@@ -1,0 +1,171 @@
+//! Stacked bars: what a time is made of, one bar a tier.
+
+use anyhow::Result;
+use plotters::prelude::DrawingBackend;
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color as _, RGBColor};
+
+use crate::report::figure::canvas::{Canvas, Pen, Stroke, Weight, text_width};
+use crate::report::figure::look::{GREY, INK};
+use crate::report::figure::page::{MARGIN, NOTE, PLAIN, WIDTH, notes, title};
+
+const LEGEND_TOP: f64 = 140.0;
+const TOP: f64 = 176.0;
+/// Room above a panel's bars for its title, and below them.
+const HEADING: f64 = 50.0;
+const FOOT: f64 = 16.0;
+const BETWEEN: f64 = 40.0;
+const ROW: f64 = 46.0;
+const BAR: f64 = 30.0;
+const MAX_COLUMNS: usize = 3;
+
+/// The colours of the parts, distinguishable with any common colour blindness, and by lightness.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(204, 121, 167),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(86, 180, 233),
+    RGBColor(190, 190, 190),
+];
+
+/// Stacked bars, one panel a place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StackChart {
+    pub title: String,
+    pub caption: String,
+    pub mark: Option<&'static str>,
+    /// The parts, as the legend names them.
+    pub parts: Vec<&'static str>,
+    /// How many panels stand side by side.
+    pub columns: usize,
+    pub panels: Vec<StackPanel>,
+    pub notes: Vec<String>,
+}
+
+/// The bars of one place, on a scale of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StackPanel {
+    pub title: String,
+    pub bars: Vec<Bar>,
+}
+
+/// One bar.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bar {
+    /// Left of it.
+    pub name: String,
+    /// As long as the part is; none below zero.
+    pub values: Vec<f64>,
+    /// Right of it.
+    pub label: String,
+    /// Pale where it is not proven.
+    pub is_proven: bool,
+}
+
+impl StackChart {
+    fn columns(&self) -> usize {
+        self.columns.clamp(1, MAX_COLUMNS)
+    }
+
+    fn panel_height(&self) -> f64 {
+        let bars = self.panels.iter().map(|panel| panel.bars.len()).max();
+        HEADING + bars.unwrap_or(1) as f64 * ROW + FOOT
+    }
+
+    pub(super) fn height(&self) -> u32 {
+        let rows = self.panels.len().div_ceil(self.columns()) as f64;
+        (TOP + rows * self.panel_height() + self.notes.len() as f64 * NOTE + MARGIN) as u32
+    }
+}
+
+/// Draws all of it.
+pub(super) fn draw<DB: DrawingBackend>(canvas: &Canvas<DB>, chart: &StackChart) -> Result<()> {
+    title(canvas, &chart.title, &chart.caption, chart.mark)?;
+    legend(canvas, &chart.parts)?;
+    let columns = chart.columns();
+    let width =
+        (f64::from(WIDTH) - 2.0 * MARGIN - BETWEEN * (columns as f64 - 1.0)) / columns as f64;
+    for (at, one) in chart.panels.iter().enumerate() {
+        let left = MARGIN + (at % columns) as f64 * (width + BETWEEN);
+        let top = TOP + (at / columns) as f64 * chart.panel_height();
+        panel(canvas, one, (left, top), width)?;
+    }
+    notes(canvas, &chart.notes, chart.height())
+}
+
+fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>, parts: &[&str]) -> Result<()> {
+    let mut x = MARGIN;
+    for (text, colour) in parts.iter().zip(COLOURS) {
+        canvas.rectangle(
+            (x, LEGEND_TOP - 13.0),
+            (x + 34.0, LEGEND_TOP + 13.0),
+            &colour,
+        )?;
+        canvas.text(text, (x + 44.0, LEGEND_TOP), PLAIN)?;
+        x += 44.0 + text_width(text, PLAIN)? + 34.0;
+    }
+    Ok(())
+}
+
+fn panel<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    panel: &StackPanel,
+    (left, top): (f64, f64),
+    width: f64,
+) -> Result<()> {
+    let heading = Pen {
+        size: 24.0,
+        weight: Weight::Bold,
+        along: VPos::Bottom,
+        ..PLAIN
+    };
+    let small = Pen {
+        size: 21.0,
+        colour: INK,
+        ..PLAIN
+    };
+    let widest = |text: &dyn Fn(&Bar) -> &str| -> Result<f64> {
+        panel.bars.iter().try_fold(0.0, |most: f64, bar| {
+            Ok(most.max(text_width(text(bar), small)?))
+        })
+    };
+    let from = left + widest(&|bar| &bar.name)? + 14.0;
+    let to = left + width - widest(&|bar| &bar.label)? - 12.0;
+    canvas.text(&panel.title, (from, top + HEADING - 14.0), heading)?;
+    let longest = panel.bars.iter().map(|bar| bar.values.iter().sum::<f64>());
+    let longest = longest.fold(0.0, f64::max);
+    let bottom = top + HEADING + panel.bars.len() as f64 * ROW;
+    canvas.line(
+        &[(from, top + HEADING), (from, bottom)],
+        &GREY,
+        2.0,
+        Stroke::Solid,
+    )?;
+    for (at, bar) in panel.bars.iter().enumerate() {
+        let middle = top + HEADING + (at as f64 + 0.5) * ROW;
+        let name = Pen {
+            across: HPos::Right,
+            ..small
+        };
+        canvas.text(&bar.name, (from - 12.0, middle), name)?;
+        let mut x = from;
+        for (value, colour) in bar.values.iter().zip(COLOURS) {
+            let end = x + value / longest.max(f64::MIN_POSITIVE) * (to - from);
+            let (corner, opposite) = ((x, middle - BAR / 2.0), (end, middle + BAR / 2.0));
+            if bar.is_proven {
+                canvas.rectangle(corner, opposite, &colour)?;
+            } else {
+                canvas.rectangle(corner, opposite, &colour.mix(0.3))?;
+            }
+            x = end;
+        }
+        let label = Pen {
+            size: 21.0,
+            ..small
+        };
+        canvas.text(&bar.label, (x + 10.0, middle), label)?;
+    }
+    Ok(())
+}
