@@ -1,7 +1,9 @@
 //! Events to lines on stderr: a live line on a terminal, plain lines elsewhere.
 
+mod columns;
 mod estimate;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,11 +12,13 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use columns::{Columns, doing, outcome};
 use estimate::Estimate;
 
 use crate::load::Progress as LoadProgress;
 use crate::record::redact;
-use crate::record::schema::{CellOutcome, VerdictStatus};
+use crate::report::causes::alike;
+use crate::report::wrap::push_wrapped;
 use crate::runner::event::Event;
 use crate::runner::result::CellResult;
 
@@ -47,7 +51,10 @@ struct Live {
     /// The cell's place among all of the run, from 1.
     place: usize,
     estimate: Estimate,
+    columns: Columns,
     cell: String,
+    /// What is started and stopped: `vLLM`, `the simulator`.
+    server: &'static str,
     doing: String,
     load: Option<(Arc<LoadProgress>, usize)>,
     cell_began: Option<Instant>,
@@ -70,6 +77,8 @@ pub(crate) struct Progress {
     ticker: Option<JoinHandle<()>>,
     /// When a launch last printed a line, if there is no live line.
     last_launch_line: Option<Instant>,
+    /// Why cells failed or are not proven, as it was printed first: by what is alike, the place.
+    causes: HashMap<String, usize>,
 }
 
 /// Shortest time between two lines of a launch without a live line.
@@ -85,7 +94,7 @@ impl Progress {
         if verbosity != Verbosity::Live {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
         Self {
@@ -94,6 +103,7 @@ impl Progress {
             bar,
             ticker: None,
             last_launch_line: None,
+            causes: HashMap::new(),
         }
     }
 
@@ -105,22 +115,25 @@ impl Progress {
                     let mut live = self.lock();
                     live.cells = work.matrix.cells.len();
                     live.estimate = Estimate::new(*work);
+                    live.columns = Columns::of(*work);
                 }
                 self.start_ticker();
             }
             Event::CellStarted { cell, .. } => {
                 let mut live = self.lock();
                 live.place = live.place_of_next();
-                live.cell = cell.coordinates.slug();
+                live.cell = live.columns.cell(&cell.coordinates);
+                live.server = if cell.resolved.server.is_simulated() {
+                    "the simulator"
+                } else {
+                    "vLLM"
+                };
                 live.doing.clear();
                 live.cell_began = Some(Instant::now());
             }
             Event::PhaseStarted { phase, state } => {
                 let mut live = self.lock();
-                live.doing = match state {
-                    Some(state) => format!("{}: {}", state.title(), phase.name()),
-                    None => phase.name().to_owned(),
-                };
+                live.doing = doing(*phase, *state, live.server);
                 live.load = None;
             }
             Event::LaunchProgress { line } => self.launch_line(line),
@@ -129,8 +142,10 @@ impl Progress {
             }
             Event::CellFinished { result } => {
                 self.lock().estimate.ended(result.elapsed);
-                let line = self.cell_line(result);
-                self.say(&line);
+                let lines = self.cell_lines(result);
+                for line in &lines {
+                    self.say(line);
+                }
             }
             Event::CellSkipped { .. } => self.lock().estimate.skipped(),
             Event::Stopped => {}
@@ -176,7 +191,9 @@ impl Progress {
                     let live = live.lock().unwrap_or_else(PoisonError::into_inner);
                     live_line(&live)
                 };
-                bar.set_message(line);
+                // With room for the `^C` that a terminal writes behind it: a line that breaks stays.
+                let room = usize::from(columns_of_stderr()).saturating_sub(6);
+                bar.set_message(line.chars().take(room).collect::<String>());
                 bar.tick();
                 std::thread::sleep(TICK);
             }
@@ -191,33 +208,63 @@ impl Progress {
         }
     }
 
-    /// `[ 3/24] rag-cpu-p512-g16-c4-r1  1.2 s  cold: 8 ok, valid; tier hit: 8 ok, valid  (0:07 left)`.
-    fn cell_line(&self, result: &CellResult) -> String {
+    /// `[ 3/24] cpu    512 tokens  x4   cold 94 ms   tier hit 70 ms   proven   2 s`, and a line for each
+    /// cause that was not printed yet.
+    fn cell_lines(&mut self, result: &CellResult) -> Vec<String> {
         let live = self.lock();
-        let (cells, place, left) = (live.cells, live.place, live.estimate.left());
+        let (cells, place) = (live.cells, live.place);
+        let cell = live.columns.cell(&result.record.coordinates);
         drop(live);
         let width = cells.to_string().len();
-        let mut line = format!(
-            "[{:>width$}/{cells}] {}  {:.1} s  ",
-            place,
-            result.record.coordinates.slug(),
-            result.elapsed.as_secs_f64(),
-        );
-        line.push_str(&outcome_text(result));
-        if let Some(left) = left {
-            let _ = write!(line, "  ({} left)", clock(left));
+        let ended = outcome(result);
+        let mut lines = vec![format!(
+            "[{place:>width$}/{cells}] {cell}   {}   {}",
+            ended.words,
+            brief(result.elapsed)
+        )];
+        for (state, why) in ended.causes {
+            let first = *self
+                .causes
+                .entry(alike(&why, &result.record.id))
+                .or_insert(place);
+            lines.push(if first == place {
+                format!("  {state}{why}")
+            } else {
+                format!("  {state}as in cell {first}")
+            });
         }
-        line
+        lines
     }
 }
 
+/// `2 s`, `1:07`.
+fn brief(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s < 9.5 => format!("{s:.1} s"),
+        s if s < 60.0 => format!("{s:.0} s"),
+        _ => clock(time),
+    }
+}
+
+/// Prints a line; on a terminal, breaks it between words.
 fn say(verbosity: Verbosity, bar: &ProgressBar, line: &str) {
     let line = redact::text(line);
     match verbosity {
-        Verbosity::Live => bar.println(line),
+        Verbosity::Live => {
+            let mut text = String::new();
+            for line in line.lines() {
+                push_wrapped(&mut text, line, columns_of_stderr());
+            }
+            bar.println(text.trim_end());
+        }
         Verbosity::Lines => drop(Term::stderr().write_line(&line)),
         Verbosity::Quiet => {}
     }
+}
+
+fn columns_of_stderr() -> u16 {
+    let (_, columns) = Term::stderr().size_checked().unwrap_or((24, 80));
+    columns.max(40)
 }
 
 impl Drop for Progress {
@@ -226,42 +273,16 @@ impl Drop for Progress {
     }
 }
 
-fn outcome_text(result: &CellResult) -> String {
-    let mut parts: Vec<String> = result
-        .passes
-        .iter()
-        .map(|pass| {
-            let verdict = match pass.verdict.status {
-                VerdictStatus::Valid => "valid".to_owned(),
-                VerdictStatus::Inconclusive => {
-                    format!("inconclusive: {}", first(&pass.verdict.reasons))
-                }
-                VerdictStatus::Invalid => format!("INVALID: {}", first(&pass.verdict.reasons)),
-            };
-            format!("{}: {}, {verdict}", pass.state.title(), pass.counts_line())
-        })
-        .collect();
-    parts.extend(match &result.record.outcome {
-        CellOutcome::Aborted { .. } => Some("interrupted, discarded".to_owned()),
-        outcome => outcome.failure(),
-    });
-    parts.join("; ")
-}
-
-fn first(reasons: &[String]) -> &str {
-    reasons.first().map_or("", String::as_str)
-}
-
 fn live_line(live: &Live) -> String {
     let mut line = format!(
-        "[{}/{}] {}  {}",
+        "[{}/{}] {}   {}",
         live.place, live.cells, live.cell, live.doing
     );
     if let Some((progress, requests)) = &live.load {
         let seen = progress.snapshot();
         let _ = write!(
             line,
-            "  {}/{requests}",
+            " {}/{requests}",
             seen.ok + seen.failed + seen.unfinished
         );
         if seen.failed > 0 {
@@ -269,10 +290,10 @@ fn live_line(live: &Live) -> String {
         }
     }
     if let Some(began) = live.cell_began {
-        let _ = write!(line, "  {}", clock(began.elapsed()));
+        let _ = write!(line, "   {}", clock(began.elapsed()));
     }
     if let Some(left) = live.estimate.left() {
-        let _ = write!(line, "  about {} left", clock(left));
+        let _ = write!(line, "   about {} left", clock(left));
     }
     line
 }
@@ -307,15 +328,17 @@ mod tests {
                 estimate.ended(Duration::from_secs(55));
                 estimate
             },
-            cell: "rag-cpu".into(),
-            doing: "tier hit: load".into(),
+            columns: Columns::default(),
+            cell: "cpu  512 tokens  x1".into(),
+            server: "vLLM",
+            doing: "measuring tier hit".into(),
             load: Some((Arc::default(), 12)),
             cell_began: Some(Instant::now()),
         };
         let line = live_line(&live);
         assert_eq!(
             line,
-            "[3/24] rag-cpu  tier hit: load  0/12  0:00  about 1:50 left"
+            "[3/24] cpu  512 tokens  x1   measuring tier hit 0/12   0:00   about 1:50 left"
         );
     }
 }

@@ -89,6 +89,8 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         stop: stop.clone(),
         torn: None,
     };
+    let header = header(&target, &resumption, watched.folder.path());
+    watched.progress.say(&header);
     let running = Running {
         target: &target,
         resumption: &resumption,
@@ -99,6 +101,17 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     // Stored cells are summed up, also when the run broke.
     let finished = finish(args, &mut watched, ran.is_err());
     Ok(ended(watched.folder.path(), ran, finished))
+}
+
+/// `24 cells, about 1 min, writing to FOLDER`.
+fn header(target: &Target, resumption: &Resumption, folder: &Path) -> String {
+    let todo = resumption.todo.len();
+    let mut text = format!("{todo} {}", if todo == 1 { "cell" } else { "cells" });
+    if todo == target.matrix.cells.len() {
+        let about = lint::about(&target.matrix, &target.files);
+        text.push_str(&format!(", about {about}"));
+    }
+    format!("{text}, writing to {}", folder.display())
 }
 
 /// Prints how the run ended and whether its results could be summed up.

@@ -138,8 +138,26 @@ fn control_limit(cell: &Cell, has_controls: bool) -> Option<Finding> {
     })
 }
 
+/// About how long it all takes: `35 s`, `76 min`.
+pub(crate) fn about(matrix: &Matrix, files: &Files) -> String {
+    let (_, seconds) = starts_and_seconds(matrix, files);
+    shown_time(seconds)
+}
+
 /// Cells, server starts, and about how long it all takes, with what that rests on.
 pub(crate) fn cost(matrix: &Matrix, files: &Files) -> String {
+    let (starts, seconds) = starts_and_seconds(matrix, files);
+    format!(
+        "{} cells, {starts} server starts, about {} (a guess: {} s a start, {PREFILL_TOKENS_PER_S:.0} \
+         prompt tokens/s, {:.0} ms a generated token)",
+        matrix.cells.len(),
+        shown_time(seconds),
+        matrix.cells.first().as_ref().map_or(0.0, start_s),
+        TOKEN_S * 1e3,
+    )
+}
+
+fn starts_and_seconds(matrix: &Matrix, files: &Files) -> (u32, f64) {
     let mut starts = 0_u32;
     let mut seconds = 0.0;
     let mut last: Option<Cell> = None;
@@ -151,14 +169,7 @@ pub(crate) fn cost(matrix: &Matrix, files: &Files) -> String {
         seconds += f64::from(own_starts) * start_s(&cell) + load_s(&cell, files);
         last = Some(cell);
     }
-    format!(
-        "{} cells, {starts} server starts, about {} (a guess: {} s a start, {PREFILL_TOKENS_PER_S:.0} \
-         prompt tokens/s, {:.0} ms a generated token)",
-        matrix.cells.len(),
-        shown_time(seconds),
-        matrix.cells.first().as_ref().map_or(0.0, start_s),
-        TOKEN_S * 1e3,
-    )
+    (starts, seconds)
 }
 
 fn shown_time(seconds: f64) -> String {

@@ -78,21 +78,6 @@ pub(crate) struct Pass {
     pub telemetry: PassTelemetry,
 }
 
-impl Pass {
-    /// How many requests were answered, with failures where there are any: `24 ok, 1 failed`.
-    pub(crate) fn counts_line(&self) -> String {
-        let counts = self.load.counts();
-        let mut line = format!("{} ok", counts.ok);
-        if counts.failed > 0 {
-            line.push_str(&format!(", {} failed", counts.failed));
-        }
-        if counts.unfinished > 0 {
-            line.push_str(&format!(", {} unfinished", counts.unfinished));
-        }
-        line
-    }
-}
-
 /// What is known of a cell's server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerFacts {
