@@ -207,6 +207,12 @@ pub(crate) struct RunArgs {
     /// Stop when more than COUNT cells failed or are invalid.
     #[arg(long, value_name = "COUNT")]
     pub max_failures: Option<u32>,
+    /// Go on when servers of two cells in a row fail to start for the same reason.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Run in spite of problems that labrun sees before the start.
+    #[arg(long)]
+    pub force: bool,
     /// Leave the host name and the user's paths out of the manifest.
     #[arg(long)]
     pub anonymous: bool,
@@ -229,6 +235,15 @@ pub(crate) struct RunArgs {
 pub(crate) struct PlanArgs {
     /// Plan (TOML file).
     pub plan: PathBuf,
+    /// List every cell, in the order of the run.
+    #[arg(long)]
+    pub cells: bool,
+    /// Print each server's command with its environment, and its rendered files.
+    #[arg(long)]
+    pub commands: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with_all = ["cells", "commands"])]
+    pub json: bool,
     /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

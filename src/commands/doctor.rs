@@ -15,7 +15,7 @@ use crate::preflight::{Level, Line, Needs, examine, worst};
 pub(super) fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let needs = match &args.plan {
-        Some(plan) => Needs::of(&load_plan(plan)?.1),
+        Some(plan) => Needs::of(&load_plan(plan)?.1, &config.settings),
         None => Needs::default(),
     };
     let image = args.image.as_deref();

@@ -1,9 +1,9 @@
 //! Versions of servers that run already. Their owner may have replaced one since cells were
 //! measured on it: each is asked before its finished cells count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::runtime::Runtime;
 
 use crate::matrix::{Cell, Matrix};
@@ -18,11 +18,13 @@ pub(super) struct Externals {
     versions: BTreeMap<String, String>,
     /// Why a server could not be asked.
     silent: BTreeMap<String, String>,
+    /// Those of them that cannot be reached at all.
+    unreachable: BTreeSet<String>,
 }
 
 impl Externals {
     /// Asks every server of `matrix` that runs already, once. One that does not answer is not an
-    /// error here: its cells will fail.
+    /// error here: all its cells may be finished.
     pub(super) fn ask(matrix: &Matrix, runtime: &Runtime) -> Self {
         let mut asked = Self::default();
         let is_external = |cell: &Cell| cell.resolved.server.launcher == Launcher::External;
@@ -33,7 +35,12 @@ impl Externals {
         for (url, cell) in by_url {
             match runtime.block_on(external::version(&cell)) {
                 Ok(version) => asked.versions.insert(url, version.unwrap_or_default()),
-                Err(error) => asked.silent.insert(url, format!("{error:#}")),
+                Err(error) => {
+                    if external::is_unreachable(&error) {
+                        asked.unreachable.insert(url.clone());
+                    }
+                    asked.silent.insert(url, format!("{error:#}"))
+                }
             };
         }
         asked
@@ -46,6 +53,26 @@ impl Externals {
             identity.insert("version.server".to_owned(), version.clone());
         }
         Ok(identity)
+    }
+
+    /// A sentence for each server that cannot be reached.
+    pub(super) fn unreachable(&self) -> impl Iterator<Item = String> {
+        let silent = self.silent.iter();
+        let unreachable = silent.filter(|(url, _)| self.unreachable.contains(*url));
+        unreachable.map(|(url, why)| {
+            format!(
+                "the server at {url} does not answer ({why}): start it, or change `url` in [server]"
+            )
+        })
+    }
+
+    /// Fails where the server of one of `cells` cannot be reached.
+    pub(super) fn refuse_unreachable(&self, mut cells: impl Iterator<Item = Cell>) -> Result<()> {
+        let unreachable = cells.find(|cell| self.unreachable.contains(&cell.resolved.server.url));
+        match unreachable.and_then(|_| self.unreachable().next()) {
+            Some(why) => bail!(why),
+            None => Ok(()),
+        }
     }
 
     /// A line for each server that could not be asked.

@@ -1,5 +1,8 @@
 //! `labrun plan`: what a plan would do. Touches nothing.
 
+mod json;
+mod screen;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,31 +16,40 @@ use crate::matrix::{Cell, Matrix};
 use crate::preflight::lint::{self, Severity};
 use crate::server;
 
-/// Shows the matrix and every distinct rendered file and command.
+/// Shows what the plan measures, how long that takes, and what labrun sees coming.
 pub(super) fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     let (plan, matrix, files) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
-    let mut text = format!("{}: {}\n", plan.name, lint::cost(&matrix, &files));
-    push_matrix(&mut text, &matrix);
-    for cell in distinct_servers(&matrix) {
-        push_server(&mut text, &cell, &config.settings)?;
-    }
-    push_findings(&mut text, lint::lint(&matrix, &config.settings, &files));
+    let settings = &config.settings;
+    // A mistake in a template is no less a mistake where nobody asks for the files.
+    check_rendering(&matrix, settings)?;
+    let cost = lint::cost(&matrix, &files);
+    let findings = lint::lint(&matrix, settings, &files);
+    let has_problem = findings.iter().any(|one| one.severity == Severity::Problem);
+    let text = if args.json {
+        json::text(&plan, &matrix, settings, &cost, &findings)?
+    } else {
+        let mut text = screen::head(&plan, &matrix, &cost);
+        if args.cells {
+            push_cells(&mut text, &matrix);
+        }
+        if args.commands {
+            for cell in distinct_servers(&matrix) {
+                push_server(&mut text, &cell, settings)?;
+            }
+        }
+        screen::push_findings(&mut text, &findings);
+        if !args.cells || !args.commands {
+            text.push_str("\n--cells lists the cells, --commands prints the commands and the rendered files\n");
+        }
+        text
+    };
     print(&text)?;
-    Ok(ExitStatus::Success)
-}
-
-fn push_findings(text: &mut String, findings: Vec<lint::Finding>) {
-    if !findings.is_empty() {
-        text.push('\n');
-    }
-    for one in findings {
-        let word = match one.severity {
-            Severity::Problem => "problem",
-            Severity::Note => "note",
-        };
-        let _ = writeln!(text, "{word}: {}", one.message);
-    }
+    Ok(if has_problem {
+        ExitStatus::CellsFailed
+    } else {
+        ExitStatus::Success
+    })
 }
 
 /// Where a server's chunks would be; the run's folder is not known before it is made.
@@ -62,7 +74,8 @@ pub(super) fn distinct_servers(matrix: &Matrix) -> impl Iterator<Item = Cell> {
         .filter(move |cell| seen.insert(cell.server_key.clone()))
 }
 
-fn push_matrix(text: &mut String, matrix: &Matrix) {
+fn push_cells(text: &mut String, matrix: &Matrix) {
+    text.push('\n');
     let width = matrix.cells.len().to_string().len();
     let mut last: Option<Cell> = None;
     for (index, cell) in matrix.cells.iter().enumerate() {
@@ -75,27 +88,16 @@ fn push_matrix(text: &mut String, matrix: &Matrix) {
 }
 
 fn push_server(text: &mut String, cell: &Cell, settings: &Settings) -> Result<()> {
-    let spec = &cell.resolved.server;
-    let states: Vec<&str> = cell
-        .resolved
-        .run
-        .states
-        .iter()
-        .map(|state| state.name())
-        .collect();
     let _ = writeln!(
         text,
-        "\nserver of tier `{}` ({}), states {}, {} requests each",
+        "\n# tier `{}` ({})",
         cell.tier.name,
-        spec.launcher.name(),
-        states.join(", "),
-        cell.resolved.run.requests,
+        cell.resolved.server.launcher.name(),
     );
-    let _ = writeln!(text, "  {}", server::describe(cell, settings));
-    let rendered = server::rendered(cell, settings, Path::new(SCRATCH))
-        .with_context(|| format!("tier `{}` cannot be rendered", cell.tier.name))?;
+    let rendered = server::rendered(cell, settings, Path::new(SCRATCH))?;
+    text.push_str(&server::script(cell, rendered.as_ref(), settings)?);
     if let Some(rendered) = rendered {
-        let _ = writeln!(text, "  {}:", rendered.file_name);
+        let _ = writeln!(text, "# {}:", rendered.file_name);
         let shown = crate::record::redact::text(&rendered.text);
         for line in shown.lines() {
             let _ = writeln!(text, "    {line}");

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::externals::Externals;
-use super::plan::{check_rendering, distinct_servers};
+use super::preflight;
 use super::report::write_report;
+use super::same_failure::SameFailure;
 use super::target::target;
 use super::{ExitStatus, as_argument, clean, complain, print, say, width};
 use crate::cli::RunArgs;
@@ -18,7 +19,6 @@ use crate::config::Settings;
 use crate::load::open_files;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::load_spec::Arrival;
-use crate::preflight::lint::{self, Severity};
 use crate::progress::{Progress, Verbosity};
 use crate::record::manifest::Ended;
 use crate::record::schema::{CellOutcome, CellRecord, PassRecord};
@@ -26,6 +26,7 @@ use crate::recorder::manifest::{Target, manifest, software};
 use crate::recorder::open::Opened;
 use crate::recorder::resume::{self, Outcomes, Resumption};
 use crate::recorder::writer::RunFolder;
+use crate::runner;
 use crate::runner::event::Event;
 use crate::runner::host::too_little_room;
 use crate::runner::identity::{Identities, Identity};
@@ -38,22 +39,14 @@ use crate::runner::stop::Stop;
 use crate::server::alive::Alive;
 use crate::server::leftovers::{self, Leftover, Mark};
 use crate::units::WallClock;
-use crate::{runner, server};
 
 /// Runs a plan, or its missing cells.
 pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let started = WallClock::now();
     let target = target(args, started)?;
     let settings = &target.config.settings;
-    check_rendering(&target.matrix, settings)?;
-    for cell in distinct_servers(&target.matrix) {
-        server::check_programs(&cell, settings)?;
-    }
-    for one in lint::lint(&target.matrix, settings, &target.files) {
-        if one.severity == Severity::Problem {
-            say(&format!("problem: {}", one.message));
-        }
-    }
+    let externals = Externals::ask(&target.matrix, runtime);
+    preflight::check(&target, &externals, args, runtime)?;
     open_files::check(most_streams(&target.matrix))?;
     let opened = Opened::open(&target.folder, args.resume)?;
     clean::before_run(&target.matrix, runtime);
@@ -62,11 +55,14 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     check_room(&target)?;
     let plan_folder = target.plan_folder();
     let identities = Identities::new(settings, &plan_folder, runtime.handle().clone());
-    let externals = Externals::ask(&target.matrix, runtime);
     let identity_of = |cell: &Cell| externals.identity(cell, &identities);
     let resumption = resumption(args, &target, &opened, identity_of)?;
     if !resumption.finished.is_empty() {
         externals.doubts().for_each(|doubt| say(&doubt));
+    }
+    if !args.force {
+        let todo = resumption.todo.iter();
+        externals.refuse_unreachable(todo.filter_map(|at| target.matrix.cells.get(*at)))?;
     }
     let identity = target.matrix.cells.first().as_ref().map(identity_of);
     let identity = with_known_software(identity.transpose()?.unwrap_or_default(), &resumption);
@@ -86,6 +82,8 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
             _ if args.fail_fast => Some(0),
             most => most,
         },
+        startup: (!args.keep_going).then(SameFailure::default),
+        left: resumption.todo.len(),
         stop: stop.clone(),
         torn: None,
     };
@@ -108,7 +106,7 @@ fn header(target: &Target, resumption: &Resumption, folder: &Path) -> String {
     let todo = resumption.todo.len();
     let mut text = format!("{todo} {}", if todo == 1 { "cell" } else { "cells" });
     if todo == target.matrix.cells.len() {
-        let about = lint::about(&target.matrix, &target.files);
+        let about = crate::preflight::lint::about(&target.matrix, &target.files);
         text.push_str(&format!(", about {about}"));
     }
     format!("{text}, writing to {}", folder.display())
@@ -273,6 +271,10 @@ struct Watched {
     samplers_percent: Option<f64>,
     /// How many more cells may fail; absent: all.
     failures_left: Option<u32>,
+    /// The last failure of a server to start; absent where the run goes on whatever fails.
+    startup: Option<SameFailure>,
+    /// Cells that are still to run.
+    left: usize,
     stop: Stop,
     /// Why the event log could not be written, once.
     torn: Option<anyhow::Error>,
@@ -305,6 +307,15 @@ impl Watched {
             return Ok(());
         }
         let record = &result.record;
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0
+            && let Some(why) = self.startup.as_mut().and_then(|last| last.repeats(record))
+        {
+            self.stop.request(format!(
+                "the same failure twice: {why}; {} not run (--keep-going goes on)",
+                counted(self.left, "cell was", "cells were")
+            ));
+        }
         self.outcomes.count(record);
         self.corpora.extend([corpora(record)]);
         let shares = record.passes.iter().filter_map(samplers_percent);
@@ -322,6 +333,11 @@ impl Watched {
         }
         self.torn.take().map_or(Ok(()), Err)
     }
+}
+
+/// `1 cell was`, `2 cells were`.
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// A run, ready to be begun.

@@ -7,6 +7,7 @@ pub(crate) mod docker_spec;
 pub(crate) mod keys;
 pub(crate) mod lmcache_keys;
 pub(crate) mod load_spec;
+pub(crate) mod models;
 pub(crate) mod pace;
 pub(crate) mod problem;
 pub(crate) mod profile_spec;
@@ -227,15 +228,18 @@ fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
     }
     .check();
     let resolved = match (model, server) {
-        (Some(model), Some(server)) => Some(Resolved {
-            model: model.value,
-            run,
-            load,
-            verdict,
-            server,
-            tiers,
-            workloads,
-        }),
+        (Some(model), Some(mut server)) => {
+            models::fit_simulator(&mut server, &model.value, document);
+            Some(Resolved {
+                model: model.value,
+                run,
+                load,
+                verdict,
+                server,
+                tiers,
+                workloads,
+            })
+        }
         _ => None,
     };
     Document {

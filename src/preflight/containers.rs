@@ -61,7 +61,7 @@ async fn reached(daemon: &Daemon) -> Line {
     }
 }
 
-fn nvidia(info: &SystemInfo, gpu: &Gpu, needs: &Needs) -> Line {
+pub(super) fn nvidia(info: &SystemInfo, gpu: &Gpu, needs: &Needs) -> Line {
     let topic = "NVIDIA in Docker";
     let runtimes = info.runtimes.as_ref();
     let has_runtime = runtimes.is_some_and(|all| all.contains_key("nvidia"));

@@ -23,6 +23,15 @@ pub(super) fn look(needs: &Needs) -> Vec<Line> {
     vec![memory(needs), memlock(needs), ports(), clock(), governor()]
 }
 
+/// What every server of a plan needs of this machine: memory and ports.
+pub(super) fn for_start(needs: &Needs) -> Vec<Line> {
+    if needs.engine {
+        vec![memory(needs), ports()]
+    } else {
+        Vec::new()
+    }
+}
+
 fn memory(needs: &Needs) -> Line {
     let (total, available) = (meminfo("MemTotal"), meminfo("MemAvailable"));
     let (Some(total), Some(available)) = (total, available) else {

@@ -1,6 +1,11 @@
 //! Problems of a matrix that can be found before a GPU second is spent.
 
+mod hub;
+mod lengths;
+mod values;
+
 use std::cmp::Ordering;
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,10 +20,13 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
+use crate::runner::host::meminfo;
 use crate::server::kv_size::{self, KvSize};
 use crate::server::{facts, redis};
 use crate::workload::default_question_len;
 use crate::workload::files::{FileFacts, Files};
+
+pub(crate) use hub::fetches_gated;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +68,7 @@ const WIDE_CONTROL_SPEEDUP: f64 = 1.5;
 
 /// All findings about `matrix`, the worst first.
 pub(crate) fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = Vec::new();
+    let mut findings: Vec<Finding> = templates(settings).into_iter().collect();
     let has_controls = matrix
         .cells
         .iter()
@@ -83,6 +91,19 @@ pub(crate) fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<F
     }
     findings.sort_by_key(|one| one.severity);
     findings
+}
+
+/// A folder of templates that is not there: the built-in ones would be taken without a word.
+fn templates(settings: &Settings) -> Option<Finding> {
+    let folder = &settings.paths.templates;
+    let is_missing = !folder.as_os_str().is_empty() && !folder.is_dir();
+    is_missing.then(|| Finding {
+        severity: Severity::Problem,
+        message: format!(
+            "`paths.templates` of the settings is `{}`, which is no folder: make it, or leave it out",
+            folder.display()
+        ),
+    })
 }
 
 /// Requests and fields of a workload's file that are not used, or used more than once.
@@ -140,24 +161,44 @@ fn control_limit(cell: &Cell, has_controls: bool) -> Option<Finding> {
 
 /// About how long it all takes: `35 s`, `76 min`.
 pub(crate) fn about(matrix: &Matrix, files: &Files) -> String {
-    let (_, seconds) = starts_and_seconds(matrix, files);
-    shown_time(seconds)
+    shown_time(cost(matrix, files).seconds)
 }
 
-/// Cells, server starts, and about how long it all takes, with what that rests on.
-pub(crate) fn cost(matrix: &Matrix, files: &Files) -> String {
-    let (starts, seconds) = starts_and_seconds(matrix, files);
-    format!(
-        "{} cells, {starts} server starts, about {} (a guess: {} s a start, {PREFILL_TOKENS_PER_S:.0} \
-         prompt tokens/s, {:.0} ms a generated token)",
-        matrix.cells.len(),
-        shown_time(seconds),
-        matrix.cells.first().as_ref().map_or(0.0, start_s),
-        TOKEN_S * 1e3,
-    )
+/// What a run takes, by a guess.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Cost {
+    /// Cells.
+    pub cells: usize,
+    /// Starts and restarts of servers.
+    pub starts: u32,
+    /// All of it, seconds.
+    pub seconds: f64,
+    /// One start, seconds.
+    pub start_s: f64,
 }
 
-fn starts_and_seconds(matrix: &Matrix, files: &Files) -> (u32, f64) {
+impl fmt::Display for Cost {
+    /// With what the guess rests on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |count: usize, noun: &str| match count {
+            1 => format!("1 {noun}"),
+            count => format!("{count} {noun}s"),
+        };
+        write!(
+            f,
+            "{}, {}, about {} (a guess: {} s a start, {PREFILL_TOKENS_PER_S:.0} prompt tokens/s, {:.0} ms \
+             a generated token)",
+            counted(self.cells, "cell"),
+            counted(self.starts as usize, "server start"),
+            shown_time(self.seconds),
+            self.start_s,
+            TOKEN_S * 1e3,
+        )
+    }
+}
+
+/// Cells, server starts, and about how long it all takes.
+pub(crate) fn cost(matrix: &Matrix, files: &Files) -> Cost {
     let mut starts = 0_u32;
     let mut seconds = 0.0;
     let mut last: Option<Cell> = None;
@@ -169,10 +210,16 @@ fn starts_and_seconds(matrix: &Matrix, files: &Files) -> (u32, f64) {
         seconds += f64::from(own_starts) * start_s(&cell) + load_s(&cell, files);
         last = Some(cell);
     }
-    (starts, seconds)
+    Cost {
+        cells: matrix.cells.len(),
+        starts,
+        seconds,
+        start_s: matrix.cells.first().as_ref().map_or(0.0, start_s),
+    }
 }
 
-fn shown_time(seconds: f64) -> String {
+/// `40 s`, `12 min`, `3.5 h`.
+pub(crate) fn shown_time(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
@@ -276,6 +323,9 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     let size = kv_size::of_cell(cell, settings);
     let bytes = size.device().map(|(_, bytes)| bytes.low);
     vocabulary(cell, settings, &mut add);
+    lengths::check(cell, settings, &mut add);
+    values::check(cell, settings, meminfo("MemTotal"), &mut add);
+    hub::check(cell, settings, &mut add);
     restart(cell, &mut add);
     tier_settings(cell, settings, &mut add);
     if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)

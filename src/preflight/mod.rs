@@ -9,6 +9,7 @@ mod line;
 pub(crate) mod lint;
 mod needs;
 mod services;
+pub(crate) mod start;
 mod storage;
 
 pub(crate) use examine::{examine, worst};

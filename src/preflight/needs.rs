@@ -1,6 +1,8 @@
 //! What a plan asks of the machine.
 
 use super::line::Level;
+use super::lint::fetches_gated;
+use crate::config::Settings;
 use crate::matrix::Matrix;
 use crate::plan::docker_spec::DockerSpec;
 use crate::plan::server::Launcher;
@@ -21,11 +23,13 @@ pub(crate) struct Needs {
     pub(super) disk_gib: f64,
     /// Whether a tier stores chunks in the machine's Redis.
     pub(super) redis: bool,
+    /// A gated model that a server will fetch.
+    pub(super) gated_model: Option<String>,
 }
 
 impl Needs {
     /// The needs of all cells of `matrix`.
-    pub(crate) fn of(matrix: &Matrix) -> Self {
+    pub(crate) fn of(matrix: &Matrix, settings: &Settings) -> Self {
         let mut needs = Self::default();
         for cell in &matrix.cells {
             let (server, tier) = (&cell.resolved.server, &cell.tier);
@@ -51,6 +55,9 @@ impl Needs {
                 .as_ref()
                 .is_some_and(|docker| !docker.redis_image.is_empty());
             needs.redis |= tier.kind == TierKind::Redis && !own;
+            if needs.gated_model.is_none() && fetches_gated(&cell, settings) {
+                needs.gated_model = Some(cell.resolved.model.clone());
+            }
         }
         needs
     }

@@ -16,10 +16,10 @@ const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// Examines Redis and the token.
 pub(super) async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
-    vec![redis(settings, needs).await, token()]
+    vec![redis(settings, needs).await, token(needs)]
 }
 
-async fn redis(settings: &Settings, needs: &Needs) -> Line {
+pub(super) async fn redis(settings: &Settings, needs: &Needs) -> Line {
     let (topic, url) = ("Redis", settings.redis.url.as_str());
     let level = Needs::level(needs.redis);
     if url.is_empty() {
@@ -63,25 +63,29 @@ async fn redis(settings: &Settings, needs: &Needs) -> Line {
     }
 }
 
-fn token() -> Line {
-    let topic = "HF token";
+/// Where the hub's token is, as words; `None` where there is none.
+pub(super) fn token_place() -> Option<String> {
     if std::env::var_os("HF_TOKEN").is_some_and(|token| !token.is_empty()) {
-        return Line::good(topic, "present in HF_TOKEN (not shown)");
+        return Some("in HF_TOKEN".to_owned());
     }
     let named = std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from);
     let cache = std::env::var_os("HF_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")));
     let file = named.or_else(|| Some(cache?.join("token")));
-    match file.filter(|file| file.is_file()) {
-        Some(file) => Line::good(
-            topic,
-            format!("present in `{}` (not shown)", file.display()),
-        ),
-        None => Line::of(
+    let file = file.filter(|file| file.is_file())?;
+    Some(format!("in `{}`", file.display()))
+}
+
+fn token(needs: &Needs) -> Line {
+    let topic = "HF token";
+    match (token_place(), &needs.gated_model) {
+        (Some(place), _) => Line::good(topic, format!("present {place} (not shown)")),
+        (None, Some(model)) => Line::of(
             topic,
             Level::Warning,
-            "absent: gated models (Llama) cannot be fetched",
-            "put HF_TOKEN=... into `.env`",
+            format!("absent, and `{model}` is a gated model"),
+            "accept its terms at huggingface.co, and put HF_TOKEN=... into `.env`",
         ),
+        (None, None) => Line::good(topic, "absent; only gated models (Llama, Gemma) need one"),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +28,7 @@ use crate::runner::event::Event;
 use crate::runner::result::{CellResult, LogPart, PhaseStretch};
 use crate::secret::lines;
 use crate::server::CONTAINER_STATS;
+use crate::server::command_line::SERVER_SCRIPT;
 use crate::verdict::basis::{Basis, FACTS_FILE};
 
 /// A run's folder, open for writing by this process alone.
@@ -271,6 +273,12 @@ fn write_into(folder: &Path, result: &CellResult) -> Result<()> {
             &folder.join(rendered.file_name),
             redact::text(&rendered.text).as_bytes(),
         )?;
+    }
+    if let Some(script) = &result.script {
+        let path = folder.join(SERVER_SCRIPT);
+        write(&path, redact::text(script).as_bytes())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("letting `{}` be run", path.display()))?;
     }
     for part in &result.logs {
         copy_part(part, folder, record.server.reused)?;

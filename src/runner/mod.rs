@@ -163,10 +163,8 @@ async fn run_cell(
         && !scope.stop.requested();
     let mut ended = None;
     if shared {
-        facts.logs = slot
-            .as_mut()
-            .map(Session::take_log_parts)
-            .unwrap_or_default();
+        let logs = slot.as_mut().map(Session::take_log_parts);
+        facts.logs = logs.unwrap_or_default();
     } else if let Some(session) = slot.take() {
         on_event(Event::PhaseStarted {
             phase: Phase::Stop,
@@ -195,6 +193,7 @@ async fn run_cell(
         record: record.record(),
         elapsed: began.elapsed(),
         rendered: facts.rendered,
+        script: facts.script,
         logs: facts.logs,
         passes,
         telemetry,
@@ -208,6 +207,7 @@ fn note_server(facts: &mut ServerFacts, session: &Session) {
     facts.version.clone_from(&session.version);
     facts.ready = session.ready.filter(|_| !facts.reused);
     facts.rendered.clone_from(&session.rendered);
+    facts.script = session.script();
     facts.containers = session.server.containers();
 }
 

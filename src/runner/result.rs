@@ -93,6 +93,8 @@ pub(crate) struct ServerFacts {
     pub reused: bool,
     /// Its rendered LMCache configuration.
     pub rendered: Option<Rendered>,
+    /// A script that starts it by hand.
+    pub script: Option<String>,
     /// Its logs' parts of this cell.
     pub logs: Vec<LogPart>,
 }
@@ -106,6 +108,8 @@ pub(crate) struct CellResult {
     pub elapsed: Duration,
     /// Its rendered LMCache configuration.
     pub rendered: Option<Rendered>,
+    /// A script that starts its server by hand.
+    pub script: Option<String>,
     /// The logs' parts of this cell.
     pub logs: Vec<LogPart>,
     /// Its passes, in order, request by request.

@@ -19,6 +19,7 @@ use crate::matrix::Cell;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 use crate::record::schema::Phase;
+use crate::server::command_line::SERVER_SCRIPT;
 use crate::server::control::{Control, Endpoint};
 use crate::server::group::Stopped;
 use crate::server::kv_size::{self, Statement};
@@ -27,9 +28,10 @@ use crate::server::ready::{self, ReadyError};
 use crate::server::redis::Redis;
 use crate::server::redis_local::{self, LocalRedis};
 use crate::server::render::Rendered;
+use crate::server::startup_error::{self, Cause, LOG_IS_AT};
 use crate::server::{
     self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
-    leftovers, log, startup_error,
+    leftovers, log,
 };
 
 mod configured;
@@ -217,15 +219,59 @@ impl Session {
         self.warnings.extend(size.disagreements());
     }
 
-    /// The failure of a server that did not become ready, with its log's last lines.
-    fn not_ready(&self, error: ReadyError) -> Failure {
-        let log = matches!(error, ReadyError::Exited(_))
-            .then(|| LogMarks::take(self.logs()).text_since(&LogMarks::default()));
-        let error = match log.and_then(|log| startup_error::first_exception(&log)) {
-            Some(why) => anyhow!("{error}; its log: {why}"),
-            None => error.into(),
+    /// The failure of a server that did not become ready: why, by its logs, and where the log will be
+    /// once the cell is stored.
+    fn not_ready(&self, error: &ReadyError, cell: &Cell, scope: &RunScope<'_>) -> Failure {
+        let mut text = error.to_string();
+        let mut log = self.written_logs().next();
+        let found = match error {
+            ReadyError::Exited(how) => self.cause(how, startup_error::cause),
+            // An engine that failed may leave a front process that waits for it for ever.
+            ReadyError::TimedOut { .. } => self.cause("", startup_error::raised),
+            _ => None,
         };
-        Failure::of(Phase::Ready)(error)
+        match (found, error) {
+            (Some((name, cause)), _) => {
+                text.push_str(&format!(": {cause}"));
+                log = Some(name);
+            }
+            (None, ReadyError::Exited(how)) => {
+                text.push_str(startup_error::of_signal(how).unwrap_or_default());
+            }
+            (None, _) => {}
+        }
+        if let Some(name) = log {
+            let kept = scope.folder.join("cells").join(&cell.id).join(name);
+            text.push_str(&format!("{LOG_IS_AT}{}", kept.display()));
+        }
+        Failure::of(Phase::Ready)(anyhow!(text))
+    }
+
+    /// Why the server ended, and the log that states it. The logs of the part that ended come first.
+    fn cause(
+        &self,
+        how: &str,
+        of_log: impl Fn(&str) -> Option<Cause>,
+    ) -> Option<(&'static str, Cause)> {
+        let of_lmcache = |name: &&str| name.starts_with("lmcache");
+        let lmcache_ended = how.to_lowercase().contains("lmcache");
+        let (first, others): (Vec<&str>, Vec<&str>) = self
+            .written_logs()
+            .partition(|name| of_lmcache(name) == lmcache_ended);
+        first.into_iter().chain(others).find_map(|name| {
+            let log = LogMarks::take([self.folder.join(name)]);
+            let cause = of_log(&log.text_since(&LogMarks::default()))?;
+            Some((name, cause))
+        })
+    }
+
+    /// The logs that have anything in them.
+    fn written_logs(&self) -> impl Iterator<Item = &'static str> {
+        let is_written = |name: &&str| {
+            let log = std::fs::metadata(self.folder.join(name));
+            **name != *CONTAINER_STATS && log.is_ok_and(|log| log.len() > 0)
+        };
+        LOGS.into_iter().filter(is_written)
     }
 
     /// The Redis of its tier: labrun's own, a container's, or the one that the settings name.
@@ -294,7 +340,7 @@ impl Session {
         self.control = control.map_err(Failure::of(Phase::Launch))?;
         let first_start = self.ready;
         let ready = self.wait_ready(cell, scope).await;
-        ready.map_err(|error| self.not_ready(error))?;
+        ready.map_err(|error| self.not_ready(&error, cell, scope))?;
         self.ready = first_start;
         // Another process has other memory.
         self.overwritten = None;
@@ -326,6 +372,11 @@ impl Session {
             }
         }
         lines
+    }
+
+    /// A script that starts it by hand; absent where labrun did not start it, or simulates it.
+    pub(crate) fn script(&self) -> Option<String> {
+        std::fs::read_to_string(self.folder.join(SERVER_SCRIPT)).ok()
     }
 
     /// The parts of its logs since the last call.
@@ -437,7 +488,7 @@ pub(crate) async fn ensure(
     let phase = Phase::Ready;
     on_event(Event::PhaseStarted { phase, state: None });
     let ready = session.wait_ready(cell, scope).await;
-    ready.map_err(|error| session.not_ready(error))?;
+    ready.map_err(|error| session.not_ready(&error, cell, scope))?;
     let checked = session.check_configuration(cell).await;
     checked.map_err(Failure::of(phase))
 }

@@ -33,6 +33,14 @@ pub(crate) async fn version(cell: &Cell) -> Result<Option<String>> {
     control.version().await
 }
 
+/// Whether `error` means that nothing listens there, or that no way leads there.
+pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<reqwest::Error>();
+        cause.is_some_and(reqwest::Error::is_connect)
+    })
+}
+
 impl Server for External {
     fn endpoint(&self) -> &Endpoint {
         &self.endpoint

@@ -7,6 +7,7 @@ pub(crate) mod alive;
 mod answer;
 pub(crate) mod api_key;
 mod arguments;
+pub(crate) mod command_line;
 pub(crate) mod config_readback;
 pub(crate) mod control;
 pub(crate) mod docker;
@@ -32,6 +33,7 @@ pub(crate) mod redis_local;
 pub(crate) mod render;
 pub(crate) mod simulated;
 pub(crate) mod startup_error;
+pub(crate) mod vllm_arguments;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -191,14 +193,24 @@ pub(crate) async fn launch(
     })
 }
 
-/// The commands or containers that a launch of `cell` would start, for people.
-pub(crate) fn describe(cell: &Cell, settings: &Settings) -> String {
-    match cell.resolved.server.launcher {
-        Launcher::Sim => "labrun sim".to_owned(),
-        Launcher::Process => process::describe(cell, settings),
-        Launcher::Docker => docker::describe(cell),
-        Launcher::External => format!("runs already: {}", cell.resolved.server.url),
-    }
+/// What a launch of `cell` would start, as a person would type it.
+///
+/// # Errors
+/// A model whose folder has no absolute path.
+pub(crate) fn script(
+    cell: &Cell,
+    rendered: Option<&Rendered>,
+    settings: &Settings,
+) -> Result<String> {
+    Ok(match cell.resolved.server.launcher {
+        Launcher::Sim => format!(
+            "labrun sim --model {}\n",
+            command_line::quoted(&cell.resolved.model)
+        ),
+        Launcher::Process => process::script(cell, rendered, settings)?,
+        Launcher::Docker => docker::script(cell, rendered, settings)?,
+        Launcher::External => format!("# runs already: {}\n", cell.resolved.server.url),
+    })
 }
 
 /// Checks that what `cell` starts is there, before anything is written.

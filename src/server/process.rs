@@ -1,7 +1,7 @@
 //! `vllm serve` as a process of this machine, with an `lmcache server` beside it where the plan
 //! asks for one. They are stopped in the reverse order.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments;
+use super::command_line::{self, CommandLine, SERVER_SCRIPT, TEMPORARY};
 use super::control::Endpoint;
 use super::facts;
 use super::group::{ProcessGroup, Stopped};
@@ -62,59 +63,205 @@ struct Sidecar {
     shared_memory: PathBuf,
 }
 
+/// What the command lines of a cell hold besides the plan's values.
+#[derive(Debug)]
+struct Places {
+    /// Port of vLLM.
+    port: u16,
+    /// Ports of the LMCache server: messages, and administration.
+    lmcache_ports: (u16, u16),
+    /// Name of the LMCache server's shared memory.
+    shared_memory: String,
+    /// The rendered file of in-process mode.
+    config_file: PathBuf,
+    /// Where profilers write, without extension.
+    reports: PathBuf,
+    /// Where LMCache in vLLM's process leaves its metrics.
+    metrics: Option<OsString>,
+}
+
+/// The programs of a cell.
+#[derive(Debug)]
+struct Programs {
+    lmcache: Option<CommandLine>,
+    engine: CommandLine,
+}
+
+impl Programs {
+    fn new(
+        cell: &Cell,
+        rendered: Option<&Rendered>,
+        settings: &Settings,
+        places: &Places,
+    ) -> Result<Self> {
+        let mode = cell.resolved.server.lmcache;
+        let own = rendered.filter(|_| mode == LmcacheMode::MultiProcess);
+        let transfer = rendered.map(|_| match mode {
+            LmcacheMode::InProcess => {
+                json!({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"})
+            }
+            LmcacheMode::MultiProcess => json!({
+                "kv_connector": "LMCacheMPConnector",
+                "kv_role": "kv_both",
+                "kv_connector_extra_config": {
+                    "lmcache.mp.host": "tcp://127.0.0.1",
+                    "lmcache.mp.port": places.lmcache_ports.0,
+                },
+            }),
+        });
+        let mut engine = Self::engine(cell, settings, places, transfer.as_ref())?;
+        if rendered.is_some() && mode == LmcacheMode::InProcess {
+            engine.set("LMCACHE_CONFIG_FILE", &places.config_file);
+        }
+        if let Some(folder) = &places.metrics {
+            engine.set(metrics_dir::VARIABLE, folder);
+        }
+        let lmcache = own.map(|rendered| Self::lmcache(cell, rendered, settings, places));
+        Ok(Self {
+            lmcache: lmcache.transpose()?,
+            engine,
+        })
+    }
+
+    fn engine(
+        cell: &Cell,
+        settings: &Settings,
+        places: &Places,
+        transfer: Option<&Value>,
+    ) -> Result<CommandLine> {
+        let mut words = vec![program("vllm", settings)?, "serve".into()];
+        let model = model_path(cell, settings)?;
+        let address = ("127.0.0.1", places.port);
+        words.extend(vllm_arguments(cell, &model, address, transfer));
+        let mut environment = environment(cell, settings);
+        if let Some(profile) = &cell.resolved.server.profile {
+            let more = profile::vllm_arguments(profile, &places.reports);
+            words.extend(more.into_iter().map(OsString::from));
+            words = profile::wrap(profile, words, &places.reports);
+            let own = profile::environment(profile).iter();
+            environment.extend(own.map(|(name, value)| ((*name).to_owned(), (*value).into())));
+        }
+        Ok(CommandLine { words, environment })
+    }
+
+    fn lmcache(
+        cell: &Cell,
+        rendered: &Rendered,
+        settings: &Settings,
+        places: &Places,
+    ) -> Result<CommandLine> {
+        let (port, http_port) = places.lmcache_ports;
+        let listens = [
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--http-host",
+            "127.0.0.1",
+            "--http-port",
+            &http_port.to_string(),
+        ]
+        .map(str::to_owned);
+        let arguments = listens
+            .into_iter()
+            .chain(shared_memory_argument(
+                cell,
+                settings,
+                &places.shared_memory,
+            ))
+            .chain(rendered.arguments()?)
+            .chain(arguments::of(&cell.resolved.server.lmcache_args));
+        let mut words = vec![program("lmcache", settings)?];
+        words.extend(arguments.map(OsString::from));
+        let mut environment = environment(cell, settings);
+        if cell.tier.kind == TierKind::Redis {
+            let login = redis::adapter_login(&settings.redis.url).into_iter();
+            environment.extend(login.map(|(name, value)| (name.to_owned(), value.into())));
+        }
+        Ok(CommandLine { words, environment })
+    }
+
+    /// A script that starts them.
+    fn script(&self, cell: &Cell) -> String {
+        let lines = self.lmcache.iter().chain([&self.engine]);
+        let lines: Vec<String> = lines.map(CommandLine::shell).collect();
+        command_line::script(&format!("The server of cell {}", cell.id), &lines)
+    }
+}
+
+/// The program `name`, wherever it is started from.
+fn program(name: &str, settings: &Settings) -> Result<OsString> {
+    let folder = &settings.process.bin_dir;
+    if folder.as_os_str().is_empty() {
+        return Ok(name.into());
+    }
+    Ok(absolute(&folder.join(name))?.into_os_string())
+}
+
+/// The environment of every program of `cell`.
+fn environment(cell: &Cell, settings: &Settings) -> Vec<(String, OsString)> {
+    let fixed = ENVIRONMENT.iter().map(|(name, value)| (*name, *value));
+    let machine = settings
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let plan = cell.resolved.server.env.iter();
+    let plan = plan.map(|(name, value)| (name.as_str(), value.as_str()));
+    let all = fixed.chain(machine).chain(plan);
+    all.map(|(name, value)| (name.to_owned(), value.into()))
+        .collect()
+}
+
 /// Starts the processes of `cell`.
 pub(crate) fn launch(
     cell: &Cell,
     rendered: Option<&Rendered>,
     scope: LaunchScope<'_>,
 ) -> Result<Vllm> {
-    let server = &cell.resolved.server;
-    let mut transfer = None;
-    let mut lmcache = None;
-    let mut config_file = None;
-    match (rendered, server.lmcache) {
-        (Some(rendered), LmcacheMode::InProcess) => {
-            transfer = Some(json!({"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}));
-            config_file = Some(absolute(&private::path(rendered, &scope))?);
-        }
-        (Some(rendered), LmcacheMode::MultiProcess) => {
-            let port = free_port()?;
-            lmcache = Some(start_lmcache(cell, rendered, port, scope)?);
-            transfer = Some(json!({
-                "kv_connector": "LMCacheMPConnector",
-                "kv_role": "kv_both",
-                "kv_connector_extra_config": {
-                    "lmcache.mp.host": "tcp://127.0.0.1",
-                    "lmcache.mp.port": port,
-                },
-            }));
-        }
-        (None, _) => {}
-    }
-    let port = free_port()?;
-    let program = scope.settings.process.bin_dir.join("vllm");
-    let mut line = vec![program.into_os_string(), "serve".into()];
-    line.extend(vllm_arguments(
-        cell,
-        &model_path(cell, scope)?,
-        ("127.0.0.1", port),
-        transfer.as_ref(),
-    ));
-    let mut command = profiled(line, cell, scope)?;
-    if let Some(file) = config_file {
-        command.env("LMCACHE_CONFIG_FILE", file);
-    }
     let wants_metrics = metrics_dir::is_wanted(cell, scope.settings);
     // Without room for it the server runs all the same: some series are missing then.
     let metrics = wants_metrics
         .then(|| MetricsFolder::make(scope.mark, scope.folder).ok())
         .flatten();
-    if let Some(folder) = &metrics {
-        command.env(metrics_dir::VARIABLE, folder.path());
+    let lmcache_ports = match rendered {
+        Some(_) if needs_lmcache_server(cell) => (free_port()?, free_port()?),
+        _ => (0, 0),
+    };
+    let config_file = match rendered {
+        Some(rendered) => absolute(&private::path(rendered, &scope))?,
+        None => PathBuf::new(),
+    };
+    let mut places = Places {
+        port: free_port()?,
+        lmcache_ports,
+        shared_memory: leftovers::shared_memory_name(scope.mark, lmcache_ports.0),
+        config_file,
+        reports: absolute(&profile::reports(scope.folder))?,
+        metrics: metrics.as_ref().map(|folder| folder.path().into()),
+    };
+    let programs = Programs::new(cell, rendered, scope.settings, &places)?;
+    let lmcache = programs
+        .lmcache
+        .as_ref()
+        .map(|line| start_lmcache(line, &places, scope))
+        .transpose()?;
+    if cell.resolved.server.profile.is_some()
+        && let Some(folder) = places.reports.parent()
+    {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("making the folder `{}`", folder.display()))?;
     }
     let log = scope.folder.join(SERVER_LOG);
+    let command = command(&programs.engine, scope.settings);
     let engine = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
-    let url = format!("http://127.0.0.1:{port}");
+    places.name_as_kept(rendered);
+    write_script(
+        &Programs::new(cell, rendered, scope.settings, &places)?,
+        cell,
+        scope,
+    )?;
+    let url = format!("http://127.0.0.1:{}", places.port);
     let endpoint = Endpoint {
         url,
         model: cell.resolved.model.clone(),
@@ -128,36 +275,44 @@ pub(crate) fn launch(
     })
 }
 
-fn start_lmcache(
-    cell: &Cell,
-    rendered: &Rendered,
-    port: u16,
-    scope: LaunchScope<'_>,
-) -> Result<Sidecar> {
-    let http_port = free_port()?;
-    let name = leftovers::shared_memory_name(scope.mark, port);
-    let program = scope.settings.process.bin_dir.join("lmcache");
-    let mut command = command(program.as_os_str(), cell, scope);
-    command
-        .args(["server", "--host", "127.0.0.1", "--port", &port.to_string()])
-        .args([
-            "--http-host",
-            "127.0.0.1",
-            "--http-port",
-            &http_port.to_string(),
-        ])
-        .args(shared_memory_argument(cell, scope.settings, &name))
-        .args(rendered.arguments()?)
-        .args(arguments::of(&cell.resolved.server.lmcache_args));
-    if cell.tier.kind == TierKind::Redis {
-        command.envs(redis::adapter_login(&scope.settings.redis.url));
+fn write_script(programs: &Programs, cell: &Cell, scope: LaunchScope<'_>) -> Result<()> {
+    let path = scope.folder.join(SERVER_SCRIPT);
+    std::fs::write(&path, programs.script(cell))
+        .with_context(|| format!("writing `{}`", path.display()))
+}
+
+impl Places {
+    /// Where nothing has been started.
+    fn before_a_start() -> Self {
+        Self {
+            port: 8000,
+            lmcache_ports: (5555, 8080),
+            shared_memory: "labrun".to_owned(),
+            config_file: PathBuf::new(),
+            reports: PathBuf::from("<run>/profiles/server-<n>"),
+            metrics: None,
+        }
     }
+
+    /// Names files as they lie beside the script, and folders that are gone by new ones.
+    fn name_as_kept(&mut self, rendered: Option<&Rendered>) {
+        if let Some(rendered) = rendered {
+            self.config_file = PathBuf::from(rendered.file_name);
+        }
+        if self.metrics.is_some() {
+            self.metrics = Some(TEMPORARY.into());
+        }
+    }
+}
+
+fn start_lmcache(line: &CommandLine, places: &Places, scope: LaunchScope<'_>) -> Result<Sidecar> {
     let log = scope.folder.join(LMCACHE_LOG);
+    let command = command(line, scope.settings);
     let process = ProcessGroup::start("the LMCache server", command, &log, scope.mark)?;
     Ok(Sidecar {
         process,
-        admin_url: format!("http://127.0.0.1:{http_port}"),
-        shared_memory: Path::new("/dev/shm").join(name),
+        admin_url: format!("http://127.0.0.1:{}", places.lmcache_ports.1),
+        shared_memory: Path::new("/dev/shm").join(&places.shared_memory),
     })
 }
 
@@ -170,31 +325,18 @@ pub(super) fn shared_memory_argument(cell: &Cell, settings: &Settings, name: &st
     }
 }
 
-/// The command lines that a launch would run, without ports.
-pub(crate) fn describe(cell: &Cell, settings: &Settings) -> String {
-    let vllm = settings.process.bin_dir.join("vllm");
-    let mut text = format!("{} serve {}", vllm.display(), cell.resolved.model);
-    let profile = cell.resolved.server.profile.as_ref();
-    if let Some(profile) = profile {
-        let reports = Path::new("<run>/profiles/server-<n>");
-        let wrapped = profile::wrap(profile, vec![text.into()], reports);
-        let words: Vec<_> = wrapped.iter().map(|word| word.to_string_lossy()).collect();
-        text = words.join(" ");
-        for argument in profile::vllm_arguments(profile, reports) {
-            text.push(' ');
-            text.push_str(&argument);
-        }
+/// A script that starts what a launch would, on ports of its own.
+pub(crate) fn script(
+    cell: &Cell,
+    rendered: Option<&Rendered>,
+    settings: &Settings,
+) -> Result<String> {
+    let mut places = Places::before_a_start();
+    if metrics_dir::is_wanted(cell, settings) {
+        places.metrics = Some(OsString::new());
     }
-    for argument in arguments::of(&cell.resolved.server.args) {
-        text.push(' ');
-        text.push_str(&argument);
-    }
-    if needs_lmcache_server(cell) {
-        let lmcache = settings.process.bin_dir.join("lmcache");
-        let own = arguments::of(&cell.resolved.server.lmcache_args).join(" ");
-        text = format!("{} server {own}\n  {text}", lmcache.display());
-    }
-    text
+    places.name_as_kept(rendered);
+    Ok(Programs::new(cell, rendered, settings, &places)?.script(cell))
 }
 
 /// Checks that the programs of `cell` can be found, and can do what it asks.
@@ -258,42 +400,19 @@ fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The command of `line`, under the profilers that the plan asks for.
-fn profiled(mut line: Vec<OsString>, cell: &Cell, scope: LaunchScope<'_>) -> Result<Command> {
-    let profile = cell.resolved.server.profile.as_ref();
-    if let Some(profile) = profile {
-        let reports = absolute(&profile::reports(scope.folder))?;
-        if let Some(folder) = reports.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("making the folder `{}`", folder.display()))?;
-        }
-        let more = profile::vllm_arguments(profile, &reports);
-        line.extend(more.into_iter().map(OsString::from));
-        line = profile::wrap(profile, line, &reports);
-    }
-    let mut line = line.into_iter();
-    let mut command = command(&line.next().unwrap_or_default(), cell, scope);
-    command
-        .args(line)
-        .envs(profile.into_iter().flat_map(profile::environment).copied());
-    Ok(command)
-}
-
 /// A command of the serving stack.
-fn command(program: &OsStr, cell: &Cell, scope: LaunchScope<'_>) -> Command {
+fn command(line: &CommandLine, settings: &Settings) -> Command {
+    let program = line.words.first().cloned().unwrap_or_default();
     let mut command = Command::new(program);
-    environment::for_server(&mut command, scope.settings);
-    command
-        .envs(ENVIRONMENT)
-        .envs(&scope.settings.env)
-        .envs(&cell.resolved.server.env)
-        .stdin(Stdio::null());
+    environment::for_server(&mut command, settings);
+    line.fill(&mut command);
+    command.stdin(Stdio::null());
     command
 }
 
 /// The local folder of the model where there is one, else its name.
-pub(super) fn model_path(cell: &Cell, scope: LaunchScope<'_>) -> Result<OsString> {
-    let models = &scope.settings.paths.models;
+pub(super) fn model_path(cell: &Cell, settings: &Settings) -> Result<OsString> {
+    let models = &settings.paths.models;
     let local = models.join(&cell.resolved.model);
     if !models.as_os_str().is_empty() && local.is_dir() {
         return Ok(absolute(&local)?.into_os_string());

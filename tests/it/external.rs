@@ -151,7 +151,15 @@ fn an_address_without_a_server_is_reported_plainly() {
     let lab = Lab::new();
     let plan = PLAN.replace("@PORT@", &free_port().to_string());
     lab.write("plan.toml", &(plan + "ready_timeout_s = 1\n"));
-    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(1);
+    let ended = lab.labrun(&["plan.toml", "--out", "out"]).expect_code(2);
+    let stderr = ended.stderr.to_lowercase();
+    assert!(
+        stderr.contains("problem: the server at http://127.0.0.1:") && stderr.contains("refused"),
+        "{stderr}"
+    );
+    assert!(!lab.path("out").exists());
+    let forced = ["plan.toml", "--out", "out", "--force"];
+    lab.labrun(&forced).expect_code(1);
     let error = lab.cells()[0].1["outcome"]["error"]
         .as_str()
         .unwrap()

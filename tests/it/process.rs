@@ -58,10 +58,13 @@ exit 3"#;
     assert_eq!(ended.status.code(), Some(1));
     let (path, cell) = lab.cells().remove(0);
     assert_eq!(cell["outcome"]["phase"], "ready");
-    assert_eq!(
-        cell["outcome"]["error"],
-        "vLLM exited with code 3 before it was ready"
+    let error = cell["outcome"]["error"].as_str().unwrap();
+    let (why, kept) = error.split_once("; log: ").unwrap();
+    assert!(
+        why.starts_with("vLLM exited with code 3 before it was ready: metrics <> in "),
+        "the last line, as nothing else is known: {why}"
     );
+    assert_eq!(lab.path(kept), path.join("server.log"), "where it is found");
     let tail = cell["outcome"]["log_tail"].to_string();
     assert!(tail.contains("seed 0 threads 3 stray <>"), "{tail}");
     let log = std::fs::read_to_string(path.join("server.log")).unwrap();
@@ -80,6 +83,13 @@ exit 3"#;
     assert!(!std::path::Path::new(metrics).exists(), "{metrics} is left");
     assert!(path.join("lmcache.yaml").is_file());
     lab.assert_no_server_is_left();
+    // The same command by hand, from the cell's folder.
+    let script = path.join("server.sh");
+    let ran = std::process::Command::new(&script).output().unwrap();
+    assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+    let by_hand = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let until_metrics = |text: &str| text.split("metrics <").next().unwrap().to_owned();
+    assert_eq!(until_metrics(&by_hand), until_metrics(&log));
 }
 
 #[test]
@@ -195,8 +205,107 @@ echo "RuntimeError: Engine core initialization failed. See root cause above."
 exit 1"#;
     let lab = lab_with(vllm, "exit 9", "in-process");
     lab.labrun(&RUN).expect_code(1);
-    assert_eq!(
-        lab.cells()[0].1["outcome"]["error"],
-        "vLLM exited with code 1 before it was ready; its log: ValueError: no such dtype"
+    let error = lab.cells()[0].1["outcome"]["error"].clone();
+    let expected =
+        "vLLM exited with code 1 before it was ready: ValueError: no such dtype; log: out/cells/";
+    assert!(error.as_str().unwrap().starts_with(expected), "{error}");
+}
+
+/// A vLLM that refuses its arguments, as vLLM 0.32.0 does.
+const REFUSES: &str = r#"echo "usage: vllm [-h]"
+echo "vllm: error: unrecognized arguments: --gpu-memory-utilisation 0.8"
+exit 2"#;
+
+#[test]
+fn a_misspelt_argument_is_named_with_the_one_that_was_meant() {
+    let lab = lab_with(REFUSES, "exit 9", "in-process");
+    let plan = PLAN.replace("@MODE@", "in-process");
+    let plan = plan.replace(
+        "max-model-len = 8192",
+        "max-model-len = 8192\ngpu-memory-utilisation = 0.8",
     );
+    lab.write("plan.toml", &plan);
+    lab.labrun(&RUN).expect_code(1);
+    let outcome = lab.cells()[0].1["outcome"].clone();
+    let error = outcome["error"].as_str().unwrap();
+    let expected = "write `gpu-memory-utilization` instead of `gpu-memory-utilisation`";
+    assert!(error.contains(expected), "{error}");
+    assert_eq!(outcome["log_tail"][0], "usage: vllm [-h]");
+    // Where the version is known, the run does not begin.
+    install(&lab, "vllm-0.32.0");
+    let again = ["plan.toml", "--config", "box.toml", "--out", "again"];
+    let ended = lab.labrun(&again).expect_code(2);
+    assert!(
+        ended
+            .stderr
+            .contains("problem: vLLM 0.32.0 has no argument"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!lab.path("again").exists());
+}
+
+/// The plan with six cells and two controls, on `vllm`.
+fn lab_of_eight(vllm: &str) -> Lab {
+    let lab = lab_with(vllm, "exit 9", "in-process");
+    let plan = PLAN.replace("@MODE@", "in-process");
+    let plan = plan.replace("[\"cpu\"]", "[\"baseline\", \"cpu\"]");
+    lab.write("plan.toml", &plan.replace("[512]", "[512, 1024, 2048]"));
+    lab
+}
+
+#[test]
+fn a_failure_that_repeats_stops_the_run() {
+    let lab = lab_of_eight(REFUSES);
+    let ended = lab.labrun(&RUN).expect_code(1);
+    assert_eq!(lab.cells().len(), 2);
+    for expected in [
+        "the same failure twice: vLLM exited with code 2 before it was ready: unrecognized",
+        "6 cells were not run (--keep-going goes on)",
+    ] {
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+    let on = [&RUN[..3], &["--out", "on", "--keep-going"]].concat();
+    lab.labrun(&on).expect_code(1);
+    assert_eq!(lab.cells_of("on").len(), 8);
+}
+
+#[test]
+fn failures_that_differ_do_not_stop_it() {
+    let vllm = r#"case "$*" in
+*kv-transfer*) echo "ValueError: no connector" ;;
+*) echo "ValueError: no model" ;;
+esac
+exit 1"#;
+    let lab = lab_of_eight(vllm);
+    lab.labrun(&RUN).expect_code(1);
+    assert_eq!(lab.cells().len(), 8, "the tiers take turns");
+}
+
+#[test]
+fn a_problem_stops_a_run_before_anything_is_written_unless_it_is_forced() {
+    let lab = lab_with("exit 3", "exit 9", "in-process");
+    let plan = PLAN.replace("@MODE@", "in-process");
+    let plan = plan.replace("max-model-len = 8192", "max-model-len = 500");
+    let tier = "[tier.cpu]\nmax_local_cpu_size = 90000000\n";
+    lab.write("plan.toml", &format!("{plan}{tier}"));
+    let ended = lab.labrun(&RUN).expect_code(2);
+    for expected in [
+        "problem: a prompt of 512 and answers of 4 tokens come to 516",
+        "the unit is GiB",
+        "3 problems; nothing was run (--force runs in spite of them)",
+    ] {
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+    assert!(!lab.path("out").exists());
+    let plan = PLAN.replace("@MODE@", "in-process");
+    lab.write("plan.toml", &plan.replace("= 8192", "= 500"));
+    let forced = [&RUN[..], &["--force"]].concat();
+    let ended = lab.labrun(&forced).expect_code(1);
+    assert!(
+        ended.stderr.contains("problem: a prompt of 512"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(lab.cells().len(), 1);
 }

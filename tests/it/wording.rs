@@ -1,6 +1,6 @@
 //! What people read, as snapshots: a change of wording is seen in review. `just bless` accepts it.
 
-use crate::support::{Lab, SimPlan};
+use crate::support::{Ended, Lab, SimPlan};
 
 /// `text` without the hash at the end of each cell's id.
 fn without_hashes(text: &str) -> String {
@@ -103,6 +103,59 @@ fn what_a_plan_would_do() {
     lab.write("plan.toml", &SimPlan::default().text());
     let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
     insta::assert_snapshot!(without_hashes(&ended.stdout));
+}
+
+/// A plan for a real server in containers or processes, with two tiers.
+fn real_plan(server: &str) -> String {
+    let plan = SimPlan::default().text();
+    let (head, _) = plan.split_once("[server]").unwrap();
+    format!("{head}[server]\n{server}\n[server.args]\nmax-model-len = 8192\n")
+}
+
+#[test]
+fn the_commands_of_a_plan() {
+    let lab = Lab::new();
+    let commands = |server: &str| {
+        lab.write("plan.toml", &real_plan(server));
+        let mut command = lab.command(&["plan", "plan.toml", "--commands", "--cells"]);
+        let output = command
+            .env_remove("HF_TOKEN")
+            .env("HF_HOME", lab.path("none"))
+            .output()
+            .unwrap();
+        Ended::of(&output).expect_code(0).stdout
+    };
+    let process = commands("launcher = \"process\"");
+    let docker = commands(
+        "launcher = \"docker\"\nimage = \"i:1\"\nlmcache = \"multi-process\"\ngpus = \"all\"",
+    );
+    insta::assert_snapshot!(without_hashes(&format!("{process}\n=====\n\n{docker}")));
+}
+
+#[test]
+fn a_plan_as_json_has_its_cells_its_servers_and_its_findings() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &real_plan("launcher = \"process\""));
+    let ended = lab.labrun(&["plan", "plan.toml", "--json"]).expect_code(0);
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(json["servers"].as_array().unwrap().len(), 2);
+    assert!(
+        json["servers"][1]["script"]
+            .as_str()
+            .unwrap()
+            .contains("vllm serve m")
+    );
+    let servers = json["servers"].as_array().unwrap();
+    let cpu = servers
+        .iter()
+        .find(|server| server["tier"] == "cpu")
+        .unwrap();
+    assert!(cpu["files"]["lmcache.yaml"].is_string());
+    let short = real_plan("launcher = \"process\"").replace("= 8192", "= 1000");
+    lab.write("plan.toml", &short);
+    let ended = lab.labrun(&["plan", "plan.toml", "--json"]).expect_code(1);
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(json["problems"].as_array().unwrap().len(), 1, "{json}");
 }
 
 #[test]

@@ -161,9 +161,10 @@ fn the_cost_counts_starts_and_restarts() {
             ("[\"cold\", \"tier\"]", "[\"cold\", \"restart\"]"),
         ]),
         &Files::default(),
-    );
+    )
+    .to_string();
     assert!(
-        text.starts_with("1 cells, 2 server starts, about 4 min"),
+        text.starts_with("1 cell, 2 server starts, about 4 min"),
         "{text}"
     );
 }
@@ -239,4 +240,166 @@ fn a_redis_whose_bytes_are_not_read_is_a_problem() {
         !messages(&changes, Severity::Problem).contains("remote_url"),
         "nothing is read of a simulated one"
     );
+}
+
+/// The plan on a real vLLM, with these further tables.
+fn on_vllm(changes: &[(&str, &str)], tables: &str, severity: Severity) -> String {
+    let server = format!("launcher = \"process\"\n{tables}");
+    let sim = (
+        "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
+        server.as_str(),
+    );
+    let all: Vec<_> = changes.iter().copied().chain([sim]).collect();
+    messages(&all, severity)
+}
+
+#[test]
+fn lengths_are_compared_with_the_servers_and_the_models() {
+    let of = |model: &str, tables: &str| {
+        let model = format!("\"{model}\"");
+        on_vllm(&[("\"m\"", model.as_str())], tables, Severity::Problem)
+    };
+    let short = of("m", "[server.args]\nmax-model-len = 1003");
+    assert!(
+        short.contains("come to 1,004") && short.contains("is 1,003"),
+        "{short}"
+    );
+    assert_eq!(of("m", "[server.args]\nmax-model-len = 1004"), "");
+    let long = of(
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "[server.args]\nmax-model-len = 32768",
+    );
+    assert!(
+        long.contains("is 32,768, and `meta-llama/Meta-Llama-3-8B-Instruct` has 8,192 positions"),
+        "{long}"
+    );
+    let allowed =
+        "[server.args]\nmax-model-len = 32768\n[server.env]\nVLLM_ALLOW_LONG_MAX_MODEL_LEN = \"1\"";
+    assert_eq!(of("Meta-Llama-3-8B", allowed), "");
+    let own = messages(
+        &[("\"m\"", "\"facebook/opt-125m\""), ("[1000]", "[2048]")],
+        Severity::Problem,
+    );
+    assert!(own.contains("has positions for 2,048"), "{own}");
+}
+
+#[test]
+fn every_turn_of_a_conversation_counts() {
+    let turns = "kind = \"multi-turn\"\nturns = 5\nturn_len = 100";
+    let of = |limit: u32| {
+        let tables = format!("[server.args]\nmax-model-len = {limit}");
+        on_vllm(
+            &[("kind = \"shared-prefix\"", turns)],
+            &tables,
+            Severity::Problem,
+        )
+    };
+    // 1000 + 4 * (100 + 4) + 4.
+    assert!(
+        of(1_419).contains("over 5 turns come to 1,420"),
+        "{}",
+        of(1_419)
+    );
+    assert_eq!(of(1_420), "");
+}
+
+#[test]
+fn sizes_in_bytes_and_above_the_machine_are_problems() {
+    let of = |size: &str| {
+        let tier = format!("[tier.cpu]\nmax_local_cpu_size = {size}");
+        on_vllm(&[], &tier, Severity::Problem)
+    };
+    let bytes = of("30000000000");
+    assert!(bytes.contains("the unit is GiB: write 28"), "{bytes}");
+    let large = "[tier.cpu]\nmax_local_cpu_size = 900000";
+    let large = on_vllm(&[], large, Severity::Note);
+    assert!(large.contains("and this machine has"), "{large}");
+    assert_eq!(of("1.5"), "");
+}
+
+#[test]
+fn keys_of_other_tiers_and_of_other_places_are_problems() {
+    for (tier, kind, expected) in [
+        (
+            "remote_url = \"redis://h:1\"",
+            "cpu",
+            "with `remote_url` a second store answers",
+        ),
+        (
+            "local_disk = \"file:///d\"",
+            "cpu",
+            "name a tier of kind `cpu+disk`",
+        ),
+        (
+            "extra_config.save_unfull_chunk = true",
+            "cpu",
+            "it is a key of [tier.cpu] itself",
+        ),
+    ] {
+        let tables = format!("[tier.{kind}]\n{tier}");
+        let problems = on_vllm(&[], &tables, Severity::Problem);
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn arguments_that_vllm_lacks_or_that_contradict_each_other_are_found() {
+    let args = |text: &str, severity| on_vllm(&[], &format!("[server.args]\n{text}"), severity);
+    let notes = args("gpu-memory-utilisation = 0.8", Severity::Note);
+    assert!(
+        notes.contains(
+            "no argument `gpu-memory-utilisation`: did you mean `gpu-memory-utilization`?"
+        ),
+        "{notes}"
+    );
+    assert!(!args("gpu-memory-utilization = 0.8", Severity::Note).contains("argument"));
+    let both = args(
+        "enable-prefix-caching = true\nno-enable-prefix-caching = true",
+        Severity::Problem,
+    );
+    assert!(
+        both.contains("has both `enable-prefix-caching` and `no-"),
+        "{both}"
+    );
+}
+
+#[test]
+fn a_folder_of_the_container_and_too_many_in_flight_are_found() {
+    let docker = |more: &str| {
+        let server = format!("launcher = \"docker\"\nimage = \"i\"\n{more}");
+        let sim = (
+            "launcher = \"sim\"\n[server.sim]\nstart_ms = 500",
+            server.as_str(),
+        );
+        messages(&[("\"cpu\"", "\"disk\""), sim], Severity::Problem)
+    };
+    let tier = "[tier.disk]\nlocal_disk = \"file:///mnt/nvme/kv\"";
+    assert!(
+        docker(tier).contains("a folder of the container"),
+        "{}",
+        docker(tier)
+    );
+    let mounted = format!("mounts = [\"/data:/mnt/nvme\"]\n{tier}");
+    assert_eq!(docker(&mounted), "");
+    let notes = messages(
+        &[("concurrency = [1]", "concurrency = [64]")],
+        Severity::Note,
+    );
+    assert!(
+        notes.contains("`concurrency` 64 is never reached"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_folder_of_templates_that_is_not_there_is_a_problem() {
+    let mut settings = Config::load(None).unwrap().settings;
+    settings.paths.templates = "/no/such/templates".into();
+    let findings = lint(&matrix(&[]), &settings, &Files::default());
+    assert!(
+        findings[0]
+            .message
+            .contains("`/no/such/templates`, which is no folder")
+    );
+    assert_eq!(findings[0].severity, Severity::Problem);
 }

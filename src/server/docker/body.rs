@@ -101,7 +101,7 @@ impl Basis<'_> {
             if let Some(config) = config {
                 environment.insert("LMCACHE_CONFIG_FILE".to_owned(), config);
             }
-            let model = process::model_path(self.cell, self.scope)?;
+            let model = process::model_path(self.cell, self.scope.settings)?;
             process::vllm_arguments(self.cell, &model, (host, port), transfer)
         };
         let arguments = arguments
@@ -282,7 +282,7 @@ impl Basis<'_> {
             all.push(format!("{scratch}:{scratch}"));
         }
         if !self.spec.simulator {
-            let model = process::model_path(self.cell, self.scope)?;
+            let model = process::model_path(self.cell, self.scope.settings)?;
             let model = Path::new(&model);
             if model.is_absolute() {
                 all.push(format!("{0}:{0}:ro", model.display()));

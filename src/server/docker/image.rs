@@ -111,6 +111,16 @@ async fn registry_digest(daemon: &Daemon, name: &str) -> Option<String> {
     answer.ok()?.descriptor.digest
 }
 
+/// Asks the registry of `name` for it.
+///
+/// # Errors
+/// Where it has no such image, or cannot be reached.
+pub(crate) async fn ask_registry(daemon: &Daemon, name: &str) -> Result<()> {
+    let name = with_tag(name);
+    let asked = daemon.docker.inspect_registry_image(&name, None);
+    asked.await.map(drop).map_err(plain)
+}
+
 /// The digest in a name of the form `repository@sha256:...`.
 pub(crate) fn digest_of(name: &str) -> Option<&str> {
     Some(name.split_once('@')?.1)

@@ -12,8 +12,8 @@ use super::super::control::{Control, Endpoint};
 use super::super::redis::Redis;
 use super::super::render::Rendered;
 use super::super::{
-    CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, arguments, free_port,
-    leftovers, private, process, simulated,
+    CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, absolute, arguments,
+    free_port, leftovers, private, process, simulated,
 };
 use super::body::{self, Basis, LMCACHE_NAME, LMCACHE_PORTS, REDIS_PORT, SERVER_PORT};
 use super::container::Container;
@@ -21,6 +21,8 @@ use super::daemon::plain;
 use super::image;
 use super::labels::Labels;
 use super::logs::LogFiles;
+use super::profiled;
+use super::script::Script;
 use super::secrets::{self, Secrets};
 use super::{
     Addresses, LMCACHE_STDERR_LOG, Parts, REDIS_LOG, REDIS_ROLE, has_lmcache_server, has_own_redis,
@@ -61,12 +63,16 @@ impl Launch<'_> {
         }
         let number = self.number();
         parts.secrets = Secrets::write(&values, user, self.scope.mark, &number)?;
+        parts.script = Script::new(values.keys().cloned().collect());
         let labels = Labels::new(self.scope.mark, &self.cell.id);
         if parts.network.is_none()
             && !body::is_on_host(self.spec)
             && (has_own_redis(self.cell) || has_lmcache_server(self.cell))
         {
             parts.network = Some(self.network(parts, &labels).await?);
+        }
+        if let Some(network) = &parts.network {
+            parts.script.on_network(network);
         }
         let redis_url = match &self.redis_url {
             Some(url) => Some(url.clone()),
@@ -115,6 +121,9 @@ impl Launch<'_> {
         };
         if self.spec.simulator {
             simulated::write_spec(self.cell, self.scope.folder)?;
+        }
+        if self.cell.resolved.server.profile.is_some() {
+            profiled::make_folder(self.scope.folder)?;
         }
         let yaml = self.rendered.filter(|_| !has_lmcache_server(self.cell));
         let mut body = self
@@ -209,6 +218,9 @@ impl Launch<'_> {
             stats: folder.join(CONTAINER_STATS),
         };
         let name = self.name(role);
+        let shown = absolute(folder)?;
+        parts.script.add(role, &image.name, &body, &shown);
+        parts.script.write(self.cell, folder)?;
         let started = Container::start(&parts.daemon, role, &name, image, body, files).await?;
         let id = started.id().to_owned();
         parts.containers.push(started);
@@ -274,15 +286,7 @@ impl Launch<'_> {
         } else {
             LMCACHE_NAME
         };
-        let transfer = json!({
-            "kv_connector": "LMCacheMPConnector",
-            "kv_role": "kv_both",
-            "kv_connector_extra_config": {
-                "lmcache.mp.host": format!("tcp://{host}"),
-                "lmcache.mp.port": ports.0,
-            },
-        });
-        Ok((url, transfer))
+        Ok((url, mp_transfer(host, ports.0)))
     }
 
     /// Waits until the last container answers `ask`, racing its end.
@@ -316,6 +320,18 @@ impl Launch<'_> {
             }
         }
     }
+}
+
+/// How vLLM reaches the LMCache server at `host`.
+pub(super) fn mp_transfer(host: &str, port: u16) -> Value {
+    json!({
+        "kv_connector": "LMCacheMPConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {
+            "lmcache.mp.host": format!("tcp://{host}"),
+            "lmcache.mp.port": port,
+        },
+    })
 }
 
 /// Puts a container into a network of the user's besides.

@@ -11,6 +11,7 @@ pub(crate) mod labels;
 mod launch;
 mod logs;
 mod profiled;
+mod script;
 mod secrets;
 mod stats;
 pub(crate) mod sweep;
@@ -18,7 +19,7 @@ pub(crate) mod sweep;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, select_all};
 use tokio::runtime::Handle;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::Endpoint;
 use super::group::Stopped;
 use super::render::Rendered;
-use super::{LMCACHE_LOG, LaunchScope, Server};
+use super::{LMCACHE_LOG, LaunchScope, Server, startup_error};
 use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
@@ -40,6 +41,8 @@ pub(super) use facts::is_server;
 use gpu_memory::GpuMemory;
 use image::Content;
 use launch::Launch;
+use script::Script;
+pub(super) use script::before_a_start as script;
 use secrets::Secrets;
 
 /// Name of the standard error of the LMCache server's container in a server's folder.
@@ -50,6 +53,8 @@ pub(crate) const REDIS_LOG: &str = "redis_server.log";
 const REDIS_ROLE: &str = "redis";
 /// Redis as the cell's other containers reach it.
 const REDIS_URL: &str = "redis://labrun-redis:6379";
+/// Lines of a sidecar's log in which the reason of its end is looked for.
+const SIDECAR_LINES: usize = 200;
 /// A sidecar has nothing to finish once the engine is gone.
 const SIDECAR_GRACE: Duration = Duration::from_secs(5);
 
@@ -83,6 +88,8 @@ struct Parts {
     containers: Vec<Container>,
     network: Option<String>,
     secrets: Option<Secrets>,
+    /// What was started, as commands.
+    script: Script,
     gpu_memory: Option<GpuMemory>,
 }
 
@@ -105,37 +112,6 @@ fn has_lmcache_server(cell: &Cell) -> bool {
 /// The URL to render for the redis tier of `cell`, where it has a Redis container of its own.
 pub(crate) fn redis_url(cell: &Cell) -> Option<&'static str> {
     has_own_redis(cell).then_some(REDIS_URL)
-}
-
-/// The containers that a launch would start.
-pub(crate) fn describe(cell: &Cell) -> String {
-    let Ok(spec) = spec_of(cell) else {
-        return String::new();
-    };
-    let mut lines = Vec::new();
-    if has_own_redis(cell) {
-        lines.push(format!("container of `{}`: redis-server", spec.redis_image));
-    }
-    if has_lmcache_server(cell) {
-        let own = super::arguments::of(&cell.resolved.server.lmcache_args).join(" ");
-        let command = spec.lmcache_command.join(" ");
-        lines.push(format!(
-            "container of `{}`: {command} {own}",
-            lmcache_image(spec)
-        ));
-    }
-    let arguments = if spec.simulator {
-        "sim".to_owned()
-    } else {
-        let own = super::arguments::of(&cell.resolved.server.args).join(" ");
-        format!("{} {own}", cell.resolved.model)
-    };
-    lines.push(format!(
-        "container of `{}`: {} {arguments}",
-        spec.image,
-        spec.command.join(" ")
-    ));
-    lines.join("\n  ")
 }
 
 /// Checks what can be known before anything is started.
@@ -171,6 +147,16 @@ pub(crate) fn lmcache_image_of(cell: &Cell) -> Option<&str> {
     } else {
         &spec.image
     })
+}
+
+/// Images of the containers beside the server of `cell`.
+pub(crate) fn sidecar_images(cell: &Cell) -> Vec<&str> {
+    let Ok(spec) = spec_of(cell) else {
+        return Vec::new();
+    };
+    let redis = has_own_redis(cell).then_some(spec.redis_image.as_str());
+    let lmcache = has_lmcache_server(cell).then(|| lmcache_image(spec));
+    redis.into_iter().chain(lmcache).collect()
 }
 
 fn lmcache_image(spec: &DockerSpec) -> &str {
@@ -221,6 +207,7 @@ pub(crate) async fn launch(
         containers,
         network,
         secrets: None,
+        script: Script::default(),
         gpu_memory: (spec.gpus != Gpus::None).then(GpuMemory::now).flatten(),
     };
     let launch = Launch {
@@ -232,14 +219,7 @@ pub(crate) async fn launch(
     };
     match launch.all(&mut parts, say).await {
         Ok(addresses) => Ok(Dockered { addresses, parts }),
-        Err(error) => {
-            let words = Box::pin(parts.last_words(scope.folder)).await;
-            Err(if words.is_empty() {
-                error
-            } else {
-                error.context(words)
-            })
-        }
+        Err(error) => Err(Box::pin(parts.last_words(scope.folder, error)).await),
     }
 }
 
@@ -280,15 +260,23 @@ impl Parts {
         stopped
     }
 
-    /// Removes all after a launch that failed. Returns the last lines of a sidecar's log.
-    async fn last_words(self, folder: &Path) -> String {
+    /// Removes all after a launch that failed with `error`. Returns that with the reason in a sidecar's
+    /// log, or its last lines.
+    async fn last_words(self, folder: &Path, error: Error) -> Error {
         let at_once = CancellationToken::new();
         at_once.cancel();
         Box::pin(self.stop(Duration::ZERO, &at_once)).await;
-        let lines = [LMCACHE_STDERR_LOG, LMCACHE_LOG, REDIS_LOG]
+        let lines: Vec<String> = [LMCACHE_STDERR_LOG, LMCACHE_LOG, REDIS_LOG]
             .iter()
-            .flat_map(|name| super::log::tail(&folder.join(name), 5));
-        lines.collect::<Vec<_>>().join("\n")
+            .flat_map(|name| super::log::tail(&folder.join(name), SIDECAR_LINES))
+            .collect();
+        if let Some(cause) = startup_error::cause(&lines.join("\n")) {
+            return anyhow!("{error:#}: {cause}");
+        }
+        match lines.as_slice() {
+            [] => error,
+            lines => error.context(lines[lines.len().saturating_sub(5)..].join("\n")),
+        }
     }
 }
 

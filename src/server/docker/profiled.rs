@@ -20,13 +20,19 @@ pub(super) struct Line<'a> {
     pub environment: &'a mut BTreeMap<String, String>,
 }
 
+/// Makes the folder of this machine that reports go to.
+pub(super) fn make_folder(server_folder: &Path) -> Result<()> {
+    let reports = absolute(&profile::reports(server_folder))?;
+    let folder = reports.parent().unwrap_or(&reports);
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("making the folder `{}`", folder.display()))
+}
+
 impl Line<'_> {
     /// Puts `profile` around it; reports come out in the run's folder. `nsys` must be in the image.
     pub(super) fn under(mut self, profile: &ProfileSpec, server_folder: &Path) -> Result<Self> {
         let reports = absolute(&profile::reports(server_folder))?;
         let folder = reports.parent().unwrap_or(&reports);
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("making the folder `{}`", folder.display()))?;
         let inside = format!("{INSIDE}/profiles");
         self.binds.push(format!("{}:{inside}", folder.display()));
         let inside = Path::new(&inside).join(reports.file_name().unwrap_or_default());

@@ -8,6 +8,7 @@ use super::config::{self, Serving};
 use super::{KvSize, Source, Statement};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::models;
 use crate::plan::server::ServerSpec;
 use crate::server::facts;
 use crate::units::Bounds;
@@ -51,6 +52,27 @@ pub(crate) fn vocabulary(cell: &Cell, settings: &Settings) -> Option<u32> {
     }
     let (_, text) = config_of_model(cell, settings).ok()?;
     config::vocabulary(&text)
+}
+
+/// Positions of `cell`'s model and who states them: its `config.json` on this machine, else its
+/// publisher.
+pub(crate) fn positions(cell: &Cell, settings: &Settings) -> Option<(u64, &'static str)> {
+    let server = &cell.resolved.server;
+    let stated = || {
+        let (_, text) = config_of_model(cell, settings).ok()?;
+        config::positions(&text)
+    };
+    if !server.is_simulated()
+        && let Some(positions) = stated()
+    {
+        return Some((positions, "its config.json"));
+    }
+    // With values of the plan's own in place of the published ones, these are no longer known.
+    if server.args.contains_key("hf-overrides") || server.args.contains_key("rope-scaling") {
+        return None;
+    }
+    let geometry = models::published(&cell.resolved.model)?;
+    Some((geometry.positions, "as published"))
 }
 
 fn of_model(cell: &Cell, settings: &Settings) -> Result<Statement, String> {

@@ -89,6 +89,29 @@ pub(crate) fn vocabulary(config: &str) -> Option<u32> {
     u32::try_from(size?).ok().filter(|size| *size > 0)
 }
 
+/// Positions in `config` (the text of a `config.json`), with its own scaling; `None` where vLLM would
+/// take them from elsewhere.
+pub(crate) fn positions(config: &str) -> Option<u64> {
+    let config: Value = serde_json::from_str(config).ok()?;
+    let text = language_model(&config);
+    let own = number(text, "max_position_embeddings")?;
+    let scaling = text
+        .get("rope_scaling")
+        .or_else(|| text.get("rope_parameters"));
+    let Some(scaling) = scaling.filter(|scaling| scaling.is_object()) else {
+        return Some(own);
+    };
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
+    match kind.and_then(Value::as_str) {
+        None | Some("default" | "llama3" | "mrope" | "longrope" | "su") => Some(own),
+        // Others multiply; whether the number above is before or after that differs.
+        Some(_) => {
+            let factor = scaling.get("factor").and_then(Value::as_f64)?;
+            Some((own as f64 * factor.max(1.0)) as u64)
+        }
+    }
+}
+
 fn unknown<T>(why: impl Into<String>) -> Result<T, Unknown> {
     Err(Unknown(why.into()))
 }

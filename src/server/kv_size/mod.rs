@@ -13,7 +13,7 @@ mod cell;
 pub(crate) mod config;
 pub(crate) mod logs;
 
-pub(crate) use cell::{of_cell, vocabulary};
+pub(crate) use cell::{of_cell, positions, vocabulary};
 
 /// Share by which two sources may differ and still mean the same size: engines round memory to
 /// whole blocks.

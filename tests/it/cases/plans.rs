@@ -105,7 +105,7 @@ fn what_answers_before_the_tier_is_reported_before_a_server_starts() {
         ),
     ] {
         lab.write("plan.toml", &(plan.text() + more));
-        let shown = lab.labrun(&["plan", "plan.toml"]);
+        let shown = lab.labrun(&["plan", "plan.toml", "--commands"]);
         let output = format!("{}{}", shown.stdout, shown.stderr);
         assert!(output.contains(expected), "{expected}: {output}");
     }

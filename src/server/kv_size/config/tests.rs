@@ -245,3 +245,45 @@ fn the_vocabulary_is_the_language_models() {
         assert_eq!(vocabulary(&config), expected, "{config}");
     }
 }
+
+#[test]
+fn positions_are_those_of_the_language_model_with_its_own_scaling() {
+    let of = |config: &Value| positions(&config.to_string());
+    let mut config = json!({"num_hidden_layers": 2, "max_position_embeddings": 8192});
+    assert_eq!(of(&config), Some(8_192));
+    config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
+    assert_eq!(of(&config), Some(8_192));
+    config["rope_scaling"] = json!({"type": "yarn", "factor": 4.0});
+    assert_eq!(of(&config), Some(32_768));
+    let nested = json!({"text_config": config});
+    assert_eq!(of(&nested), Some(32_768));
+    assert_eq!(of(&json!({"num_hidden_layers": 2})), None);
+}
+
+#[test]
+fn the_published_sizes_are_those_of_the_formula() {
+    let attention = |layers: u64, heads: u64, kv: u64, dim: u64| {
+        json!({"num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv, "head_dim": dim, "hidden_size": 4096,
+            "torch_dtype": "bfloat16"})
+    };
+    for (name, config) in [
+        ("Meta-Llama-3-8B-Instruct", llama_3_8b()),
+        ("meta-llama/Llama-3.2-1B", attention(16, 32, 8, 64)),
+        ("Llama-3.2-3B", attention(28, 24, 8, 128)),
+        ("Llama-2-13b-chat-hf", attention(40, 40, 40, 128)),
+        ("Qwen2.5-0.5B-Instruct", attention(24, 14, 2, 64)),
+        ("Qwen2.5-1.5B-Instruct", attention(28, 12, 2, 128)),
+        ("Qwen2.5-3B-Instruct", attention(36, 16, 2, 128)),
+        ("Qwen2.5-14B-Instruct", attention(48, 40, 8, 128)),
+        ("Qwen3-8B", attention(36, 32, 8, 128)),
+        ("Qwen3-14B", attention(40, 40, 8, 128)),
+        ("TinyLlama-1.1B-Chat-v1.0", attention(22, 32, 4, 64)),
+        ("opt-125m", attention(12, 12, 12, 64)),
+        ("SmolLM2-135M-Instruct", attention(30, 9, 3, 64)),
+        ("DeepSeek-V3", deepseek_v3()),
+    ] {
+        let listed = crate::plan::models::published(name).unwrap();
+        assert_eq!(listed.kv_bytes_per_token, exact(&config), "{name}");
+    }
+}
