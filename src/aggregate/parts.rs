@@ -76,7 +76,7 @@ pub(crate) struct Parts {
     pub ttft_ms: f64,
     /// In the order of [`Part::ALL`], without the rest; absent where it is not known.
     known: [Option<f64>; 6],
-    /// Whether the queue holds loads that nobody timed.
+    /// Whether the queue may hold loads, or parts of them, that nobody timed.
     pub queue_holds_loads: bool,
 }
 
@@ -120,8 +120,7 @@ impl Parts {
         Some(Self {
             ttft_ms,
             known: [queue, load, compute, store, batch, network],
-            queue_holds_loads: load.is_none()
-                && cell.server.lmcache != Some(LmcacheMode::InProcess),
+            queue_holds_loads: loads_in_queue(cell, pass),
         })
     }
 
@@ -161,6 +160,15 @@ impl Parts {
             queue_holds_loads: each.iter().any(|(parts, _)| parts.queue_holds_loads),
         })
     }
+}
+
+/// Whether requests wait in the queue for what comes from the tier: vLLM's own offloading times no loads, and
+/// LMCache's server not what it fetches from a disk or Redis first.
+fn loads_in_queue(cell: &CellRecord, pass: &PassRecord) -> bool {
+    let external = pass.evidence.get(Evidence::ExternalTokens.name());
+    cell.coordinates.tier != BASELINE
+        && cell.server.lmcache != Some(LmcacheMode::InProcess)
+        && external.is_none_or(|tokens| *tokens > 0.0)
 }
 
 /// Whether other requests may load and store in the prefill of one: LMCache does both in the engine's step,

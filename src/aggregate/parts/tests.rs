@@ -141,6 +141,12 @@ fn a_server_of_its_own_loads_in_the_queue() {
         ]
     );
     assert_eq!(bottleneck.as_deref(), Some("load"));
+    // It times the way from its RAM alone: what it fetches from Redis before that is in the queue too.
+    let mut fetched = evidence;
+    fetched[3].1 = 10.0;
+    let (parts, bottleneck) = parts_with("redis", Some(LmcacheMode::MultiProcess), &fetched);
+    assert_eq!(parts.unwrap().get(Part::Queue), Some(60.0));
+    assert_eq!(bottleneck.as_deref(), Some("queue and load"));
 }
 
 #[test]
