@@ -1,8 +1,10 @@
 //! The command line: clap types only.
 
 mod examples;
+mod init;
 mod reference;
 mod results;
+mod run;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,10 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::aggregate::Slos;
 use crate::config::PcieMethod;
-use crate::matrix::shard::Shard;
 use crate::plan::problem::nearest;
-use crate::recorder::resume::Retry;
+
+pub(crate) use init::{InitArgs, InitWorkload};
+pub(crate) use run::{AdHocArgs, ChangeArgs, PlanArgs, RunArgs};
 
 pub(crate) use reference::{CompletionsArgs, KeysArgs, ManArgs, SchemaArgs, SchemaOf};
 pub(crate) use results::{
@@ -41,7 +44,7 @@ pub(crate) struct Cli {
 
 /// The groups of the help. A command that no group names stands under "More".
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Start", &["doctor", "plan", "keys"]),
+    ("Start", &["init", "doctor", "plan", "keys"]),
     ("Measure", &["run", "bench", "sim", "telemetry"]),
     (
         "Read",
@@ -55,6 +58,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
 const EXAMPLES: &str = "\
 Examples:
   labrun plans/quickstart.toml               run a plan
+  labrun init my.toml                        write a plan for this machine
   labrun plan plans/long_context.toml        show what it would run
   labrun diff RUN_A RUN_B                    compare two runs";
 
@@ -130,7 +134,7 @@ pub fn definition() -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run every cell of a plan and write tables and figures.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show the matrix, the rendered files and the server commands; change nothing.
     Plan(PlanArgs),
     /// List the runs below the results folder: when, plan, cells, proven, headline.
@@ -175,78 +179,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, or write the pages of all commands.
     Man(ManArgs),
-}
-
-/// Arguments of `labrun run`.
-#[derive(Args, Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the command line"
-)]
-pub(crate) struct RunArgs {
-    /// Plan (TOML file); with --resume also a run folder.
-    pub plan: Option<PathBuf>,
-    /// Continue a run: measure only cells that are missing, failed or changed. Without --out or a run
-    /// folder, the plan's latest run.
-    #[arg(long)]
-    pub resume: bool,
-    /// Finished cells that --resume measures again.
-    #[arg(
-        long,
-        value_name = "WHICH",
-        default_value = "failed",
-        requires = "resume"
-    )]
-    pub retry: Retry,
-    /// Run only this shard of the matrix; `labrun merge` joins the shards.
-    #[arg(long, value_name = "INDEX/COUNT")]
-    pub shard: Option<Shard>,
-    /// Stop after the first failed or invalid cell.
-    #[arg(long, conflicts_with = "max_failures")]
-    pub fail_fast: bool,
-    /// Stop when more than COUNT cells failed or are invalid.
-    #[arg(long, value_name = "COUNT")]
-    pub max_failures: Option<u32>,
-    /// Go on when servers of two cells in a row fail to start for the same reason.
-    #[arg(long)]
-    pub keep_going: bool,
-    /// Run in spite of problems that labrun sees before the start.
-    #[arg(long)]
-    pub force: bool,
-    /// Leave the host name and the user's paths out of the manifest.
-    #[arg(long)]
-    pub anonymous: bool,
-    /// Run folder [default: <results>/<plan>/<time>-<short hash>].
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Settings of this machine; they take precedence over the built-in defaults.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the long tables at the end, not the answer alone.
-    #[arg(long)]
-    pub tables: bool,
-    /// Print only errors, and the run's folder on stdout; the files are written as usual.
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-/// Arguments of `labrun plan`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct PlanArgs {
-    /// Plan (TOML file).
-    pub plan: PathBuf,
-    /// List every cell, in the order of the run.
-    #[arg(long)]
-    pub cells: bool,
-    /// Print each server's command with its environment, and its rendered files.
-    #[arg(long)]
-    pub commands: bool,
-    /// Print JSON.
-    #[arg(long, conflicts_with_all = ["cells", "commands"])]
-    pub json: bool,
-    /// Settings of this machine; they take precedence over the built-in defaults.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Write a commented plan that fits this machine.
+    Init(InitArgs),
 }
 
 /// Arguments of `labrun report`.
@@ -419,6 +353,9 @@ pub(crate) struct DoctorArgs {
     /// Image to check: its CUDA against the driver, and whether it sees a GPU [default: the plan's].
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// Changes to the plan.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
     /// Print JSON instead of the table.
     #[arg(long)]
     pub json: bool,

@@ -76,7 +76,9 @@ impl Matrix {
             place(plan, &plan.axes, index, variant, &mut placed);
         }
         for excluded in &plan.axes.exclude {
-            if !placed.points().any(|at| matches(excluded, &at)) {
+            // The author of a plan without a baseline says so that none is added.
+            let is_baseline = excluded.is_whole_baseline();
+            if !is_baseline && !placed.points().any(|at| matches(excluded, &at)) {
                 problems.push(Problem::new(
                     excluded.span.clone(),
                     "this `matrix.exclude` takes no cell out",

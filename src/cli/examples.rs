@@ -1,12 +1,17 @@
 //! Examples at the end of each command's help.
 
 /// Examples by command. Commands whose help needs more words have them there.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
     (
         "run",
         "  labrun run plans/quickstart.toml\n  \
-           labrun run plans/quickstart.toml --out out\n  \
+           labrun run plans/quickstart.toml --set run.requests=12 --only tier=cpu\n  \
+           labrun run --model sim --tier cpu,disk --prompt-len 4k,16k --launcher sim\n  \
            labrun run --resume out",
+    ),
+    (
+        "init",
+        "  labrun init my.toml\n  labrun init my.toml --tiers cpu,redis --workload agent",
     ),
     ("plan", "  labrun plan plans/long_context.toml"),
     (

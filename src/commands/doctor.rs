@@ -6,7 +6,9 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::{ExitStatus, load_plan, print, width};
+use super::launcher::Machine;
+use super::plan_source::Source;
+use super::{ExitStatus, print, width};
 use crate::cli::DoctorArgs;
 use crate::config::Config;
 use crate::preflight::{Level, Line, Needs, examine, worst};
@@ -15,7 +17,11 @@ use crate::preflight::{Level, Line, Needs, examine, worst};
 pub(super) fn doctor(args: &DoctorArgs, runtime: &Runtime) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let needs = match &args.plan {
-        Some(plan) => Needs::of(&load_plan(plan)?.1, &config.settings),
+        Some(plan) => {
+            let source = Source::read(plan)?;
+            let loaded = source.load(&args.changes, &config.settings, Machine::look)?;
+            Needs::of(&loaded.matrix, &config.settings)
+        }
         None => Needs::default(),
     };
     let image = args.image.as_deref();

@@ -1,5 +1,6 @@
 //! One file a subcommand: wires modules, writes files, chooses the exit status.
 
+mod ad_hoc;
 mod bench;
 mod clean;
 mod completions;
@@ -7,12 +8,15 @@ mod diff;
 mod doctor;
 mod exchange;
 mod externals;
+mod init;
 mod keep;
 mod keys;
+mod launcher;
 mod ls;
 mod merge;
 mod open;
 mod plan;
+mod plan_source;
 mod plot;
 mod preflight;
 mod report;
@@ -39,13 +43,10 @@ use tokio::runtime::{Builder, Runtime};
 use crate::bounded;
 use crate::cli::{Cli, Command};
 use crate::config::{Config, dot_env};
-use crate::matrix::Matrix;
-use crate::plan::Plan;
 use crate::plan::problem::PlanProblems;
 use crate::record::named::run_folder;
 use crate::record::redact;
 use crate::secret;
-use crate::workload::files::Files;
 
 /// The most bytes of a plan.
 const MAX_PLAN_BYTES: u64 = 16 << 20;
@@ -172,6 +173,7 @@ fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
         Some(Command::Schema(args)) => keys::schema(&args),
         Some(Command::Completions(args)) => completions::completions(&args),
         Some(Command::Man(args)) => completions::man(&args),
+        Some(Command::Init(args)) => init::init(&args),
     }
 }
 
@@ -256,17 +258,6 @@ fn as_argument(path: &Path) -> String {
     let dash = path.as_os_str().as_encoded_bytes().starts_with(b"-");
     let here = if dash { "./" } else { "" };
     format!("{here}{}", path.display())
-}
-
-/// Reads and expands a plan, and reads the files that it names.
-fn load_plan(path: &Path) -> Result<(Plan, Matrix, Files)> {
-    let file = path.display().to_string();
-    let text = bounded::read(path, MAX_PLAN_BYTES)
-        .with_context(|| format!("reading the plan `{file}`"))?;
-    let plan = Plan::parse(&text, &file)?;
-    let matrix = Matrix::expand(&plan)?;
-    let files = workload_files::read(&plan, &matrix)?;
-    Ok((plan, matrix, files))
 }
 
 /// Reads `.env` of the working folder, and of no other, into the environment. Variables that are set

@@ -9,37 +9,76 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{ExitStatus, load_plan, print};
-use crate::cli::PlanArgs;
+use super::launcher::Machine;
+use super::plan_source::{Loaded, Source};
+use super::{ExitStatus, ad_hoc, print, target};
+use crate::cli::{PlanArgs, RunArgs};
 use crate::config::{Config, Settings};
 use crate::matrix::{Cell, Matrix};
-use crate::preflight::lint::{self, Severity};
+use crate::preflight::lint::{self, Finding, Severity};
 use crate::server;
 
 /// Shows what the plan measures, how long that takes, and what labrun sees coming.
 pub(super) fn plan(args: &PlanArgs) -> Result<ExitStatus> {
-    let (plan, matrix, files) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
-    let settings = &config.settings;
+    let source = Source::read(&args.plan)?;
+    let loaded = source.load(&args.changes, &config.settings, Machine::look)?;
+    let shown = Shown {
+        cells: args.cells,
+        commands: args.commands,
+        json: args.json,
+    };
+    show(&loaded, &config.settings, &shown)
+}
+
+/// Shows what `labrun run` with these arguments would run.
+pub(super) fn dry_run(args: &RunArgs) -> Result<ExitStatus> {
+    let config = Config::load(args.config.as_deref())?;
+    let source = target::source(args)?;
+    let loaded = source.load(&args.changes, &config.settings, Machine::look)?;
+    ad_hoc::save(&args.ad_hoc, &source)?;
+    show(&loaded, &config.settings, &Shown::default())
+}
+
+/// What is shown beside the page.
+#[derive(Default)]
+struct Shown {
+    cells: bool,
+    commands: bool,
+    json: bool,
+}
+
+fn show(loaded: &Loaded, settings: &Settings, shown: &Shown) -> Result<ExitStatus> {
+    let Loaded {
+        plan,
+        matrix,
+        files,
+        notes,
+    } = loaded;
     // A mistake in a template is no less a mistake where nobody asks for the files.
-    check_rendering(&matrix, settings)?;
-    let cost = lint::cost(&matrix, &files);
-    let findings = lint::lint(&matrix, settings, &files);
+    check_rendering(matrix, settings)?;
+    let cost = lint::cost(matrix, files);
+    let mut findings = lint::lint(matrix, settings, files);
     let has_problem = findings.iter().any(|one| one.severity == Severity::Problem);
-    let text = if args.json {
-        json::text(&plan, &matrix, settings, &cost, &findings)?
+    let text = if shown.json {
+        findings.extend(notes.iter().map(|note| Finding {
+            severity: Severity::Note,
+            message: note.clone(),
+        }));
+        json::text(plan, matrix, settings, &cost, &findings)?
     } else {
-        let mut text = screen::head(&plan, &matrix, &cost);
-        if args.cells {
-            push_cells(&mut text, &matrix);
+        let mut text = screen::head(plan, matrix, &cost);
+        if shown.cells {
+            push_cells(&mut text, matrix);
         }
-        if args.commands {
-            for cell in distinct_servers(&matrix) {
+        if shown.commands {
+            for cell in distinct_servers(matrix) {
                 push_server(&mut text, &cell, settings)?;
             }
         }
         screen::push_findings(&mut text, &findings);
-        if !args.cells || !args.commands {
+        push_notes(&mut text, notes, findings.is_empty());
+        if !shown.cells || !shown.commands {
             text.push_str("\n--cells lists the cells, --commands prints the commands and the rendered files\n");
         }
         text
@@ -50,6 +89,16 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitStatus> {
     } else {
         ExitStatus::Success
     })
+}
+
+/// What labrun chose or added, below the findings.
+fn push_notes(text: &mut String, notes: &[String], is_first: bool) {
+    if is_first && !notes.is_empty() {
+        text.push('\n');
+    }
+    for note in notes {
+        let _ = writeln!(text, "note: {note}");
+    }
 }
 
 /// Where a server's chunks would be; the run's folder is not known before it is made.

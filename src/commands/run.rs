@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::externals::Externals;
+use super::plan::dry_run;
 use super::preflight;
 use super::report::write_report;
 use super::same_failure::SameFailure;
@@ -42,6 +43,9 @@ use crate::units::WallClock;
 
 /// Runs a plan, or its missing cells.
 pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
+    if args.dry_run {
+        return dry_run(args);
+    }
     let started = WallClock::now();
     let target = target(args, started)?;
     let settings = &target.config.settings;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::launcher::Machine;
 use super::merge::join;
 use super::plan::check_rendering;
-use super::{ExitStatus, load_plan, say};
-use crate::cli::SubmitArgs;
+use super::plan_source::{Loaded, Source};
+use super::{ExitStatus, say};
+use crate::cli::{ChangeArgs, SubmitArgs};
 use crate::cluster::{Folder, Job, Submission, watch};
-use crate::config::{Config, Slurm};
+use crate::config::{Config, Settings, Slurm};
 use crate::recorder::writer::write_synced;
 use crate::units::WallClock;
 
@@ -22,8 +24,12 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<ExitStatus> {
         let submission = folder.read()?;
         return run_to_end(args, &folder, submission);
     }
-    let (plan, matrix, _) = load_plan(&args.plan)?;
     let config = Config::load(args.config.as_deref())?;
+    let source = Source::read(&args.plan)?;
+    // The machine that submits is not the one that runs: a plan for a cluster names its launcher.
+    let unknown = |_: &Settings| Machine::default();
+    let Loaded { plan, matrix, .. } =
+        source.load(&ChangeArgs::default(), &config.settings, unknown)?;
     check_rendering(&matrix, &config.settings)?;
     let cells = matrix.cells.len();
     let Some(shards) = args

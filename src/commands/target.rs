@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{MAX_PLAN_BYTES, load_plan, workload_files};
+use super::launcher::Machine;
+use super::plan_source::{Loaded, Source};
+use super::{MAX_PLAN_BYTES, ad_hoc, say, workload_files};
 use crate::bounded;
 use crate::cli::RunArgs;
 use crate::config::Config;
@@ -17,19 +19,33 @@ use crate::units::WallClock;
 
 /// Finds the plan and the folder that `args` name.
 pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
-    let Some(path) = &args.plan else {
-        bail!("no plan: name a TOML file, such as `labrun plans/quickstart.toml`");
-    };
-    if path.is_dir() {
+    if let Some(path) = args.plan.as_ref().filter(|path| path.is_dir()) {
         return continued(args, path, started);
     }
-    let (plan, matrix, files) = load_plan(path)?;
+    let source = source(args)?;
     let config = Config::load(args.config.as_deref())?;
+    let Loaded {
+        plan,
+        matrix,
+        files,
+        notes,
+    } = source.load(&args.changes, &config.settings, Machine::look)?;
+    ad_hoc::save(&args.ad_hoc, &source)?;
+    if !args.quiet {
+        for note in &notes {
+            say(note);
+        }
+    }
     let id = run_id(&plan, args.shard, started);
+    let flags = args.changes.flags();
     let runs = config.settings.paths.results.join(&plan.name);
-    let latest = || args.resume.then(|| latest_run(&runs, args.shard)).flatten();
-    let folder = args.out.clone().or_else(latest);
+    let latest = || args.resume.then(|| latest_run(&runs, args.shard, &flags));
+    let folder = args.out.clone().or_else(|| latest().flatten());
+    if let Some(folder) = folder.as_ref().filter(|_| args.resume) {
+        refuse_another_part(folder, &flags)?;
+    }
     Ok(Target {
+        flags,
         folder: folder.unwrap_or_else(|| runs.join(&id)),
         plan,
         matrix,
@@ -40,6 +56,23 @@ pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
         anonymous: args.anonymous,
         id,
     })
+}
+
+/// The text of the plan that is named, or that flags describe.
+pub(super) fn source(args: &RunArgs) -> Result<Source> {
+    match &args.plan {
+        Some(path) if path.is_dir() => {
+            bail!("`{}` is a folder, and no plan", path.display())
+        }
+        Some(path) => {
+            ad_hoc::refuse_beside(path, &args.ad_hoc)?;
+            Source::read(path)
+        }
+        None if args.resume && args.out.is_none() => {
+            bail!("nothing to continue: name a run folder or its plan after --resume")
+        }
+        None => ad_hoc::source(&args.ad_hoc),
+    }
 }
 
 /// A run's folder was named: its own plan is run again.
@@ -54,6 +87,13 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     if args.out.as_ref().is_some_and(|out| out != folder) {
         bail!("`{name}` is continued where it is; leave --out away");
     }
+    if let Some(flag) = args.changes.flags().first() {
+        bail!(
+            "`{name}` is continued with its own plan; leave `{flag}` away, or run the plan with it into a \
+             new folder"
+        );
+    }
+    ad_hoc::refuse_beside(folder, &args.ad_hoc)?;
     let stored = folder.join("plan.toml");
     let text = bounded::read(&stored, MAX_PLAN_BYTES)
         .with_context(|| format!("reading the run's plan `{}`", stored.display()))?;
@@ -75,6 +115,7 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     }
     Ok(Target {
         id: run_id(&plan, shard, started),
+        flags: manifest.plan.flags,
         shard,
         anonymous: args.anonymous || manifest.anonymous,
         folder: folder.to_owned(),
@@ -86,11 +127,31 @@ fn continued(args: &RunArgs, folder: &Path, started: WallClock) -> Result<Target
     })
 }
 
-/// The latest run of this part under `runs`: folders' names begin with the time.
-fn latest_run(runs: &Path, shard: Option<Shard>) -> Option<PathBuf> {
+/// Refuses to continue a run of another part of the matrix: what is not asked for would be moved away.
+fn refuse_another_part(folder: &Path, flags: &[String]) -> Result<()> {
+    let only = |flags: &[String]| -> Vec<String> {
+        let only = flags.iter().filter(|flag| flag.starts_with("--only"));
+        only.cloned().collect()
+    };
+    let Some(manifest) = Manifest::read(folder)? else {
+        return Ok(());
+    };
+    let (own, asked) = (only(&manifest.plan.flags), only(flags));
+    if own == asked || asked.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "`{}` holds another part of the matrix than `{}`; name another folder with --out",
+        folder.display(),
+        asked.join(" ")
+    )
+}
+
+/// The latest run of this part, with these changes, under `runs`: folders' names begin with the time.
+fn latest_run(runs: &Path, shard: Option<Shard>, flags: &[String]) -> Option<PathBuf> {
     let is_that = |path: &PathBuf| {
         let manifest = Manifest::read(path).ok().flatten();
-        manifest.is_some_and(|manifest| manifest.shard == shard)
+        manifest.is_some_and(|manifest| manifest.shard == shard && manifest.plan.flags == flags)
     };
     let mut parts: Vec<PathBuf> = std::fs::read_dir(runs)
         .ok()?

@@ -9,12 +9,28 @@ use toml::de::DeValue;
 use super::lmcache_keys;
 use super::problem::{list, suggestion};
 use super::reader::{Located, TableReader};
+use super::tier::BASELINE;
 use super::value::{describe, json, string, up_to};
 use super::workload_spec::KIND_NAMES;
 use crate::units::{Concurrency, GenLen, PromptLen};
 
 /// The longest prompt or answer of a plan, tokens.
 pub(crate) const MAX_TOKENS: u32 = 10_000_000;
+
+/// Generated tokens where the plan names none.
+const DEFAULT_GEN_LEN: u32 = 100;
+
+/// Requests in flight where the plan names none.
+const DEFAULT_CONCURRENCY: u32 = 1;
+
+/// The label of the workload of a plan that defines none.
+pub(crate) const DEFAULT_LABEL: &str = "rag";
+
+/// Another name of the axis `label`.
+pub(crate) const LABEL_ALIAS: &str = "workload";
+
+/// The axes that every plan has.
+pub(crate) const NAMES: [&str; 5] = ["tier", "prompt_len", "gen_len", "concurrency", "label"];
 
 /// The most requests in flight.
 const MAX_CONCURRENCY: u32 = 100_000;
@@ -64,6 +80,8 @@ pub struct Axes {
     pub concurrency: Vec<Concurrency>,
     /// Workload labels.
     pub label: Vec<Located<String>>,
+    /// Whether the plan calls that axis `workload`.
+    pub has_alias: bool,
     /// Further axes, in the plan's order.
     pub extra: Vec<ExtraAxis>,
     /// Partial cells taken out.
@@ -73,18 +91,24 @@ pub struct Axes {
 }
 
 impl Axes {
-    /// Reads `[matrix]`.
-    pub fn read(table: &TableReader<'_>) -> Self {
+    /// Reads `[matrix]` of a plan that defines these workloads.
+    pub fn read(table: &TableReader<'_>, workloads: &[String]) -> Self {
+        let label_key = label_key(table);
+        let or = |key: &str, max: u32, default: u32| match table.value(key) {
+            Some(_) => axis(table, key, up_to(max)),
+            None => vec![implied(table, default)],
+        };
         let mut axes = Self {
             span: table.span(),
             tier: axis(table, "tier", string),
             prompt_len: counts(axis(table, "prompt_len", up_to(MAX_TOKENS)), PromptLen::new),
-            gen_len: counts(axis(table, "gen_len", up_to(MAX_TOKENS)), GenLen::new),
+            gen_len: counts(or("gen_len", MAX_TOKENS, DEFAULT_GEN_LEN), GenLen::new),
             concurrency: counts(
-                axis(table, "concurrency", up_to(MAX_CONCURRENCY)),
+                or("concurrency", MAX_CONCURRENCY, DEFAULT_CONCURRENCY),
                 Concurrency::new,
             ),
-            label: axis(table, "label", string),
+            label: labels(table, label_key, workloads),
+            has_alias: label_key == LABEL_ALIAS,
             ..Self::default()
         };
         for key in table
@@ -114,12 +138,23 @@ impl Axes {
 }
 
 impl PartialCell {
+    /// Whether it is the baseline, at every coordinate.
+    pub(crate) fn is_whole_baseline(&self) -> bool {
+        let tier = self.tier.as_ref();
+        tier.is_some_and(|tier| tier.value == BASELINE)
+            && self.label.is_none()
+            && self.prompt_len.is_none()
+            && self.gen_len.is_none()
+            && self.concurrency.is_none()
+            && self.extra.is_empty()
+    }
+
     fn read(table: &TableReader<'_>, further: &[ExtraAxis]) -> Self {
         let count = |key: &str, max| table.read(key, up_to(max)).map(|count| count.value);
         let cell = Self {
             span: table.span(),
             tier: table.read("tier", string),
-            label: table.read("label", string),
+            label: table.read(label_key(table), string),
             prompt_len: count("prompt_len", MAX_TOKENS).and_then(PromptLen::new),
             gen_len: count("gen_len", MAX_TOKENS).and_then(GenLen::new),
             concurrency: count("concurrency", MAX_CONCURRENCY).and_then(Concurrency::new),
@@ -172,6 +207,46 @@ fn counts<T>(values: Vec<Located<u32>>, make: impl Fn(u32) -> Option<T>) -> Vec<
         .into_iter()
         .filter_map(|located| make(located.value))
         .collect()
+}
+
+/// A value that the plan does not write.
+fn implied<T>(table: &TableReader<'_>, value: T) -> Located<T> {
+    Located {
+        value,
+        span: table.span(),
+    }
+}
+
+/// The key that holds labels: `label`, or `workload` where the table has that.
+fn label_key(table: &TableReader<'_>) -> &'static str {
+    match (table.value("label"), table.value(LABEL_ALIAS)) {
+        (None, Some(_)) => LABEL_ALIAS,
+        (Some(_), Some(alias)) => {
+            let message = format!("`label` and `{LABEL_ALIAS}` are one axis");
+            table.problems().add(alias.span, message, "remove one");
+            "label"
+        }
+        _ => "label",
+    }
+}
+
+/// The axis `label`, which only a plan of several workloads has to write.
+fn labels(table: &TableReader<'_>, key: &str, workloads: &[String]) -> Vec<Located<String>> {
+    if table.value(key).is_some() {
+        return axis(table, key, string);
+    }
+    match workloads {
+        [] => vec![implied(table, DEFAULT_LABEL.to_owned())],
+        [one] => vec![implied(table, one.clone())],
+        several => {
+            let names: Vec<String> = several.iter().map(|name| format!("\"{name}\"")).collect();
+            table.problem(
+                "axis `label` is missing in [matrix], and the plan has several workloads",
+                format!("add `label = [{}]`, or some of them", names.join(", ")),
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// Reads one axis: an array, not empty, no value twice.

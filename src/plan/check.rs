@@ -123,7 +123,12 @@ impl Parts<'_, '_> {
         let mut tiers: Vec<&str> = self.tiers.keys().map(String::as_str).collect();
         tiers.extend(own.iter().map(String::as_str));
         let own = written(self.workload);
-        let labels: Vec<&str> = own.iter().map(String::as_str).collect();
+        let mut labels: Vec<&str> = own.iter().map(String::as_str).collect();
+        // One that the plan does not write is defined where it does not name it either.
+        let is_implied = |label: &Located<String>| label.span == self.axes.span;
+        if own.is_empty() && self.axes.label.iter().any(is_implied) {
+            labels.extend(self.workloads.keys().map(String::as_str));
+        }
         check_names(matrix, &self.axes.tier, &tiers, "tier", "tier");
         check_names(matrix, &self.axes.label, &labels, "workload", "workload");
         for part in &self.axes.include {

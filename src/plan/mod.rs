@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod lmcache_keys;
 pub(crate) mod load_spec;
 pub(crate) mod models;
+pub(crate) mod only;
 pub(crate) mod pace;
 pub(crate) mod problem;
 pub(crate) mod profile_spec;
@@ -18,6 +19,7 @@ pub(crate) mod server;
 mod shape;
 pub(crate) mod sim_spec;
 pub(crate) mod state;
+pub(crate) mod text;
 pub(crate) mod tier;
 pub(crate) mod value;
 mod variants;
@@ -119,7 +121,7 @@ impl Plan {
             name,
             axes,
             resolved: Some(resolved),
-        } = read_document(document.get_ref(), &problems)
+        } = read_document(document.get_ref(), file, &problems)
         else {
             return Err(failed(problems.into_sorted()));
         };
@@ -127,7 +129,7 @@ impl Plan {
         if shape::cells(&axes, resolved.run.repeats.get()) > shape::MAX_CELLS {
             return Err(failed(problems.into_sorted()));
         }
-        let variants = variants::read(document.get_ref(), &axes, resolved, &problems);
+        let variants = variants::read(document.get_ref(), file, &axes, resolved, &problems);
         if !problems.is_empty() || !secret::by_form(text, &[]).is_empty() {
             return Err(failed(problems.into_sorted()));
         }
@@ -190,13 +192,15 @@ fn add_syntax_problems(text: &str, errors: &[toml::de::Error], problems: &Proble
     }
 }
 
-fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
+fn read_document(document: &DeTable<'_>, file: &str, problems: &Problems) -> Document {
     control::refuse(document, problems);
     let root = &TableReader::new("", document, 0..0, problems);
-    let name = root.require("name", slug);
+    let name = read_name(root, file);
     let model = root.require("model", check::model);
-    let matrix = section(root, "matrix");
-    let axes = matrix.as_ref().map(Axes::read).unwrap_or_default();
+    let matrix = read_matrix(root);
+    let defined = keys_of(document, "workload");
+    let axes = matrix.as_ref().map(|matrix| Axes::read(matrix, &defined));
+    let axes = axes.unwrap_or_default();
     let run_table = root.table("run");
     let run = RunSpec::read(run_table.as_ref());
     let load = root
@@ -205,7 +209,7 @@ fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
         .map(LoadSpec::read)
         .unwrap_or_default();
     let verdict = VerdictSpec::read(root.table("verdict").as_ref());
-    let mut server = section(root, "server").as_ref().and_then(ServerSpec::read);
+    let mut server = read_server(root);
     if let (Some(table), Some(server)) = (root.table("profile"), server.as_mut()) {
         server.profile = Some(ProfileSpec::read(&table, server));
     }
@@ -213,7 +217,7 @@ fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
     let tiers = tier::read_all(tier_table.as_ref());
     let workload_table = root.table("workload");
     let workloads = read_workloads(workload_table.as_ref());
-    root.finish();
+    finish(root);
     check::Parts {
         matrix: matrix.as_ref(),
         run: run_table.as_ref(),
@@ -243,22 +247,68 @@ fn read_document(document: &DeTable<'_>, problems: &Problems) -> Document {
         _ => None,
     };
     Document {
-        name: name.map(|located| located.value).unwrap_or_default(),
+        name: name.unwrap_or_default(),
         axes,
         resolved,
     }
 }
 
-fn section<'t>(root: &TableReader<'t>, key: &str) -> Option<TableReader<'t>> {
-    if root.value(key).is_none() {
-        root.problem(format!("[{key}] is missing"), format!("add [{key}]"));
+/// `name`, or else one made of the file's.
+fn read_name(root: &TableReader<'_>, file: &str) -> Option<String> {
+    if root.value("name").is_some() {
+        return root.read("name", slug).map(|located| located.value);
     }
-    root.table(key)
+    let name = name_of_file(file);
+    if name.is_none() {
+        root.problem(
+            format!("`name` is missing in the plan, and none can be made of `{file}`"),
+            "add `name = \"...\"`",
+        );
+    }
+    name
 }
 
+fn read_matrix<'t>(root: &TableReader<'t>) -> Option<TableReader<'t>> {
+    if root.value("matrix").is_none() {
+        root.problem(
+            "[matrix] is missing",
+            "add [matrix] with `tier = [...]` and `prompt_len = [...]`",
+        );
+    }
+    root.table("matrix")
+}
+
+fn read_server(root: &TableReader<'_>) -> Option<ServerSpec> {
+    if root.value("server").is_none() {
+        server::ask_for_launcher(root);
+    }
+    ServerSpec::read(&root.table("server")?)
+}
+
+/// Reports unknown keys of the plan; an axis belongs into its table.
+fn finish(root: &TableReader<'_>) {
+    root.finish_with(|key| {
+        let is_axis = axes::NAMES.contains(&key);
+        is_axis.then(|| format!("it is an axis: put `{key} = [...]` into [matrix]"))
+    });
+}
+
+/// The keys of the table `name`, in the order of the text.
+fn keys_of(document: &DeTable<'_>, name: &str) -> Vec<String> {
+    let table = document
+        .get(name)
+        .and_then(|item| item.get_ref().as_table());
+    let keys = table.into_iter().flat_map(|table| table.keys());
+    keys.map(|key| key.get_ref().to_string()).collect()
+}
+
+/// Every workload by label. A plan without any has the one that [`axes::DEFAULT_LABEL`] names.
 fn read_workloads(table: Option<&TableReader<'_>>) -> BTreeMap<String, WorkloadSpec> {
     let mut all = BTreeMap::new();
-    let Some(table) = table else { return all };
+    let Some(table) = table.filter(|table| !table.keys().is_empty()) else {
+        all.insert(axes::DEFAULT_LABEL.to_owned(), WorkloadSpec::default());
+        return all;
+    };
     for key in table.keys() {
         check::name(table.problems(), "workload", &key);
         let Some(reader) = table.table(&key.value) else {
@@ -272,6 +322,22 @@ fn read_workloads(table: Option<&TableReader<'_>>) -> BTreeMap<String, WorkloadS
     all
 }
 
+/// The longest name of a plan, characters.
+const MAX_NAME_CHARS: usize = 100;
+
+/// A plan's name made of its file's; `None` where nothing of it can stand in a name.
+pub(crate) fn name_of_file(file: &str) -> Option<String> {
+    let stem = Path::new(file).file_stem()?.to_string_lossy();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name: String = stem
+        .chars()
+        .map(|c| if allowed(c) { c } else { '-' })
+        .take(MAX_NAME_CHARS)
+        .collect();
+    let name = name.trim_start_matches(['.', '-']).trim_end_matches('-');
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 /// A name that can name a folder: letters, digits, `-`, `_` and `.`, beginning with neither `.` nor `-`.
 fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let expected =
@@ -280,7 +346,7 @@ fn slug(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let fits = text
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if fits && !text.starts_with(['.', '-']) && text.len() <= 100 {
+    if fits && !text.starts_with(['.', '-']) && text.len() <= MAX_NAME_CHARS {
         Ok(text)
     } else {
         Err(expected.to_owned())

@@ -16,7 +16,7 @@ use super::sim_spec::SimSpec;
 use super::value::{json, positive, string};
 
 /// How the server of a cell is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Launcher {
     /// The built-in simulator, in a process of its own.
@@ -141,13 +141,26 @@ const MANAGED_ARGS: &[(&str, &str)] = &[
     ("kv-offloading-backend", "use the tier `native`"),
 ];
 
+/// The problem of a plan that does not say how servers are started.
+pub(crate) const LAUNCHER_MISSING: &str =
+    "how are the servers started? `launcher` is missing in [server]";
+
+/// Reports at `table` that the launcher is missing.
+pub(super) fn ask_for_launcher(table: &TableReader<'_>) {
+    table.problem(
+        LAUNCHER_MISSING,
+        "add [server] with `launcher = \"docker\"` (and `image`) or `\"process\"`; \
+         `--set server.launcher=sim` rehearses on the simulator",
+    );
+}
+
 impl ServerSpec {
     /// Reads `[server]`; a missing table is a problem at the plan's root.
     pub fn read(table: &TableReader<'_>) -> Option<Self> {
         let launcher = match table.value("launcher") {
             Some(_) => table.choice("launcher", &Launcher::NAMED),
             None => {
-                table.problem("`launcher` is missing in [server]", "add `launcher`");
+                ask_for_launcher(table);
                 None
             }
         };

@@ -108,7 +108,6 @@ fn every_problem_is_reported_at_its_place() {
     assert_eq!(
         cells_of(&text),
         [
-            "1:1 `name` is missing in the plan | add `name`",
             "2:1 unknown key `nam` in the plan | did you mean `name`?",
             "8:15 `8` stands twice on axis `gen_len` | remove one; use `repeats` to repeat",
             "9:16 each item of `concurrency` in [matrix] must be an integer \
@@ -228,6 +227,108 @@ fn the_keys_that_there_are_are_named_once_each() {
          `cell_time_limit_s`, `cooldown_below_c`, `cooldown_limit_s`, `aa`, `auto`, `repeats`, \
          `states`, `order`, `reuse`, `seed`, `warmup`, `canaries`, `canaries_in_load`, `overwrite_gpu`, `controls`"
     );
+}
+
+/// What makes a plan, and nothing else.
+const SMALLEST: &str = "model = \"m\"\n[matrix]\ntier = [\"cpu\"]\nprompt_len = [4096]\n\
+                        [server]\nlauncher = \"sim\"\n";
+
+#[test]
+fn what_a_plan_leaves_out_has_a_default_and_the_same_cells() {
+    let ids = |text: &str, file: &str| {
+        let plan = Plan::parse(text, file).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let cells = Matrix::expand(&plan).unwrap().cells;
+        (
+            plan.name,
+            cells.iter().map(|cell| cell.id).collect::<Vec<_>>(),
+        )
+    };
+    let (name, small) = ids(SMALLEST, "plans/my plan.toml");
+    assert_eq!(name, "my-plan");
+    assert!(
+        small[0].starts_with("rag-cpu-p4096-g100-c1-r1-"),
+        "{small:?}"
+    );
+    for (from, to) in [
+        ("[server]", "gen_len = [100]\nconcurrency = [1]\n[server]"),
+        (
+            "[server]",
+            "label = [\"rag\"]\n[workload.rag]\nkind = \"shared-prefix\"\n[server]",
+        ),
+        ("[server]", "workload = [\"rag\"]\n[workload.rag]\n[server]"),
+        ("[server]", "[workload.rag]\n[server]"),
+        (
+            "[server]",
+            "[[matrix.exclude]]\ntier = \"baseline\"\n[server]",
+        ),
+    ] {
+        assert_eq!(ids(&SMALLEST.replace(from, to), "x.toml").1, small, "{to}");
+    }
+    let one = SMALLEST.replace("[server]", "[workload.mine]\nquestion_len = 9\n[server]");
+    assert!(ids(&one, "x.toml").1[0].starts_with("mine-cpu-"));
+    // The text of a plan from before there were defaults.
+    let old = ids(GOOD, "old.toml");
+    assert_eq!(old.1[0], OLD_ID);
+}
+
+/// The id of the first cell of [`GOOD`], as the first version with ids of this form made it.
+const OLD_ID: &str = "rag-cpu-p512-g8-c1-r1-8298741f7e";
+
+#[test]
+fn what_has_no_default_is_asked_for() {
+    let problems = |from: &str, to: &str| cells_of(&SMALLEST.replace(from, to));
+    for (from, to, expected) in [
+        (
+            "[server]\nlauncher = \"sim\"\n",
+            "",
+            "1:1 how are the servers started? `launcher` is missing in [server] | add [server] with \
+             `launcher = \"docker\"` (and `image`) or `\"process\"`; `--set server.launcher=sim` rehearses \
+             on the simulator",
+        ),
+        (
+            "[server]",
+            "[workload.a]\n[workload.b]\n[server]",
+            "2:1 axis `label` is missing in [matrix], and the plan has several workloads | \
+             add `label = [\"a\", \"b\"]`, or some of them",
+        ),
+        (
+            "[server]",
+            "label = [\"a\"]\nworkload = [\"a\"]\n[workload.a]\n[server]",
+            "6:12 `label` and `workload` are one axis | remove one",
+        ),
+        (
+            "model = \"m\"",
+            "model = \"m\"\ngen_len = [9]",
+            "2:1 unknown key `gen_len` in the plan | it is an axis: put `gen_len = [...]` into [matrix]",
+        ),
+        (
+            "prompt_len = [4096]\n",
+            "",
+            "2:1 axis `prompt_len` is missing in [matrix] | add `prompt_len = [...]`",
+        ),
+    ] {
+        assert_eq!(problems(from, to), [expected]);
+    }
+    let nameless = Plan::parse(SMALLEST, "-").unwrap_err();
+    assert_eq!(
+        nameless.problems[0].message,
+        "`name` is missing in the plan, and none can be made of `-`"
+    );
+}
+
+#[test]
+fn a_name_is_made_of_what_a_file_name_has() {
+    for (file, expected) in [
+        ("plans/long_context.toml", Some("long_context")),
+        ("a b.v2.toml", Some("a-b.v2")),
+        (".hidden.toml", Some("hidden")),
+        ("-x-.toml", Some("x")),
+        ("\u{43f}\u{43b}\u{430}\u{43d}.toml", None),
+        ("-", None),
+        ("..", None),
+    ] {
+        assert_eq!(name_of_file(file).as_deref(), expected, "{file}");
+    }
 }
 
 #[test]

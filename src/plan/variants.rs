@@ -17,6 +17,7 @@ use super::{Resolved, Variant, read_document};
 /// `resolved` is what it holds without them.
 pub(super) fn read(
     document: &DeTable<'_>,
+    file: &str,
     axes: &Axes,
     resolved: Resolved,
     problems: &Problems,
@@ -31,7 +32,7 @@ pub(super) fn read(
     let points = points(&axes.extra);
     let variants = points
         .iter()
-        .filter_map(|point| read_at(document, &narrow, &axes.extra, point, problems));
+        .filter_map(|point| read_at((document, &narrow), file, &axes.extra, point, problems));
     variants.collect()
 }
 
@@ -80,8 +81,8 @@ fn points(axes: &[ExtraAxis]) -> Vec<Vec<usize>> {
 
 /// Reads the plan at one point, and reports the problems that it has only there.
 fn read_at<'d>(
-    document: &DeTable<'d>,
-    narrow: &DeTable<'d>,
+    (document, narrow): (&DeTable<'d>, &DeTable<'d>),
+    file: &str,
     axes: &[ExtraAxis],
     point: &[usize],
     problems: &Problems,
@@ -105,7 +106,7 @@ fn read_at<'d>(
         }
     }
     let here = Problems::default();
-    let resolved = read_document(&changed, &here).resolved;
+    let resolved = read_document(&changed, file, &here).resolved;
     for mut problem in here.into_sorted() {
         // The plan has it without this point's values too.
         if problems.holds(&problem) {

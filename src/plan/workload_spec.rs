@@ -227,13 +227,10 @@ impl WorkloadSpec {
                 ("text", PromptForm::Text),
             ],
         );
-        if table.value("kind").is_none() {
-            table.problem(
-                format!("`kind` is missing in {}", table.title()),
-                "add `kind = \"shared-prefix\"` or another kind",
-            );
-        }
-        let kind = table.choice("kind", &KINDS).map(|kind| kind.value);
+        let kind = match table.value("kind") {
+            Some(_) => table.choice("kind", &KINDS).map(|kind| kind.value),
+            None => Some(KindName::SharedPrefix),
+        };
         let kind = kind.and_then(|kind| read_kind(kind, table));
         table.finish();
         let endpoint = endpoint.map_or(EndpointKind::Completions, |endpoint| endpoint.value);

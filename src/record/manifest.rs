@@ -99,6 +99,9 @@ pub struct PlanFacts {
     pub file: Option<String>,
     /// Where files that it names are looked up.
     pub folder: Option<PathBuf>,
+    /// The flags that changed it, as they were typed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
     /// A hash of its text.
     pub blake3: Option<String>,
     /// The git repository that it is in.

@@ -31,6 +31,8 @@ pub(crate) struct Target {
     pub shard: Option<Shard>,
     /// Whether the manifest names no person and no machine.
     pub anonymous: bool,
+    /// The flags that changed the plan, as they were typed.
+    pub flags: Vec<String>,
     /// The run's id, if it is a new one.
     pub id: String,
     /// The run's folder.
@@ -82,6 +84,7 @@ pub(crate) fn manifest(
         plan: PlanFacts {
             name: Some(plan.name.clone()),
             file: Some(plan.file.clone()),
+            flags: target.flags.clone(),
             blake3: Some(blake3::hash(plan.text.as_bytes()).to_hex().to_string()),
             repository: provenance::repository(folder.as_deref().unwrap_or(Path::new(""))),
             folder,

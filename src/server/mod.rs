@@ -226,6 +226,16 @@ pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     }
 }
 
+/// The `vllm` that the launcher `process` starts, where it is there.
+pub(crate) fn vllm_program(settings: &Settings) -> Option<PathBuf> {
+    let folder = &settings.process.bin_dir;
+    if folder.as_os_str().is_empty() {
+        return in_path("vllm");
+    }
+    let program = folder.join("vllm");
+    program.is_file().then_some(program)
+}
+
 /// The program called `name` in PATH.
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

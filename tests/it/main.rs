@@ -26,6 +26,7 @@ mod nsys;
 mod nvml;
 #[cfg(feature = "nvtx")]
 mod nvtx;
+mod own_plan;
 mod plan_errors;
 mod plans;
 mod process;

@@ -14,6 +14,8 @@ prompt_len = [512]
 gen_len = [4]
 concurrency = [1]
 label = ["rag"]
+[[matrix.exclude]]
+tier = "baseline"
 [run]
 requests = 1
 [workload.rag]

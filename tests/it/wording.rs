@@ -98,6 +98,21 @@ fn a_plan_with_many_mistakes() {
 }
 
 #[test]
+fn a_plan_that_leaves_out_too_much() {
+    let lab = Lab::new();
+    lab.write(
+        "plan.toml",
+        "[matrix]\ntier = [\"cpu\"]\n[workload.a]\n[workload.b]\n",
+    );
+    let mut command = lab.command(&["plan", "plan.toml", "--set", "run.requests=0"]);
+    command
+        .env("PATH", "/no/such/folder")
+        .env("DOCKER_HOST", "unix:///no/such/docker.sock");
+    let ended = Ended::of(&command.output().unwrap()).expect_code(2);
+    insta::assert_snapshot!(ended.stderr);
+}
+
+#[test]
 fn what_a_plan_would_do() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());

@@ -39,7 +39,7 @@ pub(super) const WORKLOAD: Section = Section {
             "kind",
             OneOf(&["shared-prefix", "multi-turn", "unique", "evict-loop", "trace", "dataset"]),
             "",
-            Required,
+            Value("\"shared-prefix\""),
             "Documents with fresh questions, sessions that grow turn by turn, prompts that share nothing, \
              documents in a circle (a cache that is too small always misses), a trace, or prompts from a file.",
             "\"shared-prefix\"",

@@ -18,7 +18,7 @@ pub(super) const SERVER: Section = Section {
             "launcher",
             OneOf(&["sim", "process", "docker", "external"]),
             "",
-            Required,
+            Else("`docker` with Docker and a GPU, or `process` with `vllm`"),
             "The built-in simulator, `vllm serve` of this machine, vLLM in a container, or a server that runs \
              already and that labrun neither starts nor stops.",
             "\"process\"",

@@ -23,7 +23,9 @@ fn needed(section: &Section, only: &str, but: &str) -> Vec<String> {
         .collect();
     for key in section.keys {
         let holds = key.only.is_empty() || key.only == only;
-        let is_needed = key.default == Default::Required && holds;
+        // What labrun adds before it reads a plan must stand in one that is read as it is.
+        let is_added = key.name == "launcher";
+        let is_needed = (key.default == Default::Required || is_added) && holds;
         if is_needed && key.name != discriminator && key.name != but {
             lines.extend(key.line());
         }

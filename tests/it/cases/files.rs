@@ -14,6 +14,8 @@ prompt_len = [512]
 gen_len = [4]
 concurrency = [1]
 label = ["w"]
+[[matrix.exclude]]
+tier = "baseline"
 [run]
 requests = @REQUESTS@
 canaries = 1
