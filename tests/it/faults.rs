@@ -22,7 +22,7 @@ fn a_server_that_exits_while_loading_ends_the_cell_with_its_last_words() {
     let ended = lab
         .run_sim(&with_fault("faults = [\"exit-while-loading\"]", ""))
         .expect_code(1);
-    assert!(ended.stderr.contains("failed in ready"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("FAILED in ready"), "{}", ended.stderr);
     let cells = lab.cells();
     assert_eq!(cells.len(), 2, "the matrix goes on");
     for (path, cell) in &cells {
