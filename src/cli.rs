@@ -1,5 +1,6 @@
 //! The command line: clap types only.
 
+mod check;
 mod examples;
 mod init;
 mod reference;
@@ -16,6 +17,7 @@ use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::plan::problem::nearest;
 
+pub(crate) use check::CheckArgs;
 pub(crate) use init::{InitArgs, InitWorkload};
 pub(crate) use run::{AdHocArgs, ChangeArgs, PlanArgs, RunArgs};
 
@@ -45,7 +47,7 @@ pub(crate) struct Cli {
 /// The groups of the help. A command that no group names stands under "More".
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["init", "doctor", "plan", "keys"]),
-    ("Measure", &["run", "bench", "sim", "telemetry"]),
+    ("Measure", &["run", "check", "bench", "sim", "telemetry"]),
     (
         "Read",
         &["ls", "show", "open", "report", "diff", "verify", "plot"],
@@ -137,6 +139,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Show the matrix, the rendered files and the server commands; change nothing.
     Plan(PlanArgs),
+    /// Check whether a stack answers from each tier what it answers without it.
+    Check(Box<CheckArgs>),
     /// List the runs below the results folder: when, plan, cells, proven, headline.
     Ls(LsArgs),
     /// Show a run's answer, its tables or one of its cells.

@@ -58,6 +58,8 @@ mod diff;
 
 mod verify;
 
+mod check;
+
 mod cluster;
 
 mod progress;

@@ -124,6 +124,12 @@ impl LastCell<'_> {
         self
     }
 
+    /// Gives the last pass this verdict.
+    pub(crate) fn judged(self, verdict: Verdict) -> Self {
+        self.0.passes.last_mut().unwrap().verdict = verdict;
+        self
+    }
+
     pub(crate) fn failed(self, phase: Phase, error: &str) -> Self {
         self.0.outcome = CellOutcome::Failed {
             phase,

@@ -11,7 +11,7 @@ use crate::plan::text::Setting;
 use crate::recorder::resume::Retry;
 
 /// Arguments of `labrun run`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"

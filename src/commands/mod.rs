@@ -2,6 +2,7 @@
 
 mod ad_hoc;
 mod bench;
+mod check;
 mod clean;
 mod completions;
 mod diff;
@@ -152,6 +153,7 @@ fn dispatch(cli: Cli, runtime: &Runtime) -> Result<ExitStatus> {
         None => run::run(&cli.run, runtime),
         Some(Command::Run(args)) => run::run(&args, runtime),
         Some(Command::Plan(args)) => plan::plan(&args),
+        Some(Command::Check(args)) => check::check(&args, runtime),
         Some(Command::Ls(args)) => ls::ls(&args),
         Some(Command::Show(args)) => show::show(&args),
         Some(Command::Open(args)) => open::open(&args),

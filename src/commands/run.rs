@@ -48,19 +48,38 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     }
     let started = WallClock::now();
     let target = target(args, started)?;
+    measure(args, &target, started, (runtime, Ending::Shown))
+}
+
+/// What is shown at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its last screen, or its folder.
+    Shown,
+    /// Nothing: the caller shows what came of it.
+    Silent,
+}
+
+/// Measures `target` and sums it up in its folder.
+pub(super) fn measure(
+    args: &RunArgs,
+    target: &Target,
+    started: WallClock,
+    (runtime, ending): (&Runtime, Ending),
+) -> Result<ExitStatus> {
     let settings = &target.config.settings;
     let externals = Externals::ask(&target.matrix, runtime);
-    preflight::check(&target, &externals, args, runtime)?;
+    preflight::check(target, &externals, args, runtime)?;
     open_files::check(most_streams(&target.matrix))?;
     let opened = Opened::open(&target.folder, args.resume)?;
     clean::before_run(&target.matrix, runtime);
     remove_leftovers(settings)?;
     opened.notes.iter().for_each(|note| say(note));
-    check_room(&target)?;
+    check_room(target)?;
     let plan_folder = target.plan_folder();
     let identities = Identities::new(settings, &plan_folder, runtime.handle().clone());
     let identity_of = |cell: &Cell| externals.identity(cell, &identities);
-    let resumption = resumption(args, &target, &opened, identity_of)?;
+    let resumption = resumption(args, target, &opened, identity_of)?;
     if !resumption.finished.is_empty() {
         externals.doubts().for_each(|doubt| say(&doubt));
     }
@@ -70,8 +89,8 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
     }
     let identity = target.matrix.cells.first().as_ref().map(identity_of);
     let identity = with_known_software(identity.transpose()?.unwrap_or_default(), &resumption);
-    let manifest = manifest(&target, &identity, started)?;
-    let medians = medians(&target, opened.path(), &resumption)?;
+    let manifest = manifest(target, &identity, started)?;
+    let medians = medians(target, opened.path(), &resumption)?;
     let folder = opened.begin(manifest, &target.plan.text)?;
     let stop = Stop::default();
     let mut watched = Watched {
@@ -91,17 +110,17 @@ pub(super) fn run(args: &RunArgs, runtime: &Runtime) -> Result<ExitStatus> {
         stop: stop.clone(),
         torn: None,
     };
-    let header = header(&target, &resumption, watched.folder.path());
+    let header = header(target, &resumption, watched.folder.path());
     watched.progress.say(&header);
     let running = Running {
-        target: &target,
+        target,
         resumption: &resumption,
         identities: &identities,
         medians,
     };
     let ran = runtime.block_on(running.run(&mut watched));
     // Stored cells are summed up, also when the run broke.
-    let finished = finish(args, &mut watched, ran.is_err());
+    let finished = finish(args, &mut watched, ran.is_err(), ending);
     Ok(ended(watched.folder.path(), ran, finished))
 }
 
@@ -414,7 +433,12 @@ fn time_limit(target: &Target, stop: &Stop) -> Option<JoinHandle<()>> {
     }))
 }
 
-fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitStatus> {
+fn finish(
+    args: &RunArgs,
+    watched: &mut Watched,
+    broken: bool,
+    ending: Ending,
+) -> Result<ExitStatus> {
     let folder = watched.folder.path().to_owned();
     let outcomes = watched.outcomes;
     // Before the report, which shows the manifest.
@@ -439,14 +463,14 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
         if args.tables {
             print(&report.terminal(width()))?;
         }
-        if !args.quiet {
+        if !args.quiet && ending == Ending::Shown {
             print(&format!(
                 "\n{}",
                 report.screen(&as_argument(&folder), width())
             ))?;
         }
     }
-    if args.quiet {
+    if args.quiet && ending == Ending::Shown {
         print(&format!("{}\n", folder.display()))?;
     }
     if let Some(percent) = watched.samplers_percent.filter(|percent| *percent > 1.0) {
@@ -464,6 +488,9 @@ fn finish(args: &RunArgs, watched: &mut Watched, broken: bool) -> Result<ExitSta
             None => ExitStatus::Interrupted,
             Some(_) => ExitStatus::CellsFailed,
         });
+    }
+    if outcomes.failed + outcomes.invalid > 0 && ending == Ending::Silent {
+        return Ok(ExitStatus::CellsFailed);
     }
     if outcomes.failed > 0 || outcomes.invalid > 0 {
         say(&format!(

@@ -58,6 +58,28 @@ pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
     })
 }
 
+/// A new run of the plan `text`, which `file` is the place of.
+pub(super) fn fresh(text: &str, file: &str, args: &RunArgs, started: WallClock) -> Result<Target> {
+    let config = Config::load(args.config.as_deref())?;
+    let plan = Plan::parse(text, file)?;
+    let matrix = Matrix::expand(&plan)?;
+    let files = workload_files::read(&plan, &matrix)?;
+    let id = run_id(&plan, None, started);
+    let runs = config.settings.paths.results.join(&plan.name);
+    Ok(Target {
+        flags: args.changes.flags(),
+        folder: args.out.clone().unwrap_or_else(|| runs.join(&id)),
+        plan,
+        matrix,
+        files,
+        config,
+        config_file: args.config.clone(),
+        shard: None,
+        anonymous: args.anonymous,
+        id,
+    })
+}
+
 /// The text of the plan that is named, or that flags describe.
 pub(super) fn source(args: &RunArgs) -> Result<Source> {
     match &args.plan {

@@ -6,6 +6,7 @@
 )]
 
 mod cases;
+mod check;
 mod cluster;
 mod diff;
 mod docker;

@@ -1,0 +1,318 @@
+//! The plan of a check: each tier on a ladder of prompt lengths, alone and under load, with as few
+//! server starts as possible and no statistics of speed.
+
+use anyhow::{Context as _, Result, bail};
+use toml::{Table, Value};
+
+use crate::plan::Plan;
+use crate::plan::problem::list;
+use crate::plan::server::Launcher;
+use crate::plan::tier::{TierKind, TierSpec};
+
+/// Tokens of the fresh question behind each document.
+const QUESTION_TOKENS: u32 = 32;
+/// Tokens of each answer: enough that other KV shows.
+const GEN_TOKENS: u32 = 16;
+/// Requests a pass: as many documents.
+const REQUESTS: u32 = 6;
+/// Requests in flight where the plan names fewer.
+const LOAD: u32 = 8;
+/// Each step of the ladder is so many times the one before.
+const STEP: u32 = 4;
+/// The keys of the plan's tables that a check takes as they are.
+const TAKEN: [&str; 4] = ["model", "server", "tier", "profile"];
+/// The keys of `[run]` that a check takes as they are.
+const TAKEN_OF_RUN: [&str; 3] = ["seed", "overwrite_gpu", "warmup"];
+
+/// What a check asks besides what its plan holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    /// Tiers, instead of the plan's.
+    pub tiers: Vec<String>,
+    /// Prompt lengths, instead of the ladder.
+    pub prompt_lens: Vec<u32>,
+    /// Requests in flight, instead of 1 and the plan's most.
+    pub concurrency: Vec<u32>,
+    /// How often each place is checked.
+    pub rounds: u32,
+}
+
+/// The text of the plan that checks the stack of `plan`.
+///
+/// # Errors
+/// Where the plan has none of the tiers.
+pub(crate) fn check_plan(plan: &Plan, wish: &Wish) -> Result<String> {
+    let source: Table = plan.text.parse().context("reading the plan again")?;
+    let tiers = tiers(plan, wish)?;
+    let lengths = match wish.prompt_lens.as_slice() {
+        [] => ladder(plan, &tiers),
+        asked => asked.to_vec(),
+    };
+    let concurrency = match wish.concurrency.as_slice() {
+        [] => {
+            let most = plan.axes.concurrency.iter().map(|one| one.get()).max();
+            vec![1, most.unwrap_or(1).max(LOAD)]
+        }
+        asked => asked.to_vec(),
+    };
+    let mut table = Table::new();
+    table.insert("name".to_owned(), text(&format!("{}-check", plan.name)));
+    for key in TAKEN {
+        if let Some(value) = source.get(key) {
+            table.insert(key.to_owned(), value.clone());
+        }
+    }
+    table.insert(
+        "matrix".to_owned(),
+        matrix(plan, &tiers, &lengths, &concurrency),
+    );
+    table.insert("run".to_owned(), run(&source, wish.rounds, &concurrency));
+    let mut workload = Table::new();
+    workload.insert("kind".to_owned(), text("shared-prefix"));
+    workload.insert("question_len".to_owned(), integer(QUESTION_TOKENS));
+    let workloads = Table::from_iter([("check".to_owned(), Value::Table(workload))]);
+    table.insert("workload".to_owned(), Value::Table(workloads));
+    Ok(toml::to_string(&ordered(table))?)
+}
+
+/// Values before tables, as TOML wants them.
+fn ordered(table: Table) -> Table {
+    let (tables, values): (Vec<_>, Vec<_>) =
+        table.into_iter().partition(|(_, value)| value.is_table());
+    values.into_iter().chain(tables).collect()
+}
+
+/// The tiers to check: those that were asked for, else the plan's, without the baseline.
+fn tiers<'p>(plan: &'p Plan, wish: &Wish) -> Result<Vec<&'p TierSpec>> {
+    let resolved = plan.variants.first().context("the plan has no cell")?;
+    let known = &resolved.resolved.tiers;
+    let names: Vec<&str> = match wish.tiers.as_slice() {
+        [] => plan.axes.tier.iter().map(|it| it.value.as_str()).collect(),
+        asked => asked.iter().map(String::as_str).collect(),
+    };
+    let mut tiers = Vec::new();
+    for name in names {
+        let Some(tier) = known.get(name) else {
+            let names: Vec<&str> = known.keys().map(String::as_str).collect();
+            bail!("no tier `{name}`: valid are {}", list(&names));
+        };
+        if tier.kind != TierKind::Baseline {
+            tiers.push(tier);
+        }
+    }
+    if tiers.is_empty() {
+        bail!("there is no tier to check: name one, such as `--tier cpu`");
+    }
+    Ok(tiers)
+}
+
+/// From two chunks to the longest prompt that the server takes, in steps.
+fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
+    let chunk = tiers.iter().map(|tier| tier.chunk_tokens()).max();
+    let shortest = 2 * chunk.unwrap_or(0) + QUESTION_TOKENS;
+    let planned = plan.axes.prompt_len.iter().map(|one| one.get()).max();
+    let first = plan.variants.first();
+    let served = first.and_then(|it| it.resolved.server.args.get("max-model-len")?.as_u64());
+    let served = served.and_then(|tokens| u32::try_from(tokens).ok());
+    let longest = served
+        .map(|tokens| tokens.saturating_sub(GEN_TOKENS))
+        .or(planned)
+        .unwrap_or(shortest)
+        .max(shortest);
+    let steps = std::iter::successors(Some(shortest), |last| last.checked_mul(STEP));
+    let mut lengths: Vec<u32> = steps.take_while(|step| *step < longest).collect();
+    lengths.push(longest);
+    lengths
+}
+
+/// Every tier at every length and concurrency; those that survive a restart once more after one, on the
+/// longest prompts.
+fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]) -> Value {
+    const STATES: &str = "run.states";
+    let states = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
+    let usual = states(&["cold", "tier"]);
+    let with_restart = states(&["cold", "tier", "restart"]);
+    let server = plan.variants.first().map(|it| &it.resolved.server);
+    let survives = |tier: &&&TierSpec| {
+        server.is_some_and(|server| {
+            let can_restart = matches!(server.launcher, Launcher::Process | Launcher::Docker);
+            can_restart && tier.kind.survives_restart(server.lmcache)
+        })
+    };
+    let survivors: Vec<&&TierSpec> = tiers.iter().filter(survives).collect();
+    let integers = |all: &[u32]| Value::Array(all.iter().map(|one| integer(*one)).collect());
+    let mut table = Table::new();
+    let mut put = |key: &str, value| drop(table.insert(key.to_owned(), value));
+    let names = tiers.iter().map(|tier| text(&tier.name));
+    put("tier", Value::Array(names.collect()));
+    put("prompt_len", integers(lengths));
+    put("gen_len", integers(&[GEN_TOKENS]));
+    put("concurrency", integers(concurrency));
+    put("label", Value::Array(vec![text("check")]));
+    if !survivors.is_empty() {
+        put(STATES, Value::Array(vec![usual, with_restart.clone()]));
+        let partial = |keys: Vec<(&str, Value)>| {
+            let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
+            let states = (STATES.to_owned(), with_restart.clone());
+            Value::Table(keys.chain([states]).collect())
+        };
+        let included = survivors.iter().map(|tier| {
+            partial(vec![
+                ("tier", text(&tier.name)),
+                (
+                    "prompt_len",
+                    integer(lengths.iter().copied().max().unwrap_or(1)),
+                ),
+                (
+                    "concurrency",
+                    integer(concurrency.iter().copied().min().unwrap_or(1)),
+                ),
+            ])
+        });
+        let included = included.collect();
+        put("exclude", Value::Array(vec![partial(Vec::new())]));
+        put("include", Value::Array(included));
+    }
+    Value::Table(table)
+}
+
+fn run(source: &Table, rounds: u32, concurrency: &[u32]) -> Value {
+    let most = concurrency.iter().copied().max().unwrap_or(1);
+    let mut table = Table::new();
+    let taken = source.get("run").and_then(Value::as_table);
+    for key in TAKEN_OF_RUN {
+        if let Some(value) = taken.and_then(|run| run.get(key)) {
+            table.insert(key.to_owned(), value.clone());
+        }
+    }
+    for (key, value) in [
+        ("requests", integer(REQUESTS.max(most))),
+        ("repeats", integer(rounds)),
+        ("order", text("grouped")),
+        ("reuse", text("server")),
+        ("controls", Value::Boolean(false)),
+        ("canaries", integer(3)),
+        ("canaries_in_load", integer(2)),
+    ] {
+        table.insert(key.to_owned(), value);
+    }
+    if !table.contains_key("states") {
+        let states = ["cold", "tier"].map(text);
+        table.insert("states".to_owned(), Value::Array(states.to_vec()));
+    }
+    Value::Table(table)
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn integer(number: u32) -> Value {
+    Value::Integer(number.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+
+    const PLAN: &str = r#"
+name = "mine"
+model = "m"
+[matrix]
+tier = ["baseline", "cpu", "redis"]
+prompt_len = [1024]
+gen_len = [100]
+concurrency = [16]
+label = ["rag"]
+[run]
+requests = 100
+seed = 9
+[workload.rag]
+kind = "unique"
+[tier.cpu]
+max_local_cpu_size = 3
+[server]
+launcher = "process"
+[server.args]
+max-model-len = 8192
+"#;
+
+    fn checked(wish: &Wish) -> Plan {
+        let plan = Plan::parse(PLAN, "mine.toml").unwrap();
+        let text = check_plan(&plan, wish).unwrap();
+        Plan::parse(&text, "check.toml").unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+    }
+
+    #[test]
+    fn a_check_asks_each_tier_from_two_chunks_to_the_longest_prompt_alone_and_under_load() {
+        let plan = checked(&Wish {
+            rounds: 2,
+            ..Wish::default()
+        });
+        let cells: Vec<String> = Matrix::expand(&plan)
+            .unwrap()
+            .cells
+            .iter()
+            .map(|cell| {
+                let states: Vec<&str> = cell
+                    .resolved
+                    .run
+                    .states
+                    .iter()
+                    .map(|it| it.name())
+                    .collect();
+                let at = &cell.coordinates;
+                format!(
+                    "{} {} {} {}",
+                    at.tier,
+                    at.prompt_len,
+                    at.concurrency,
+                    states.join("+")
+                )
+            })
+            .collect();
+        let count = |text: &str| cells.iter().filter(|cell| cell.starts_with(text)).count();
+        assert_eq!(count("baseline"), 0, "{cells:?}");
+        for length in [544, 2176, 8176] {
+            for concurrency in [1, 16] {
+                assert_eq!(
+                    count(&format!("cpu {length} {concurrency} cold+tier")),
+                    2,
+                    "{cells:?}"
+                );
+            }
+        }
+        assert_eq!(count("redis 8176 1 cold+tier+restart"), 2, "{cells:?}");
+        assert_eq!(cells.len(), 2 * (6 + 7), "{cells:?}");
+        let run = &plan.variants[0].resolved.run;
+        assert_eq!((run.requests.get(), run.seed.0, run.canaries), (16, 9, 3));
+        let tier = &plan.variants[0].resolved.tiers["cpu"];
+        assert!((tier.ram_gib() - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_asked_for_stands_instead_of_the_ladder() {
+        let plan = checked(&Wish {
+            tiers: vec!["cpu".to_owned()],
+            prompt_lens: vec![1000],
+            concurrency: vec![2],
+            rounds: 1,
+        });
+        assert_eq!(Matrix::expand(&plan).unwrap().cells.len(), 1);
+    }
+
+    #[test]
+    fn a_tier_that_there_is_not_is_refused() {
+        let plan = Plan::parse(PLAN, "mine.toml").unwrap();
+        for (tier, words) in [("cpuu", "no tier `cpuu`"), ("baseline", "no tier to check")] {
+            let wish = Wish {
+                tiers: vec![tier.to_owned()],
+                rounds: 1,
+                ..Wish::default()
+            };
+            let error = check_plan(&plan, &wish).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
