@@ -329,6 +329,8 @@ fn flags_alone_are_a_run_and_can_be_saved_as_a_plan() {
         "cpu",
         "--prompt-len",
         "4k,16k",
+        "--requests",
+        "2",
         "--launcher",
         "sim",
         "--dry-run",

@@ -156,7 +156,8 @@ fn plan_shows_cells_and_rendered_files_and_touches_nothing() {
         .text(),
     );
     let before = lab.files("").len();
-    let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
+    let shown = ["plan", "plan.toml", "--cells", "--commands"];
+    let ended = lab.labrun(&shown).expect_code(0);
     assert!(
         ended.stdout.contains("t: 2 cells, 2 server starts"),
         "{}",

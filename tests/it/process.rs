@@ -252,6 +252,7 @@ fn lab_of_eight(vllm: &str) -> Lab {
     let lab = lab_with(vllm, "exit 9", "in-process");
     let plan = PLAN.replace("@MODE@", "in-process");
     let plan = plan.replace("[\"cpu\"]", "[\"baseline\", \"cpu\"]");
+    let plan = plan.replace("[[matrix.exclude]]\ntier = \"baseline\"\n", "");
     lab.write("plan.toml", &plan.replace("[512]", "[512, 1024, 2048]"));
     lab
 }

@@ -85,8 +85,9 @@ fn a_profiled_server_runs_under_nsys_and_a_missing_profiler_is_reported() {
     let nsys = format!(
         "nsys: profile --trace-fork-before-exec=true --cuda-graph-trace=node \
          --capture-range=cudaProfilerApi --capture-range-end=repeat --sample=none --cpuctxsw=none \
-         --force-overwrite=true --trace=cuda,nvtx --output={} bin/vllm serve m",
-        reports.display()
+         --force-overwrite=true --trace=cuda,nvtx --output={} {} serve m",
+        reports.display(),
+        lab.path("bin/vllm").display()
     );
     assert!(calls.contains(&nsys), "{calls}");
     for expected in [
@@ -128,7 +129,9 @@ fn a_missing_nsys_is_refused_before_anything_is_written() {
 #[test]
 fn the_plan_shows_the_wrapped_line() {
     let lab = lab();
-    let ended = lab.labrun(&["plan", "plan.toml"]).expect_code(0);
+    let ended = lab
+        .labrun(&["plan", "plan.toml", "--commands"])
+        .expect_code(0);
     assert!(ended.stdout.contains("nsys profile"), "{}", ended.stdout);
 }
 

@@ -30,7 +30,7 @@ fn tokens_and_passwords_reach_no_file_and_no_output() {
     let mut command = lab.command(&["plan.toml", "--out", "out", "--config", "box.toml"]);
     let ended = Ended::of(&command.output().unwrap()).expect_code(0);
     let shown = lab
-        .labrun(&["plan", "plan.toml", "--config", "box.toml"])
+        .labrun(&["plan", "plan.toml", "--commands", "--config", "box.toml"])
         .expect_code(0);
     assert!(
         shown.stdout.contains("redis://***@127.0.0.1:6379/0"),
