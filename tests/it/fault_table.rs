@@ -62,7 +62,7 @@ fn every_fault_ends_as_in_the_table() {
             text = text.replace("warmup = 1", "warmup = 1\noverwrite_gpu = true");
         }
         lab.write("plan.toml", &text);
-        let ended = lab.labrun(&["plan.toml", "--out", "out"]);
+        let ended = lab.labrun(&["plan.toml", "--out", "out", "--force"]);
         let cells = lab.cells();
         let Some((_, cell)) = cells.first() else {
             wrong.push(format!("{row:?}: no cell\n{}", ended.stderr));
@@ -114,7 +114,7 @@ fn witnessed(what: &str, tier: &str) -> String {
         ..SimPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    lab.labrun(&["plan.toml", "--out", "out"]);
+    lab.labrun(&["plan.toml", "--out", "out", "--force"]);
     let (_, cell) = lab.cells().remove(0);
     let passes = cell["passes"].as_array().unwrap();
     let pass = passes.iter().find(|pass| pass["state"] == "tier").unwrap();
@@ -171,7 +171,8 @@ kv_bytes_per_token = 8192
 "#;
     let lab = Lab::new();
     lab.write("plan.toml", plan);
-    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    lab.labrun(&["plan.toml", "--out", "out", "--force"])
+        .expect_code(0);
     let cells = lab.cells();
     assert!(cells.len() >= 50, "{} cells", cells.len());
     for (_, cell) in &cells {
@@ -201,7 +202,9 @@ fn controls_are_measured_where_they_are_asked_for_and_enter_no_headline() {
     let with_controls = "warmup = 1\ncontrols = true\nstates = [\"cold\", \"gpu\", \"tier\"]";
     let text = SimPlan::default().text();
     lab.write("plan.toml", &text.replace("warmup = 1", with_controls));
-    let ended = lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    let ended = lab
+        .labrun(&["plan.toml", "--out", "out", "--tables"])
+        .expect_code(0);
     let cells = lab.cells();
     let labels = cells
         .iter()
