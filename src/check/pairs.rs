@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(
             both.terminal(80),
             "\x20stack     cpu    disk\n\
-             ──────────────────────────────\n\
+             ─────────────────────────────────\n\
              \x20new pair  right  WRONG (1 of 2)\n\
              \x20old pair  -      -\n\
              old pair: no `vllm`\n"

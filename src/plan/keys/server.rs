@@ -350,7 +350,7 @@ pub(super) const SIM: Section = Section {
             "kv_bytes_per_token",
             COUNT,
             "bytes",
-            Value("131072"),
+            Else("that of `model` where labrun knows it, else 131072"),
             "KV cache of a token: 2 x layers x KV heads x head size x bytes of the data type.",
             "131072",
         ),

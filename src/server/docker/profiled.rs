@@ -67,12 +67,14 @@ mod tests {
         };
         let folder = run.path().join("servers").join("3");
         let line = line.under(&ProfileSpec::default(), &folder).unwrap();
+        let profiles = run.path().join("profiles");
+        assert!(!profiles.exists(), "a command that is shown makes nothing");
+        make_folder(&folder).unwrap();
         assert_eq!(line.command[..2], ["nsys", "profile"]);
         assert_eq!(line.command.last().unwrap(), "vllm");
         let output = "--output=/run/labrun/profiles/server-3".to_owned();
         assert!(line.command.contains(&output), "{:?}", line.command);
         assert_eq!(line.arguments[..2], ["serve", "--profiler-config"]);
-        let profiles = run.path().join("profiles");
         let bind = format!("{}:/run/labrun/profiles", profiles.display());
         assert_eq!(binds, [bind]);
         assert!(profiles.is_dir());
