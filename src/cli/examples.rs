@@ -6,7 +6,7 @@ const EXAMPLES: [(&str, &str); 18] = [
         "run",
         "  labrun run plans/quickstart.toml\n  \
            labrun run plans/quickstart.toml --set run.requests=12 --only tier=cpu\n  \
-           labrun run --model sim --tier cpu,disk --prompt-len 4k,16k --launcher sim\n  \
+           labrun run --model sim --tier cpu,disk --prompt-len 1k,4k --requests 8 --launcher sim\n  \
            labrun run --resume out",
     ),
     (

@@ -521,9 +521,12 @@ fn tier(
     if set > capacity {
         let message = format!(
             "{place}: {what} are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
-             what is evicted is computed again, and the state `tier` will not be valid",
+             what is evicted is computed again, and the state `tier` will not be valid (raise it to \
+             {:.0}, or lower `requests`)",
             set / GIB,
-            capacity / GIB
+            capacity / GIB,
+            // A tenth more, for what else is stored.
+            (1.1 * set / GIB).ceil()
         );
         add(Severity::Problem, message);
     }
