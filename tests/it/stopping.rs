@@ -15,7 +15,7 @@ fn long_run(lab: &Lab) -> std::process::Child {
         ..SimPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    let mut command = lab.command(&["plan.toml", "--out", "out", "--force"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
@@ -90,7 +90,7 @@ fn one_signal_ends_a_run_whose_server_hangs() {
         "plan.toml",
         &text.replace("[server]\n", "[server]\nstop_grace_s = 3600\n"),
     );
-    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    let mut command = lab.command(&["plan.toml", "--out", "out", "--force"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = Kill(command.spawn().unwrap());
     let measures = || {
@@ -221,7 +221,7 @@ fn a_signal_ends_the_cell_and_does_not_begin_its_next_pass() {
         ..SimPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    let mut command = lab.command(&["plan.toml", "--out", "out", "--force"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let run = command.spawn().unwrap();
     let measures = || {

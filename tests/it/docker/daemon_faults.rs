@@ -7,7 +7,7 @@ use super::{Docker, DockerPlan, inspect_when_running};
 use crate::support::{Ended, Kill, Lab, wait_until};
 
 fn run_with_host(lab: &Lab, host: &str) -> Ended {
-    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    let mut command = lab.command(&["plan.toml", "--out", "out", "--force"]);
     Ended::of(&command.env("DOCKER_HOST", host).output().unwrap())
 }
 
@@ -52,7 +52,7 @@ fn under_load(lab: &Lab, requests: u32) -> (Proxy, Kill) {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let mut command = lab.command(&["plan.toml", "--out", "out"]);
+    let mut command = lab.command(&["plan.toml", "--out", "out", "--force"]);
     let run = command.env("DOCKER_HOST", proxy.host()).spawn();
     let run = Kill(run.unwrap());
     inspect_when_running("sim");

@@ -330,7 +330,11 @@ fn interfere(role: &str, matrix: &str, server: &str, with: &[&str]) -> Value {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let mut run = Kill(lab.command(&["plan.toml", "--out", "out"]).spawn().unwrap());
+    let mut run = Kill(
+        lab.command(&["plan.toml", "--out", "out", "--force"])
+            .spawn()
+            .unwrap(),
+    );
     // The server's container is the last one; requests run a little later.
     inspect_when_running("sim");
     let loads = wait_until(Duration::from_secs(30), || {

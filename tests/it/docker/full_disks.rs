@@ -45,8 +45,15 @@ fn full_disks() {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    lab.labrun(&["plan.toml", "--out", "out", "--config", "box.toml"])
-        .expect_code(1);
+    lab.labrun(&[
+        "plan.toml",
+        "--out",
+        "out",
+        "--force",
+        "--config",
+        "box.toml",
+    ])
+    .expect_code(1);
     let cells = lab.cells();
     let of = |tier: &str| {
         &cells
@@ -77,7 +84,14 @@ fn full_disks() {
     };
     lab.write("plan.toml", &plan.text());
     lab.write("box.toml", "[limits]\nmin_free_mib = 0\n");
-    let ended: Ended = lab.labrun(&["plan.toml", "--out", "out", "--config", "box.toml"]);
+    let ended: Ended = lab.labrun(&[
+        "plan.toml",
+        "--out",
+        "out",
+        "--force",
+        "--config",
+        "box.toml",
+    ]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(
         ended.stderr.contains("No space left on device"),

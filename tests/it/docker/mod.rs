@@ -134,7 +134,7 @@ impl DockerPlan<'_> {
     /// Runs it into the folder `out` of `lab`.
     pub(crate) fn run(&self, lab: &Lab) -> Ended {
         lab.write("plan.toml", &self.text());
-        lab.labrun(&["plan.toml", "--out", "out"])
+        lab.labrun(&["plan.toml", "--out", "out", "--force"])
     }
 }
 

@@ -167,7 +167,11 @@ fn a_pull_is_interrupted_at_once() {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let mut run = Kill(lab.command(&["plan.toml", "--out", "out"]).spawn().unwrap());
+    let mut run = Kill(
+        lab.command(&["plan.toml", "--out", "out", "--force"])
+            .spawn()
+            .unwrap(),
+    );
     let pulls = wait_until(Duration::from_secs(60), || {
         lab.path("out/events.jsonl").exists() && !launch_lines(&lab).is_empty()
     });
