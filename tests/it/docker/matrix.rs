@@ -102,10 +102,7 @@ fn a_container_gets_what_the_plan_sets_and_is_on_this_machine_alone() {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    let running = lab
-        .command(&["plan.toml", "--out", "out", "--force"])
-        .spawn()
-        .unwrap();
+    let running = lab.command(&super::FORCED).spawn().unwrap();
     let mut running = crate::support::Kill(running);
     let found = super::inspect_when_running("sim");
     let host = &found["HostConfig"];

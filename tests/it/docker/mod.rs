@@ -103,6 +103,9 @@ impl Default for DockerPlan<'_> {
     }
 }
 
+/// Goes on in spite of problems that are foretold: the tests are about what comes of them.
+const FORCED: [&str; 4] = ["plan.toml", "--out", "out", "--force"];
+
 impl DockerPlan<'_> {
     pub(crate) fn text(&self) -> String {
         let requests = if self.run.contains("requests") {
@@ -134,7 +137,7 @@ impl DockerPlan<'_> {
     /// Runs it into the folder `out` of `lab`.
     pub(crate) fn run(&self, lab: &Lab) -> Ended {
         lab.write("plan.toml", &self.text());
-        lab.labrun(&["plan.toml", "--out", "out", "--force"])
+        lab.labrun(&FORCED)
     }
 }
 
