@@ -17,6 +17,10 @@ pub(crate) fn engine(log: &str) -> Option<Statement> {
     let mut tokens = None;
     for line in log.lines() {
         if let Some((gib, rounding)) = memory(line) {
+            // The ranks log their memory before the engine logs the tokens: this is another start.
+            if tokens.take().is_some() {
+                (memory_gib, roundings) = (0.0, 0.0);
+            }
             memory_gib += gib;
             roundings += rounding;
         } else if let Some(size) = kv_tokens(line) {
@@ -112,6 +116,17 @@ fn half_of_last_digit(text: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_with_a_restart_has_the_size_of_one_start() {
+        let start = "Explicitly set (2.0/23.54) GiB for KV cache on node 0.\n\
+                     CPU KV cache size: 524,288 tokens\n";
+        let twice = [start, "Stored 256 tokens\n", start].concat();
+        assert_eq!(engine(&twice), engine(start));
+        let ranks = "Available KV cache memory: 10.00 GiB\nAvailable KV cache memory: 10.00 GiB\n\
+                     GPU KV cache size: 81,920 tokens\n";
+        assert_eq!(engine(&[ranks, ranks].concat()), engine(ranks));
+    }
 
     #[test]
     fn the_engine_states_memory_and_tokens() {
