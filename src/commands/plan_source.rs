@@ -126,6 +126,7 @@ fn complete(
     file: &str,
     machine: impl FnOnce() -> Machine,
 ) -> (Vec<String>, Option<String>) {
+    let is_short = leaves_out_defaults(text);
     if !text.has(&["name"])
         && let Some(name) = name_of_file(file)
     {
@@ -137,7 +138,7 @@ fn complete(
         Ok(chosen) => notes.extend(chosen),
         Err(why) => unknown = Some(why),
     }
-    if text.add_baseline() {
+    if is_short && text.add_baseline() {
         notes.push(
             "tier `baseline` is added: the others are compared with it (to leave it out, exclude it: \
              `[[matrix.exclude]]` with `tier = \"baseline\"`)"
@@ -145,6 +146,18 @@ fn complete(
         );
     }
     (notes, unknown)
+}
+
+/// Whether the author left out what has a default. A plan that says everything is measured as it
+/// stands.
+fn leaves_out_defaults(text: &PlanText) -> bool {
+    let said: [&[&str]; 4] = [
+        &["name"],
+        &["matrix", "gen_len"],
+        &["matrix", "concurrency"],
+        &["server"],
+    ];
+    said.iter().any(|keys| !text.has(keys))
 }
 
 fn loaded(plan: Plan, notes: Vec<String>) -> Result<Loaded> {
