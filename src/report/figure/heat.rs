@@ -5,11 +5,11 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use crate::report::figure::canvas::{Canvas, Pen, Weight, text_width};
+use crate::report::figure::canvas::{Canvas, Pen, text_width};
+use crate::report::figure::grid::{Grid, MAX_COLUMNS, PANEL_TITLE, legend_entry, swatch};
 use crate::report::figure::look::INK;
-use crate::report::figure::page::{MARGIN, NOTE, PLAIN, WIDTH, notes, title};
+use crate::report::figure::page::{MARGIN, PLAIN, notes, title};
 
-const LEGEND_TOP: f64 = 140.0;
 const TOP: f64 = 190.0;
 /// Room above a panel for its title, and below it for its ticks and its axis title.
 const HEADING: f64 = 52.0;
@@ -18,7 +18,6 @@ const FOOT: f64 = 80.0;
 const LEFT: f64 = 84.0;
 const BETWEEN: f64 = 24.0;
 const ROW: f64 = 66.0;
-const MAX_COLUMNS: usize = 3;
 /// The speedup with the fullest colour; its inverse has the other.
 const FULL: f64 = 8.0;
 
@@ -60,18 +59,18 @@ pub(crate) struct HeatCell {
 }
 
 impl HeatMap {
-    fn columns(&self) -> usize {
-        self.panels.len().clamp(1, MAX_COLUMNS)
-    }
-
-    fn panel_height(&self) -> f64 {
+    fn grid(&self) -> Grid {
         let rows = self.panels.iter().map(|panel| panel.rows.len()).max();
-        HEADING + rows.unwrap_or(1) as f64 * ROW + FOOT
+        Grid {
+            top: TOP,
+            between: BETWEEN,
+            columns: self.panels.len().clamp(1, MAX_COLUMNS),
+            panel_height: HEADING + rows.unwrap_or(1) as f64 * ROW + FOOT,
+        }
     }
 
     pub(super) fn height(&self) -> u32 {
-        let rows = self.panels.len().div_ceil(self.columns()) as f64;
-        (TOP + rows * self.panel_height() + self.notes.len() as f64 * NOTE + MARGIN) as u32
+        self.grid().height(self.panels.len(), self.notes.len())
     }
 }
 
@@ -79,13 +78,9 @@ impl HeatMap {
 pub(super) fn draw<DB: DrawingBackend>(canvas: &Canvas<DB>, map: &HeatMap) -> Result<()> {
     title(canvas, &map.title, &map.caption, map.mark)?;
     legend(canvas)?;
-    let columns = map.columns();
-    let width =
-        (f64::from(WIDTH) - 2.0 * MARGIN - BETWEEN * (columns as f64 - 1.0)) / columns as f64;
+    let grid = map.grid();
     for (at, one) in map.panels.iter().enumerate() {
-        let left = MARGIN + (at % columns) as f64 * (width + BETWEEN);
-        let top = TOP + (at / columns) as f64 * map.panel_height();
-        panel(canvas, one, (left, top), width)?;
+        panel(canvas, one, grid.corner(at), grid.width())?;
     }
     notes(canvas, &map.notes, map.height())
 }
@@ -101,12 +96,10 @@ fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>) -> Result<()> {
         ("4x", 4.0),
         ("8x or more", 8.0),
     ] {
-        let corner = (x, LEGEND_TOP - 13.0);
-        let opposite = (x + 34.0, LEGEND_TOP + 13.0);
-        canvas.rectangle(corner, opposite, &colour(speedup))?;
+        let end = legend_entry(canvas, x, text, colour(speedup))?;
+        let (corner, opposite) = swatch(x);
         canvas.outline(corner, opposite, 1.0)?;
-        canvas.text(text, (x + 44.0, LEGEND_TOP), PLAIN)?;
-        x += 44.0 + text_width(text, PLAIN)? + 30.0;
+        x = end + 30.0;
     }
     Ok(())
 }
@@ -117,14 +110,8 @@ fn panel<DB: DrawingBackend>(
     (left, top): (f64, f64),
     width: f64,
 ) -> Result<()> {
-    let heading = Pen {
-        size: 24.0,
-        weight: Weight::Bold,
-        along: VPos::Bottom,
-        ..PLAIN
-    };
     let (inside, first) = (left + LEFT, top + HEADING);
-    canvas.text(&panel.title, (inside, first - 10.0), heading)?;
+    canvas.text(&panel.title, (inside, first - 10.0), PANEL_TITLE)?;
     let cell_width = (width - LEFT) / panel.columns.len().max(1) as f64;
     let bottom = first + panel.rows.len() as f64 * ROW;
     let tick = Pen {

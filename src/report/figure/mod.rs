@@ -2,6 +2,7 @@
 
 mod axis;
 mod canvas;
+mod grid;
 mod heat;
 mod look;
 mod model;

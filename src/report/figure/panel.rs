@@ -8,6 +8,7 @@ use plotters::style::{Color as _, RGBColor};
 use crate::record::schema::VerdictStatus;
 use crate::report::figure::axis::Ruler;
 use crate::report::figure::canvas::{Canvas, Fill, Pen, Stroke, Weight, text_width};
+use crate::report::figure::grid::PANEL_TITLE;
 use crate::report::figure::look::{FAINT, GREY, INK, Look, look};
 use crate::report::figure::model::{Join, Panel, Point};
 
@@ -75,14 +76,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     frame: Frame,
     axes: &Axes<'_>,
 ) -> Result<()> {
-    let heading = Pen {
-        size: 24.0,
-        weight: Weight::Bold,
-        across: HPos::Left,
-        along: VPos::Bottom,
-        ..TICK
-    };
-    canvas.text(&panel.title, (frame.left, frame.top - 10.0), heading)?;
+    canvas.text(&panel.title, (frame.left, frame.top - 10.0), PANEL_TITLE)?;
     grid(canvas, frame, axes)?;
     if let Some(value) = axes.reference {
         let y = frame.y(axes, value);

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use plotters::prelude::DrawingBackend;
-use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::text_anchor::HPos;
 use plotters::style::{Color as _, RGBColor};
 
-use crate::report::figure::canvas::{Canvas, Pen, Stroke, Weight, text_width};
-use crate::report::figure::look::{GREY, INK};
-use crate::report::figure::page::{MARGIN, NOTE, PLAIN, WIDTH, notes, title};
+use crate::report::figure::canvas::{Canvas, Pen, Stroke, text_width};
+use crate::report::figure::grid::{Grid, MAX_COLUMNS, PANEL_TITLE, legend_entry};
+use crate::report::figure::look::GREY;
+use crate::report::figure::page::{MARGIN, PLAIN, notes, title};
 
-const LEGEND_TOP: f64 = 140.0;
 const TOP: f64 = 176.0;
 /// Room above a panel's bars for its title, and below them.
 const HEADING: f64 = 50.0;
@@ -17,7 +17,6 @@ const FOOT: f64 = 16.0;
 const BETWEEN: f64 = 40.0;
 const ROW: f64 = 46.0;
 const BAR: f64 = 30.0;
-const MAX_COLUMNS: usize = 3;
 
 /// The colours of the parts, distinguishable with any common colour blindness, and by lightness.
 const COLOURS: [RGBColor; 7] = [
@@ -65,18 +64,18 @@ pub(crate) struct Bar {
 }
 
 impl StackChart {
-    fn columns(&self) -> usize {
-        self.columns.clamp(1, MAX_COLUMNS)
-    }
-
-    fn panel_height(&self) -> f64 {
+    fn grid(&self) -> Grid {
         let bars = self.panels.iter().map(|panel| panel.bars.len()).max();
-        HEADING + bars.unwrap_or(1) as f64 * ROW + FOOT
+        Grid {
+            top: TOP,
+            between: BETWEEN,
+            columns: self.columns.clamp(1, MAX_COLUMNS),
+            panel_height: HEADING + bars.unwrap_or(1) as f64 * ROW + FOOT,
+        }
     }
 
     pub(super) fn height(&self) -> u32 {
-        let rows = self.panels.len().div_ceil(self.columns()) as f64;
-        (TOP + rows * self.panel_height() + self.notes.len() as f64 * NOTE + MARGIN) as u32
+        self.grid().height(self.panels.len(), self.notes.len())
     }
 }
 
@@ -84,13 +83,9 @@ impl StackChart {
 pub(super) fn draw<DB: DrawingBackend>(canvas: &Canvas<DB>, chart: &StackChart) -> Result<()> {
     title(canvas, &chart.title, &chart.caption, chart.mark)?;
     legend(canvas, &chart.parts)?;
-    let columns = chart.columns();
-    let width =
-        (f64::from(WIDTH) - 2.0 * MARGIN - BETWEEN * (columns as f64 - 1.0)) / columns as f64;
+    let grid = chart.grid();
     for (at, one) in chart.panels.iter().enumerate() {
-        let left = MARGIN + (at % columns) as f64 * (width + BETWEEN);
-        let top = TOP + (at / columns) as f64 * chart.panel_height();
-        panel(canvas, one, (left, top), width)?;
+        panel(canvas, one, grid.corner(at), grid.width())?;
     }
     notes(canvas, &chart.notes, chart.height())
 }
@@ -98,13 +93,7 @@ pub(super) fn draw<DB: DrawingBackend>(canvas: &Canvas<DB>, chart: &StackChart) 
 fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>, parts: &[&str]) -> Result<()> {
     let mut x = MARGIN;
     for (text, colour) in parts.iter().zip(COLOURS) {
-        canvas.rectangle(
-            (x, LEGEND_TOP - 13.0),
-            (x + 34.0, LEGEND_TOP + 13.0),
-            &colour,
-        )?;
-        canvas.text(text, (x + 44.0, LEGEND_TOP), PLAIN)?;
-        x += 44.0 + text_width(text, PLAIN)? + 34.0;
+        x = legend_entry(canvas, x, text, colour)? + 34.0;
     }
     Ok(())
 }
@@ -115,15 +104,8 @@ fn panel<DB: DrawingBackend>(
     (left, top): (f64, f64),
     width: f64,
 ) -> Result<()> {
-    let heading = Pen {
-        size: 24.0,
-        weight: Weight::Bold,
-        along: VPos::Bottom,
-        ..PLAIN
-    };
     let small = Pen {
         size: 21.0,
-        colour: INK,
         ..PLAIN
     };
     let widest = |text: &dyn Fn(&Bar) -> &str| -> Result<f64> {
@@ -133,7 +115,7 @@ fn panel<DB: DrawingBackend>(
     };
     let from = left + widest(&|bar| &bar.name)? + 14.0;
     let to = left + width - widest(&|bar| &bar.label)? - 12.0;
-    canvas.text(&panel.title, (from, top + HEADING - 14.0), heading)?;
+    canvas.text(&panel.title, (from, top + HEADING - 14.0), PANEL_TITLE)?;
     let longest = panel.bars.iter().map(|bar| bar.values.iter().sum::<f64>());
     let longest = longest.fold(0.0, f64::max);
     let bottom = top + HEADING + panel.bars.len() as f64 * ROW;
@@ -161,11 +143,7 @@ fn panel<DB: DrawingBackend>(
             }
             x = end;
         }
-        let label = Pen {
-            size: 21.0,
-            ..small
-        };
-        canvas.text(&bar.label, (x + 10.0, middle), label)?;
+        canvas.text(&bar.label, (x + 10.0, middle), small)?;
     }
     Ok(())
 }
