@@ -193,12 +193,9 @@ fn run(source: &Table, rounds: u32, concurrency: &[u32]) -> Value {
         ("controls", Value::Boolean(false)),
         ("canaries", integer(3)),
         ("canaries_in_load", integer(2)),
+        ("states", Value::Array(["cold", "tier"].map(text).to_vec())),
     ] {
         table.insert(key.to_owned(), value);
-    }
-    if !table.contains_key("states") {
-        let states = ["cold", "tier"].map(text);
-        table.insert("states".to_owned(), Value::Array(states.to_vec()));
     }
     Value::Table(table)
 }

@@ -28,6 +28,15 @@ impl Drop for Small {
     }
 }
 
+const RUN: [&str; 6] = [
+    "plan.toml",
+    "--out",
+    "out",
+    "--force",
+    "--config",
+    "box.toml",
+];
+
 #[test]
 #[ignore = "needs Docker, and root to mount a small file system"]
 fn full_disks() {
@@ -45,15 +54,7 @@ fn full_disks() {
         ..DockerPlan::default()
     };
     lab.write("plan.toml", &plan.text());
-    lab.labrun(&[
-        "plan.toml",
-        "--out",
-        "out",
-        "--force",
-        "--config",
-        "box.toml",
-    ])
-    .expect_code(1);
+    lab.labrun(&RUN).expect_code(1);
     let cells = lab.cells();
     let of = |tier: &str| {
         &cells
@@ -84,14 +85,7 @@ fn full_disks() {
     };
     lab.write("plan.toml", &plan.text());
     lab.write("box.toml", "[limits]\nmin_free_mib = 0\n");
-    let ended: Ended = lab.labrun(&[
-        "plan.toml",
-        "--out",
-        "out",
-        "--force",
-        "--config",
-        "box.toml",
-    ]);
+    let ended: Ended = lab.labrun(&RUN);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(
         ended.stderr.contains("No space left on device"),
