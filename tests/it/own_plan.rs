@@ -115,6 +115,31 @@ fn what_is_left_out_and_what_says_the_same_have_equal_cells() {
 }
 
 #[test]
+fn a_plan_that_says_everything_is_measured_as_it_stands() {
+    let lab = Lab::new();
+    let matrix = [
+        "name = \"full\"\nmodel = \"m\"\n[matrix]\ntier = [\"cpu\"]\nprompt_len = [1024]\n",
+        "gen_len = [100]\n",
+        "concurrency = [1]\n",
+        "[server]\nlauncher = \"sim\"\n",
+    ];
+    let cells = |text: &str| {
+        lab.write("plan.toml", text);
+        let shown = lab.labrun(&["plan", "plan.toml", "--cells"]).expect_code(0);
+        ids(&shown.stdout).len()
+    };
+    assert_eq!(cells(&matrix.concat()), 1, "no baseline is added");
+    // One thing left out makes it a short plan.
+    for left_out in 1..matrix.len() - 1 {
+        let mut short = matrix.to_vec();
+        short.remove(left_out);
+        assert_eq!(cells(&short.concat()), 2, "without {}", matrix[left_out]);
+    }
+    let nameless = matrix.concat().replacen("name = \"full\"\n", "", 1);
+    assert_eq!(cells(&nameless), 2, "without a name");
+}
+
+#[test]
 fn a_launcher_is_chosen_by_what_is_there_or_asked_for() {
     let lab = Lab::new();
     lab.write("mine.toml", SMALLEST);
