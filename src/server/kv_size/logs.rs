@@ -12,21 +12,11 @@ const GIB: f64 = (1_u64 << 30) as f64;
 /// With tensor or pipeline parallelism each rank logs its own memory, and the tokens are those
 /// that fit on every rank; the ranks' memories add up. Only lines before the first request count.
 pub(crate) fn engine(log: &str) -> Option<Statement> {
-    let mut memory_gib = 0.0;
-    let mut roundings = 0.0;
-    let mut tokens = None;
-    for line in log.lines() {
-        if let Some((gib, rounding)) = memory(line) {
-            // The ranks log their memory before the engine logs the tokens: this is another start.
-            if tokens.take().is_some() {
-                (memory_gib, roundings) = (0.0, 0.0);
-            }
-            memory_gib += gib;
-            roundings += rounding;
-        } else if let Some(size) = kv_tokens(line) {
-            tokens = Some(tokens.map_or(size, |least: f64| least.min(size)));
-        }
-    }
+    let Start {
+        memory_gib,
+        roundings,
+        tokens,
+    } = Start::last_of(log);
     let tokens = tokens.filter(|tokens| *tokens > 0.0)?;
     if memory_gib <= 0.0 {
         return None;
@@ -42,10 +32,40 @@ pub(crate) fn engine(log: &str) -> Option<Statement> {
     })
 }
 
-/// Tokens of KV that the engine has room for, by its start log; of several ranks the least.
+/// Tokens of KV that the engine has room for, by the last start in its log; of several ranks the least.
 pub(crate) fn engine_tokens(log: &str) -> Option<f64> {
-    let tokens = log.lines().filter_map(kv_tokens);
-    tokens.filter(|tokens| *tokens > 0.0).reduce(f64::min)
+    Start::last_of(log).tokens.filter(|tokens| *tokens > 0.0)
+}
+
+/// What one start of the engine logs of its room for KV.
+#[derive(Clone, Copy, Debug, Default)]
+struct Start {
+    /// Memory of all ranks.
+    memory_gib: f64,
+    /// By so much it may have been rounded.
+    roundings: f64,
+    /// The least of any rank.
+    tokens: Option<f64>,
+}
+
+impl Start {
+    /// The last start in `log`: a server that is started again writes on in the same file.
+    fn last_of(log: &str) -> Self {
+        let mut start = Self::default();
+        for line in log.lines() {
+            if let Some((gib, rounding)) = memory(line) {
+                // The ranks log their memory before the engine logs the tokens: this is another start.
+                if start.tokens.is_some() {
+                    start = Self::default();
+                }
+                start.memory_gib += gib;
+                start.roundings += rounding;
+            } else if let Some(size) = kv_tokens(line) {
+                start.tokens = Some(start.tokens.map_or(size, |least| least.min(size)));
+            }
+        }
+        start
+    }
 }
 
 fn kv_tokens(line: &str) -> Option<f64> {
@@ -126,6 +146,25 @@ mod tests {
         let ranks = "Available KV cache memory: 10.00 GiB\nAvailable KV cache memory: 10.00 GiB\n\
                      GPU KV cache size: 81,920 tokens\n";
         assert_eq!(engine(&[ranks, ranks].concat()), engine(ranks));
+    }
+
+    #[test]
+    fn a_start_with_other_memory_replaces_the_one_before_it() {
+        let start = |gib: &str, tokens: &str| {
+            format!(
+                "Available KV cache memory: {gib} GiB\nAvailable KV cache memory: {gib} GiB\n\
+                 GPU KV cache size: {tokens} tokens\nGPU KV cache size: {tokens} tokens\n"
+            )
+        };
+        let (small, large) = (start("5.00", "40,960"), start("10.00", "81,920"));
+        for (first, last, tokens) in [(&small, &large, 81_920.0), (&large, &small, 40_960.0)] {
+            let log = format!("{first}{last}");
+            assert_eq!(engine_tokens(&log), Some(tokens));
+            assert_eq!(engine(&log), engine(last));
+        }
+        let ranks = "GPU KV cache size: 81,920 tokens\nGPU KV cache size: 81,904 tokens\n";
+        assert_eq!(engine_tokens(ranks), Some(81_904.0));
+        assert_eq!(engine_tokens("nothing"), None);
     }
 
     #[test]
