@@ -3,13 +3,15 @@
 
 usage: scripts/list-lmcache-keys.py VERSION...      the oldest first; needs pip and PyPI, 15 MB a version
 
-Of each version's wheel two things are read, without importing anything: the keys of the in-process
-engine's file (`_CONFIG_DEFINITIONS` in lmcache/v1/config.py), and the arguments of `lmcache server`
-(`add_argument` in the modules that lmcache/cli/commands/server.py imports its argument groups from).
+Of each version's wheel three things are read, without importing anything: the keys of the in-process
+engine's file (`_CONFIG_DEFINITIONS` in lmcache/v1/config.py), the arguments of `lmcache server`
+(`add_argument` in the modules that lmcache/cli/commands/server.py imports its argument groups from), and
+the keys of the adapters behind `--l2-adapter` (what `from_dict` of each registered type asks for).
 """
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import zipfile
 
 LISTS = pathlib.Path(__file__).resolve().parents[1] / "src/plan/lmcache_keys"
 SERVER = "lmcache/cli/commands/server.py"
+ADAPTERS = "lmcache/v1/distributed/l2_adapters/"
 
 
 def in_process(wheel):
@@ -80,6 +83,35 @@ def flags(call, module):
     return names
 
 
+def adapters(wheel):
+    """`TYPE.KEY` of every type of adapter. None before there were any."""
+    found = set()
+    for name in wheel.namelist():
+        if not (name.startswith(ADAPTERS) and name.endswith("_adapter.py")):
+            continue
+        tree = ast.parse(wheel.read(name))
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        registered = [call.args for call in calls if getattr(call.func, "id", "") == "register_l2_adapter_type"]
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        for kind, config in registered:
+            for function in classes[config.id].body:
+                if getattr(function, "name", "") == "from_dict":
+                    found |= {f"{kind.value}.{key}" for key in asked(function)}
+    return found or None
+
+
+def asked(function):
+    """Keys that `function` takes out of a dict: by a method, a helper of its own, or an index."""
+    named = set()
+    for node in ast.walk(function):
+        arguments = node.args[:2] if isinstance(node, ast.Call) else []
+        if isinstance(node, ast.Subscript):
+            arguments = [node.slice]
+        texts = {argument.value for argument in arguments if isinstance(argument, ast.Constant)}
+        named |= {text for text in texts if isinstance(text, str) and re.fullmatch("[a-z][a-z0-9_]+", text)}
+    return named
+
+
 def write(name, what, versions, keys_of):
     """One key a line; where not every version has it, those that do behind it, as `FIRST-LAST`."""
     known = [version for version in versions if keys_of[version] is not None]
@@ -103,7 +135,7 @@ def main():
     versions = sys.argv[1:]
     if not versions:
         raise SystemExit(__doc__)
-    files, arguments = {}, {}
+    files, arguments, behind = {}, {}, {}
     for version in versions:
         with tempfile.TemporaryDirectory() as folder:
             pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:"]
@@ -111,9 +143,11 @@ def main():
             (path,) = pathlib.Path(folder).glob("*.whl")
             with zipfile.ZipFile(path) as wheel:
                 files[version], arguments[version] = in_process(wheel), server(wheel)
+                behind[version] = adapters(wheel)
     LISTS.mkdir(exist_ok=True)
     write("in_process.txt", "Keys of LMCache's configuration file, in-process: lmcache/v1/config.py.", versions, files)
     write("server.txt", f"Arguments of `lmcache server`: {SERVER} and what it imports.", versions, arguments)
+    write("adapters.txt", f"Keys of `--l2-adapter` by its type: {ADAPTERS}*_adapter.py.", versions, behind)
 
 
 main()

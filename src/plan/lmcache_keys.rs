@@ -16,6 +16,23 @@ static IN_PROCESS: LazyLock<Keys> =
 /// Arguments of `lmcache server`, without the leading dashes.
 static SERVER: LazyLock<Keys> =
     LazyLock::new(|| Keys::parse(include_str!("lmcache_keys/server.txt")));
+/// Keys of the adapters behind `--l2-adapter`, each after its type and a point.
+static ADAPTERS: LazyLock<Keys> =
+    LazyLock::new(|| Keys::parse(include_str!("lmcache_keys/adapters.txt")));
+
+/// Keys that LMCache reads of every adapter, whatever its type.
+pub(crate) const KEYS_OF_EVERY_ADAPTER: [&str; 7] = [
+    "type",
+    "eviction",
+    "serde",
+    "persist_enabled",
+    "per_op_workers",
+    "affinity_tag",
+    "shared",
+];
+
+/// The adapter that hands every key on to the store behind it.
+const OPEN_ADAPTER: &str = "mooncake_store";
 
 /// Keys of the file of in-process mode that LMCache's main branch has and no listed release.
 const UNRELEASED: [&str; 1] = ["pd_retrieve_locations"];
@@ -195,6 +212,36 @@ pub(crate) fn check(mode: LmcacheMode, key: &str, version: Option<Version>) -> R
     })
 }
 
+/// Checks that LMCache's adapter of the type `own` has `key`, as [`check`] does. Types that no listed
+/// version has are somebody's own.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_adapter(own: &str, key: &str, version: Option<Version>) -> Result<(), String> {
+    let keys = &*ADAPTERS;
+    let of_type = |key: &Key| key.name.split_once('.').filter(|(kind, _)| *kind == own);
+    let names: Vec<&str> = (keys.keys.iter())
+        .filter_map(|key| of_type(key).map(|(_, name)| name))
+        .collect();
+    let is_open = names.is_empty() || own == OPEN_ADAPTER;
+    let is_listed = version.is_none_or(|version| keys.versions.contains(&version));
+    if is_open || !is_listed || KEYS_OF_EVERY_ADAPTER.contains(&key) {
+        return Ok(());
+    }
+    let who = version.map_or_else(|| "LMCache".to_owned(), |v| format!("LMCache {v}"));
+    match (keys.find(&format!("{own}.{key}")), version) {
+        (Some(found), Some(version)) if !(found.first..=found.last).contains(&version) => {
+            let what = format!("the adapter `{own}` of {who} has no key `{key}`");
+            Err(format!("{what}: {} to {} have it", found.first, found.last))
+        }
+        (Some(_), _) => Ok(()),
+        (None, _) => Err(format!(
+            "the adapter `{own}` of {who} has no key `{key}`: {}",
+            suggestion(key, &names)
+        )),
+    }
+}
+
 fn is_unreleased(mode: LmcacheMode, key: &str) -> bool {
     mode == LmcacheMode::InProcess && UNRELEASED.contains(&key)
 }
@@ -306,6 +353,31 @@ mod tests {
             message.ends_with("a version after 0.5.6 has it"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn keys_of_adapters_are_known_by_type_and_version() {
+        let fault = |at| check_adapter("fault_inject", "rate", version(at));
+        assert_eq!(fault("0.5.6"), Ok(()));
+        assert_eq!(
+            fault("0.4.7").unwrap_err(),
+            "the adapter `fault_inject` of LMCache 0.4.7 has no key `rate`: 0.5.0 to 0.5.6 have it"
+        );
+        assert_eq!(fault("0.9.0"), Ok(()), "nobody here knows its keys");
+        let refused = check_adapter("fs", "num_workers", None).unwrap_err();
+        let begin = "the adapter `fs` of LMCache has no key `num_workers`: ";
+        assert!(refused.starts_with(begin), "{refused}");
+        for (own, key) in [
+            ("fs", "serde"),
+            ("mooncake_store", "metadata_server"),
+            ("somebodys", "own"),
+        ] {
+            assert_eq!(
+                check_adapter(own, key, version("0.5.6")),
+                Ok(()),
+                "{own}.{key}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! TOML text to a valid plan, or to all its problems. No I/O: it takes text and a name.
 
+pub(crate) mod adapter;
 pub(crate) mod axes;
 mod check;
 mod control;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 
+use super::adapter::{AdapterSpec, TABLES};
 use super::lmcache_keys;
 use super::problem::suggestion;
 use super::reader::TableReader;
@@ -97,6 +98,9 @@ pub struct TierSpec {
     pub settings: Map<String, Value>,
     /// A template of the user's own, instead of the built-in one of this kind.
     pub template: Option<String>,
+    /// What the plan sets of the adapter behind an LMCache server.
+    #[serde(default, skip_serializing_if = "AdapterSpec::is_empty")]
+    pub adapter: AdapterSpec,
 }
 
 /// Tokens of a chunk where the plan has none: LMCache's default.
@@ -111,6 +115,7 @@ impl TierSpec {
             kind,
             settings: Map::new(),
             template: None,
+            adapter: AdapterSpec::default(),
         })
     }
 
@@ -159,12 +164,13 @@ impl TierSpec {
         };
         let template = table.read("template", string).map(|located| located.value);
         let settings = read_settings(table);
+        let adapter = AdapterSpec::read(kind, table);
         refuse_renamed(table);
         table.finish();
         for key in table
             .keys()
             .iter()
-            .filter(|key| settings.contains_key(&key.value))
+            .filter(|key| settings.contains_key(&key.value) || TABLES.contains(&&*key.value))
         {
             let instead = "set it in the environment or in `.env`, or as `redis.url` of the \
                            machine's config";
@@ -177,6 +183,7 @@ impl TierSpec {
             kind,
             settings,
             template,
+            adapter,
         })
     }
 }

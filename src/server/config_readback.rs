@@ -4,6 +4,7 @@
 //! its file. Only its own report proves the configuration.
 
 use crate::foreign::without_colours;
+use crate::plan::lmcache_keys::KEYS_OF_EVERY_ADAPTER;
 
 use serde_json::{Map, Value};
 
@@ -184,15 +185,6 @@ pub(crate) fn server_differences(arguments: &[String], config: &Value) -> Vec<St
 
 /// Types of adapters that report every key they accept, under the same name.
 const ADAPTERS_REPORTING_ALL_KEYS: [&str; 5] = ["fs", "fs_native", "mock", "resp", "valkey"];
-
-/// Keys that every adapter accepts and reports under another name or not at all.
-const KEYS_OF_EVERY_ADAPTER: [&str; 5] = [
-    "type",
-    "eviction",
-    "serde",
-    "persist_enabled",
-    "per_op_workers",
-];
 
 /// How the running adapters differ from an `--l2-adapter` argument. LMCache silently ignores a key that
 /// it does not know.

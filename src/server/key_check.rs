@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::render::Rendered;
 use crate::foreign::without_colours;
+use crate::plan::adapter::AdapterSpec;
 use crate::plan::lmcache_keys::{self, Version};
 use crate::plan::server::LmcacheMode;
 
@@ -29,6 +30,7 @@ pub(crate) fn check(
         LmcacheMode::MultiProcess => {
             let mut arguments = rendered.arguments()?;
             arguments.extend_from_slice(more);
+            check_adapters(&arguments, version)?;
             arguments.iter().filter_map(|text| flag(text)).collect()
         }
     };
@@ -48,6 +50,19 @@ fn keys_of(rendered: &Rendered) -> Result<Vec<String>> {
             rendered.file_name
         ),
     }
+}
+
+/// Checks the keys of each adapter in `arguments`, where the version is known: any adapter takes what it
+/// does not know, and ignores it.
+fn check_adapters(arguments: &[String], version: Option<Version>) -> Result<()> {
+    let adapters = arguments
+        .windows(2)
+        .filter(|pair| pair[0] == "--l2-adapter");
+    for pair in adapters.filter(|_| version.is_some()) {
+        let given = serde_json::from_str(&pair[1]).unwrap_or_default();
+        AdapterSpec::check_given(&given, version).map_err(|message| anyhow!(message))?;
+    }
+    Ok(())
 }
 
 /// The name of a flag, without its dashes and what may be set in it.

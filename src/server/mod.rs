@@ -3,6 +3,7 @@
 //! [`launch`] returns as soon as there is something to stop; waiting until it answers is
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
+mod adapter;
 pub(crate) mod alive;
 mod answer;
 pub(crate) mod api_key;

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde_json::Value;
 
+use super::adapter::{self, Store};
 use super::redis;
 use crate::bounded;
 use crate::plan::server::LmcacheMode;
@@ -124,12 +125,26 @@ pub(crate) fn render(
             );
         }
     }
+    if mode == LmcacheMode::InProcess && !tier.adapter.is_empty() {
+        bail!(
+            "tier `{}`: `adapter` and `fault_inject` are for an LMCache server; set `lmcache = \
+             \"multi-process\"` in [server], or remove them",
+            tier.name
+        );
+    }
     let (redis_host, redis_port) = redis_address(tier, scope.redis_url)?;
+    let scratch_dir = scope.scratch_dir.to_string_lossy();
+    let store = Store {
+        folder: &scratch_dir,
+        redis: (&redis_host, redis_port),
+    };
+    let adapter = adapter::of(tier, store);
     let text = template
         .render(context! {
             tier => context! { name => tier.name.as_str(), kind => tier.kind.name() },
             set => minijinja::Value::from(minijinja::value::Serde(&tier.settings)),
-            scratch_dir => scope.scratch_dir.to_string_lossy(),
+            adapter => minijinja::Value::from(minijinja::value::Serde(&adapter)),
+            scratch_dir => scratch_dir,
             redis_url => scope.redis_url,
             redis_host => redis_host,
             redis_port => redis_port,
@@ -216,7 +231,7 @@ fn explain(name: &str, error: &minijinja::Error) -> anyhow::Error {
         .unwrap_or_default();
     let hint = match error.kind() {
         minijinja::ErrorKind::UndefinedError => {
-            "; defined are tier, set, scratch_dir, redis_url, redis_host, redis_port, model"
+            "; defined are tier, set, adapter, scratch_dir, redis_url, redis_host, redis_port, model"
         }
         minijinja::ErrorKind::OutOfFuel => "; it does more than any configuration needs",
         minijinja::ErrorKind::TemplateNotFound => "; set `paths.templates` to its folder",
@@ -345,6 +360,16 @@ mod tests {
             .arguments()
             .unwrap();
         assert!(!arguments.contains(&"--l2-adapter".to_owned()));
+    }
+
+    #[test]
+    fn an_adapter_of_the_plan_needs_an_lmcache_server() {
+        let mut disk = TierSpec::built_in("disk").unwrap();
+        disk.adapter.faults.insert("rate".into(), 1.0.into());
+        let text = rendered(&disk, LmcacheMode::MultiProcess).text;
+        assert!(text.contains(r#""type":"fault_inject"}"#), "{text}");
+        let error = render(&disk, LmcacheMode::InProcess, scope(None)).unwrap_err();
+        assert!(error.to_string().contains("multi-process"), "{error}");
     }
 
     #[test]

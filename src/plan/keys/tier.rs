@@ -7,7 +7,7 @@ use super::{Section, key};
 /// `[tier.<name>]`.
 pub(super) const TIER: Section = Section {
     id: "tier",
-    head: "[tier.cpu]",
+    head: "[tier.disk]",
     about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), `cpu`, `disk`, `redis`, \
             `cpu+disk` and `native` (vLLM's own offloading); a tier with another name needs a `kind`. All other \
             keys are LMCache's own.",
@@ -19,7 +19,7 @@ pub(super) const TIER: Section = Section {
             "",
             Else("the name of a built-in tier"),
             "What the tier is made of, where its name does not say it.",
-            "\"cpu\"",
+            "\"disk\"",
         ),
         key(
             "template",
@@ -100,6 +100,24 @@ pub(super) const TIER: Section = Section {
             Else("none"),
             "Further settings of LMCache's backends.",
             "{ use_odirect = true }",
+        ),
+        key(
+            "adapter",
+            Foreign,
+            "",
+            Else("the adapter's own"),
+            "Keys of the adapter of an LMCache server's second layer (`lmcache = \"multi-process\"`): its `type` \
+             (for `disk` `fs` or `fs_native`, for `redis` `resp`) and what that type knows.",
+            "{ type = \"fs_native\", num_workers = 8 }",
+        ),
+        key(
+            "fault_inject",
+            Foreign,
+            "",
+            Else("no faults"),
+            "Faults that LMCache's server puts before the adapter: a share `rate` of the chunks (chosen by `seed`) is \
+             found and fails to load. Shows that a verdict sees what was not loaded.",
+            "{ rate = 0.1, seed = 1 }",
         ),
     ],
 };

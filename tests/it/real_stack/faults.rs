@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{plan, run, stack};
 use crate::fault_doc::{Row, end_of, rows};
 use crate::support::{Lab, wait_until};
@@ -17,17 +19,22 @@ const HEADING: &str = "On a real vLLM and LMCache";
 /// Checks that the lab's only cell ended as in the row of `what`.
 #[track_caller]
 fn expect(lab: &Lab, what: &str) {
-    let row = row_of(what);
     let cells = lab.cells();
     assert_eq!(cells.len(), 1);
-    let cell = &cells[0].1;
+    expect_of(&cells[0].1, what);
+    lab.assert_no_server_is_left();
+}
+
+/// Checks that `cell` ended as in the row of `what`.
+#[track_caller]
+fn expect_of(cell: &Value, what: &str) {
+    let row = row_of(what);
     assert_eq!(cell["source"], "measured");
     let (ends_as, messages) = end_of(cell);
     assert!(
         row.is_true_of(&ends_as, &messages),
         "{row:?}\n  is: {ends_as}\n{messages}\n{cell}"
     );
-    lab.assert_no_server_is_left();
 }
 
 fn row_of(what: &str) -> Row {
@@ -107,7 +114,7 @@ fn ram_that_answers_for_the_disk_is_invalid() {
 
 #[test]
 #[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
-fn a_key_that_the_adapter_ignores_fails_the_cell() {
+fn a_key_that_the_adapter_ignores_fails_the_cell_and_is_refused_where_the_version_is_seen() {
     // The knob is called `use_odirect`: LMCache would read through the page cache, and say nothing.
     let adapter = r#"- "--l2-adapter"
 - {{ {"type": "fs", "base_path": scratch_dir, "use_o_direct": true} }}
@@ -115,8 +122,56 @@ fn a_key_that_the_adapter_ignores_fails_the_cell() {
     let lab = Lab::new();
     let text = plan(r#"["disk"]"#, r#"["cold", "tier"]"#)
         .replace("[tier.disk]", "[tier.disk]\ntemplate = \"own.j2\"");
-    run_with_template(&lab, &text, &format!("{FILES}{adapter}"), 1);
+    run_with_template(&lab, &text, &format!("{FILES}{adapter}"), 2);
+    assert!(!lab.path("out").exists(), "nothing was started");
+    run_unseen(&lab, &text, 1);
     expect(&lab, "a key that LMCache's adapter ignores");
+}
+
+/// A disk tier in which LMCache lets the share `rate` of the chunks fail to load.
+fn failing(name: &str, rate: f64) -> String {
+    let faults = format!("fault_inject = {{ rate = {rate:?}, seed = 1 }}");
+    format!("[tier.{name}]\nkind = \"disk\"\nmax_local_cpu_size = 1.0\n{faults}\n")
+}
+
+#[test]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
+fn chunks_that_are_found_and_fail_to_load_are_never_right() {
+    let lab = Lab::new();
+    let tiers = [failing("few", 0.1), failing("all", 1.0)].concat();
+    let text = plan(r#"["few", "all"]"#, r#"["cold", "tier"]"#);
+    lab.write("real.toml", &format!("{text}\n{tiers}"));
+    let config = stack().join("labrun.toml");
+    let config = config.to_str().unwrap();
+    let at = [
+        "--prompt-len",
+        "4128",
+        "--concurrency",
+        "4",
+        "--rounds",
+        "1",
+    ];
+    let arguments = ["check", "real.toml", "--config", config, "--out", "out"];
+    lab.labrun(&[&arguments[..], &at[..]].concat())
+        .expect_code(1);
+    let check: Value = serde_json::from_str(&lab.read("out/check.json")).unwrap();
+    let findings = check["findings"].as_array().unwrap();
+    // Both tiers, also after a restart.
+    assert_eq!(findings.len(), 4, "{check}");
+    for finding in findings {
+        assert_eq!(finding["answer"], "not-loaded", "{finding}");
+        let served = finding["evidence"]["external_tokens"].as_f64().unwrap();
+        let expected = finding["evidence"]["expected_hit_tokens"].as_f64().unwrap();
+        if finding["tier"] == "all" {
+            assert!(served < 1.0, "{finding}");
+        } else {
+            assert!(served > 0.0 && served < expected, "{finding}");
+        }
+    }
+    for (_, cell) in lab.cells() {
+        expect_of(&cell, "chunks that are found and fail to load");
+    }
+    lab.assert_no_server_is_left();
 }
 
 #[test]

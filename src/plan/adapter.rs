@@ -1,0 +1,217 @@
+//! What a plan sets of the adapter behind an LMCache server: the keys of its second layer, and faults
+//! that LMCache itself puts before it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use toml::de::DeValue;
+
+use super::lmcache_keys::{self, Version};
+use super::reader::TableReader;
+use super::tier::TierKind;
+use super::value::json;
+
+/// The type of LMCache's adapter that wraps another and lets a part of its loads fail.
+pub(crate) const FAULT_INJECT: &str = "fault_inject";
+
+/// The tables of a tier that are about its adapter.
+pub(super) const TABLES: [&str; 2] = ["adapter", FAULT_INJECT];
+
+/// What a plan sets of a tier's adapter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AdapterSpec {
+    /// Keys of the adapter, over those that labrun gives it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub keys: Map<String, Value>,
+    /// Keys of the adapter that injects faults; there is one where any is set.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub faults: Map<String, Value>,
+}
+
+impl AdapterSpec {
+    /// Whether the plan sets nothing of it.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.faults.is_empty()
+    }
+
+    /// The type of the adapter of a tier of `kind`; `None` where there is none.
+    pub(crate) fn type_name(&self, kind: TierKind) -> Option<&str> {
+        let named = self.keys.get("type").and_then(Value::as_str);
+        named.or_else(|| types(kind).first().copied())
+    }
+
+    /// Reads `adapter` and `fault_inject` of a tier of `kind`.
+    pub(super) fn read(kind: TierKind, table: &TableReader<'_>) -> Self {
+        let spec = Self {
+            keys: read_table("adapter", table),
+            faults: read_table(FAULT_INJECT, table),
+        };
+        for (name, keys) in TABLES.into_iter().zip([&spec.keys, &spec.faults]) {
+            if let Some((why, hint)) = spec.obstacle(kind, name, keys)
+                && let Some(located) = table.value(name)
+            {
+                let message = format!("`{name}` in {}: {why}", table.title());
+                table.problems().add(located.span, message, hint);
+            }
+        }
+        spec
+    }
+
+    /// Why LMCache would not take the `keys` of the table `name`, and what to do.
+    fn obstacle(
+        &self,
+        kind: TierKind,
+        name: &str,
+        keys: &Map<String, Value>,
+    ) -> Option<(String, String)> {
+        if keys.is_empty() {
+            return None;
+        }
+        let known = types(kind);
+        let own = self.type_name(kind).unwrap_or_default();
+        if known.is_empty() {
+            let why = format!("a tier of kind `{}` has no adapter", kind.name());
+            return Some((why, "remove it".to_owned()));
+        }
+        if !known.contains(&own) {
+            let why = format!("labrun reads no evidence of an adapter `{own}` here");
+            return Some((why, format!("name one of {}", known.join(", "))));
+        }
+        let of = if name == FAULT_INJECT { name } else { own };
+        let rate = keys.get("rate").filter(|_| name == FAULT_INJECT);
+        if let Some(rate) = rate
+            && !rate
+                .as_f64()
+                .is_some_and(|rate| (0.0..=1.0).contains(&rate))
+        {
+            let why = format!("`rate` is {rate}, and is a share of the chunks");
+            return Some((why, "give a number from 0 to 1".to_owned()));
+        }
+        let mut names = keys.keys();
+        let unknown = names.find_map(|key| lmcache_keys::check_adapter(of, key, None).err());
+        unknown.map(|why| (why, "remove it, or correct its name".to_owned()))
+    }
+
+    /// Checks that LMCache `version`, or any listed one, has every key of an adapter as it is `given`.
+    ///
+    /// # Errors
+    /// Names the first key that it does not have.
+    pub(crate) fn check_given(given: &Value, version: Option<Version>) -> Result<(), String> {
+        let Value::Object(keys) = given else {
+            return Ok(());
+        };
+        let own = keys.get("type").and_then(Value::as_str).unwrap_or_default();
+        for key in keys.keys() {
+            lmcache_keys::check_adapter(own, key, version)?;
+        }
+        keys.get("inner")
+            .map_or(Ok(()), |inner| Self::check_given(inner, version))
+    }
+}
+
+/// Types of adapters that a tier of `kind` may have, the default first.
+fn types(kind: TierKind) -> &'static [&'static str] {
+    match kind {
+        TierKind::Disk | TierKind::CpuDisk => &["fs", "fs_native"],
+        TierKind::Redis => &["resp"],
+        TierKind::Baseline | TierKind::Cpu | TierKind::Native => &[],
+    }
+}
+
+fn read_table(name: &str, table: &TableReader<'_>) -> Map<String, Value> {
+    let read = |value: &DeValue<'_>| match json(value)? {
+        Value::Object(keys) => Ok(keys),
+        _ => Err("a table of the adapter's keys".to_owned()),
+    };
+    let located = table.read(name, read);
+    located.map(|located| located.value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::problem::Problem;
+    use crate::plan::reader::Problems;
+    use crate::plan::tier::TierSpec;
+    use toml::de::DeTable;
+
+    fn read(name: &str, text: &str) -> (Option<TierSpec>, Vec<Problem>) {
+        let document = DeTable::parse(text).unwrap();
+        let problems = Problems::default();
+        let title = format!("tier.{name}");
+        let reader = TableReader::new(&title, document.get_ref(), document.span(), &problems);
+        let tier = TierSpec::read(name, &reader);
+        (tier, problems.into_sorted())
+    }
+
+    #[test]
+    fn keys_of_the_adapter_and_of_its_faults_are_taken() {
+        let text = "adapter = { type = \"fs_native\", num_workers = 8 }\n\
+                    fault_inject = { rate = 0.1, seed = 7 }";
+        let (tier, problems) = read("disk", text);
+        assert!(problems.is_empty(), "{problems:?}");
+        let adapter = tier.unwrap().adapter;
+        assert_eq!(adapter.keys["num_workers"], 8);
+        assert_eq!(adapter.faults["rate"], 0.1);
+        assert_eq!(adapter.type_name(TierKind::Disk), Some("fs_native"));
+    }
+
+    #[test]
+    fn what_no_adapter_has_is_refused() {
+        for (tier, text, expected) in [
+            (
+                "disk",
+                "adapter = { use_o_direct = true }",
+                "did you mean `use_odirect`?",
+            ),
+            (
+                "disk",
+                "adapter = { num_workers = 8 }",
+                "has no key `num_workers`",
+            ),
+            (
+                "disk",
+                "adapter = { type = \"resp\" }",
+                "no evidence of an adapter `resp`",
+            ),
+            (
+                "cpu",
+                "adapter = { type = \"fs\" }",
+                "kind `cpu` has no adapter",
+            ),
+            (
+                "baseline",
+                "fault_inject = { rate = 0.5 }",
+                "has no adapter",
+            ),
+            ("disk", "fault_inject = { rate = 2 }", "`rate` is 2"),
+            (
+                "disk",
+                "fault_inject = { rat = 0.5 }",
+                "did you mean `rate`?",
+            ),
+            ("disk", "adapter = 3", "a table"),
+            (
+                "redis",
+                "adapter = { password = \"s3cret\" }",
+                "looks like a secret",
+            ),
+        ] {
+            let (_, problems) = read(tier, text);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            let all = format!("{} {}", problems[0].message, problems[0].hint);
+            assert!(
+                all.contains(expected) && !all.contains("s3cret"),
+                "{text}: {all}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_adapter_inside_another_is_checked_too() {
+        let given = |inner: &str| serde_json::json!({"type": "fault_inject", "rate": 0.1, "inner": {"type": "fs", inner: 1}});
+        assert_eq!(AdapterSpec::check_given(&given("base_path"), None), Ok(()));
+        let refused = AdapterSpec::check_given(&given("base_pth"), None).unwrap_err();
+        assert!(refused.contains("did you mean `base_path`?"), "{refused}");
+    }
+}
