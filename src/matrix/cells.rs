@@ -18,7 +18,7 @@ pub(super) struct Shared {
     pub(super) label: String,
     pub(super) tier_name: String,
     pub(super) extra: BTreeMap<String, String>,
-    server_key: Arc<str>,
+    pub(super) server_key: Arc<str>,
     resolved: Arc<Resolved>,
     tier: Arc<TierSpec>,
     workload: Arc<WorkloadSpec>,

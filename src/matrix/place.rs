@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use super::cells::{CellIndex, Cells, Shared};
 use super::partial::Point;
 use crate::plan::axes::Axes;
-use crate::plan::run::{Order, Reuse};
+use crate::plan::run::{Order, Reuse, RunSpec};
 use crate::plan::tier::TierKind;
 use crate::plan::{Plan, Variant};
 use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
@@ -16,12 +17,21 @@ use crate::units::{Concurrency, GenLen, PromptLen, Repeat, Seed};
 pub(super) struct Placed {
     shared: Vec<Shared>,
     cell_indices: Vec<(Rank, CellIndex)>,
+    /// Of each server, the first point of the further axes that needs it.
+    first_of_server: HashMap<Arc<str>, usize>,
 }
 
 /// Four numbers, compared from the first. One integer holds them: a million sort fast.
 type Rank = u128;
 
 impl Placed {
+    /// The first point of the further axes that needs the server of `shared`, which is of the point
+    /// `variant`: cells of one server follow each other, whatever else they differ in.
+    fn server(&mut self, shared: &Shared, variant: usize) -> usize {
+        let key = Arc::clone(&shared.server_key);
+        *self.first_of_server.entry(key).or_insert(variant)
+    }
+
     /// Where each cell lies.
     pub(super) fn points(&self) -> impl Iterator<Item = Point<'_>> {
         let cell_indices = self.cell_indices.iter();
@@ -81,6 +91,10 @@ pub(super) fn place(
                 continue;
             };
             let number = placed.shared.len() as u32;
+            let point = At {
+                variant: index,
+                server: placed.server(&shared, index),
+            };
             placed.shared.push(shared);
             for load in loads(axes) {
                 let at = places.of_load(&load, &label.value);
@@ -99,7 +113,7 @@ pub(super) fn place(
                         concurrency: load.concurrency,
                         repeat,
                     };
-                    let rank = rank(run.order, run.reuse, index, turn, repeat, at);
+                    let rank = rank(run, point, turn, repeat, at);
                     placed.cell_indices.push((rank, cell_index));
                 }
             }
@@ -120,14 +134,11 @@ pub(super) fn place_last(
     let run = &plan.variants[index].resolved.run;
     let turns = Turns::new(plan, run.seed, &shared.tier_name);
     let turn = turns.in_round(cell_index.repeat.get());
-    let rank = rank(
-        run.order,
-        run.reuse,
-        index,
-        turn,
-        cell_index.repeat,
-        LAST + number,
-    );
+    let point = At {
+        variant: index,
+        server: placed.server(&shared, index),
+    };
+    let rank = rank(run, point, turn, cell_index.repeat, LAST + number);
     let cell_index = CellIndex {
         shared: placed.shared.len() as u32,
         ..cell_index
@@ -252,19 +263,20 @@ impl Turns {
     }
 }
 
-fn rank(
-    order: Order,
-    reuse: Reuse,
+/// Which point of the further axes a cell is of, and which of them its server was first needed at.
+#[derive(Clone, Copy)]
+struct At {
     variant: usize,
-    turn: usize,
-    repeat: Repeat,
-    load: usize,
-) -> Rank {
+    server: usize,
+}
+
+fn rank(run: &RunSpec, at: At, turn: usize, repeat: Repeat, load: usize) -> Rank {
     let repeat = repeat.get() as usize;
-    let parts = match (order, reuse) {
-        (Order::Interleaved, Reuse::Cell) => [repeat, load, variant, turn],
-        (Order::Interleaved, Reuse::Server) => [repeat, variant, turn, load],
-        (Order::Grouped, _) => [variant, turn, repeat, load],
+    // Cells of one rank stay in the order of the points.
+    let parts = match (run.order, run.reuse) {
+        (Order::Interleaved, Reuse::Cell) => [repeat, load, at.variant, turn],
+        (Order::Interleaved, Reuse::Server) => [repeat, at.server, turn, load],
+        (Order::Grouped, _) => [at.server, turn, repeat, load],
     };
     parts
         .into_iter()

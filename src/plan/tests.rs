@@ -98,6 +98,30 @@ fn grouped_keeps_a_server_together_and_reuse_saves_starts() {
     assert_eq!(one_each.server_starts(), 16);
 }
 
+/// Rates are the load's: servers of one tier are equal at each of them. Chunk sizes are the tier's own.
+#[test]
+fn cells_of_one_server_follow_each_other_whatever_else_they_differ_in() {
+    let starts = |axis: &str, run: &str| {
+        let text = GOOD
+            .replace("[run]", &format!("{axis}\n[run]"))
+            .replace("repeats = 2", &format!("repeats = 2\n{run}"));
+        let matrix = Matrix::expand(&Plan::parse(&text, "t").unwrap()).unwrap();
+        matrix.server_starts()
+    };
+    let rates = "\"load.total_timeout_s\" = [10, 20, 30]";
+    let chunks = "\"tier.cpu.chunk_size\" = [64, 256]";
+    for (axis, order, expected) in [
+        (rates, "grouped", 2),
+        // The second repeat begins with the tier that the first ended with.
+        (rates, "interleaved", 2 * 2 - 1),
+        (chunks, "grouped", 1 + 2),
+        (chunks, "interleaved", 2 * (1 + 2)),
+    ] {
+        let run = format!("order = \"{order}\"\nreuse = \"server\"");
+        assert_eq!(starts(axis, &run), expected, "{axis}, {order}");
+    }
+}
+
 #[test]
 fn every_problem_is_reported_at_its_place() {
     let text = GOOD
