@@ -4,6 +4,7 @@
 # usage: scripts/build-docker-images.sh [LABRUN]    LABRUN: the program for the simulator's image; without it only the other
 # images are made. Safe to repeat: existing, unchanged images stay.
 #   labrun-test/base:bookworm  labrun-test/redis:latest  labrun-test/python:latest  labrun-test/sim:latest
+#   labrun-test/builder:latest  stands in for Rust's image: its `cargo` gives the program that was built here
 set -euo pipefail
 cache=${LABRUN_DOCKER_CACHE:-$HOME/.cache/labrun-docker}
 mkdir -p "$cache"
@@ -48,5 +49,11 @@ if [ $# -gt 0 ]; then
     docker build -q -t labrun-test/sim:latest "$build" > /dev/null
     # What an earlier build left without a name.
     docker image prune -f --filter label=program > /dev/null
+  fi
+  if ! is_there labrun-test/builder:latest || [ "$(docker image inspect -f '{{index .Config.Labels "program"}}' labrun-test/builder:latest)" != "$key" ]; then
+    printf '%s\n' 'FROM labrun-test/python:latest' "LABEL program=$key" \
+      'COPY --from=labrun-test/sim:latest /usr/local/bin/labrun /usr/local/bin/labrun' \
+      'RUN printf "#!/bin/sh\nmkdir -p target/release && cp /usr/local/bin/labrun target/release/\n" > /usr/local/bin/cargo && chmod +x /usr/local/bin/cargo' \
+      | docker build -q -t labrun-test/builder:latest - > /dev/null
   fi
 fi

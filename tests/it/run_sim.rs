@@ -248,6 +248,21 @@ fn quiet_prints_the_folder_alone_and_writes_everything() {
     assert_eq!(lab.cells().len(), 2);
 }
 
+/// Small images have no `ca-certificates`.
+#[test]
+fn plain_http_needs_no_certificates() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    let none = lab.path("none");
+    let mut command = lab.command(&["plan.toml", "--quiet", "--out", "out"]);
+    command
+        .env("SSL_CERT_FILE", &none)
+        .env("SSL_CERT_DIR", &none);
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(lab.cells().len(), 2);
+}
+
 #[test]
 fn a_run_goes_on_starting_simulators_when_its_program_was_rebuilt() {
     let lab = Lab::new();
