@@ -10,6 +10,8 @@ pub(crate) mod inputs;
 mod partial;
 mod place;
 pub(crate) mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use partial::{is_excluded, matches, useless_includes, with_included};
 use place::{Placed, place};
 
 pub(crate) use cells::Cells;
-pub(crate) use coordinates::Coordinates;
+pub(crate) use coordinates::{Coordinates, is_of_tier};
 
 /// One point of the matrix, complete: it can be run, hashed and stored without its plan.
 #[derive(Clone, Debug)]
@@ -43,13 +45,10 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The seed of this cell's prompts. The tier is not in it: at equal coordinates every tier
-    /// is asked the same.
+    /// The seed of this cell's prompts. Neither the tier nor its keys are in it: at equal other
+    /// coordinates every tier is asked the same.
     pub fn seed(&self) -> Seed {
-        let at = Coordinates {
-            tier: String::new(),
-            ..self.coordinates.clone()
-        };
+        let at = self.coordinates.without_tier();
         let at = String::from_utf8_lossy(&at.bytes()).into_owned();
         self.resolved.run.seed.derive(&at)
     }
@@ -82,7 +81,7 @@ impl Matrix {
                 problems.push(Problem::new(
                     excluded.span.clone(),
                     "this `matrix.exclude` takes no cell out",
-                    "each value must stand on its axis",
+                    "each value must stand on its axis, and the keys of a tier or a workload concern its own cells alone",
                 ));
             }
         }
@@ -103,7 +102,7 @@ impl Matrix {
         for (index, variant) in plan.variants.iter().enumerate() {
             controls::place(plan, index, variant, &mut placed);
         }
-        let cells = placed.into_cells(!plan.axes.include.is_empty());
+        let cells = placed.into_cells(may_repeat(plan));
         if cells.is_empty() {
             problems.push(Problem::new(
                 plan.axes.span.clone(),
@@ -129,6 +128,12 @@ impl Matrix {
             .filter(|(earlier, next)| !shares_server(earlier, next))
             .count()
     }
+}
+
+/// Whether two ways of the plan may lead to one cell: by an include, or by values of an axis that do
+/// not concern the cell's tier or workload.
+fn may_repeat(plan: &Plan) -> bool {
+    !plan.axes.include.is_empty() || !plan.axes.extra.is_empty()
 }
 
 /// Whether `next`, run right after `earlier`, uses the same server.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::aggregate::controls::{self, ControlOutcome};
-use crate::aggregate::place::{BASELINE, Place, tier_order};
+use crate::aggregate::place::{BASELINE, Place, baselines_to_lend, tier_order};
 use crate::aggregate::pool::{Group, Median, Member, Pool, pool};
 use crate::aggregate::samples::{Passes, Samples};
 use crate::aggregate::slo::Slo;
@@ -220,9 +220,33 @@ fn grouped<'a>(
 }
 
 #[derive(Clone, Copy)]
+    lend_baselines(&mut places);
 struct Side<'a> {
     pool: &'a Pool,
     group: &'a Group<'a>,
+/// Gives the places of a tier's settings the baseline that was measured once for all of them. A place
+/// that is left with that baseline alone is removed: it compares nothing.
+fn lend_baselines<'a>(places: &mut BTreeMap<Place, BTreeMap<&'a str, Vec<Member<'a>>>>) {
+    let has_baseline = |place: &Place| {
+        let there = places.get(place);
+        there.is_some_and(|tiers| tiers.contains_key(BASELINE))
+    };
+    let loans = baselines_to_lend(places.keys(), has_baseline);
+    for (from, to) in &loans {
+        let baseline = places.get(from).and_then(|tiers| tiers.get(BASELINE));
+        if let Some(baseline) = baseline.cloned()
+            && let Some(tiers) = places.get_mut(to)
+        {
+            tiers.insert(BASELINE, baseline);
+        }
+    }
+    for (from, _) in loans {
+        if places.get(&from).is_some_and(|tiers| tiers.len() == 1) {
+            places.remove(&from);
+        }
+    }
+}
+
 }
 
 fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {

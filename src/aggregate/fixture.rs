@@ -76,6 +76,14 @@ impl LastCell<'_> {
         self
     }
 
+    /// Puts the cell at a value of a further axis, and gives it an id to match.
+    pub(crate) fn on_axis(self, key: &str, value: &str) -> Self {
+        let extra = &mut self.0.coordinates.extra;
+        extra.insert(key.to_owned(), value.to_owned());
+        self.0.id = format!("{}-{value}", self.0.id);
+        self
+    }
+
     /// Gives the cell a value of its plan.
     pub(crate) fn planned(self, name: &str, value: &str) -> Self {
         self.0.identity.insert(name.to_owned(), value.to_owned());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::matrix::Coordinates;
+use crate::matrix::{Coordinates, is_of_tier};
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::units::{Concurrency, GenLen, PromptLen};
@@ -44,6 +44,27 @@ impl Place {
             prompt_len: at.prompt_len,
         }
     }
+
+    /// The same without the keys of tiers. These mean nothing to the baseline, so that its cells do
+    /// not have them.
+    fn without_tier_keys(&self) -> Self {
+        let mut place = self.clone();
+        place.extra.retain(|key, _| !is_of_tier(key));
+        place
+    }
+}
+
+/// For each of `places` that has no baseline of its own, the place whose baseline was measured for
+/// it too, if there is one.
+pub(super) fn baselines_to_lend<'a>(
+    places: impl Iterator<Item = &'a Place>,
+    has_baseline: impl Fn(&Place) -> bool,
+) -> Vec<(Place, Place)> {
+    places
+        .filter(|place| !has_baseline(place))
+        .map(|place| (place.without_tier_keys(), place.clone()))
+        .filter(|(from, _)| has_baseline(from))
+        .collect()
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ pub(crate) struct Median {
 /// One pass of one cell.
 pub(super) struct Member<'a> {
     pub cell: &'a CellRecord,
+#[derive(Clone, Copy)]
     pub pass: &'a PassRecord,
     pub samples: &'a Samples,
 }

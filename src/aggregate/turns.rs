@@ -1,12 +1,12 @@
 //! The time to the first token of agents, by turn: the first turn of a session finds its document in no GPU
 //! cache, later ones mostly do. One median over all turns says what neither of them sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
 use crate::aggregate::parallel::side_by_side;
-use crate::aggregate::place::{Place, tier_order};
+use crate::aggregate::place::{BASELINE, Place, baselines_to_lend, tier_order};
 use crate::plan::state::CacheState;
 use crate::record::reader::{Requests, RunData};
 use crate::record::schema::{CellRecord, RequestOutcome, VerdictStatus};
@@ -63,7 +63,26 @@ pub(crate) fn turns(run: &RunData) -> Result<Vec<TurnRow>> {
             later,
         }
     };
-    Ok(all.into_iter().map(row).collect())
+    let mut rows: Vec<TurnRow> = all.into_iter().map(row).collect();
+    lend_baselines(&mut rows);
+    Ok(rows)
+}
+
+/// Adds to the places of a tier's settings the baseline that was measured once for all of them.
+fn lend_baselines(rows: &mut Vec<TurnRow>) {
+    let baselines: BTreeMap<Place, TurnRow> = rows
+        .iter()
+        .filter(|row| row.tier == BASELINE)
+        .map(|row| (row.place.clone(), row.clone()))
+        .collect();
+    let places: BTreeSet<Place> = rows.iter().map(|row| row.place.clone()).collect();
+    let has_baseline = |place: &Place| baselines.contains_key(place);
+    for (from, place) in baselines_to_lend(places.iter(), has_baseline) {
+        rows.push(TurnRow {
+            place,
+            ..baselines[&from].clone()
+        });
+    }
 }
 
 /// How many turns a session of the cell has; `None` where it has no sessions, or one turn each.
@@ -107,6 +126,34 @@ fn median(mut times: Vec<f64>) -> Option<(f64, usize)> {
 mod tests {
     use super::*;
     use crate::aggregate::fixture::{Bench, rows_of};
+
+    #[test]
+    fn turns_of_a_baseline_that_was_measured_once_stand_beside_every_setting_of_a_tier() {
+        let mut bench = Bench::new();
+        for (tier, chunk) in [
+            ("baseline", None),
+            ("cpu", Some("64")),
+            ("cpu", Some("256")),
+        ] {
+            let mut cell = bench
+                .cell(tier, 1024, 1, 1)
+                .planned("plan.workload.kind", "multi-turn")
+                .planned("plan.workload.turns", "2");
+            if let Some(chunk) = chunk {
+                cell = cell.on_axis("tier.cpu.chunk_size", chunk);
+            }
+            cell.pass(CacheState::Tier, &rows_of(&[30.0, 10.0, 32.0, 12.0], 0));
+        }
+        let rows = turns(&bench.run()).unwrap();
+        for chunk in ["64", "256"] {
+            let here = |row: &&TurnRow| {
+                let value = row.place.extra.get("tier.cpu.chunk_size");
+                value.is_some_and(|value| value == chunk)
+            };
+            let tiers: Vec<_> = rows.iter().filter(here).map(|row| &row.tier).collect();
+            assert_eq!(tiers, ["cpu", BASELINE]);
+        }
+    }
 
     #[test]
     fn the_first_turn_of_each_session_stands_apart() {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::coordinates::concerns;
 use super::{Cell, Coordinates, inputs};
 use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
@@ -43,18 +44,20 @@ impl Shared {
         // `serde_json` of these types cannot fail: no map has a key that is not a string.
         let server = serde_json::to_vec(&server).unwrap_or_default();
         let key = blake3::hash(&server).to_hex();
+        let mut extra = variant.extra.clone();
+        extra.retain(|key, _| concerns(key, tier_name, label));
         let all = (
             inputs::of(resolved, tier, workload),
             label,
             tier_name,
-            &variant.extra,
+            &extra,
         );
         let all = serde_json::to_vec(&all).unwrap_or_default();
         Some(Self {
             digest: blake3::hash(&all),
             label: label.to_owned(),
             tier_name: tier_name.to_owned(),
-            extra: variant.extra.clone(),
+            extra,
             server_key: Arc::from(&key[..16]),
             resolved: Arc::clone(resolved),
             tier: Arc::new(tier.clone()),

@@ -27,6 +27,25 @@ pub struct Coordinates {
     pub extra: BTreeMap<String, String>,
 }
 
+/// The first word of the keys of tiers.
+const TIER: &str = "tier";
+
+/// Whether the plan's `key` can change what is measured on this tier with this workload: the keys of
+/// other tiers and of other workloads cannot.
+pub(super) fn concerns(key: &str, tier: &str, label: &str) -> bool {
+    let mut parts = key.splitn(3, '.');
+    match (parts.next(), parts.next()) {
+        (Some(TIER), Some(name)) => name == tier,
+        (Some("workload"), Some(name)) => name == label,
+        _ => true,
+    }
+}
+
+/// Whether `key` belongs to a tier.
+pub(crate) fn is_of_tier(key: &str) -> bool {
+    key.split('.').next() == Some(TIER)
+}
+
 impl Coordinates {
     /// The readable part of the cell's id. Two cells may share it: odd characters become `_`.
     pub fn slug(&self) -> String {
@@ -39,6 +58,14 @@ impl Coordinates {
             text.push_str(&format!("-{last}={value}"));
         }
         format!("{}-r{}", file_name(&text), self.repeat)
+    }
+
+    /// The same without the tier and the values of its keys: where all tiers are asked the same.
+    pub(super) fn without_tier(&self) -> Self {
+        let mut at = self.clone();
+        at.tier.clear();
+        at.extra.retain(|key, _| !is_of_tier(key));
+        at
     }
 
     /// The coordinates as bytes that no others have.

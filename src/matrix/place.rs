@@ -51,18 +51,18 @@ impl Placed {
     pub(super) fn into_cells(mut self, may_repeat: bool) -> Cells {
         self.cell_indices.sort_by_key(|(rank, _)| *rank);
         if may_repeat {
-            let shared = &self.shared;
+            let mut numbers = HashMap::new();
+            let named = self.shared.iter().zip(0_u32..).map(|(of, number)| {
+                let names = (&of.label, &of.tier_name, &of.extra);
+                *numbers.entry(names).or_insert(number)
+            });
+            let first_of_its_name: Vec<u32> = named.collect();
             let mut seen = HashSet::new();
             self.cell_indices.retain(|(_, cell_index)| {
-                let of = &shared[cell_index.shared as usize];
-                let names = (of.label.clone(), of.tier_name.clone(), of.extra.clone());
-                seen.insert((
-                    names,
-                    CellIndex {
-                        shared: 0,
-                        ..*cell_index
-                    },
-                ))
+                seen.insert(CellIndex {
+                    shared: first_of_its_name[cell_index.shared as usize],
+                    ..*cell_index
+                })
             });
         }
         let cell_indices = self

@@ -71,9 +71,8 @@ impl Matrix {
         for (index, cell) in self.cells.iter().enumerate() {
             let shared = before.is_some_and(|before| shares_server(&before, &cell));
             let load = Coordinates {
-                tier: String::new(),
                 repeat: Repeat::new(1).unwrap_or(cell.coordinates.repeat),
-                ..cell.coordinates.clone()
+                ..cell.coordinates.without_tier()
             };
             let known = match shared {
                 true => Some(units.len() - 1),

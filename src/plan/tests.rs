@@ -372,7 +372,7 @@ fn excluding_everything_or_nothing_is_a_problem() {
     let none = problem_of("[run]", &exclude("concurrency = 3"));
     assert_eq!(
         none,
-        "12:1 this `matrix.exclude` takes no cell out | each value must stand on its axis"
+        "12:1 this `matrix.exclude` takes no cell out | each value must stand on its axis, and the keys of a tier or a workload concern its own cells alone"
     );
     let some = cells_of(&GOOD.replace("[run]", &exclude("tier = \"cpu\"\nprompt_len = 512")));
     assert_eq!(some.len(), 12);

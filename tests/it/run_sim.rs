@@ -295,3 +295,44 @@ fn a_run_goes_on_starting_simulators_when_its_program_was_rebuilt() {
     assert_eq!(lab.cells().len(), 2, "each on a simulator of its own");
     assert!(is_named, "process lists say whose it is");
 }
+
+#[test]
+fn a_sweep_of_a_tiers_setting_compares_each_value_with_one_baseline() {
+    let lab = Lab::new();
+    let plan = SimPlan::default().text();
+    let axis = "label = [\"rag\"]\n\"tier.cpu.chunk_size\" = [64, 256]";
+    lab.write("plan.toml", &plan.replace("label = [\"rag\"]", axis));
+    let shown = lab.labrun(&["plan", "plan.toml"]).expect_code(0).stdout;
+    let once = "Measured once for all values of `tier.cpu.chunk_size`: baseline.";
+    assert!(shown.contains(once), "{shown}");
+    lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
+    assert_eq!(lab.cells().len(), 3);
+    let comparison = lab.read("out/comparison.csv");
+    let compared = comparison
+        .lines()
+        .filter(|line| line.contains(",compared,"));
+    assert_eq!(compared.count(), 4, "2 values, 2 states:\n{comparison}");
+    let ended = lab.labrun(&["run", "--resume", "out"]).expect_code(0);
+    assert!(
+        ended.stderr.contains("3 of 3 cells are finished"),
+        "{}",
+        ended.stderr
+    );
+    lab.labrun(&["verify", "out"]).expect_code(0);
+    for shard in ["1/2", "2/2"] {
+        lab.labrun(&[
+            "plan.toml",
+            "--shard",
+            shard,
+            "--out",
+            &format!("part{}", &shard[..1]),
+        ]);
+    }
+    lab.labrun(&["merge", "whole", "part1", "part2"])
+        .expect_code(0);
+    let whole = lab.read("whole/comparison.csv");
+    let compared = whole.lines().filter(|line| line.contains(",compared,"));
+    assert_eq!(compared.count(), 4, "{whole}");
+    let diff = lab.labrun(&["diff", "out", "whole"]).expect_code(0).stdout;
+    assert!(!diff.contains("only in"), "{diff}");
+}

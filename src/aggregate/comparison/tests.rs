@@ -310,3 +310,67 @@ fn repeats_give_goodput_and_its_ratio_an_interval() {
         "{interval:?}"
     );
 }
+
+#[test]
+fn a_baseline_that_was_measured_once_is_compared_with_every_setting_of_a_tier() {
+    let around = |ms: f64| -> Vec<f64> { (0..6).map(|i| ms + f64::from(i)).collect() };
+    let mut bench = Bench::new();
+    bench
+        .cell("baseline", 1024, 1, 1)
+        .pass(COLD, &rows_of(&around(100.0), 0));
+    for (chunk, ms) in [("64", 50.0), ("256", 20.0)] {
+        bench
+            .cell("cpu", 1024, 1, 1)
+            .on_axis("tier.cpu.chunk_size", chunk)
+            .pass(COLD, &rows_of(&around(ms), 0));
+    }
+    let comparison = compare(&bench.run()).unwrap();
+    let seen: Vec<_> = comparison
+        .rows
+        .iter()
+        .map(|row| {
+            let chunk = row.place.extra["tier.cpu.chunk_size"].as_str();
+            (chunk, row.ttft.baseline, row.ttft.tier, &row.standing)
+        })
+        .collect();
+    let compared = &Standing::Compared;
+    assert_eq!(
+        seen,
+        [
+            ("256", Some(102.5), Some(22.5), compared),
+            ("64", Some(102.5), Some(52.5), compared),
+        ]
+    );
+    assert!(
+        comparison
+            .pools
+            .iter()
+            .all(|pool| !pool.place.extra.is_empty()),
+        "no place with the baseline alone"
+    );
+}
+
+#[test]
+fn a_baseline_is_lent_over_keys_of_tiers_alone_and_never_beside_one_that_is_there() {
+    let mut bench = Bench::new();
+    bench
+        .cell("baseline", 1024, 1, 1)
+        .pass(COLD, &rows_of(&[100.0, 110.0], 0));
+    bench
+        .cell("cpu", 1024, 1, 1)
+        .on_axis("server.args.max-num-seqs", "8")
+        .pass(COLD, &rows_of(&[50.0, 55.0], 0));
+    for (tier, ms) in [("baseline", 200.0), ("disk", 20.0)] {
+        bench
+            .cell(tier, 1024, 1, 1)
+            .on_axis("tier.disk.chunk_size", "64")
+            .pass(COLD, &rows_of(&[ms, ms + 2.0], 0));
+    }
+    let rows = compare(&bench.run()).unwrap().rows;
+    let baseline = |tier: &str| {
+        let row = rows.iter().find(|row| row.tier == tier).unwrap();
+        (row.ttft.baseline, row.standing == Standing::Compared)
+    };
+    assert_eq!(baseline("cpu"), (None, false), "another server");
+    assert_eq!(baseline("disk"), (Some(201.0), true), "its own");
+}

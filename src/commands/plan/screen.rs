@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::same_failure::shape;
 use crate::matrix::controls::{FITS_GPU, NO_REUSE, is_control};
-use crate::matrix::{Cell, Matrix};
+use crate::matrix::{Cell, Matrix, is_of_tier};
 use crate::plan::Plan;
 use crate::plan::run::Reuse;
 use crate::plan::tier::{BASELINE, TierKind};
@@ -28,7 +28,7 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
     {
         line("lmcache", server.lmcache.name());
     }
-    for (name, values) in axes(matrix) {
+    for (name, values) in axes(plan, matrix) {
         line(&name, &values.join(", "));
     }
     let states = first.resolved.run.states.iter().map(|state| state.title());
@@ -38,7 +38,8 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
         &format!("{} in each cell and state", first.resolved.run.requests),
     );
     text.push('\n');
-    text.push_str(&compared(matrix));
+    text.push_str(&compared(plan, matrix));
+    text.push_str(&measured_once(plan, matrix));
     let controls = matrix
         .cells
         .iter()
@@ -58,8 +59,15 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
     text
 }
 
-/// The values of each axis, in the order in which they first come; controls left out.
-fn axes(matrix: &Matrix) -> Vec<(String, Vec<String>)> {
+/// Tiers in the plan's order; those that only `matrix.include` names come last.
+fn in_plans_order(plan: &Plan, tiers: &mut [String]) {
+    let axis = &plan.axes.tier;
+    let place = |name: &String| axis.iter().position(|tier| tier.value == *name);
+    tiers.sort_by_key(|name| place(name).unwrap_or(axis.len()));
+}
+
+/// The values of each axis, tiers in the plan's order, others as they first come; controls left out.
+fn axes(plan: &Plan, matrix: &Matrix) -> Vec<(String, Vec<String>)> {
     let mut axes: Vec<(String, Vec<String>)> = Vec::new();
     let measured = matrix
         .cells
@@ -84,11 +92,46 @@ fn axes(matrix: &Matrix) -> Vec<(String, Vec<String>)> {
             }
         }
     }
+    for (name, values) in &mut axes {
+        if name == "tier" {
+            in_plans_order(plan, values);
+        }
+    }
     axes
 }
 
+/// Which tiers and workloads an axis means nothing to, so that they are measured once.
+fn measured_once(plan: &Plan, matrix: &Matrix) -> String {
+    let mut text = String::new();
+    for axis in plan.axes.extra.iter().filter(|axis| axis.values.len() > 1) {
+        let without = |cell: &Cell| !cell.coordinates.extra.contains_key(&axis.key);
+        let mut names: Vec<String> = Vec::new();
+        for cell in matrix.cells.iter().filter(without) {
+            let name = if is_of_tier(&axis.key) {
+                cell.coordinates.tier
+            } else {
+                cell.coordinates.label
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        in_plans_order(plan, &mut names);
+        names.retain(|name| !is_control(name));
+        if !names.is_empty() {
+            let names = names.join(", ");
+            let _ = writeln!(
+                text,
+                "Measured once for all values of `{}`: {names}.",
+                axis.key
+            );
+        }
+    }
+    text
+}
+
 /// Which tiers are compared with the baseline.
-fn compared(matrix: &Matrix) -> String {
+fn compared(plan: &Plan, matrix: &Matrix) -> String {
     let mut tiers: Vec<String> = Vec::new();
     let mut has_baseline = false;
     for cell in &matrix.cells {
@@ -98,6 +141,7 @@ fn compared(matrix: &Matrix) -> String {
             tiers.push(cell.tier.name.clone());
         }
     }
+    in_plans_order(plan, &mut tiers);
     let names = tiers.join(", ");
     match (has_baseline, tiers.is_empty()) {
         (true, false) => {
