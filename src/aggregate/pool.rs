@@ -139,7 +139,7 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
     let mut counts = Samples::none().counts;
     let mut verdict = VerdictStatus::Valid;
     let mut reason = None;
-    for Member { pass, .. } in members {
+    for Member { cell, pass, .. } in members {
         counts.sent += pass.counts.sent;
         counts.ok += pass.counts.ok;
         counts.failed += pass.counts.failed;
@@ -147,7 +147,7 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
         let status = pass.verdict.status;
         if status > verdict || (status == verdict && reason.is_none()) {
             verdict = status;
-            reason = pass.verdict.reasons.first().cloned();
+            reason = cell.reason(&pass.verdict);
         }
     }
     let duration_s: f64 = members.iter().map(|member| member.pass.duration_s).sum();

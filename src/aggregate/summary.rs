@@ -154,7 +154,7 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
         source: cell.source,
         model: cell.model.clone(),
         verdict: pass.verdict.status,
-        reason: pass.verdict.reasons.first().cloned(),
+        reason: cell.reason(&pass.verdict),
         counts: pass.counts,
         duration_s: pass.duration_s,
         ttft: samples.summary(Metric::Ttft),

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::load::open_files;
 use crate::matrix::{Cell, Matrix};
 use crate::plan::load_spec::Arrival;
+use crate::preflight::lint;
 use crate::progress::{Progress, Verbosity};
 use crate::record::manifest::Ended;
 use crate::record::schema::{CellOutcome, CellRecord, PassRecord};
@@ -129,7 +130,7 @@ fn header(target: &Target, resumption: &Resumption, folder: &Path) -> String {
     let todo = resumption.todo.len();
     let mut text = format!("{todo} {}", if todo == 1 { "cell" } else { "cells" });
     if todo == target.matrix.cells.len() {
-        let about = crate::preflight::lint::about(&target.matrix, &target.files);
+        let about = lint::about(&target.matrix, &target.files);
         text.push_str(&format!(", about {about}"));
     }
     format!("{text}, writing to {}", folder.display())
@@ -387,6 +388,7 @@ impl Running<'_> {
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);
         let warned = Warned::default();
+        let foretold = lint::by_cell(&target.matrix, &target.config.settings);
         let scope = RunScope {
             settings: &target.config.settings,
             mark: &mark,
@@ -395,6 +397,7 @@ impl Running<'_> {
             identities,
             stop: &stop,
             epoch: Instant::now(),
+            foretold: &foretold,
             warned: &warned,
         };
         let work = Work {

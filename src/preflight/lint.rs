@@ -5,6 +5,7 @@ mod lengths;
 mod values;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -91,6 +92,28 @@ pub(crate) fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<F
     }
     findings.sort_by_key(|one| one.severity);
     findings
+/// The problems of each cell that has any, by its id, without their place: that is the cell.
+pub(crate) fn by_cell(matrix: &Matrix, settings: &Settings) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for cell in &matrix.cells {
+        let place = format!("{}: ", place(&cell));
+        let problems: Vec<String> = lint_cell(&cell, settings)
+            .into_iter()
+            .filter(|one| one.severity == Severity::Problem)
+            .map(|one| {
+                one.message
+                    .strip_prefix(&place)
+                    .unwrap_or(&one.message)
+                    .to_owned()
+            })
+            .collect();
+        if !problems.is_empty() {
+            all.insert(cell.id, problems);
+        }
+    }
+    all
+}
+
 }
 
 /// A folder of templates that is not there: the built-in ones would be taken without a word.
@@ -309,15 +332,20 @@ fn vocabulary(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, S
         );
         add(Severity::Problem, reason);
     }
+/// What a message about one cell begins with.
+fn place(cell: &Cell) -> String {
+    format!(
+        "tier `{}`, prompts of {}",
+        cell.tier.name, cell.coordinates.prompt_len
+    )
+}
+
 }
 
 fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |severity, message: String| findings.push(Finding { severity, message });
-    let place = format!(
-        "tier `{}`, prompts of {}",
-        cell.tier.name, cell.coordinates.prompt_len
-    );
+    let place = place(cell);
     let states = &cell.resolved.run.states;
     let kind = cell.tier.kind;
     let size = kv_size::of_cell(cell, settings);

@@ -110,7 +110,7 @@ pub(super) fn outcome(result: &CellResult) -> CellEnd {
     for pass in &result.passes {
         let verdict = &pass.verdict;
         if verdict.status != VerdictStatus::Valid {
-            let reason = verdict.reasons.first().cloned().unwrap_or_default();
+            let reason = result.record.reason(verdict).unwrap_or_default();
             let of = format!("{} {}: ", pass.state.title(), verdict.status.name());
             causes.push((of, reason));
         }

@@ -445,7 +445,24 @@ pub struct CellRecord {
     pub files: FileHashes,
 }
 
+/// Begins a warning of a cell that names a problem which labrun saw before the start.
+pub(crate) const FORETOLD: &str = "foretold before the start: ";
+
 impl CellRecord {
+    /// Why a pass of it is what its verdict says, first what was seen. An invalid pass names the problem
+    /// that foretold it too.
+    pub(crate) fn reason(&self, verdict: &Verdict) -> Option<String> {
+        let seen = verdict.reasons.first()?;
+        let mut warnings = self.warnings.iter();
+        let foretold = warnings.find(|warning| warning.starts_with(FORETOLD));
+        Some(match foretold {
+            Some(foretold) if verdict.status == VerdictStatus::Invalid => {
+                format!("{seen}; {foretold}")
+            }
+            _ => seen.clone(),
+        })
+    }
+
     /// What its tier is made of. Version 0.1 recorded that in the identity alone; an imported cell
     /// has nothing but the tier's name, which names the kind where the tier is built in.
     pub fn kind_of_tier(&self) -> Option<TierKind> {

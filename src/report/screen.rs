@@ -18,7 +18,7 @@ use crate::units::grouped;
 /// Causes that are spelt out.
 const MAX_CAUSES: usize = 3;
 /// Letters of a cause.
-const MAX_CAUSE_CHARS: usize = 230;
+const MAX_CAUSE_CHARS: usize = 400;
 /// Tiers that have a row and a line.
 const MAX_TIERS: usize = 6;
 

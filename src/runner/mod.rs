@@ -27,7 +27,7 @@ use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 
 use crate::matrix::{Cell, shares_server};
-use crate::record::schema::{CellOutcome, Phase};
+use crate::record::schema::{CellOutcome, FORETOLD, Phase, VerdictStatus};
 use crate::server;
 use crate::telemetry::collector::Recorded;
 use event::Event;
@@ -36,7 +36,7 @@ use limits::CellLimit;
 use phases::Phases;
 use record::Parts;
 use repeats::Medians;
-use result::{CellResult, ServerFacts, Work};
+use result::{CellResult, Pass, ServerFacts, Work};
 use scope::RunScope;
 use session::{EndedSession, Failure, Session};
 
@@ -177,6 +177,7 @@ async fn run_cell(
         facts.logs = left.take_log_parts();
         ended = Some(left);
     }
+    warnings.extend(foretold(cell, &passes, scope));
     // What ran outdoes what would run: an image may have been pulled for this very cell.
     identity.extend(server::facts::of_containers(&facts.containers));
     let record = Parts {
@@ -200,6 +201,18 @@ async fn run_cell(
         phases: phases.finish(scope.epoch.elapsed()),
     };
     (result, ended)
+}
+
+/// The problems of `cell` that were seen before the start, where one of its passes is invalid.
+fn foretold(cell: &Cell, passes: &[Pass], scope: &RunScope<'_>) -> Vec<String> {
+    let is_invalid = |pass: &Pass| pass.verdict.status == VerdictStatus::Invalid;
+    if !passes.iter().any(is_invalid) {
+        return Vec::new();
+    }
+    let problems = scope.foretold.get(&cell.id).into_iter().flatten();
+    problems
+        .map(|problem| format!("{FORETOLD}{problem}"))
+        .collect()
 }
 
 /// Notes what is known of the server of `session`.

@@ -1,6 +1,6 @@
 //! What a run may use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -28,6 +28,8 @@ pub(crate) struct RunScope<'a> {
     pub stop: &'a Stop,
     /// When the run began, which all offsets count from.
     pub epoch: Instant,
+    /// The problems that were seen before the start, by the cells' ids.
+    pub foretold: &'a BTreeMap<String, Vec<String>>,
     /// Warnings of telemetry that were made already.
     pub warned: &'a Warned,
 }

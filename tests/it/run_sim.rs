@@ -297,6 +297,28 @@ fn a_run_goes_on_starting_simulators_when_its_program_was_rebuilt() {
 }
 
 #[test]
+fn an_invalid_pass_names_the_problem_that_foretold_it() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["cpu"]"#,
+        sim: "[tier.cpu]\nmax_local_cpu_size = 0.2",
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    let ended = lab.labrun(&["plan.toml", "--out", "out", "--force"]);
+    let (_, cell) = lab.cells().remove(0);
+    let passes = cell["passes"].as_array().unwrap();
+    assert_eq!(passes[1]["verdict"]["status"], "invalid");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let foretold = "foretold before the start: the documents are 0.3 GiB of KV, more than the 0.2 GiB \
+                    that `max_local_cpu_size` holds";
+    assert!(words(&ended.stderr).contains(foretold), "{}", ended.stderr);
+    assert!(words(&ended.stdout).contains(foretold), "{}", ended.stdout);
+    assert!(lab.read("out/summary.csv").contains(foretold));
+    lab.labrun(&["verify", "out"]).expect_code(0);
+}
+
+#[test]
 fn a_sweep_of_a_tiers_setting_compares_each_value_with_one_baseline() {
     let lab = Lab::new();
     let plan = SimPlan::default().text();
