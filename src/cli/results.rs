@@ -68,6 +68,9 @@ pub(crate) struct DiffArgs {
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     pub format: DiffFormat,
+    /// Show numbers without a change too. JSON and CSV always have them.
+    #[arg(long)]
+    pub all: bool,
     /// Exit with 3 if this rule fires, for example 'ttft_p50 > 5%'; may be repeated.
     #[arg(long, value_name = "RULE")]
     pub fail_on: Vec<String>,

@@ -7,7 +7,7 @@ use crate::cli::{AllowWhat, DiffArgs, DiffFormat};
 use crate::config::Config;
 use crate::diff::resolve::{Places, both_sides};
 use crate::diff::rule::{Fired, Rule};
-use crate::diff::{Allow, Measure, Options, compare};
+use crate::diff::{Allow, Measure, Options, Shown, compare};
 
 /// Compares two sides and prints what differs.
 pub(super) fn diff(args: &DiffArgs) -> Result<ExitStatus> {
@@ -81,5 +81,6 @@ fn options(args: &DiffArgs, rules: &[Rule]) -> Result<Options> {
             inconclusive: allowed(AllowWhat::Inconclusive),
             invalid: allowed(AllowWhat::Invalid),
         },
+        shown: if args.all { Shown::All } else { Shown::Changed },
     })
 }

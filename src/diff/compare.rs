@@ -28,13 +28,24 @@ pub(crate) struct Allow {
     pub invalid: bool,
 }
 
-/// What to compare, and what to allow.
+/// Which numbers the tables for people show. Files for programs have all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Those that changed; where none could be tested, all of them.
+    Changed,
+    /// All of them.
+    All,
+}
+
+/// What to compare, what to allow and what to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Which numbers, in order.
     pub measures: Vec<Measure>,
     /// Differences that do not refuse the comparison.
     pub allow: Allow,
+    /// Which rows are shown.
+    pub shown: Shown,
 }
 
 /// Why two sides are not compared.
@@ -97,6 +108,8 @@ pub(crate) struct Diff {
     pub origins: [String; 2],
     /// The measures, in order.
     pub measures: Vec<Measure>,
+    /// Which rows are shown.
+    pub shown: Shown,
     /// The cells on both sides, by coordinates.
     pub rows: Vec<DiffRow>,
     /// All cells together, by measure.
@@ -122,6 +135,7 @@ pub(crate) fn compare(a: &Side, b: &Side, options: &Options) -> Result<Diff, Ref
         names: [a.name.clone(), b.name.clone()],
         origins: [a.origin.clone(), b.origin.clone()],
         measures: options.measures.clone(),
+        shown: options.shown,
         rows: Vec::new(),
         overall: BTreeMap::new(),
         missing: only_a.into_iter().cloned().collect(),

@@ -13,8 +13,9 @@ pub(crate) mod resolve;
 pub(crate) mod rule;
 mod show;
 mod side;
+mod summary;
 
-pub(crate) use compare::{Allow, Diff, DiffRow, LeftOut, Options, Overall, compare};
+pub(crate) use compare::{Allow, Diff, DiffRow, LeftOut, Options, Overall, Shown, compare};
 pub(crate) use judge::{LEVEL, Outcome};
 pub(crate) use measure::Measure;
 pub(crate) use side::{CellKey, Side, Trial};

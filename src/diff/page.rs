@@ -10,6 +10,7 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) { :root { --good: #7fbf7b; --bad: #f1a340; } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 80rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.answer { font-size: 1.1rem; font-weight: 600; }
 .simulated { border: 2px solid var(--bad); padding: .5rem .8rem; font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -32,10 +33,10 @@ impl Diff {
              <title>{a} → {b}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{a} → {b}</h1>\n"
         );
         for (at, line) in self.opening().iter().enumerate() {
-            let class = if at == 0 && simulated(self) {
-                " class=\"simulated\""
-            } else {
-                ""
+            let class = match at {
+                0 => " class=\"answer\"",
+                1 if simulated(self) => " class=\"simulated\"",
+                _ => "",
             };
             text.push_str(&format!("<p{class}>{}</p>\n", escaped(line)));
         }

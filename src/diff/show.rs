@@ -64,9 +64,9 @@ impl Diff {
         text
     }
 
-    /// What is compared, and what differs beneath the numbers.
+    /// Whether anything changed, and what is compared.
     pub(super) fn opening(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = self.summary().into_iter().collect();
         let sources = self.rows.iter().map(|row| row.source);
         lines.extend(banner(sources).map(str::to_owned));
         for (letter, (name, origin)) in ["A", "B"].iter().zip(self.names.iter().zip(&self.origins))
@@ -83,11 +83,7 @@ impl Diff {
             parts.push(self.provenance());
         }
         for measure in &self.measures {
-            let rows: Vec<(&DiffRow, &Judged)> = self
-                .rows
-                .iter()
-                .filter_map(|row| Some((row, row.numbers.get(measure)?)))
-                .collect();
+            let rows = self.shown_rows(*measure);
             if !rows.is_empty() {
                 parts.push(Part {
                     heading: heading(*measure),
@@ -177,7 +173,11 @@ impl Diff {
         add(&["repeats"], always, &repeats, none());
         let samples = |j: &Judged| format!("{}+{}", j.n.0, j.n.1);
         add(&["n"], Keep::Droppable(4), &samples, none());
-        with_last_row(&mut columns, rows.len(), overall.is_some());
+        let last_row = overall.map(|overall| match overall.cells {
+            all if all == rows.len() => "geomean".to_owned(),
+            all => format!("geomean of {all}"),
+        });
+        with_last_row(&mut columns, rows.len(), last_row);
         Section::new([], caption, Table { columns }, &notes(rows))
     }
 
@@ -187,6 +187,7 @@ impl Diff {
         if self.rows.is_empty() {
             lines.push("No cell can be compared.".to_owned());
         }
+        lines.extend(self.not_shown());
         let mut list = |what: &str, keys: Vec<String>| {
             if keys.is_empty() {
                 return;
@@ -229,18 +230,15 @@ fn heading(measure: Measure) -> String {
 }
 
 /// The coordinates' columns get an empty cell in the row of geometric means, the first its name.
-fn with_last_row(columns: &mut [Column], rows: usize, there: bool) {
-    if !there {
+fn with_last_row(columns: &mut [Column], rows: usize, name: Option<String>) {
+    let Some(mut name) = name else {
         return;
-    }
-    let mut first = true;
+    };
     for column in columns
         .iter_mut()
         .filter(|column| column.cells.len() == rows)
     {
-        let name = if first { "geomean" } else { "" };
-        column.cells.push(name.to_owned());
-        first = false;
+        column.cells.push(std::mem::take(&mut name));
     }
 }
 

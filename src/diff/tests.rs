@@ -32,7 +32,79 @@ fn options() -> Options {
     Options {
         measures: Measure::DEFAULT.to_vec(),
         allow: Allow::default(),
+        shown: Shown::All,
     }
+}
+
+fn changed() -> Options {
+    Options {
+        shown: Shown::Changed,
+        ..options()
+    }
+}
+
+#[test]
+fn equal_runs_take_one_line_that_says_how_small_a_change_would_have_been_seen() {
+    let diff = compare(&side("a", &run(1.0)), &side("b", &run(1.0)), &changed()).unwrap();
+    let text = diff.terminal(&[], 200);
+    let first = text.lines().next().unwrap();
+    let opening =
+        "No change in 8 numbers tested; least change that would have been seen: ttft_p50 0.";
+    assert!(first.starts_with(opening), "{text}");
+    assert!(!text.contains("less is better"), "no table:\n{text}");
+    let hidden = "Not shown: 8 numbers without a change that could be named; --all shows them.";
+    assert!(text.contains(hidden), "{text}");
+    assert!(text.contains("What the numbers rest on differs"), "{text}");
+    for text in [diff.markdown(&[]), diff.html(&[])] {
+        assert!(text.contains("No change in 8 numbers tested"), "{text}");
+    }
+    let all = compare(&side("a", &run(1.0)), &side("b", &run(1.0)), &options()).unwrap();
+    let text = all.terminal(&[], 200);
+    assert!(
+        text.contains("less is better") && !text.contains("Not shown"),
+        "{text}"
+    );
+}
+
+#[test]
+fn rows_that_changed_stand_alone_above_the_mean_of_all() {
+    let diff = compare(&side("a", &run(1.0)), &side("b", &run(1.2)), &changed()).unwrap();
+    let text = diff.terminal(&[], 200);
+    let first = text.lines().next().unwrap();
+    assert!(
+        first.contains(" of 8 numbers changed: 0 better, "),
+        "{text}"
+    );
+    let table = text.split("less is better").nth(1).unwrap();
+    let table = table.split("p over").next().unwrap();
+    assert!(
+        table.contains("cpu") && !table.contains("baseline"),
+        "{text}"
+    );
+    assert!(table.contains("geomean of 2"), "{text}");
+    assert_eq!(diff.json(&[])["rows"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_cannot_be_tested_is_not_called_equal() {
+    let one = |factor: f64| {
+        let mut bench = Bench::new();
+        bench.cell("cpu", 1024, 1, 1).pass(
+            CacheState::Tier,
+            &rows_of(&[factor * 100.0, factor * 101.0], 0),
+        );
+        bench.run()
+    };
+    let diff = compare(&side("a", &one(1.0)), &side("b", &one(3.0)), &changed()).unwrap();
+    let text = diff.terminal(&[], 200);
+    assert!(
+        text.starts_with("Whether anything changed is not known"),
+        "{text}"
+    );
+    assert!(
+        text.contains("+200.0%?"),
+        "shown, as nothing else is:\n{text}"
+    );
 }
 
 fn ttft() -> Measure {
