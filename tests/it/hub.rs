@@ -16,8 +16,6 @@ prompt_len = [1100]
 gen_len = [4]
 concurrency = [1]
 label = ["rag"]
-[[matrix.exclude]]
-tier = "baseline"
 [run]
 requests = 3
 canaries = 2

@@ -14,8 +14,6 @@ prompt_len = [512]
 gen_len = [4]
 concurrency = [1]
 label = ["rag"]
-[[matrix.exclude]]
-tier = "baseline"
 [run]
 requests = 1
 [workload.rag]
@@ -252,7 +250,6 @@ fn lab_of_eight(vllm: &str) -> Lab {
     let lab = lab_with(vllm, "exit 9", "in-process");
     let plan = PLAN.replace("@MODE@", "in-process");
     let plan = plan.replace("[\"cpu\"]", "[\"baseline\", \"cpu\"]");
-    let plan = plan.replace("[[matrix.exclude]]\ntier = \"baseline\"\n", "");
     lab.write("plan.toml", &plan.replace("[512]", "[512, 1024, 2048]"));
     lab
 }

@@ -21,7 +21,7 @@ prompt_len = [1024]
 gen_len = [4]
 concurrency = [@CONCURRENCY@]
 label = ["rag"]
-@EXCLUDE@[run]
+[run]
 requests = @REQUESTS@
 warmup = 1
 canaries = 1
@@ -45,15 +45,6 @@ pub(crate) struct SimPlan<'a> {
     pub sim: &'a str,
 }
 
-/// What a plan says of which these are all the tiers: none is added to them.
-pub(crate) fn without_baseline(tiers: &str) -> &'static str {
-    if tiers.contains("baseline") {
-        ""
-    } else {
-        "[[matrix.exclude]]\ntier = \"baseline\"\n"
-    }
-}
-
 impl Default for SimPlan<'_> {
     fn default() -> Self {
         Self {
@@ -71,7 +62,6 @@ impl SimPlan<'_> {
     pub(crate) fn text(&self) -> String {
         SIM_PLAN
             .replace("@TIERS@", self.tiers)
-            .replace("@EXCLUDE@", without_baseline(self.tiers))
             .replace("@CONCURRENCY@", self.concurrency)
             .replace("@REQUESTS@", &self.requests.to_string())
             .replace("@SERVER@", self.server)

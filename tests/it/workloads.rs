@@ -11,8 +11,6 @@ prompt_len = [1024]
 gen_len = [4]
 concurrency = [2]
 label = ["agents", "unique", "loop", "trace", "dataset", "chat"]
-[[matrix.exclude]]
-tier = "baseline"
 [run]
 requests = 6
 warmup = 1

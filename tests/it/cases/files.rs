@@ -14,8 +14,6 @@ prompt_len = [512]
 gen_len = [4]
 concurrency = [1]
 label = ["w"]
-[[matrix.exclude]]
-tier = "baseline"
 [run]
 requests = @REQUESTS@
 canaries = 1

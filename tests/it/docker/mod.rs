@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use crate::support::{Ended, Lab, wait_until, without_baseline};
+use crate::support::{Ended, Lab, wait_until};
 
 static TURN: Mutex<()> = Mutex::new(());
 static IMAGES: Once = Once::new();
@@ -123,14 +123,10 @@ impl DockerPlan<'_> {
         };
         format!(
             "name = \"d\"\nmodel = \"m\"\n[matrix]\n{}\nprompt_len = [512]\ngen_len = [4]\n\
-             concurrency = [1]\nlabel = [\"rag\"]\n{}[run]\n{requests}\nwarmup = 0\ncanaries = 1\ncontrols = false\n{}\n\
+             concurrency = [1]\nlabel = [\"rag\"]\n[run]\n{requests}\nwarmup = 0\ncanaries = 1\ncontrols = false\n{}\n\
              [workload.rag]\nkind = \"shared-prefix\"\n[server]\nlauncher = \"docker\"\n{}\n\
              {pull}\nstop_grace_s = 5\n{}\n{sim}",
-            self.matrix,
-            without_baseline(self.matrix),
-            self.run,
-            self.image,
-            self.server
+            self.matrix, self.run, self.image, self.server
         )
     }
 
