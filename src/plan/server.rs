@@ -13,7 +13,7 @@ use super::profile_spec::ProfileSpec;
 use super::reader::{Located, TableReader};
 use super::secret;
 use super::sim_spec::SimSpec;
-use super::value::{json, positive, string};
+use super::value::{json, positive, string, zero_up_to};
 
 /// How the server of a cell is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -364,7 +364,9 @@ fn read_sim(table: &TableReader<'_>) -> Option<SimSpec> {
     };
     for (key, default) in known.iter().filter(|(key, _)| *key != "faults") {
         let located = table.read(key, |value| {
-            if default.is_u64() {
+            if default.as_u64() == Some(0) {
+                zero_up_to(u32::MAX)(value).and(json(value))
+            } else if default.is_u64() {
                 positive(value).and(json(value))
             } else {
                 json(value)

@@ -472,6 +472,24 @@ fn an_axis_that_names_no_key_is_one_problem_however_many_values_it_has() {
 }
 
 #[test]
+fn the_simulator_takes_0_where_that_is_its_default_and_nowhere_else() {
+    let with = |keys: &str| {
+        GOOD.replace(
+            "launcher = \"sim\"",
+            &format!("launcher = \"sim\"\n[server.sim]\n{keys}"),
+        )
+    };
+    let plan = Plan::parse(&with("seed = 0\nlmcache_metrics_interval_ms = 0"), "t").unwrap();
+    assert_eq!(plan.variants[0].resolved.server.sim.seed, 0);
+    for key in ["start_ms", "gpu_kv_tokens"] {
+        assert!(
+            Plan::parse(&with(&format!("{key} = 0")), "t").is_err(),
+            "{key}"
+        );
+    }
+}
+
+#[test]
 fn an_id_changes_with_what_decides_the_result_and_with_nothing_else() {
     let ids = |text: &str| {
         let matrix = Matrix::expand(&Plan::parse(text, "t").unwrap()).unwrap();

@@ -332,9 +332,9 @@ pub(super) const SIM: Section = Section {
         ),
         key(
             "seed",
-            COUNT,
+            Count(0, 4_294_967_295),
             "",
-            Else("0"),
+            Value("0"),
             "Seed of everything that looks random: generated text, stale memory.",
             "1",
         ),
@@ -596,11 +596,12 @@ pub(super) const SIM: Section = Section {
         ),
         key(
             "lmcache_metrics_interval_ms",
-            COUNT,
+            Count(0, 4_294_967_295),
             "milliseconds",
-            Else("at once"),
-            "How often the LMCache counters are published; a real LMCache does it every 10,000 ms.",
-            "1",
+            Value("0"),
+            "How often the LMCache counters are published, 0 is at once; a real LMCache does it every \
+             10,000 ms.",
+            "10000",
         ),
     ],
 };
