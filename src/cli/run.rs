@@ -17,7 +17,8 @@ use crate::recorder::resume::Retry;
     reason = "each is a flag of the command line"
 )]
 pub(crate) struct RunArgs {
-    /// Plan (TOML file, `-` for standard input); with --resume also a run folder.
+    /// Plan (TOML file, `-` for standard input); with --resume also a run: its folder, its id or the
+    /// start of one, `latest` or `latest:PLAN`.
     pub plan: Option<PathBuf>,
     /// Changes to the plan.
     #[command(flatten)]
@@ -25,8 +26,8 @@ pub(crate) struct RunArgs {
     /// Show what would run, as `labrun plan` does; change nothing.
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
-    /// Continue a run: measure only cells that are missing, failed or changed. Without --out or a run
-    /// folder, the plan's latest run.
+    /// Continue a run: measure only cells that are missing, failed or changed. Of a plan without --out,
+    /// its latest run.
     #[arg(long)]
     pub resume: bool,
     /// Finished cells that --resume measures again.

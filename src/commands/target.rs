@@ -14,13 +14,14 @@ use crate::matrix::Matrix;
 use crate::matrix::shard::Shard;
 use crate::plan::Plan;
 use crate::record::manifest::Manifest;
+use crate::record::named::{is_latest, run_called};
 use crate::recorder::manifest::{Target, run_id};
 use crate::units::WallClock;
 
 /// Finds the plan and the folder that `args` name.
 pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
-    if let Some(path) = args.plan.as_ref().filter(|path| path.is_dir()) {
-        return continued(args, path, started);
+    if let Some(folder) = folder_to_continue(args)? {
+        return continued(args, &folder, started);
     }
     let source = source(args)?;
     let config = Config::load(args.config.as_deref())?;
@@ -58,6 +59,30 @@ pub(super) fn target(args: &RunArgs, started: WallClock) -> Result<Target> {
     })
 }
 
+/// The run folder that is named: by its path, or with --resume as every command names runs.
+fn folder_to_continue(args: &RunArgs) -> Result<Option<PathBuf>> {
+    let Some(path) = &args.plan else {
+        return Ok(None);
+    };
+    if path.is_dir() {
+        return Ok(Some(path.clone()));
+    }
+    let word = path.to_string_lossy();
+    if !args.resume || path.exists() || word == "-" {
+        return Ok(None);
+    }
+    let config = Config::load(args.config.as_deref())?;
+    let results = &config.settings.paths.results;
+    let run = run_called(&word, results)?;
+    if run.is_none() && is_latest(&word) {
+        bail!(
+            "no run to continue: there is no `{word}` below `{}`",
+            results.display()
+        );
+    }
+    Ok(run)
+}
+
 /// A new run of the plan `text`, which `file` is the place of.
 pub(super) fn fresh(text: &str, file: &str, args: &RunArgs, started: WallClock) -> Result<Target> {
     let config = Config::load(args.config.as_deref())?;
@@ -91,7 +116,7 @@ pub(super) fn source(args: &RunArgs) -> Result<Source> {
             Source::read(path)
         }
         None if args.resume && args.out.is_none() => {
-            bail!("nothing to continue: name a run folder or its plan after --resume")
+            bail!("nothing to continue: name a run, its plan or `latest` after --resume")
         }
         None => ad_hoc::source(&args.ad_hoc),
     }

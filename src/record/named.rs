@@ -14,6 +14,11 @@ const MAX_NAMED: usize = 5;
 /// The word for the run that began last.
 const LATEST: &str = "latest";
 
+/// Whether `word` asks for the run that began last, of all or of one plan.
+pub(crate) fn is_latest(word: &str) -> bool {
+    word == LATEST || word.starts_with("latest:")
+}
+
 /// The run that `word` means. Errors name the runs that there are.
 pub(crate) fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
     let path = Path::new(word);
@@ -42,7 +47,7 @@ pub(crate) fn run_folder(word: &str, results: &Path) -> Result<PathBuf> {
 /// there is none. Fails where several have that id, or begin so.
 pub(crate) fn run_called(word: &str, results: &Path) -> Result<Option<PathBuf>> {
     let plan = word.strip_prefix("latest:");
-    if word == LATEST || plan.is_some() {
+    if is_latest(word) {
         let mut runs = all_runs(results);
         runs.retain(|run| plan.is_none_or(|plan| is_of_plan(run, plan)));
         return Ok(by_start(runs).into_iter().next());

@@ -357,6 +357,28 @@ fn without_out_the_latest_run_of_the_plan_is_continued() {
 }
 
 #[test]
+fn a_run_is_continued_by_the_names_that_every_command_takes() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &SimPlan::default().text());
+    let none = lab.labrun(&["run", "--resume", "latest"]).expect_code(2);
+    assert!(
+        none.stderr.contains("no run to continue"),
+        "{}",
+        none.stderr
+    );
+    lab.labrun(&["plan.toml", "--quiet"]).expect_code(0);
+    for word in ["latest", "latest:t"] {
+        let ended = lab.labrun(&["run", "--resume", word]).expect_code(0);
+        let continued = "2 of 2 cells are finished, 0 to run";
+        assert!(ended.stderr.contains(continued), "{}", ended.stderr);
+    }
+    let other = lab.labrun(&["run", "--resume", "latest:u"]).expect_code(2);
+    assert!(other.stderr.contains("`latest:u`"), "{}", other.stderr);
+    let runs = std::fs::read_dir(lab.path("results/t")).unwrap().count();
+    assert_eq!(runs, 1);
+}
+
+#[test]
 fn torn_files_of_a_killed_run_are_removed_and_the_torn_event_with_them() {
     let lab = Lab::new();
     lab.run_sim(&SimPlan::default()).expect_code(0);
