@@ -289,9 +289,9 @@ pub(crate) struct BenchArgs {
     /// Number of requests.
     #[arg(long, alias = "num-requests", default_value_t = 100)]
     pub requests: u32,
-    /// Random seed.
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    /// Random seed [default: a new one each time, which is printed].
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Open loop: Poisson arrivals at this many requests per second, instead of --concurrency.
     #[arg(long, alias = "rate", value_name = "REQUESTS_PER_S")]
     pub rate_rps: Option<f64>,

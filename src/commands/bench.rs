@@ -1,6 +1,9 @@
 //! `labrun bench`: one load against a server that runs, or this machine's floor.
 
+mod table;
+
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -68,6 +71,7 @@ struct Shape {
     load: LoadSpec,
     at: Coordinates,
     requests: RequestCount,
+    seed: Seed,
     vocabulary: std::ops::Range<u32>,
 }
 
@@ -135,8 +139,21 @@ impl Shape {
                 extra: BTreeMap::new(),
             },
             requests: RequestCount::new(args.requests).with_context(|| none("requests"))?,
+            seed: Seed(args.seed.unwrap_or_else(new_seed)),
             vocabulary: first..last.saturating_add(1),
         })
+    }
+
+    /// What is sent, in a line. The seed repeats it.
+    fn heading(&self, model: &str) -> String {
+        let arrival = match self.load.arrival {
+            Arrival::Poisson { rate_rps } => format!("{rate_rps} requests/s"),
+            _ => format!("{} in flight", self.at.concurrency),
+        };
+        format!(
+            "{model}: prompts of {} tokens, {} generated, {arrival}; --seed {} sends the same again",
+            self.at.prompt_len, self.at.gen_len, self.seed.0
+        )
     }
 
     /// Connections at once, where they have a bound.
@@ -147,7 +164,7 @@ impl Shape {
         }
     }
 
-    fn workload<'a>(&'a self, args: &'a BenchArgs, model: &'a str) -> Workload<'a> {
+    fn workload<'a>(&'a self, model: &'a str) -> Workload<'a> {
         Workload {
             spec: &self.workload,
             label: &self.at.label,
@@ -157,12 +174,17 @@ impl Shape {
             concurrency: self.at.concurrency,
             requests: self.requests,
             arrival: self.load.arrival,
-            seed: Seed(args.seed),
+            seed: self.seed,
             vocab: self.vocabulary.clone(),
             chunk_tokens: crate::plan::tier::DEFAULT_CHUNK_TOKENS,
             file: None,
         }
     }
+}
+
+/// A seed that was not used before: with that of an earlier load, the server would answer from its cache.
+fn new_seed() -> u64 {
+    RandomState::new().build_hasher().finish() % 1_000_000_000
 }
 
 /// The most tokens of a prompt or an answer.
@@ -220,7 +242,7 @@ async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Res
         ));
         None
     });
-    let workload = shape.workload(args, model);
+    let workload = shape.workload(model);
     let tokenize = |body: Bytes| {
         let control = control.clone();
         async move {
@@ -316,18 +338,20 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     let record = cell_record(model, shape, &pass, version);
     let run = RunData::new(vec![(record.clone(), request_rows(&pass))])?;
     let report = Report::of(&run, "bench")?;
+    let row = report
+        .summary()
+        .rows
+        .first()
+        .context("a load has one row")?;
     if args.json {
-        let row = report
-            .summary()
-            .rows
-            .first()
-            .context("a load has one row")?;
         print(&format!(
             "{}\n",
-            serde_json::to_string_pretty(&as_json(&record, row, &warnings))?
+            serde_json::to_string_pretty(&as_json(&record, row, (shape.seed, &warnings)))?
         ))?;
     } else {
-        print(report.terminal_cells(width()).trim_start())?;
+        if counts.ok > 0 {
+            print(&table::text(row, &shape.heading(model), width()))?;
+        }
         say(&format!(
             "sent {} = ok {} + failed {} + unfinished {}",
             counts.sent, counts.ok, counts.failed, counts.unfinished
@@ -346,7 +370,7 @@ fn show(args: &BenchArgs, model: &str, shape: &Shape, measured: Measured) -> Res
     if cached > 0 && !args.shared_prefix {
         say(&format!(
             "warning: the server answered {cached} prompt tokens from a cache, though no two prompts \
-             share anything: it has seen this seed before; use another --seed"
+             share anything: it has seen this seed before; leave --seed out"
         ));
     }
     if interrupted {
@@ -388,7 +412,7 @@ fn cell_record(model: &str, shape: &Shape, pass: &Pass, version: Option<String>)
 }
 
 /// One load as JSON: the columns of `summary.csv`, and the client's measures of itself.
-fn as_json(record: &CellRecord, row: &SummaryRow, warnings: &[String]) -> Value {
+fn as_json(record: &CellRecord, row: &SummaryRow, (seed, warnings): (Seed, &[String])) -> Value {
     let pass = &record.passes[0];
     let mut latencies = serde_json::Map::new();
     for metric in [
@@ -413,6 +437,7 @@ fn as_json(record: &CellRecord, row: &SummaryRow, warnings: &[String]) -> Value 
         "model": record.model,
         "server_version": record.server.version,
         "coordinates": record.coordinates,
+        "seed": seed.0,
         "corpus": pass.corpus,
         "duration_s": pass.duration_s,
         "counts": pass.counts,

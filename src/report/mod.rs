@@ -159,8 +159,8 @@ impl Report {
         text
     }
 
-    /// Only the table of cells, for one load that has nothing to be compared with.
-    pub(crate) fn terminal_cells(&self, width: u16) -> String {
+    /// The table of cells.
+    fn terminal_cells(&self, width: u16) -> String {
         let mut text = String::new();
         let mut shown = self.summary.clone();
         shown.rows.retain(|row| !is_control(&row.coordinates.label));

@@ -226,6 +226,19 @@ fn bench_prints_one_load_as_a_table_and_as_json() {
     assert!(table.stdout.contains("Simulated"), "{}", table.stdout);
     let sent = "sent 12 = ok 12 + failed 0 + unfinished 0";
     assert!(table.stderr.contains(sent), "{}", table.stderr);
+    for row in ["TTFT", "ITL", "E2E", "Request throughput"] {
+        assert!(table.stdout.contains(row), "{}", table.stdout);
+    }
+    for word in ["cold", "external", "inconclusive"] {
+        assert!(!table.stdout.contains(word), "{}", table.stdout);
+    }
+    // The second time it is other prompts; with the printed seed, the same.
+    let second = lab.labrun(&load).expect_code(0);
+    assert!(!second.stderr.contains("from a cache"), "{}", second.stderr);
+    let seed = table.stdout.split("--seed ").nth(1).unwrap();
+    let seed = seed.split_whitespace().next().unwrap();
+    let same = lab.labrun(&[&load[..], &["--seed", seed]].concat());
+    assert!(same.stderr.contains("from a cache"), "{}", same.stderr);
     let again = lab
         .labrun(&[&load[..], &["--json", "--chat"]].concat())
         .expect_code(0);
@@ -240,4 +253,5 @@ fn bench_prints_one_load_as_a_table_and_as_json() {
         .labrun(&[&load[..3], &["nope"], &load[4..]].concat())
         .expect_code(1);
     assert!(refused.stderr.contains("http-404"), "{}", refused.stderr);
+    assert_eq!(refused.stdout, "", "a table of nothing says nothing");
 }
