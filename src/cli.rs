@@ -16,6 +16,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::aggregate::Slos;
 use crate::config::PcieMethod;
 use crate::plan::problem::nearest;
+use crate::report::Price;
 
 pub(crate) use check::CheckArgs;
 pub(crate) use init::{InitArgs, InitWorkload};
@@ -198,6 +199,10 @@ pub(crate) struct ReportArgs {
     /// request, `e2e_p99=2s` for a whole pass. Latencies: ttft, tpot, itl, e2e.
     #[arg(long, value_name = "SLO")]
     pub slo: Vec<Slos>,
+    /// What an hour of the server costs: the report shows what a million generated tokens cost, with and
+    /// without each tier.
+    #[arg(long, value_name = "PRICE")]
+    pub price_per_hour: Option<Price>,
     /// Output folder [default: the run folder; required for several runs].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

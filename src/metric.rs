@@ -18,6 +18,12 @@ pub enum Unit {
     Requests,
     /// Energy by tokens.
     JoulesPerToken,
+    /// Energy by requests.
+    JoulesPerRequest,
+    /// Hundredths.
+    Percent,
+    /// 1,048,576 bytes by requests.
+    MebibytesPerRequest,
 }
 
 impl Unit {
@@ -30,6 +36,9 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::Requests => "requests",
             Self::JoulesPerToken => "J/token",
+            Self::JoulesPerRequest => "J/request",
+            Self::Percent => "%",
+            Self::MebibytesPerRequest => "MiB/request",
         }
     }
 }
@@ -89,6 +98,16 @@ pub enum Metric {
     OutputTokens,
     /// Energy by output tokens.
     Energy,
+    /// Energy by requests.
+    RequestEnergy,
+    /// Tokens of KV that the GPU holds.
+    GpuCapacity,
+    /// Tokens of KV that the tier holds.
+    TierCapacity,
+    /// Prompt tokens that came from the tier.
+    TierHits,
+    /// Bytes that came from the tier.
+    TierBytes,
     /// Requests that were begun.
     Sent,
     /// Requests whose whole answer arrived.
@@ -131,7 +150,7 @@ macro_rules! spec {
 
 impl Metric {
     /// Every metric, in the glossary's order.
-    pub const ALL: [Metric; 19] = [
+    pub const ALL: [Metric; 24] = [
         Self::Ttft,
         Self::Itl,
         Self::Tpot,
@@ -147,6 +166,11 @@ impl Metric {
         Self::CachedTokens,
         Self::OutputTokens,
         Self::Energy,
+        Self::RequestEnergy,
+        Self::GpuCapacity,
+        Self::TierCapacity,
+        Self::TierHits,
+        Self::TierBytes,
         Self::Sent,
         Self::Ok,
         Self::Failed,
@@ -187,6 +211,16 @@ impl Metric {
                 "Output tokens as the server counted them, mean over ok requests."),
             Self::Energy => spec!("energy_j_per_token", "energy", "Energy a token", JoulesPerToken, Lower,
                 "Energy of all GPUs over the pass (their own counter, else the integral of their power), divided by the output tokens of ok requests. It includes the energy of reading the prompts, and of idling between requests."),
+            Self::RequestEnergy => spec!("energy_j_per_request", "J/req", "Energy a request", JoulesPerRequest, Lower,
+                "Energy of all GPUs over the pass, divided by the ok requests."),
+            Self::GpuCapacity => spec!("gpu_kv_tokens", "GPU holds", "Tokens that the GPU holds", Tokens, Neither,
+                "Tokens of KV that the engine has room for, by its start log."),
+            Self::TierCapacity => spec!("tier_kv_tokens", "tier holds", "Tokens that the tier holds", Tokens, Neither,
+                "The tier's size by its settings, divided by the KV bytes of a token. The tier may hold what the GPU holds too. Empty: it knows no bound, or the KV size is not known."),
+            Self::TierHits => spec!("tier_hit_percent", "tier hits", "Prompt tokens from the tier", Percent, Neither,
+                "Prompt tokens that came through the connector, of all prompt tokens of the pass, by the engine's counters."),
+            Self::TierBytes => spec!("tier_mib_per_request", "MiB/req", "Bytes from the tier a request", MebibytesPerRequest, Neither,
+                "Bytes that were seen to move from the tier towards the GPU, on the way of the ledger that carried most, divided by the ok requests."),
             Self::Sent => spec!("sent", "sent", "Requests sent", Requests, Neither,
                 "Requests that were begun. Sent = ok + failed + unfinished."),
             Self::Ok => spec!("ok", "ok", "Requests answered", Requests, Higher,

@@ -68,6 +68,8 @@ pub(crate) struct ComparisonRow {
     pub energy: Contrast,
     /// Requests a second that meet the objectives; empty without any.
     pub goodput: Contrast,
+    /// Energy of all GPUs by requests.
+    pub request_energy: Contrast,
     /// Prompt tokens a request that the tier's server reported as cached, mean.
     pub cached_tokens_mean: Option<f64>,
     /// Whether no text proves the tier, as the plan allows.
@@ -76,16 +78,17 @@ pub(crate) struct ComparisonRow {
 
 impl ComparisonRow {
     /// Everything that is compared.
-    pub(crate) fn contrasts(&self) -> [&Contrast; 5] {
+    pub(crate) fn contrasts(&self) -> [&Contrast; 6] {
         let Self {
             ttft,
             e2e,
             output,
             energy,
             goodput,
+            request_energy,
             ..
         } = self;
-        [ttft, e2e, output, energy, goodput]
+        [ttft, e2e, output, energy, goodput, request_energy]
     }
 
     /// Removes the comparison and records why; the values of both sides stay.
@@ -97,9 +100,10 @@ impl ComparisonRow {
             output,
             energy,
             goodput,
+            request_energy,
             ..
         } = self;
-        for contrast in [ttft, e2e, output, energy, goodput] {
+        for contrast in [ttft, e2e, output, energy, goodput, request_energy] {
             contrast.difference = None;
             contrast.speedup = None;
             contrast.interval = None;
@@ -216,14 +220,10 @@ fn grouped<'a>(
             });
         }
     }
+    lend_baselines(&mut places);
     places
 }
 
-#[derive(Clone, Copy)]
-    lend_baselines(&mut places);
-struct Side<'a> {
-    pool: &'a Pool,
-    group: &'a Group<'a>,
 /// Gives the places of a tier's settings the baseline that was measured once for all of them. A place
 /// that is left with that baseline alone is removed: it compares nothing.
 fn lend_baselines<'a>(places: &mut BTreeMap<Place, BTreeMap<&'a str, Vec<Member<'a>>>>) {
@@ -247,6 +247,10 @@ fn lend_baselines<'a>(places: &mut BTreeMap<Place, BTreeMap<&'a str, Vec<Member<
     }
 }
 
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    pool: &'a Pool,
+    group: &'a Group<'a>,
 }
 
 fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
@@ -277,6 +281,10 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         interval: None,
     });
     let goodput = rate(Metric::Goodput, |pool| pool.goodput);
+    let request_energy = rate(Metric::RequestEnergy, |pool| Median {
+        value: pool.energy_j_per_request,
+        interval: None,
+    });
     ComparisonRow {
         place: tier.pool.place.clone(),
         tier: tier.pool.tier.clone(),
@@ -291,6 +299,7 @@ fn contrast_sides(baseline: Option<Side<'_>>, tier: Side<'_>) -> ComparisonRow {
         output,
         energy,
         goodput,
+        request_energy,
         cached_tokens_mean: tier.pool.cached_tokens_mean,
         text_optional: tier.pool.is_textless(),
     }

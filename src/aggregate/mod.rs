@@ -11,6 +11,7 @@ pub(crate) mod fixture;
 mod gaps;
 mod imported;
 mod limit;
+mod memory;
 mod parallel;
 mod parts;
 mod place;
@@ -27,6 +28,7 @@ pub(crate) use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standi
 #[cfg(test)]
 pub(crate) use comparison::{compare, compare_under};
 pub(crate) use controls::{ControlOutcome, ControlResult};
+pub(crate) use memory::Memory;
 pub(crate) use parallel::side_by_side;
 pub(crate) use parts::{Part, Parts};
 pub(crate) use place::{BASELINE, Place, tier_order};

@@ -62,6 +62,8 @@ pub(crate) struct Pool {
     pub gaps_curve: Vec<(f64, f64)>,
     /// Energy of all GPUs by output tokens; absent where a repeat lacks it.
     pub energy_j_per_token: Option<f64>,
+    /// Energy of all GPUs by ok requests of all repeats; absent where a repeat's was not sampled.
+    pub energy_j_per_request: Option<f64>,
     /// Cached prompt tokens a request, mean over the repeats.
     pub cached_tokens_mean: Option<f64>,
     /// Where its time to the first token went.
@@ -83,9 +85,9 @@ pub(crate) struct Median {
 }
 
 /// One pass of one cell.
+#[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub cell: &'a CellRecord,
-#[derive(Clone, Copy)]
     pub pass: &'a PassRecord,
     pub samples: &'a Samples,
 }
@@ -182,6 +184,9 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
         energy_j_per_token: energy
             .zip(output_tokens.filter(|tokens| *tokens > 0))
             .map(|(joules, tokens)| joules / tokens as f64),
+        energy_j_per_request: energy
+            .filter(|_| counts.ok > 0)
+            .map(|joules| joules / counts.ok as f64),
         cached_tokens_mean: mean(members.iter().map(|m| m.samples.cached_tokens_mean)),
         bottleneck: limit(parts.as_ref(), most_frequent(members), carrier),
         parts,

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::aggregate::energy::joules;
 use crate::aggregate::limit::limit;
+use crate::aggregate::memory::Memory;
 use crate::aggregate::parts::{Carrier, Parts};
 use crate::aggregate::place::{Place, tier_order};
 use crate::aggregate::samples::{Passes, Samples};
@@ -72,6 +73,10 @@ pub struct SummaryRow {
     pub prompt_tokens_mean: Option<f64>,
     /// Energy of all GPUs over the pass by output tokens; absent where it was not sampled.
     pub energy_j_per_token: Option<f64>,
+    /// Energy of all GPUs over the pass by ok requests; absent where it was not sampled.
+    pub energy_j_per_request: Option<f64>,
+    /// What it had room for, and what came from its tier.
+    pub(crate) memory: Memory,
     /// How it stands to the objectives; absent without any.
     pub service: Option<Service>,
     /// Where its time to the first token went; absent where the engine did not time it.
@@ -176,6 +181,10 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
         energy_j_per_token: joules(pass)
             .zip(samples.output_tokens.filter(|tokens| *tokens > 0))
             .map(|(joules, tokens)| joules / tokens as f64),
+        energy_j_per_request: joules(pass)
+            .filter(|_| pass.counts.ok > 0)
+            .map(|joules| joules / pass.counts.ok as f64),
+        memory: Memory::of(cell, pass),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
         bottleneck: limit(
             parts.as_ref(),

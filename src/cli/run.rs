@@ -9,6 +9,7 @@ use crate::plan::only::{Selection, tokens};
 use crate::plan::server::Launcher;
 use crate::plan::text::Setting;
 use crate::recorder::resume::Retry;
+use crate::report::Price;
 
 /// Arguments of `labrun run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -62,6 +63,10 @@ pub(crate) struct RunArgs {
     /// Settings of this machine; they take precedence over the built-in defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What an hour of the server costs: the report shows what a million generated tokens cost, with and
+    /// without each tier.
+    #[arg(long, value_name = "PRICE")]
+    pub price_per_hour: Option<Price>,
     /// Print the long tables at the end, not the answer alone.
     #[arg(long)]
     pub tables: bool,

@@ -22,7 +22,7 @@ pub(super) fn join(
 ) -> Result<ExitStatus> {
     let merged = merge::merge(out, runs, allow_missing, resume)?;
     merged.notes.iter().for_each(|note| say(note));
-    let report = write_report(out)?;
+    let report = write_report(out, None)?;
     print(&report.screen(&as_argument(out), width()))?;
     Ok(if merged.outcomes.failed + merged.outcomes.invalid > 0 {
         ExitStatus::CellsFailed

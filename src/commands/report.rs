@@ -13,7 +13,7 @@ use crate::record::reader::{RunData, read_run};
 use crate::record::whole;
 use crate::recorder::writer::write_synced;
 use crate::report::timeline::timelines as timelines_of;
-use crate::report::{Drawing, Report, RunFacts};
+use crate::report::{Drawing, Price, Report, RunFacts};
 
 /// Writes the tables, figures and report of runs again and shows the tables.
 pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
@@ -30,7 +30,11 @@ pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
     let slos: Vec<Slo> = args.slo.iter().flat_map(|slos| slos.0.clone()).collect();
     let folders: Vec<&Path> = runs.iter().map(AsRef::as_ref).collect();
     report_lacks(&folders);
-    let report = write_reports(&folders, out, &slos)?;
+    let asked = Asked {
+        slos: &slos,
+        price: args.price_per_hour,
+    };
+    let report = write_reports(&folders, out, asked)?;
     if args.tables {
         print(&report.terminal(width()))?;
     }
@@ -47,15 +51,22 @@ pub(super) fn report_lacks(folders: &[&Path]) {
     }
 }
 
+/// What a report is asked for besides the runs.
+#[derive(Clone, Copy, Default)]
+struct Asked<'a> {
+    slos: &'a [Slo],
+    price: Option<Price>,
+}
+
 /// Writes the tables, figures and report of the run in `folder` into it.
-pub(super) fn write_report(folder: &Path) -> Result<Report> {
-    write_reports(&[folder], folder, &[])
+pub(super) fn write_report(folder: &Path, price: Option<Price>) -> Result<Report> {
+    write_reports(&[folder], folder, Asked { slos: &[], price })
 }
 
 /// The report of the run in `folder`; nothing is written.
 pub(super) fn read_report(folder: &Path) -> Result<Report> {
     let runs = vec![read_run(folder)?];
-    summed_up(&[folder], runs, &[facts(folder)], &[])
+    summed_up(&[folder], runs, &[facts(folder)], Asked::default())
 }
 
 /// Sums `runs` up, which lie in `folders`. Names what is left out.
@@ -63,7 +74,7 @@ fn summed_up(
     folders: &[&Path],
     runs: Vec<RunData>,
     facts: &[RunFacts],
-    slos: &[Slo],
+    asked: Asked<'_>,
 ) -> Result<Report> {
     let left_out = runs.iter().flat_map(|run| &run.unreadable);
     let left_out: Vec<String> = left_out
@@ -73,7 +84,8 @@ fn summed_up(
         say(why);
     }
     let titles: Vec<_> = facts.iter().map(|facts| facts.name.as_str()).collect();
-    let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), slos)?;
+    let mut report = Report::under(&RunData::together(runs), &titles.join(" + "), asked.slos)?;
+    report.note_price(asked.price);
     report.note_scope(facts);
     report.add_notes(left_out);
     for (folder, facts) in folders.iter().zip(facts) {
@@ -82,7 +94,7 @@ fn summed_up(
     Ok(report)
 }
 
-fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> {
+fn write_reports(folders: &[&Path], out: &Path, asked: Asked<'_>) -> Result<Report> {
     let runs = folders
         .iter()
         .map(|folder| read_run(folder))
@@ -91,7 +103,7 @@ fn write_reports(folders: &[&Path], out: &Path, slos: &[Slo]) -> Result<Report> 
     let cells = folders.iter().zip(&runs);
     let cells: Vec<_> = cells.map(|(at, run)| (*at, run.cells.as_slice())).collect();
     let mut timelines = timelines_of(&cells);
-    let report = summed_up(folders, runs, &facts, slos)?;
+    let report = summed_up(folders, runs, &facts, asked)?;
     let drawings = report.drawings()?;
     let into = out.join("figures");
     let drawn = !drawings.is_empty() || timelines.files().next().is_some();

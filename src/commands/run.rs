@@ -462,7 +462,7 @@ fn finish(
         ..Ended::default()
     })?;
     if outcomes.completed + outcomes.failed > 0 {
-        let report = write_report(&folder)?;
+        let report = write_report(&folder, args.price_per_hour)?;
         if args.tables {
             print(&report.terminal(width()))?;
         }

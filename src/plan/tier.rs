@@ -103,6 +103,11 @@ pub struct TierSpec {
     pub adapter: AdapterSpec,
 }
 
+/// An LMCache server evicts from its RAM above this share of it.
+const EVICTION_WATERMARK: f64 = 0.8;
+
+const GIB: f64 = 1_073_741_824.0;
+
 /// Tokens of a chunk where the plan has none: LMCache's default.
 pub(crate) const DEFAULT_CHUNK_TOKENS: u32 = 256;
 
@@ -134,6 +139,31 @@ impl TierSpec {
             .get("max_local_cpu_size")
             .and_then(Value::as_f64)
             .unwrap_or(5.0)
+    }
+
+    /// What it holds, and by which setting; absent where it knows no bound. `redis_gib` is the room of a
+    /// simulated Redis.
+    pub(crate) fn capacity_bytes(
+        &self,
+        mode: LmcacheMode,
+        redis_gib: Option<f64>,
+    ) -> Option<(&'static str, f64)> {
+        let in_process = mode == LmcacheMode::InProcess;
+        let ram = GIB * self.ram_gib();
+        let disk = || {
+            let set = self.settings.get("max_local_disk_size");
+            GIB * set.and_then(Value::as_f64).unwrap_or(20.0)
+        };
+        match self.kind {
+            TierKind::Cpu if !in_process => {
+                Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram))
+            }
+            TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
+            TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
+            TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
+            TierKind::Redis => redis_gib.map(|gib| ("`redis_gib`", GIB * gib)),
+            TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk => None,
+        }
     }
 
     /// Reads `[tier.<name>]`.

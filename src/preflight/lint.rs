@@ -49,8 +49,6 @@ pub(crate) struct Finding {
 
 /// Redis' default `proto-max-bulk-len`, bytes.
 const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
-/// An LMCache server evicts from its RAM above this share of it.
-const EVICTION_WATERMARK: f64 = 0.8;
 /// The first vLLM that is known to count prompt tokens by their source.
 const PROVABLE: Version = Version::new(0, 24, 0);
 /// Tokens of a GPU block where the plan does not set it: vLLM's default on a GPU.
@@ -92,6 +90,8 @@ pub(crate) fn lint(matrix: &Matrix, settings: &Settings, files: &Files) -> Vec<F
     }
     findings.sort_by_key(|one| one.severity);
     findings
+}
+
 /// The problems of each cell that has any, by its id, without their place: that is the cell.
 pub(crate) fn by_cell(matrix: &Matrix, settings: &Settings) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
@@ -112,8 +112,6 @@ pub(crate) fn by_cell(matrix: &Matrix, settings: &Settings) -> BTreeMap<String, 
         }
     }
     all
-}
-
 }
 
 /// A folder of templates that is not there: the built-in ones would be taken without a word.
@@ -332,14 +330,14 @@ fn vocabulary(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, S
         );
         add(Severity::Problem, reason);
     }
+}
+
 /// What a message about one cell begins with.
 fn place(cell: &Cell) -> String {
     format!(
         "tier `{}`, prompts of {}",
         cell.tier.name, cell.coordinates.prompt_len
     )
-}
-
 }
 
 fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
@@ -534,7 +532,7 @@ fn tier(
             add(Severity::Note, message);
         }
     }
-    let (Some(bytes), Some((name, capacity))) = (bytes, capacity_bytes(cell)) else {
+    let (Some(bytes), Some((name, capacity))) = (bytes, capacity(cell)) else {
         return;
     };
     // vLLM's own offloading keeps every block; LMCache's chunks are longer than most questions.
@@ -572,25 +570,10 @@ fn tier(
 }
 
 /// What a tier holds, and by which setting; absent where it knows no bound.
-fn capacity_bytes(cell: &Cell) -> Option<(&'static str, f64)> {
-    let tier = &cell.tier;
+fn capacity(cell: &Cell) -> Option<(&'static str, f64)> {
     let server = &cell.resolved.server;
-    let in_process = server.lmcache == LmcacheMode::InProcess;
-    let ram = GIB * tier.ram_gib();
-    let disk = || {
-        let set = tier.settings.get("max_local_disk_size");
-        GIB * set.and_then(Value::as_f64).unwrap_or(20.0)
-    };
-    match tier.kind {
-        TierKind::Cpu if !in_process => Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram)),
-        TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
-        TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
-        TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
-        TierKind::Redis if server.is_simulated() => {
-            Some(("`redis_gib`", GIB * server.sim.redis_gib))
-        }
-        TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::Redis => None,
-    }
+    let redis_gib = server.is_simulated().then_some(server.sim.redis_gib);
+    cell.tier.capacity_bytes(server.lmcache, redis_gib)
 }
 
 #[cfg(test)]

@@ -87,7 +87,19 @@ fn rates(rows: &[SummaryRow]) -> Vec<Column> {
     ];
     if rows.iter().any(|row| row.energy_j_per_token.is_some()) {
         columns.push(rate(Metric::Energy, 8, |row| row.energy_j_per_token));
+        columns.push(rate(Metric::RequestEnergy, 8, |row| {
+            row.energy_j_per_request
+        }));
     }
+    let mut add_known = |metric, value: fn(&SummaryRow) -> Option<f64>| {
+        if rows.iter().any(|row| value(row).is_some()) {
+            columns.push(rate(metric, 17, value));
+        }
+    };
+    add_known(Metric::GpuCapacity, |row| row.memory.gpu_tokens);
+    add_known(Metric::TierCapacity, |row| row.memory.tier_tokens);
+    add_known(Metric::TierHits, |row| row.memory.hit_percent);
+    add_known(Metric::TierBytes, |row| row.memory.moved_mib);
     if rows.iter().any(|row| row.bottleneck.is_some()) {
         let bottleneck = |row: &SummaryRow| row.bottleneck.clone().unwrap_or_else(|| "-".into());
         columns.push(Column::words(

@@ -4,6 +4,7 @@ use crate::aggregate::{Clarity, Comparison, ComparisonRow, Contrast, Standing};
 use crate::metric::Unit;
 use crate::record::schema::Counts;
 use crate::report::axes::{Axis, Shown, extra_axes, split};
+use crate::report::cost::{Price, money};
 use crate::report::notes::Notes;
 use crate::report::number::{Scale, times};
 use crate::report::section::Section;
@@ -11,11 +12,11 @@ use crate::report::table::{Column, Keep, Table};
 use crate::units::grouped;
 
 /// Each tier against the baseline, one row a place and tier.
-pub(crate) fn section(comparison: &Comparison) -> Section {
+pub(crate) fn section(comparison: &Comparison, price: Option<Price>) -> Section {
     let rows = &comparison.rows;
     let mut notes = Notes::default();
     let (mut columns, caption) = split(axes(rows));
-    columns.extend(values(comparison));
+    columns.extend(values(comparison, price));
     columns.push(Column::numbers(
         &["ok/sent", "without"],
         Keep::Droppable(1),
@@ -41,6 +42,9 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
          1 is better: without / with for latencies, with / without for throughput"
             .to_owned(),
     );
+    if let Some(price) = price {
+        notes.add(price.note());
+    }
     if !comparison.slos.is_empty() {
         let slos: Vec<_> = comparison.slos.iter().map(ToString::to_string).collect();
         notes.add(format!(
@@ -67,7 +71,7 @@ pub(crate) fn section(comparison: &Comparison) -> Section {
 }
 
 /// The compared values, and the hits behind them.
-fn values(comparison: &Comparison) -> Vec<Column> {
+fn values(comparison: &Comparison, price: Option<Price>) -> Vec<Column> {
     use Keep::{Always, Droppable};
     let rows = &comparison.rows;
     let room = |value, ratio| Room { value, ratio };
@@ -83,6 +87,15 @@ fn values(comparison: &Comparison) -> Vec<Column> {
     if rows.iter().any(|row| row.energy.tier.is_some()) {
         let energy = room(Droppable(7), Droppable(6));
         columns.extend(contrast(rows, "J/token", |row| &row.energy, energy));
+        columns.extend(contrast(
+            rows,
+            "J/request",
+            |row| &row.request_energy,
+            energy,
+        ));
+    }
+    if let Some(price) = price {
+        columns.extend(costs(rows, price));
     }
     let scale = Scale::of(Unit::Tokens, rows.iter().map(|row| row.cached_tokens_mean));
     columns.push(Column::numbers(
@@ -91,6 +104,21 @@ fn values(comparison: &Comparison) -> Vec<Column> {
         each(rows, |row| scale.text(row.cached_tokens_mean)),
     ));
     columns
+}
+
+/// What a million generated tokens cost, without and with the tier.
+fn costs(rows: &[ComparisonRow], price: Price) -> [Column; 2] {
+    let column = |side: &str, rate: fn(&Contrast) -> Option<f64>| {
+        let cost = |row: &ComparisonRow| {
+            let cost = price.per_million(rate(&row.output));
+            cost.map_or_else(|| "-".to_owned(), money)
+        };
+        Column::numbers(&["cost/M", "tokens", side], Keep::Always, each(rows, cost))
+    };
+    [
+        column("without", |output| output.baseline),
+        column("with", |output| output.tier),
+    ]
 }
 
 fn each(rows: &[ComparisonRow], text: impl Fn(&ComparisonRow) -> String) -> Vec<String> {

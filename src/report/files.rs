@@ -24,6 +24,15 @@ const SHOWN: [Percentile; 4] = [
     Percentile::P99,
 ];
 
+/// What a request took, and what there was room for.
+const MEMORY: [Metric; 5] = [
+    Metric::RequestEnergy,
+    Metric::GpuCapacity,
+    Metric::TierCapacity,
+    Metric::TierHits,
+    Metric::TierBytes,
+];
+
 /// One row a cell and cache state.
 pub(crate) fn summary_csv(table: &SummaryTable) -> String {
     let extras: Vec<_> = table
@@ -76,6 +85,7 @@ pub(crate) fn summary_csv(table: &SummaryTable) -> String {
     head.push(Metric::Energy.spec().column.to_owned());
     head.extend([Metric::Goodput.spec().column, "slo_broken", "bottleneck"].map(str::to_owned));
     head.extend(Part::ALL.map(|part| part.column().to_owned()));
+    head.extend(MEMORY.map(|metric| metric.spec().column.to_owned()));
 
     let mut text = String::new();
     push_row(&mut text, &head);
@@ -151,7 +161,20 @@ fn summary_fields(row: &SummaryRow, extra: &[&str]) -> Vec<String> {
         row.bottleneck.clone().unwrap_or_default(),
     ]);
     fields.extend(Part::ALL.map(|part| number(row.parts.and_then(|parts| parts.get(part)))));
+    fields.extend(memory_fields(row));
     fields
+}
+
+/// What a request took, and what there was room for.
+fn memory_fields(row: &SummaryRow) -> [String; 5] {
+    let memory = &row.memory;
+    [
+        number(row.energy_j_per_request),
+        whole(memory.gpu_tokens),
+        whole(memory.tier_tokens),
+        number(memory.hit_percent),
+        number(memory.moved_mib),
+    ]
 }
 
 /// One row a place and tier other than the baseline.
@@ -182,6 +205,7 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
         (Metric::OutputThroughput, ""),
         (Metric::Energy, ""),
         (Metric::Goodput, ""),
+        (Metric::RequestEnergy, ""),
     ] {
         for part in ["baseline", "tier", "difference"] {
             head.push(metric.column_of(&format!("{prefix}{part}")));
@@ -265,6 +289,10 @@ fn clarity_name(clarity: Clarity) -> &'static str {
         Clarity::MayBeNoise => "may-be-noise",
         Clarity::Untested => "untested",
     }
+}
+
+fn whole(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:.0}")).unwrap_or_default()
 }
 
 fn number(value: Option<f64>) -> String {

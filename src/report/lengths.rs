@@ -1,13 +1,13 @@
 //! The answer by prompt length, as a table, and in a few words for each tier.
 
 use crate::record::schema::Source;
-use crate::report::Report;
 use crate::report::advice::{Answer, Cost, TierAnswer, answer};
 use crate::report::notes::Notes;
 use crate::report::number::{brief, brief_times};
 use crate::report::screen;
 use crate::report::section::Section;
 use crate::report::table::{Column, Keep, Table};
+use crate::report::{Report, cost, memory};
 use crate::units::grouped;
 
 /// A tier and whether to use it.
@@ -36,13 +36,13 @@ pub(super) fn told(report: &Report) -> Vec<Told> {
                 tier: tier.tier.clone(),
                 advice: advice.name(),
                 words,
-                details: details(tier),
+                details: details(&answer, tier, report),
             }
         })
         .collect()
 }
 
-fn details(tier: &TierAnswer) -> String {
+fn details(answer: &Answer, tier: &TierAnswer, report: &Report) -> String {
     let mut parts = Vec::new();
     if let Some(cost) = tier.miss {
         parts.push(format!("a miss costs {}", cost.text()));
@@ -58,7 +58,23 @@ fn details(tier: &TierAnswer) -> String {
     if let Some(limit) = &tier.limit {
         parts.push(format!("limit: {limit}"));
     }
+    parts.extend(memory::of_tier(report, answer, &tier.tier));
+    parts.extend(energy(answer, tier, report));
+    let cost = |price| cost::of_tier(&report.comparison, answer, tier, price);
+    parts.extend(report.price.and_then(cost));
     parts.join("; ")
+}
+
+/// The energy of a request with and without the tier, where the GPUs' power was sampled.
+fn energy(answer: &Answer, tier: &TierAnswer, report: &Report) -> Option<String> {
+    let row = cost::longest(&report.comparison, answer, &tier.tier)?;
+    let joules = |value: Option<f64>| Some(format!("{:.1} J", value?));
+    let with = joules(row.request_energy.tier)?;
+    let without = joules(row.request_energy.baseline)?;
+    let length = grouped(row.place.prompt_len);
+    Some(format!(
+        "a request takes {with} ({without} without) at {length} tokens"
+    ))
 }
 
 /// One of the costs of a tier.

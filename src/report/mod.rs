@@ -9,6 +9,7 @@ mod cell;
 mod cells;
 mod contrast;
 mod controls;
+mod cost;
 pub(crate) mod escape;
 mod facts;
 mod figure;
@@ -18,6 +19,7 @@ mod headline;
 mod html;
 mod lengths;
 mod markdown;
+mod memory;
 pub(crate) mod notes;
 pub(crate) mod number;
 pub(crate) mod plot;
@@ -46,6 +48,7 @@ use crate::report::section::Section;
 use crate::report::timeline::Timelines;
 use crate::report::wrap::push_wrapped;
 
+pub(crate) use cost::Price;
 pub(crate) use facts::RunFacts;
 pub(crate) use html::Html;
 
@@ -65,6 +68,7 @@ pub(crate) struct Report {
     slos: Vec<Slo>,
     cells: Vec<CellRecord>,
     scope: Scope,
+    price: Option<Price>,
 }
 
 /// What a run was to measure, and how long it took.
@@ -93,6 +97,7 @@ impl Report {
             slos: slos.to_vec(),
             cells: run.cells.clone(),
             scope: Scope::default(),
+            price: None,
         })
     }
 
@@ -133,6 +138,11 @@ impl Report {
         };
     }
 
+    /// Shows what tokens cost at this price of an hour.
+    pub(crate) fn note_price(&mut self, price: Option<Price>) {
+        self.price = price;
+    }
+
     /// The last screen of a run: whether to use each tier, and why. `folder` is the report's, as a command
     /// takes it.
     pub(crate) fn screen(&self, folder: &str, width: u16) -> String {
@@ -153,7 +163,7 @@ impl Report {
         let shown = self.comparison.without_controls();
         if !shown.rows.is_empty() {
             text.push_str("\nEach tier against the baseline\n");
-            text.push_str(&contrast::section(&shown).terminal(width));
+            text.push_str(&contrast::section(&shown, self.price).terminal(width));
         }
         text.push_str(&self.terminal_cells(width));
         text
@@ -220,7 +230,8 @@ impl Report {
     }
 
     fn comparison_section(&self) -> Option<Section> {
-        (!self.comparison.rows.is_empty()).then(|| contrast::section(&self.comparison))
+        let has_rows = !self.comparison.rows.is_empty();
+        has_rows.then(|| contrast::section(&self.comparison, self.price))
     }
 
     fn cells_section(&self) -> Option<Section> {

@@ -12,7 +12,7 @@ use crate::report::advice::{Advice, Answer, TierAnswer, answer};
 use crate::report::causes::causes;
 use crate::report::number::brief;
 use crate::report::wrap::push_wrapped;
-use crate::report::{Report, by_turn, headline};
+use crate::report::{Report, by_turn, cost, headline, memory};
 use crate::units::grouped;
 
 /// Causes that are spelt out.
@@ -38,13 +38,15 @@ pub(super) fn screen(report: &Report, folder: &str, width: u16) -> String {
         {
             table(&mut text, answer, width);
             text.push('\n');
-            for line in advice(answer, report) {
+            let cost = |price| cost::line(&report.comparison, answer, price);
+            let cost = report.price.and_then(cost);
+            for line in advice(answer, report).into_iter().chain(cost) {
                 push_wrapped(&mut text, &line, width);
             }
         }
         _ => push_wrapped(&mut text, headline::nothing(&report.comparison), width),
     }
-    for line in doubts(report) {
+    for line in memory::line(report).into_iter().chain(doubts(report)) {
         push_wrapped(&mut text, &line, width);
     }
     let _ = writeln!(text, "\nreport: {folder}/report.html");

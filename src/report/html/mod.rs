@@ -19,7 +19,7 @@ use crate::report::html::evidence::Failure;
 use crate::report::html::pages::PageView;
 use crate::report::section::Section;
 use crate::report::timeline::Timelines;
-use crate::report::{Drawing, Report, lengths};
+use crate::report::{Drawing, Price, Report, lengths, memory};
 use crate::secret;
 
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
@@ -147,6 +147,10 @@ struct Document<'a> {
     facts: Vec<Pair>,
     verdicts: Vec<VerdictView>,
     answer: Option<TableView>,
+    /// What the GPU and each tier hold.
+    memory: Option<String>,
+    /// What the price of an hour means.
+    cost: Option<String>,
     headline: Vec<String>,
     /// Where the first token's time went.
     time: Option<FigureView>,
@@ -301,6 +305,8 @@ fn rendered(
         facts: facts(report, runs),
         verdicts: verdicts.collect(),
         answer,
+        memory: memory::line(report),
+        cost: report.price.map(Price::note),
         headline: report.headline(),
         time: figures(time)?.pop(),
         trust: lengths::trust(report),
