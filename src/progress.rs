@@ -1,5 +1,6 @@
 //! Events to lines on stderr: a live line on a terminal, plain lines elsewhere.
 
+mod board;
 mod columns;
 mod estimate;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use board::Board;
 use columns::{Columns, doing, outcome};
 use estimate::Estimate;
 
@@ -52,6 +54,7 @@ struct Live {
     place: usize,
     estimate: Estimate,
     columns: Columns,
+    board: Board,
     cell: String,
     /// What is started and stopped: `vLLM`, `the simulator`.
     server: &'static str,
@@ -116,6 +119,7 @@ impl Progress {
                     live.cells = work.matrix.cells.len();
                     live.estimate = Estimate::new(*work);
                     live.columns = Columns::of(*work);
+                    live.board = Board::of(*work);
                 }
                 self.start_ticker();
             }
@@ -123,6 +127,7 @@ impl Progress {
                 let mut live = self.lock();
                 live.place = live.place_of_next();
                 live.cell = live.columns.cell(&cell.coordinates);
+                live.board.begin(&cell.coordinates);
                 live.server = if cell.resolved.server.is_simulated() {
                     "the simulator"
                 } else {
@@ -141,7 +146,11 @@ impl Progress {
                 self.lock().load = Some((Arc::clone(progress), *requests));
             }
             Event::CellFinished { result } => {
-                self.lock().estimate.ended(result.elapsed);
+                {
+                    let mut live = self.lock();
+                    live.estimate.ended(result.elapsed);
+                    live.board.end(result);
+                }
                 let lines = self.cell_lines(result);
                 for line in &lines {
                     self.say(line);
@@ -187,13 +196,17 @@ impl Progress {
         let (live, bar) = (Arc::clone(&self.live), self.bar.clone());
         self.ticker = Some(std::thread::spawn(move || {
             while !bar.is_finished() {
-                let line = {
+                let (height, width) = size_of_stderr();
+                let lines = {
                     let live = live.lock().unwrap_or_else(PoisonError::into_inner);
-                    live_line(&live)
+                    let mut lines = vec![live_line(&live)];
+                    lines.extend(live.board.lines(width, height));
+                    lines
                 };
                 // With room for the `^C` that a terminal writes behind it: a line that breaks stays.
-                let room = usize::from(columns_of_stderr()).saturating_sub(6);
-                bar.set_message(line.chars().take(room).collect::<String>());
+                let room = width.saturating_sub(6);
+                let lines = lines.iter().map(|line| line.chars().take(room).collect());
+                bar.set_message(lines.collect::<Vec<String>>().join("\n"));
                 bar.tick();
                 std::thread::sleep(TICK);
             }
@@ -267,6 +280,12 @@ fn columns_of_stderr() -> u16 {
     columns.max(40)
 }
 
+/// Lines and columns of the terminal.
+fn size_of_stderr() -> (usize, usize) {
+    let (lines, _) = Term::stderr().size_checked().unwrap_or((24, 80));
+    (usize::from(lines), usize::from(columns_of_stderr()))
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
@@ -329,6 +348,7 @@ mod tests {
                 estimate
             },
             columns: Columns::default(),
+            board: Board::default(),
             cell: "cpu  512 tokens  x1".into(),
             server: "vLLM",
             doing: "measuring tier hit".into(),

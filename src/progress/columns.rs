@@ -130,16 +130,21 @@ pub(super) fn outcome(result: &CellResult) -> CellEnd {
     }
 }
 
-/// `cold 30 ms`, with what became of requests that were not answered.
-fn pass(pass: &Pass) -> String {
+/// The median time to the first token of the requests that were answered, milliseconds.
+pub(super) fn median_ms(pass: &Pass) -> Option<f64> {
     let is_ok = |record: &&RequestRecord| record.outcome == Outcome::Ok;
     let answered = pass.load.records.iter().filter(is_ok);
     let mut ttft_ms: Vec<f64> = answered
         .filter_map(|record| Some(record.ttft()?.as_secs_f64() * 1e3))
         .collect();
     ttft_ms.sort_by(f64::total_cmp);
+    quantile(&ttft_ms, 0.5)
+}
+
+/// `cold 30 ms`, with what became of requests that were not answered.
+fn pass(pass: &Pass) -> String {
     let state = pass.state.title();
-    let mut text = match quantile(&ttft_ms, 0.5) {
+    let mut text = match median_ms(pass) {
         Some(median) => format!("{state} {}", brief(median)),
         None => format!("{state} -"),
     };
