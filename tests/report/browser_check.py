@@ -171,6 +171,44 @@ def timelines(browser, shoot, scheme):
     shoot(f"timeline_{scheme}")
 
 
+# Words of a figure that stick out of it, and the sum of red, green and blue of its words and of its ground.
+STICK_OUT = """Array.from(document.querySelectorAll('figure svg')).flatMap(function (svg) {
+  var all = svg.getBoundingClientRect();
+  return Array.from(svg.querySelectorAll('text')).filter(function (text) {
+    var box = text.getBoundingClientRect();
+    return box.left < all.left - 1 || box.right > all.right + 1 || box.top < all.top - 1 || box.bottom > all.bottom + 1;
+  }).map(function (text) { return text.textContent; }); })"""
+SUM = """.match(/[0-9]+/g).slice(0, 3).map(Number).reduce(function (a, b) { return a + b; })"""
+# On a coloured ground the words keep their colour: those of heat maps and of the mark.
+INK = "getComputedStyle(document.querySelector('figure svg text[fill=\"#222222\"]')).fill" + SUM
+GROUND = "getComputedStyle(document.querySelector('figure svg > rect')).fill" + SUM
+LINE = "getComputedStyle(document.querySelector('figure svg [stroke=\"#222222\"], figure svg [stroke=\"#6E6E6E\"]')).stroke" + SUM
+
+
+def sizes(browser, url, shoot):
+    """Nothing is cut off and nothing scrolls sideways, from a telephone to a wall, light and dark."""
+    for width in (420, 1400, 2200):
+        for scheme in ("light", "dark"):
+            browser.look(width, 1200, scheme)
+            browser.open(url)
+            at = f"{width} {scheme}"
+            wide = browser.ask("document.documentElement.scrollWidth")
+            check(f"{at}: the page does not scroll sideways", wide <= width, wide)
+            out = browser.ask(STICK_OUT)
+            check(f"{at}: no word sticks out of its figure", out == [], out[:3] or "")
+            ink, ground, line = (browser.ask(one) for one in (INK, GROUND, LINE))
+            check(f"{at}: figures are in the page's colours",
+                  (ink > 500 and ground < 150 and line > 250) if scheme == "dark" else (ink < 200 and ground > 700),
+                  [ink, ground, line])
+            shoot(f"page_{width}_{scheme}")
+            browser.ask("document.querySelector('#figures, #time').scrollIntoView()")
+            shoot(f"figures_{width}_{scheme}")
+        held = browser.ask("""(function () { var box = document.querySelector('#cells .scroll');
+          box.scrollLeft = 10000; var cell = box.querySelector('tbody td');
+          return [box.scrollLeft, cell.getBoundingClientRect().left - box.getBoundingClientRect().left]; })()""")
+        check(f"{width}: the first column stays where a table scrolls", held[0] == 0 or abs(held[1]) < 2, held)
+
+
 def judge(browser, url, shots):
     def shoot(name):
         if shots:
@@ -216,6 +254,7 @@ def judge(browser, url, shots):
           browser.ask("document.documentElement.scrollWidth <= innerWidth"),
           browser.ask("document.documentElement.scrollWidth"))
     shoot("narrow")
+    sizes(browser, url, shoot)
 
     complaints = [event["params"] for event in browser.events if event["method"] == "Runtime.exceptionThrown"
                   or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")]

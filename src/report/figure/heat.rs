@@ -7,7 +7,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::report::figure::canvas::{Canvas, Pen, text_width};
 use crate::report::figure::grid::{Grid, MAX_COLUMNS, PANEL_TITLE, legend_entry, swatch};
-use crate::report::figure::look::INK;
+use crate::report::figure::look::ON_COLOUR;
 use crate::report::figure::page::{MARGIN, PLAIN, notes, title};
 
 const TOP: f64 = 190.0;
@@ -165,7 +165,7 @@ fn cell<DB: DrawingBackend>(
     );
     let mut pen = Pen {
         size: 22.0,
-        colour: if is_dark(fill) { WHITE } else { INK },
+        colour: if is_dark(fill) { WHITE } else { ON_COLOUR },
         across: HPos::Center,
         ..PLAIN
     };

@@ -5,6 +5,8 @@ use plotters::style::RGBColor;
 use crate::plan::tier::TierKind;
 
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
+/// Text on a coloured ground, which a page must not colour as its own.
+pub(super) const ON_COLOUR: RGBColor = RGBColor(33, 33, 33);
 /// Less important text and frames.
 pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
 pub(super) const FAINT: RGBColor = RGBColor(226, 226, 226);

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use crate::record::schema::VerdictStatus;
 use crate::report::figure::axis::{Kind, Ruler};
 use crate::report::figure::canvas::{Canvas, Fill, Pen, Stroke, Weight, text_width};
-use crate::report::figure::look::{GREY, INK, Look, MARK, Shape, look};
+use crate::report::figure::look::{GREY, INK, Look, MARK, ON_COLOUR, Shape, look};
 use crate::report::figure::model::{Axis, Figure, Panel, Point};
 use crate::report::figure::panel::{self, Axes, Frame, Labels, Side};
 
@@ -184,6 +184,7 @@ pub(super) fn title<DB: DrawingBackend>(
     };
     let pen = Pen {
         size: 32.0,
+        colour: ON_COLOUR,
         weight: Weight::Bold,
         across: HPos::Center,
         ..PLAIN
