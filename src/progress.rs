@@ -3,6 +3,7 @@
 mod board;
 mod columns;
 mod estimate;
+mod keys;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use board::Board;
 use columns::{Columns, doing, outcome};
 use estimate::Estimate;
+use keys::HiddenKeys;
 
 use crate::load::Progress as LoadProgress;
 use crate::record::redact;
@@ -78,6 +80,8 @@ pub(crate) struct Progress {
     live: Arc<Mutex<Live>>,
     bar: ProgressBar,
     ticker: Option<JoinHandle<()>>,
+    /// While there is a live line.
+    keys: Option<HiddenKeys>,
     /// When a launch last printed a line, if there is no live line.
     last_launch_line: Option<Instant>,
     /// Why cells failed or are not proven, as it was printed first: by what is alike, the place.
@@ -105,6 +109,7 @@ impl Progress {
             live: Arc::default(),
             bar,
             ticker: None,
+            keys: None,
             last_launch_line: None,
             causes: HashMap::new(),
         }
@@ -193,6 +198,7 @@ impl Progress {
         if self.verbosity != Verbosity::Live {
             return;
         }
+        self.keys = HiddenKeys::begin();
         let (live, bar) = (Arc::clone(&self.live), self.bar.clone());
         self.ticker = Some(std::thread::spawn(move || {
             while !bar.is_finished() {
@@ -203,7 +209,7 @@ impl Progress {
                     lines.extend(live.board.lines(width, height));
                     lines
                 };
-                // With room for the `^C` that a terminal writes behind it: a line that breaks stays.
+                // A line that breaks stays on the screen.
                 let room = width.saturating_sub(6);
                 let lines = lines.iter().map(|line| line.chars().take(room).collect());
                 bar.set_message(lines.collect::<Vec<String>>().join("\n"));
@@ -219,6 +225,7 @@ impl Progress {
             // The thread only draws: its panic does not harm the run.
             let _panicked = ticker.join();
         }
+        self.keys = None;
     }
 
     /// `[ 3/24] cpu    512 tokens  x4   cold 94 ms   tier hit 70 ms   proven   2 s`, and a line for each

@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGKILL: finished cells stay, and no server survives.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,6 +27,44 @@ fn signal(pid: u32, name: &str) {
         .status()
         .unwrap();
     assert!(sent.success());
+}
+
+#[test]
+fn a_ctrl_c_at_a_terminal_leaves_no_stale_line_and_the_terminal_as_it_was() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        concurrency: "1, 2",
+        requests: 12,
+        ..SimPlan::default()
+    };
+    lab.write("plan.toml", &plan.text());
+    let run = format!(
+        "stty -a | tr ' ' '\\n' | grep echoctl; {} plan.toml --out out; stty -a | tr ' ' '\\n' | grep echoctl",
+        env!("CARGO_BIN_EXE_labrun")
+    );
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--command", &run, "/dev/null"])
+        .current_dir(lab.path("."))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = terminal.stdin.take().unwrap();
+    assert!(wait_until(Duration::from_secs(60), || !lab
+        .cells()
+        .is_empty()));
+    keyboard.write_all(b"\x03").unwrap();
+    keyboard.flush().unwrap();
+    let output = terminal.wait_with_output().unwrap();
+    drop(keyboard);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("stopping: requests in flight"), "{text}");
+    assert!(!text.contains("^C"), "{text}");
+    let words: Vec<&str> = text
+        .split_whitespace()
+        .filter(|word| word.ends_with("echoctl"))
+        .collect();
+    assert_eq!(words, ["echoctl", "echoctl"], "before and after");
 }
 
 #[test]
