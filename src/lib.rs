@@ -88,7 +88,7 @@ pub mod internals {
     pub use crate::plan::state::CacheState;
     pub use crate::plan::tier::TierKind;
     pub use crate::plan::workload_spec::{WorkloadKind, WorkloadSpec};
-    pub use crate::record::frame::write_parquet;
+    pub use crate::record::frame::{read_parquet, write_parquet};
     pub use crate::record::hashes::sealed;
     pub use crate::record::manifest;
     pub use crate::record::reader::read_run;

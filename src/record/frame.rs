@@ -35,7 +35,7 @@ pub(crate) fn save_frame(frame: &mut DataFrame, path: &Path) -> Result<()> {
 }
 
 /// Reads the rows that [`write_parquet`] wrote, in their order.
-pub(crate) fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
+pub fn read_parquet(path: &Path) -> Result<Vec<RequestRow>> {
     let frame = load_frame(path)?;
     from_frame(&frame).with_context(|| format!("`{}` is not a request file", path.display()))
 }
@@ -135,6 +135,7 @@ pub(crate) fn to_frame(rows: &[RequestRow]) -> Result<DataFrame> {
         some_counts("output_tokens", |row| row.output_tokens),
         counts("frames", |row| row.frames),
         counts("coalesced_frames", |row| row.coalesced_frames),
+        some_counts("token_events", |row| row.token_events),
         words("outcome", |row| Some(row.outcome.name())),
         words("error", |row| row.error.as_deref()),
         some_counts("http_status", |row| row.http_status.map(u32::from)),
@@ -177,6 +178,15 @@ impl Row<'_> {
         Ok(self.frame.column(name)?.u32()?.get(self.at))
     }
 
+    /// A count of a column that older files do not have.
+    fn count_if_there(&self, name: &str) -> Result<Option<u32>> {
+        if self.frame.get_column_index(name).is_some() {
+            self.count(name)
+        } else {
+            Ok(None)
+        }
+    }
+
     fn word(&self, name: &str) -> Result<Option<&str>> {
         Ok(self.frame.column(name)?.str()?.get(self.at))
     }
@@ -210,6 +220,7 @@ fn row_at(row: &Row<'_>) -> Result<RequestRow> {
         output_tokens: row.count("output_tokens")?,
         frames: count("frames")?,
         coalesced_frames: count("coalesced_frames")?,
+        token_events: row.count_if_there("token_events")?,
         outcome: row.needed("outcome", outcome)?,
         error: row.word("error")?.map(str::to_owned),
         http_status: row.count("http_status")?.map(u16::try_from).transpose()?,
@@ -262,6 +273,7 @@ pub(crate) mod tests {
             output_tokens: Some(4),
             frames: 4,
             coalesced_frames: 0,
+            token_events: Some(4),
             outcome: RequestOutcome::Ok,
             error: None,
             http_status: Some(200),
@@ -298,7 +310,7 @@ pub(crate) mod tests {
         let rows = vec![good_row(0, 10.0), failed_row(1), late];
         write_parquet(&rows, &path).unwrap();
         assert_eq!(read_parquet(&path).unwrap(), rows);
-        assert_eq!(load_frame(&path).unwrap().width(), 20);
+        assert_eq!(load_frame(&path).unwrap().width(), 21);
     }
 
     #[test]
@@ -307,6 +319,21 @@ pub(crate) mod tests {
         let path = folder.path().join("requests.parquet");
         write_parquet(&[], &path).unwrap();
         assert_eq!(read_parquet(&path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_of_before_events_were_counted_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("requests.parquet");
+        let row = good_row(0, 10.0);
+        let mut frame = to_frame(std::slice::from_ref(&row)).unwrap();
+        frame.drop_in_place("token_events").unwrap();
+        save_frame(&mut frame, &path).unwrap();
+        let older = RequestRow {
+            token_events: None,
+            ..row
+        };
+        assert_eq!(read_parquet(&path).unwrap(), [older]);
     }
 
     #[test]

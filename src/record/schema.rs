@@ -536,6 +536,8 @@ pub struct RequestRow {
     pub frames: u32,
     /// Frames that carried more than one token event; their tokens share one arrival time.
     pub coalesced_frames: u32,
+    /// Events that carried tokens; absent in files of before they were recorded.
+    pub token_events: Option<u32>,
     /// How it ended.
     pub outcome: RequestOutcome,
     /// The kind of error, kebab-case (`connect`, `http-500`, `timeout-first-token`, `cut-stream`).

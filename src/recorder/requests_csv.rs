@@ -142,6 +142,7 @@ fn request(row: &Row, state: CacheState, request: u32) -> Result<RequestRow> {
         output_tokens: row.count("output_tokens")?,
         frames: row.count("frames")?.unwrap_or(0),
         coalesced_frames: row.count("coalesced_frames")?.unwrap_or(0),
+        token_events: None,
         outcome,
         error: row.get("error").map(str::to_owned),
         http_status: status.transpose()?,

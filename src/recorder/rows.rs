@@ -47,6 +47,7 @@ fn request_row(pass: &Pass, record: &RequestRecord) -> RequestRow {
         output_tokens: record.output_tokens(),
         frames: record.frames,
         coalesced_frames: record.coalesced_frames,
+        token_events: Some(record.token_events),
         outcome,
         error,
         http_status: record.http_status,

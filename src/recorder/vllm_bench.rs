@@ -509,6 +509,7 @@ fn blank(shape: &Shape, request: u32, sent_ms: f64) -> RequestRow {
         output_tokens: None,
         frames: 0,
         coalesced_frames: 0,
+        token_events: None,
         outcome: RequestOutcome::Ok,
         error: None,
         http_status: None,

@@ -70,9 +70,9 @@ pub(super) struct PassFacts<'a> {
 impl PassFacts<'_> {
     /// Everything that the verdict rests on.
     pub(super) fn facts(&self) -> Facts {
-        let (before, after) = (self.before, self.after);
+        let (before, after, settled) = (self.before, self.after, self.settled);
         let simulated = |name| after.engine_growth(before, name, None);
-        let stored = |name| self.settled.engine_growth(before, name, None);
+        let stored = |name| settled.engine_growth(before, name, None);
         let server = &self.cell.resolved.server;
         let is_sim = server.is_simulated();
         let logs = self.logs();
@@ -101,7 +101,7 @@ impl PassFacts<'_> {
             repeated_tokens: answers.sum_of(|planned| planned.repeated_tokens),
             wrong_prompt_length: answers.wrong_prompt_length(),
             account: self.account(&logs),
-            engine: after.engine_account(before, self.settled, self.cell.tier.chunk_tokens()),
+            engine: after.engine_account(before, settled, self.cell.tier.chunk_tokens()),
             causes: self.causes(),
             kv: self.kv_size().bytes(),
             pcie_rx_bytes: self.pcie_bytes(simulated("labrun_sim_pcie_rx_bytes_total"), |pcie| {
@@ -121,10 +121,7 @@ impl PassFacts<'_> {
             ),
             disk_write_bytes: real(
                 stored("labrun_sim_disk_write_bytes_total"),
-                self.settled
-                    .io
-                    .written_since(&before.io)
-                    .map(|bytes| bytes as f64),
+                settled.io.written_since(&before.io).map(|it| it as f64),
             ),
             redis_read_bytes: real(
                 simulated("labrun_sim_redis_read_bytes_total"),
@@ -132,12 +129,12 @@ impl PassFacts<'_> {
             ),
             redis_write_bytes: real(
                 stored("labrun_sim_redis_write_bytes_total"),
-                self.settled
-                    .redis_growth(before, |info| info.net_input_bytes),
+                settled.redis_growth(before, |info| info.net_input_bytes),
             ),
             canaries: self.canaries,
             canaries_in_load: self.canaries_in_load,
             in_load: self.in_load.len() as u64,
+            counted_in_load: (!self.in_load.is_empty()).then(|| answers.counted_in_load()),
             logs,
         }
     }
@@ -284,17 +281,14 @@ impl PassFacts<'_> {
         }
     }
 
-    /// Tokens of the pass as the server's counters tell them and as the answers' usage does, by
-    /// name. They are equal where every request was answered in full and nobody else asked.
-    pub(super) fn token_counts(&self) -> BTreeMap<Evidence, f64> {
-        let server = |name| self.after.engine_growth(self.before, name, None);
+    /// Tokens of the pass as the answers' usage has them. The server's counters have as many where every
+    /// request was answered in full and nobody else asked.
+    fn token_counts(&self) -> BTreeMap<Evidence, f64> {
         let answers = |count: fn(&RequestRecord) -> Option<u32>| {
             let tokens = self.answers().records().filter_map(count).map(f64::from);
             Some(tokens.sum())
         };
         measures::known([
-            (Evidence::ServerPromptTokens, server(PROMPT_TOKENS)),
-            (Evidence::ServerOutputTokens, server(OUTPUT_TOKENS)),
             (
                 Evidence::UsagePromptTokens,
                 answers(RequestRecord::prompt_tokens),

@@ -89,13 +89,26 @@ impl<'a> Answers<'a> {
 
     /// What this load sent and got; what the server counted is not known here.
     pub(crate) fn counted(&self) -> Counted {
+        let measured = self.counted_of(&self.load.records);
+        Counted {
+            in_flight: self.in_flight(),
+            ..measured.and(&self.counted_in_load())
+        }
+    }
+
+    /// The same of the canaries within the load alone.
+    pub(crate) fn counted_in_load(&self) -> Counted {
+        self.counted_of(self.canaries)
+    }
+
+    fn counted_of(&self, records: &[RequestRecord]) -> Counted {
         let planned = |record: &RequestRecord| self.schedule.requests.get(record.index as usize);
         // Of a request that failed the server may have read the prompt, and answered in part.
-        let sent = self.records().map(|record| {
+        let sent = records.iter().map(|record| {
             let planned = planned(record).and_then(|planned| planned.prompt_tokens);
             record.prompt_tokens().or(planned).map(f64::from)
         });
-        let most_output = self.records().map(|record| {
+        let most_output = records.iter().map(|record| {
             let answered = record
                 .output_tokens()
                 .filter(|_| record.outcome == Outcome::Ok);
@@ -103,45 +116,34 @@ impl<'a> Answers<'a> {
                 .or_else(|| Some(planned(record)?.gen_len))
                 .map(f64::from)
         });
-        let ok = || {
-            self.records()
-                .filter(|record| record.outcome == Outcome::Ok)
-        };
-        let too_long = ok().find_map(|record| {
+        let too_long = ok(records).find_map(|record| {
             let (tokens, asked) = (record.output_tokens()?, planned(record)?.gen_len);
             (tokens > asked).then_some((tokens, asked))
         });
-        // The last event may carry the end alone.
-        let more_events = ok().find_map(|record| {
-            let (tokens, events) = (record.output_tokens()?, record.token_events);
-            (events > tokens + 1).then_some((events, tokens))
-        });
-        let too_cached = ok().find_map(|record| {
+        let more_events = ok(records)
+            .find_map(|record| surplus_events(record.token_events, record.output_tokens()?));
+        let too_cached = ok(records).find_map(|record| {
             let (cached, prompt) = (record.cached_tokens()?, record.prompt_tokens()?);
             (cached > prompt).then_some((cached, prompt))
         });
-        let cached = ok().filter_map(RequestRecord::cached_tokens).map(f64::from);
+        let cached = ok(records).filter_map(RequestRecord::cached_tokens);
         Counted {
-            answered_prompt_tokens: self.total_of(RequestRecord::prompt_tokens),
+            answered_prompt_tokens: total(records, RequestRecord::prompt_tokens),
             sent_prompt_tokens: sent.sum(),
-            answered_output_tokens: self.total_of(RequestRecord::output_tokens),
+            answered_output_tokens: total(records, RequestRecord::output_tokens),
             most_output_tokens: most_output.sum(),
-            cached_tokens: cached.sum(),
-            all_cached_tokens: self.total_of(RequestRecord::cached_tokens),
+            cached_tokens: cached.map(f64::from).sum(),
+            all_cached_tokens: total(records, RequestRecord::cached_tokens),
             too_long,
             more_events,
             too_cached,
-            in_flight: self.in_flight(),
             ..Counted::default()
         }
     }
 
     /// The tokens of all answers by `count`; `None` where one does not state it.
     pub(crate) fn total_of(&self, count: fn(&RequestRecord) -> Option<u32>) -> Option<f64> {
-        let ok = self
-            .records()
-            .filter(|record| record.outcome == Outcome::Ok);
-        ok.map(|record| count(record).map(f64::from)).sum()
+        total(self.records(), count)
     }
 
     /// Most requests that this load has in flight, where its schedule bounds them.
@@ -200,6 +202,27 @@ impl<'a> Answers<'a> {
                 Some((planned, record.prompt_tokens()))
             })
     }
+}
+
+/// The requests of `records` that succeeded.
+fn ok<'a>(
+    records: impl IntoIterator<Item = &'a RequestRecord>,
+) -> impl Iterator<Item = &'a RequestRecord> {
+    let records = records.into_iter();
+    records.filter(|record| record.outcome == Outcome::Ok)
+}
+
+fn total<'a>(
+    records: impl IntoIterator<Item = &'a RequestRecord>,
+    count: fn(&RequestRecord) -> Option<u32>,
+) -> Option<f64> {
+    ok(records).map(|record| count(record).map(f64::from)).sum()
+}
+
+/// An answer's `events` with tokens and its output `tokens`, where there are more events than tokens.
+pub(crate) fn surplus_events(events: u32, tokens: u32) -> Option<(u32, u32)> {
+    // The last event may carry the end alone.
+    (events > tokens + 1).then_some((events, tokens))
 }
 
 /// The claim of the highest rate, of those that claim a load at all.

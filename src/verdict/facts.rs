@@ -208,6 +208,9 @@ pub(crate) struct Facts {
     /// Canaries within the load, which are in the counts of tokens and in no row of the requests.
     #[serde(default)]
     pub in_load: u64,
+    /// Their part of `counted`; absent where there are none, and in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_in_load: Option<Counted>,
 }
 
 impl Facts {

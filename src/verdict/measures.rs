@@ -8,6 +8,7 @@ use super::facts::Facts;
 use super::failures::Failure;
 use super::log_counts::{LogCounts, Moved};
 use super::text::Canaries;
+use super::witnesses::Counted;
 use crate::evidence::Evidence;
 use crate::series::Series;
 use crate::server::prom::Scrape;
@@ -74,6 +75,7 @@ pub(crate) fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     all.extend(within.unwrap_or_default());
     all.extend(of_logs(&facts.logs));
     all.extend(of_engine_account(&facts.engine));
+    all.extend(of_counted(&facts.counted));
     all.extend(of_causes(&facts.causes));
     all
 }
@@ -97,6 +99,15 @@ fn of_engine_account(engine: &EngineAccount) -> BTreeMap<Evidence, f64> {
             Evidence::CachedUnnamedTokens,
             cached.map(|c| c.unnamed_tokens),
         ),
+    ])
+}
+
+/// What the server counted of the pass.
+fn of_counted(counted: &Counted) -> BTreeMap<Evidence, f64> {
+    known([
+        (Evidence::ServerPromptTokens, counted.server_prompt_tokens),
+        (Evidence::ServerOutputTokens, counted.server_output_tokens),
+        (Evidence::RunningMaxRequests, counted.running_max),
     ])
 }
 
@@ -236,7 +247,6 @@ pub(crate) fn of_samples(summaries: &[Summary]) -> BTreeMap<Evidence, f64> {
             Evidence::KvUsageMaxPercent,
             most(Series::EngineKvCacheUsage),
         ),
-        (Evidence::RunningMaxRequests, running_max(summaries)),
         (Evidence::WaitingMaxRequests, most(Series::EngineWaiting)),
         (Evidence::WaitingMeanRequests, mean(Series::EngineWaiting)),
     ];

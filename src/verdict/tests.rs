@@ -79,6 +79,7 @@ fn proven() -> Facts {
         canaries: Some(canaries(2, 2, 2)),
         canaries_in_load: None,
         in_load: 0,
+        counted_in_load: None,
     }
 }
 

@@ -44,6 +44,26 @@ pub(crate) struct Counted {
     pub fallen: Option<String>,
 }
 
+impl Counted {
+    /// The counts of two parts of one load; what the server counted is that of `self`.
+    #[must_use]
+    pub(crate) fn and(self, other: &Self) -> Self {
+        let sum = |one: Option<f64>, two: Option<f64>| Some(one? + two?);
+        Self {
+            answered_prompt_tokens: sum(self.answered_prompt_tokens, other.answered_prompt_tokens),
+            sent_prompt_tokens: sum(self.sent_prompt_tokens, other.sent_prompt_tokens),
+            answered_output_tokens: sum(self.answered_output_tokens, other.answered_output_tokens),
+            most_output_tokens: sum(self.most_output_tokens, other.most_output_tokens),
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            all_cached_tokens: sum(self.all_cached_tokens, other.all_cached_tokens),
+            too_long: self.too_long.or(other.too_long),
+            more_events: self.more_events.or(other.more_events),
+            too_cached: self.too_cached.or(other.too_cached),
+            ..self
+        }
+    }
+}
+
 /// Two counts of one thing may differ by this share: a counter may be read a step too early.
 const SLACK: f64 = 0.01;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::record::schema::{Counts, RequestOutcome, RequestRow};
-use crate::verdict::{ClaimedBy, Counted, LoadClaim};
+use crate::verdict::answers::surplus_events;
+use crate::verdict::{ClaimedBy, Counted, Facts, LoadClaim};
 
 /// What became of the requests.
 pub(super) fn counts(rows: &[&RequestRow]) -> Counts {
@@ -25,6 +26,16 @@ pub(super) fn errors(rows: &[&RequestRow]) -> BTreeMap<String, u64> {
     errors
 }
 
+/// What the rows of a pass and its canaries came to, with what the server counted by `facts`; `None`
+/// where nothing says what the canaries within the load came to.
+pub(super) fn counted_again(rows: &[&RequestRow], facts: &Facts) -> Option<Counted> {
+    let of_rows = counted(rows, &facts.counted);
+    match &facts.counted_in_load {
+        Some(in_load) => Some(of_rows.and(in_load)),
+        None => (facts.in_load == 0).then_some(of_rows),
+    }
+}
+
 /// `counted` with all that the rows say; what the server counted stays.
 pub(super) fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
     let ok = || ok(rows);
@@ -41,6 +52,9 @@ pub(super) fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
             .filter(|_| row.outcome == RequestOutcome::Ok);
         f64::from(answered.unwrap_or(row.gen_len))
     });
+    // Older files do not have the events.
+    let has_events = rows.iter().all(|row| row.token_events.is_some());
+    let more_events = ok().find_map(|row| surplus_events(row.token_events?, row.output_tokens?));
     let cached = ok().filter_map(|row| row.cached_tokens).map(f64::from);
     Counted {
         answered_prompt_tokens: total(|row| row.prompt_tokens),
@@ -53,6 +67,11 @@ pub(super) fn counted(rows: &[&RequestRow], counted: &Counted) -> Counted {
             let tokens = row.output_tokens?;
             (tokens > row.gen_len).then_some((tokens, row.gen_len))
         }),
+        more_events: if has_events {
+            more_events
+        } else {
+            counted.more_events
+        },
         too_cached: ok().find_map(|row| {
             let (cached, prompt) = (row.cached_tokens?, row.prompt_tokens?);
             (cached > prompt).then_some((cached, prompt))
@@ -82,6 +101,24 @@ pub(super) fn fastest_load(rows: &[&RequestRow]) -> Option<LoadClaim> {
     let rate = |claim: &LoadClaim| claim.tokens / claim.seconds;
     let real = claims.filter(|claim| claim.tokens > 0.0 && claim.seconds > 0.0);
     real.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+}
+
+/// Most requests of `rows` that were under way at once.
+pub(super) fn most_in_flight(rows: &[&RequestRow]) -> u32 {
+    let mut edges: Vec<(f64, i32)> = Vec::new();
+    for row in rows {
+        if let Some(e2e_ms) = row.e2e_ms {
+            edges.extend([(row.sent_ms, 1), (row.sent_ms + e2e_ms, -1)]);
+        }
+    }
+    // One that ends as another begins is not beside it.
+    edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut now = 0;
+    let running = edges.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    running.max().unwrap_or(0).unsigned_abs()
 }
 
 fn ok<'a>(rows: &'a [&'a RequestRow]) -> impl Iterator<Item = &'a RequestRow> {

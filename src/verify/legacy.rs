@@ -135,9 +135,8 @@ pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
     }
     let tier = record.kind_of_tier()?;
     let watched = readings::watched(pass);
-    let moved = sources
-        .points
-        .map(|points| readings::moved(points, &watched));
+    let points = sources.points;
+    let moved = points.map(|points| readings::moved(points, &watched));
     let rows = sources.rows.as_deref();
     let mode = record.server.lmcache.unwrap_or(LmcacheMode::InProcess);
     let tokens = |evidence| recorded.get(evidence).unwrap_or(0.0);
@@ -198,6 +197,7 @@ pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         canaries: recorded.canaries(record.source),
         canaries_in_load: None,
         in_load: 0,
+        counted_in_load: None,
     })
 }
 

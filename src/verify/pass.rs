@@ -5,7 +5,7 @@ use super::{PassCheck, answers, legacy};
 use crate::record::redact;
 use crate::record::schema::{CellRecord, LedgerRow, PassRecord, RequestRow, Verdict};
 use crate::units::Bounds;
-use crate::verdict::basis::Basis;
+use crate::verdict::basis::{Basis, Watched};
 use crate::verdict::{Counted, Facts, judge, ledger, measures};
 
 /// Two figures of one thing may differ by this share: numbers are rounded where they are written.
@@ -45,7 +45,7 @@ pub(super) fn check(recorded: &PassRecord, sources: &Sources<'_>) -> PassCheck {
         Some(basis) => {
             check_derived(recorded, basis, &mut found);
             check_basis(basis, sources, &mut found);
-            Some(from_files(basis.facts.clone(), sources))
+            Some(from_files(basis, sources))
         }
         None if sources.record.server.launcher.is_none() => {
             found
@@ -139,11 +139,18 @@ fn is_same_row(a: &LedgerRow, b: &LedgerRow) -> bool {
 
 /// The facts that the requests and the telemetry give too.
 fn check_basis(basis: &Basis, sources: &Sources<'_>, found: &mut PassCheck) {
-    let facts = &basis.facts;
-    // Canaries within the load are in the counts and in no row.
-    let is_in_rows = facts.in_load == 0;
-    if let Some(rows) = sources.rows.as_ref().filter(|_| is_in_rows) {
-        let again = answers::counted(rows, &facts.counted);
+    if let Some(rows) = &sources.rows {
+        check_counted(&basis.facts, rows, found);
+        check_in_flight(&basis.facts, rows, sources.record, found);
+    }
+    if let (Some(points), Some(watched)) = (sources.points, &basis.watched) {
+        check_readings(&basis.facts, points, watched, found);
+    }
+}
+
+/// What the requests came to.
+fn check_counted(facts: &Facts, rows: &[&RequestRow], found: &mut PassCheck) {
+    if let Some(again) = answers::counted_again(rows, facts) {
         for (name, recorded, counted) in figures_of(&facts.counted, &again) {
             let is_same = match (recorded, counted) {
                 (Some(recorded), Some(counted)) => are_equal(recorded, counted),
@@ -157,17 +164,58 @@ fn check_basis(basis: &Basis, sources: &Sources<'_>, found: &mut PassCheck) {
                 ));
             }
         }
-        let counts = answers::counts(rows);
-        if (counts.ok, counts.failed) != (facts.ok, facts.failed) {
-            found.differences.push(format!(
-                "`facts.json` has {} ok and {} failed requests, the requests {} and {}",
-                facts.ok, facts.failed, counts.ok, counts.failed
-            ));
-        }
     }
-    let (Some(points), Some(watched)) = (sources.points, &basis.watched) else {
-        return;
-    };
+    let counts = answers::counts(rows);
+    if (counts.ok, counts.failed) != (facts.ok, facts.failed) {
+        found.differences.push(format!(
+            "`facts.json` has {} ok and {} failed requests, the requests {} and {}",
+            facts.ok, facts.failed, counts.ok, counts.failed
+        ));
+    }
+    // A canary within the load has no row.
+    let wrong = answers::wrong_prompt_length(rows);
+    if !(wrong..=wrong + facts.in_load).contains(&facts.wrong_prompt_length) {
+        found.differences.push(format!(
+            "prompts of another length than planned: `facts.json` has {}, the requests {wrong}",
+            facts.wrong_prompt_length
+        ));
+    }
+}
+
+/// The bound on requests in flight: of a closed load it is the cell's concurrency.
+fn check_in_flight(
+    facts: &Facts,
+    rows: &[&RequestRow],
+    record: &CellRecord,
+    found: &mut PassCheck,
+) {
+    let concurrency = record.coordinates.concurrency.get();
+    let stated = facts.counted.in_flight;
+    if let Some(stated) = stated.filter(|stated| *stated != concurrency) {
+        found.differences.push(format!(
+            "most requests in flight: `facts.json` has {stated}, the cell's concurrency is {concurrency}"
+        ));
+    }
+    let most = answers::most_in_flight(rows);
+    if stated.is_some() && most > concurrency {
+        found.differences.push(format!(
+            "{most} requests were in flight at once, the cell's concurrency is {concurrency}"
+        ));
+    }
+}
+
+/// What telemetry saw.
+fn check_readings(facts: &Facts, points: &Points, watched: &Watched, found: &mut PassCheck) {
+    // A reading that came after the pass was summed up may be higher.
+    let running = readings::running_max(points, watched);
+    if let Some(recorded) = facts.counted.running_max
+        && running.is_none_or(|running| running < recorded)
+    {
+        found.differences.push(format!(
+            "most requests that the engine ran: `facts.json` has {recorded}, the telemetry gives {}",
+            shown(running)
+        ));
+    }
     if facts.simulated {
         return;
     }
@@ -191,8 +239,8 @@ fn check_basis(basis: &Basis, sources: &Sources<'_>, found: &mut PassCheck) {
 type Pick = fn(&Counted) -> Option<f64>;
 type Figure = (&'static str, Option<f64>, Option<f64>);
 
-fn figures_of(recorded: &Counted, again: &Counted) -> [Figure; 6] {
-    let named: [(&str, Pick); 6] = [
+fn figures_of(recorded: &Counted, again: &Counted) -> [Figure; 9] {
+    let named: [(&str, Pick); 9] = [
         ("prompt tokens of the answers", |it| {
             it.answered_prompt_tokens
         }),
@@ -205,8 +253,24 @@ fn figures_of(recorded: &Counted, again: &Counted) -> [Figure; 6] {
         ("cached tokens, where every answer has them", |it| {
             it.all_cached_tokens
         }),
+        (
+            "output tokens of the first answer with more than were asked for",
+            |it| first_of(it.too_long),
+        ),
+        (
+            "events with tokens of the first answer with more of them than tokens",
+            |it| first_of(it.more_events),
+        ),
+        (
+            "cached tokens of the first answer with more of them than prompt tokens",
+            |it| first_of(it.too_cached),
+        ),
     ];
     named.map(|(name, pick)| (name, pick(recorded), pick(again)))
+}
+
+fn first_of(pair: Option<(u32, u32)>) -> Option<f64> {
+    pair.map(|(count, _)| f64::from(count))
 }
 
 fn shown(value: Option<f64>) -> String {
@@ -217,14 +281,23 @@ fn are_equal(a: f64, b: f64) -> bool {
     (a - b).abs() <= ROUNDING * a.abs().max(b.abs()).max(1.0)
 }
 
-/// `facts` with all that the files beside them give.
-fn from_files(mut facts: Facts, sources: &Sources<'_>) -> Facts {
+/// The facts of `basis` with all that the files beside them give.
+fn from_files(basis: &Basis, sources: &Sources<'_>) -> Facts {
+    let mut facts = basis.facts.clone();
     if let Some(rows) = &sources.rows {
         let counts = answers::counts(rows);
         (facts.ok, facts.failed) = (counts.ok, counts.failed);
-        if facts.in_load == 0 {
-            facts.counted = answers::counted(rows, &facts.counted);
+        if let Some(counted) = answers::counted_again(rows, &facts) {
+            facts.counted = counted;
         }
+        let wrong = answers::wrong_prompt_length(rows);
+        facts.wrong_prompt_length = facts.wrong_prompt_length.max(wrong);
+    }
+    if let (Some(points), Some(watched)) = (sources.points, &basis.watched)
+        && let Some(running) = readings::running_max(points, watched)
+    {
+        let recorded = facts.counted.running_max;
+        facts.counted.running_max = Some(recorded.map_or(running, |most| most.max(running)));
     }
     facts
 }

@@ -12,6 +12,7 @@ use crate::series::Pcie;
 use crate::telemetry::sample::{Point, SeriesKey};
 use crate::telemetry::summary::{Summary, Window, summarize_around};
 use crate::verdict::basis::{Stretch, Watched};
+use crate::verdict::measures;
 use crate::verdict::moved::Moved;
 
 pub(super) use crate::telemetry::sample::Points;
@@ -73,6 +74,12 @@ pub(super) fn read_pcie_csv(text: &str) -> Result<Points> {
 /// A file may have any number.
 fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+/// Most requests that the engine was seen to run at once during a pass.
+pub(super) fn running_max(points: &Points, watched: &Watched) -> Option<f64> {
+    let Stretch { window, core } = watched.pass;
+    measures::running_max(&summarize_around(points, window, core))
 }
 
 /// What moved during a pass, by the readings in `points`.

@@ -47,6 +47,7 @@ mod telemetry;
 mod tls;
 mod verify;
 mod verify_damage;
+mod verify_recount;
 mod whole;
 mod wording;
 mod workloads;

@@ -131,6 +131,7 @@ fn requests(state: CacheState, ttft_ms: f64, salt: u32) -> Vec<RequestRow> {
             output_tokens: Some(16),
             frames: 16,
             coalesced_frames: 0,
+            token_events: Some(16),
             outcome: RequestOutcome::Ok,
             error: None,
             http_status: Some(200),
