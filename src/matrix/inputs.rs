@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Cell;
 use crate::plan::Resolved;
+use crate::plan::run::RunSpec;
 use crate::plan::tier::TierSpec;
 use crate::plan::workload_spec::WorkloadSpec;
 
@@ -17,7 +18,12 @@ const SERVER_ONLY: [&str; 2] = ["ready_timeout", "stop_grace"];
 
 /// The values of a cell of `tier` and `workload`.
 pub(crate) fn of(resolved: &Resolved, tier: &TierSpec, workload: &WorkloadSpec) -> Value {
-    let mut run = json!(resolved.run);
+    // What is left out decides as much as what is written, and none was never named.
+    let in_load = Some(resolved.canaries_in_load()).filter(|count| *count > 0);
+    let mut run = json!(RunSpec {
+        canaries_in_load: in_load,
+        ..resolved.run.clone()
+    });
     remove(&mut run, &RUN_ONLY);
     let mut server = json!(resolved.server);
     remove(&mut server, &SERVER_ONLY);
@@ -70,5 +76,39 @@ pub(crate) fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, Str
         Value::Null => {}
         Value::String(text) => drop(into.insert(name.to_owned(), text.clone())),
         other => drop(into.insert(name.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::matrix::Matrix;
+    use crate::plan::Plan;
+
+    /// What a cell's identity says of its canaries within the load.
+    fn in_load(launcher: &str, key: &str) -> Option<String> {
+        let text = format!(
+            "name = \"t\"\nmodel = \"m\"\n[matrix]\ntier = [\"cpu\"]\nprompt_len = [1024]\n\
+             gen_len = [4]\nconcurrency = [1]\nlabel = [\"rag\"]\n[run]\n{key}\n[workload.rag]\n\
+             kind = \"shared-prefix\"\n[server]\nlauncher = \"{launcher}\"\n"
+        );
+        let plan = Plan::parse(&text, "t.toml").unwrap();
+        let cell = Matrix::expand(&plan).unwrap().cells.first().unwrap();
+        cell.inputs().remove("plan.run.canaries_in_load")
+    }
+
+    #[test]
+    fn canaries_within_the_load_are_named_by_what_is_sent_and_none_as_ever() {
+        let one = Some("1".to_owned());
+        for (launcher, key, expected) in [
+            ("process", "", one.clone()),
+            ("process", "canaries_in_load = 1", one.clone()),
+            ("process", "canaries_in_load = 0", None),
+            ("process", "canaries = 0", None),
+            ("sim", "", None),
+            ("sim", "canaries_in_load = 0", None),
+            ("sim", "canaries_in_load = 1", one),
+        ] {
+            assert_eq!(in_load(launcher, key), expected, "{launcher}, {key}");
+        }
     }
 }

@@ -67,6 +67,16 @@ pub struct Resolved {
     pub workloads: BTreeMap<String, WorkloadSpec>,
 }
 
+impl Resolved {
+    /// How many canaries each load has: on real servers one, where the plan says nothing. Simulated
+    /// answers follow from the prompt, and canaries that are never asked in quiet prove nothing.
+    pub(crate) fn canaries_in_load(&self) -> u32 {
+        let is_real = !self.server.is_simulated();
+        let default = u32::from(is_real && self.run.canaries > 0);
+        self.run.canaries_in_load.unwrap_or(default)
+    }
+}
+
 /// One point of the further axes, with the plan's values there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {

@@ -55,8 +55,9 @@ pub struct RunSpec {
     #[serde(default)]
     pub controls: Option<bool>,
     /// Canaries within each load after a cold one; they are in the counters and in no statistic.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub canaries_in_load: u32,
+    /// Absent: one on real servers, none on the simulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canaries_in_load: Option<u32>,
     /// Whether the GPU's KV blocks are overwritten with other text before a server's first tier pass;
     /// absent: on real servers, not on the simulator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,14 +65,6 @@ pub struct RunSpec {
     /// Limits of time, pauses, and how many repeats.
     #[serde(default)]
     pub pace: Pace,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands over a reference"
-)]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 impl RunSpec {
@@ -105,14 +98,13 @@ impl RunSpec {
         if let Some(located) = table.read("seed", non_negative) {
             spec.seed = Seed(located.value);
         }
-        let count = |key: &str, into: &mut u32| {
-            if let Some(located) = table.read(key, zero_up_to(100_000)) {
-                *into = located.value;
-            }
+        let count = |key: &str| {
+            let read = table.read(key, zero_up_to(100_000));
+            read.map(|located| located.value)
         };
-        count("warmup", &mut spec.warmup);
-        count("canaries", &mut spec.canaries);
-        count("canaries_in_load", &mut spec.canaries_in_load);
+        spec.warmup = count("warmup").unwrap_or(spec.warmup);
+        spec.canaries = count("canaries").unwrap_or(spec.canaries);
+        spec.canaries_in_load = count("canaries_in_load");
         spec.overwrite_gpu = table
             .read("overwrite_gpu", boolean)
             .map(|located| located.value);
@@ -135,7 +127,7 @@ impl Default for RunSpec {
             seed: Seed(42),
             warmup: 2,
             canaries: 2,
-            canaries_in_load: 0,
+            canaries_in_load: None,
             controls: None,
             overwrite_gpu: None,
             pace: Pace::default(),

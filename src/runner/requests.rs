@@ -136,7 +136,7 @@ async fn in_load(
 ) -> Result<Option<Arc<Schedule>>> {
     let run = &cell.resolved.run;
     let has_others = run.states.first() == Some(&CacheState::Cold) && run.states.len() > 1;
-    let count = run.canaries_in_load.min(run.requests.get());
+    let count = cell.resolved.canaries_in_load().min(run.requests.get());
     if count == 0 || !has_others {
         return Ok(None);
     }

@@ -311,9 +311,9 @@ pub(super) const RUN: Section = Section {
             "canaries_in_load",
             Count(0, 100_000),
             "prompts",
-            Value("0"),
-            "Canaries that are sent within each load after a cold one; they are in no statistic.",
-            "1",
+            Else("1 on real servers, 0 on the simulator"),
+            "Canaries that are sent within each load, the cold one too; they are in no statistic.",
+            "0",
         ),
         key(
             "controls",
