@@ -17,7 +17,7 @@ use crate::record::reader::{read_cell, read_run};
 use crate::record::schema::{CellRecord, RequestRow};
 use crate::recorder::import::{Defaults, import as import_files};
 use crate::recorder::vllm_bench::to_json;
-use crate::recorder::writer::write_synced;
+use crate::recorder::writer::{make_folder, write_synced};
 
 /// Writes a run for other tools.
 pub(super) fn export(args: &ExportArgs) -> Result<ExitStatus> {
@@ -25,8 +25,17 @@ pub(super) fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let run = run_folder(&args.run, &config.settings.paths.results)?;
     report_lacks(&[run.as_path()]);
     let cells = cells(&run)?;
-    let out = args.out.clone().unwrap_or_else(|| run.join("export"));
-    std::fs::create_dir_all(&out).with_context(|| format!("making `{}`", out.display()))?;
+    let out = match &args.out {
+        Some(out) => {
+            std::fs::create_dir_all(out).with_context(|| format!("making `{}`", out.display()))?;
+            out.clone()
+        }
+        None => {
+            let out = run.join("export");
+            make_folder(&out)?;
+            out
+        }
+    };
     let write = |name: &str, text: String| -> Result<()> {
         let path = out.join(name);
         write_synced(&path, text.as_bytes())?;

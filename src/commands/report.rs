@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::{ExitStatus, as_argument, print, run_named, say, width};
 use crate::aggregate::Slo;
@@ -11,7 +11,7 @@ use crate::cli::ReportArgs;
 use crate::record::manifest::Manifest;
 use crate::record::reader::{RunData, read_run};
 use crate::record::whole;
-use crate::recorder::writer::write_synced;
+use crate::recorder::writer::{make_folder, refuse_link, write_synced};
 use crate::report::timeline::timelines as timelines_of;
 use crate::report::{Drawing, Price, Report, RunFacts};
 
@@ -130,17 +130,10 @@ fn write_reports(folders: &[&Path], out: &Path, asked: Asked<'_>) -> Result<Repo
     Ok(report)
 }
 
-/// Makes `folder` in a run. A link in its place is refused: it would lead the files out of the run.
-fn make_folder(folder: &Path) -> Result<()> {
-    let is_link = folder.symlink_metadata().is_ok_and(|it| it.is_symlink());
-    ensure!(!is_link, "`{}` is a link; remove it", folder.display());
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("making the folder `{}`", folder.display()))
-}
-
 /// The pages of cells; those of an earlier report of more cells go.
 fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
     let folder = out.join("evidence");
+    refuse_link(&folder)?;
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_page = name.starts_with("cells-");
@@ -189,25 +182,5 @@ fn facts(folder: &Path) -> RunFacts {
         name: named.unwrap_or_else(|| folder.display().to_string()),
         plan: bounded::read(&folder.join("plan.toml"), super::MAX_PLAN_BYTES).ok(),
         manifest,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_in_place_of_a_folder_of_the_run_is_refused() {
-        let (run, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let figures = run.path().join("figures");
-        make_folder(&figures).unwrap();
-        make_folder(&figures).unwrap();
-        std::fs::remove_dir(&figures).unwrap();
-        std::os::unix::fs::symlink(elsewhere.path(), &figures).unwrap();
-        let refusal = make_folder(&figures).unwrap_err().to_string();
-        assert!(
-            refusal.ends_with("/figures` is a link; remove it"),
-            "{refusal}"
-        );
     }
 }

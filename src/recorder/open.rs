@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::lock::{LOCK_FILE, Lock};
 use super::resume;
 use super::writer::{
-    ASIDE, Attempt, RunFolder, is_being_written, sync_folder, write_manifest, write_synced,
+    ASIDE, Attempt, RunFolder, is_being_written, refuse_link, sync_folder, write_manifest,
+    write_synced,
 };
 use crate::bounded;
 use crate::record::manifest::Manifest;
@@ -60,7 +61,9 @@ impl Opened {
                 owner.pid, owner.host, owner.since
             ));
         }
-        fs::create_dir_all(path.join("cells")).map_err(|error| anyhow::anyhow!(folder(error)))?;
+        let cells = path.join("cells");
+        refuse_link(&cells)?;
+        fs::create_dir_all(&cells).map_err(|error| anyhow::anyhow!(folder(error)))?;
         remove_torn(path)?;
         let (events, torn_bytes) = open_events(&path.join("events.jsonl"))?;
         if torn_bytes > 0 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::writer::sync_folder;
+use super::writer::{make_folder, sync_folder};
 use crate::matrix::file_name::file_name;
 use crate::matrix::{Cell, Coordinates};
 use crate::plan::pace::AutoMetric;
@@ -268,7 +268,7 @@ pub(crate) fn values_ms(
 /// for it. Nothing is removed.
 pub(crate) fn put_aside(folder: &Path, path: &Path) -> Result<PathBuf> {
     let into = folder.join(SUPERSEDED);
-    fs::create_dir_all(&into).with_context(|| format!("making `{}`", into.display()))?;
+    make_folder(&into)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let free = (1..).map(|number| into.join(format!("{name}.{number}")));
     let to = free

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ use super::phase_csv::write_phase_csv;
 use super::rows::request_rows;
 use super::telemetry_csv::{write_disk_csv, write_pcie_csv};
 use super::telemetry_parquet::write_telemetry;
+use crate::bounded;
 use crate::record::frame::write_parquet;
 use crate::record::hashes::{self, CELL_FILE, REQUESTS_FILE, Seal, TELEMETRY_FILE};
 use crate::record::lab_csv::{cell_file_stem, lab_csv_name, write_lab_csv};
@@ -149,18 +150,14 @@ impl RunFolder {
             }
             return Ok(());
         }
-        let aside = cells.join(format!(".tmp-{name}"));
-        fs::create_dir_all(&aside).with_context(|| format!("making `{}`", aside.display()))?;
-        for entry in fs::read_dir(cell)? {
-            let from = entry?.path();
-            let to = aside.join(from.file_name().unwrap_or_default());
-            fs::copy(&from, &to)
-                .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
-        }
-        if let Some(digest) = note_part(&aside.join(CELL_FILE), part)? {
-            self.note_written(&name, &digest)?;
-        }
-        put_in_place(&aside, &whole)
+        write_whole(&cells, &name, |aside| {
+            copy_files(cell, aside)?;
+            match note_part(&aside.join(CELL_FILE), part)? {
+                Some(digest) => self.note_written(&name, &digest),
+                None => Ok(()),
+            }
+        })?;
+        Ok(())
     }
 
     /// Forgets the events so far: a merge that was cut short begins anew.
@@ -174,8 +171,10 @@ impl RunFolder {
     /// Appends the events of another run folder, each with the name of that part.
     pub(crate) fn append_events_of(&mut self, folder: &Path, part: &str) -> Result<()> {
         let path = folder.join("events.jsonl");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
+        let mut text = String::new();
+        bounded::open(&path)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .with_context(|| format!("reading `{}`", path.display()))?;
         let mut lines = String::new();
         for line in text.lines() {
             // The last may be torn.
@@ -190,6 +189,20 @@ impl RunFolder {
         let written = self.events.write_all(lines.as_bytes());
         written.context("appending to `events.jsonl`")
     }
+}
+
+/// Copies the files of a cell. A link is refused: it would bring in what is no part of the run.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let from = entry?.path();
+        refuse_link(&from)?;
+        // A pipe would never end.
+        drop(bounded::open(&from).with_context(|| format!("reading `{}`", from.display()))?);
+        let to = to.join(from.file_name().unwrap_or_default());
+        fs::copy(&from, &to)
+            .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 /// Notes in a cell's record which part its position counts in. All else stays as it was written, also
@@ -441,6 +454,19 @@ pub(super) fn is_being_written(name: &str) -> bool {
         .and_then(|rest| rest.split('-').next());
     let pid: Option<u32> = pid.and_then(|pid| pid.parse().ok());
     pid.is_some_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists())
+}
+
+/// Makes `folder` in a run, where it is missing.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    refuse_link(folder)?;
+    fs::create_dir_all(folder).with_context(|| format!("making the folder `{}`", folder.display()))
+}
+
+/// Fails where a link stands at `path`: it would lead files out of the run.
+pub(crate) fn refuse_link(path: &Path) -> Result<()> {
+    let is_link = path.symlink_metadata().is_ok_and(|it| it.is_symlink());
+    ensure!(!is_link, "`{}` is a link; remove it", path.display());
+    Ok(())
 }
 
 /// Makes the names in a folder last.

@@ -30,6 +30,7 @@ mod nvtx;
 mod own_plan;
 mod plan_errors;
 mod plans;
+mod planted;
 mod process;
 mod profile;
 mod real_stack;
