@@ -54,6 +54,9 @@ const MAX_PLAN_BYTES: u64 = 16 << 20;
 /// The most bytes of a `.env`.
 const MAX_DOT_ENV_BYTES: u64 = 1 << 20;
 
+/// The exit code of what a signal ended.
+const INTERRUPTED: u8 = 130;
+
 /// How labrun ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -87,7 +90,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::CellsFailed => 1,
             ExitStatus::Usage => 2,
             ExitStatus::Regression => 3,
-            ExitStatus::Interrupted => 130,
+            ExitStatus::Interrupted => INTERRUPTED,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use tokio::runtime::Runtime;
@@ -14,7 +16,7 @@ use super::preflight;
 use super::report::write_report;
 use super::same_failure::SameFailure;
 use super::target::target;
-use super::{ExitStatus, as_argument, clean, complain, print, say, width};
+use super::{ExitStatus, INTERRUPTED, as_argument, clean, complain, print, say, width};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::load::open_files;
@@ -69,6 +71,8 @@ pub(super) fn measure(
     (runtime, ending): (&Runtime, Ending),
 ) -> Result<ExitStatus> {
     let settings = &target.config.settings;
+    let progress = Progress::new(Verbosity::of_stderr(args.quiet));
+    let signals = Signals::heed(&progress, runtime)?;
     let externals = Externals::ask(&target.matrix, runtime);
     preflight::check(target, &externals, args, runtime)?;
     open_files::check(most_streams(&target.matrix))?;
@@ -93,10 +97,9 @@ pub(super) fn measure(
     let manifest = manifest(target, &identity, started)?;
     let medians = medians(target, opened.path(), &resumption)?;
     let folder = opened.begin(manifest, &target.plan.text)?;
-    let stop = Stop::default();
     let mut watched = Watched {
         folder,
-        progress: Progress::new(Verbosity::of_stderr(args.quiet)),
+        progress,
         ranges: RunRanges::default(),
         corpora: resumption.finished.iter().map(corpora).collect(),
         outcomes: resumption.outcomes(),
@@ -108,7 +111,7 @@ pub(super) fn measure(
         },
         startup: (!args.keep_going).then(SameFailure::default),
         left: resumption.todo.len(),
-        stop: stop.clone(),
+        stop: signals.stop.clone(),
         torn: None,
     };
     let header = header(target, &resumption, watched.folder.path());
@@ -119,10 +122,50 @@ pub(super) fn measure(
         identities: &identities,
         medians,
     };
+    signals.has_begun.store(true, Ordering::Relaxed);
     let ran = runtime.block_on(running.run(&mut watched));
+    signals.task.abort();
     // Stored cells are summed up, also when the run broke.
     let finished = finish(args, &mut watched, ran.is_err(), ending);
     Ok(ended(watched.folder.path(), ran, finished))
+}
+
+/// Heeds signals. Those that come before the run has begun end labrun: it may wait for a server or a
+/// daemon then, and nothing is measured that could be lost.
+struct Signals {
+    stop: Stop,
+    has_begun: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Signals {
+    fn heed(progress: &Progress, runtime: &Runtime) -> Result<Self> {
+        let (stop, has_begun) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+        let (report, begun) = (progress.speaker(), Arc::clone(&has_begun));
+        let _in_runtime = runtime.enter();
+        let task = stop.on_signals(move |step| {
+            if begun.load(Ordering::Relaxed) {
+                report(step);
+            } else {
+                say("interrupted before the run began: no cell was measured");
+                end_now();
+            }
+        })?;
+        Ok(Self {
+            stop,
+            has_begun,
+            task,
+        })
+    }
+}
+
+/// Ends labrun as a signal does.
+#[expect(
+    clippy::exit,
+    reason = "the thread that would return may wait for a server"
+)]
+fn end_now() {
+    std::process::exit(INTERRUPTED.into());
 }
 
 /// `24 cells, about 1 min, writing to FOLDER`.
@@ -381,7 +424,6 @@ impl Running<'_> {
             medians,
         } = self;
         let stop = watched.stop.clone();
-        let signals = stop.on_signals(watched.progress.speaker())?;
         let mark = Mark::of_this_process(&target.id);
         let _alive = Alive::begin(&mark);
         let path: PathBuf = watched.folder.path().to_owned();
@@ -415,7 +457,6 @@ impl Running<'_> {
             &mut |result| watched.borrow_mut().on_cell(result),
         )
         .await;
-        signals.abort();
         if let Some(timer) = timer {
             timer.abort();
         }

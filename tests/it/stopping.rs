@@ -286,3 +286,27 @@ fn a_signal_ends_the_cell_and_does_not_begin_its_next_pass() {
         "a cell that was cut short is discarded"
     );
 }
+
+#[test]
+fn a_signal_before_the_run_has_begun_is_reported_and_ends_it() {
+    // A server that takes connections and never answers.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for name in ["INT", "TERM", "HUP"] {
+        let lab = Lab::new();
+        let text = SimPlan::default().text();
+        let external = format!("launcher = \"external\"\nurl = \"{url}\"");
+        let text = text.replace("launcher = \"sim\"", &external);
+        let text = text.split("[server.sim]").next().unwrap();
+        lab.write("plan.toml", text);
+        let mut command = lab.command(&["plan.toml", "--out", "out"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let run = command.spawn().unwrap();
+        let _asking = silent.accept().unwrap();
+        signal(run.id(), name);
+        let ended = Ended::of(&run.wait_with_output().unwrap()).expect_code(130);
+        let expected = "interrupted before the run began: no cell was measured";
+        assert!(ended.stderr.contains(expected), "{name}: {}", ended.stderr);
+        assert!(!lab.path("out").exists());
+    }
+}
