@@ -60,3 +60,10 @@ pub use endpoint::Endpoint;
 pub use progress::Progress;
 pub use record::Outcome;
 pub(crate) use record::{Answer, RequestRecord, Score};
+#[cfg(test)]
+pub(crate) use {
+    audit::Audit,
+    drive::{EndedBy, Window},
+    error::{ErrorKind, Failure},
+    usage::Usage,
+};

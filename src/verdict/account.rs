@@ -342,6 +342,46 @@ mod tests {
     }
 
     #[test]
+    fn chunks_of_no_named_worker_are_those_of_one() {
+        let now = Scrape::parse("lmcache_mp_num_chunks_loaded_total 4\n");
+        let account = EngineAccount::default().with_lmcache(&now, &Scrape::default(), 256);
+        assert_eq!(account.loaded_tokens, Some(1024.0));
+    }
+
+    #[test]
+    fn other_machines_are_behind_the_ram_like_disks() {
+        let text = [("device", 1), ("host", 2), ("disk", 40), ("p2p", 2)].into_iter();
+        let lines = text
+            .chain([("external_unspecified", 5)])
+            .map(|(source, tokens)| format!("{CACHED}{{source=\"{source}\"}} {tokens}"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let cached = cached(&Scrape::parse(&text), &Scrape::default()).unwrap();
+        assert_eq!((cached.behind_tokens, cached.external()), (42.0, 49.0));
+    }
+
+    #[test]
+    fn what_lookups_found_comes_before_what_follows_from_chunks() {
+        let chunks = format!("{L1_READ} 1\n{L2_LOADED} 2\n");
+        let account = |text: &str| tier_account(&Scrape::parse(text), &Scrape::default(), 256);
+        let derived = account(&chunks).unwrap();
+        assert_eq!((derived.ram_tokens, derived.second_tokens), (0.0, 512.0));
+        let counted = account(&format!("{chunks}{LOOKUP_L1} 7\n{LOOKUP_L2} 9\n")).unwrap();
+        assert_eq!((counted.ram_tokens, counted.second_tokens), (7.0, 9.0));
+    }
+
+    #[test]
+    fn more_chunks_stored_than_submitted_are_no_gain() {
+        let text = |stored| {
+            Scrape::parse(&format!(
+                "{L2_SUBMITTED_REQUESTS} 1\nlmcache_mp_l2_store_completed_requests_total 1\n\
+                 lmcache_mp_l2_store_submitted_objects_chunks_total 4\n{L2_STORED} {stored}\n"
+            ))
+        };
+        assert_eq!(lost_chunks(&text(6)), Some(0.0));
+        assert_eq!(lost_chunks(&text(3)), Some(1.0));
+    }
+
+    #[test]
     fn only_staging_towards_the_gpu_is_counted() {
         let now = Scrape::parse(
             "lmcache_mp_transfer_phase_bytes_total{direction=\"h2d\",phase=\"staging\"} 7\n\

@@ -259,3 +259,6 @@ pub(crate) fn first_failure(load: &LoadOutcome) -> Option<String> {
             Outcome::Ok | Outcome::Unfinished => None,
         })
 }
+
+#[cfg(test)]
+mod tests;

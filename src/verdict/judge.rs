@@ -88,7 +88,7 @@ type Findings = Vec<(VerdictStatus, String)>;
 
 /// Judges where tokens came from, and says whether bytes are to prove it.
 fn judge_sources(facts: &Facts, sources: BySource, findings: &mut Findings) -> bool {
-    let total = sources.total().max(1.0);
+    let total = sources.total();
     // What a pass repeats itself may come from the GPU cache in any state.
     let stray = |tokens: f64, findings: &mut Findings, what: &str| {
         let is_stray = (tokens - facts.repeated_tokens) / total > facts.limits.stray_share;

@@ -204,8 +204,10 @@ fn accounted(bytes: Option<f64>, facts: &Facts) -> Carried {
     })
 }
 
-fn over_pcie(bytes: Option<Bounds>) -> Carried {
-    bytes.map_or(Carried::Unseen, Carried::Bytes)
+/// The leg over PCIe; `None` where nobody saw it.
+fn over_pcie(facts: &Facts, path: &'static str, tokens: f64, bytes: Option<Bounds>) -> Option<Leg> {
+    let method = facts.pcie_method.unwrap_or_default().name();
+    Some(leg(facts, path, tokens, Carried::Bytes(bytes?), method))
 }
 
 fn loads(facts: &Facts) -> Vec<Leg> {
@@ -225,11 +227,7 @@ fn loads(facts: &Facts) -> Vec<Leg> {
         }
         TierKind::Baseline | TierKind::Cpu | TierKind::CpuDisk | TierKind::Native => {}
     }
-    if facts.pcie_rx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or_default().name();
-        let carried = over_pcie(facts.pcie_rx_bytes);
-        legs.push(leg(facts, "pcie-rx", tokens, carried, method));
-    }
+    legs.extend(over_pcie(facts, "pcie-rx", tokens, facts.pcie_rx_bytes));
     if let Some(bytes) = facts.engine.load_bytes
         && facts.tier == TierKind::Native
     {
@@ -290,26 +288,19 @@ fn stores(facts: &Facts) -> Vec<Leg> {
         }
         TierKind::Baseline | TierKind::Cpu | TierKind::Native => {}
     }
-    if facts.pcie_tx_bytes.is_some() {
-        let method = facts.pcie_method.unwrap_or_default().name();
-        let carried = over_pcie(facts.pcie_tx_bytes);
-        legs.push(leg(facts, "pcie-tx", tokens, carried, method));
-    }
+    legs.extend(over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes));
     legs
 }
 
 /// vLLM's own offloading counts the bytes that it took from the GPU, not tokens.
 fn native_stores(facts: &Facts) -> Option<Leg> {
     let needed = Bounds::exact(facts.engine.store_bytes?);
-    facts.pcie_tx_bytes?;
     let size = facts.kv.stored.map(Bounds::middle);
     let prompt = || facts.by_source.map(BySource::total);
     let tokens = size.map(|size| needed.high / size).or_else(prompt)?;
-    let method = facts.pcie_method.unwrap_or_default().name();
-    let carried = over_pcie(facts.pcie_tx_bytes);
     Some(Leg {
         needed: Some(needed),
-        ..leg(facts, "pcie-tx", tokens, carried, method)
+        ..over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes)?
     })
 }
 
@@ -353,6 +344,14 @@ mod tests {
         assert_eq!(
             status(needed, exact(91.0).widened(0.05)),
             VerdictStatus::Inconclusive
+        );
+        assert_eq!(
+            status(None, Bounds::exact(16_384.0)),
+            VerdictStatus::Inconclusive
+        );
+        assert_eq!(
+            status(None, Bounds::exact(16_383.0)),
+            VerdictStatus::Invalid
         );
         let sliding = Some(Bounds {
             low: 20.0 * MIB,
@@ -404,6 +403,38 @@ mod tests {
             Bounds::within(90.0 * MIB, 20.0 * MIB),
         );
         assert!(coarse.contains("more `requests`"), "{coarse}");
+        let both = reason(
+            Some(Bounds::within(100.0 * MIB, 8.0 * MIB)),
+            Bounds::within(92.0 * MIB, 8.0 * MIB),
+        );
+        assert!(both.contains("more `requests`"), "{both}");
+    }
+
+    #[test]
+    fn a_single_token_is_a_leg() {
+        let one = Leg {
+            tokens: 1.0,
+            ..leg("pcie-rx", None, Carried::Bytes(Bounds::exact(0.0)))
+        };
+        assert_eq!(one.judge(0.9).unwrap().0, VerdictStatus::Invalid);
+    }
+
+    #[test]
+    fn a_size_is_one_number_where_its_ends_hardly_differ() {
+        for (low, high, expected) in [
+            (100.0, 100.0, "100"),
+            (99.6, 100.4, "100"),
+            (100.4, 100.7, "101"),
+            (99.0, 100.0, "100"),
+            (0.6, 1.4, "1"),
+            (50.0, 100.0, "50 to 100"),
+        ] {
+            let bytes = Bounds {
+                low: low * MIB,
+                high: high * MIB,
+            };
+            assert_eq!(mebibytes(bytes), expected, "{low} {high}");
+        }
     }
 
     proptest! {

@@ -282,6 +282,7 @@ mod tests {
             ("3,072", Some(3072.0)),
             ("1,003,072", Some(1_003_072.0)),
             ("3_072", Some(3072.0)),
+            ("0", Some(0.0)),
             ("NaN", None),
             ("-1", None),
             ("inf", None),
@@ -293,6 +294,8 @@ mod tests {
             let seen = counts.reports_tokens().then_some(counts.retrieved.tokens);
             assert_eq!(seen, tokens, "{count}");
         }
+        let files = "[x] LMCache INFO: Stored 5 files\n";
+        assert!(!LogCounts::of(files).reports_tokens());
         let silenced = "[x] LMCache WARNING: Timeout occurred for rank 0\nINFO: 200 OK\n";
         assert!(!LogCounts::of(silenced).reports_tokens());
     }

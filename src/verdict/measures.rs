@@ -301,6 +301,8 @@ mod tests {
             summary(Series::EngineKvCacheUsage, 40.0, 99.5),
             summary(Series::GpuProcesses, 1.0, 1.0),
         ]);
+        let running = [summary(Series::EngineRunning, 1.5, 4.0)];
+        assert_eq!(running_max(&running), Some(4.0));
         let expected = [
             (Evidence::KvUsageMaxPercent, 99.5),
             (Evidence::WaitingMaxRequests, 7.0),
@@ -326,6 +328,11 @@ mod tests {
         assert!(
             !measures.contains_key(&Evidence::PrefillTimeMeanMs),
             "not exposed"
+        );
+        let none = of_engine(&text(1.5, 12), &text(1.5, 12));
+        assert!(
+            !none.contains_key(&Evidence::QueueTimeMeanMs),
+            "of no request"
         );
         let usage = measures[&Evidence::KvUsageEndPercent];
         assert!(

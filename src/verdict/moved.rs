@@ -105,10 +105,7 @@ impl PcieBytes {
             own.filter(|one| methods.contains(&one.key.series))
                 .max_by(|a, b| a.covered.total_cmp(&b.covered))
         };
-        let on_gpus = summaries
-            .iter()
-            .filter(|one| one.key.series.source() == Source::Gpu);
-        let devices: BTreeSet<_> = on_gpus.map(|one| &one.key.device).collect();
+        let devices: BTreeSet<_> = summaries.iter().map(|one| &one.key.device).collect();
         let lost = devices.into_iter().filter_map(best).filter_map(|one| {
             let Summary {
                 covered,
@@ -332,6 +329,14 @@ mod tests {
         assert_eq!(found.method.name(), "gpm");
         assert_eq!(PcieBytes::of(&whole, 3), None, "a third GPU is silent");
         assert_eq!(PcieBytes::of(&whole[..3], 2), None, "one lacks a way");
+        let with_disk = [
+            &whole[..1],
+            &whole[2..3],
+            &[rate(Series::DiskBusy, "d", 1.0, 1.0)],
+        ];
+        let with_disk = with_disk.concat();
+        assert!(PcieBytes::of(&with_disk, 1).is_some());
+        assert_eq!(PcieBytes::of(&with_disk, 2), None, "a disk is no GPU");
         let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
         assert_eq!(PcieBytes::of(&torn, 1), None);
         let sampled = [Pcie::THROUGHPUT.rx, Pcie::THROUGHPUT.tx];
@@ -363,9 +368,45 @@ mod tests {
             ..rate(RX, "0", 100.0, 0.99)
         };
         assert_eq!(PcieBytes::lost(&[slowed]), None);
+        // Just enough of it is.
+        let enough = Summary {
+            covered: MIN_COVER,
+            ..torn(1, 3)
+        };
+        assert_eq!(PcieBytes::lost(&[enough]), None);
+        // Neither another GPU nor another series of it stands for what was lost.
+        let on_another = Summary {
+            key: rate(RX, "1", 0.0, 0.0).key,
+            ..torn(1, 3)
+        };
+        let power = rate(Series::GpuPower, "1", 9.0, 1.0);
+        let lost = PcieBytes::lost(&[rate(RX, "0", 100.0, 1.0), on_another, power]).unwrap();
+        assert!(
+            lost.contains("GPU 1: 62 %") && !lost.contains("GPU 0"),
+            "{lost}"
+        );
         // Another method answers for the whole pass.
         let counters = rate(Pcie::COUNTERS_PAYLOAD.rx, "0", 100.0, 1.0);
         assert_eq!(PcieBytes::lost(&[torn(1, 3), counters]), None);
+    }
+
+    #[test]
+    fn a_total_counts_where_readings_cover_its_time() {
+        assert_eq!(whole_total(&rate(RX, "0", 7.0, MIN_COVER)), Some(7.0));
+        assert_eq!(whole_total(&rate(RX, "0", 7.0, 0.94)), None);
+    }
+
+    #[test]
+    fn stores_that_end_after_the_pass_are_taken_in() {
+        let pass = [rate(RX, "0", 100.0, 1.0), rate(TX, "0", 5.0, 1.0)];
+        let later = [rate(RX, "0", 100.0, 1.0), rate(TX, "0", 50.0, 1.0)];
+        let mut moved = Moved::of(&pass, 1, None);
+        moved.add_stores(None, 1);
+        assert_about(moved.pcie.unwrap(), 100.0, 5.0);
+        moved.add_stores(Some(&later), 1);
+        assert_about(moved.pcie.unwrap(), 100.0, 50.0);
+        moved.add_stores(Some(&later[..1]), 1);
+        assert_eq!(moved.pcie, None, "what was stored is not known");
     }
 
     #[test]
@@ -404,6 +445,13 @@ mod tests {
         assert!((host_link(&two, 2).unwrap().bytes_per_s - 94.5e9).abs() < 0.1e9);
         assert_eq!(host_link(&two, 3), None, "one is silent");
         assert_eq!(host_link(&link("0", 1.0), 1), None, "at rest");
+        assert!(
+            host_link(&link("0", 3.0), 1).is_some(),
+            "the oldest that is awake"
+        );
+        let mut no_lanes = link("0", 5.0);
+        no_lanes[1].max = Some(0.0);
+        assert_eq!(host_link(&no_lanes, 1), None, "of no lanes");
         assert_eq!(host_link(&[], 0), None);
     }
 

@@ -1,3 +1,6 @@
+mod edges;
+mod ledgers;
+
 use std::time::Duration;
 
 use super::account::{CachedTokens, EngineAccount};

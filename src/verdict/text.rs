@@ -6,7 +6,7 @@
 //! question asked twice in one state. That answers *can* differ, it shows too: the same question
 //! behind a document of which one chunk differs.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::facts::{Facts, serves};
 use crate::load::Score;
@@ -71,12 +71,12 @@ fn choice_distance(one: &Score, two: &Score) -> f64 {
 }
 
 /// By how much the token of `from` is less likely in `to`. One that `to` does not name is at most as likely
-/// as the least likely that it names: then this is the least that the change can be.
+/// as the least likely that it names: then this is the least that the change can be, and says nothing below 0.
 fn change(from: &Score, to: &Score) -> f64 {
     let named = to.others.iter().find(|(name, _)| *name == from.token);
     match (named, to.others.last()) {
         (Some((_, logprob)), _) => (from.logprob - logprob).abs(),
-        (None, Some((_, least))) => (from.logprob - least).max(0.0),
+        (None, Some((_, least))) => from.logprob - least,
         (None, None) => f64::INFINITY,
     }
 }
@@ -85,7 +85,7 @@ fn change(from: &Score, to: &Score) -> f64 {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sight {
     /// Largest distance that is noise, nats; infinite where one question had two texts.
-    #[serde(with = "nats")]
+    #[serde(deserialize_with = "nats")]
     pub tolerance: f64,
     /// Questions that were answered behind an altered document too.
     pub altered: u32,
@@ -145,7 +145,7 @@ pub(crate) struct Canaries {
     /// How many have log-probabilities both times.
     pub scored: u32,
     /// Largest distance of an answer from the first one, nats; infinite where the text is another.
-    #[serde(with = "nats")]
+    #[serde(deserialize_with = "nats")]
     pub distance: f64,
     /// What the answers of the cold state showed.
     pub sight: Sight,
@@ -302,21 +302,9 @@ impl Sight {
     }
 }
 
-/// Nats in JSON, which has no infinite number: `null`.
-mod nats {
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde hands over a reference"
-    )]
-    pub(super) fn serialize<S: Serializer>(nats: &f64, to: S) -> Result<S::Ok, S::Error> {
-        Some(*nats).filter(|nats| nats.is_finite()).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-        Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
-    }
+/// Nats of JSON, which has no infinite number: it is written as `null`.
+fn nats<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 fn count(number: usize) -> u32 {
@@ -451,6 +439,33 @@ mod tests {
         } = canaries;
         assert_eq!((asked, answered, same, from_cache, scored), (3, 2, 2, 1, 1));
         assert!((canaries.distance - 0.05).abs() < 1e-9);
+    }
+
+    #[test]
+    fn noise_of_just_the_tolerance_is_noise() {
+        let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
+        let sight = Sight::learn(&of(-1.0), Some(&of(-1.25)), &of(-1.75));
+        assert!((sight.tolerance - 0.75).abs() < 1e-12);
+        assert_eq!(sight.altered_changed, 0);
+        for (now, same) in [(-1.75, 1), (-1.76, 0)] {
+            let canaries = Canaries::compare(&of(-1.0), &of(now), sight);
+            assert_eq!((canaries.answered, canaries.same), (1, same));
+        }
+    }
+
+    #[test]
+    fn a_choice_less_likely_than_all_that_the_other_names_adds_nothing() {
+        let of = |token: &str, logprob, other: f64| Score {
+            token: token.to_owned(),
+            logprob,
+            others: vec![("other".to_owned(), other)],
+        };
+        let answer = |token| CanaryAnswer {
+            text: Some(String::new()),
+            scores: vec![of(token, -5.0, -1.0)],
+            from_cache: false,
+        };
+        assert_eq!(answer("a").distance(&answer("b")), Some(0.0));
     }
 
     fn any_answer() -> impl Strategy<Value = CanaryAnswer> {

@@ -219,3 +219,127 @@ fn too_few_readings_name_nothing() {
     );
     assert_eq!(of_pass(&[], None, None).name, "nothing busy");
 }
+
+type Row = (Series, &'static str, f64, f64);
+
+/// What was seen, and the bottleneck by it.
+const EDGES: [(&[Row], &str); 14] = [
+    (&[(Series::GpuSmActive, "0", 60.0, 100.0)], "compute"),
+    (&[(Series::EngineWaiting, "", 1.0, 2.0)], "queue"),
+    // Its CPU is more than a core: not busier than all of a GPU.
+    (
+        &[
+            (Series::GpuSmActive, "0", 100.0, 100.0),
+            (Series::RedisCpu, "r", 120.0, 120.0),
+            (Series::RedisRead, "r", 280e6, 290e6),
+        ],
+        "compute",
+    ),
+    (
+        &[
+            (Series::RedisCpu, "r", 96.0, 100.0),
+            (Series::RedisRead, "r", 5e6, 9e6),
+            (Series::RedisWrite, "r", 5e6, 9e6),
+        ],
+        "redis",
+    ),
+    (
+        &[
+            (Series::DiskBusy, "nvme0n1", 93.0, 100.0),
+            (Series::DiskRead, "nvme0n1", 5e6, 9e6),
+            (Series::DiskWrite, "nvme0n1", 5e6, 9e6),
+        ],
+        "disk",
+    ),
+    (
+        &[
+            (Series::DiskBusy, "nvme0n1", 9.0, 100.0),
+            (Series::DiskRead, "nvme0n1", 850e6, 900e6),
+        ],
+        "nothing busy",
+    ),
+    (
+        &[
+            (Series::DiskBusy, "sda", 93.0, 100.0),
+            (Series::DiskRead, "sda", 850e6, 900e6),
+        ],
+        "nothing busy",
+    ),
+    (&[(Series::NetworkRx, "eth0", 60e6, 61e6)], "network"),
+    (&[(Series::NetworkRx, "eth0", 59e6, 59e6)], "nothing busy"),
+    // The link of another interface bounds nothing here.
+    (
+        &[
+            (Series::NetworkRx, "eth0", 110e6, 118e6),
+            (Series::NetworkLink, "eth1", 12.5e9, 12.5e9),
+        ],
+        "network",
+    ),
+    (&[(Series::SimulatedDiskRead, "", 10e6, 11e6)], "disk"),
+    // No more than twice what Redis delivers goes on over PCIe.
+    (
+        &[
+            (Series::SimulatedRedisRead, "", 20e6, 400e6),
+            (Series::SimulatedPcieRx, "", 40e6, 41e6),
+        ],
+        "nothing busy",
+    ),
+    (
+        &[
+            (Series::GpuPcieRxGpm, "0", 45e9, 52e9),
+            (Series::GpuPcieWidth, "0", 16.0, 16.0),
+        ],
+        "nothing busy",
+    ),
+    (
+        &[
+            (Series::GpuPcieRxGpm, "0", 45e9, 52e9),
+            (Series::GpuPcieGeneration, "0", 5.0, 5.0),
+        ],
+        "nothing busy",
+    ),
+];
+
+#[test]
+fn what_is_just_busy_enough_is_named() {
+    for (rows, expected) in EDGES {
+        assert_eq!(named(rows).name, expected, "{rows:?}");
+    }
+}
+
+#[test]
+fn reasons_name_the_link_and_the_queue_where_they_mean_something() {
+    let reasons = |rows: &[Row]| named(rows).reasons.join("; ");
+    let network = |mean, link| {
+        reasons(&[
+            (Series::NetworkRx, "eth0", mean, mean),
+            (Series::NetworkLink, "eth0", link, link),
+        ])
+    };
+    let link = "and its link";
+    assert!(network(120e6, 125e6).contains(link));
+    assert!(
+        network(100e6 * MAX_SHARE, 100e6).contains(link),
+        "just possible"
+    );
+    assert!(!network(110e6, 1.25e6).contains(link), "impossible");
+    assert!(!network(110e6, 125e6).contains("on the way"));
+    let waited = |mean| reasons(&[(Series::EngineWaiting, "", mean, 1.0)]);
+    assert!(waited(0.1).contains("waited in the engine"));
+    assert!(!waited(0.05).contains("waited in the engine"));
+}
+
+#[test]
+fn a_pass_is_too_short_by_the_readings_that_would_show_its_limit() {
+    let rows = |samples| {
+        let mut rows = seen(&[
+            (Series::GpuSmActive, "0", 9.0, 100.0),
+            (Series::RedisCpu, "r", 9.0, 100.0),
+        ]);
+        rows[0].samples = samples;
+        rows
+    };
+    for (samples, expected) in [(3, "too short to tell"), (4, "nothing busy")] {
+        assert_eq!(of_pass(&rows(samples), None, None).name, expected);
+    }
+}

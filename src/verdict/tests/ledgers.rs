@@ -1,0 +1,219 @@
+//! The legs of a pass, the rows of its ledger, and its figures.
+
+use super::*;
+use crate::evidence::Evidence;
+use crate::verdict::legs::{Carried, Leg, are_judged, of_pass};
+
+fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
+    let mut facts = proven();
+    facts.pcie_rx_bytes = None;
+    change(&mut facts);
+    facts
+}
+
+/// The legs by path, with the tokens that went each way.
+fn paths(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, f64)> {
+    let legs = of_pass(&facts(change)).into_iter();
+    legs.map(|leg| (leg.path, leg.tokens)).collect()
+}
+
+fn account(f: &mut Facts, tier: TierKind, ram_tokens: f64, second_tokens: f64) {
+    f.tier = tier;
+    f.account = Some(TierAccount {
+        ram_tokens,
+        second_tokens,
+    });
+}
+
+fn cold(f: &mut Facts, tier: TierKind) {
+    (f.state, f.tier) = (CacheState::Cold, tier);
+    f.stored_tokens = Some(500.0);
+}
+
+#[test]
+fn a_pass_has_the_legs_that_somebody_could_see() {
+    let (ram, second) = ("lmcache-ram", "lmcache-second-layer");
+    assert_eq!(paths(|_| {}), [], "nobody saw any");
+    let pcie = |f: &mut Facts| f.pcie_rx_bytes = Some(Bounds::exact(9.0));
+    assert_eq!(paths(pcie), [("pcie-rx", 10_000.0)]);
+    let all_ram = |f: &mut Facts| account(f, TierKind::Cpu, 10_000.0, 0.0);
+    assert_eq!(paths(all_ram), [(ram, 10_000.0)]);
+    let both = |f: &mut Facts| account(f, TierKind::Cpu, 10_000.0, 5.0);
+    assert_eq!(paths(both), [(ram, 10_000.0), (second, 0.0)]);
+    let none = |f: &mut Facts| account(f, TierKind::Cpu, 0.0, 0.0);
+    assert_eq!(paths(none), [(ram, 10_000.0)], "it should have served");
+    let split = |f: &mut Facts| account(f, TierKind::CpuDisk, 6000.0, 4000.0);
+    assert_eq!(paths(split), [(ram, 6000.0), (second, 4000.0)]);
+    let surplus = |f: &mut Facts| account(f, TierKind::CpuDisk, 12_000.0, 10.0);
+    assert_eq!(paths(surplus), [(ram, 12_000.0), (second, 0.0)]);
+    assert_eq!(paths(|f| cold(f, TierKind::Cpu)), []);
+    let stores = |f: &mut Facts| {
+        cold(f, TierKind::Redis);
+        f.pcie_tx_bytes = Some(Bounds::exact(9.0));
+    };
+    assert_eq!(paths(stores), [("redis-write", 500.0), ("pcie-tx", 500.0)]);
+    let baseline = |f: &mut Facts| {
+        cold(f, TierKind::Baseline);
+        f.pcie_tx_bytes = Some(Bounds::exact(9.0));
+    };
+    assert_eq!(paths(baseline), [], "it has no tier");
+    let native = |f: &mut Facts| {
+        cold(f, TierKind::Native);
+        f.engine.store_bytes = Some(1e6);
+        f.pcie_tx_bytes = Some(Bounds::exact(9.0));
+    };
+    assert_eq!(
+        paths(native),
+        [("pcie-tx", 10_000.0)],
+        "bytes by their size"
+    );
+}
+
+#[test]
+fn counters_of_a_real_machine_err_and_simulated_ones_do_not() {
+    for (simulated, low, method) in [(true, 1e6, "simulated"), (false, 0.98e6, "proc-io")] {
+        let facts = facts(|f| {
+            (f.tier, f.simulated) = (TierKind::Disk, simulated);
+            f.disk_read_bytes = Some(1e6);
+        });
+        let leg = &of_pass(&facts)[0];
+        assert_eq!(leg.carried, Carried::Bytes(Bounds { low, high: 1e6 }));
+        assert_eq!(leg.method, method);
+    }
+}
+
+#[test]
+fn legs_are_judged_where_the_tier_was_to_serve_or_to_have_stored() {
+    let late = Stores::Unfinished {
+        waited: Duration::ZERO,
+    };
+    for (state, stores, expected) in [
+        (CacheState::Cold, Stores::Finished, true),
+        (CacheState::Cold, late, false),
+        (CacheState::Gpu, Stores::Finished, false),
+        (CacheState::Tier, Stores::Finished, true),
+        (CacheState::Restart, Stores::Finished, false),
+    ] {
+        let facts = facts(|f| (f.state, f.stores) = (state, stores));
+        assert_eq!(are_judged(&facts), expected, "{state}");
+    }
+}
+
+#[test]
+fn each_leg_is_named_by_its_way() {
+    for (path, words) in [
+        ("disk-read", "read from disk"),
+        ("disk-write", "written to disk"),
+        ("redis-read", "read from Redis"),
+        ("redis-write", "written to Redis"),
+        ("pcie-rx", "moved to the GPU over PCIe"),
+        ("pcie-tx", "moved from the GPU over PCIe"),
+        ("lmcache-ram", "from RAM"),
+        ("engine-load", "loaded by vLLM's own account"),
+        ("lmcache-load", "loaded to the GPU"),
+        ("lmcache-second-layer", "from the second layer"),
+    ] {
+        let leg = Leg {
+            path,
+            tokens: 1.0,
+            needed: None,
+            carried: Carried::Tokens(0.9),
+            method: "gpm",
+        };
+        let (status, reason) = leg.judge(0.9).unwrap();
+        assert_eq!(status, VerdictStatus::Valid, "just enough");
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[test]
+fn the_ledger_has_a_row_a_leg() {
+    let rows = ledger::rows(&facts(|f| {
+        account(f, TierKind::Cpu, 9000.0, 0.0);
+        f.pcie_rx_bytes = Some(Bounds {
+            low: 1e6,
+            high: 1.2e6,
+        });
+    }));
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| (row.path, row.expected_bytes, row.moved_bytes, row.method))
+        .collect();
+    let row = |path: &str, moved, method: &str| {
+        (path.to_owned(), Some(1e6), Some(moved), method.to_owned())
+    };
+    let expected = [
+        row("pcie-rx", 1.1e6, "gpm"),
+        row("lmcache-ram", 0.9e6, "lmcache-account"),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_interface_stands_beside_the_legs_of_redis() {
+    let network = moved::RedisNetwork {
+        interface: "eth0".into(),
+        rx_bytes: 7.0,
+        tx_bytes: 3.0,
+    };
+    let facts = facts(|f| {
+        f.tier = TierKind::Redis;
+        f.redis_read_bytes = Some(5.0);
+    });
+    let paths = |network| {
+        let rows = ledger::rows_beside(&facts, network).into_iter();
+        rows.map(|row| row.path).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(Some(&network)), ["redis-read", "network-rx"]);
+    assert_eq!(paths(None), ["redis-read"]);
+}
+
+#[test]
+fn figures_are_those_that_are_known_and_no_others() {
+    let full = facts(|f| {
+        f.by_source = Some(BySource {
+            computed_tokens: 20.0,
+            gpu_tokens: 100.0,
+            external_tokens: 400.0,
+        });
+        f.logs.stored = log_counts::Moved {
+            lines: 4,
+            tokens: 40.0,
+            cost_ms: 10.0,
+        };
+        f.engine.loaded_tokens = Some(8.0);
+        f.causes.fill = [(Failure::BufferFull, 3), (Failure::LoadFailed, 5)].into();
+        f.causes.documents = Some(Documents { missed: 1, of: 2 });
+        f.counted.server_prompt_tokens = Some(77.0);
+        f.canaries_in_load = Some(Canaries {
+            sight: Sight {
+                tolerance: f64::INFINITY,
+                ..canaries(2, 2, 2).sight
+            },
+            ..canaries(2, 1, 0)
+        });
+    });
+    let figures = measures::of_facts(&full);
+    for (evidence, expected) in [
+        (Evidence::HitsPerRequestTokens, Some(50.0)),
+        (Evidence::LogStoredTokens, Some(40.0)),
+        (Evidence::TierStoreMeanMs, Some(2.5)),
+        (Evidence::LogRetrievedTokens, None),
+        (Evidence::TierLoadMeanMs, None),
+        (Evidence::LmcacheLoadedTokens, Some(8.0)),
+        (Evidence::FillFailures, Some(3.0)),
+        (Evidence::DocumentsMissed, Some(1.0)),
+        (Evidence::ServerPromptTokens, Some(77.0)),
+        (Evidence::ServerOutputTokens, None),
+        (Evidence::CanariesAsked, Some(2.0)),
+        (Evidence::CanaryToleranceNats, Some(0.1)),
+        (Evidence::InLoadCanariesSame, Some(1.0)),
+        (Evidence::InLoadToleranceNats, None),
+    ] {
+        assert_eq!(figures.get(&evidence).copied(), expected, "{evidence:?}");
+    }
+    let transfers = measures::of_transfers(&full.logs);
+    assert_eq!(transfers, [(Evidence::TierStores, 4.0)].into());
+    let none = measures::of_facts(&facts(|f| f.ok = 0));
+    assert!(!none.contains_key(&Evidence::HitsPerRequestTokens));
+}
