@@ -118,7 +118,11 @@ pub(super) fn outcome(result: &CellResult) -> CellEnd {
     match &result.record.outcome {
         CellOutcome::Completed if causes.is_empty() => words.push("proven".to_owned()),
         CellOutcome::Completed => words.push("NOT PROVEN".to_owned()),
-        CellOutcome::Aborted { .. } => words.push("interrupted, discarded".to_owned()),
+        CellOutcome::Aborted { .. } => {
+            // What was cut short proves nothing, for a reason that everybody knows.
+            causes.clear();
+            words.push("interrupted, discarded".to_owned());
+        }
         CellOutcome::Failed { phase, error, .. } => {
             words.push(format!("FAILED in {}", phase.name()));
             causes.push((String::new(), error.clone()));

@@ -60,6 +60,8 @@ fn a_ctrl_c_at_a_terminal_leaves_no_stale_line_and_the_terminal_as_it_was() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("stopping: requests in flight"), "{text}");
     assert!(!text.contains("^C"), "{text}");
+    let cut_short = ["inconclusive: ", "invalid: "];
+    assert!(!cut_short.iter().any(|why| text.contains(why)), "{text}");
     let words: Vec<&str> = text
         .split_whitespace()
         .filter(|word| word.ends_with("echoctl"))
