@@ -228,7 +228,7 @@ impl Progress {
         self.keys = None;
     }
 
-    /// `[ 3/24] cpu    512 tokens  x4   cold 94 ms   tier hit 70 ms   proven   2 s`, and a line for each
+    /// `[ 3/24] cpu    512 tokens  x4  cold 94 ms  tier hit 70 ms  proven  2 s`, and a line for each
     /// cause that was not printed yet.
     fn cell_lines(&mut self, result: &CellResult) -> Vec<String> {
         let live = self.lock();
@@ -238,7 +238,7 @@ impl Progress {
         let width = cells.to_string().len();
         let ended = outcome(result);
         let mut lines = vec![format!(
-            "[{place:>width$}/{cells}] {cell}   {}   {}",
+            "[{place:>width$}/{cells}] {cell}  {}  {}",
             ended.words,
             brief(result.elapsed)
         )];

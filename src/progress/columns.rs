@@ -97,7 +97,7 @@ pub(super) fn doing(phase: Phase, state: Option<CacheState>, server: &str) -> St
 
 /// How a cell ended.
 pub(super) struct CellEnd {
-    /// `cold 30 ms   tier hit 76 ms   proven`.
+    /// `cold 30 ms  tier hit 76 ms  proven`.
     pub words: String,
     /// Why it failed or is not proven: what it concerns, and the reason.
     pub causes: Vec<(String, String)>,
@@ -129,7 +129,7 @@ pub(super) fn outcome(result: &CellResult) -> CellEnd {
         }
     }
     CellEnd {
-        words: words.join("   "),
+        words: words.join("  "),
         causes,
     }
 }

@@ -150,9 +150,9 @@ fn the_end_of_a_run_is_a_screen_and_progress_is_plain_where_it_is_piped() {
         .iter()
         .find(|line| line.starts_with("[2/2] "))
         .unwrap();
-    assert!(cell.contains("1,024 tokens  x1   cold "), "{cell}");
+    assert!(cell.contains("1,024 tokens  x1  cold "), "{cell}");
     assert!(
-        cell.contains("tier hit ") && cell.contains("   proven   "),
+        cell.contains("tier hit ") && cell.contains("  proven  "),
         "{cell}"
     );
     assert!(
