@@ -310,7 +310,7 @@ fn an_invalid_pass_names_the_problem_that_foretold_it() {
     let passes = cell["passes"].as_array().unwrap();
     assert_eq!(passes[1]["verdict"]["status"], "invalid");
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let foretold = "foretold before the start: the documents are 0.3 GiB of KV, more than the 0.2 GiB \
+    let foretold = "foretold before the start: the documents are 0.4 GiB of KV, more than the 0.2 GiB \
                     that `max_local_cpu_size` holds";
     assert!(words(&ended.stderr).contains(foretold), "{}", ended.stderr);
     assert!(words(&ended.stdout).contains(foretold), "{}", ended.stdout);
