@@ -121,16 +121,16 @@ fn canaries_within_the_load_are_a_part_of_what_is_counted() {
     let answers = Answers {
         schedule: &schedule,
         load: &load(vec![ok_record(0, 10)]),
-        canaries: &[record(1, Outcome::Ok, [Some(1000), Some(5), None])],
+        canaries: &[record(1, Outcome::Ok, [Some(1000), Some(5), Some(7)])],
     };
     let counted = answers.counted();
     assert_eq!(counted.answered_prompt_tokens, Some(2000.0));
     assert_eq!(counted.answered_output_tokens, Some(9.0));
     assert_eq!(counted.most_output_tokens, Some(9.0));
-    assert_eq!(
-        (counted.cached_tokens, counted.all_cached_tokens),
-        (10.0, None)
-    );
+    let cached = (counted.cached_tokens, counted.all_cached_tokens);
+    assert_eq!(cached, (17.0, Some(17.0)));
+    let total = answers.total_of(RequestRecord::prompt_tokens);
+    assert_eq!(total, counted.answered_prompt_tokens);
     assert_eq!(
         counted.too_long,
         Some((5, 4)),
@@ -251,7 +251,7 @@ fn prompts_of_another_length_are_counted_among_the_answers() {
 fn the_fastest_load_is_that_of_the_highest_rate_that_was_claimed_at_all() {
     let one = [planned(0, 0, 12)];
     let mut logs = LogCounts::default();
-    logs.retrieved.tokens = 1000.0;
+    logs.retrieved.tokens = 900.0;
     logs.retrieved.cost_ms = 50.0;
     let claim = |records: Vec<RequestRecord>, logs: &LogCounts, external| {
         let claim = with(&one, records, |answers| {
@@ -262,7 +262,7 @@ fn the_fastest_load_is_that_of_the_highest_rate_that_was_claimed_at_all() {
     // 500 tokens in 0.1 s.
     let answered = || vec![ok_record(0, 512)];
     let quiet = LogCounts::default();
-    let by_log = (ClaimedBy::LmcacheLog, 1000.0, 0.05);
+    let by_log = (ClaimedBy::LmcacheLog, 900.0, 0.05);
     let by_answer = (ClaimedBy::FirstToken, 500.0, 0.1);
     let by_pass = (ClaimedBy::WholePass, 20_000.0, 2.0);
     assert_eq!(claim(answered(), &logs, 0.0), Some(by_log));

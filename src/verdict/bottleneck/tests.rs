@@ -308,6 +308,24 @@ fn what_is_just_busy_enough_is_named() {
 }
 
 #[test]
+fn a_link_may_seem_to_carry_a_little_more_than_it_can() {
+    let rows = |share| {
+        [
+            (
+                Series::GpuPcieRxGpm,
+                "0",
+                link_bytes_per_s(5, 16) * share,
+                99e9,
+            ),
+            (Series::GpuPcieGeneration, "0", 5.0, 5.0),
+            (Series::GpuPcieWidth, "0", 16.0, 16.0),
+        ]
+    };
+    assert_eq!(named(&rows(MAX_SHARE)).name, "pcie");
+    assert_eq!(named(&rows(1.2)).name, "nothing busy");
+}
+
+#[test]
 fn reasons_name_the_link_and_the_queue_where_they_mean_something() {
     let reasons = |rows: &[Row]| named(rows).reasons.join("; ");
     let network = |mean, link| {

@@ -215,5 +215,7 @@ fn figures_are_those_that_are_known_and_no_others() {
     let transfers = measures::of_transfers(&full.logs);
     assert_eq!(transfers, [(Evidence::TierStores, 4.0)].into());
     let none = measures::of_facts(&facts(|f| f.ok = 0));
-    assert!(!none.contains_key(&Evidence::HitsPerRequestTokens));
+    for evidence in [Evidence::HitsPerRequestTokens, Evidence::LogStoredTokens] {
+        assert!(!none.contains_key(&evidence), "{evidence:?}");
+    }
 }
