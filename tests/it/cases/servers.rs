@@ -1,6 +1,7 @@
 //! Servers that run already, behind something that changes what they answer.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -229,4 +230,41 @@ fn a_body_without_an_end_costs_little() {
     });
     // Nothing but the version is missing.
     assert_eq!(lab.cells()[0].1["server"]["version"], Value::Null);
+}
+
+/// The most memory that the process `pid` had so far, KiB; 0 once it has ended.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = peak.and_then(|peak| peak.split_whitespace().next());
+    number.map_or(0, |number| number.parse().unwrap())
+}
+
+/// The most memory of a run whose server has `others` behind its own series, KiB.
+fn peak_beside(others: String) -> u64 {
+    let lab = Lab::new();
+    let server = Changed::start(&lab, move |request, mut answer| {
+        if request.path == "/metrics" {
+            answer.body.extend_from_slice(others.as_bytes());
+        }
+        answer
+    });
+    let mut command = command(&lab, server.port);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut run = command.spawn().unwrap();
+    let mut peak = 0;
+    while run.try_wait().unwrap().is_none() {
+        peak = peak.max(peak_kib(run.id()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(statuses(&lab), ["valid", "valid"], "{}", complaints(&lab));
+    peak
+}
+
+#[test]
+fn an_exposition_of_60_mb_adds_less_than_half_of_it_to_what_a_run_takes() {
+    let line = format!("other{{label=\"{}\"}} 1\n", "x".repeat(1000));
+    let usual = peak_beside(String::new());
+    let large = peak_beside(line.repeat(60_000_000 / line.len()));
+    assert!(large < usual + 30_000, "{large} KiB, usually {usual} KiB");
 }
