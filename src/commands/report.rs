@@ -1,6 +1,7 @@
 //! `labrun report`: tables, figures and the report of a run, from its files alone.
 
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,8 +13,11 @@ use crate::record::manifest::Manifest;
 use crate::record::reader::{RunData, read_run};
 use crate::record::whole;
 use crate::recorder::writer::{make_folder, refuse_link, write_synced};
-use crate::report::timeline::timelines as timelines_of;
+use crate::report::timeline::{Timelines, timelines as timelines_of};
 use crate::report::{Drawing, Price, Report, RunFacts};
+
+/// How many timelines are written at once.
+const MAX_WRITERS: usize = 16;
 
 /// Writes the tables, figures and report of runs again and shows the tables.
 pub(super) fn report(args: &ReportArgs) -> Result<ExitStatus> {
@@ -115,9 +119,7 @@ fn write_reports(folders: &[&Path], out: &Path, asked: Asked<'_>) -> Result<Repo
     write_figures(&drawings, &into)?;
     let html = report.html(&facts, &drawings, &mut timelines)?;
     write_pages(&html.pages, out)?;
-    for (name, bytes) in timelines.files() {
-        write_synced(&into.join(name), bytes)?;
-    }
+    write_timelines(&timelines, &into)?;
     for (name, text) in [
         ("summary.csv", report.summary_csv()),
         ("comparison.csv", report.comparison_csv()),
@@ -166,11 +168,31 @@ fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
             .chunks(each)
             .map(|part| scope.spawn(move || part.iter().try_for_each(write)))
             .collect();
-        parts.into_iter().try_for_each(|part| {
-            part.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        parts.into_iter().try_for_each(joined)
     })
+}
+
+/// All at once: each waits for the disk, and a journal commits them together.
+fn write_timelines(timelines: &Timelines, into: &Path) -> Result<()> {
+    let files: Vec<_> = timelines.files().collect();
+    let each = files.len().div_ceil(MAX_WRITERS).max(1);
+    std::thread::scope(|scope| {
+        let write = |part: &[(&str, &[u8])]| {
+            let mut files = part.iter();
+            files.try_for_each(|(name, bytes)| write_synced(&into.join(name), bytes))
+        };
+        let parts: Vec<_> = files
+            .chunks(each)
+            .map(|part| scope.spawn(move || write(part)))
+            .collect();
+        parts.into_iter().try_for_each(joined)
+    })
+}
+
+/// What a thread came to.
+fn joined(part: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    part.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The facts of the run in `folder` besides its cells.

@@ -1,5 +1,6 @@
 //! A run: its manifest, its plan, its events, its tables and the cells that they name.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -117,12 +118,10 @@ fn check_lack(folder: &Path, found: &mut Verification) {
 
 /// Two folders of one place in the matrix would count as repeats.
 fn check_twice(records: &[CellRecord], found: &mut Verification) {
-    for (at, record) in records.iter().enumerate() {
-        let earlier = records[..at].iter();
-        if let Some(other) = earlier
-            .into_iter()
-            .find(|other| other.coordinates == record.coordinates && other.model == record.model)
-        {
+    let mut seen = HashMap::new();
+    for record in records {
+        let place = (&record.coordinates, &record.model);
+        if let Some(other) = seen.insert(place, record) {
             found.differences.push(format!(
                 "the cells `{}` and `{}` have the same place in the matrix",
                 other.id, record.id

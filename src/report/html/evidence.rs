@@ -11,7 +11,7 @@ use crate::record::redact;
 use crate::record::schema::{CellOutcome, CellRecord, LedgerRow, MetricSummary, PassRecord};
 use crate::report::Report;
 use crate::report::html::Pair;
-use crate::report::timeline::{Strip, Timelines};
+use crate::report::timeline::Timelines;
 
 /// The evidence of one cell.
 #[derive(Serialize)]
@@ -23,15 +23,6 @@ pub(super) struct CellPart {
     passes: Vec<PassPart>,
     server: Vec<Pair>,
     warnings: Vec<String>,
-    timeline: Option<TimelinePart>,
-    timeline_remark: Option<String>,
-}
-
-#[derive(Serialize)]
-struct TimelinePart {
-    svg: String,
-    names: String,
-    resolution: String,
 }
 
 #[derive(Serialize)]
@@ -85,43 +76,12 @@ pub(in crate::report) struct Failure {
 }
 
 /// Every cell, in the order that they ran.
-pub(super) fn cells(report: &Report, timelines: &Timelines) -> Vec<CellPart> {
+pub(super) fn cells(report: &Report) -> Vec<CellPart> {
     let limits = report.limits();
     (1..)
         .zip(&report.cells)
-        .map(|(at, record)| {
-            let (timeline, timeline_remark) = timeline(timelines.of_cell(at - 1));
-            CellPart {
-                timeline,
-                timeline_remark,
-                ..cell(at, record, &limits)
-            }
-        })
+        .map(|(at, record)| cell(at, record, &limits))
         .collect()
-}
-
-fn timeline(strip: &Strip) -> (Option<TimelinePart>, Option<String>) {
-    match strip {
-        Strip::Nothing => (None, None),
-        Strip::Unreadable(why) => (None, Some(format!("no timeline: {why}"))),
-        Strip::Aside { file } => {
-            let remark = format!("timeline left out for the page's size: figures/{file}");
-            (None, Some(remark))
-        }
-        Strip::Inline {
-            svg,
-            names,
-            resolution,
-            ..
-        } => {
-            let part = TimelinePart {
-                svg: svg.clone(),
-                names: names.clone(),
-                resolution: resolution.clone(),
-            };
-            (Some(part), None)
-        }
-    }
 }
 
 /// How many timelines the page has, where it lacks some.
@@ -191,8 +151,6 @@ fn cell(at: usize, record: &CellRecord, limits: &Limits<'_>) -> CellPart {
             .iter()
             .map(|text| redact::text(text))
             .collect(),
-        timeline: None,
-        timeline_remark: None,
     }
 }
 

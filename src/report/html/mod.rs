@@ -25,6 +25,7 @@ use crate::secret;
 const TEMPLATE: &str = include_str!("../../../templates/report/report.html");
 const CELL: &str = include_str!("../../../templates/report/cell.html");
 const CELLS: &str = include_str!("../../../templates/report/cells.html");
+const TIMELINE: &str = include_str!("../../../templates/report/timeline.html");
 const CSS: &str = include_str!("../../../templates/report/report.css");
 const JS: &str = include_str!("../../../templates/report/report.js");
 
@@ -221,10 +222,11 @@ fn within(
 ) -> Result<Html> {
     let environment = environment()?;
     let bare = Timelines::default();
-    let cells = pages::render(&environment, &evidence::cells(report, &bare))?;
+    let cells = pages::render(&environment, &evidence::cells(report))?;
     let bytes: usize = cells.iter().map(String::len).sum();
     let is_paged = bytes > evidence_bytes;
     if *timelines == bare {
+        let cells = pages::with_timelines(&environment, cells, &bare)?;
         return rendered(
             &environment,
             report,
@@ -237,12 +239,12 @@ fn within(
     let room = if is_paged {
         0
     } else {
-        let bare = (cells, &*timelines);
+        let bare = (cells.clone(), &*timelines);
         let page = rendered(&environment, report, runs, drawings, bare, false)?;
         page_bytes.saturating_sub(page.report.len())
     };
     timelines.fit(&report.cells, room.max(MIN_TIMELINES_BYTES));
-    let cells = pages::render(&environment, &evidence::cells(report, timelines))?;
+    let cells = pages::with_timelines(&environment, cells, timelines)?;
     rendered(
         &environment,
         report,
@@ -259,6 +261,7 @@ fn environment() -> Result<Environment<'static>> {
         ("report.html", TEMPLATE),
         ("cell.html", CELL),
         ("cells.html", CELLS),
+        ("timeline.html", TIMELINE),
     ] {
         environment
             .add_template(name, source)

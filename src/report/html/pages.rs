@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::CSS;
 use super::evidence::CellPart;
 use crate::report::Report;
-use crate::report::timeline::is_doubtful;
+use crate::report::timeline::{Strip, Timelines, is_doubtful};
 
 /// A page of cells holds about this much.
 const PAGE_BYTES: usize = 2_000_000;
@@ -29,7 +29,10 @@ pub(super) struct PageView {
     doubtful: usize,
 }
 
-/// Each cell as HTML.
+/// Where the timeline of a cell stands. No text of a cell has it: `<` is escaped.
+const PLACE: &str = "<!-- timeline -->";
+
+/// Each cell as HTML, with a place for its timeline.
 pub(super) fn render(environment: &Environment<'_>, cells: &[CellPart]) -> Result<Vec<String>> {
     let template = environment.get_template("cell.html")?;
     cells
@@ -40,6 +43,36 @@ pub(super) fn render(environment: &Environment<'_>, cells: &[CellPart]) -> Resul
             text.context("cannot write a cell of the report")
         })
         .collect()
+}
+
+/// `cells` with their timelines, or the names of the files that have them.
+pub(super) fn with_timelines(
+    environment: &Environment<'_>,
+    cells: Vec<String>,
+    timelines: &Timelines,
+) -> Result<Vec<String>> {
+    let template = environment.get_template("timeline.html")?;
+    let cells = cells.into_iter().enumerate();
+    let with = cells.map(|(at, cell)| {
+        let drawn = match timelines.of_cell(at) {
+            Strip::Nothing => Ok(String::new()),
+            Strip::Unreadable(why) => {
+                template.render(context! { remark => format!("no timeline: {why}") })
+            }
+            Strip::Aside { file } => template.render(context! {
+                remark => format!("timeline left out for the page's size: figures/{file}"),
+            }),
+            Strip::Inline {
+                svg,
+                names,
+                resolution,
+                ..
+            } => template.render(context! { timeline => context! { svg, names, resolution } }),
+        };
+        let drawn = drawn.context("cannot write a timeline of the report")?;
+        Ok(cell.replacen(PLACE, &drawn, 1))
+    });
+    with.collect()
 }
 
 /// The pages of `cells`, the report's cells as HTML: names with what they hold, and how the report

@@ -93,6 +93,7 @@ fn timelines_take_the_room_that_the_page_leaves_and_the_others_are_named() {
         )
         .unwrap()
         .report;
+        assert!(!page.contains("<!-- timeline -->"), "a place is empty");
         let inline = page.matches("<details class=\"timeline\">").count();
         let files = timelines.files().map(|(name, _)| name.to_owned());
         (page, inline, files.collect::<Vec<_>>())
