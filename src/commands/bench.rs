@@ -242,6 +242,7 @@ async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Res
         ));
         None
     });
+    refuse_another_model(&control, url).await?;
     let workload = shape.workload(model);
     let tokenize = |body: Bytes| {
         let control = control.clone();
@@ -272,6 +273,17 @@ async fn measure(args: &BenchArgs, url: &str, model: &str, shape: &Shape) -> Res
         version,
         interrupted: stop.requested(),
     })
+}
+
+/// Fails where the server lists its models and the one that was named is not among them: every request
+/// would be refused. A server without such a list is taken at its word.
+async fn refuse_another_model(control: &Control, url: &str) -> Result<()> {
+    let models = control.models().await.unwrap_or_default();
+    let refusal = (!models.is_empty()).then(|| control.not_among(&models));
+    match refusal.flatten() {
+        Some(why) => bail!("the server at {url} has another model: {why}; name it with --model"),
+        None => Ok(()),
+    }
 }
 
 async fn send(

@@ -251,7 +251,9 @@ fn bench_prints_one_load_as_a_table_and_as_json() {
     );
     let refused = lab
         .labrun(&[&load[..3], &["nope"], &load[4..]].concat())
-        .expect_code(1);
-    assert!(refused.stderr.contains("http-404"), "{}", refused.stderr);
+        .expect_code(2);
+    let why = "it serves `m`, not `nope`; name it with --model";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("sent 12"), "nothing is sent");
     assert_eq!(refused.stdout, "", "a table of nothing says nothing");
 }
