@@ -327,6 +327,12 @@ fn a_sweep_of_a_tiers_setting_compares_each_value_with_one_baseline() {
     let shown = lab.labrun(&["plan", "plan.toml"]).expect_code(0).stdout;
     let once = "Measured once for all values of `tier.cpu.chunk_size`: baseline.";
     assert!(shown.contains(once), "{shown}");
+    for row in [
+        "  tier                baseline, cpu\n",
+        "  tier.cpu.chunk_size 64, 256\n",
+    ] {
+        assert!(shown.contains(row), "values below each other:\n{shown}");
+    }
     lab.labrun(&["plan.toml", "--out", "out"]).expect_code(0);
     assert_eq!(lab.cells().len(), 3);
     let comparison = lab.read("out/comparison.csv");

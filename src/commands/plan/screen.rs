@@ -18,7 +18,8 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
         return text;
     };
     let server = &first.resolved.server;
-    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {value}\n"));
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut line = |name: &str, value: &str| lines.push((name.to_owned(), value.to_owned()));
     line("model", &first.resolved.model);
     line("launcher", server.launcher.name());
     if matrix
@@ -37,6 +38,11 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
         "requests",
         &format!("{} in each cell and state", first.resolved.run.requests),
     );
+    let widest = lines.iter().map(|(name, _)| name.len()).max();
+    let width = widest.unwrap_or(0).max(12);
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<width$} {value}");
+    }
     text.push('\n');
     text.push_str(&compared(plan, matrix));
     text.push_str(&measured_once(plan, matrix));
