@@ -114,7 +114,7 @@ fn types(kind: TierKind) -> &'static [&'static str] {
     match kind {
         TierKind::Disk | TierKind::CpuDisk => &["fs", "fs_native"],
         TierKind::Redis => &["resp"],
-        TierKind::Baseline | TierKind::Cpu | TierKind::Native => &[],
+        _ => &[],
     }
 }
 

@@ -7,6 +7,7 @@ mod schema;
 mod server;
 mod tier;
 mod top;
+mod vllm_tier;
 
 use super::lmcache_keys;
 use crate::units::grouped;
@@ -93,7 +94,7 @@ pub(crate) struct Section {
 }
 
 /// Every section, in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 13] = [
+pub(crate) const SECTIONS: [Section; 16] = [
     top::PLAN,
     top::MATRIX,
     top::PARTIAL,
@@ -102,6 +103,9 @@ pub(crate) const SECTIONS: [Section; 13] = [
     load::WORKLOAD,
     load::LOAD,
     tier::TIER,
+    vllm_tier::NATIVE,
+    vllm_tier::SIMPLE,
+    vllm_tier::SIMPLE_DISK,
     server::SERVER,
     server::DOCKER,
     server::SIM,

@@ -25,6 +25,7 @@ pub(crate) mod tier;
 pub(crate) mod value;
 mod variants;
 pub(crate) mod verdict_spec;
+mod vllm_tier;
 pub(crate) mod workload_spec;
 
 use std::collections::BTreeMap;

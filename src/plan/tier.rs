@@ -13,6 +13,7 @@ use super::reader::TableReader;
 use super::secret;
 use super::server::LmcacheMode;
 use super::value::{gibibytes, json, positive, string};
+use super::vllm_tier;
 
 /// What a tier is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,6 +31,14 @@ pub enum TierKind {
     CpuDisk,
     /// vLLM's own offloading to CPU RAM.
     Native,
+    /// vLLM's own offloading to CPU RAM, with files behind it.
+    #[serde(rename = "native+fs")]
+    NativeFs,
+    /// vLLM's simple connector, CPU RAM.
+    Simple,
+    /// vLLM's simple connector, one file and no RAM.
+    #[serde(rename = "simple+disk")]
+    SimpleDisk,
 }
 
 /// The name of the tier that others are compared with.
@@ -37,13 +46,16 @@ pub(crate) const BASELINE: &str = "baseline";
 
 impl TierKind {
     /// Kinds by the names that plans use.
-    pub const NAMED: [(&'static str, TierKind); 6] = [
+    pub const NAMED: [(&'static str, TierKind); 9] = [
         (BASELINE, Self::Baseline),
         ("cpu", Self::Cpu),
         ("disk", Self::Disk),
         ("redis", Self::Redis),
         ("cpu+disk", Self::CpuDisk),
         ("native", Self::Native),
+        ("native+fs", Self::NativeFs),
+        ("simple", Self::Simple),
+        ("simple+disk", Self::SimpleDisk),
     ];
 
     /// The name that plans use.
@@ -55,6 +67,9 @@ impl TierKind {
             Self::Redis => "redis",
             Self::CpuDisk => "cpu+disk",
             Self::Native => "native",
+            Self::NativeFs => "native+fs",
+            Self::Simple => "simple",
+            Self::SimpleDisk => "simple+disk",
         }
     }
 
@@ -68,22 +83,45 @@ impl TierKind {
 
     /// Whether LMCache serves it; then a configuration is rendered for it.
     pub fn uses_lmcache(self) -> bool {
-        !matches!(self, Self::Baseline | Self::Native)
+        self != Self::Baseline && !self.is_vllms_own()
+    }
+
+    /// Whether vLLM serves it itself, without LMCache.
+    pub fn is_vllms_own(self) -> bool {
+        matches!(
+            self,
+            Self::Native | Self::NativeFs | Self::Simple | Self::SimpleDisk
+        )
     }
 
     /// Whether what it holds outlives a restart of vLLM and of the LMCache server beside it. Files
     /// are found again only by an LMCache server: in-process, their index is in memory.
     pub fn survives_restart(self, mode: LmcacheMode) -> bool {
         match self {
-            Self::Redis => true,
+            Self::Redis | Self::NativeFs => true,
             Self::Disk | Self::CpuDisk => mode == LmcacheMode::MultiProcess,
-            Self::Baseline | Self::Cpu | Self::Native => false,
+            Self::Baseline | Self::Cpu | Self::Native | Self::Simple | Self::SimpleDisk => false,
         }
     }
 
     /// Whether it keeps chunks in files of a folder.
     pub fn uses_disk(self) -> bool {
-        matches!(self, Self::Disk | Self::CpuDisk)
+        self.reads_disk_alone() || self == Self::CpuDisk
+    }
+
+    /// Whether files alone are to serve it. Where RAM lies before them, it is emptied before a pass.
+    pub fn reads_disk_alone(self) -> bool {
+        matches!(self, Self::Disk | Self::NativeFs | Self::SimpleDisk)
+    }
+
+    /// Whether what lies behind RAM is to serve it alone: files or Redis.
+    pub fn is_second_layer_alone(self) -> bool {
+        self.reads_disk_alone() || self == Self::Redis
+    }
+
+    /// Whether it has a pool in RAM.
+    pub fn uses_ram(self) -> bool {
+        !matches!(self, Self::Baseline | Self::SimpleDisk)
     }
 }
 
@@ -94,7 +132,7 @@ pub struct TierSpec {
     pub name: String,
     /// What it is made of.
     pub kind: TierKind,
-    /// Keys of LMCache's configuration that the plan sets.
+    /// Keys of LMCache's configuration, or of vLLM's own offloading, that the plan sets.
     pub settings: Map<String, Value>,
     /// A template of the user's own, instead of the built-in one of this kind.
     pub template: Option<String>,
@@ -126,8 +164,13 @@ impl TierSpec {
 
     /// Tokens of one chunk: what hits are rounded down to.
     pub fn chunk_tokens(&self) -> u32 {
+        let key = if self.kind.is_vllms_own() {
+            "block_size"
+        } else {
+            "chunk_size"
+        };
         self.settings
-            .get("chunk_size")
+            .get(key)
             .and_then(Value::as_u64)
             .and_then(|tokens| u32::try_from(tokens).ok())
             .unwrap_or(DEFAULT_CHUNK_TOKENS)
@@ -135,9 +178,10 @@ impl TierSpec {
 
     /// RAM of the tier, by the plan or by default, GiB.
     pub fn ram_gib(&self) -> f64 {
-        self.settings
-            .get("max_local_cpu_size")
-            .and_then(Value::as_f64)
+        let number = |key: &str| self.settings.get(key).and_then(Value::as_f64);
+        let of_vllm = number("cpu_bytes_to_use").map(|bytes| bytes / GIB);
+        of_vllm
+            .or_else(|| number("max_local_cpu_size"))
             .unwrap_or(5.0)
     }
 
@@ -158,11 +202,18 @@ impl TierSpec {
             TierKind::Cpu if !in_process => {
                 Some(("`max_local_cpu_size`", EVICTION_WATERMARK * ram))
             }
-            TierKind::Cpu | TierKind::Native => Some(("`max_local_cpu_size`", ram)),
+            TierKind::Cpu | TierKind::Native | TierKind::Simple => {
+                Some(("`max_local_cpu_size`", ram))
+            }
+            TierKind::SimpleDisk => {
+                let set = self.settings.get("disk_capacity_bytes");
+                let bytes = set.and_then(Value::as_f64).unwrap_or(100.0 * GIB);
+                Some(("`disk_capacity_bytes`", bytes))
+            }
             TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
             TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
             TierKind::Redis => redis_gib.map(|gib| ("`redis_gib`", GIB * gib)),
-            TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk => None,
+            TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::NativeFs => None,
         }
     }
 
@@ -192,10 +243,19 @@ impl TierSpec {
                 return None;
             }
         };
-        let template = table.read("template", string).map(|located| located.value);
-        let settings = read_settings(table);
-        let adapter = AdapterSpec::read(kind, table);
-        refuse_renamed(table);
+        let (template, settings, adapter) = if kind.is_vllms_own() {
+            (
+                None,
+                vllm_tier::read_settings(kind, table),
+                AdapterSpec::default(),
+            )
+        } else {
+            let template = table.read("template", string).map(|located| located.value);
+            let settings = read_settings(table);
+            let adapter = AdapterSpec::read(kind, table);
+            refuse_renamed(table);
+            (template, settings, adapter)
+        };
         table.finish();
         for key in table
             .keys()

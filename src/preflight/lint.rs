@@ -51,6 +51,8 @@ pub(crate) struct Finding {
 const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
 /// The first vLLM that is known to count prompt tokens by their source.
 const PROVABLE: Version = Version::new(0, 24, 0);
+/// The first vLLM whose simple connector keeps KV on a disk, of those that labrun knows.
+const SIMPLE_DISK: Version = Version::new(0, 32, 0);
 /// Tokens of a GPU block where the plan does not set it: vLLM's default on a GPU.
 const BLOCK_TOKENS: f64 = 16.0;
 const GIB: f64 = 1_073_741_824.0;
@@ -362,6 +364,17 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
         );
         add(Severity::Problem, message);
     }
+    if kind == TierKind::SimpleDisk
+        && let Some(version) = facts::vllm_version(cell, settings)
+        && version < SIMPLE_DISK
+    {
+        let message = format!(
+            "tier `{}`: the simple connector of vLLM {version} has no disk, and would use RAM; use \
+             {SIMPLE_DISK} or later",
+            cell.tier.name
+        );
+        add(Severity::Problem, message);
+    }
     let warm = states.iter().any(|state| *state != CacheState::Cold);
     if kind == TierKind::Redis
         && let Some(bytes) = bytes
@@ -395,7 +408,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
 fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, String)) {
     let (tier, server) = (&cell.tier, &cell.resolved.server);
     let is_set = |key: &str, to: bool| tier.settings.get(key).and_then(Value::as_bool) == Some(to);
-    let second = matches!(tier.kind, TierKind::Disk | TierKind::Redis);
+    let second = tier.kind.uses_lmcache() && tier.kind.is_second_layer_alone();
     if second && server.lmcache == LmcacheMode::InProcess && is_set("local_cpu", true) {
         let message = format!(
             "tier `{}`: with `local_cpu = true` RAM answers before the {}; name a tier of kind `cpu+disk` \
@@ -445,6 +458,7 @@ fn restart(cell: &Cell, add: &mut impl FnMut(Severity, String)) {
         TierKind::Disk | TierKind::CpuDisk => {
             "in-process, the index of its files is in memory".to_owned()
         }
+        TierKind::SimpleDisk => "vLLM makes its file anew at each start".to_owned(),
         _ => "what it holds is in memory".to_owned(),
     };
     let message = format!(
@@ -537,7 +551,7 @@ fn tier(
     };
     // vLLM's own offloading keeps every block; LMCache's chunks are longer than most questions.
     let (what, stored) = match cell.tier.kind {
-        TierKind::Native => (
+        kind if kind.is_vllms_own() => (
             "the documents, questions and answers",
             tokens.set + tokens.own,
         ),
@@ -558,7 +572,8 @@ fn tier(
     }
     let staging = GIB * cell.tier.ram_gib();
     let largest = bytes * f64::from(cell.coordinates.prompt_len.get());
-    if matches!(cell.tier.kind, TierKind::Disk | TierKind::Redis) && largest > staging {
+    let is_staged = cell.tier.kind.is_second_layer_alone() && cell.tier.kind.uses_ram();
+    if is_staged && largest > staging {
         let message = format!(
             "{place}: one prompt is {:.1} GiB of KV, more than the staging buffer \
              (`max_local_cpu_size`) of {:.1} GiB: stores will be cut short",

@@ -41,8 +41,7 @@ impl Needs {
                 continue;
             }
             needs.engine |= server.launcher != Launcher::External;
-            let uses_ram = tier.kind.uses_lmcache() || tier.kind == TierKind::Native;
-            if uses_ram {
+            if tier.kind.uses_ram() {
                 needs.ram_gib = needs.ram_gib.max(tier.ram_gib());
             }
             if tier.kind.uses_disk() {

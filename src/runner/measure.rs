@@ -313,7 +313,8 @@ impl Measuring<'_> {
         let mut until_stored = None;
         let mut settled = None;
         if died.is_none() {
-            let stores = self.cell.tier.kind.uses_lmcache() || after.counts_stores();
+            let kind = self.cell.tier.kind;
+            let stores = kind.uses_lmcache() || kind.uses_disk() || after.counts_stores();
             let leaves = state == CacheState::Cold && stores;
             if leaves && !self.scope.stop.requested() {
                 let stores = self.wait_until_stored(results).await;

@@ -1,7 +1,7 @@
 //! Keeps the page cache from answering for a disk tier.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{Advice, fadvise};
@@ -24,23 +24,38 @@ pub(crate) fn is_bypassed(rendered: &str) -> bool {
 /// many files that were.
 pub(crate) fn drop_files(folder: &Path) -> Result<u64> {
     let mut files = 0;
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("reading the folder `{}`", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
+    for path in files_below(folder)? {
         // One that is removed meanwhile has no pages left.
         let Ok(file) = File::open(&path) else {
             continue;
         };
-        if !file.metadata().is_ok_and(|found| found.is_file()) {
-            continue;
-        }
         // A dirty page cannot be dropped.
         file.sync_data()
             .with_context(|| format!("syncing `{}`", path.display()))?;
         fadvise(&file, 0, None, Advice::DontNeed)
             .with_context(|| format!("dropping the pages of `{}`", path.display()))?;
         files += 1;
+    }
+    Ok(files)
+}
+
+/// The regular files in `folder` and in the folders in it, to any depth.
+///
+/// # Errors
+/// `folder` itself cannot be read.
+pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("reading the folder `{}`", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            // One that is removed meanwhile holds nothing.
+            Ok(kind) if kind.is_dir() => {
+                files.extend(files_below(&entry.path()).unwrap_or_default());
+            }
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
     }
     Ok(files)
 }
@@ -62,8 +77,11 @@ mod tests {
     fn files_are_synced_and_dropped() {
         let dir = tempfile::tempdir_in(".").unwrap();
         std::fs::write(dir.path().join("a"), vec![1; 1 << 16]).unwrap();
-        std::fs::create_dir(dir.path().join("folder")).unwrap();
-        assert_eq!(drop_files(dir.path()).unwrap(), 1);
+        let inner = dir.path().join("folder/of/one");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("b"), vec![1; 1 << 16]).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("link")).unwrap();
+        assert_eq!(drop_files(dir.path()).unwrap(), 2);
         assert!(drop_files(&dir.path().join("none")).is_err());
     }
 }

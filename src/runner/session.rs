@@ -1,6 +1,6 @@
 //! A running server and what cells that share it need: its control client, folder and logs.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::log_marks::LogMarks;
+use super::page_cache;
 use super::result::LogPart;
 use super::scope::RunScope;
 use super::stop::Stop;
@@ -384,16 +385,12 @@ impl Session {
         take_log_parts(&mut self.logs)
     }
 
-    /// Bytes that its disk tier holds in files.
+    /// Bytes that its disk tier has written into files: a file of the whole tier's length has room
+    /// for more.
     pub(crate) fn scratch_bytes(&self) -> u64 {
-        let entries = std::fs::read_dir(&self.scratch)
-            .into_iter()
-            .flatten()
-            .flatten();
-        entries
-            .filter_map(|entry| entry.metadata().ok())
-            .map(|found| found.len())
-            .sum()
+        let files = page_cache::files_below(&self.scratch).unwrap_or_default();
+        let all = files.iter().filter_map(|file| file.metadata().ok());
+        all.map(|found| found.len() + 512 * found.blocks()).sum()
     }
 
     /// Stops it and removes its disk tier's files. The logs stay until their last parts were copied.

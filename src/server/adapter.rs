@@ -43,7 +43,7 @@ fn own_keys(tier: &TierSpec, store: Store<'_>) -> Map<String, Value> {
             json!({"base_path": store.folder, "use_odirect": odirect})
         }
         TierKind::Redis => json!({"host": store.redis.0, "port": store.redis.1}),
-        TierKind::Baseline | TierKind::Cpu | TierKind::Native => Value::Null,
+        _ => Value::Null,
     };
     match keys {
         Value::Object(keys) => keys,

@@ -78,6 +78,15 @@ impl Endpoint {
     }
 }
 
+/// What a reset of the prefix cache empties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// The GPU prefix cache.
+    Gpu,
+    /// That, and what the connector holds in RAM.
+    WithConnector,
+}
+
 /// A client of the control routes.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
@@ -341,10 +350,13 @@ impl Control {
         self.ask(url, question).await
     }
 
-    /// Empties the GPU prefix cache and leaves every tier as it is. Retried while requests that
+    /// Empties the GPU prefix cache, and what else `reset` names. Retried while requests that
     /// have just ended still hold blocks.
-    pub(crate) async fn reset_prefix_cache(&self) -> Result<()> {
-        let url = self.url("/reset_prefix_cache");
+    pub(crate) async fn reset_prefix_cache(&self, reset: Reset) -> Result<()> {
+        let url = self.url(match reset {
+            Reset::Gpu => "/reset_prefix_cache",
+            Reset::WithConnector => "/reset_prefix_cache?reset_external=true",
+        });
         for _ in 0..20 {
             let answer = self.send(Method::POST, &url, None, ACTION_LIMIT).await?;
             let status = answer.status;

@@ -32,6 +32,8 @@ const OWNER: &str = "LABRUN_OWNER";
 pub(crate) const GROUP: &str = "LABRUN_GROUP";
 /// What the names of shared memory begin with.
 const SHARED_MEMORY: &str = "labrun_";
+/// What begins the names of the memory that vLLM shares, for an engine that labrun has named.
+const ENGINE_MEMORY: &str = "vllm_offload_labrun_";
 /// What the names of files end with that show until when a labrun lived.
 const ALIVE: &str = "_alive";
 /// What the names of scratch folders begin with.
@@ -122,6 +124,7 @@ impl fmt::Display for Leftover {
 pub(crate) fn find(scratch: &Path) -> Result<Vec<Leftover>> {
     let mut found = processes()?;
     found.extend(files(Path::new(MEMORY), SHARED_MEMORY));
+    found.extend(files(Path::new(MEMORY), ENGINE_MEMORY));
     if !scratch.as_os_str().is_empty() {
         found.extend(scratch_folders(scratch));
     }
@@ -413,6 +416,18 @@ mod tests {
         remove(&found);
         assert!(living.exists() && elsewhere.exists() && strange.exists());
         assert!(doubtful.iter().all(|folder| !folder.exists()));
+    }
+
+    #[test]
+    fn memory_of_an_engine_whose_labrun_is_gone_is_left_over() {
+        let of = |owner: &str| format!("{ENGINE_MEMORY}{owner}_8000.mmap");
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join(of(&owner::gone()));
+        for path in [&gone, &dir.path().join(of(&owner::of_this_process()))] {
+            fs::write(path, "kv").unwrap();
+        }
+        let found = files(dir.path(), ENGINE_MEMORY);
+        assert_eq!(found, [Leftover::Files(gone)]);
     }
 
     #[test]

@@ -35,12 +35,13 @@ pub(crate) mod render;
 pub(crate) mod simulated;
 pub(crate) mod startup_error;
 pub(crate) mod vllm_arguments;
+pub(crate) mod vllm_tier;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,7 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
+use crate::plan::tier::TierKind;
 use crate::record::schema::ContainerRecord;
 use control::Endpoint;
 use docker::Lasting;
@@ -217,7 +219,15 @@ pub(crate) fn script(
 /// Checks that what `cell` starts is there, before anything is written.
 pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
-        Launcher::Sim => Ok(()),
+        Launcher::Sim => {
+            let kind = cell.tier.kind;
+            ensure!(
+                kind == TierKind::Native || !kind.is_vllms_own(),
+                "the simulator has no tier `{}`; remove it, or run on a GPU",
+                kind.name()
+            );
+            Ok(())
+        }
         Launcher::Docker => docker::check(cell, settings),
         Launcher::External => external::attach(cell).map(drop),
         Launcher::Process => {

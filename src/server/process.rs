@@ -23,6 +23,7 @@ use super::metrics_dir::{self, MetricsFolder};
 use super::profile;
 use super::redis;
 use super::render::Rendered;
+use super::vllm_tier::{self, Region};
 use super::{
     LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, environment, free_port, in_path,
     private,
@@ -50,6 +51,8 @@ pub(crate) struct Vllm {
     endpoint: Endpoint,
     engine: ProcessGroup,
     lmcache: Option<Sidecar>,
+    /// Its name, which is in those of its shared memory.
+    engine_id: String,
     /// Removed when the engine has ended.
     _metrics: Option<MetricsFolder>,
 }
@@ -78,6 +81,10 @@ struct Places {
     reports: PathBuf,
     /// Where LMCache in vLLM's process leaves its metrics.
     metrics: Option<OsString>,
+    /// Where a tier of vLLM's own keeps its files.
+    scratch: PathBuf,
+    /// The engine's name, where such a tier needs one.
+    engine_id: String,
 }
 
 /// The programs of a cell.
@@ -132,7 +139,11 @@ impl Programs {
         let mut words = vec![program("vllm", settings)?, "serve".into()];
         let model = model_path(cell, settings)?;
         let address = ("127.0.0.1", places.port);
-        words.extend(vllm_arguments(cell, &model, address, transfer));
+        let region = Region {
+            scratch: &places.scratch,
+            engine_id: &places.engine_id,
+        };
+        words.extend(vllm_arguments(cell, &model, address, transfer, region));
         let mut environment = environment(cell, settings);
         if let Some(profile) = &cell.resolved.server.profile {
             let more = profile::vllm_arguments(profile, &places.reports);
@@ -232,13 +243,16 @@ pub(crate) fn launch(
         Some(rendered) => absolute(&private::path(rendered, &scope))?,
         None => PathBuf::new(),
     };
+    let port = free_port()?;
     let mut places = Places {
-        port: free_port()?,
+        port,
         lmcache_ports,
         shared_memory: leftovers::shared_memory_name(scope.mark, lmcache_ports.0),
         config_file,
         reports: absolute(&profile::reports(scope.folder))?,
         metrics: metrics.as_ref().map(|folder| folder.path().into()),
+        scratch: scope.scratch.to_owned(),
+        engine_id: leftovers::shared_memory_name(scope.mark, port),
     };
     let programs = Programs::new(cell, rendered, scope.settings, &places)?;
     let lmcache = programs
@@ -271,6 +285,7 @@ pub(crate) fn launch(
         endpoint,
         engine,
         lmcache,
+        engine_id: places.engine_id,
         _metrics: metrics,
     })
 }
@@ -291,6 +306,8 @@ impl Places {
             config_file: PathBuf::new(),
             reports: PathBuf::from("<run>/profiles/server-<n>"),
             metrics: None,
+            scratch: PathBuf::from("<run>/scratch"),
+            engine_id: "labrun".to_owned(),
         }
     }
 
@@ -342,7 +359,7 @@ pub(crate) fn script(
 /// Checks that the programs of `cell` can be found, and can do what it asks.
 pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     find_program("vllm", &settings.process.bin_dir)?;
-    if cell.tier.kind == TierKind::Native
+    if cell.tier.kind.is_vllms_own()
         && let Some(version) = facts::packages(&settings.process.bin_dir).get("vllm")
     {
         ensure!(
@@ -426,6 +443,7 @@ pub(super) fn vllm_arguments(
     model: &OsString,
     address: (&str, u16),
     transfer: Option<&Value>,
+    region: Region<'_>,
 ) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec![model.clone()];
     let mut add = |text: &str| all.push(text.into());
@@ -443,11 +461,8 @@ pub(super) fn vllm_arguments(
         add("--kv-transfer-config");
         add(&transfer.to_string());
     }
-    if cell.tier.kind == TierKind::Native {
-        add("--kv-offloading-size");
-        add(&cell.tier.ram_gib().to_string());
-        add("--kv-offloading-backend");
-        add("native");
+    for argument in vllm_tier::arguments(&cell.tier, region) {
+        add(&argument);
     }
     all
 }
@@ -493,6 +508,9 @@ impl Server for Vllm {
     ) -> BoxFuture<'static, Stopped> {
         async move {
             let stopped = self.engine.stop(grace, at_once.clone()).await;
+            for left in vllm_tier::shared_memory(&self.engine_id) {
+                let _gone = std::fs::remove_file(left);
+            }
             if let Some(lmcache) = self.lmcache {
                 lmcache.process.stop(grace, at_once).await;
                 // A killed LMCache server leaves its pool in memory; a polite one has removed it.

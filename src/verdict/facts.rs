@@ -217,7 +217,7 @@ impl Facts {
     /// Whether the load of the tier stays unproven for want of bytes over PCIe.
     pub(crate) fn lacks_pcie(&self) -> bool {
         let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
-        let by_pcie = !matches!(self.tier, TierKind::Disk | TierKind::Redis);
+        let by_pcie = !self.tier.is_second_layer_alone();
         let has_account = self.account.is_some() || self.engine.load_bytes.is_some();
         loads && by_pcie && self.pcie_rx_bytes.is_none() && !has_account
     }

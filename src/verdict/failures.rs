@@ -79,7 +79,7 @@ impl Failure {
             Self::BufferFull => {
                 let buffer = match kind {
                     TierKind::Cpu => "the tier's RAM",
-                    TierKind::Native => "vLLM's RAM for offloading",
+                    tier if tier.is_vllms_own() => "vLLM's RAM for offloading",
                     _ => "the write buffer",
                 };
                 let size = ram_gib.map_or(String::new(), |gib| format!(" of {gib} GiB"));
@@ -154,7 +154,7 @@ const fn lmcache(words: &'static str, failure: Failure) -> Line {
     line(words, Writer::Lmcache, failure)
 }
 
-pub(super) const LINES: [Line; 33] = [
+pub(super) const LINES: [Line; 34] = [
     lmcache("will operate in degraded mode", Failure::Degraded),
     lmcache(
         "Failed to initialize LMCacheManager components",
@@ -208,6 +208,7 @@ pub(super) const LINES: [Line; 33] = [
     lmcache("batched_get_non_blocking timed out", Failure::RemoteFailed),
     lmcache("Failed to O_DIRECT", Failure::FileFailed),
     lmcache("File not found on disk", Failure::FileFailed),
+    line("block I/O failed", Writer::Engine, Failure::FileFailed),
 ];
 
 impl Line {
@@ -394,6 +395,11 @@ mod tests {
         ),
         (
             "[x] LMCache ERROR: Failed to O_DIRECT write /kv/a.pt",
+            Failure::FileFailed,
+        ),
+        (
+            "(EngineCore pid=1) ERROR 11-30 12:09:37 [thread_pool.py:169] Job 3 block I/O failed: \
+             [Errno 28] No space left on device",
             Failure::FileFailed,
         ),
         (

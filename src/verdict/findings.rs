@@ -3,7 +3,6 @@
 use super::facts::{Facts, PageCache, Stores, serves};
 use super::failures::Failure;
 use crate::plan::state::CacheState;
-use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
 
 /// Whether so many requests failed that the others stand for nothing.
@@ -114,7 +113,7 @@ pub(super) fn stores(facts: &Facts) -> Option<(VerdictStatus, String)> {
 /// Why the page cache did not answer for the disk.
 pub(super) fn page_cache(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
-    if !read || !matches!(facts.tier, TierKind::Disk | TierKind::CpuDisk) {
+    if !read || !facts.tier.uses_disk() {
         return None;
     }
     let message = match facts.page_cache? {

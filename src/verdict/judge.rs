@@ -228,7 +228,9 @@ fn leg_findings(facts: &Facts) -> Findings {
         .collect();
     if !is_proven {
         let way = match facts.tier {
-            TierKind::Disk => "no byte counter of the server's disk reads could be read",
+            tier if tier.reads_disk_alone() => {
+                "no byte counter of the server's disk reads could be read"
+            }
             TierKind::Redis => "no byte counter of Redis could be read",
             _ => "no PCIe byte counter covers the whole pass, and the tier has no account",
         };
@@ -243,9 +245,9 @@ fn leg_findings(facts: &Facts) -> Findings {
 /// Legs of which one must be read to prove that this tier, and not another, served.
 fn proving_legs(tier: TierKind) -> &'static [&'static str] {
     match tier {
-        TierKind::Disk => &["disk-read"],
+        TierKind::Disk | TierKind::NativeFs | TierKind::SimpleDisk => &["disk-read"],
         TierKind::Redis => &["redis-read"],
-        TierKind::Baseline => &["pcie-rx"],
+        TierKind::Baseline | TierKind::Simple => &["pcie-rx"],
         TierKind::Native => &["pcie-rx", "engine-load"],
         TierKind::Cpu => &["pcie-rx", "lmcache-ram"],
         TierKind::CpuDisk => &["pcie-rx", "lmcache-ram", "lmcache-second-layer"],

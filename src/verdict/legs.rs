@@ -217,19 +217,19 @@ fn loads(facts: &Facts) -> Vec<Leg> {
     let tokens = sources.external_tokens;
     let mut legs = Vec::new();
     match facts.tier {
-        TierKind::Disk => {
-            let carried = accounted(facts.disk_read_bytes, facts);
-            legs.push(leg(facts, "disk-read", tokens, carried, "proc-io"));
-        }
         TierKind::Redis => {
             let carried = accounted(facts.redis_read_bytes, facts);
             legs.push(leg(facts, "redis-read", tokens, carried, "redis-info"));
         }
-        TierKind::Baseline | TierKind::Cpu | TierKind::CpuDisk | TierKind::Native => {}
+        tier if tier.reads_disk_alone() => {
+            let carried = accounted(facts.disk_read_bytes, facts);
+            legs.push(leg(facts, "disk-read", tokens, carried, "proc-io"));
+        }
+        _ => {}
     }
     legs.extend(over_pcie(facts, "pcie-rx", tokens, facts.pcie_rx_bytes));
     if let Some(bytes) = facts.engine.load_bytes
-        && facts.tier == TierKind::Native
+        && facts.tier.is_vllms_own()
     {
         let carried = Carried::Bytes(Bounds::exact(bytes));
         legs.push(leg(facts, "engine-load", tokens, carried, "vllm-account"));
@@ -246,9 +246,9 @@ fn loads(facts: &Facts) -> Vec<Leg> {
     }
     if let Some(account) = facts.account {
         let (ram, second) = match facts.tier {
-            TierKind::Disk | TierKind::Redis => (0.0, tokens),
+            tier if tier.is_second_layer_alone() => (0.0, tokens),
             TierKind::CpuDisk => (account.ram_tokens, tokens - account.ram_tokens),
-            TierKind::Baseline | TierKind::Cpu | TierKind::Native => (tokens, 0.0),
+            _ => (tokens, 0.0),
         };
         for (path, tokens, served) in [
             ("lmcache-ram", ram, account.ram_tokens),
@@ -270,8 +270,8 @@ fn loads(facts: &Facts) -> Vec<Leg> {
 }
 
 fn stores(facts: &Facts) -> Vec<Leg> {
-    if facts.tier == TierKind::Native {
-        return native_stores(facts).into_iter().collect();
+    if facts.tier.is_vllms_own() {
+        return vllms_own_stores(facts);
     }
     let Some(tokens) = facts.stored_tokens else {
         return Vec::new();
@@ -286,22 +286,37 @@ fn stores(facts: &Facts) -> Vec<Leg> {
             let carried = accounted(facts.redis_write_bytes, facts);
             legs.push(leg(facts, "redis-write", tokens, carried, "redis-info"));
         }
-        TierKind::Baseline | TierKind::Cpu | TierKind::Native => {}
+        _ => {}
     }
     legs.extend(over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes));
     legs
 }
 
-/// vLLM's own offloading counts the bytes that it took from the GPU, not tokens.
-fn native_stores(facts: &Facts) -> Option<Leg> {
-    let needed = Bounds::exact(facts.engine.store_bytes?);
+/// vLLM's own offloading counts the bytes that it took from the GPU, and from 0.32 on those that it
+/// wrote to files, not tokens.
+fn vllms_own_stores(facts: &Facts) -> Vec<Leg> {
+    let Some(taken) = facts.engine.store_bytes else {
+        return Vec::new();
+    };
     let size = facts.kv.stored.map(Bounds::middle);
     let prompt = || facts.by_source.map(BySource::total);
-    let tokens = size.map(|size| needed.high / size).or_else(prompt)?;
-    Some(Leg {
-        needed: Some(needed),
-        ..over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes)?
-    })
+    let Some(tokens) = size.map(|size| taken / size).or_else(prompt) else {
+        return Vec::new();
+    };
+    let needing = |bytes: f64, leg: Leg| Leg {
+        needed: Some(Bounds::exact(bytes)),
+        ..leg
+    };
+    let mut legs = Vec::new();
+    if facts.tier == TierKind::NativeFs {
+        let written = facts.engine.second_write_bytes.unwrap_or(taken);
+        let carried = accounted(facts.disk_write_bytes, facts);
+        let disk = leg(facts, "disk-write", tokens, carried, "proc-io");
+        legs.push(needing(written, disk));
+    }
+    let pcie = over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes);
+    legs.extend(pcie.map(|leg| needing(taken, leg)));
+    legs
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use super::facts::{Facts, LinkLimit, LoadClaim, serves};
 use crate::plan::state::CacheState;
-use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
 
 /// Whether the pass claims a load faster than a link on the tier's way can carry. A claim that is
@@ -14,7 +13,7 @@ pub(super) fn impossible_loads(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     }
     // Behind RAM, what a disk or a network carries can be there before it is asked for: only the
     // answers bound it, and only where RAM serves nothing.
-    let behind = matches!(facts.tier, TierKind::Disk | TierKind::Redis);
+    let behind = facts.tier.is_second_layer_alone();
     let links = [
         (facts.fastest_load, facts.host_link.as_ref()),
         (

@@ -1,5 +1,6 @@
 mod edges;
 mod ledgers;
+mod own_tiers;
 
 use std::time::Duration;
 

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::Facts;
+use super::account::CachedTokens;
+use super::facts::{BySource, Facts, serves};
+use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
 use crate::units::thousands;
@@ -226,16 +228,37 @@ fn by_tier(facts: &Facts) -> Vec<(VerdictStatus, String)> {
             findings.push((VerdictStatus::Inconclusive, reason));
         }
     }
-    let behind = cached.behind_tokens;
-    if facts.tier == TierKind::Native && behind > facts.limits.stray_share * sources.total() {
+    findings.extend(other_layer(facts, sources, cached));
+    findings
+}
+
+/// Whether the engine counts tokens from a layer of vLLM's own tier that was not to serve.
+fn other_layer(
+    facts: &Facts,
+    sources: BySource,
+    cached: CachedTokens,
+) -> Option<(VerdictStatus, String)> {
+    let (tokens, why) = match facts.tier {
+        TierKind::Native | TierKind::Simple => (
+            cached.behind_tokens,
+            "a tier behind its RAM, and this tier has none",
+        ),
+        TierKind::NativeFs | TierKind::SimpleDisk if serves(facts) => (
+            cached.ram_tokens - facts.repeated_tokens,
+            "its RAM, and files alone were to serve",
+        ),
+        _ => return None,
+    };
+    let is_tier = matches!(facts.state, CacheState::Tier | CacheState::Restart);
+    let is_strange = is_tier && tokens > facts.limits.stray_share * sources.total();
+    is_strange.then(|| {
         let reason = format!(
-            "the engine counts {} of {} tokens from a tier behind its RAM, and this tier has none",
-            thousands(behind),
+            "the engine counts {} of {} tokens from {why}",
+            thousands(tokens),
             thousands(cached.external())
         );
-        findings.push((VerdictStatus::Invalid, reason));
-    }
-    findings
+        (VerdictStatus::Invalid, reason)
+    })
 }
 
 /// Whether the bytes that vLLM's own offloading counts went over PCIe.

@@ -95,3 +95,42 @@ fn without_the_model_the_verdict_says_what_is_missing() {
     let reasons = verdict["reasons"].to_string();
     assert!(reasons.contains("kv_bytes_per_token"), "{reasons}");
 }
+
+/// vLLM's own tier of files behind RAM, in all of its states.
+fn fs_lab(env: &str) -> Lab {
+    let lab = lab("native+fs");
+    let plan = PLAN.replace("@TIER@", "native+fs");
+    let plan = plan.replace("[\"cold\", \"tier\"]", "[\"cold\", \"tier\", \"restart\"]");
+    let more = format!("[tier.\"native+fs\"]\nblock_size = 256\n[server.env]\n{env}");
+    lab.write("plan.toml", &(plan + &more));
+    lab
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn files_behind_vllms_own_ram_serve_alone_also_after_a_restart() {
+    let lab = fs_lab("");
+    let passes = passes(&lab, true);
+    assert_all_valid(&passes[..2], "disk-read");
+    let restart = &passes[2];
+    assert_eq!(restart["state"], "restart");
+    assert_eq!(restart["verdict"]["status"], "valid", "{restart}");
+    let reasons = restart["verdict"]["reasons"].to_string();
+    assert!(reasons.contains("read with O_DIRECT"), "{reasons}");
+    let (_, cell) = lab.cells().remove(0);
+    assert!(
+        !cell["warnings"].to_string().contains("not proven"),
+        "{cell}"
+    );
+    lab.assert_no_server_is_left();
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn ram_that_answers_for_vllms_own_files_makes_the_pass_invalid() {
+    let passes = passes(&fs_lab("STAND_IN_KEEPS_RAM = \"1\""), true);
+    let verdict = &passes[1]["verdict"];
+    assert_eq!(verdict["status"], "invalid", "{verdict}");
+    let reasons = verdict["reasons"].to_string();
+    assert!(reasons.contains("RAM answered for the disk"), "{reasons}");
+}

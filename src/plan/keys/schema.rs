@@ -11,7 +11,7 @@ pub(crate) const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub(crate) fn schema() -> Value {
     let definitions = SECTIONS.iter().filter(|one| !one.id.is_empty());
     let definitions: Map<String, Value> = definitions
-        .filter(|one| !["plan", "docker"].contains(&one.id))
+        .filter(|one| !["plan", "docker"].contains(&one.id) && !one.id.starts_with("tier."))
         .map(|one| (one.id.to_owned(), table(one)))
         .collect();
     let mut root = Map::new();
@@ -24,14 +24,20 @@ pub(crate) fn schema() -> Value {
     Value::Object(root)
 }
 
-/// One section as a schema; `[server]` with the keys of containers.
+/// One section as a schema; `[server]` with the keys of containers, a tier with those of all kinds.
 fn table(one: &Section) -> Value {
     let docker = section("docker").filter(|_| one.id == "server");
     let of_docker = docker.iter().flat_map(|docker| {
         let keys = docker.keys.iter();
         keys.map(|key| key.only(docker.only))
     });
-    let keys: Vec<Key> = one.keys.iter().copied().chain(of_docker).collect();
+    let of_kinds = SECTIONS.iter().filter(|other| {
+        let is_kind = other.id.starts_with("tier.");
+        is_kind && one.id == "tier"
+    });
+    let of_kinds = of_kinds.flat_map(|kind| kind.keys.iter().copied());
+    let own = one.keys.iter().copied();
+    let keys: Vec<Key> = own.chain(of_docker).chain(of_kinds).collect();
     let mut properties = Map::new();
     let mut patterns = Map::new();
     for key in &keys {
@@ -100,7 +106,8 @@ fn conditions(keys: &[Key]) -> Vec<Value> {
 /// The keys of one name, which differ in what another key must be.
 fn property(keys: &[&Key]) -> Value {
     let mut property = keys.first().map_or_else(Map::new, |key| of_type(key.takes));
-    let about: Vec<String> = keys.iter().map(|key| about(key)).collect();
+    let mut about: Vec<String> = keys.iter().map(|key| about(key)).collect();
+    about.dedup();
     property.insert("description".to_owned(), json!(about.join("\n\n")));
     let [key] = keys else {
         return Value::Object(property);

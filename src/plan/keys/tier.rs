@@ -8,14 +8,24 @@ use super::{Section, key};
 pub(super) const TIER: Section = Section {
     id: "tier",
     head: "[tier.disk]",
-    about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), `cpu`, `disk`, `redis`, \
-            `cpu+disk` and `native` (vLLM's own offloading); a tier with another name needs a `kind`. All other \
-            keys are LMCache's own.",
+    about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), those of LMCache (`cpu`, `disk`, \
+            `redis` and `cpu+disk`) and those of vLLM itself (`native`, `native+fs`, `simple` and `simple+disk`, \
+            whose keys are below); a tier with another name needs a `kind`. All other keys are LMCache's own.",
     only: "",
     keys: &[
         key(
             "kind",
-            OneOf(&["baseline", "cpu", "disk", "redis", "cpu+disk", "native"]),
+            OneOf(&[
+                "baseline",
+                "cpu",
+                "disk",
+                "redis",
+                "cpu+disk",
+                "native",
+                "native+fs",
+                "simple",
+                "simple+disk",
+            ]),
             "",
             Else("the name of a built-in tier"),
             "What the tier is made of, where its name does not say it.",

@@ -112,7 +112,8 @@ pub(super) const MATRIX: Section = Section {
             List(&Text),
             "",
             Required,
-            "Where KV cache goes: `baseline`, `cpu`, `disk`, `redis`, `cpu+disk`, `native`, or names of own [tier.NAME].",
+            "Where KV cache goes: `baseline`, `cpu`, `disk`, `redis`, `cpu+disk`, `native`, `native+fs`, `simple`, \
+             `simple+disk`, or names of own [tier.NAME].",
             "[\"baseline\", \"cpu\"]",
         ),
         key(

@@ -54,8 +54,7 @@ fn sizes(cell: &Cell, machine_bytes: Option<u64>, add: &mut impl FnMut(Severity,
         }
     }
     let starts_here = matches!(server.launcher, Launcher::Process | Launcher::Docker);
-    let has_pool = tier.kind.uses_lmcache() || tier.kind == TierKind::Native;
-    if !starts_here || server.is_simulated() || !has_pool {
+    if !starts_here || server.is_simulated() || !tier.kind.uses_ram() {
         return;
     }
     let pool = tier.ram_gib() * GIB;

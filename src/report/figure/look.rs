@@ -54,6 +54,9 @@ pub(super) fn look(tier: &str, tiers: &[String]) -> Look {
         Some(TierKind::Redis) => (GREEN, Shape::Diamond),
         Some(TierKind::CpuDisk) => (SKY, Shape::Square),
         Some(TierKind::Native) => (PURPLE, Shape::TriangleDown),
+        Some(TierKind::NativeFs) => (VERMILION, Shape::TriangleDown),
+        Some(TierKind::Simple) => (BLUE, Shape::Diamond),
+        Some(TierKind::SimpleDisk) => (VERMILION, Shape::Diamond),
         None => {
             let others = tiers
                 .iter()

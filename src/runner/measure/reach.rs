@@ -12,9 +12,12 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::Phase;
 use crate::runner::event::Event;
+use crate::runner::log_marks::LogMarks;
 use crate::runner::page_cache;
 use crate::runner::session::{Failure, Overwritten};
 use crate::runner::snapshot::{COUNTED_LIMIT, Snapshot};
+use crate::server::control::Reset;
+use crate::server::vllm_tier;
 use crate::verdict::answers::{cache_unit, whole_units};
 use crate::verdict::{BySource, PageCache, Probe, Stores};
 use crate::workload::Schedule;
@@ -145,13 +148,19 @@ impl Measuring<'_> {
 
     async fn clear_all_but_the_tier(&self) -> Result<()> {
         let server = &self.cell.resolved.server;
-        if server.gpu_prefix_cache() {
-            self.session.control.reset_prefix_cache().await?;
+        let kind = self.cell.tier.kind;
+        if kind == TierKind::NativeFs {
+            // Its RAM is emptied too, and its files stay.
+            self.session
+                .control
+                .reset_prefix_cache(Reset::WithConnector)
+                .await?;
+        } else if server.gpu_prefix_cache() {
+            self.session.control.reset_prefix_cache(Reset::Gpu).await?;
         }
-        let pure_second_layer = matches!(self.cell.tier.kind, TierKind::Disk | TierKind::Redis);
         if let Some(url) = self.session.server.lmcache_url()
             && server.lmcache == LmcacheMode::MultiProcess
-            && pure_second_layer
+            && kind.is_second_layer_alone()
         {
             self.session.control.clear_lmcache_l1(url).await?;
         }
@@ -174,8 +183,14 @@ impl Measuring<'_> {
         if !self.cell.tier.kind.uses_disk() {
             return None;
         }
-        let rendered = self.session.rendered.as_ref()?;
-        if page_cache::is_bypassed(&rendered.text) {
+        let is_bypassed = match &self.session.rendered {
+            Some(rendered) => page_cache::is_bypassed(&rendered.text),
+            None => {
+                let log = LogMarks::take(self.session.logs());
+                !vllm_tier::is_buffered(&log.text_since(&LogMarks::default()))
+            }
+        };
+        if is_bypassed {
             return Some(PageCache::Direct);
         }
         match page_cache::drop_files(self.session.scratch()) {

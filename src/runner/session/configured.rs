@@ -6,14 +6,14 @@ use super::Session;
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::runner::log_marks::LogMarks;
-use crate::server::{self, config_readback, key_check};
+use crate::server::{self, config_readback, key_check, vllm_tier};
 use crate::verdict::log_counts::LogCounts;
 
 impl Session {
     /// Reads back LMCache's configuration, and compares it with the rendered one.
     pub(super) async fn check_configuration(&mut self, cell: &Cell) -> Result<()> {
         let Some(rendered) = self.rendered.as_ref() else {
-            return Ok(());
+            return self.check_own_tier(cell);
         };
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
         let counts = LogCounts::of(&log);
@@ -52,6 +52,22 @@ impl Session {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Looks in vLLM's log for a tier that it serves itself.
+    fn check_own_tier(&mut self, cell: &Cell) -> Result<()> {
+        let server = &cell.resolved.server;
+        if server.is_simulated() || server.launcher == Launcher::External {
+            return Ok(());
+        }
+        let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
+        match vllm_tier::check_start(cell.tier.kind, &log) {
+            Ok(warning) => {
+                self.warnings.extend(warning);
+                Ok(())
+            }
+            Err(why) => bail!(why),
         }
     }
 }

@@ -235,13 +235,17 @@ async fn a_server_is_up_and_a_cache_reset_unless_the_answer_denies_it() {
         let answer = move |_: &str| [head_of(status, body.len()), body.into()].concat();
         let control = client(&serving(answer).await, None);
         control.health().await.unwrap();
-        control.reset_prefix_cache().await.unwrap();
+        control.reset_prefix_cache(Reset::Gpu).await.unwrap();
     }
     let up = client(&serving(|_| head_of("204 No Content", 0)).await, None);
     up.health().await.unwrap();
     let denied = br#"{"success":false}"#;
     let answer = |_: &str| [head_of("200 OK", denied.len()), denied.to_vec()].concat();
     let control = client(&serving(answer).await, None);
-    let error = control.reset_prefix_cache().await.unwrap_err().to_string();
+    let error = control
+        .reset_prefix_cache(Reset::Gpu)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("refused for 2 s"), "{error}");
 }

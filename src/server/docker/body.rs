@@ -1,6 +1,7 @@
 //! What each container of a cell is created with. Pure: nothing here asks the daemon.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,9 +11,11 @@ use bollard::models::{
 };
 use serde_json::Value;
 
+use super::super::leftovers;
 use super::super::metrics_dir;
 use super::super::process::{self, ENVIRONMENT};
 use super::super::render::Rendered;
+use super::super::vllm_tier::Region;
 use super::super::{LaunchScope, absolute, private, simulated};
 use super::image::Image;
 use super::labels::Labels;
@@ -20,6 +23,7 @@ use super::profiled::Line;
 use super::secrets::{INSIDE, Secrets};
 use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
+use crate::plan::tier::TierKind;
 use crate::secret;
 
 /// Port of the server inside its container.
@@ -102,7 +106,7 @@ impl Basis<'_> {
                 environment.insert("LMCACHE_CONFIG_FILE".to_owned(), config);
             }
             let model = process::model_path(self.cell, self.scope.settings)?;
-            process::vllm_arguments(self.cell, &model, (host, port), transfer)
+            self.vllm_arguments(&model, (host, port), transfer)
         };
         let arguments = arguments
             .into_iter()
@@ -123,6 +127,10 @@ impl Basis<'_> {
         body.env = Some(lines(&environment, image));
         let host_config = body.host_config.get_or_insert_default();
         host_config.binds = Some(binds);
+        if self.cell.tier.kind == TierKind::NativeFs && self.has_own_memory() {
+            // Its pool in RAM is a file there.
+            host_config.shm_size = Some(self.pool_bytes());
+        }
         // In memory, empty at each start, and writable for whichever user the server runs as.
         let in_memory = || HashMap::from([(METRICS.to_owned(), "mode=1777".to_owned())]);
         host_config.tmpfs = self.has_metrics().then(in_memory);
@@ -134,6 +142,20 @@ impl Basis<'_> {
             publish(&mut body, port, &outside);
         }
         Ok(body)
+    }
+
+    fn vllm_arguments(
+        &self,
+        model: &OsString,
+        address: (&str, u16),
+        transfer: Option<&Value>,
+    ) -> Vec<OsString> {
+        let engine_id = leftovers::shared_memory_name(self.scope.mark, address.1);
+        let region = Region {
+            scratch: self.scope.scratch,
+            engine_id: &engine_id,
+        };
+        process::vllm_arguments(self.cell, model, address, transfer, region)
     }
 
     /// The LMCache server of multi-process mode.
@@ -170,10 +192,9 @@ impl Basis<'_> {
             // The engine hands memory to it, and joins this.
             host_config.ipc_mode = Some("shareable".to_owned());
         }
-        if self.spec.shm_size_bytes.is_none() && self.spec.ipc != "host" {
+        if self.has_own_memory() {
             // A limit, not an allocation: the pool may lie there.
-            let pool = self.cell.tier.ram_gib() * f64::from(1 << 30);
-            host_config.shm_size = Some(pool as i64 + (1 << 30));
+            host_config.shm_size = Some(self.pool_bytes());
         }
         if !is_on_host(self.spec) {
             self.join(&mut body, LMCACHE_NAME);
@@ -315,6 +336,17 @@ impl Basis<'_> {
         std::path::absolute(folder)
             .ok()
             .filter(|folder| folder.is_dir())
+    }
+
+    /// Whether the size of the container's /dev/shm is labrun's to say.
+    fn has_own_memory(&self) -> bool {
+        self.spec.shm_size_bytes.is_none() && self.spec.ipc != "host"
+    }
+
+    /// What /dev/shm holds with the tier's pool in it.
+    fn pool_bytes(&self) -> i64 {
+        let pool = self.cell.tier.ram_gib() * f64::from(1 << 30);
+        pool as i64 + (1 << 30)
     }
 
     fn has_metrics(&self) -> bool {

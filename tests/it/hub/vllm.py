@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Stands in for vLLM with LMCache in its process: no model, a real disk and a real Redis.
+"""Stands in for vLLM with LMCache in its process, or with its own tier of files: no model, a real
+disk and a real Redis.
 
 Its answers are a hash of the prompt and of the KV that it loaded. A chunk of KV is `KV_BYTES` a
 token, as the model's config.json in the test has it; it is written to and read from the tier that
@@ -66,6 +67,41 @@ class Disk:
         return bytes(buffer)
 
 
+class Files(Disk):
+    """vLLM's own tier: RAM, and files behind it, which it finds again after a restart."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.ram = {}
+        self.stored, self.loaded = 0, 0
+
+    def path(self, key):
+        digest = key.split("-")[1]
+        folder = os.path.join(self.folder, "m_c0ffee_r0", digest[:3], f"{digest[3:5]}_g0")
+        return os.path.join(folder, f"{digest}.bin")
+
+    def has(self, key):
+        return key in self.ram or super().has(key)
+
+    def put(self, key, data):
+        os.makedirs(os.path.dirname(self.path(key)), exist_ok=True)
+        super().put(key, data)
+        self.ram[key] = data
+        self.stored += len(data)
+
+    def get(self, key):
+        if key not in self.ram:
+            self.ram[key] = super().get(key)
+        self.loaded += len(self.ram[key])
+        return self.ram[key]
+
+    def metrics(self):
+        return [
+            f'vllm:kv_offload_store_bytes_total{{engine="0"}} {self.stored}',
+            f'vllm:kv_offload_load_bytes_total{{engine="0"}} {self.loaded}',
+        ]
+
+
 class Redis:
     def __init__(self, url):
         host, _, port = url.split("://")[1].split("/")[0].rpartition(":")
@@ -96,9 +132,15 @@ class Redis:
 
 class Engine:
     def __init__(self):
-        config = configuration()
-        self.chunk = int(config["chunk_size"])
-        if "local_disk" in config:
+        transfer = json.loads(option("--kv-transfer-config"))
+        own = transfer.get("kv_connector_extra_config", {}).get("secondary_tiers")
+        config = {} if own else configuration()
+        self.chunk = int(config.get("chunk_size", BLOCK))
+        if own:
+            self.chunk = int(transfer["kv_connector_extra_config"]["block_size"])
+            self.tier = Files(own[0]["root_dir"])
+            print(f"INFO 11-30 [spec.py:216] Created secondary tier #0 ({own[0]['type']})")
+        elif "local_disk" in config:
             self.tier = Disk(config["local_disk"].removeprefix("file://"))
         else:
             self.tier = Redis(config["remote_url"])
@@ -154,6 +196,8 @@ class Engine:
             ]
             lines.append(f'vllm:prompt_tokens_total{{engine="0"}} {sum(self.sources.values())}')
             lines.append(f'vllm:generation_tokens_total{{engine="0"}} {self.generated}')
+            if isinstance(self.tier, Files):
+                lines += self.tier.metrics()
             return "\n".join(lines) + "\n"
 
 
@@ -187,9 +231,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"] or 0))
-        if self.path == "/reset_prefix_cache":
+        if self.path.startswith("/reset_prefix_cache"):
             with ENGINE.lock:
                 ENGINE.gpu.clear()
+                wanted = "reset_external=true" in self.path
+                if wanted and "STAND_IN_KEEPS_RAM" not in os.environ:
+                    ENGINE.tier.ram.clear()
             self.send("")
         elif self.path == "/v1/completions":
             self.complete(json.loads(body))

@@ -70,7 +70,7 @@ fn a_containers_secrets_hold_the_login_of_the_redis_that_it_is_to_use() {
         let cell = &matrix.cells.first().unwrap();
         let scope = LaunchScope {
             settings: &settings,
-            mark: &super::super::super::leftovers::Mark::of_this_process("t"),
+            mark: &leftovers::Mark::of_this_process("t"),
             folder: Path::new("/none"),
             scratch: Path::new("/none"),
             cancel: &tokio_util::sync::CancellationToken::new(),
@@ -98,7 +98,7 @@ fn lmcache_in_vllms_process_gets_a_folder_in_memory_for_its_metrics() {
         let plan = crate::plan::Plan::parse(&text, "t.toml").unwrap_or_else(|p| panic!("{p}"));
         let matrix = crate::matrix::Matrix::expand(&plan).unwrap();
         let cell = &matrix.cells.first().unwrap();
-        let mark = super::super::super::leftovers::Mark::of_this_process("t");
+        let mark = leftovers::Mark::of_this_process("t");
         let settings = crate::config::Config::load(None).unwrap().settings;
         let cancel = tokio_util::sync::CancellationToken::new();
         let basis = Basis {
