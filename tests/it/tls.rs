@@ -96,6 +96,8 @@ fn bench(lab: &Lab, url: &str, trusted: Option<&str>) -> Ended {
         "3",
         "--num-requests",
         "12",
+        "--seed",
+        "42",
         "--json",
     ]);
     command
