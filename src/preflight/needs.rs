@@ -6,7 +6,6 @@ use crate::config::Settings;
 use crate::matrix::Matrix;
 use crate::plan::docker_spec::DockerSpec;
 use crate::plan::server::Launcher;
-use crate::plan::tier::TierKind;
 
 /// What a plan asks of the machine; without a plan, nothing must be there.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +52,7 @@ impl Needs {
                 .docker
                 .as_ref()
                 .is_some_and(|docker| !docker.redis_image.is_empty());
-            needs.redis |= tier.kind == TierKind::Redis && !own;
+            needs.redis |= tier.kind.speaks_resp() && !own;
             if needs.gated_model.is_none() && fetches_gated(&cell, settings) {
                 needs.gated_model = Some(cell.resolved.model.clone());
             }

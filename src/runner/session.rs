@@ -17,6 +17,7 @@ use super::scope::RunScope;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::adapter::Adapter;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 use crate::record::schema::Phase;
@@ -88,6 +89,8 @@ pub(crate) struct Session {
     /// What a reader of every cell of this server should know.
     pub warnings: Vec<String>,
     own_redis: Option<LocalRedis>,
+    /// Whether the objects of the tier's store are labrun's to remove.
+    owns_store: bool,
     /// Removed with the server.
     _private: PrivateFolder,
     settings: Settings,
@@ -136,7 +139,8 @@ impl Session {
         let scratch = scratch_folder(scope, &folder, number)?;
         let mut settings = scope.settings.clone();
         let own_redis = if redis_local::is_needed(cell, &settings) {
-            let redis = LocalRedis::start(&folder, scope.mark)?;
+            let redis =
+                LocalRedis::start(redis_local::program(cell.tier.kind), &folder, scope.mark)?;
             redis.url().clone_into(&mut settings.redis.url);
             Some(redis)
         } else {
@@ -174,6 +178,7 @@ impl Session {
             overwritten: None,
             warnings: Vec::new(),
             own_redis,
+            owns_store: false,
             _private: private,
             settings,
             folder,
@@ -284,11 +289,13 @@ impl Session {
     /// Connects to the tier's Redis, and refuses one that holds what is not labrun's.
     async fn connect_redis(&mut self, cell: &Cell) -> Result<()> {
         let launcher = cell.resolved.server.launcher;
-        if cell.tier.kind != TierKind::Redis || cell.resolved.server.is_simulated() {
+        if !cell.tier.kind.speaks_resp() || cell.resolved.server.is_simulated() {
             return Ok(());
         }
         if let Some(own) = &mut self.own_redis {
-            self.redis = Some(own.wait_ready().await?);
+            let redis = own.wait_ready().await?;
+            redis.check_kind(cell.tier.kind).await?;
+            self.redis = Some(redis);
             return Ok(());
         }
         let url = self.redis_url();
@@ -296,6 +303,7 @@ impl Session {
             return Ok(());
         }
         let redis = Redis::connect(url).await?;
+        redis.check_kind(cell.tier.kind).await?;
         let keys = redis.keys().await?;
         ensure!(
             keys == 0 || launcher == Launcher::External,
@@ -311,6 +319,35 @@ impl Session {
     pub(crate) async fn begin_cell(&self) -> Result<()> {
         match &self.redis {
             Some(redis) if !self.server.processes().is_empty() => redis.flush().await,
+            _ => self.empty_store().await,
+        }
+    }
+
+    /// Claims the objects of the tier's store, where LMCache lists them, and refuses one that holds what is
+    /// not labrun's.
+    async fn claim_store(&mut self, cell: &Cell) -> Result<()> {
+        let lists = cell.tier.kind == TierKind::Adapter(Adapter::S3);
+        if let Some(url) = self.server.lmcache_url()
+            && lists
+            && cell.resolved.server.launcher != Launcher::External
+        {
+            let objects = self.control.lmcache_objects(url).await?.len();
+            ensure!(
+                objects == 0,
+                "the bucket of the tier `{}` holds {objects} objects of LMCache or more; labrun removes them \
+                 between cells, so that it needs a bucket of its own: empty this one, or name another in \
+                 `s3_endpoint`",
+                cell.tier.name
+            );
+            self.owns_store = true;
+        }
+        Ok(())
+    }
+
+    /// Removes what it left in a store that labrun has claimed.
+    async fn empty_store(&self) -> Result<()> {
+        match self.server.lmcache_url() {
+            Some(url) if self.owns_store => self.control.remove_lmcache_objects(url).await,
             _ => Ok(()),
         }
     }
@@ -396,6 +433,8 @@ impl Session {
     /// Stops it and removes its disk tier's files. The logs stay until their last parts were copied.
     pub(crate) async fn stop(self, stop: &Stop) -> (Stopped, EndedSession) {
         let is_ours = !self.server.processes().is_empty();
+        // As with Redis below: the next run would refuse what is left.
+        let _unreachable = self.empty_store().await;
         let stopped = self.server.stop(self.grace, stop.at_once.clone()).await;
         match (self.own_redis, self.redis) {
             (Some(own), _) => {
@@ -487,7 +526,9 @@ pub(crate) async fn ensure(
     let ready = session.wait_ready(cell, scope).await;
     ready.map_err(|error| session.not_ready(&error, cell, scope))?;
     let checked = session.check_configuration(cell).await;
-    checked.map_err(Failure::of(phase))
+    checked.map_err(Failure::of(phase))?;
+    let claimed = session.claim_store(cell).await;
+    claimed.map_err(Failure::of(phase))
 }
 
 /// In the place of a server between its stop and its next start.

@@ -10,7 +10,6 @@ use crate::load::LoadOutcome;
 use crate::matrix::Cell;
 use crate::plan::docker_spec;
 use crate::plan::server::{Launcher, ServerSpec};
-use crate::plan::tier::TierKind;
 use crate::telemetry::collector::{Recorded, Served, Target, Telemetry, TierRedis};
 use crate::telemetry::nvml::choice::Gpus;
 use crate::telemetry::summary::{Summary, Window};
@@ -161,7 +160,7 @@ fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
         gpus,
         disk_tier: kind.uses_disk().then(|| session.scratch().to_owned()),
         served: served(session),
-        redis: (kind == TierKind::Redis && !simulated).then(|| TierRedis {
+        redis: (kind.speaks_resp() && !simulated).then(|| TierRedis {
             url: session.redis_url().to_owned(),
             container: redis_container(session),
         }),

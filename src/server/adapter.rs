@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::plan::adapter::{AdapterSpec, FAULT_INJECT};
+use super::redis;
+use crate::plan::adapter::{Adapter, AdapterSpec, FAULT_INJECT};
 use crate::plan::tier::{TierKind, TierSpec};
+use crate::secret;
 
 /// Where the store behind an adapter is.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +44,36 @@ fn own_keys(tier: &TierSpec, store: Store<'_>) -> Map<String, Value> {
             let odirect = odirect.cloned().unwrap_or(Value::Bool(true));
             json!({"base_path": store.folder, "use_odirect": odirect})
         }
-        TierKind::Redis => json!({"host": store.redis.0, "port": store.redis.1}),
+        kind if kind.speaks_resp() => json!({"host": store.redis.0, "port": store.redis.1}),
         _ => Value::Null,
     };
     match keys {
         Value::Object(keys) => keys,
         _ => Map::new(),
     }
+}
+
+/// Variables that hold the credentials of S3, which its adapter reads from the environment.
+const CREDENTIALS: [&str; 3] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+];
+
+/// What the LMCache server of a tier of `kind` gets in its environment to log in to the store; `redis_url`
+/// is that of a Redis or a Valkey.
+pub(super) fn login(kind: TierKind, redis_url: &str) -> Vec<(&'static str, String)> {
+    if kind.speaks_resp() {
+        return redis::adapter_login(redis_url);
+    }
+    if kind != TierKind::Adapter(Adapter::S3) {
+        return Vec::new();
+    }
+    let given = CREDENTIALS.into_iter();
+    let given = given.filter_map(|name| Some((name, std::env::var(name).ok()?)));
+    given
+        .inspect(|(_, value)| secret::remember(value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -76,6 +101,11 @@ mod tests {
         assert_eq!(
             of_plan("redis", json!({}), json!({})),
             json!({"type": "resp", "host": "h", "port": 6400})
+        );
+        let s3 = json!({"s3_endpoint": "b.h:1", "s3_region": "r"});
+        assert_eq!(
+            of_plan("s3", s3, json!({})),
+            json!({"type": "s3", "s3_endpoint": "b.h:1", "s3_region": "r"})
         );
         assert_eq!(of_plan("cpu", json!({}), json!({})), Value::Null);
     }

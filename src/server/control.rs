@@ -1,6 +1,8 @@
 //! The server's control routes: health, models, version, metrics, cache resets. Never on the
 //! measuring path.
 
+mod objects;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

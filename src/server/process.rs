@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use super::adapter;
 use super::arguments;
 use super::command_line::{self, CommandLine, SERVER_SCRIPT, TEMPORARY};
 use super::control::Endpoint;
@@ -21,7 +22,6 @@ use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
 use super::metrics_dir::{self, MetricsFolder};
 use super::profile;
-use super::redis;
 use super::render::Rendered;
 use super::vllm_tier::{self, Region};
 use super::{
@@ -32,7 +32,6 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::lmcache_keys;
 use crate::plan::server::LmcacheMode;
-use crate::plan::tier::TierKind;
 
 /// What every server's environment has.
 pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
@@ -186,10 +185,8 @@ impl Programs {
         let mut words = vec![program("lmcache", settings)?];
         words.extend(arguments.map(OsString::from));
         let mut environment = environment(cell, settings);
-        if cell.tier.kind == TierKind::Redis {
-            let login = redis::adapter_login(&settings.redis.url).into_iter();
-            environment.extend(login.map(|(name, value)| (name.to_owned(), value.into())));
-        }
+        let login = adapter::login(cell.tier.kind, &settings.redis.url).into_iter();
+        environment.extend(login.map(|(name, value)| (name.to_owned(), value.into())));
         Ok(CommandLine { words, environment })
     }
 

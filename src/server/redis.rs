@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict, IntoConnectionInfo as _,
 };
+
+use crate::plan::adapter::Adapter;
+use crate::plan::tier::TierKind;
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +38,8 @@ impl std::fmt::Debug for Redis {
 pub struct RedisInfo {
     /// Redis's own version (`redis_version`).
     pub version: String,
+    /// Valkey's own version, which has Redis's beside it.
+    pub valkey_version: Option<String>,
     /// Bytes sent to clients: what tiers fetched, and small answers besides.
     pub net_output_bytes: Option<f64>,
     /// Bytes received from clients: what tiers stored, and commands besides.
@@ -63,11 +68,28 @@ impl RedisInfo {
         Self::of(&InfoDict::new(text))
     }
 
+    /// The kind of tier that it stores for.
+    pub(crate) fn kind(&self) -> TierKind {
+        match self.valkey_version {
+            Some(_) => TierKind::Adapter(Adapter::Valkey),
+            None => TierKind::Redis,
+        }
+    }
+
+    /// `Valkey 9.1.2`, `Redis 7.0.15`.
+    pub(crate) fn product(&self) -> String {
+        match &self.valkey_version {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", self.version),
+        }
+    }
+
     fn of(info: &InfoDict) -> Self {
         let number = |name: &str| info.get::<f64>(name);
         let cpu = |name| number(name).unwrap_or(0.0);
         Self {
             version: info.get("redis_version").unwrap_or_default(),
+            valkey_version: info.get("valkey_version"),
             net_output_bytes: number("total_net_output_bytes"),
             net_input_bytes: number("total_net_input_bytes"),
             keyspace_hits: number("keyspace_hits"),
@@ -196,6 +218,22 @@ impl Redis {
         answer.with_context(|| format!("asking Redis at {} for {}", self.shown, command.join(" ")))
     }
 
+    /// Fails where it is not the store that a tier of `kind` is named after: Valkey answers as Redis does.
+    pub(crate) async fn check_kind(&self, kind: TierKind) -> Result<()> {
+        let info = self.info().await?;
+        let runs = info.kind();
+        ensure!(
+            runs == kind,
+            "the store at {} is {}, and the tier is of kind `{}`; give the tier the kind `{}`, or name \
+             another store in `redis.url`",
+            self.shown,
+            info.product(),
+            kind.name(),
+            runs.name()
+        );
+        Ok(())
+    }
+
     /// Fails where Redis does not answer.
     pub async fn ping(&self) -> Result<()> {
         self.ask::<String>(&["PING"]).await.map(drop)
@@ -242,6 +280,20 @@ mod tests {
         assert_eq!(info.cpu_s, Some(1.75));
         assert_eq!(info.maxmemory_bytes, Some(0.0));
         assert_eq!(info.evicted_keys, None, "not exposed is not zero");
+    }
+
+    #[test]
+    fn valkey_is_told_from_redis() {
+        let valkey = RedisInfo::parse(
+            "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n",
+        );
+        assert_eq!(valkey.kind().name(), "valkey");
+        assert_eq!(valkey.product(), "Valkey 9.1.2");
+        let redis = RedisInfo::parse("redis_version:7.0.15\r\n");
+        assert_eq!(
+            (redis.kind(), redis.product().as_str()),
+            (TierKind::Redis, "Redis 7.0.15")
+        );
     }
 
     #[test]

@@ -15,11 +15,10 @@ use super::redis::Redis;
 use super::{environment, free_port, in_path};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::adapter::Adapter;
 use crate::plan::server::Launcher;
 use crate::plan::tier::TierKind;
 
-/// The program that is started.
-const PROGRAM: &str = "redis-server";
 /// Name of its log in a server's folder.
 pub(crate) const REDIS_LOG: &str = "redis.log";
 /// Longest time from its start to its first answer.
@@ -37,27 +36,36 @@ pub struct LocalRedis {
 /// Whether `cell` is served by a Redis that labrun starts for it: it has that tier, labrun starts
 /// the server too, and the settings name no Redis.
 pub(crate) fn is_needed(cell: &Cell, settings: &Settings) -> bool {
-    cell.tier.kind == TierKind::Redis
+    cell.tier.kind.speaks_resp()
         && cell.resolved.server.launcher == Launcher::Process
         && settings.redis.url.is_empty()
 }
 
 /// Checks that it can be started where it is needed.
 pub(crate) fn check(cell: &Cell, settings: &Settings) -> Result<()> {
-    if is_needed(cell, settings) && in_path(PROGRAM).is_none() {
+    let program = program(cell.tier.kind);
+    if is_needed(cell, settings) && in_path(program).is_none() {
         bail!(
-            "`{PROGRAM}` is not in PATH, and `redis.url` names no Redis; install it, or set \
+            "`{program}` is not in PATH, and `redis.url` names no Redis; install it, or set \
              `redis.url` (LABRUN_REDIS__URL=redis://HOST:PORT)"
         );
     }
     Ok(())
 }
 
+/// The program of a tier of `kind`.
+pub(crate) fn program(kind: TierKind) -> &'static str {
+    match kind {
+        TierKind::Adapter(Adapter::Valkey) => "valkey-server",
+        _ => "redis-server",
+    }
+}
+
 impl LocalRedis {
-    /// Starts one on a free port of 127.0.0.1, its log in `folder`.
-    pub fn start(folder: &Path, mark: &Mark) -> Result<Self> {
+    /// Starts a `program` on a free port of 127.0.0.1, its log in `folder`.
+    pub fn start(program: &str, folder: &Path, mark: &Mark) -> Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program);
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])

@@ -14,7 +14,7 @@ use crate::plan::server::LmcacheMode;
 use crate::plan::tier::{TierKind, TierSpec, check_remote_plugins, check_remote_url};
 
 /// The built-in templates, by name. The folder `templates/` is their source.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     (
         "lmcache/cpu.yaml.j2",
         include_str!("../../templates/lmcache/cpu.yaml.j2"),
@@ -46,6 +46,10 @@ const BUILT_IN: [(&str, &str); 8] = [
     (
         "lmcache-server/redis.yaml.j2",
         include_str!("../../templates/lmcache-server/redis.yaml.j2"),
+    ),
+    (
+        "lmcache-server/adapter.yaml.j2",
+        include_str!("../../templates/lmcache-server/adapter.yaml.j2"),
     ),
 ];
 
@@ -109,13 +113,13 @@ pub(crate) fn render(
     if !tier.kind.uses_lmcache() {
         return Ok(None);
     }
+    check_adapter(tier, mode)?;
     let name = template_name(tier, mode);
     let environment = environment(scope.templates, &name)?;
     let template = environment
         .get_template(&name)
         .map_err(|error| explain(&name, &error))?;
-    if mode == LmcacheMode::MultiProcess && tier.kind == TierKind::Redis && tier.template.is_none()
-    {
+    if mode == LmcacheMode::MultiProcess && tier.kind.speaks_resp() && tier.template.is_none() {
         let obstacle = redis::adapter_obstacle(scope.redis_url);
         if let Some(why) = obstacle {
             bail!(
@@ -124,13 +128,6 @@ pub(crate) fn render(
                 redis::shown(scope.redis_url)
             );
         }
-    }
-    if mode == LmcacheMode::InProcess && !tier.adapter.is_empty() {
-        bail!(
-            "tier `{}`: `adapter` and `fault_inject` are for an LMCache server; set `lmcache = \
-             \"multi-process\"` in [server], or remove them",
-            tier.name
-        );
     }
     let (redis_host, redis_port) = redis_address(tier, scope.redis_url)?;
     let scratch_dir = scope.scratch_dir.to_string_lossy();
@@ -164,6 +161,25 @@ pub(crate) fn render(
     Ok(Some(rendered))
 }
 
+/// Checks that a tier which needs an LMCache server has one, and all that its adapter needs.
+fn check_adapter(tier: &TierSpec, mode: LmcacheMode) -> Result<()> {
+    let is_adapter = matches!(tier.kind, TierKind::Adapter(_));
+    ensure!(
+        mode == LmcacheMode::MultiProcess || (tier.adapter.is_empty() && !is_adapter),
+        "tier `{}`: adapters are those of an LMCache server; set `lmcache = \"multi-process\"` in [server]",
+        tier.name
+    );
+    if let Some(key) = tier.adapter.missing(tier.kind)
+        && tier.template.is_none()
+    {
+        bail!(
+            "tier `{}` has no `{key}`; set it in `adapter` of [tier.{0}]",
+            tier.name
+        );
+    }
+    Ok(())
+}
+
 fn file_name(mode: LmcacheMode) -> &'static str {
     match mode {
         LmcacheMode::InProcess => "lmcache.yaml",
@@ -178,6 +194,7 @@ fn template_name(tier: &TierSpec, mode: LmcacheMode) -> String {
     };
     match &tier.template {
         Some(own) => own.clone(),
+        None if matches!(tier.kind, TierKind::Adapter(_)) => format!("{folder}/adapter.yaml.j2"),
         None => format!("{folder}/{}.yaml.j2", tier.kind.name()),
     }
 }
@@ -273,7 +290,7 @@ fn check(rendered: &Rendered, mode: LmcacheMode) -> Result<()> {
 
 /// Host and port of a `redis://` URL, for the adapter that takes them apart.
 fn redis_address(tier: &TierSpec, url: &str) -> Result<(String, u16)> {
-    if tier.kind != TierKind::Redis {
+    if !tier.kind.speaks_resp() {
         return Ok((String::new(), 0));
     }
     let rest = url.strip_prefix("redis://").unwrap_or(url);
@@ -369,6 +386,36 @@ mod tests {
         let text = rendered(&disk, LmcacheMode::MultiProcess).text;
         assert!(text.contains(r#""type":"fault_inject"}"#), "{text}");
         let error = render(&disk, LmcacheMode::InProcess, scope(None)).unwrap_err();
+        assert!(error.to_string().contains("multi-process"), "{error}");
+    }
+
+    #[test]
+    fn a_store_behind_an_lmcache_server_is_rendered_with_what_it_needs() {
+        let mut s3 = TierSpec::built_in("s3").unwrap();
+        let mode = LmcacheMode::MultiProcess;
+        let error = render(&s3, mode, scope(None)).unwrap_err().to_string();
+        assert!(error.contains("tier `s3` has no `s3_endpoint`"), "{error}");
+        for key in ["s3_endpoint", "s3_region"] {
+            s3.adapter.keys.insert(key.into(), "x".into());
+        }
+        let arguments = rendered(&s3, mode).arguments().unwrap();
+        assert!(
+            arguments.contains(&"skip_l1".to_owned()),
+            "RAM must not answer"
+        );
+        let adapter: Value = serde_json::from_str(arguments.last().unwrap()).unwrap();
+        assert_eq!(
+            (&adapter["type"], &adapter["s3_region"]),
+            (&"s3".into(), &"x".into())
+        );
+        let valkey = TierSpec::built_in("valkey").unwrap();
+        let arguments = rendered(&valkey, mode).arguments().unwrap();
+        let adapter: Value = serde_json::from_str(arguments.last().unwrap()).unwrap();
+        assert_eq!(
+            (&adapter["type"], &adapter["port"]),
+            (&"resp".into(), &6400.into())
+        );
+        let error = render(&valkey, LmcacheMode::InProcess, scope(None)).unwrap_err();
         assert!(error.to_string().contains("multi-process"), "{error}");
     }
 

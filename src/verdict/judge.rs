@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{BySource, Facts, serves};
 use super::{causes, findings, legs, limits, text, witnesses};
+use crate::plan::adapter::Adapter;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::TextRule;
@@ -232,6 +233,8 @@ fn leg_findings(facts: &Facts) -> Findings {
                 "no byte counter of the server's disk reads could be read"
             }
             TierKind::Redis => "no byte counter of Redis could be read",
+            TierKind::Adapter(Adapter::Valkey) => "no byte counter of Valkey could be read",
+            TierKind::Adapter(Adapter::S3) => "LMCache has no account of what S3 served",
             _ => "no PCIe byte counter covers the whole pass, and the tier has no account",
         };
         findings.push((
@@ -247,6 +250,8 @@ fn proving_legs(tier: TierKind) -> &'static [&'static str] {
     match tier {
         TierKind::Disk | TierKind::NativeFs | TierKind::SimpleDisk => &["disk-read"],
         TierKind::Redis => &["redis-read"],
+        TierKind::Adapter(Adapter::Valkey) => &["valkey-read"],
+        TierKind::Adapter(Adapter::S3) => &["lmcache-second-layer"],
         TierKind::Baseline | TierKind::Simple => &["pcie-rx"],
         TierKind::Native => &["pcie-rx", "engine-load"],
         TierKind::Cpu => &["pcie-rx", "lmcache-ram"],

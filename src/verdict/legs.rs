@@ -6,6 +6,7 @@
 //! with the reason and what would settle it.
 
 use super::facts::{BySource, Facts, serves};
+use crate::plan::adapter::Adapter;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
@@ -52,6 +53,8 @@ impl Leg {
             "disk-write" => "written to disk",
             "redis-read" => "read from Redis",
             "redis-write" => "written to Redis",
+            "valkey-read" => "read from Valkey",
+            "valkey-write" => "written to Valkey",
             "pcie-rx" => "moved to the GPU over PCIe",
             "pcie-tx" => "moved from the GPU over PCIe",
             "lmcache-ram" => "from RAM",
@@ -141,7 +144,9 @@ impl Leg {
     fn shortfall(&self) -> &'static str {
         match self.path {
             "disk-read" => "RAM answered for the disk",
-            "disk-write" | "redis-write" | "pcie-tx" => "what was counted as stored was not",
+            "disk-write" | "redis-write" | "valkey-write" | "pcie-tx" => {
+                "what was counted as stored was not"
+            }
             _ => "the hits were not loaded",
         }
     }
@@ -221,6 +226,10 @@ fn loads(facts: &Facts) -> Vec<Leg> {
             let carried = accounted(facts.redis_read_bytes, facts);
             legs.push(leg(facts, "redis-read", tokens, carried, "redis-info"));
         }
+        TierKind::Adapter(Adapter::Valkey) => {
+            let carried = accounted(facts.redis_read_bytes, facts);
+            legs.push(leg(facts, "valkey-read", tokens, carried, "valkey-info"));
+        }
         tier if tier.reads_disk_alone() => {
             let carried = accounted(facts.disk_read_bytes, facts);
             legs.push(leg(facts, "disk-read", tokens, carried, "proc-io"));
@@ -285,6 +294,10 @@ fn stores(facts: &Facts) -> Vec<Leg> {
         TierKind::Redis => {
             let carried = accounted(facts.redis_write_bytes, facts);
             legs.push(leg(facts, "redis-write", tokens, carried, "redis-info"));
+        }
+        TierKind::Adapter(Adapter::Valkey) => {
+            let carried = accounted(facts.redis_write_bytes, facts);
+            legs.push(leg(facts, "valkey-write", tokens, carried, "valkey-info"));
         }
         _ => {}
     }

@@ -1,6 +1,7 @@
 mod edges;
 mod ledgers;
 mod own_tiers;
+mod stores;
 
 use std::time::Duration;
 

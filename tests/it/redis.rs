@@ -128,7 +128,7 @@ fn telemetry_records_a_redis_and_finds_it_again_after_a_restart() {
 async fn bytes_keys_and_emptying_are_reported_by_a_real_redis() {
     let folder = tempfile::tempdir().unwrap();
     let mark = Mark::of_this_process("redis-test");
-    let mut server = LocalRedis::start(folder.path(), &mark).unwrap();
+    let mut server = LocalRedis::start("redis-server", folder.path(), &mark).unwrap();
     let redis = server.wait_ready().await.unwrap();
     assert_eq!(redis.keys().await.unwrap(), 0);
     let before = redis.info().await.unwrap();

@@ -10,7 +10,7 @@ pub(super) const TIER: Section = Section {
     head: "[tier.disk]",
     about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), those of LMCache (`cpu`, `disk`, \
             `redis` and `cpu+disk`) and those of vLLM itself (`native`, `native+fs`, `simple` and `simple+disk`, \
-            whose keys are below); a tier with another name needs a `kind`. All other keys are LMCache's own.",
+            whose keys are below), and stores that only an LMCache server reaches (`valkey` and `s3`); a tier with another name needs a `kind`. All other keys are LMCache's own.",
     only: "",
     keys: &[
         key(
@@ -25,6 +25,8 @@ pub(super) const TIER: Section = Section {
                 "native+fs",
                 "simple",
                 "simple+disk",
+                "valkey",
+                "s3",
             ]),
             "",
             Else("the name of a built-in tier"),
@@ -117,7 +119,8 @@ pub(super) const TIER: Section = Section {
             "",
             Else("the adapter's own"),
             "Keys of the adapter of an LMCache server's second layer (`lmcache = \"multi-process\"`): its `type` \
-             (for `disk` `fs` or `fs_native`, for `redis` `resp`) and what that type knows.",
+             (for `disk` `fs` or `fs_native`, for `redis` and `valkey` `resp`, for `s3` `s3`) and what that type knows; \
+             a tier `s3` needs `s3_endpoint` and `s3_region`.",
             "{ type = \"fs_native\", num_workers = 8 }",
         ),
         key(

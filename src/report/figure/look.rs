@@ -2,6 +2,7 @@
 
 use plotters::style::RGBColor;
 
+use crate::plan::adapter::Adapter;
 use crate::plan::tier::TierKind;
 
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
@@ -57,6 +58,8 @@ pub(super) fn look(tier: &str, tiers: &[String]) -> Look {
         Some(TierKind::NativeFs) => (VERMILION, Shape::TriangleDown),
         Some(TierKind::Simple) => (BLUE, Shape::Diamond),
         Some(TierKind::SimpleDisk) => (VERMILION, Shape::Diamond),
+        Some(TierKind::Adapter(Adapter::Valkey)) => (GREEN, Shape::Square),
+        Some(TierKind::Adapter(Adapter::S3)) => (GREEN, Shape::Triangle),
         None => {
             let others = tiers
                 .iter()

@@ -33,7 +33,6 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::docker_spec::{DockerSpec, Gpus};
 use crate::plan::server::LmcacheMode;
-use crate::plan::tier::TierKind;
 use crate::record::schema::ContainerRecord;
 use container::Container;
 use daemon::Daemon;
@@ -101,7 +100,7 @@ fn spec_of(cell: &Cell) -> Result<&DockerSpec> {
 /// Whether the cell has a Redis container of its own.
 fn has_own_redis(cell: &Cell) -> bool {
     let spec = cell.resolved.server.docker.as_ref();
-    cell.tier.kind == TierKind::Redis && spec.is_some_and(|spec| !spec.redis_image.is_empty())
+    cell.tier.kind.speaks_resp() && spec.is_some_and(|spec| !spec.redis_image.is_empty())
 }
 
 /// Whether the cell has an LMCache server beside vLLM.
@@ -123,7 +122,7 @@ pub(crate) fn check(cell: &Cell, settings: &Settings) -> Result<()> {
             .iter()
             .any(|name| url.contains(name));
     ensure!(
-        cell.tier.kind != TierKind::Redis
+        !cell.tier.kind.speaks_resp()
             || has_own_redis(cell)
             || spec.simulator
             || body::is_on_host(spec)

@@ -11,11 +11,10 @@ use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Uid, chown};
 
 use super::super::LaunchScope;
+use super::super::adapter;
 use super::super::leftovers::{MEMORY, Mark, secrets_name};
-use super::super::redis;
 use crate::matrix::Cell;
 use crate::plan::docker_spec::DockerSpec;
-use crate::plan::tier::TierKind;
 use crate::secret;
 
 /// The container's folder of what labrun mounts.
@@ -44,8 +43,8 @@ pub(super) fn values(
         all.insert("HF_TOKEN".to_owned(), token);
     }
     let reads_url = super::has_lmcache_server(cell) && !super::has_own_redis(cell);
-    if reads_url && cell.tier.kind == TierKind::Redis {
-        let login = redis::adapter_login(&scope.settings.redis.url).into_iter();
+    if reads_url {
+        let login = adapter::login(cell.tier.kind, &scope.settings.redis.url).into_iter();
         all.extend(login.map(|(name, value)| (name.to_owned(), value)));
     }
     for name in &spec.secrets {
