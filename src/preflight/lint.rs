@@ -3,6 +3,7 @@
 mod hub;
 mod lengths;
 mod values;
+mod vllm;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use serde_json::Value;
 use crate::config::Settings;
 use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
-use crate::plan::lmcache_keys::Version;
 use crate::plan::load_spec::Arrival;
 use crate::plan::server::{Launcher, LmcacheMode, PROMPT_TOKEN_IDS};
 use crate::plan::state::CacheState;
@@ -23,7 +23,7 @@ use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
 use crate::runner::host::meminfo;
 use crate::server::kv_size::{self, KvSize};
-use crate::server::{facts, redis};
+use crate::server::redis;
 use crate::workload::default_question_len;
 use crate::workload::files::{FileFacts, Files};
 
@@ -49,10 +49,6 @@ pub(crate) struct Finding {
 
 /// Redis' default `proto-max-bulk-len`, bytes.
 const REDIS_VALUE_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
-/// The first vLLM that is known to count prompt tokens by their source.
-const PROVABLE: Version = Version::new(0, 24, 0);
-/// The first vLLM whose simple connector keeps KV on a disk, of those that labrun knows.
-const SIMPLE_DISK: Version = Version::new(0, 32, 0);
 /// Tokens of a GPU block where the plan does not set it: vLLM's default on a GPU.
 const BLOCK_TOKENS: f64 = 16.0;
 const GIB: f64 = 1_073_741_824.0;
@@ -356,25 +352,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     hub::check(cell, settings, &mut add);
     restart(cell, &mut add);
     tier_settings(cell, settings, &mut add);
-    if let Some(version) = facts::vllm_version(cell, settings).filter(|version| *version < PROVABLE)
-    {
-        let message = format!(
-            "vLLM {version} does not count prompt tokens by their source: no state can be proven, and its \
-             passes will be inconclusive; use {PROVABLE} or later"
-        );
-        add(Severity::Problem, message);
-    }
-    if kind == TierKind::SimpleDisk
-        && let Some(version) = facts::vllm_version(cell, settings)
-        && version < SIMPLE_DISK
-    {
-        let message = format!(
-            "tier `{}`: the simple connector of vLLM {version} has no disk, and would use RAM; use \
-             {SIMPLE_DISK} or later",
-            cell.tier.name
-        );
-        add(Severity::Problem, message);
-    }
+    vllm::check(cell, settings, &mut add);
     let warm = states.iter().any(|state| *state != CacheState::Cold);
     if kind.speaks_resp()
         && let Some(bytes) = bytes

@@ -225,6 +225,31 @@ fn a_vllm_that_counts_no_sources_is_a_problem_before_it_is_started() {
 }
 
 #[test]
+fn a_vllm_without_the_tier_or_with_a_reported_fault_is_named_before_it_is_started() {
+    let found = |tier: &str, version: &str, lmcache: &str, severity| {
+        let docker = format!(
+            "launcher = \"docker\"\nimage = \"vllm/vllm-openai:v{version}\"\nlmcache = \"{lmcache}\""
+        );
+        let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
+        let tier = format!("\"{tier}\"");
+        messages(
+            &[(sim, docker.as_str()), ("\"cpu\"", tier.as_str())],
+            severity,
+        )
+    };
+    let disk = |version| found("simple+disk", version, "in-process", Severity::Problem);
+    assert!(disk("0.26.0").contains("the simple connector of vLLM 0.26.0 has no disk"));
+    assert!(!disk("0.32.0").contains("has no disk"));
+    let note = |tier, version, lmcache| {
+        found(tier, version, lmcache, Severity::Note).contains("LMCache #4463")
+    };
+    assert!(note("cpu", "0.26.0", "in-process"));
+    assert!(!note("cpu", "0.25.1", "in-process"));
+    assert!(!note("cpu", "0.26.0", "multi-process"));
+    assert!(!note("native", "0.26.0", "in-process"));
+}
+
+#[test]
 fn a_redis_whose_bytes_are_not_read_is_a_problem() {
     let tier = "[tier.redis]\nremote_url = \"redis://10.0.0.1:6379\"\n[server]";
     let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
