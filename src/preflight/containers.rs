@@ -11,6 +11,8 @@ use futures::StreamExt as _;
 use super::gpu::Gpu;
 use super::line::{Level, Line};
 use super::needs::Needs;
+use crate::plan::docker_spec::Gpus;
+use crate::server::docker::body;
 use crate::server::docker::container;
 use crate::server::docker::daemon::{self, Daemon, plain};
 use crate::server::docker::image::{self, Image};
@@ -131,7 +133,8 @@ async fn look_at_image(daemon: &Daemon, name: &str, gpu: &Gpu, needs: &Needs) ->
     lines.extend(cuda_of(&image, gpu));
     let wants_gpu = gpu.is_there() && (needs.engine || needs.spec.is_none());
     if wants_gpu {
-        lines.push(sees_gpu(daemon, &image).await);
+        let gpus = needs.spec.as_ref().map_or(&Gpus::All, |spec| &spec.gpus);
+        lines.push(sees_gpu(daemon, &image, gpus).await);
     }
     lines
 }
@@ -178,10 +181,10 @@ fn version(text: &str) -> Option<(i32, i32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Whether a container of the image sees a GPU.
-async fn sees_gpu(daemon: &Daemon, image: &Image) -> Line {
+/// Whether a container of the image sees a GPU, when it asks for `gpus` as the plan does.
+async fn sees_gpu(daemon: &Daemon, image: &Image, gpus: &Gpus) -> Line {
     let topic = "GPU in a container";
-    let asked = tokio::time::timeout(LIMIT, ask_for_gpus(daemon, image)).await;
+    let asked = tokio::time::timeout(LIMIT, ask_for_gpus(daemon, image, gpus)).await;
     let fix = "install the NVIDIA Container Toolkit, and see `nvidia-container-cli info`";
     match asked {
         Ok(Ok(output)) if output.contains("GPU 0") => {
@@ -202,20 +205,28 @@ async fn sees_gpu(daemon: &Daemon, image: &Image) -> Line {
     }
 }
 
-async fn ask_for_gpus(daemon: &Daemon, image: &Image) -> anyhow::Result<String> {
+/// What a container must ask for, so that `nvidia-smi` is in it: a plan without GPUs is tried with all.
+fn gpu_requests(gpus: &Gpus) -> Vec<DeviceRequest> {
+    let mut requests = body::device_requests(gpus)
+        .or_else(|| body::device_requests(&Gpus::All))
+        .unwrap_or_default();
+    for request in &mut requests {
+        for set in request.capabilities.iter_mut().flatten() {
+            set.push("utility".to_owned());
+        }
+    }
+    requests
+}
+
+async fn ask_for_gpus(daemon: &Daemon, image: &Image, gpus: &Gpus) -> anyhow::Result<String> {
     let mark = Mark::of_this_process("doctor");
-    let all = DeviceRequest {
-        count: Some(-1),
-        capabilities: Some(vec![vec!["gpu".to_owned(), "utility".to_owned()]]),
-        ..DeviceRequest::default()
-    };
     let body = ContainerCreateBody {
         image: Some(image.id.clone()),
         entrypoint: Some(vec!["nvidia-smi".to_owned()]),
         cmd: Some(vec!["-L".to_owned()]),
         labels: Some(Labels::new(&mark, "doctor").of("doctor")),
         host_config: Some(HostConfig {
-            device_requests: Some(vec![all]),
+            device_requests: Some(gpu_requests(gpus)),
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         }),
@@ -249,6 +260,21 @@ async fn ask_for_gpus(daemon: &Daemon, image: &Image) -> anyhow::Result<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_probe_asks_for_the_gpus_of_the_plan() {
+        let cdi = Gpus::Ids(vec!["nvidia.com/gpu=1".to_owned()]);
+        let cdi = gpu_requests(&cdi).remove(0);
+        assert_eq!(
+            (cdi.driver.as_deref(), cdi.capabilities),
+            (Some("cdi"), None)
+        );
+        for gpus in [Gpus::None, Gpus::All] {
+            let all = gpu_requests(&gpus).remove(0);
+            let wanted = vec![vec!["gpu".to_owned(), "utility".to_owned()]];
+            assert_eq!((all.count, all.capabilities), (Some(-1), Some(wanted)));
+        }
+    }
 
     #[test]
     fn versions_compare_as_numbers() {

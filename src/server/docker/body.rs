@@ -421,7 +421,7 @@ fn publish(body: &mut ContainerCreateBody, port: u16, outside: &str) {
 }
 
 /// The GPUs, as Docker is asked for them.
-fn device_requests(gpus: &Gpus) -> Option<Vec<DeviceRequest>> {
+pub(crate) fn device_requests(gpus: &Gpus) -> Option<Vec<DeviceRequest>> {
     let (count, device_ids) = match gpus {
         Gpus::None => return None,
         Gpus::All => (Some(-1), None),

@@ -1,7 +1,7 @@
 //! vLLM in a container of this machine's Docker, with the sidecars that its tier needs: a Redis, an
 //! LMCache server. Everything carries labels: they identify what a killed labrun leaves behind.
 
-mod body;
+pub(crate) mod body;
 pub(crate) mod container;
 pub(crate) mod daemon;
 mod facts;

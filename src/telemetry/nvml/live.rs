@@ -33,6 +33,11 @@ pub(crate) fn library() -> Result<&'static Nvml, &'static str> {
     loaded.as_ref().map_err(String::as_str)
 }
 
+/// How many GPUs the library lists; 0 without it.
+pub(crate) fn gpu_count() -> u32 {
+    library().map_or(0, |nvml| nvml.device_count().unwrap_or(0))
+}
+
 /// The GPUs that the library lists, in the order of their indices.
 pub(crate) fn listed() -> Result<Vec<Listed>, String> {
     let nvml = library()?;
@@ -220,7 +225,8 @@ impl Drop for Live {
 }
 
 /// Keeps other threads from GPM until it is dropped. Two samplers in it at once, each with a GPU and
-/// samples of its own, aborted the process in `nvmlGpmMetricsGet` (driver 580.159, two H200).
+/// samples of its own, aborted the process in `nvmlGpmMetricsGet` (driver 580.159, two H200); one alone
+/// did so later (`Method::chains`).
 fn gpm_alone() -> MutexGuard<'static, ()> {
     static GPM: Mutex<()> = Mutex::new(());
     GPM.lock().unwrap_or_else(PoisonError::into_inner)

@@ -68,10 +68,13 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// The methods that a setting stands for, each list for a sampler of its own that goes on to
-    /// the next where one is not answered.
-    pub(crate) fn chains(setting: PcieMethod) -> Vec<Vec<Self>> {
+    /// The methods that a setting stands for on a machine with `gpus` GPUs, each list for a sampler of
+    /// its own that goes on to the next where one is not answered. With several GPUs, GPM is read only
+    /// on request: on hosts of two H200 (driver 580.159) the library damaged the heap in it, also where
+    /// one thread read one GPU, and the process was aborted within minutes.
+    pub(crate) fn chains(setting: PcieMethod, gpus: u32) -> Vec<Vec<Self>> {
         match setting {
+            PcieMethod::Auto if gpus > 1 => vec![vec![Self::Counters, Self::Throughput]],
             PcieMethod::Auto => vec![vec![Self::Gpm, Self::Counters, Self::Throughput]],
             PcieMethod::Gpm => vec![vec![Self::Gpm]],
             PcieMethod::Counters => vec![vec![Self::Counters]],

@@ -62,7 +62,7 @@ fn play(mut sampler: impl Sampler) -> (Recording, String) {
 }
 
 fn pcie(records: &[Record], setting: PcieMethod) -> PcieSampler {
-    let methods = Method::chains(setting).remove(0);
+    let methods = Method::chains(setting, 1).remove(0);
     let intervals = (Duration::from_millis(200), Duration::from_millis(20));
     PcieSampler::new(Box::new(recorded(records).source(0)), 0, methods, intervals)
 }
@@ -210,8 +210,16 @@ fn a_method_that_was_asked_for_is_not_replaced() {
         "GPU 0 does not report bytes over PCIe by gpm: not answered"
     );
     assert!(recording.take().is_empty());
-    assert_eq!(Method::chains(PcieMethod::All).len(), 3);
-    assert_eq!(Method::chains(PcieMethod::Off).len(), 0);
+    assert_eq!(Method::chains(PcieMethod::All, 1).len(), 3);
+    assert_eq!(Method::chains(PcieMethod::Off, 1).len(), 0);
+}
+
+#[test]
+fn several_gpus_are_read_by_counters_unless_gpm_is_asked_for() {
+    let first = |setting, gpus| Method::chains(setting, gpus).remove(0).remove(0);
+    assert_eq!(first(PcieMethod::Auto, 1), Method::Gpm);
+    assert_eq!(first(PcieMethod::Auto, 2), Method::Counters);
+    assert_eq!(first(PcieMethod::Gpm, 2), Method::Gpm);
 }
 
 #[test]
@@ -263,7 +271,7 @@ const COPIES: [(f64, f64, f64, f64); 5] = [
 fn assert_known_copies(setting: PcieMethod, pcie: Pcie, limit: f64) {
     let recorded = Recorded::parse(include_str!("../../../tests/data/h100_pcie.jsonl")).unwrap();
     let intervals = (Duration::from_millis(200), Duration::from_millis(20));
-    let methods = Method::chains(setting).remove(0);
+    let methods = Method::chains(setting, 1).remove(0);
     let source = Box::new(recorded.source(0));
     let (recording, _) = play(PcieSampler::new(source, 0, methods, intervals));
     for (from_s, to_s, into, out_of) in COPIES {
