@@ -25,8 +25,9 @@ const PARTS: [&str; 6] = ["COOKIE", "COOKIES", "DSN", "JWT", "CREDS", "BEARER"];
 const LAST_PARTS: [&str; 6] = ["PASS", "PAT", "PWD", "AUTH", "PASSCODE", "CRED"];
 
 /// What follows `TOKEN` in names of what is counted in tokens, or makes them.
-const HARMLESS_AFTER_TOKEN: [&str; 10] = [
+const HARMLESS_AFTER_TOKEN: [&str; 11] = [
     "S",
+    "_TIMEOUT",
     "IZ",
     "_ID",
     "_THRESHOLD",
@@ -37,6 +38,12 @@ const HARMLESS_AFTER_TOKEN: [&str; 10] = [
     "_SIZE",
     "_NUM",
 ];
+
+/// What follows `TOKEN` to the end in names of times of tokens.
+const UNITS_AFTER_TOKEN: [&str; 2] = ["_S", "_MS"];
+
+/// What stands before `TOKEN` in names of sizes and costs.
+const HARMLESS_BEFORE_TOKEN: &str = "PER_";
 
 /// Last parts of names whose values say where a secret is, or what it is called.
 const PLACES: [&str; 6] = ["FILE", "PATH", "DIR", "FOLDER", "NAME", "SOCK"];
@@ -59,10 +66,13 @@ pub(crate) fn is_secret_number(name: &str) -> bool {
 fn is_token(name: &str) -> bool {
     is_ordinary(name).is_some()
         && name.match_indices("TOKEN").any(|(at, word)| {
-            let after = &name[at + word.len()..];
-            !HARMLESS_AFTER_TOKEN
+            let (before, after) = (&name[..at], &name[at + word.len()..]);
+            let is_count = HARMLESS_AFTER_TOKEN
                 .iter()
-                .any(|harmless| after.starts_with(harmless))
+                .any(|harmless| after.starts_with(harmless));
+            let is_quantity =
+                UNITS_AFTER_TOKEN.contains(&after) || before.ends_with(HARMLESS_BEFORE_TOKEN);
+            !is_count && !is_quantity
         })
 }
 
@@ -129,6 +139,8 @@ mod tests {
             "redisPassword",
             "proxy-authorization",
             "APIKEY",
+            "FIRST_TOKEN",
+            "TOKEN_SECRET",
             "session-cookie",
             "AZURE_STORAGE_CONNECTION_STRING",
         ] {
@@ -139,6 +151,9 @@ mod tests {
     #[test]
     fn counts_places_and_ordinary_names_are_no_secrets() {
         for harmless in [
+            "first_token_s",
+            "first_token_timeout_s",
+            "kv_bytes_per_token",
             "max-num-batched-tokens",
             "tokenizer-mode",
             "TOKENIZERS_PARALLELISM",
