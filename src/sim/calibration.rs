@@ -4,6 +4,8 @@
 //! 5 to 24 requests of `prefix` tokens and 32 fresh ones (baseline: the prefix alone), 32 tokens
 //! generated, one pass after the other: cold, GPU hit, reset, tier.
 
+mod held_out;
+
 use std::fmt::Write as _;
 
 use super::engine::{Engine, EngineConfig, EngineEvent, PrefixCaching};
@@ -53,26 +55,40 @@ type Measured = Option<(f64, f64)>;
 
 struct Case {
     tier: &'static str,
-    yaml: Option<&'static str>,
+    offload: Offload,
+    /// Tokens that other passes find again.
     prefix: u32,
+    /// Tokens behind them that no pass finds.
+    fresh: u32,
     concurrency: usize,
     requests: u32,
     /// Cold, GPU hit, from the tier.
     measured: [Measured; 3],
 }
 
-const CPU: Option<&str> = Some("max_local_cpu_size: 30");
-const DISK: Option<&str> =
-    Some("local_cpu: false\nmax_local_cpu_size: 8\nlocal_disk: /kv\nmax_local_disk_size: 60");
-const REDIS: Option<&str> =
-    Some("local_cpu: false\nmax_local_cpu_size: 8\nremote_url: redis://127.0.0.1:6379");
+/// What a case offloads to.
+#[derive(Clone, Copy)]
+enum Offload {
+    None,
+    /// LMCache with this file.
+    Lmcache(&'static str),
+    /// vLLM's own, with so many GiB of RAM.
+    Native(f64),
+}
+
+const CPU: Offload = Offload::Lmcache("max_local_cpu_size: 30");
+const DISK: Offload = Offload::Lmcache(
+    "local_cpu: false\nmax_local_cpu_size: 8\nlocal_disk: /kv\nmax_local_disk_size: 60",
+);
+const REDIS: Offload =
+    Offload::Lmcache("local_cpu: false\nmax_local_cpu_size: 8\nremote_url: redis://127.0.0.1:6379");
 
 #[rustfmt::skip]
 const CASES: [Case; 16] = [
-    case("baseline", None, 1_024, 1, [Some((32.2, 6.47)), Some((18.4, 6.42)), Some((31.6, 6.48))]),
-    case("baseline", None, 5_120, 1, [Some((135.9, 6.62)), Some((25.6, 6.52)), Some((138.4, 6.60))]),
-    case("baseline", None, 16_384, 1, [Some((510.6, 6.67)), Some((56.6, 6.44)), Some((507.4, 6.62))]),
-    case("baseline", None, 5_120, 8, [Some((614.9, 14.81)), Some((93.0, 8.31)), Some((564.1, 16.19))]),
+    case("baseline", Offload::None, 1_024, 1, [Some((32.2, 6.47)), Some((18.4, 6.42)), Some((31.6, 6.48))]),
+    case("baseline", Offload::None, 5_120, 1, [Some((135.9, 6.62)), Some((25.6, 6.52)), Some((138.4, 6.60))]),
+    case("baseline", Offload::None, 16_384, 1, [Some((510.6, 6.67)), Some((56.6, 6.44)), Some((507.4, 6.62))]),
+    case("baseline", Offload::None, 5_120, 8, [Some((614.9, 14.81)), Some((93.0, 8.31)), Some((564.1, 16.19))]),
     case("cpu", CPU, 1_024, 1, [Some((50.1, 6.42)), Some((23.9, 6.41)), Some((27.2, 6.41))]),
     case("cpu", CPU, 5_120, 1, [Some((159.9, 6.52)), Some((33.3, 6.54)), Some((48.8, 6.49))]),
     case("cpu", CPU, 16_384, 1, [Some((573.5, 6.48)), Some((50.8, 6.43)), Some((92.5, 6.48))]),
@@ -89,7 +105,7 @@ const CASES: [Case; 16] = [
 
 const fn case(
     tier: &'static str,
-    yaml: Option<&'static str>,
+    offload: Offload,
     prefix: u32,
     concurrency: usize,
     measured: [Measured; 3],
@@ -99,10 +115,15 @@ const fn case(
         (16_384, _) => 5,
         _ => 8,
     };
+    let fresh = match offload {
+        Offload::None => 0,
+        _ => FRESH,
+    };
     Case {
         tier,
-        yaml,
+        offload,
         prefix,
+        fresh,
         concurrency,
         requests,
         measured,
@@ -190,14 +211,17 @@ pub(crate) fn digest(rows: &[CalibrationRow]) -> String {
 }
 
 fn simulate(case: &Case, spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> {
-    let offload = case.yaml.map(OffloadConfig::from_yaml).transpose()?;
+    let offload = match case.offload {
+        Offload::None => None,
+        Offload::Lmcache(yaml) => Some(OffloadConfig::from_yaml(yaml)?.offload),
+        Offload::Native(gib) => Some(OffloadConfig::native(gib, spec.block_size)),
+    };
     let mut engine = Engine::new(EngineConfig {
         spec: spec.clone(),
         prefix_caching: PrefixCaching::Enabled,
-        offload: offload.map(|loaded| loaded.offload),
+        offload,
     });
-    let fresh = if case.yaml.is_some() { FRESH } else { 0 };
-    let length = case.prefix + fresh;
+    let length = case.prefix + case.fresh;
     let prompts: Vec<Vec<u32>> = (0..case.requests)
         .map(|index| (index * length..(index + 1) * length).collect())
         .collect();
@@ -317,7 +341,8 @@ fn the_architecture_page_holds_the_digest() {
 #[test]
 fn the_page_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulator-calibration.md");
-    let page = page(&rows(&SimSpec::default()).unwrap());
+    let mut page = page(&rows(&SimSpec::default()).unwrap());
+    page.push_str(&held_out::page().unwrap());
     if std::env::var_os("LABRUN_BLESS").is_some() {
         std::fs::write(path, &page).unwrap();
     }
