@@ -125,8 +125,8 @@ fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
     lengths
 }
 
-/// Every tier at every length and concurrency; those that survive a restart once more after one, on the
-/// longest prompts.
+/// Every tier at every length and concurrency; those that survive a restart also after one, on the longest
+/// prompts.
 fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]) -> Value {
     const STATES: &str = "run.states";
     let states = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
@@ -150,27 +150,32 @@ fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]
     put("concurrency", integers(concurrency));
     put("label", Value::Array(vec![text("check")]));
     if !survivors.is_empty() {
-        put(STATES, Value::Array(vec![usual, with_restart.clone()]));
-        let partial = |keys: Vec<(&str, Value)>| {
+        put(
+            STATES,
+            Value::Array(vec![usual.clone(), with_restart.clone()]),
+        );
+        // The cell with a restart measures the other states too.
+        let partial = |keys: Vec<(&str, Value)>, states: &Value| {
             let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
-            let states = (STATES.to_owned(), with_restart.clone());
+            let states = (STATES.to_owned(), states.clone());
             Value::Table(keys.chain([states]).collect())
         };
-        let included = survivors.iter().map(|tier| {
-            partial(vec![
+        let place = |tier: &TierSpec| {
+            let longest = lengths.iter().copied().max().unwrap_or(1);
+            let fewest = concurrency.iter().copied().min().unwrap_or(1);
+            vec![
                 ("tier", text(&tier.name)),
-                (
-                    "prompt_len",
-                    integer(lengths.iter().copied().max().unwrap_or(1)),
-                ),
-                (
-                    "concurrency",
-                    integer(concurrency.iter().copied().min().unwrap_or(1)),
-                ),
-            ])
-        });
+                ("prompt_len", integer(longest)),
+                ("concurrency", integer(fewest)),
+            ]
+        };
+        let instead = survivors.iter().map(|tier| partial(place(tier), &usual));
+        let mut excluded = vec![partial(Vec::new(), &with_restart)];
+        excluded.extend(instead);
+        let included = survivors.iter();
+        let included = included.map(|tier| partial(place(tier), &with_restart));
         let included = included.collect();
-        put("exclude", Value::Array(vec![partial(Vec::new())]));
+        put("exclude", Value::Array(excluded));
         put("include", Value::Array(included));
     }
     Value::Table(table)
@@ -281,7 +286,7 @@ max-model-len = 8192
             }
         }
         assert_eq!(count("redis 8176 1 cold+tier+restart"), 2, "{cells:?}");
-        assert_eq!(cells.len(), 2 * (6 + 7), "{cells:?}");
+        assert_eq!(cells.len(), 2 * (6 + 6), "{cells:?}");
         let run = &plan.variants[0].resolved.run;
         assert_eq!((run.requests.get(), run.seed.0, run.canaries), (16, 9, 3));
         let tier = &plan.variants[0].resolved.tiers["cpu"];
