@@ -205,26 +205,31 @@ pub(crate) fn comparison_csv(comparison: &Comparison) -> String {
         (Metric::OutputThroughput, ""),
         (Metric::Energy, ""),
         (Metric::Goodput, ""),
-        (Metric::RequestEnergy, ""),
     ] {
-        for part in ["baseline", "tier", "difference"] {
-            head.push(metric.column_of(&format!("{prefix}{part}")));
-        }
-        let stem = metric.spec().column.trim_end_matches("_ms");
-        for part in ["speedup", "speedup_low", "speedup_high"] {
-            head.push(format!("{stem}_{prefix}{part}"));
-        }
-        if is_latency(metric) {
-            head.push(format!("{stem}_{prefix}clarity"));
-        }
+        push_columns(&mut head, metric, prefix);
     }
     head.push(Metric::CachedTokens.column_of("mean_tier"));
+    // What came later stands behind: readers of older tables go by the place.
+    push_columns(&mut head, Metric::RequestEnergy, "");
     let mut text = String::new();
     push_row(&mut text, &head);
     for row in &comparison.rows {
         push_row(&mut text, &comparison_fields(row, &keys));
     }
     text
+}
+
+fn push_columns(head: &mut Vec<String>, metric: Metric, prefix: &str) {
+    for part in ["baseline", "tier", "difference"] {
+        head.push(metric.column_of(&format!("{prefix}{part}")));
+    }
+    let stem = metric.spec().column.trim_end_matches("_ms");
+    for part in ["speedup", "speedup_low", "speedup_high"] {
+        head.push(format!("{stem}_{prefix}{part}"));
+    }
+    if is_latency(metric) {
+        head.push(format!("{stem}_{prefix}clarity"));
+    }
 }
 
 fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
@@ -258,25 +263,36 @@ fn comparison_fields(row: &ComparisonRow, extra: &[&str]) -> Vec<String> {
         row.tier_counts.sent.to_string(),
         row.tier_counts.ok.to_string(),
     ]);
-    for contrast in row.contrasts() {
-        let Contrast {
-            metric,
-            baseline,
-            tier,
-            difference,
-            speedup,
-            interval,
-            clarity,
-        } = contrast;
-        fields.extend([baseline, tier, difference, speedup].map(|value| number(*value)));
-        let ends = interval.map(|interval| [interval.low, interval.high]);
-        fields.extend([0, 1].map(|end| number(ends.map(|ends| ends[end]))));
-        if is_latency(*metric) {
-            fields.push(clarity_name(*clarity).to_owned());
-        }
+    let contrasts = row.contrasts();
+    let (later, first): (Vec<&Contrast>, Vec<&Contrast>) = contrasts
+        .into_iter()
+        .partition(|contrast| contrast.metric == Metric::RequestEnergy);
+    for contrast in first {
+        push_contrast(&mut fields, contrast);
     }
     fields.push(number(row.cached_tokens_mean));
+    for contrast in later {
+        push_contrast(&mut fields, contrast);
+    }
     fields
+}
+
+fn push_contrast(fields: &mut Vec<String>, contrast: &Contrast) {
+    let Contrast {
+        metric,
+        baseline,
+        tier,
+        difference,
+        speedup,
+        interval,
+        clarity,
+    } = contrast;
+    fields.extend([baseline, tier, difference, speedup].map(|value| number(*value)));
+    let ends = interval.map(|interval| [interval.low, interval.high]);
+    fields.extend([0, 1].map(|end| number(ends.map(|ends| ends[end]))));
+    if is_latency(*metric) {
+        fields.push(clarity_name(*clarity).to_owned());
+    }
 }
 
 fn is_latency(metric: Metric) -> bool {
