@@ -165,7 +165,9 @@ fn a_configuration_with_a_password_is_private_and_gone_after_a_kill_and_clean() 
     let mut results = Vec::new();
     holding(password, lab.path("out"), &mut results);
     assert_eq!(results, [], "the results hold the password");
-    let servers = std::fs::metadata(lab.path("out/servers")).unwrap();
+    let folder = lab.path("out/servers");
+    assert!(wait_until(Duration::from_secs(20), || folder.exists()));
+    let servers = std::fs::metadata(folder).unwrap();
     assert_eq!(
         servers.permissions().mode() & 0o777,
         0o700,
