@@ -1,5 +1,8 @@
 //! Names whose values are secrets.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 /// Words that mark a secret wherever they stand in a name, its separators left out.
 const ANYWHERE: [&str; 14] = [
     "PASSWORD",
@@ -51,16 +54,49 @@ const PLACES: [&str; 6] = ["FILE", "PATH", "DIR", "FOLDER", "NAME", "SOCK"];
 /// The shell's own names for folders.
 const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
 
+/// What the name of a value says about it.
+#[derive(Clone, Copy)]
+struct Meaning {
+    /// A text of this name is a secret.
+    text_is_secret: bool,
+    /// A number of this name is a secret.
+    number_is_secret: bool,
+}
+
+/// The most names whose meaning a thread remembers, and the longest of them, bytes.
+const MAX_REMEMBERED: (usize, usize) = (4096, 64);
+
+/// The same few hundred names stand in every record: each is looked at once.
+fn meaning(name: &str) -> Meaning {
+    thread_local! {
+        static REMEMBERED: RefCell<HashMap<Box<str>, Meaning>> = RefCell::default();
+    }
+    REMEMBERED.with_borrow_mut(|remembered| {
+        if let Some(meaning) = remembered.get(name) {
+            return *meaning;
+        }
+        let snake = snake(name);
+        let number_is_secret = is_ordinary(&snake).is_some_and(|ordinary| !ordinary);
+        let meaning = Meaning {
+            text_is_secret: number_is_secret || is_token(&snake),
+            number_is_secret,
+        };
+        if remembered.len() < MAX_REMEMBERED.0 && name.len() <= MAX_REMEMBERED.1 {
+            remembered.insert(name.into(), meaning);
+        }
+        meaning
+    })
+}
+
 /// Whether the value of something called `name` is a secret, in whatever style the name is written:
 /// `DB_PASS`, `api-key`, `redisPassword`.
 pub(crate) fn is_secret(name: &str) -> bool {
-    let name = snake(name);
-    is_ordinary(&name).is_some_and(|ordinary| !ordinary) || is_token(&name)
+    meaning(name).text_is_secret
 }
 
 /// Whether a number called `name` is a secret: one of tokens is a count, a numeric password is one.
 pub(crate) fn is_secret_number(name: &str) -> bool {
-    is_ordinary(&snake(name)).is_some_and(|ordinary| !ordinary)
+    meaning(name).number_is_secret
 }
 
 fn is_token(name: &str) -> bool {
