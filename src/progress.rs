@@ -22,6 +22,7 @@ use keys::HiddenKeys;
 use crate::load::Progress as LoadProgress;
 use crate::record::redact;
 use crate::report::causes::alike;
+use crate::report::number;
 use crate::report::wrap::push_wrapped;
 use crate::runner::event::Event;
 use crate::runner::result::CellResult;
@@ -314,6 +315,9 @@ fn live_line(live: &Live) -> String {
         if seen.failed > 0 {
             let _ = write!(line, " ({} failed)", seen.failed);
         }
+        if let Some(mean_ms) = seen.mean_ttft_ms() {
+            let _ = write!(line, "   TTFT {}", number::brief(mean_ms));
+        }
     }
     if let Some(began) = live.cell_began {
         let _ = write!(line, "   {}", clock(began.elapsed()));
@@ -346,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_live_line_shows_phase_requests_and_time() {
-        let live = Live {
+        let mut live = Live {
             cells: 24,
             place: 3,
             estimate: {
@@ -366,6 +370,11 @@ mod tests {
         assert_eq!(
             line,
             "[3/24] cpu  512 tokens  x1   measuring tier hit 0/12   0:00   about 1:50 left"
+        );
+        live.load = Some((Arc::new(LoadProgress::with(3, 93_000)), 12));
+        assert_eq!(
+            live_line(&live),
+            "[3/24] cpu  512 tokens  x1   measuring tier hit 3/12   TTFT 31 ms   0:00   about 1:50 left"
         );
     }
 }

@@ -138,6 +138,9 @@ async fn run(
         (seen.sent, seen.ok, seen.failed),
         (counts.sent, counts.ok, counts.failed)
     );
+    let whole = outcome.records.iter().filter(|r| r.outcome == Outcome::Ok);
+    let ttft: Vec<u128> = whole.map(|r| r.ttft().unwrap().as_micros()).collect();
+    assert_eq!(u128::from(seen.ttft_us), ttft.iter().sum::<u128>());
     outcome
 }
 
