@@ -1,5 +1,6 @@
 //! `labrun plan`: what a plan would do. Touches nothing.
 
+mod earlier;
 mod json;
 mod screen;
 
@@ -67,7 +68,8 @@ fn show(loaded: &Loaded, settings: &Settings, shown: &Shown) -> Result<ExitStatu
         }));
         json::text(plan, matrix, settings, &cost, &findings)?
     } else {
-        let mut text = screen::head(plan, matrix, &cost);
+        let earlier = earlier::took(plan, matrix, &settings.paths.results);
+        let mut text = screen::head(plan, matrix, &cost, earlier.as_deref());
         if shown.cells {
             push_cells(&mut text, matrix);
         }

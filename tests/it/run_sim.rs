@@ -232,6 +232,15 @@ fn without_out_the_run_has_a_folder_of_its_own_under_results() {
     assert!(runs[0].join("summary.md").is_file());
     let name = runs[0].file_name().unwrap().to_string_lossy().into_owned();
     assert!(ended.stderr.contains(&name), "{}", ended.stderr);
+    // What the next run will take is better told by this one than by a guess.
+    let plan = lab.labrun(&["plan", "plan.toml"]).expect_code(0).stdout;
+    let earlier = plan.lines().find(|line| line.contains("earlier run"));
+    let earlier = earlier.unwrap_or_else(|| panic!("{plan}"));
+    assert!(earlier.contains("2 cells in"), "{earlier}");
+    assert!(
+        earlier.contains(&name) && earlier.ends_with("for these 2"),
+        "{earlier}"
+    );
 }
 
 #[test]

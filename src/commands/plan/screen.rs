@@ -11,8 +11,8 @@ use crate::plan::run::Reuse;
 use crate::plan::tier::{BASELINE, TierKind};
 use crate::preflight::lint::{Cost, Finding, Severity};
 
-/// What is measured, and what it takes.
-pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
+/// What is measured, and what it takes. `earlier` is what the plan's latest run took.
+pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost, earlier: Option<&str>) -> String {
     let mut text = format!("{}: {cost}\n", plan.name);
     let Some(first) = matrix.cells.first() else {
         return text;
@@ -38,6 +38,9 @@ pub(super) fn head(plan: &Plan, matrix: &Matrix, cost: &Cost) -> String {
         "requests",
         &format!("{} in each cell and state", first.resolved.run.requests),
     );
+    if let Some(earlier) = earlier {
+        line("earlier run", earlier);
+    }
     let widest = lines.iter().map(|(name, _)| name.len()).max();
     let width = widest.unwrap_or(0).max(12);
     for (name, value) in lines {
