@@ -4,6 +4,8 @@
 
 mod units;
 
+mod parallel;
+
 mod bounded;
 
 mod foreign;

@@ -12,7 +12,6 @@ mod gaps;
 mod imported;
 mod limit;
 mod memory;
-mod parallel;
 mod parts;
 mod place;
 mod pool;
@@ -29,7 +28,6 @@ pub(crate) use comparison::{Clarity, Comparison, ComparisonRow, Contrast, Standi
 pub(crate) use comparison::{compare, compare_under};
 pub(crate) use controls::{ControlOutcome, ControlResult};
 pub(crate) use memory::Memory;
-pub(crate) use parallel::side_by_side;
 pub(crate) use parts::{Part, Parts};
 pub(crate) use place::{BASELINE, Place, tier_order};
 pub(crate) use pool::Pool;

@@ -11,9 +11,9 @@ use polars::prelude::{BooleanChunked, DataFrame, Series};
 
 use crate::aggregate::gaps::Gaps;
 use crate::aggregate::imported;
-use crate::aggregate::parallel::side_by_side;
 use crate::aggregate::slo::{Latencies, Slo};
 use crate::metric::Metric;
+use crate::parallel::side_by_side;
 use crate::plan::state::CacheState;
 use crate::record::reader::{Requests, RunData};
 use crate::record::schema::{Counts, RequestOutcome};

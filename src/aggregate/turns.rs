@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use crate::aggregate::parallel::side_by_side;
 use crate::aggregate::place::{BASELINE, Place, baselines_to_lend, tier_order};
+use crate::parallel::side_by_side;
 use crate::plan::state::CacheState;
 use crate::record::reader::{Requests, RunData};
 use crate::record::schema::{CellRecord, RequestOutcome, VerdictStatus};

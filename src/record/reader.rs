@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::bounded;
 use crate::matrix::file_name::is_file_name;
+use crate::parallel::side_by_side;
 use crate::record::hashes::{self, CELL_FILE, REQUESTS_FILE, Seal};
 use crate::record::schema::{CellRecord, FORMAT, RequestRow};
 use crate::record::{frame, redact};
@@ -131,8 +132,10 @@ impl RunData {
 pub fn read_run(folder: &Path) -> Result<RunData> {
     let (mut cells, mut unreadable) = (Vec::new(), Vec::new());
     let written = Written::read(folder);
-    for cell in cell_folders(&folder.join("cells"))? {
-        match read_cell_of(&written, &cell) {
+    let folders = cell_folders(&folder.join("cells"))?;
+    let records = side_by_side(folders.len(), |at| read_cell_of(&written, &folders[at]));
+    for (cell, record) in folders.into_iter().zip(records) {
+        match record {
             Ok(record) => cells.push((record, CellRequests::InFolder(cell))),
             Err(error) => unreadable.push(error),
         }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::aggregate::side_by_side;
 use crate::matrix::file_name::file_name;
+use crate::parallel::side_by_side;
 use crate::record::frame::{FirstToken, read_first_tokens};
 use crate::record::schema::CellRecord;
 use crate::record::telemetry_frame::{Readings, read_readings};

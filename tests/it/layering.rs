@@ -87,8 +87,9 @@ const READING: [(&str, &[&str]); 3] = [
 ];
 
 /// What every module of the reading half may use.
-const VOCABULARY: [&str; 13] = [
+const VOCABULARY: [&str; 14] = [
     "units",
+    "parallel",
     "bounded",
     "foreign",
     "secret",
