@@ -1,7 +1,6 @@
 //! `labrun report`: tables, figures and the report of a run, from its files alone.
 
 use std::path::{Path, PathBuf};
-use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -155,44 +154,41 @@ fn write_pages(pages: &[(String, String)], out: &Path) -> Result<()> {
         .try_for_each(|(name, text)| write_synced(&out.join(name), text.as_bytes()))
 }
 
-/// Side by side: a PNG takes longer than all the tables.
+/// A PNG takes longer than all the tables.
 fn write_figures(drawings: &[Drawing], into: &Path) -> Result<()> {
-    let write = |drawing: &Drawing| {
+    let hands = std::thread::available_parallelism().map_or(1, usize::from);
+    on_threads(hands, drawings, |drawing| {
         let mut files = drawing.files()?.into_iter();
         files.try_for_each(|(name, bytes)| write_synced(&into.join(name), &bytes))
-    };
-    let hands = std::thread::available_parallelism().map_or(1, usize::from);
-    let each = drawings.len().div_ceil(hands).max(1);
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = drawings
-            .chunks(each)
-            .map(|part| scope.spawn(move || part.iter().try_for_each(write)))
-            .collect();
-        parts.into_iter().try_for_each(joined)
     })
 }
 
 /// All at once: each waits for the disk, and a journal commits them together.
 fn write_timelines(timelines: &Timelines, into: &Path) -> Result<()> {
     let files: Vec<_> = timelines.files().collect();
-    let each = files.len().div_ceil(MAX_WRITERS).max(1);
-    std::thread::scope(|scope| {
-        let write = |part: &[(&str, &[u8])]| {
-            let mut files = part.iter();
-            files.try_for_each(|(name, bytes)| write_synced(&into.join(name), bytes))
-        };
-        let parts: Vec<_> = files
-            .chunks(each)
-            .map(|part| scope.spawn(move || write(part)))
-            .collect();
-        parts.into_iter().try_for_each(joined)
+    on_threads(MAX_WRITERS, &files, |(name, bytes)| {
+        write_synced(&into.join(name), bytes)
     })
 }
 
-/// What a thread came to.
-fn joined(part: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
-    part.join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Does `work` with all `items`, each thread with as many; a thread ends at its first failure.
+fn on_threads<T: Sync>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let each = items.len().div_ceil(threads).max(1);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = items
+            .chunks(each)
+            .map(|part| scope.spawn(move || part.iter().try_for_each(work)))
+            .collect();
+        parts.into_iter().try_for_each(|part| {
+            part.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 /// The facts of the run in `folder` besides its cells.
