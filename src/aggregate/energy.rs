@@ -18,6 +18,12 @@ pub(super) fn joules(pass: &PassRecord) -> Option<f64> {
     sum(Series::GpuEnergy).or_else(|| sum(Series::GpuPower))
 }
 
+/// `joules` by `count`; `None` where either is not known, and of nothing.
+pub(super) fn each(joules: Option<f64>, count: Option<u64>) -> Option<f64> {
+    let count = count.filter(|count| *count > 0)?;
+    Some(joules? / count as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::aggregate::fixture::{Bench, gpu_total, rows_of};

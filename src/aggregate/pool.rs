@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::aggregate::energy::joules;
+use crate::aggregate::energy::{self, joules};
 use crate::aggregate::gaps::Gaps;
 use crate::aggregate::limit::limit;
 use crate::aggregate::parts::{Carrier, Parts};
@@ -181,12 +181,8 @@ pub(super) fn pool(place: &Place, group: &Group<'_>, slos: &[Slo]) -> Pool {
         goodput: goodput(members, slos, duration_s),
         ttft_curve: curve(&group.ttft),
         gaps_curve: Gaps::mixed(members.iter().map(|member| &member.samples.gaps)),
-        energy_j_per_token: energy
-            .zip(output_tokens.filter(|tokens| *tokens > 0))
-            .map(|(joules, tokens)| joules / tokens as f64),
-        energy_j_per_request: energy
-            .filter(|_| counts.ok > 0)
-            .map(|joules| joules / counts.ok as f64),
+        energy_j_per_token: energy::each(energy, output_tokens),
+        energy_j_per_request: energy::each(energy, Some(counts.ok)),
         cached_tokens_mean: mean(members.iter().map(|m| m.samples.cached_tokens_mean)),
         bottleneck: limit(parts.as_ref(), most_frequent(members), carrier),
         parts,

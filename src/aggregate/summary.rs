@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::aggregate::energy::joules;
+use crate::aggregate::energy::{self, joules};
 use crate::aggregate::limit::limit;
 use crate::aggregate::memory::Memory;
 use crate::aggregate::parts::{Carrier, Parts};
@@ -178,12 +178,8 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
         ),
         cached_tokens_mean: samples.cached_tokens_mean,
         prompt_tokens_mean: samples.prompt_tokens_mean,
-        energy_j_per_token: joules(pass)
-            .zip(samples.output_tokens.filter(|tokens| *tokens > 0))
-            .map(|(joules, tokens)| joules / tokens as f64),
-        energy_j_per_request: joules(pass)
-            .filter(|_| pass.counts.ok > 0)
-            .map(|joules| joules / pass.counts.ok as f64),
+        energy_j_per_token: energy::each(joules(pass), samples.output_tokens),
+        energy_j_per_request: energy::each(joules(pass), Some(pass.counts.ok)),
         memory: Memory::of(cell, pass),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
         bottleneck: limit(
