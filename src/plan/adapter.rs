@@ -168,19 +168,7 @@ fn read_table(name: &str, table: &TableReader<'_>) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::problem::Problem;
-    use crate::plan::reader::Problems;
-    use crate::plan::tier::TierSpec;
-    use toml::de::DeTable;
-
-    fn read(name: &str, text: &str) -> (Option<TierSpec>, Vec<Problem>) {
-        let document = DeTable::parse(text).unwrap();
-        let problems = Problems::default();
-        let title = format!("tier.{name}");
-        let reader = TableReader::new(&title, document.get_ref(), document.span(), &problems);
-        let tier = TierSpec::read(name, &reader);
-        (tier, problems.into_sorted())
-    }
+    use crate::plan::tier::tests::read_tier as read;
 
     #[test]
     fn keys_of_the_adapter_and_of_its_faults_are_taken() {

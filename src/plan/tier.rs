@@ -470,7 +470,7 @@ pub(crate) fn read_all(tiers: Option<&TableReader<'_>>) -> BTreeMap<String, Tier
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -478,12 +478,18 @@ mod tests {
     use crate::plan::reader::Problems;
     use toml::de::DeTable;
 
-    fn read(text: &str) -> (Option<TierSpec>, Vec<Problem>) {
+    /// `[tier.<name>]` of `text`, and its problems.
+    pub(in crate::plan) fn read_tier(name: &str, text: &str) -> (Option<TierSpec>, Vec<Problem>) {
         let document = DeTable::parse(text).unwrap();
         let problems = Problems::default();
-        let reader = TableReader::new("tier.cpu", document.get_ref(), document.span(), &problems);
-        let tier = TierSpec::read("cpu", &reader);
+        let title = format!("tier.{name}");
+        let reader = TableReader::new(&title, document.get_ref(), document.span(), &problems);
+        let tier = TierSpec::read(name, &reader);
         (tier, problems.into_sorted())
+    }
+
+    fn read(text: &str) -> (Option<TierSpec>, Vec<Problem>) {
+        read_tier("cpu", text)
     }
 
     #[test]

@@ -93,20 +93,7 @@ fn flag(value: &DeValue<'_>) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use toml::de::DeTable;
-
-    use crate::plan::problem::Problem;
-    use crate::plan::reader::{Problems, TableReader};
-    use crate::plan::tier::TierSpec;
-
-    fn read(name: &str, text: &str) -> (Option<TierSpec>, Vec<Problem>) {
-        let document = DeTable::parse(text).unwrap();
-        let problems = Problems::default();
-        let title = format!("tier.{name}");
-        let reader = TableReader::new(&title, document.get_ref(), document.span(), &problems);
-        let tier = TierSpec::read(name, &reader);
-        (tier, problems.into_sorted())
-    }
+    use crate::plan::tier::tests::read_tier as read;
 
     #[test]
     fn ram_is_said_in_gib_or_in_bytes_and_not_in_both() {
