@@ -121,6 +121,7 @@ pub(super) fn measure(
         resumption: &resumption,
         identities: &identities,
         medians,
+        foretold: foretold(args, target),
     };
     signals.has_begun.store(true, Ordering::Relaxed);
     let ran = runtime.block_on(running.run(&mut watched));
@@ -413,6 +414,17 @@ struct Running<'a> {
     resumption: &'a Resumption,
     identities: &'a Identities<'a>,
     medians: Medians,
+    foretold: BTreeMap<String, Vec<String>>,
+}
+
+/// The problems that the run goes on in spite of, by the cells' ids. Without --force it has none: they
+/// would have ended it.
+fn foretold(args: &RunArgs, target: &Target) -> BTreeMap<String, Vec<String>> {
+    if args.force {
+        lint::by_cell(&target.matrix, &target.config.settings)
+    } else {
+        BTreeMap::new()
+    }
 }
 
 impl Running<'_> {
@@ -422,6 +434,7 @@ impl Running<'_> {
             resumption,
             identities,
             medians,
+            foretold,
         } = self;
         let stop = watched.stop.clone();
         let mark = Mark::of_this_process(&target.id);
@@ -430,7 +443,6 @@ impl Running<'_> {
         let plan_folder = target.plan_folder();
         let timer = time_limit(target, &stop);
         let warned = Warned::default();
-        let foretold = lint::by_cell(&target.matrix, &target.config.settings);
         let scope = RunScope {
             settings: &target.config.settings,
             mark: &mark,
