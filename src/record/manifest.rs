@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -220,6 +221,15 @@ pub struct Ended {
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 impl Manifest {
+    /// How long the run took, seconds; `None` for one that did not end, or was continued.
+    pub(crate) fn span_s(&self) -> Option<f64> {
+        let at = |text: &str| DateTime::parse_from_rfc3339(text).ok();
+        let from = at(self.started_at.as_deref()?)?;
+        let to = at(&self.ended.as_ref()?.at)?;
+        let span = (to - from).to_std().ok()?;
+        Some(span.as_secs_f64()).filter(|_| self.earlier_attempts.is_empty())
+    }
+
     /// The manifest of the run in `folder`; `None` where it has none. A newer format is refused.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MANIFEST_FILE);

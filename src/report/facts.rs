@@ -1,6 +1,5 @@
 //! The facts of a run folder besides its cells.
 
-use chrono::DateTime;
 use serde_json::Value;
 
 use crate::record::manifest::Manifest;
@@ -24,16 +23,6 @@ impl RunFacts {
     pub(super) fn planned(&self) -> Option<usize> {
         let cells = &self.manifest.as_ref()?.cells;
         (!cells.is_empty()).then_some(cells.len())
-    }
-
-    /// How long its last attempt took, seconds; `None` for one that did not end.
-    pub(super) fn span_s(&self) -> Option<f64> {
-        let manifest = self.manifest.as_ref()?;
-        let at = |text: &str| DateTime::parse_from_rfc3339(text).ok();
-        let from = at(manifest.started_at.as_deref()?)?;
-        let to = at(&manifest.ended.as_ref()?.at)?;
-        let span = (to - from).to_std().ok()?;
-        Some(span.as_secs_f64()).filter(|_| manifest.earlier_attempts.is_empty())
     }
 
     /// The manifest as people read it, without secrets.

@@ -40,6 +40,7 @@ use crate::aggregate::{
 use crate::matrix::controls::is_control;
 use crate::metric::{Metric, glossary_markdown};
 use crate::plan::state::CacheState;
+use crate::record::manifest::Manifest;
 use crate::record::reader::RunData;
 use crate::record::schema::CellRecord;
 use crate::report::axes::banner;
@@ -132,7 +133,7 @@ impl Report {
         self.scope = Scope {
             planned: planned.sum(),
             span_s: match runs {
-                [one] => one.span_s(),
+                [one] => one.manifest.as_ref().and_then(Manifest::span_s),
                 _ => None,
             },
         };

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use chrono::DateTime;
-
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::preflight::lint::shown_time;
@@ -17,13 +15,11 @@ pub(super) fn took(plan: &Plan, matrix: &Matrix, results: &Path) -> Option<Strin
     let manifest = Manifest::read(&run).ok()??;
     let launcher = matrix.cells.first()?.resolved.server.launcher;
     let ended = manifest.ended.as_ref()?;
-    let is_whole = ended.how == "finished" && manifest.attempt.is_none_or(|attempt| attempt == 1);
-    if !is_whole || ended.completed == 0 || manifest.launcher != Some(launcher) {
+    let is_whole = ended.how == "finished" && ended.completed > 0;
+    if !is_whole || manifest.launcher != Some(launcher) {
         return None;
     }
-    let began = DateTime::parse_from_rfc3339(manifest.started_at.as_deref()?).ok()?;
-    let ended_at = DateTime::parse_from_rfc3339(&ended.at).ok()?;
-    let took_s = (ended_at - began).as_seconds_f64();
+    let took_s = manifest.span_s()?;
     let cells = f64::from(ended.completed + ended.failed);
     let name = run.file_name()?.to_string_lossy();
     let now = matrix.cells.len();
