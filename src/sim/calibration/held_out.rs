@@ -14,11 +14,17 @@ use crate::plan::sim_spec::SimSpec;
 const GPU_KV_TOKENS: u64 = 668_000;
 /// The link of that machine, GB/s: LMCache's loads of 16,384 tokens in 45.3 ms, its stores in 55.2 ms.
 const LINK_GB_PER_S: (f64, f64) = (47.4, 38.9);
-const CPU: Offload = Offload::Lmcache("max_local_cpu_size: 75");
+/// The tiers that are held against the simulator: `native+fs` it has none like.
+const TIERS: [(&str, Offload); 4] = [
+    ("baseline", Offload::None),
+    ("cpu", Offload::Lmcache("max_local_cpu_size: 75")),
+    ("native", Offload::Native(75.0)),
+    ("redis", REDIS),
+];
 const STATES: [&str; 3] = ["cold", "gpu", "tier"];
 
-/// Tier, prompt length and concurrency.
-type Place = (&'static str, u32, usize);
+/// Place among [`TIERS`], prompt length and concurrency.
+type Place = (usize, u32, usize);
 
 /// Medians of proven passes, by place and state.
 type Found = BTreeMap<Place, [Measured; 3]>;
@@ -31,9 +37,7 @@ fn measured() -> Result<Found> {
         proven.insert(key(&row), row["verdict"] == "valid");
     }
     for row in rows_of(&folder.join("measures.csv"))? {
-        let tier = ["baseline", "cpu", "native", "redis"]
-            .into_iter()
-            .find(|name| *name == row["tier"]);
+        let tier = TIERS.iter().position(|(name, _)| *name == row["tier"]);
         let state = STATES.iter().position(|name| *name == row["state"]);
         let (Some(tier), Some(state)) = (tier, state) else {
             continue;
@@ -74,12 +78,7 @@ fn key(row: &Row) -> Vec<String> {
 fn rows(spec: &SimSpec) -> Result<Vec<CalibrationRow>> {
     let mut rows = Vec::new();
     for ((tier, prompt_len, concurrency), measured) in measured()? {
-        let offload = match tier {
-            "cpu" => CPU,
-            "native" => Offload::Native(75.0),
-            "redis" => REDIS,
-            _ => Offload::None,
-        };
+        let (tier, offload) = TIERS[tier];
         let case = Case {
             tier,
             offload,
