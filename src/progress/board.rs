@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::columns::median_ms;
+use super::columns::{further, median_ms, varies};
 use crate::aggregate::tier_order;
 use crate::matrix::Coordinates;
 use crate::matrix::controls::is_control;
@@ -63,14 +63,9 @@ impl Board {
     fn over(all: impl Iterator<Item = Coordinates>) -> Self {
         let mut all: Vec<Coordinates> = all.filter(|at| !is_control(&at.label)).collect();
         all.sort_by(|a, b| tier_order(&a.tier).cmp(&tier_order(&b.tier)));
-        let first = all.first();
         let mut board = Self {
-            has_labels: all
-                .iter()
-                .any(|at| Some(&at.label) != first.map(|at| &at.label)),
-            has_gen_lens: all
-                .iter()
-                .any(|at| Some(at.gen_len) != first.map(|at| at.gen_len)),
+            has_labels: varies(&all, |at| at.label.clone()),
+            has_gen_lens: varies(&all, |at| at.gen_len),
             ..Self::default()
         };
         for at in &all {
@@ -90,9 +85,8 @@ impl Board {
         } else {
             at.tier.clone()
         };
-        for (key, value) in &at.extra {
-            let last = key.rsplit('.').next().unwrap_or(key);
-            text.push_str(&format!(" {last} {value}"));
+        for value in further(at) {
+            text.push_str(&format!(" {value}"));
         }
         text
     }

@@ -20,6 +20,21 @@ pub(super) struct Columns {
     has_gen_lens: bool,
 }
 
+/// Whether `all` differ in what `of` takes from each.
+pub(super) fn varies<T: PartialEq>(all: &[Coordinates], of: impl Fn(&Coordinates) -> T) -> bool {
+    let mut each = all.iter().map(of);
+    let first = each.next();
+    each.any(|one| Some(one) != first)
+}
+
+/// The values of further axes, each behind the last word of its key: `chunk_size 256`.
+pub(super) fn further(at: &Coordinates) -> impl Iterator<Item = String> {
+    at.extra.iter().map(|(key, value)| {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        format!("{last} {value}")
+    })
+}
+
 impl Columns {
     /// Those of the cells of `work`.
     pub(super) fn of(work: Work<'_>) -> Self {
@@ -32,19 +47,14 @@ impl Columns {
             let widths = all.iter().map(|at| text(at).chars().count());
             widths.max().unwrap_or(0)
         };
-        let varies = |text: &dyn Fn(&Coordinates) -> String| {
-            let mut texts = all.iter().map(text);
-            let first = texts.next();
-            texts.any(|text| Some(text) != first)
-        };
         let label = |at: &Coordinates| at.label.clone();
         Self {
-            label: varies(&label).then(|| widest(&label)),
+            label: varies(all, label).then(|| widest(&label)),
             tier: widest(&|at| at.tier.clone()),
             length: widest(&|at| grouped(at.prompt_len)),
             concurrency: widest(&|at| at.concurrency.to_string()),
-            has_repeats: varies(&|at| at.repeat.to_string()),
-            has_gen_lens: varies(&|at| at.gen_len.to_string()),
+            has_repeats: varies(all, |at| at.repeat.to_string()),
+            has_gen_lens: varies(all, |at| at.gen_len.to_string()),
         }
     }
 
@@ -66,9 +76,8 @@ impl Columns {
         if self.has_gen_lens {
             text.push_str(&format!("  gen {}", at.gen_len));
         }
-        for (key, value) in &at.extra {
-            let last = key.rsplit('.').next().unwrap_or(key);
-            text.push_str(&format!("  {last} {value}"));
+        for value in further(at) {
+            text.push_str(&format!("  {value}"));
         }
         if self.has_repeats {
             text.push_str(&format!("  r{}", at.repeat));
