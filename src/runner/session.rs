@@ -422,9 +422,9 @@ impl Session {
         take_log_parts(&mut self.logs)
     }
 
-    /// Bytes that its disk tier has written into files: a file of the whole tier's length has room
-    /// for more.
-    pub(crate) fn scratch_bytes(&self) -> u64 {
+    /// A number that changes while its disk tier writes: the lengths of its files, and the bytes of their
+    /// blocks. A file that has the whole tier's length from the start is filled without growing.
+    pub(crate) fn scratch_progress(&self) -> u64 {
         let files = page_cache::files_below(&self.scratch).unwrap_or_default();
         let all = files.iter().filter_map(|file| file.metadata().ok());
         all.map(|found| found.len() + 512 * found.blocks()).sum()

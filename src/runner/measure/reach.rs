@@ -121,7 +121,7 @@ impl Measuring<'_> {
         let mut equal = 0;
         while equal < 3 {
             let snapshot = Snapshot::take(self.session).await;
-            let now = (snapshot.store_progress(), self.session.scratch_bytes());
+            let now = (snapshot.store_progress(), self.session.scratch_progress());
             let same = last.as_ref() == Some(&now) && snapshot.stores_ended();
             equal = if same { equal + 1 } else { 0 };
             last = Some(now);
