@@ -85,11 +85,7 @@ fn a_link_in_place_of_a_file_that_is_written_is_replaced_and_its_target_stays() 
 fn links_and_pipes_in_a_part_are_not_merged() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());
-    for shard in ["1/2", "2/2"] {
-        let out = format!("part{}", &shard[..1]);
-        lab.labrun(&["plan.toml", "--shard", shard, "--out", &out])
-            .expect_code(0);
-    }
+    lab.run_halves();
     let secret = lab.write("secret", "precious");
     let planted = lab.cells_of("part2")[0].0.join("notes.txt");
     let link: &dyn Fn() = &|| symlink(&secret, &planted).unwrap();

@@ -356,15 +356,7 @@ fn a_sweep_of_a_tiers_setting_compares_each_value_with_one_baseline() {
         ended.stderr
     );
     lab.labrun(&["verify", "out"]).expect_code(0);
-    for shard in ["1/2", "2/2"] {
-        lab.labrun(&[
-            "plan.toml",
-            "--shard",
-            shard,
-            "--out",
-            &format!("part{}", &shard[..1]),
-        ]);
-    }
+    lab.run_halves();
     lab.labrun(&["merge", "whole", "part1", "part2"])
         .expect_code(0);
     let whole = lab.read("whole/comparison.csv");

@@ -135,6 +135,15 @@ impl Lab {
         self.labrun(&["plan.toml", "--out", "out"])
     }
 
+    /// Runs `plan.toml` as two shards, into the folders that it returns.
+    pub(crate) fn run_halves(&self) -> [&'static str; 2] {
+        for (shard, out) in [("1/2", "part1"), ("2/2", "part2")] {
+            self.labrun(&["plan.toml", "--shard", shard, "--out", out])
+                .expect_code(0);
+        }
+        ["part1", "part2"]
+    }
+
     /// Every complete cell's `cell.json`, by folder name.
     pub(crate) fn cells(&self) -> Vec<(PathBuf, serde_json::Value)> {
         self.cells_of("out")

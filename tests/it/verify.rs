@@ -68,11 +68,8 @@ fn a_run_that_nobody_touched_verifies_and_so_do_its_report_its_continuation_and_
 fn shards_verify_and_so_does_what_they_are_merged_into() {
     let lab = Lab::new();
     lab.write("plan.toml", &SimPlan::default().text());
-    for shard in ["1/2", "2/2"] {
-        let out = format!("part{}", &shard[..1]);
-        lab.labrun(&["plan.toml", "--shard", shard, "--out", &out])
-            .expect_code(0);
-        lab.labrun(&["verify", &out]).expect_code(0);
+    for out in lab.run_halves() {
+        lab.labrun(&["verify", out]).expect_code(0);
     }
     lab.labrun(&["merge", "both", "part1", "part2"])
         .expect_code(0);
