@@ -38,12 +38,15 @@ fn a_ctrl_c_at_a_terminal_leaves_no_stale_line_and_the_terminal_as_it_was() {
         ..SimPlan::default()
     };
     lab.write("plan.toml", &plan.text());
+    // The terminal's signal reaches the shell too. With a trap it lives on; what it starts is as without.
+    let echo = "stty -a | tr ' ' '\\n' | grep echoctl";
     let run = format!(
-        "stty -a | tr ' ' '\\n' | grep echoctl; {} plan.toml --out out; stty -a | tr ' ' '\\n' | grep echoctl",
+        "trap : INT; {echo}; {} plan.toml --out out; {echo}",
         env!("CARGO_BIN_EXE_labrun")
     );
     let mut terminal = Command::new("script")
         .args(["--quiet", "--command", &run, "/dev/null"])
+        .env("SHELL", "/bin/sh")
         .current_dir(lab.path("."))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
