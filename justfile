@@ -35,6 +35,11 @@ images:
 test *args:
     cargo test --release {{ args }}
 
+# Unit tests, with those that pause the clock and with checks of overflow
+[group('check')]
+unit *args:
+    cargo test --features paused-clock --lib {{ args }}
+
 # Accept new snapshots, write docs/plan.md and plans/plan.schema.json, and print what the other documents
 # should hold; read the diff afterwards
 [group('check')]
@@ -46,7 +51,7 @@ bless *args:
 [group('check')]
 lint:
     cargo fmt --check
-    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --features paused-clock -- -D warnings
 
 # Licenses, bans and sources of the dependencies; needs `cargo install cargo-deny`
 [group('check')]

@@ -22,6 +22,7 @@ pub(crate) enum Link {
     Tcp(Socket),
     /// The other end is a test's script.
     #[cfg(test)]
+    #[cfg(feature = "paused-clock")]
     Scripted(tokio::io::DuplexStream),
 }
 
@@ -45,6 +46,7 @@ impl Connection {
         match &self.link {
             Link::Tcp(socket) => socket.is_silent(),
             #[cfg(test)]
+            #[cfg(feature = "paused-clock")]
             Link::Scripted(_) => true,
         }
     }
@@ -56,6 +58,7 @@ pub(crate) enum Dial {
     Tcp(SocketAddr),
     /// Hands the test's script one end of a pipe per connection.
     #[cfg(test)]
+    #[cfg(feature = "paused-clock")]
     Scripted(tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>),
 }
 
@@ -94,6 +97,7 @@ impl Pool {
                 Ok(Connection::new(Link::Tcp(socket)))
             }
             #[cfg(test)]
+            #[cfg(feature = "paused-clock")]
             Dial::Scripted(script) => {
                 let (ours, theirs) = tokio::io::duplex(1 << 20);
                 script
@@ -141,6 +145,7 @@ impl Link {
         match self {
             Self::Tcp(socket) => poll_fn(|cx| socket.poll_receive(cx, buffer)).await,
             #[cfg(test)]
+            #[cfg(feature = "paused-clock")]
             Self::Scripted(stream) => {
                 let count = tokio::io::AsyncReadExt::read(stream, buffer).await?;
                 Ok(Received::now(count))
@@ -153,6 +158,7 @@ impl Link {
         match self {
             Self::Tcp(socket) => poll_fn(|cx| socket.poll_write_vectored(cx, slices)).await,
             #[cfg(test)]
+            #[cfg(feature = "paused-clock")]
             Self::Scripted(stream) => {
                 tokio::io::AsyncWriteExt::write_vectored(stream, slices).await
             }

@@ -50,6 +50,7 @@ mod socket;
 mod sse;
 mod take;
 #[cfg(test)]
+#[cfg(feature = "paused-clock")]
 mod tests;
 mod usage;
 mod warnings;

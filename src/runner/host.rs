@@ -163,12 +163,12 @@ pub(crate) async fn cool_down(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
+    #[cfg(feature = "paused-clock")]
     #[tokio::test(start_paused = true)]
     async fn a_hot_machine_is_waited_for_and_not_for_ever() {
         let stop = CancellationToken::new();
-        let degrees = Cell::new(70.0);
+        let degrees = std::cell::Cell::new(70.0);
         let cooling = || {
             degrees.set(degrees.get() - 2.0);
             Some(degrees.get())

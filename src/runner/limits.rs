@@ -51,6 +51,7 @@ impl Drop for CellLimit {
 }
 
 #[cfg(test)]
+#[cfg(feature = "paused-clock")]
 mod tests {
     use super::*;
 

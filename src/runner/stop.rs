@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(ignored("Name:\tx\n"), 0);
     }
 
+    #[cfg(feature = "paused-clock")]
     #[tokio::test(start_paused = true)]
     async fn a_while_after_the_first_signal_nothing_is_waited_for() {
         let stop = Stop::default();

@@ -21,6 +21,7 @@ async fn the_port_refuses_connections_until_the_server_is_loaded() {
     assert_eq!(exit, SimExit::Stopped, "it can be stopped while loading");
 }
 
+#[cfg(feature = "paused-clock")]
 #[tokio::test(start_paused = true)]
 async fn start_faults_are_acted_out() {
     let run = async |faults: &[Fault]| {
