@@ -311,6 +311,47 @@ fn answers_within_the_load_convict_too() {
 }
 
 #[test]
+fn noise_that_hides_another_document_blinds_the_answers_within_the_load() {
+    let noisy = |f: &mut Facts| {
+        let mut within = canaries(2, 2, 0);
+        within.sight = Sight {
+            tolerance: 9.0,
+            altered_changed: 0,
+            ..within.sight
+        };
+        f.canaries_in_load = Some(within);
+    };
+    let blind = "within the load the text witness is blind";
+    check(noisy, VerdictStatus::Inconclusive, blind);
+    let optional = move |f: &mut Facts| {
+        noisy(f);
+        f.limits.text = TextRule::Optional;
+    };
+    check(
+        optional,
+        VerdictStatus::Valid,
+        "text optional: within the load",
+    );
+    // Nothing to say where nobody answered, and nothing new where the quiet server shows that the model is blind.
+    let unanswered = move |f: &mut Facts| {
+        noisy(f);
+        let within = f.canaries_in_load.as_mut().unwrap();
+        (within.answered, within.same) = (0, 0);
+    };
+    let model = move |f: &mut Facts| {
+        noisy(f);
+        f.canaries.as_mut().unwrap().sight.altered_changed = 0;
+    };
+    for change in [&unanswered as &dyn Fn(&mut Facts), &model] {
+        let mut facts = proven();
+        change(&mut facts);
+        let reasons = judge(&facts).reasons;
+        let is_named = reasons.iter().any(|reason| reason.contains(blind));
+        assert!(!is_named, "{reasons:?}");
+    }
+}
+
+#[test]
 fn text_is_optional_where_the_plan_says_so_and_still_convicts() {
     let optional = |change: fn(&mut Facts)| {
         move |f: &mut Facts| {

@@ -102,33 +102,43 @@ impl Sight {
         again: Option<&[CanaryAnswer]>,
         altered: &[CanaryAnswer],
     ) -> Self {
-        let distances = |others: &[CanaryAnswer]| -> Vec<f64> {
-            let pairs = first.iter().zip(others);
-            pairs.filter_map(|(one, two)| one.distance(two)).collect()
-        };
-        let noise = distances(again.unwrap_or_default());
-        let noise = noise.into_iter().fold(0.0, f64::max);
-        let tolerance = (MARGIN * noise).max(MIN_TOLERANCE);
-        let altered = distances(altered);
+        let noise = distances(first, again.unwrap_or_default());
+        let tolerance = tolerance_of(&noise, MIN_TOLERANCE);
+        Self::with(tolerance, &distances(first, altered))
+    }
+
+    fn with(tolerance: f64, altered: &[f64]) -> Self {
         let changed = altered.iter().filter(|distance| **distance > tolerance);
-        let altered_changed = count(changed.count());
         Self {
             tolerance,
             altered: count(altered.len()),
-            altered_changed,
+            altered_changed: count(changed.count()),
         }
+    }
+
+    /// The same under a load. Its noise shows where a question `within` the cold load and the same one after
+    /// it have two answers. If the noise hides what another document changes, as the `first` answers and those
+    /// behind `altered` documents show, then equal answers within a load prove nothing. That is also what
+    /// comes of a tier that answers `after` the load, and wrongly.
+    pub(crate) fn under_load(
+        self,
+        [within, after]: [&[CanaryAnswer]; 2],
+        [first, altered]: [&[CanaryAnswer]; 2],
+    ) -> Self {
+        let tolerance = tolerance_of(&distances(within, after), self.tolerance);
+        Self::with(tolerance, &distances(first, altered))
     }
 }
 
-impl Sight {
-    /// The same under a load, whose noise shows where a question within the load and the same one on
-    /// the quiet server have two answers.
-    pub(crate) fn under_load(self, within: &[CanaryAnswer], quiet: &[CanaryAnswer]) -> Self {
-        let pairs = within.iter().zip(quiet);
-        let noise = pairs.filter_map(|(one, two)| one.distance(two));
-        let tolerance = (MARGIN * noise.fold(0.0, f64::max)).max(self.tolerance);
-        Self { tolerance, ..self }
-    }
+/// How far apart the answers to each question are, where both are answers.
+fn distances(ones: &[CanaryAnswer], others: &[CanaryAnswer]) -> Vec<f64> {
+    let pairs = ones.iter().zip(others);
+    pairs.filter_map(|(one, two)| one.distance(two)).collect()
+}
+
+/// What may differ where `noise` was seen, at least `min`.
+fn tolerance_of(noise: &[f64], min: f64) -> f64 {
+    (MARGIN * noise.iter().copied().fold(0.0, f64::max)).max(min)
 }
 
 /// Canary prompts: asked once when their text was computed, and again in this state.
@@ -188,13 +198,18 @@ pub(super) fn finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
         None => return None,
         Some(canaries) => canaries.finding(needed),
     };
-    Some(match (status, facts.limits.text) {
+    Some(ruled(status, reason, facts.limits.text))
+}
+
+/// A finding by the plan's rule: what the text leaves open is no obstacle where text is optional.
+fn ruled(status: VerdictStatus, reason: String, rule: TextRule) -> (VerdictStatus, String) {
+    match (status, rule) {
         (VerdictStatus::Inconclusive, TextRule::Optional) => (
             VerdictStatus::Valid,
             format!("{}: {reason}", TextRule::MARK),
         ),
-        finding => (finding.0, reason),
-    })
+        _ => (status, reason),
+    }
 }
 
 /// Whether answers within the load changed: a fault may show under load alone. Equal ones prove no more
@@ -204,9 +219,10 @@ pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> 
         asked,
         answered,
         same,
-        sight: Sight { tolerance, .. },
+        sight,
         ..
     } = facts.canaries_in_load?;
+    let tolerance = sight.tolerance;
     if same < answered {
         let changed = answered - same;
         let reason = format!(
@@ -214,6 +230,20 @@ pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> 
              was stored; tolerance {tolerance:.3} in log-probability"
         );
         return Some((VerdictStatus::Invalid, reason));
+    }
+    // A witness that sees nothing on the quiet server either has said so.
+    let sees_when_quiet = |quiet: Canaries| quiet.sight.altered_changed > 0;
+    if answered > 0 && sight.altered_changed == 0 && facts.canaries.is_some_and(sees_when_quiet) {
+        let reason = format!(
+            "within the load the text witness is blind: the same question within it and after it differs as \
+             much as behind another document (0 of {} changed by more than {tolerance:.3})",
+            sight.altered
+        );
+        return Some(ruled(
+            VerdictStatus::Inconclusive,
+            reason,
+            facts.limits.text,
+        ));
     }
     let reason = format!("{same} of {asked} canary answers within the load stayed the same");
     (answered > 0).then_some((VerdictStatus::Valid, reason))
@@ -409,11 +439,17 @@ mod tests {
     #[test]
     fn a_load_adds_its_own_noise() {
         let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
-        let quiet = Sight::learn(&of(-1.0), Some(&of(-1.0)), &of(-2.0));
-        let loaded = quiet.under_load(&of(-1.0), &of(-1.2));
+        let (first, altered) = (of(-1.0), of(-2.0));
+        let quiet = Sight::learn(&first, Some(&first), &altered);
+        let under = |after: f64| quiet.under_load([&first, &of(after)], [&first, &altered]);
+        let loaded = under(-1.2);
         assert!((loaded.tolerance - 0.6).abs() < 1e-9);
-        let same = quiet.under_load(&of(-1.0), &of(-1.0));
-        assert_eq!(same, quiet);
+        assert_eq!((loaded.altered, loaded.altered_changed), (1, 1));
+        assert_eq!(under(-1.0), quiet);
+        // So much noise hides what another document changes.
+        let hidden = under(-1.4);
+        assert!((hidden.tolerance - 1.2).abs() < 1e-9);
+        assert_eq!((hidden.altered, hidden.altered_changed), (1, 0));
     }
 
     #[test]

@@ -115,8 +115,8 @@ impl Measuring<'_> {
         let sight = Sight::learn(&first, again.as_deref(), &altered);
         let sight_in_load = match book.in_load.clone().filter(|_| !in_load.is_empty()) {
             Some(questions) => {
-                let quiet = answers(self.answer(&questions).await?.records);
-                sight.under_load(&in_load, &quiet)
+                let after = answers(self.answer(&questions).await?.records);
+                sight.under_load([&in_load, &after], [&first, &altered])
             }
             None => sight,
         };
