@@ -6,16 +6,7 @@ use crate::evidence::Evidence;
 use crate::plan::server::LmcacheMode;
 use crate::plan::tier::{TierKind, TierSpec};
 use crate::record::schema::{CellRecord, PassRecord};
-
-/// The ledger's ways from a tier to the GPU.
-const WAYS: [&str; 6] = [
-    "pcie-rx",
-    "disk-read",
-    "redis-read",
-    "network-rx",
-    "lmcache-ram",
-    "lmcache-second-layer",
-];
+use crate::record::way::Way;
 
 const MIB: f64 = 1_048_576.0;
 
@@ -71,7 +62,7 @@ impl Memory {
 fn moved_mib(pass: &PassRecord) -> Option<f64> {
     let rows = pass.ledger.iter();
     let moved = rows
-        .filter(|row| WAYS.contains(&row.path.as_str()))
+        .filter(|row| Way::named(&row.path).is_some_and(Way::is_load))
         .filter_map(|row| row.moved_bytes)
         .reduce(f64::max)?;
     (pass.counts.ok > 0).then(|| moved / MIB / pass.counts.ok as f64)
@@ -105,6 +96,21 @@ mod tests {
 
     /// A pass of four requests on a tier of 5 GiB, with KV of 131,072 bytes a token.
     fn memory(tier: &str, planned: &[(&str, &str)], evidence: &[(&str, f64)]) -> Memory {
+        let ways = [
+            ("pcie-rx", Some(400.0)),
+            ("pcie-tx", Some(9e9)),
+            ("disk-read", None),
+        ];
+        memory_of(tier, planned, evidence, &ways)
+    }
+
+    /// The same, where `ways` carried so many MiB.
+    fn memory_of(
+        tier: &str,
+        planned: &[(&str, &str)],
+        evidence: &[(&str, f64)],
+        ways: &[(&str, Option<f64>)],
+    ) -> Memory {
         let mut bench = Bench::new();
         let mut cell = bench.cell(tier, 1024, 1, 1);
         for (name, value) in planned {
@@ -117,13 +123,9 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), *value));
         pass.evidence.extend(evidence);
-        for (path, moved_mib) in [
-            ("pcie-rx", Some(400.0)),
-            ("pcie-tx", Some(9e9)),
-            ("disk-read", None),
-        ] {
+        for (path, moved_mib) in ways {
             pass.ledger.push(LedgerRow {
-                path: path.to_owned(),
+                path: (*path).to_owned(),
                 tokens: 0.0,
                 expected_bytes: None,
                 moved_bytes: moved_mib.map(|mib| mib * 1_048_576.0),
@@ -156,6 +158,20 @@ mod tests {
             memory("cpu", &[kind, size], &EVIDENCE).tier_tokens,
             Some(8_192.0)
         );
+    }
+
+    #[test]
+    fn what_came_from_any_tier_is_in_the_table_and_what_went_to_it_is_not() {
+        for (tier, path, shown) in [
+            ("valkey", "valkey-read", Some(100.0)),
+            ("native", "engine-load", Some(100.0)),
+            ("cpu", "lmcache-load", Some(100.0)),
+            ("valkey", "valkey-write", None),
+        ] {
+            let kind = ("plan.tier.kind", tier);
+            let memory = memory_of(tier, &[kind], &EVIDENCE, &[(path, Some(400.0))]);
+            assert_eq!(memory.moved_mib, shown, "{path}");
+        }
     }
 
     #[test]

@@ -12,4 +12,5 @@ pub(crate) mod reader;
 pub(crate) mod redact;
 pub mod schema;
 pub(crate) mod telemetry_frame;
+pub(crate) mod way;
 pub(crate) mod whole;

@@ -199,8 +199,7 @@ pub struct Counts {
 /// did move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
-    /// The path: `pcie-rx`, `pcie-tx`, `disk-read`, `disk-write`, `redis-read`, `redis-write`,
-    /// `network-rx`, `network-tx`, `lmcache-ram`, `lmcache-second-layer`.
+    /// The name of its way (`record::way`): `pcie-rx`, `disk-read`, `redis-write`, ...
     pub path: String,
     /// Tokens that went this way by the counters; not a number where that is unknown.
     #[serde(deserialize_with = "null_is_unknown")]

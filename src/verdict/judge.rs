@@ -9,6 +9,7 @@ use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::TextRule;
 use crate::record::schema::{Verdict, VerdictStatus, Witness};
+use crate::record::way::Way;
 
 /// Judges one pass.
 pub(crate) fn judge(facts: &Facts) -> Verdict {
@@ -246,15 +247,15 @@ fn leg_findings(facts: &Facts) -> Findings {
 }
 
 /// Legs of which one must be read to prove that this tier, and not another, served.
-fn proving_legs(tier: TierKind) -> &'static [&'static str] {
+fn proving_legs(tier: TierKind) -> &'static [Way] {
     match tier {
-        TierKind::Disk | TierKind::NativeFs | TierKind::SimpleDisk => &["disk-read"],
-        TierKind::Redis => &["redis-read"],
-        TierKind::Adapter(Adapter::Valkey) => &["valkey-read"],
-        TierKind::Adapter(Adapter::S3) => &["lmcache-second-layer"],
-        TierKind::Baseline | TierKind::Simple => &["pcie-rx"],
-        TierKind::Native => &["pcie-rx", "engine-load"],
-        TierKind::Cpu => &["pcie-rx", "lmcache-ram"],
-        TierKind::CpuDisk => &["pcie-rx", "lmcache-ram", "lmcache-second-layer"],
+        TierKind::Disk | TierKind::NativeFs | TierKind::SimpleDisk => &[Way::DiskRead],
+        TierKind::Redis => &[Way::RedisRead],
+        TierKind::Adapter(Adapter::Valkey) => &[Way::ValkeyRead],
+        TierKind::Adapter(Adapter::S3) => &[Way::LmcacheSecondLayer],
+        TierKind::Baseline | TierKind::Simple => &[Way::PcieRx],
+        TierKind::Native => &[Way::PcieRx, Way::EngineLoad],
+        TierKind::Cpu => &[Way::PcieRx, Way::LmcacheRam],
+        TierKind::CpuDisk => &[Way::PcieRx, Way::LmcacheRam, Way::LmcacheSecondLayer],
     }
 }

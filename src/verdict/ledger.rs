@@ -4,12 +4,13 @@ use super::facts::Facts;
 use super::legs::{self, Carried, Leg};
 use super::moved::RedisNetwork;
 use crate::record::schema::LedgerRow;
+use crate::record::way::Way;
 use crate::units::Bounds;
 
 /// The rows of `facts`: a row a leg.
 pub(crate) fn rows(facts: &Facts) -> Vec<LedgerRow> {
     let row = |leg: Leg| LedgerRow {
-        path: leg.path.to_owned(),
+        path: leg.path.to_string(),
         tokens: leg.tokens,
         expected_bytes: leg.needed.map(Bounds::middle),
         moved_bytes: match leg.carried {
@@ -35,13 +36,13 @@ pub(crate) fn rows_beside(facts: &Facts, network: Option<&RedisNetwork>) -> Vec<
 fn over_network(rows: &[LedgerRow], seen: Option<&RedisNetwork>) -> Option<LedgerRow> {
     let seen = seen?;
     rows.iter().find_map(|row| {
-        let (path, moved_bytes) = match row.path.as_str() {
-            "redis-read" => ("network-rx", seen.rx_bytes),
-            "redis-write" => ("network-tx", seen.tx_bytes),
+        let (path, moved_bytes) = match Way::named(&row.path)? {
+            Way::RedisRead => (Way::NetworkRx, seen.rx_bytes),
+            Way::RedisWrite => (Way::NetworkTx, seen.tx_bytes),
             _ => return None,
         };
         Some(LedgerRow {
-            path: path.to_owned(),
+            path: path.to_string(),
             moved_bytes: Some(moved_bytes),
             method: "interface".to_owned(),
             ..row.clone()

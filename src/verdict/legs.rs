@@ -10,6 +10,7 @@ use crate::plan::adapter::Adapter;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
+use crate::record::way::Way;
 use crate::units::Bounds;
 
 /// By how much `/proc/<pid>/io` and Redis' own counters err: whole pages and the protocol's words
@@ -33,8 +34,8 @@ pub(crate) enum Carried {
 /// One leg of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Leg {
-    /// Its name in the ledger: `disk-read`, `redis-write`, `pcie-rx`, `lmcache-ram`, ...
-    pub path: &'static str,
+    /// Which way it is.
+    pub path: Way,
     /// Tokens that went this way by the counters.
     pub tokens: f64,
     /// Bytes that these tokens take, where their size is known.
@@ -46,24 +47,6 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-    /// Where the bytes went, in words.
-    fn what(&self) -> &'static str {
-        match self.path {
-            "disk-read" => "read from disk",
-            "disk-write" => "written to disk",
-            "redis-read" => "read from Redis",
-            "redis-write" => "written to Redis",
-            "valkey-read" => "read from Valkey",
-            "valkey-write" => "written to Valkey",
-            "pcie-rx" => "moved to the GPU over PCIe",
-            "pcie-tx" => "moved from the GPU over PCIe",
-            "lmcache-ram" => "from RAM",
-            "engine-load" => "loaded by vLLM's own account",
-            "lmcache-load" => "loaded to the GPU",
-            _ => "from the second layer",
-        }
-    }
-
     /// Judges the leg; `share` of the needed bytes must have moved. `None` where the leg shows
     /// nothing: no token went this way, or nothing could see it.
     pub(crate) fn judge(&self, share: f64) -> Option<(VerdictStatus, String)> {
@@ -80,7 +63,7 @@ impl Leg {
     fn judge_tokens(&self, tokens: f64, share: f64) -> (VerdictStatus, String) {
         let message = format!(
             "LMCache's own account: {tokens:.0} tokens {} for {:.0}",
-            self.what(),
+            self.path.words(),
             self.tokens
         );
         let status = if tokens >= share * self.tokens {
@@ -98,7 +81,7 @@ impl Leg {
         let message = format!(
             "{} MiB {} for {} MiB of KV",
             mebibytes(moved),
-            self.what(),
+            self.path.words(),
             mebibytes(needed)
         );
         if moved.high < share * needed.low {
@@ -124,7 +107,7 @@ impl Leg {
             let message = format!(
                 "{} MiB {} for {:.0} tokens: {}",
                 mebibytes(moved),
-                self.what(),
+                self.path.words(),
                 self.tokens,
                 self.shortfall()
             );
@@ -134,7 +117,7 @@ impl Leg {
             "{} MiB {} for {:.0} tokens, and how many that should be is unknown: no source states \
              the KV bytes per token (set `kv_bytes_per_token` in [server])",
             mebibytes(moved),
-            self.what(),
+            self.path.words(),
             self.tokens
         );
         (VerdictStatus::Inconclusive, message)
@@ -143,11 +126,9 @@ impl Leg {
     /// What it means that too little moved.
     fn shortfall(&self) -> &'static str {
         match self.path {
-            "disk-read" => "RAM answered for the disk",
-            "disk-write" | "redis-write" | "valkey-write" | "pcie-tx" => {
-                "what was counted as stored was not"
-            }
-            _ => "the hits were not loaded",
+            Way::DiskRead => "RAM answered for the disk",
+            way if way.is_load() => "the hits were not loaded",
+            _ => "what was counted as stored was not",
         }
     }
 }
@@ -182,13 +163,7 @@ pub(crate) fn are_judged(facts: &Facts) -> bool {
     }
 }
 
-fn leg(
-    facts: &Facts,
-    path: &'static str,
-    tokens: f64,
-    carried: Carried,
-    method: &'static str,
-) -> Leg {
+fn leg(facts: &Facts, path: Way, tokens: f64, carried: Carried, method: &'static str) -> Leg {
     Leg {
         path,
         tokens,
@@ -210,7 +185,7 @@ fn accounted(bytes: Option<f64>, facts: &Facts) -> Carried {
 }
 
 /// The leg over PCIe; `None` where nobody saw it.
-fn over_pcie(facts: &Facts, path: &'static str, tokens: f64, bytes: Option<Bounds>) -> Option<Leg> {
+fn over_pcie(facts: &Facts, path: Way, tokens: f64, bytes: Option<Bounds>) -> Option<Leg> {
     let method = facts.pcie_method.unwrap_or_default().name();
     Some(leg(facts, path, tokens, Carried::Bytes(bytes?), method))
 }
@@ -224,30 +199,30 @@ fn loads(facts: &Facts) -> Vec<Leg> {
     match facts.tier {
         TierKind::Redis => {
             let carried = accounted(facts.redis_read_bytes, facts);
-            legs.push(leg(facts, "redis-read", tokens, carried, "redis-info"));
+            legs.push(leg(facts, Way::RedisRead, tokens, carried, "redis-info"));
         }
         TierKind::Adapter(Adapter::Valkey) => {
             let carried = accounted(facts.redis_read_bytes, facts);
-            legs.push(leg(facts, "valkey-read", tokens, carried, "valkey-info"));
+            legs.push(leg(facts, Way::ValkeyRead, tokens, carried, "valkey-info"));
         }
         tier if tier.reads_disk_alone() => {
             let carried = accounted(facts.disk_read_bytes, facts);
-            legs.push(leg(facts, "disk-read", tokens, carried, "proc-io"));
+            legs.push(leg(facts, Way::DiskRead, tokens, carried, "proc-io"));
         }
         _ => {}
     }
-    legs.extend(over_pcie(facts, "pcie-rx", tokens, facts.pcie_rx_bytes));
+    legs.extend(over_pcie(facts, Way::PcieRx, tokens, facts.pcie_rx_bytes));
     if let Some(bytes) = facts.engine.load_bytes
         && facts.tier.is_vllms_own()
     {
         let carried = Carried::Bytes(Bounds::exact(bytes));
-        legs.push(leg(facts, "engine-load", tokens, carried, "vllm-account"));
+        legs.push(leg(facts, Way::EngineLoad, tokens, carried, "vllm-account"));
     }
     if let Some(loaded) = facts.engine.loaded_tokens {
         let carried = Carried::Tokens(loaded);
         legs.push(leg(
             facts,
-            "lmcache-load",
+            Way::LmcacheLoad,
             tokens,
             carried,
             "lmcache-account",
@@ -260,8 +235,8 @@ fn loads(facts: &Facts) -> Vec<Leg> {
             _ => (tokens, 0.0),
         };
         for (path, tokens, served) in [
-            ("lmcache-ram", ram, account.ram_tokens),
-            ("lmcache-second-layer", second, account.second_tokens),
+            (Way::LmcacheRam, ram, account.ram_tokens),
+            (Way::LmcacheSecondLayer, second, account.second_tokens),
         ] {
             if tokens > 0.0 || served > 0.0 {
                 let carried = Carried::Tokens(served);
@@ -289,19 +264,19 @@ fn stores(facts: &Facts) -> Vec<Leg> {
     match facts.tier {
         TierKind::Disk | TierKind::CpuDisk => {
             let carried = accounted(facts.disk_write_bytes, facts);
-            legs.push(leg(facts, "disk-write", tokens, carried, "proc-io"));
+            legs.push(leg(facts, Way::DiskWrite, tokens, carried, "proc-io"));
         }
         TierKind::Redis => {
             let carried = accounted(facts.redis_write_bytes, facts);
-            legs.push(leg(facts, "redis-write", tokens, carried, "redis-info"));
+            legs.push(leg(facts, Way::RedisWrite, tokens, carried, "redis-info"));
         }
         TierKind::Adapter(Adapter::Valkey) => {
             let carried = accounted(facts.redis_write_bytes, facts);
-            legs.push(leg(facts, "valkey-write", tokens, carried, "valkey-info"));
+            legs.push(leg(facts, Way::ValkeyWrite, tokens, carried, "valkey-info"));
         }
         _ => {}
     }
-    legs.extend(over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes));
+    legs.extend(over_pcie(facts, Way::PcieTx, tokens, facts.pcie_tx_bytes));
     legs
 }
 
@@ -324,10 +299,10 @@ fn vllms_own_stores(facts: &Facts) -> Vec<Leg> {
     if facts.tier == TierKind::NativeFs {
         let written = facts.engine.second_write_bytes.unwrap_or(taken);
         let carried = accounted(facts.disk_write_bytes, facts);
-        let disk = leg(facts, "disk-write", tokens, carried, "proc-io");
+        let disk = leg(facts, Way::DiskWrite, tokens, carried, "proc-io");
         legs.push(needing(written, disk));
     }
-    let pcie = over_pcie(facts, "pcie-tx", tokens, facts.pcie_tx_bytes);
+    let pcie = over_pcie(facts, Way::PcieTx, tokens, facts.pcie_tx_bytes);
     legs.extend(pcie.map(|leg| needing(taken, leg)));
     legs
 }
@@ -338,7 +313,7 @@ mod tests {
 
     use super::*;
 
-    fn leg(path: &'static str, needed: Option<Bounds>, carried: Carried) -> Leg {
+    fn leg(path: Way, needed: Option<Bounds>, carried: Carried) -> Leg {
         Leg {
             path,
             tokens: 1024.0,
@@ -352,7 +327,7 @@ mod tests {
 
     #[track_caller]
     fn status(needed: Option<Bounds>, moved: Bounds) -> VerdictStatus {
-        leg("pcie-rx", needed, Carried::Bytes(moved))
+        leg(Way::PcieRx, needed, Carried::Bytes(moved))
             .judge(0.9)
             .unwrap()
             .0
@@ -397,11 +372,11 @@ mod tests {
             status(None, Bounds::exact(3.0 * MIB)),
             VerdictStatus::Inconclusive
         );
-        let silent = leg("pcie-rx", None, Carried::Unseen);
+        let silent = leg(Way::PcieRx, None, Carried::Unseen);
         assert_eq!(silent.judge(0.9), None);
         let unused = Leg {
             tokens: 0.0,
-            ..leg("pcie-rx", None, Carried::Bytes(Bounds::exact(0.0)))
+            ..leg(Way::PcieRx, None, Carried::Bytes(Bounds::exact(0.0)))
         };
         assert_eq!(unused.judge(0.9), None);
     }
@@ -409,7 +384,7 @@ mod tests {
     #[test]
     fn a_reason_names_both_numbers_and_what_settles_it() {
         let reason = |needed, moved| {
-            leg("disk-read", needed, Carried::Bytes(moved))
+            leg(Way::DiskRead, needed, Carried::Bytes(moved))
                 .judge(0.9)
                 .unwrap()
                 .1
@@ -442,7 +417,7 @@ mod tests {
     fn a_single_token_is_a_leg() {
         let one = Leg {
             tokens: 1.0,
-            ..leg("pcie-rx", None, Carried::Bytes(Bounds::exact(0.0)))
+            ..leg(Way::PcieRx, None, Carried::Bytes(Bounds::exact(0.0)))
         };
         assert_eq!(one.judge(0.9).unwrap().0, VerdictStatus::Invalid);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::evidence::Evidence;
+use crate::record::way::Way;
 use crate::verdict::legs::{Carried, Leg, are_judged, of_pass};
 
 fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
@@ -12,7 +13,7 @@ fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
 }
 
 /// The legs by path, with the tokens that went each way.
-fn paths(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, f64)> {
+fn paths(change: impl FnOnce(&mut Facts)) -> Vec<(Way, f64)> {
     let legs = of_pass(&facts(change)).into_iter();
     legs.map(|leg| (leg.path, leg.tokens)).collect()
 }
@@ -32,10 +33,10 @@ fn cold(f: &mut Facts, tier: TierKind) {
 
 #[test]
 fn a_pass_has_the_legs_that_somebody_could_see() {
-    let (ram, second) = ("lmcache-ram", "lmcache-second-layer");
+    let (ram, second) = (Way::LmcacheRam, Way::LmcacheSecondLayer);
     assert_eq!(paths(|_| {}), [], "nobody saw any");
     let pcie = |f: &mut Facts| f.pcie_rx_bytes = Some(Bounds::exact(9.0));
-    assert_eq!(paths(pcie), [("pcie-rx", 10_000.0)]);
+    assert_eq!(paths(pcie), [(Way::PcieRx, 10_000.0)]);
     let all_ram = |f: &mut Facts| account(f, TierKind::Cpu, 10_000.0, 0.0);
     assert_eq!(paths(all_ram), [(ram, 10_000.0)]);
     let both = |f: &mut Facts| account(f, TierKind::Cpu, 10_000.0, 5.0);
@@ -51,7 +52,10 @@ fn a_pass_has_the_legs_that_somebody_could_see() {
         cold(f, TierKind::Redis);
         f.pcie_tx_bytes = Some(Bounds::exact(9.0));
     };
-    assert_eq!(paths(stores), [("redis-write", 500.0), ("pcie-tx", 500.0)]);
+    assert_eq!(
+        paths(stores),
+        [(Way::RedisWrite, 500.0), (Way::PcieTx, 500.0)]
+    );
     let baseline = |f: &mut Facts| {
         cold(f, TierKind::Baseline);
         f.pcie_tx_bytes = Some(Bounds::exact(9.0));
@@ -64,7 +68,7 @@ fn a_pass_has_the_legs_that_somebody_could_see() {
     };
     assert_eq!(
         paths(native),
-        [("pcie-tx", 10_000.0)],
+        [(Way::PcieTx, 10_000.0)],
         "bytes by their size"
     );
 }
@@ -102,16 +106,16 @@ fn legs_are_judged_where_the_tier_was_to_serve_or_to_have_stored() {
 #[test]
 fn each_leg_is_named_by_its_way() {
     for (path, words) in [
-        ("disk-read", "read from disk"),
-        ("disk-write", "written to disk"),
-        ("redis-read", "read from Redis"),
-        ("redis-write", "written to Redis"),
-        ("pcie-rx", "moved to the GPU over PCIe"),
-        ("pcie-tx", "moved from the GPU over PCIe"),
-        ("lmcache-ram", "from RAM"),
-        ("engine-load", "loaded by vLLM's own account"),
-        ("lmcache-load", "loaded to the GPU"),
-        ("lmcache-second-layer", "from the second layer"),
+        (Way::DiskRead, "read from disk"),
+        (Way::DiskWrite, "written to disk"),
+        (Way::RedisRead, "read from Redis"),
+        (Way::RedisWrite, "written to Redis"),
+        (Way::PcieRx, "moved to the GPU over PCIe"),
+        (Way::PcieTx, "moved from the GPU over PCIe"),
+        (Way::LmcacheRam, "from RAM"),
+        (Way::EngineLoad, "loaded by vLLM's own account"),
+        (Way::LmcacheLoad, "loaded to the GPU"),
+        (Way::LmcacheSecondLayer, "from the second layer"),
     ] {
         let leg = Leg {
             path,
