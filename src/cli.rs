@@ -249,6 +249,12 @@ pub(crate) struct SimArgs {
     /// RAM for vLLM's own offloading, GiB.
     #[arg(long, value_name = "GIB")]
     pub kv_offloading_size: Option<f64>,
+    /// Who offloads to that RAM.
+    #[arg(long, value_name = "NAME", value_parser = ["native"], hide = true)]
+    pub kv_offloading_backend: Option<String>,
+    /// vLLM's own tiers, as `vllm serve` takes them: the connector and its settings.
+    #[arg(long, value_name = "JSON")]
+    pub kv_transfer_config: Option<String>,
     /// Disable the GPU prefix cache.
     #[arg(long)]
     pub no_enable_prefix_caching: bool,

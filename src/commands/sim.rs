@@ -32,6 +32,7 @@ pub(super) fn sim(args: &SimArgs, runtime: &Runtime) -> Result<ExitStatus> {
         spec,
         lmcache_config: args.lmcache_config.clone(),
         native_offload_gib: args.kv_offloading_size,
+        kv_transfer_config: args.kv_transfer_config.clone(),
         prefix_caching: if args.no_enable_prefix_caching {
             PrefixCaching::Disabled
         } else {

@@ -14,7 +14,7 @@ use super::server::{Launcher, LmcacheMode, ServerSpec};
 use super::shape::{MAX_CELLS, Shape, cells, shapes};
 use super::sim_spec::MODEL_LEN;
 use super::state::CacheState;
-use super::tier::TierSpec;
+use super::tier::{TierKind, TierSpec};
 use super::value::string;
 use super::workload_spec::{WorkloadKind, WorkloadSpec};
 use crate::units::grouped;
@@ -104,7 +104,7 @@ impl Parts<'_, '_> {
         self.question_lens(&shapes);
         self.prompt_tokens(&shapes);
         self.gpu_state();
-        self.restart_state();
+        self.restart_state(&shapes);
         if let Some(server) = self.server_spec {
             self.simulated_lens(&shapes, server);
             self.chunks(&shapes, server);
@@ -216,18 +216,31 @@ impl Parts<'_, '_> {
         }
     }
 
-    fn restart_state(&self) {
+    fn restart_state(&self, shapes: &[Shape<'_>]) {
         let Some(server) = self.server_spec else {
             return;
         };
+        let mut used = self.tiers.values();
+        // Of what outlives a real server, the simulator leaves the files behind vLLM's own RAM alone.
+        let lost = used.find(|tier| {
+            let outlives = tier.kind.survives_restart(server.lmcache);
+            let is_used = shapes.iter().any(|shape| shape.tier == tier.name);
+            is_used && outlives && tier.kind != TierKind::NativeFs
+        });
         let own_redis = server
             .docker
             .as_ref()
             .is_some_and(|docker| !docker.redis_image.is_empty());
-        let why = if server.is_simulated() && !own_redis {
-            "the simulator keeps every tier in its own process"
+        let why = if let Some(tier) = lost
+            && server.is_simulated()
+            && !own_redis
+        {
+            format!(
+                "the simulator keeps the tier `{}` in its own process",
+                tier.name
+            )
         } else if server.launcher == Launcher::External {
-            "labrun does not start an external server"
+            "labrun does not start an external server".to_owned()
         } else {
             return;
         };

@@ -141,6 +141,25 @@ fn every_problem_is_reported_at_its_place() {
     );
 }
 
+#[test]
+fn a_simulated_tier_that_would_outlive_a_real_server_takes_no_restart_but_files_behind_ram() {
+    let restart = GOOD.replace("repeats = 2", "states = [\"cold\", \"restart\"]");
+    let of = |tier: &str| cells_of(&restart.replace("\"cpu\"]", &format!("\"{tier}\"]")));
+    for tier in ["cpu", "native+fs", "simple+disk"] {
+        assert!(
+            of(tier).iter().all(|line| !line.contains("restart")),
+            "{tier}"
+        );
+    }
+    assert_eq!(
+        of("redis"),
+        [
+            "13:10 the cache state `restart` cannot be reached: the simulator keeps the tier `redis` in \
+             its own process | remove it, or use `launcher = \"process\"` or \"docker\""
+        ]
+    );
+}
+
 /// What is changed in a good plan, into what, and the problem that this makes.
 const BAD_VALUES: &[(&str, &str, &str)] = &[
     (
@@ -185,12 +204,6 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "states = [\"cold\", \"warm\"]",
         "13:19 unknown cache state `warm` in [run] | \
          valid: `cold`, `gpu`, `tier`, `restart`",
-    ),
-    (
-        "repeats = 2",
-        "states = [\"cold\", \"restart\"]",
-        "13:10 the cache state `restart` cannot be reached: the simulator keeps every tier in its \
-         own process | remove it, or use `launcher = \"process\"` or \"docker\"",
     ),
     (
         "launcher = \"sim\"",

@@ -41,7 +41,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,6 @@ use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
-use crate::plan::tier::TierKind;
 use crate::record::schema::ContainerRecord;
 use control::Endpoint;
 use docker::Lasting;
@@ -219,15 +218,7 @@ pub(crate) fn script(
 /// Checks that what `cell` starts is there, before anything is written.
 pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     match cell.resolved.server.launcher {
-        Launcher::Sim => {
-            let kind = cell.tier.kind;
-            ensure!(
-                kind == TierKind::Native || !kind.is_vllms_own(),
-                "the simulator has no tier `{}`; remove it, or run on a GPU",
-                kind.name()
-            );
-            Ok(())
-        }
+        Launcher::Sim => simulated::check(cell),
         Launcher::Docker => docker::check(cell, settings),
         Launcher::External => external::attach(cell).map(drop),
         Launcher::Process => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::process::Command;
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::control::Endpoint;
 use super::group::{ProcessGroup, Stopped};
 use super::render::Rendered;
-use super::{LaunchScope, SERVER_LOG, Server, environment, free_port, private};
+use super::vllm_tier::{self, Region};
+use super::{LaunchScope, SERVER_LOG, Server, environment, free_port, leftovers, private};
 use crate::matrix::Cell;
-use crate::plan::tier::TierKind;
 
 /// Name of the file that describes the simulated machine.
 pub(super) const SPEC_FILE: &str = "sim.json";
@@ -30,6 +30,16 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 pub(crate) struct Simulated {
     endpoint: Endpoint,
     process: ProcessGroup,
+}
+
+/// Checks that the simulator has what the tier of `cell` asks for.
+pub(super) fn check(cell: &Cell) -> Result<()> {
+    ensure!(
+        cell.tier.settings.get("lazy_offload") != Some(&true.into()),
+        "tier `{}`: the simulator has no model of `lazy_offload`; leave it out, or run on a GPU",
+        cell.tier.name
+    );
+    Ok(())
 }
 
 /// Starts `labrun sim` for `cell`.
@@ -51,6 +61,10 @@ pub(crate) fn launch(
             ("127.0.0.1", port),
             &spec,
             config.as_deref(),
+            Region {
+                scratch: scope.scratch,
+                engine_id: &leftovers::shared_memory_name(scope.mark, port),
+            },
         ))
         .arg("--exit-with-parent")
         .stdin(Stdio::piped());
@@ -80,6 +94,7 @@ pub(super) fn arguments(
     address: (&str, u16),
     spec: &Path,
     config: Option<&Path>,
+    region: Region<'_>,
 ) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec!["sim".into()];
     // One word: a value that begins with dashes is not read as an option.
@@ -96,12 +111,11 @@ pub(super) fn arguments(
     if let Some(config) = config {
         add("--lmcache-config", config.as_ref());
     }
-    if cell.tier.kind == TierKind::Native {
-        add(
-            "--kv-offloading-size",
-            cell.tier.ram_gib().to_string().as_ref(),
-        );
-    }
+    all.extend(
+        vllm_tier::arguments(&cell.tier, region)
+            .into_iter()
+            .map(OsString::from),
+    );
     if !cell.resolved.server.gpu_prefix_cache() {
         all.push("--no-enable-prefix-caching".into());
     }

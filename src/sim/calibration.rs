@@ -214,7 +214,10 @@ fn simulate(case: &Case, spec: &SimSpec) -> anyhow::Result<Vec<CalibrationRow>> 
     let offload = match case.offload {
         Offload::None => None,
         Offload::Lmcache(yaml) => Some(OffloadConfig::from_yaml(yaml)?.offload),
-        Offload::Native(gib) => Some(OffloadConfig::native(gib, spec.block_size)),
+        Offload::Native(gib) => Some(OffloadConfig::native(
+            (gib * 1_073_741_824.0) as u64,
+            spec.block_size,
+        )),
     };
     let mut engine = Engine::new(EngineConfig {
         spec: spec.clone(),

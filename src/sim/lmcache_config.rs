@@ -26,8 +26,10 @@ const NETWORK_STORES: [&str; 8] = [
 pub(crate) enum Connector {
     /// LMCache inside the engine process.
     LmCache,
-    /// vLLM's own offloading to host memory.
-    Native,
+    /// vLLM's offloading to host memory, with or without files behind it.
+    Offloading,
+    /// vLLM's simple connector: host memory, or one file.
+    Simple,
 }
 
 /// What happens to a last chunk that is not full.
@@ -96,23 +98,6 @@ pub(crate) struct LoadedConfig {
 }
 
 impl OffloadConfig {
-    /// vLLM's own offloading to host memory.
-    pub(crate) fn native(cpu_gib: f64, block_tokens: u32) -> Self {
-        Self {
-            connector: Connector::Native,
-            chunk_tokens: block_tokens,
-            tail: Tail::Drop,
-            saves: Saves::Prompt,
-            hot_cache: HotCache::On,
-            cpu_bytes: (cpu_gib * GIB) as u64,
-            disk: None,
-            remote: None,
-            policy: Policy::Lru,
-            lookup_timeout_us: u64::MAX,
-            min_retrieve_tokens: 0,
-        }
-    }
-
     /// Reads an LMCache YAML.
     pub(crate) fn from_yaml(text: &str) -> anyhow::Result<LoadedConfig> {
         let root: Value = serde_yaml_ng::from_str(text).context("it is not valid YAML")?;

@@ -13,6 +13,7 @@ mod keep;
 mod lmcache_config;
 mod offload;
 mod options;
+mod own_tiers;
 mod pool;
 mod request;
 mod server;

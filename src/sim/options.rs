@@ -6,7 +6,8 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     engine::{EngineConfig, PrefixCaching},
-    lmcache_config::{LoadedConfig, OffloadConfig},
+    keep::Keeper,
+    lmcache_config::{Connector, LoadedConfig, OffloadConfig},
     server::{LogSink, VERSION, VERSION_SUFFIX},
 };
 use crate::bounded;
@@ -51,6 +52,8 @@ pub(crate) struct SimOptions {
     pub lmcache_config: Option<PathBuf>,
     /// Host memory for vLLM's own offloading, GiB.
     pub native_offload_gib: Option<f64>,
+    /// vLLM's `--kv-transfer-config`: another of its own tiers.
+    pub kv_transfer_config: Option<String>,
     /// The GPU prefix cache.
     pub prefix_caching: PrefixCaching,
     /// Longest prompt and answer together, tokens.
@@ -77,6 +80,7 @@ impl SimOptions {
             spec: SimSpec::default(),
             lmcache_config: None,
             native_offload_gib: None,
+            kv_transfer_config: None,
             prefix_caching: PrefixCaching::Enabled,
             max_model_len: 32_768,
             version: VERSION.to_owned(),
@@ -119,21 +123,20 @@ impl SimOptions {
             self.max_model_len,
             spec.gpu_kv_tokens
         );
+        let tiers = [
+            self.lmcache_config.is_some(),
+            self.native_offload_gib.is_some(),
+            self.kv_transfer_config.is_some(),
+        ];
         ensure!(
-            self.lmcache_config.is_none() || self.native_offload_gib.is_none(),
-            "both an LMCache configuration and native offloading are given; choose one"
+            tiers.into_iter().filter(|given| *given).count() < 2,
+            "more than one of an LMCache configuration, native offloading and a KV transfer \
+             configuration is given; choose one"
         );
         let lmcache = self.load_lmcache()?;
-        let offload = match (&lmcache, self.native_offload_gib) {
-            (Some(loaded), _) => Some(loaded.offload.clone()),
-            (None, Some(gib)) => {
-                ensure!(
-                    gib.is_finite() && gib > 0.0,
-                    "native offloading gets {gib} GiB; give a finite number above 0"
-                );
-                Some(OffloadConfig::native(gib, spec.block_size))
-            }
-            (None, None) => None,
+        let offload = match &lmcache {
+            Some(loaded) => Some(loaded.offload.clone()),
+            None => self.own_tier()?,
         };
         let prefix_caching = self.prefix_caching;
         let engine = EngineConfig {
@@ -142,6 +145,26 @@ impl SimOptions {
             offload,
         };
         Ok(Setup { engine, lmcache })
+    }
+
+    /// vLLM's own tier.
+    fn own_tier(&self) -> anyhow::Result<Option<OffloadConfig>> {
+        let block_tokens = self.spec.block_size;
+        if let Some(text) = &self.kv_transfer_config {
+            let config = OffloadConfig::from_transfer_config(text, block_tokens);
+            return config
+                .context("the KV transfer configuration cannot be used")
+                .map(Some);
+        }
+        let Some(gib) = self.native_offload_gib else {
+            return Ok(None);
+        };
+        ensure!(
+            gib.is_finite() && gib > 0.0,
+            "native offloading gets {gib} GiB; give a finite number above 0"
+        );
+        let bytes = (gib * 1_073_741_824.0) as u64;
+        Ok(Some(OffloadConfig::native(bytes, block_tokens)))
     }
 
     fn load_lmcache(&self) -> anyhow::Result<Option<LoadedConfig>> {
@@ -164,10 +187,18 @@ impl SimOptions {
 }
 
 impl Setup {
-    /// The Redis that keeps the tier's chunks for `options`, if one does.
-    pub(crate) fn keeper(&self, options: &SimOptions) -> Option<String> {
-        let remote = self.engine.offload.as_ref()?.remote.clone();
-        remote.filter(|_| options.redis == RedisKeeps::Chunks)
+    /// What keeps the tier's chunks for `options` beyond the process, if anything does.
+    pub(crate) fn keeper(&self, options: &SimOptions) -> Option<Keeper> {
+        let offload = self.engine.offload.as_ref()?;
+        match (&offload.remote, &offload.disk) {
+            (Some(url), _) if options.redis == RedisKeeps::Chunks => {
+                Some(Keeper::Redis(url.clone()))
+            }
+            (None, Some(disk)) if offload.connector == Connector::Offloading => {
+                Some(Keeper::Folder(PathBuf::from(&disk.path)))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) struct Times {
 pub(crate) struct Sources {
     pub(crate) local: u64,
     pub(crate) external: u64,
+    /// Of these, from behind host memory.
+    pub(crate) behind: u64,
 }
 
 /// A request inside the engine.

@@ -77,11 +77,13 @@ fn every_fault_ends_as_in_the_table() {
 }
 
 /// Faults that leave a pass from the tier to judge, and its tier.
-const WITNESSED: [(&str, &str); 18] = [
+const WITNESSED: [(&str, &str); 22] = [
     ("nothing", "cpu"),
     ("nothing", "disk"),
     ("nothing", "redis"),
     ("nothing", "native"),
+    ("nothing", "native+fs"),
+    ("nothing", "simple+disk"),
     ("`false-hit`", "cpu"),
     ("`false-hit`", "redis"),
     ("`wrong-place`", "cpu"),
@@ -91,6 +93,8 @@ const WITNESSED: [(&str, &str); 18] = [
     ("`half-loaded`", "cpu"),
     ("`half-loaded`", "disk"),
     ("`half-loaded`", "native"),
+    ("`half-loaded`", "native+fs"),
+    ("`ram-answers-for-disk`", "native+fs"),
     ("`impossible-speed`", "cpu"),
     ("`full-write-buffer`", "disk"),
     ("`silent-store-failure`", "disk"),
@@ -148,7 +152,7 @@ fn no_clean_run_is_called_anything_but_valid() {
 name = "clean"
 model = "m"
 [matrix]
-tier = ["baseline", "cpu", "disk", "redis", "cpu+disk", "native"]
+tier = ["baseline", "cpu", "disk", "redis", "cpu+disk", "native", "native+fs", "simple", "simple+disk"]
 prompt_len = [700]
 gen_len = [2]
 concurrency = [2]

@@ -83,9 +83,6 @@ fn every_shipped_plan_expands_explains_itself_and_fits_its_model() {
     }
 }
 
-/// Tiers that need a GPU: the simulator has none like them.
-const ON_GPUS_ALONE: [&str; 3] = ["native+fs", "simple", "simple+disk"];
-
 /// A plan for the simulator of the same tiers, workloads and load, with short prompts and few requests.
 fn reduced(text: &str) -> String {
     let mut plan: toml::Table = toml::from_str(text).unwrap();
@@ -99,8 +96,6 @@ fn reduced(text: &str) -> String {
     set(&mut plan, "matrix", "concurrency", array(2));
     let matrix = plan["matrix"].as_table_mut().unwrap();
     matrix.remove("exclude");
-    let tiers = matrix["tier"].as_array_mut().unwrap();
-    tiers.retain(|tier| !ON_GPUS_ALONE.contains(&tier.as_str().unwrap()));
     for (key, values) in matrix.iter_mut().filter(|(key, _)| key.contains('.')) {
         let values = values.as_array_mut().unwrap();
         values.truncate(2);

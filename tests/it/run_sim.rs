@@ -6,6 +6,56 @@ use std::time::Duration;
 
 use crate::support::{Ended, Lab, SimPlan, wait_until};
 
+/// vLLM's own tiers, rehearsed: in RAM nothing outlives a restart, files behind RAM do.
+#[test]
+fn vllms_own_tiers_are_rehearsed_and_files_behind_ram_outlive_a_restart() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["native+fs", "simple", "simple+disk"]"#,
+        requests: 4,
+        ..SimPlan::default()
+    };
+    let states = "warmup = 1\nstates = [\"cold\", \"tier\", \"restart\"]";
+    lab.write("plan.toml", &plan.text().replace("warmup = 1", states));
+    lab.labrun(&["plan.toml", "--out", "out", "--force"])
+        .expect_code(0);
+    let cells = lab.cells();
+    let mut seen = 0;
+    for (_, cell) in &cells {
+        let tier = cell["coordinates"]["tier"].as_str().unwrap();
+        if tier == "baseline" {
+            continue;
+        }
+        assert!(
+            !cell["warnings"].to_string().contains("not proven"),
+            "{cell}"
+        );
+        for pass in cell["passes"].as_array().unwrap() {
+            assert_eq!(pass["verdict"]["status"], "valid", "{tier}: {pass}");
+            let state = pass["state"].as_str().unwrap();
+            let serves = state == "tier" || (state == "restart" && tier == "native+fs");
+            let evidence = |name: &str| pass["evidence"][name].as_f64().unwrap_or(0.0);
+            assert_eq!(evidence("external_tokens") > 0.0, serves, "{tier} {state}");
+            let ledger = pass["ledger"].to_string();
+            let reads = serves && tier != "simple";
+            assert_eq!(
+                ledger.contains("\"disk-read\""),
+                reads,
+                "{tier} {state}: {ledger}"
+            );
+            let counts = serves && tier == "native+fs";
+            assert_eq!(
+                ledger.contains("\"engine-load\""),
+                counts,
+                "{tier} {state}: {ledger}"
+            );
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 9);
+    lab.assert_no_server_is_left();
+}
+
 #[test]
 fn a_run_leaves_every_file_and_is_marked_as_simulated() {
     let lab = Lab::new();

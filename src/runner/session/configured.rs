@@ -57,8 +57,7 @@ impl Session {
 
     /// Looks in vLLM's log for a tier that it serves itself.
     fn check_own_tier(&mut self, cell: &Cell) -> Result<()> {
-        let server = &cell.resolved.server;
-        if server.is_simulated() || server.launcher == Launcher::External {
+        if cell.resolved.server.launcher == Launcher::External {
             return Ok(());
         }
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());

@@ -95,6 +95,7 @@ impl Basis<'_> {
                 (host, port),
                 Path::new(&inside),
                 config.as_deref().map(Path::new),
+                self.region(&leftovers::shared_memory_name(self.scope.mark, port)),
             );
             if super::has_own_redis(self.cell) {
                 // The tier of a real server survives a restart too.
@@ -151,11 +152,15 @@ impl Basis<'_> {
         transfer: Option<&Value>,
     ) -> Vec<OsString> {
         let engine_id = leftovers::shared_memory_name(self.scope.mark, address.1);
-        let region = Region {
-            scratch: self.scope.scratch,
-            engine_id: &engine_id,
-        };
+        let region = self.region(&engine_id);
         process::vllm_arguments(self.cell, model, address, transfer, region)
+    }
+
+    fn region<'a>(&'a self, engine_id: &'a str) -> Region<'a> {
+        Region {
+            scratch: self.scope.scratch,
+            engine_id,
+        }
     }
 
     /// The LMCache server of multi-process mode.

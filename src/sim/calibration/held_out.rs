@@ -14,7 +14,7 @@ use crate::plan::sim_spec::SimSpec;
 const GPU_KV_TOKENS: u64 = 668_000;
 /// The link of that machine, GB/s: LMCache's loads of 16,384 tokens in 45.3 ms, its stores in 55.2 ms.
 const LINK_GB_PER_S: (f64, f64) = (47.4, 38.9);
-/// The tiers that are held against the simulator: `native+fs` it has none like.
+/// The tiers that are held against the simulator: of `native+fs` the study has too few proven rows.
 const TIERS: [(&str, Offload); 4] = [
     ("baseline", Offload::None),
     ("cpu", Offload::Lmcache("max_local_cpu_size: 75")),

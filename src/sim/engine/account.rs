@@ -19,6 +19,7 @@ impl Engine {
             stats.prompt_tokens += prompt;
             stats.local_cache_hit += sources.local;
             stats.external_transfer += sources.external;
+            stats.external_behind += sources.behind;
             stats.local_compute += prompt - sources.local - sources.external;
             stats.ttft.observe_us(at_us - times.arrived_us);
         }

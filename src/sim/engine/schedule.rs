@@ -199,7 +199,10 @@ impl Engine {
             PrefixCaching::Disabled => Vec::new(),
         };
         let local = (local_blocks.len() * self.block_size()) as u64;
-        let mut sources = Sources { local, external: 0 };
+        let mut sources = Sources {
+            local,
+            ..Sources::default()
+        };
         let mut load = None;
         if let Some(lookup) = self.look_up(id, local, step) {
             let hit = lookup.tokens.min(length as u64 - 1);
@@ -212,6 +215,11 @@ impl Engine {
                 let first_chunk = local as usize / chunk_tokens;
                 let places = lookup.places[first_chunk..].to_vec();
                 sources.external = need;
+                let chunks = self.sequences[&id].chunks[first_chunk..].iter();
+                let chunks = chunks.zip(&places);
+                let behind = chunks.filter(|(_, place)| **place != Place::Cpu);
+                let behind: u64 = behind.map(|(chunk, _)| u64::from(chunk.tokens)).sum();
+                sources.behind = behind.min(need);
                 load = Some(Load {
                     first_chunk,
                     places,

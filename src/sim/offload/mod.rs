@@ -180,7 +180,12 @@ impl Offload {
         self.settle(now_us);
         let tokens: u64 = chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
         let work = self.spec.lookup_us + self.spec.lookup_us_per_token * tokens as f64;
-        let mut done_us = now_us + if self.is_native() { 0 } else { round_us(work) };
+        let mut done_us = now_us
+            + if self.is_vllms_own() {
+                0
+            } else {
+                round_us(work)
+            };
         let deadline_us = now_us.saturating_add(self.config.lookup_timeout_us);
         let mut places = Vec::new();
         if self.spec.has(Fault::Degraded) {
@@ -320,6 +325,7 @@ impl Offload {
         match (place, &mut self.disk) {
             (Place::Cpu, _) | (Place::Disk, None) => at_us,
             (Place::Disk, Some(disk)) => {
+                self.stats.file_read_bytes += size_bytes;
                 let cached = disk.io == DiskIo::Buffered
                     && (disk.page_cache.get(key).is_some() || self.spec.has(Fault::PageCacheDisk));
                 if cached {
@@ -357,12 +363,19 @@ impl Offload {
         }
     }
 
-    /// Forgets host memory, if the connector can.
+    /// Forgets host memory, if the connector can. Files behind it stay; the simple connector forgets
+    /// what its file holds.
     pub(crate) fn reset(&mut self) {
-        if self.is_native() {
-            self.cpu.clear();
-            self.refresh_gauges();
+        if !self.is_vllms_own() || self.spec.has(Fault::RamAnswersForDisk) {
+            return;
         }
+        self.cpu.clear();
+        if let Some(disk) = self.disk.as_mut()
+            && self.config.connector == Connector::Simple
+        {
+            disk.store.clear();
+        }
+        self.refresh_gauges();
     }
 
     fn keeps_in_cpu(&self) -> bool {
@@ -370,8 +383,8 @@ impl Offload {
     }
 
     /// Whether it is vLLM's own, without LMCache.
-    pub(crate) fn is_native(&self) -> bool {
-        self.config.connector == Connector::Native
+    pub(crate) fn is_vllms_own(&self) -> bool {
+        self.config.connector != Connector::LmCache
     }
 
     fn count_evictions(&mut self, evicted: u64) {
@@ -384,10 +397,13 @@ impl Offload {
         self.stats.cpu_chunks = self.cpu.len();
         self.stats.disk_bytes = self.disk.as_ref().map_or(0, |disk| disk.store.used_bytes());
         self.stats.remote_bytes = self.redis.as_ref().map_or(0, Store::used_bytes);
-        let redis_puts = self
-            .landing_keys
-            .iter()
-            .filter(|(place, _)| *place == Place::Redis);
-        self.stats.remote_puts_pending = redis_puts.count();
+        let puts = |to: Place| {
+            self.landing_keys
+                .iter()
+                .filter(|(place, _)| *place == to)
+                .count()
+        };
+        self.stats.remote_puts_pending = puts(Place::Redis);
+        self.stats.file_puts_pending = puts(Place::Disk);
     }
 }

@@ -254,13 +254,91 @@ fn storing_the_same_chunk_twice_writes_it_once() {
 
 #[test]
 fn native_offloading_stores_behind_the_engines_back_and_can_be_reset() {
-    let config = OffloadConfig::native(1.0, 16);
+    let config = OffloadConfig::native(1 << 30, 16);
     let mut offload = Offload::new(config, &SimSpec::default());
     let stored = store(&mut offload, 0, 0..4);
     assert_eq!((stored.copy_us, stored.put_us), (0, 0));
     assert_eq!(offload.lookup(1, &keys(0..4)).tokens, 4 * 256);
     offload.reset();
     assert_eq!(offload.lookup(1, &keys(0..4)).tokens, 0);
+}
+
+fn own_tier(extra: &serde_json::Value, connector: &str, faults: &[Fault]) -> Offload {
+    let text = serde_json::json!({"kv_connector": connector, "kv_connector_extra_config": extra});
+    let config = OffloadConfig::from_transfer_config(&text.to_string(), 16).unwrap();
+    let spec = SimSpec {
+        faults: faults.to_vec(),
+        ..SimSpec::default()
+    };
+    Offload::new(config, &spec)
+}
+
+fn files_behind_ram(faults: &[Fault]) -> Offload {
+    let tiers = serde_json::json!([{"type": "fs", "root_dir": "/kv"}]);
+    let extra = serde_json::json!({"cpu_bytes_to_use": 20 * SIZE, "secondary_tiers": tiers});
+    own_tier(&extra, "OffloadingConnector", faults)
+}
+
+#[test]
+fn files_behind_vllms_ram_serve_once_it_is_emptied_and_fill_it_again() {
+    let mut offload = files_behind_ram(&[]);
+    store(&mut offload, 0, 0..10);
+    assert_eq!(offload.stats.file_puts_pending, 10, "they cascade later");
+    let found = offload.lookup(HOUR_US, &keys(0..10));
+    assert_eq!(found.places, [Place::Cpu; 10], "RAM comes first");
+    assert_eq!(offload.stats.file_write_bytes, 10 * SIZE);
+    offload.reset();
+    let found = offload.lookup(HOUR_US, &keys(0..10));
+    assert_eq!(found.places, [Place::Disk; 10]);
+    offload.load(HOUR_US, &keys(0..10), &found.places);
+    let read = (offload.physical.disk_read, offload.stats.file_read_bytes);
+    assert_eq!(read, (10 * SIZE, 10 * SIZE));
+    let again = offload.lookup(HOUR_US, &keys(0..10));
+    assert_eq!(again.places, [Place::Cpu; 10], "what was promoted");
+    let mut next = files_behind_ram(&[]);
+    next.restore(offload.lasting_chunks());
+    assert_eq!(next.lookup(0, &keys(0..10)).places, [Place::Disk; 10]);
+}
+
+#[test]
+fn what_leaves_vllms_ram_is_still_in_files() {
+    let mut offload = files_behind_ram(&[]);
+    for begin in [0, 10, 20] {
+        store(&mut offload, begin * HOUR_US, begin..begin + 10);
+    }
+    let found = offload.lookup(30 * HOUR_US, &keys(0..10));
+    assert_eq!(found.places, [Place::Disk; 10]);
+    assert_eq!(
+        offload.lookup(30 * HOUR_US, &keys(20..30)).places,
+        [Place::Cpu; 10]
+    );
+}
+
+#[test]
+fn ram_that_a_reset_leaves_answers_for_the_files() {
+    let mut offload = files_behind_ram(&[Fault::RamAnswersForDisk]);
+    store(&mut offload, 0, 0..10);
+    offload.reset();
+    assert_eq!(
+        offload.lookup(HOUR_US, &keys(0..10)).places,
+        [Place::Cpu; 10]
+    );
+}
+
+#[test]
+fn the_simple_connectors_file_has_no_ram_before_it_and_a_reset_forgets_it() {
+    let extra = serde_json::json!({"kv_offload_backend": "disk", "disk_path": "/kv/kv"});
+    let mut offload = own_tier(&extra, "SimpleCPUOffloadConnector", &[]);
+    store(&mut offload, 0, 0..10);
+    let found = offload.lookup(HOUR_US, &keys(0..10));
+    assert_eq!(found.places, [Place::Disk; 10]);
+    offload.load(HOUR_US, &keys(0..10), &found.places);
+    assert_eq!(
+        offload.lookup(HOUR_US, &keys(0..10)).places,
+        [Place::Disk; 10]
+    );
+    offload.reset();
+    assert_eq!(offload.lookup(HOUR_US, &keys(0..10)).tokens, 0);
 }
 
 #[test]

@@ -11,17 +11,20 @@ use crate::{
 };
 
 impl Offload {
-    /// What the Redis tier holds, the next victim first.
-    pub(crate) fn redis_chunks(&self) -> Chunks {
-        let chunks = self.redis.iter().flat_map(Store::chunks);
+    /// What the store that can outlive the process holds, the next victim first: Redis, or else files.
+    pub(crate) fn lasting_chunks(&self) -> Chunks {
+        let files = self.disk.as_ref().map(|disk| &disk.store);
+        let chunks = self.redis.as_ref().or(files).into_iter();
+        let chunks = chunks.flat_map(Store::chunks);
         chunks.map(|(key, chunk)| (key, chunk.clone())).collect()
     }
 
-    /// Puts into the Redis tier what an earlier process left there; nothing is moved for it.
-    pub(crate) fn restore_redis(&mut self, chunks: Chunks) {
-        if let Some(redis) = self.redis.as_mut() {
+    /// Puts into that store what an earlier process left there; nothing is moved for it.
+    pub(crate) fn restore(&mut self, chunks: Chunks) {
+        let files = self.disk.as_mut().map(|disk| &mut disk.store);
+        if let Some(store) = self.redis.as_mut().or(files) {
             for (key, chunk) in chunks {
-                redis.insert(key, chunk);
+                store.insert(key, chunk);
             }
         }
         self.refresh_gauges();
@@ -57,13 +60,14 @@ impl Offload {
             let per_token = self.spec.store_submit_us_per_token * stored.tokens as f64;
             stored.put_us = round_us(self.spec.store_submit_us + per_token);
         }
-        if self.is_native() {
+        if self.is_vllms_own() {
             (stored.copy_us, stored.put_us) = (0, 0); // a copy engine does it meanwhile
         }
         let done_us = now_us + stored.copy_us + stored.put_us;
         for (key, chunk, staged_bytes) in taken {
             if self.spec.has(Fault::SilentStoreFailure) {
                 self.staged_bytes -= staged_bytes;
+                self.stats.file_write_bytes += chunk.size_bytes; // counted, and not done
             } else {
                 self.submit(done_us, key, chunk, staged_bytes);
             }
@@ -188,6 +192,7 @@ impl Offload {
             Place::Disk => {
                 if let Some(disk) = self.disk.as_mut() {
                     disk.store.insert(key, chunk);
+                    self.stats.file_write_bytes += size_bytes;
                     if disk.io == DiskIo::Direct {
                         self.physical.disk_write += size_bytes;
                     }

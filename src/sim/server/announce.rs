@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     plan::sim_spec::Fault,
-    sim::{engine::PrefixCaching, lmcache_config::DiskIo},
+    sim::{
+        engine::PrefixCaching,
+        lmcache_config::{Connector, DiskConfig, DiskIo},
+    },
 };
 
 impl SimServer {
@@ -17,7 +20,6 @@ impl SimServer {
         let options = &self.options;
         let spec = &options.spec;
         let offload = self.setup.engine.offload.as_ref();
-        let is_native = options.native_offload_gib.is_some();
         let blocks = spec.gpu_kv_tokens / u64::from(spec.block_size);
         let concurrency = spec.gpu_kv_tokens as f64 / f64::from(options.max_model_len);
         let caching = match options.prefix_caching {
@@ -38,11 +40,8 @@ impl SimServer {
                 spec.block_size, spec.gpu_kv_tokens
             ),
             created_s: created.as_secs_f64(),
-            external_source: if is_native {
-                "host"
-            } else {
-                "external_unspecified"
-            },
+            kv_bytes_per_token: spec.kv_bytes_per_token,
+            block_tokens: u64::from(spec.block_size),
             version: options.version.clone(),
             healthy: offload.is_some() && !spec.has(Fault::Degraded),
         }
@@ -106,14 +105,43 @@ impl SimServer {
         log.vllm(Speaker::ApiServer, "INFO", "api_server.py:581", &text);
     }
 
+    /// vLLM's simple connector, by the lines of its scheduler and of its file.
+    fn log_simple(&self, disk: Option<&DiskConfig>) {
+        let say = |source: &str, text: &str| {
+            self.log.vllm(Speaker::EngineCore, "INFO", source, text);
+        };
+        let text = "SimpleCPUOffloadScheduler: Allocating offload blocks (mode=eager)";
+        say("manager.py:194", text);
+        if let Some(DiskConfig { path, io, .. }) = disk {
+            let page_cache = match io {
+                DiskIo::Direct => "False",
+                DiskIo::Buffered => "True",
+            };
+            let text = format!("DiskBackend: path={path}, (page_cache={page_cache})");
+            say("disk_backend.py:165", &text);
+        }
+    }
+
     fn log_connector(&self) {
         let (log, spec) = (&self.log, &self.options.spec);
         let connector = |name: &str| {
             let text = format!("Creating v1 connector with name: {name} and engine_id: labrun-sim");
             log.vllm(Speaker::EngineCore, "INFO", "factory.py:62", &text);
         };
-        if self.options.native_offload_gib.is_some() {
-            connector("OffloadingConnector");
+        let offload = self.setup.engine.offload.as_ref();
+        match offload.map(|offload| (offload.connector, &offload.disk)) {
+            Some((Connector::Offloading, disk)) => {
+                connector("OffloadingConnector");
+                if disk.is_some() {
+                    let text = "Created secondary tier #0 (fs)";
+                    log.vllm(Speaker::EngineCore, "INFO", "spec.py:216", text);
+                }
+            }
+            Some((Connector::Simple, disk)) => {
+                connector("SimpleCPUOffloadConnector");
+                self.log_simple(disk.as_ref());
+            }
+            _ => {}
         }
         let Some(loaded) = &self.setup.lmcache else {
             return;

@@ -14,6 +14,7 @@ use crate::{
     sim::{
         engine::{Engine, EngineEvent, SubmitError},
         keep::Chunks,
+        lmcache_config::Connector,
         offload::Offload,
         request::SimRequest,
         stats::{EngineStats, FinishReason, PhysicalBytes, TierStats},
@@ -41,13 +42,22 @@ pub(super) struct Sink {
     pub(super) sender: UnboundedSender<ChoiceToken>,
 }
 
+/// A tier that vLLM serves itself.
+#[derive(Clone, Debug)]
+pub(super) struct OwnTier {
+    pub(super) connector: Connector,
+    pub(super) has_files: bool,
+    pub(super) stats: TierStats,
+}
+
 /// Everything that `/metrics` shows.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) engine: EngineStats,
+    /// What LMCache counts.
     pub(super) tiers: Option<TierStats>,
-    /// Bytes that vLLM's own offloading counts as loaded and as stored.
-    pub(super) offloaded: Option<[u64; 2]>,
+    /// What vLLM's own offloading counts.
+    pub(super) own: Option<OwnTier>,
     pub(super) physical: PhysicalBytes,
 }
 
@@ -111,7 +121,7 @@ impl Driver {
         log: Log,
         health: watch::Sender<Health>,
     ) -> Self {
-        let published = engine.offload().map(|offload| offload.stats.clone());
+        let published = lmcache_stats(&engine);
         Self {
             engine,
             spec,
@@ -127,7 +137,7 @@ impl Driver {
     }
 
     /// Serves commands until it is stopped, every sender is gone, or the engine dies. Returns what the
-    /// Redis tier holds by then.
+    /// tier holds by then that can outlive it.
     pub(super) fn run(mut self, commands: &Receiver<Command>) -> Chunks {
         loop {
             let next = match self.wait_us() {
@@ -145,7 +155,7 @@ impl Driver {
             };
             if matches!(next, Next::End) || matches!(self.dispatch(), Next::End) {
                 let offload = self.engine.offload();
-                return offload.map(Offload::redis_chunks).unwrap_or_default();
+                return offload.map(Offload::lasting_chunks).unwrap_or_default();
             }
         }
     }
@@ -283,7 +293,7 @@ impl Driver {
     }
 
     fn publish(&mut self, now_us: u64) {
-        self.published = self.engine.offload().map(|offload| offload.stats.clone());
+        self.published = lmcache_stats(&self.engine);
         self.next_publish_us = now_us + self.spec.lmcache_metrics_interval_ms * 1_000;
     }
 
@@ -292,18 +302,26 @@ impl Driver {
         if !self.publishes_late() {
             self.publish(now_us);
         }
-        let own = self.engine.offload().filter(|offload| offload.is_native());
-        let offloaded = own.map(|offload| {
-            let tokens = [offload.stats.hit_tokens, offload.stats.stored_tokens];
-            tokens.map(|tokens| tokens * self.spec.kv_bytes_per_token)
+        let own = self.engine.offload();
+        let own = own.filter(|offload| offload.is_vllms_own());
+        let own = own.map(|offload| OwnTier {
+            connector: offload.config().connector,
+            has_files: offload.config().disk.is_some(),
+            stats: offload.stats.clone(),
         });
         Snapshot {
-            offloaded,
+            own,
             engine: self.engine.stats().clone(),
             tiers: self.published.clone(),
             physical,
         }
     }
+}
+
+/// What LMCache counts, where it serves the tier.
+fn lmcache_stats(engine: &Engine) -> Option<TierStats> {
+    let offload = engine.offload()?;
+    (!offload.is_vllms_own()).then(|| offload.stats.clone())
 }
 
 /// The handlers' end of the driver.

@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    driver::Snapshot,
+    driver::{OwnTier, Snapshot},
     prometheus::{Page, number},
     series::{ENGINE_COUNTERS, ENGINE_HISTOGRAMS, TIER_COUNTERS, TIER_HISTOGRAMS},
 };
+use crate::sim::lmcache_config::Connector;
 use crate::sim::stats::{EngineStats, PhysicalBytes, TierStats};
+
+/// vLLM's label of the files behind its RAM.
+const FILES: &str = "1:fs";
 
 /// Labels and constants of one server.
 #[derive(Clone, Debug)]
@@ -18,8 +22,9 @@ pub(super) struct Identity {
     pub(super) cache_config: String,
     /// Start of the process, seconds since 1970.
     pub(super) created_s: f64,
-    /// Source label of what the connector loads.
-    pub(super) external_source: &'static str,
+    /// KV bytes of a token, and tokens of a GPU block.
+    pub(super) kv_bytes_per_token: u64,
+    pub(super) block_tokens: u64,
     pub(super) healthy: bool,
     /// What `/version` answers.
     pub(super) version: String,
@@ -35,12 +40,9 @@ pub(super) fn page(identity: &Identity, snapshot: &Snapshot, http: &HttpCounts) 
         identity.created_s,
     );
     page.engine_gauges(&snapshot.engine);
-    page.engine_counters(&snapshot.engine, identity);
-    if let Some([load, store]) = snapshot.offloaded {
-        let help = "Total bytes loaded from offload storage to GPU.";
-        page.counter("vllm:kv_offload_load_bytes", help, load);
-        let help = "Total bytes stored from GPU to offload storage.";
-        page.counter("vllm:kv_offload_store_bytes", help, store);
+    page.engine_counters(&snapshot.engine, snapshot.own.is_some());
+    if let Some(own) = &snapshot.own {
+        page.own_tier(own, identity);
     }
     page.engine_histograms(&snapshot.engine);
     let name = "vllm:cache_config_info";
@@ -96,7 +98,8 @@ impl Page {
         self.gauge("vllm:kv_cache_usage_perc", help, stats.kv_usage);
     }
 
-    fn engine_counters(&mut self, stats: &EngineStats, identity: &Identity) {
+    /// A connector of vLLM's own names the tiers that it loads from.
+    fn engine_counters(&mut self, stats: &EngineStats, names_tiers: bool) {
         for (name, help, value) in ENGINE_COUNTERS {
             self.counter(name, help, value(stats));
         }
@@ -107,16 +110,19 @@ impl Page {
         ];
         let help = "Number of prompt tokens by source.";
         self.counters("vllm:prompt_tokens_by_source", help, "source", &sources);
-        let loaded = |source| {
-            if source == identity.external_source {
-                stats.external_transfer
-            } else {
-                0
-            }
+        let (all, behind) = (stats.external_transfer, stats.external_behind);
+        let (host, disk, unspecified) = if names_tiers {
+            (all - behind, behind, 0)
+        } else {
+            (0, 0, all)
         };
-        let others = ["host", "p2p", "disk", "external_unspecified"];
-        let mut sources = vec![("device", stats.local_cache_hit)];
-        sources.extend(others.map(|source| (source, loaded(source))));
+        let sources = [
+            ("device", stats.local_cache_hit),
+            ("host", host),
+            ("p2p", 0),
+            ("disk", disk),
+            ("external_unspecified", unspecified),
+        ];
         let help = "Prefix-cache hit tokens by the cache tier that supplied them.";
         self.counters(
             "vllm:prompt_tokens_cached_by_source",
@@ -133,6 +139,45 @@ impl Page {
         ];
         let help = "Count of successfully processed requests.";
         self.counters("vllm:request_success", help, "finished_reason", &reasons);
+    }
+
+    fn own_tier(&mut self, own: &OwnTier, identity: &Identity) {
+        let (stats, bytes) = (&own.stats, identity.kv_bytes_per_token);
+        if own.connector == Connector::Simple {
+            let blocks = identity.block_tokens;
+            let stored = stats.stored_tokens / blocks;
+            let outcomes = [("stored", stored), ("dropped_cpu_full", 0)];
+            let name = "vllm:simple_kv_offload_save_outcomes";
+            let help = "Store admission decisions in SimpleCPUOffloadConnector, by outcome.";
+            self.counters(name, help, "outcome", &outcomes);
+            let help = "KV blocks restored to GPU from the offload pool.";
+            let name = "vllm:simple_kv_offload_load_blocks";
+            self.counter(name, help, stats.hit_tokens / blocks);
+            let name = "vllm:simple_kv_offload_pending_store_blocks";
+            let help = "Offload blocks in pending stores.";
+            self.gauge(name, help, stats.file_puts_pending as f64);
+            return;
+        }
+        let help = "Total bytes loaded from offload storage to GPU.";
+        let loaded = stats.hit_tokens * bytes;
+        self.counter("vllm:kv_offload_load_bytes", help, loaded);
+        let help = "Total bytes stored from GPU to offload storage.";
+        let stored = stats.stored_tokens * bytes;
+        self.counter("vllm:kv_offload_store_bytes", help, stored);
+        if !own.has_files {
+            return;
+        }
+        for (name, help, value) in [
+            ("read", "Bytes read from a tier.", stats.file_read_bytes),
+            ("write", "Bytes written to a tier.", stats.file_write_bytes),
+        ] {
+            let name = format!("vllm:kv_offload_tiering_{name}_bytes");
+            self.counters(&name, help, "tier", &[(FILES, value)]);
+        }
+        let name = "vllm:kv_offload_tiering_active_cascade_jobs";
+        self.head(name, "gauge", "Number of active cascade jobs.");
+        let pending = stats.file_puts_pending as f64;
+        self.sample(name, Some(("tier", FILES)), pending);
     }
 
     fn engine_histograms(&mut self, stats: &EngineStats) {

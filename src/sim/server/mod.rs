@@ -42,7 +42,7 @@ use self::{
 };
 use super::{
     engine::Engine,
-    keep::{self, Chunks},
+    keep::{Chunks, Keeper},
     options::{ParentWatch, Setup, SimOptions},
     tokenizer::Vocabulary,
 };
@@ -254,23 +254,21 @@ impl SimServer {
     }
 }
 
-/// An engine whose Redis tier holds the chunks that an earlier process stored in the Redis at
-/// `keeper`.
-async fn engine(setup: Setup, keeper: Option<String>) -> anyhow::Result<Engine> {
+/// An engine whose tier holds the chunks that an earlier process left with `keeper`.
+async fn engine(setup: Setup, keeper: Option<Keeper>) -> anyhow::Result<Engine> {
     let mut engine = Engine::new(setup.engine);
-    if let (Some(url), Some(offload)) = (keeper, engine.offload_mut()) {
-        let chunks = tokio::task::spawn_blocking(move || keep::load(&url));
-        offload.restore_redis(chunks.await??);
+    if let (Some(keeper), Some(offload)) = (keeper, engine.offload_mut()) {
+        let chunks = tokio::task::spawn_blocking(move || keeper.load());
+        offload.restore(chunks.await??);
     }
     Ok(engine)
 }
 
-/// Waits for the engine's thread, then stores the chunks of its Redis tier in the Redis at
-/// `keeper`.
-async fn end_engine(thread: JoinHandle<Chunks>, keeper: Option<String>) -> anyhow::Result<()> {
+/// Waits for the engine's thread, then leaves the chunks of its tier with `keeper`.
+async fn end_engine(thread: JoinHandle<Chunks>, keeper: Option<Keeper>) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(move || {
         let chunks = thread.join().unwrap_or_default();
-        keeper.map_or(Ok(()), |url| keep::save(&url, &chunks))
+        keeper.map_or(Ok(()), |keeper| keeper.save(&chunks))
     });
     joined.await.context("ending the engine")?
 }
