@@ -39,7 +39,7 @@ const SHOW_HELP: &str = "\
 Examples:
   labrun show                                the run that began last
   labrun show latest:quickstart --tables     its long tables
-  labrun show latest disk-p4128              one of its cells
+  labrun show latest disk-p3104              one of its cells
 
 labrun reads the run's files and writes nothing.";
 
