@@ -82,7 +82,7 @@ pub(super) fn void(
                  offloading can win nothing (at most {:.2} may be chance): something else differs \
                  between the two",
                 place.label,
-                place.state,
+                place.state.title(),
                 limit(&servers)
             );
             wins.entry(servers).or_insert(reason);

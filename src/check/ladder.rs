@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use crate::plan::Plan;
 use crate::plan::problem::list;
 use crate::plan::server::Launcher;
+use crate::plan::state::CacheState;
 use crate::plan::tier::{TierKind, TierSpec};
 
 /// Tokens of the fresh question behind each document.
@@ -19,6 +20,8 @@ const REQUESTS: u32 = 6;
 const LOAD: u32 = 8;
 /// Each step of the ladder is so many times the one before.
 const STEP: u32 = 4;
+/// The cache states of every cell.
+const USUAL: [CacheState; 2] = [CacheState::Cold, CacheState::Tier];
 /// The keys of the plan's tables that a check takes as they are.
 const TAKEN: [&str; 4] = ["model", "server", "tier", "profile"];
 /// The keys of `[run]` that a check takes as they are.
@@ -129,9 +132,9 @@ fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
 /// prompts.
 fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]) -> Value {
     const STATES: &str = "run.states";
-    let states = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
-    let usual = states(&["cold", "tier"]);
-    let with_restart = states(&["cold", "tier", "restart"]);
+    let states = |all: &[CacheState]| Value::Array(all.iter().map(|it| text(it.word())).collect());
+    let usual = states(&USUAL);
+    let with_restart = states(&[CacheState::Cold, CacheState::Tier, CacheState::Restart]);
     let server = plan.variants.first().map(|it| &it.resolved.server);
     let survives = |tier: &&&TierSpec| {
         server.is_some_and(|server| {
@@ -198,7 +201,10 @@ fn run(source: &Table, rounds: u32, concurrency: &[u32]) -> Value {
         ("controls", Value::Boolean(false)),
         ("canaries", integer(3)),
         ("canaries_in_load", integer(2)),
-        ("states", Value::Array(["cold", "tier"].map(text).to_vec())),
+        (
+            "states",
+            Value::Array(USUAL.map(|it| text(it.word())).to_vec()),
+        ),
     ] {
         table.insert(key.to_owned(), value);
     }

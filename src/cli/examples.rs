@@ -39,7 +39,7 @@ const EXAMPLES: [(&str, &str); 18] = [
     (
         "import",
         "  labrun import metrics_*.csv --out imported\n  \
-           labrun import bench-*.json --out imported --tier cpu --state tier",
+           labrun import bench-*.json --out imported --tier cpu --state tier-hit",
     ),
     (
         "plot",

@@ -93,7 +93,7 @@ A git revision is read with git; the work tree does not change. labrun reads the
 keep` wrote to the results folder, or else a run whose manifest names that commit.
 
 A rule is `MEASURE > 5%` or `MEASURE < -5%` (also >= and <=), on the change from A to B. Append ` where \
-tier=cpu, state=tier` to restrict it to some cells, or use `geomean(MEASURE)`. A rule fires on changes \
+tier=cpu, state=tier-hit` to restrict it to some cells, or use `geomean(MEASURE)`. A rule fires on changes \
 that are larger than the noise, and on cells that are missing in B.
 
 Exit codes: 0 compared, 2 nothing to compare or refused, 3 a rule fired.";
@@ -230,13 +230,16 @@ pub(crate) struct ImportArgs {
 /// A cache state on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StateWord {
-    /// Cold: nothing was cached.
+    /// Nothing was cached.
     Cold,
-    /// GPU hit: the GPU prefix cache was warm.
+    /// The GPU prefix cache was warm.
+    #[value(name = "gpu-hit", alias = "gpu")]
     Gpu,
-    /// Tier hit: only the tier was warm.
+    /// Only the tier was warm.
+    #[value(name = "tier-hit", alias = "tier")]
     Tier,
-    /// After restart: only the tier was warm.
+    /// Only the tier was warm.
+    #[value(name = "after-restart", alias = "restart")]
     Restart,
 }
 

@@ -64,13 +64,13 @@ fn points(passes: Vec<Imported>) -> Vec<PlotPoint> {
         }
         let at = pass.at;
         let mut facts = vec![
-            ("label".to_owned(), at.label),
+            ("workload".to_owned(), at.label),
             ("gen_len".to_owned(), at.gen_len.to_string()),
         ];
         facts.extend(at.extra);
         let state = pass
             .state
-            .map(|state| ("state".to_owned(), state.to_string()));
+            .map(|state| ("state".to_owned(), state.title().to_owned()));
         facts.extend(state);
         let concurrency = pass.is_concurrency_known.then(|| at.concurrency.get());
         let (prompt_len, tier, source) = (at.prompt_len.get(), at.tier, pass.source);

@@ -5,7 +5,7 @@
 //! WHAT    = MEASURE | "geomean(" MEASURE ")"        ttft_p50, output_tokens_per_s, ...
 //! OP      = ">" | ">=" | "<" | "<="
 //! CHANGE  = [ "+" | "-" ] NUMBER "%"                the change from A to B
-//! FILTER  = KEY "=" VALUE                           tier=cpu, state=tier, prompt_len=1024, an axis
+//! FILTER  = KEY "=" VALUE                           tier=cpu, state=tier-hit, prompt_len=1024, an axis
 //! ```
 //!
 //! A rule on cells fires where a change that is named (not `~`) satisfies it, and where a cell that
@@ -15,6 +15,9 @@
 use std::fmt;
 
 use crate::diff::{CellKey, Diff, LeftOut, Measure, Outcome};
+use crate::plan::axes::LABEL_ALIAS;
+use crate::plan::only::shown_axis;
+use crate::plan::state::CacheState;
 
 /// Which way a change is out of bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,16 +273,22 @@ impl<'a> Reader<'a> {
         loop {
             self.blank();
             let from = self.at;
-            let key = self.take(|c| c != '=' && c != ',').trim().to_owned();
+            let key = match self.take(|c| c != '=' && c != ',').trim() {
+                LABEL_ALIAS => "label".to_owned(),
+                key => key.to_owned(),
+            };
             let known = CellKey::KEYS.contains(&key.as_str()) || key.contains('.');
             if !known {
-                let hint = format!("one of {}, or an axis", CellKey::KEYS.join(", "));
+                let known = CellKey::KEYS.map(shown_axis);
+                let hint = format!("one of {}, or an axis", known.join(", "));
                 return Err(self.error(from, &format!("no coordinate `{key}`"), &hint));
             }
             if self.take(|c| c == '=').len() != 1 {
                 return Err(self.error(self.at, "no `=`", "KEY=VALUE"));
             }
             let value = self.take(|c| c != ',').trim().to_owned();
+            let state = CacheState::from_name(&value).filter(|_| key == "state");
+            let value = state.map_or(value, |state| state.name().to_owned());
             filters.push((key, value));
             if self.take(|c| c == ',').is_empty() {
                 return Ok(filters);
@@ -309,6 +318,17 @@ mod tests {
     #[track_caller]
     fn refused(text: &str, expected: &str) {
         assert_eq!(Rule::parse(text).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn plans_and_files_name_states_and_workloads_in_their_own_words() {
+        let filters = |filter: &str| {
+            let rule = Rule::parse(&format!("ttft_p50 > 5% where {filter}"));
+            rule.unwrap().filters
+        };
+        let new = filters("workload=rag, state=tier-hit");
+        assert_eq!(new, filters("label=rag, state=tier"));
+        assert_eq!(new[1], ("state".to_owned(), "tier".to_owned()));
     }
 
     #[test]
@@ -351,7 +371,7 @@ mod tests {
         refused(
             "ttft_p50 > 5% where teir=cpu",
             "--fail-on: no coordinate `teir` at column 21\n  | ttft_p50 > 5% where teir=cpu\n  |                     \
-             ^^^^ one of label, tier, state, concurrency, prompt_len, gen_len, or an axis",
+             ^^^^ one of workload, tier, state, concurrency, prompt_len, gen_len, or an axis",
         );
         refused(
             "ttft_p50 > 5% now",

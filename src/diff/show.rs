@@ -250,11 +250,14 @@ fn axes(rows: &[(&DiffRow, &Judged)]) -> Vec<Axis> {
     };
     let extras: Vec<_> = rows.iter().map(|(row, _)| &row.key.place.extra).collect();
     let sources = rows.iter().map(|(row, _)| row.source.name().to_owned());
+    let states = rows
+        .iter()
+        .map(|(row, _)| row.key.place.state.title().to_owned());
     let mut axes = vec![
         Axis::words("tier", Always, each("tier")),
         Axis::words("source", WhereItVaries, sources.collect()),
-        Axis::words("label", WhereItVaries, each("label")),
-        Axis::words("state", WhereItVaries, each("state")),
+        Axis::words("workload", WhereItVaries, each("label")),
+        Axis::words("state", WhereItVaries, states.collect()),
         Axis::numbers("prompt_len", &["prompt"], WhereItVaries, each("prompt_len")),
         Axis::numbers("gen_len", &["gen"], WhereItVaries, each("gen_len")),
         Axis::numbers("concurrency", &["conc"], WhereItVaries, each("concurrency")),

@@ -54,7 +54,12 @@ impl fmt::Display for CellKey {
         write!(
             f,
             "{} {} {} p{} g{} c{}",
-            place.label, self.tier, place.state, place.prompt_len, place.gen_len, place.concurrency
+            place.label,
+            self.tier,
+            place.state.word(),
+            place.prompt_len,
+            place.gen_len,
+            place.concurrency
         )?;
         for (axis, value) in &place.extra {
             write!(f, " {axis}={value}")?;

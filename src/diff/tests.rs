@@ -161,7 +161,7 @@ fn every_format_is_marked_simulated_and_lists_what_differs() {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
         assert!(
-            text.contains("long_context cpu tier p1024 g4 c1: +20.0 %"),
+            text.contains("long_context cpu tier-hit p1024 g4 c1: +20.0 %"),
             "{text}"
         );
     }
@@ -227,7 +227,7 @@ fn only_valid_cells_enter_and_lost_ones_make_a_rule_fire() {
         fired.into_iter().map(|fired| fired.why).collect()
     };
     let lost =
-        "long_context cpu tier p1024 g4 c1: cannot be judged: invalid: nothing was loaded in b";
+        "long_context cpu tier-hit p1024 g4 c1: cannot be judged: invalid: nothing was loaded in b";
     assert_eq!(why("ttft_p50 > 5%", &diff), [lost]);
     assert!(why("ttft_p50 > 5% where tier=baseline", &diff).is_empty());
     // What was not valid before either was not lost.
@@ -259,7 +259,7 @@ fn cells_of_one_side_are_listed() {
     );
     let text = diff.terminal(&[], 100);
     assert!(
-        text.contains("only in A (1):\n- long_context baseline tier p1024 g4 c1"),
+        text.contains("only in A (1):\n- long_context baseline tier-hit p1024 g4 c1"),
         "{text}"
     );
 }

@@ -66,6 +66,28 @@ proptest! {
 }
 
 #[test]
+fn old_words_of_cache_states_mean_the_same_cells() {
+    let cells = |axes: &[&str], run: &str| -> Vec<_> {
+        let matrix = plan(axes, &[BASELINE, "disk"], &["rag"], run);
+        let each = matrix.cells.iter();
+        each.map(|cell| (cell.id.to_string(), cell.inputs()))
+            .collect()
+    };
+    for (old, new) in [
+        ("[\"cold\", \"gpu\"]", "[\"cold\", \"gpu-hit\"]"),
+        (
+            "[\"tier\", \"restart\"]",
+            "[\"tier-hit\", \"after-restart\"]",
+        ),
+    ] {
+        let of = |states: &str| cells(&[], &format!("states = {states}"));
+        assert_eq!(of(old), of(new));
+        let axis = |states: &str| cells(&[&format!("\"run.states\" = [{states}]")], "");
+        assert_eq!(axis(old), axis(new));
+    }
+}
+
+#[test]
 fn a_sweep_of_a_tiers_setting_measures_the_other_tiers_once_and_on_one_machine() {
     let axis = "\"tier.cpu.chunk_size\" = [64, 256, 1024]";
     let matrix = plan(

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::lmcache_keys;
 use super::problem::{list, suggestion};
 use super::reader::{Located, TableReader};
+use super::state::CacheState;
 use super::tier::BASELINE;
 use super::value::{describe, json, string, up_to};
 use super::workload_spec::KIND_NAMES;
@@ -26,7 +27,7 @@ const DEFAULT_CONCURRENCY: u32 = 1;
 /// The label of the workload of a plan that defines none.
 pub(crate) const DEFAULT_LABEL: &str = "rag";
 
-/// Another name of the axis `label`.
+/// What plans and screens call the axis that code and files call `label`; plans may call it so too.
 pub(crate) const LABEL_ALIAS: &str = "workload";
 
 /// The axes that every plan has.
@@ -116,7 +117,7 @@ impl Axes {
             .into_iter()
             .filter(|key| key.value.contains('.'))
         {
-            let values = axis(table, &key.value, json);
+            let values = axis(table, &key.value, further(&key.value));
             axes.extra.push(ExtraAxis {
                 key: key.value,
                 span: key.span,
@@ -176,7 +177,7 @@ impl PartialCell {
 
 /// The value that a partial cell names on a further axis, which must contain it.
 fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
-    let located = table.read(&axis.key, json)?;
+    let located = table.read(&axis.key, further(&axis.key))?;
     let value = shown(&located.value);
     let on_axis: Vec<String> = axis.values.iter().map(|item| shown(&item.value)).collect();
     if !on_axis.is_empty() && !on_axis.contains(&value) {
@@ -192,6 +193,22 @@ fn value_of(table: &TableReader<'_>, axis: &ExtraAxis) -> Option<String> {
         );
     }
     Some(value)
+}
+
+/// Reads a value of the further axis `key`. Cache states get the words that files have for them: a cell is
+/// the same in whichever words its plan writes them.
+fn further(key: &str) -> impl Fn(&DeValue<'_>) -> Result<Value, String> {
+    let is_states = key == "run.states";
+    move |value| {
+        let mut value = json(value)?;
+        if let Some(states) = value.as_array_mut().filter(|_| is_states) {
+            for state in states {
+                let known = state.as_str().and_then(CacheState::from_name);
+                *state = known.map_or(state.take(), |known| known.name().into());
+            }
+        }
+        Ok(value)
+    }
 }
 
 /// A value of a further axis, as coordinates show it.
@@ -241,8 +258,8 @@ fn labels(table: &TableReader<'_>, key: &str, workloads: &[String]) -> Vec<Locat
         several => {
             let names: Vec<String> = several.iter().map(|name| format!("\"{name}\"")).collect();
             table.problem(
-                "axis `label` is missing in [matrix], and the plan has several workloads",
-                format!("add `label = [{}]`, or some of them", names.join(", ")),
+                "axis `workload` is missing in [matrix], and the plan has several workloads",
+                format!("add `workload = [{}]`, or some of them", names.join(", ")),
             );
             Vec::new()
         }

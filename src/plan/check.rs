@@ -210,8 +210,8 @@ impl Parts<'_, '_> {
         if off && self.run_spec.states.contains(&CacheState::Gpu) {
             self.problems.add(
                 span_in(self.run, "states"),
-                "the cache state `gpu` needs the GPU prefix cache, which [server.args] turns off",
-                "remove `gpu`, or turn `enable-prefix-caching` on",
+                "the cache state `gpu-hit` needs the GPU prefix cache, which [server.args] turns off",
+                "remove `gpu-hit`, or turn `enable-prefix-caching` on",
             );
         }
     }
@@ -247,7 +247,7 @@ impl Parts<'_, '_> {
         if self.run_spec.states.contains(&CacheState::Restart) {
             self.problems.add(
                 span_in(self.run, "states"),
-                format!("the cache state `restart` cannot be reached: {why}"),
+                format!("the cache state `after-restart` cannot be reached: {why}"),
                 "remove it, or use `launcher = \"process\"` or \"docker\"",
             );
         }
@@ -324,7 +324,7 @@ impl Parts<'_, '_> {
                      nothing could be served from it",
                     tier.name
                 ),
-                "lower its `chunk_size`, raise `prompt_len`, or remove the state `tier`",
+                "lower its `chunk_size`, raise `prompt_len`, or remove the state `tier-hit`",
             );
         }
     }

@@ -136,8 +136,14 @@ fn axis_named(axis: &str, axes: &Axes) -> Result<String, String> {
     if known.contains(&name) {
         return Ok(name.to_owned());
     }
-    let hint = suggestion(axis, &known);
+    let shown: Vec<&str> = known.into_iter().map(shown_axis).collect();
+    let hint = suggestion(axis, &shown);
     Err(format!("the plan has no axis `{axis}`; {hint}"))
+}
+
+/// What people call the axis `name`.
+pub(crate) fn shown_axis(name: &str) -> &str {
+    if name == "label" { LABEL_ALIAS } else { name }
 }
 
 /// The value as the axis has it.
@@ -152,6 +158,7 @@ fn on_axis(axis: &str, value: &str, known: &[String]) -> Result<String, String> 
     }
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let hint = suggestion(&value, &known);
+    let axis = shown_axis(axis);
     Err(format!("`{value}` is not on axis `{axis}`; {hint}"))
 }
 

@@ -142,7 +142,7 @@ fn read_states(
     let mut states = Vec::new();
     for name in &located.value {
         let Some(state) = CacheState::from_name(&name.value) else {
-            let names = CacheState::ALL.map(CacheState::name);
+            let names = CacheState::ALL.map(CacheState::word);
             let message = format!("unknown cache state `{}` in {}", name.value, table.title());
             table
                 .problems()
@@ -150,7 +150,11 @@ fn read_states(
             continue;
         };
         if states.contains(&state) {
-            let message = format!("cache state `{state}` stands twice in {}", table.title());
+            let message = format!(
+                "cache state `{}` stands twice in {}",
+                state.word(),
+                table.title()
+            );
             table
                 .problems()
                 .add(name.span.clone(), message, "remove one");

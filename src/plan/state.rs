@@ -22,13 +22,23 @@ impl CacheState {
     /// Every state, in order.
     pub const ALL: [CacheState; 4] = [Self::Cold, Self::Gpu, Self::Tier, Self::Restart];
 
-    /// The word in plans, CSV columns and file names.
+    /// The word in CSV columns and file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold",
             Self::Gpu => "gpu",
             Self::Tier => "tier",
             Self::Restart => "restart",
+        }
+    }
+
+    /// The word in plans.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Gpu => "gpu-hit",
+            Self::Tier => "tier-hit",
+            Self::Restart => "after-restart",
         }
     }
 
@@ -42,9 +52,10 @@ impl CacheState {
         }
     }
 
-    /// The state called `name`.
+    /// The state called `name` in a plan or in a file: plans of old write what files do.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
+        let is_called = |state: &Self| state.word() == name || state.name() == name;
+        Self::ALL.into_iter().find(is_called)
     }
 }
 

@@ -154,7 +154,7 @@ fn a_simulated_tier_that_would_outlive_a_real_server_takes_no_restart_but_files_
     assert_eq!(
         of("redis"),
         [
-            "13:10 the cache state `restart` cannot be reached: the simulator keeps the tier `redis` in \
+            "13:10 the cache state `after-restart` cannot be reached: the simulator keeps the tier `redis` in \
              its own process | remove it, or use `launcher = \"process\"` or \"docker\""
         ]
     );
@@ -203,7 +203,7 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "repeats = 2",
         "states = [\"cold\", \"warm\"]",
         "13:19 unknown cache state `warm` in [run] | \
-         valid: `cold`, `gpu`, `tier`, `restart`",
+         valid: `cold`, `gpu-hit`, `tier-hit`, `after-restart`",
     ),
     (
         "launcher = \"sim\"",
@@ -325,8 +325,8 @@ fn what_has_no_default_is_asked_for() {
         (
             "[server]",
             "[workload.a]\n[workload.b]\n[server]",
-            "2:1 axis `label` is missing in [matrix], and the plan has several workloads | \
-             add `label = [\"a\", \"b\"]`, or some of them",
+            "2:1 axis `workload` is missing in [matrix], and the plan has several workloads | \
+             add `workload = [\"a\", \"b\"]`, or some of them",
         ),
         (
             "[server]",

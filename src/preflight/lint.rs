@@ -475,7 +475,7 @@ fn gpu(
     if cell.resolved.run.states.contains(&CacheState::Gpu) && set > gpu_tokens {
         let message = format!(
             "{place}: the documents are {set:.0} tokens, more than the {gpu_tokens:.0} that the GPU \
-             holds: the state `gpu` cannot be reached"
+             holds: the state `gpu-hit` cannot be reached"
         );
         add(Severity::Problem, message);
     } else if set <= gpu_tokens && cell.tier.kind != TierKind::Baseline {
@@ -539,7 +539,7 @@ fn tier(
     if set > capacity {
         let message = format!(
             "{place}: {what} are {:.1} GiB of KV, more than the {:.1} GiB that {name} holds: \
-             what is evicted is computed again, and the state `tier` will not be valid (raise it to \
+             what is evicted is computed again, and the state `tier-hit` will not be valid (raise it to \
              {:.0}, or lower `requests`)",
             set / GIB,
             capacity / GIB,

@@ -153,7 +153,7 @@ pub(crate) fn break_even_section(comparison: &Comparison) -> Option<Section> {
     let extras: Vec<_> = rows.iter().map(|row| &row.place.extra).collect();
     let mut axes = vec![
         Axis::words(
-            "label",
+            "workload",
             Shown::WhereItVaries,
             each(&|row| row.place.label.clone()),
         ),

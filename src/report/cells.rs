@@ -126,7 +126,7 @@ fn axes(rows: &[SummaryRow]) -> Vec<Axis> {
         ),
         Axis::words("model", WhereItVaries, each(rows, |row| row.model.clone())),
         Axis::words(
-            "label",
+            "workload",
             WhereItVaries,
             each(rows, |row| row.coordinates.label.clone()),
         ),

@@ -139,7 +139,7 @@ fn axes(rows: &[ComparisonRow]) -> Vec<Axis> {
             each(rows, |row| row.source.name().into()),
         ),
         Axis::words(
-            "label",
+            "workload",
             WhereItVaries,
             each(rows, |row| row.place.label.clone()),
         ),

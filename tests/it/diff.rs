@@ -89,7 +89,7 @@ fn revisions_runs_and_tables_are_compared_and_a_regression_exits_with_3() {
         "plan.server.sim.lookup_us",
         "41500",
         "worse",
-        "FAIL `ttft_p50 > 30% where tier=cpu`: rag cpu tier p1024 g4 c1: +",
+        "FAIL `ttft_p50 > 30% where tier=cpu`: rag cpu tier-hit p1024 g4 c1: +",
     ] {
         assert!(
             message.contains(expected),

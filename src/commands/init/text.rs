@@ -206,7 +206,7 @@ pub(super) fn plan(args: &InitArgs, facts: &Facts) -> String {
             turns => format!(": {} sessions of {turns} turns", load.requests / turns),
         }
     ));
-    text.push_str("states = [\"cold\", \"tier\"] # nothing cached; then only the tier\n");
+    text.push_str("states = [\"cold\", \"tier-hit\"] # nothing cached; then only the tier\n");
     text.push_str(&workload(args.workload));
     for tier in &args.tiers {
         text.push_str(&tier_table(tier, facts, &load));

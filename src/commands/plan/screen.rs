@@ -89,7 +89,7 @@ fn axes(plan: &Plan, matrix: &Matrix) -> Vec<(String, Vec<String>)> {
             ("prompt_len", at.prompt_len.to_string()),
             ("gen_len", at.gen_len.to_string()),
             ("concurrency", at.concurrency.to_string()),
-            ("label", at.label.clone()),
+            ("workload", at.label.clone()),
             ("repeat", at.repeat.to_string()),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value));

@@ -48,7 +48,7 @@ fn files_of_the_replaced_scripts_are_enough() {
         "baseline",
         "cpu",
         "1k",
-        "label chat, gen_len 100",
+        "workload chat, gen_len 100",
         "of 2 ok requests a point",
         "from 2 files, which hold no verdicts",
         "do not state whether their numbers are measured or simulated",
@@ -78,7 +78,7 @@ fn requests_are_grouped_and_seconds_become_milliseconds() {
     assert_eq!(
         point.facts,
         [
-            fact("label", "1"),
+            fact("workload", "1"),
             fact("gen_len", "100"),
             fact("server.args.x", "a"),
             fact("state", "cold")

@@ -31,7 +31,7 @@ const fn question_len(only: &'static str) -> Key {
 pub(super) const WORKLOAD: Section = Section {
     id: "workload",
     head: "[workload.rag]",
-    about: "What the prompts of a label are made of. Several workloads may stand in one plan; the axis `label` \
+    about: "What the prompts of a workload are made of. Several may stand in one plan; the axis `workload` \
             names them.",
     only: "",
     keys: &[

@@ -54,7 +54,7 @@ pub(super) const PLAN: Section = Section {
             Named("workload"),
             "",
             Else("`rag`, a document with a fresh question"),
-            "What prompts are made of, by label.",
+            "What prompts are made of, by name.",
             "",
         ),
         key(
@@ -141,7 +141,7 @@ pub(super) const MATRIX: Section = Section {
             "[1, 8]",
         ),
         key(
-            "label",
+            "workload",
             List(&Text),
             "",
             Else("the plan's only workload"),
@@ -149,11 +149,11 @@ pub(super) const MATRIX: Section = Section {
             "[\"rag\"]",
         ),
         key(
-            "workload",
+            "label",
             List(&Text),
             "",
-            Else("`label`"),
-            "Another name of the axis `label`.",
+            Else("`workload`"),
+            "Another name of the axis `workload`.",
             "[\"rag\"]",
         ),
         key(
@@ -193,19 +193,19 @@ pub(super) const PARTIAL: Section = Section {
     keys: &[
         key("tier", Text, "", Else("every tier"), "The tier.", "\"cpu\""),
         key(
-            "label",
+            "workload",
             Text,
             "",
-            Else("every label"),
+            Else("every workload"),
             "The workload.",
             "\"rag\"",
         ),
         key(
-            "workload",
+            "label",
             Text,
             "",
-            Else("`label`"),
-            "Another name of `label`.",
+            Else("`workload`"),
+            "Another name of `workload`.",
             "\"rag\"",
         ),
         key(
@@ -260,12 +260,12 @@ pub(super) const RUN: Section = Section {
         ),
         key(
             "states",
-            List(&OneOf(&["cold", "gpu", "tier", "restart"])),
+            List(&OneOf(&["cold", "gpu-hit", "tier-hit", "after-restart"])),
             "",
-            Value("[\"cold\", \"tier\"]"),
+            Value("[\"cold\", \"tier-hit\"]"),
             "What is cached when the clock starts: nothing, the GPU's own cache, only the tier, or only the tier \
              after a restart of the server.",
-            "[\"cold\", \"gpu\", \"tier\"]",
+            "[\"cold\", \"gpu-hit\", \"tier-hit\"]",
         ),
         key(
             "order",

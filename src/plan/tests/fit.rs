@@ -194,7 +194,7 @@ fn the_gpu_state_needs_the_gpu_cache() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_mentions(
             &problems[0],
-            &["13:10 the cache state `gpu` needs the GPU prefix cache"],
+            &["13:10 the cache state `gpu-hit` needs the GPU prefix cache"],
         );
     }
 }

@@ -83,7 +83,7 @@ fn a_working_set_that_does_not_fit_is_a_problem_for_gpu_and_tier() {
     ];
     let problems = messages(&small, Severity::Problem);
     assert!(
-        problems.contains("the state `gpu` cannot be reached"),
+        problems.contains("the state `gpu-hit` cannot be reached"),
         "{problems}"
     );
     // 9680 tokens of 128 KiB are 1.2 GiB.

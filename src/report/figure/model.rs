@@ -48,7 +48,7 @@ impl Dot {
 /// Facts that make panels in any figure: label, generated tokens and further axes.
 pub(crate) fn facts(place: &Place) -> Vec<(String, String)> {
     let mut facts = vec![
-        ("label".to_owned(), place.label.clone()),
+        ("workload".to_owned(), place.label.clone()),
         ("gen_len".to_owned(), place.gen_len.to_string()),
     ];
     let extra = place.extra.iter();

@@ -79,7 +79,7 @@ fn one_concurrency_lets_the_panels_flow() {
     assert_eq!(figure.panels[0].title, "state cold");
     assert_eq!(
         figure.caption,
-        "sim-8b, label long_context, gen_len 4, concurrency 4"
+        "sim-8b, workload long_context, gen_len 4, concurrency 4"
     );
 }
 

@@ -221,7 +221,7 @@ impl Measuring<'_> {
             .await
             .map_err(Failure::of(Phase::Warm))?;
         if let Some(how) = died {
-            let error = anyhow!("{how} while the state `{state}` was probed");
+            let error = anyhow!("{how} while the state `{}` was probed", state.title());
             return Err(Failure {
                 phase: Phase::Warm,
                 error,

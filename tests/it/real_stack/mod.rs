@@ -27,7 +27,8 @@ fn plan(tiers: &str, states: &str) -> String {
     };
     let all = r#"["baseline", "cpu", "disk", "redis"]"#;
     let text = set(text, all, tiers);
-    set(text, r#"["cold", "gpu", "tier", "restart"]"#, states)
+    let all = r#"["cold", "gpu-hit", "tier-hit", "after-restart"]"#;
+    set(text, all, states)
 }
 
 fn run(lab: &Lab, text: &str, code: i32) -> crate::support::Ended {
