@@ -9,6 +9,12 @@ const CARRIERS: [&str; 4] = ["pcie", "disk", "redis", "network"];
 /// A client that adds less than this to the time to the first token did not limit it.
 const CLIENT_SHARE: f64 = 0.1;
 
+/// The word of a pass most of whose time to the first token is in no part that anything timed: no cause.
+pub(crate) const NOT_TIMED: &str = "not timed";
+
+/// The word of a pass of which no part is more than half.
+pub(crate) const MIXED: &str = "mixed";
+
 /// The word of a pass that no reading covers.
 const TOO_SHORT: &str = "too short to tell";
 
@@ -44,7 +50,7 @@ pub(crate) fn limit(
         Some((_, Part::Store)) => return Some(with("store", busy)),
         Some((_, Part::Network)) => return Some("network".to_owned()),
         Some((parts, Part::Rest)) if is_whole(parts) => {
-            return Some("rest".to_owned());
+            return Some(NOT_TIMED.to_owned());
         }
         Some((_, Part::Rest)) | None => {}
     }
@@ -58,7 +64,7 @@ pub(crate) fn limit(
     match recorded {
         // Of labrun 0.1: telemetry alone named nothing.
         Some((UNKNOWN | TOO_SHORT | NOTHING_BUSY | "client", _)) | None if is_whole => {
-            Some("mixed".to_owned())
+            Some(MIXED.to_owned())
         }
         Some((UNKNOWN, one)) if one.reasons.iter().any(|why| why.contains("too short")) => {
             Some(TOO_SHORT.to_owned())

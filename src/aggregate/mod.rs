@@ -10,7 +10,7 @@ mod energy;
 pub(crate) mod fixture;
 mod gaps;
 mod imported;
-mod limit;
+pub(crate) mod limit;
 mod memory;
 mod parts;
 mod place;

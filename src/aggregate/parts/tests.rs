@@ -250,5 +250,15 @@ fn telemetry_names_what_carries_a_part_where_bytes_do_not() {
         Some(1.0),
     ]);
     assert_eq!(named(&even, "unknown"), "mixed");
+    let outside = of([
+        Some(1.0),
+        Some(20.0),
+        Some(9.0),
+        Some(0.0),
+        Some(0.0),
+        Some(1.0),
+    ]);
+    assert_eq!(outside.largest(), Some(Part::Rest));
+    assert_eq!(named(&outside, "unknown"), "not timed");
     assert_eq!(named(&even, "disk"), "disk");
 }

@@ -65,7 +65,7 @@ fn a_tier_is_recommended_from_where_it_pays() {
         lines,
         [
             "use it from about 609 tokens on (3.0x at 4,096 tokens)",
-            "not here, later at every length up to 4,096 (0.4x at 4,096 tokens)",
+            "do not use it here: slower at every length up to 4,096 tokens (0.4x there)",
             "use it at every measured length (1.2x at 4,096 tokens)",
         ]
     );
@@ -82,6 +82,31 @@ fn what_a_miss_and_a_gpu_hit_cost_is_shown_beside_it() {
     assert_eq!(cpu.gpu_hit.unwrap().text(), "+7..13 ms");
     assert_eq!(answer.lengths.len(), 3);
     assert_eq!(answer.baseline_ms[2].map(f64::round), Some(112.0));
+}
+
+#[test]
+fn time_that_nobody_timed_is_never_named_as_the_limit() {
+    let limit_of = |prefill_ms: f64| {
+        let mut run = bench(&[(BASELINE, COMPUTED), ("cpu", [25.0, 27.0, 38.0])]).run();
+        for pass in run.cells.iter_mut().flat_map(|cell| &mut cell.passes) {
+            let timed = [
+                ("queue_time_mean_ms", 2.0),
+                ("prefill_time_mean_ms", prefill_ms),
+            ];
+            pass.evidence = timed.map(|(name, ms)| (name.to_owned(), ms)).into();
+        }
+        let answer = answer(&compare(&run).unwrap()).unwrap();
+        answer.tiers[0].limit.clone().unwrap()
+    };
+    assert_eq!(
+        limit_of(6.0),
+        "not known (79 % of TTFT was not timed, compute 16 %)"
+    );
+    assert_eq!(
+        limit_of(17.0),
+        "not known (50 % of TTFT was not timed, compute 45 %)"
+    );
+    assert_eq!(limit_of(30.0), "compute");
 }
 
 #[test]

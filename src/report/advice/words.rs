@@ -25,7 +25,7 @@ impl Answer {
         );
         let mut words = match (tier.advice, crossing) {
             (Advice::Open, Some(BreakEven::Several { .. })) => {
-                "unclear: sooner and later by turns; measure more requests".to_owned()
+                "unclear: faster and slower by turns; measure more requests".to_owned()
             }
             (Advice::Open, _) => format!("no clear difference ({at_longest})"),
             (Advice::Partly, Some(BreakEven::From { tokens, .. })) => format!(
@@ -38,11 +38,12 @@ impl Answer {
             ),
             (Advice::Not, _) if proven.len() > 1 => {
                 format!(
-                    "not here, later at every length up to {} ({at_longest})",
-                    grouped(longest)
+                    "do not use it here: slower at every length up to {} tokens ({} there)",
+                    grouped(longest),
+                    brief_times(last.speedup)
                 )
             }
-            (Advice::Not, _) => format!("not here ({at_longest})"),
+            (Advice::Not, _) => format!("do not use it here: slower ({at_longest})"),
             _ if proven.len() > 1 => {
                 let lengths = if tier.withheld > 0 {
                     "proven"
