@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,10 +87,10 @@ class Browser:
             sys.exit(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def look(self, width, height, scheme):
+    def look(self, width, height, scheme, media=""):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia",
+        self.call("Emulation.setEmulatedMedia", media=media,
                   features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def stop(self):
@@ -128,7 +129,7 @@ COLUMN = """(function (click) {
   var heads = Array.from(table.tHead.rows[0].cells);
   var at = heads.findIndex(function (head) { return head.textContent.indexOf('TTFT p50 ms') === 0 ||
                                                     head.textContent.indexOf('TTFT p50 s') === 0; });
-  for (var i = 0; i < click; i++) { heads[at].querySelector('button').click(); }
+  for (var i = 0; i < click; i++) { heads[at].querySelector('[role=button]').click(); }
   return Array.from(table.tBodies[0].rows).map(function (row) {
     return parseFloat(row.cells[at].textContent.replace(/,(?=[0-9]{3})/g, '')); });
 })"""
@@ -209,6 +210,62 @@ def sizes(browser, url, shoot):
         check(f"{width}: the first column stays where a table scrolls", held[0] == 0 or abs(held[1]) < 2, held)
 
 
+# A4 within its margins of 12 mm, pixels of 1/96 inch: upright, and across for the wide tables.
+UPRIGHT, ACROSS = (703, 1032), (1032, 703)
+# What is wider than the page, or would have to be cut: figures and rows higher than the page.
+TOO_LARGE = """(function (sections, width, height) {
+  var inside = Array.from(document.querySelectorAll(sections)).flatMap(function (section) {
+    return Array.from(section.querySelectorAll('*')); });
+  var seen = inside.filter(function (one) { return one.checkVisibility(); });
+  var named = function (one) { return one.tagName + ' ' + one.textContent.trim().slice(0, 30); };
+  var wide = seen.filter(function (one) { return one.getBoundingClientRect().right > width + 1; });
+  var high = seen.filter(function (one) {
+    return one.matches('figure, tr, .timeline svg') && one.getBoundingClientRect().height > height; });
+  return wide.concat(high).map(named); })"""
+SCREEN_ONLY = """Array.from(document.querySelectorAll('nav, button, th button')).filter(function (one) {
+  return one.checkVisibility() || one.closest('th'); }).length"""
+STUCK = """Array.from(document.querySelectorAll('td, th')).filter(function (one) {
+  return getComputedStyle(one).position === 'sticky'; }).length"""
+
+
+def printed(browser, url, shoot):
+    """On paper nothing is cut off, nothing overlaps, and all is dark on white, whatever the screen was."""
+    for scheme in ("light", "dark"):
+        for (width, height), sections in ((UPRIGHT, "header, section:not(.wide)"), (ACROSS, "section.wide")):
+            browser.look(width, height, scheme, "print")
+            browser.open(url)
+            # As the button leaves it, and with a cell's evidence open.
+            browser.ask(f"document.documentElement.setAttribute('data-theme', '{scheme}')")
+            browser.ask("document.querySelectorAll('#evidence details').forEach(function (one, at) {"
+                        " one.open = at < 2; })")
+            at = f"printed {width} {scheme}"
+            large = browser.ask(f"{TOO_LARGE}('{sections}', {width}, {height})")
+            check(f"{at}: nothing is larger than the page", large == [], large[:3] or "")
+            ink, ground = browser.ask(INK), browser.ask(GROUND)
+            paper = browser.ask(LIGHTNESS)
+            check(f"{at}: dark on white", ink < 200 and ground > 700 and paper > 700, [ink, ground, paper])
+            stuck, left = browser.ask(STUCK), browser.ask(SCREEN_ONLY)
+            check(f"{at}: no column sticks and no button is left", stuck == 0 and left == 0, [stuck, left])
+            split = browser.ask("""Array.from(document.querySelectorAll('figure, tr, thead')).filter(function (one) {
+              return getComputedStyle(one).breakInside !== 'avoid'; }).length""")
+            check(f"{at}: no figure, row or head is cut by a page's end", split == 0, split)
+            shoot(f"print_{width}_{scheme}")
+    told = browser.ask("document.querySelector('#glossary dl').checkVisibility()")
+    folded = browser.ask("document.querySelector('#evidence details:last-of-type .pairs').checkVisibility()")
+    check("printed: the glossary is unfolded, the evidence of a cell as it was left", told and not folded, [told, folded])
+
+
+def paper(browser, shots):
+    """The PDF itself: upright pages, and pages across for the wide tables."""
+    pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
+    boxes = re.findall(rb"/MediaBox \[0 0 ([0-9]+)[0-9.]* ([0-9]+)[0-9.]*\]", pdf)
+    across = sum(int(width) > int(height) for width, height in boxes)
+    check("it can be printed", pdf.startswith(b"%PDF") and len(pdf) > 20_000, f"{len(pdf)} bytes")
+    check("pages are upright, and across for wide tables", 0 < across < len(boxes), f"{across} of {len(boxes)}")
+    if shots:
+        (shots / "print.pdf").write_bytes(pdf)
+
+
 def judge(browser, url, shots):
     def shoot(name):
         if shots:
@@ -255,6 +312,7 @@ def judge(browser, url, shots):
           browser.ask("document.documentElement.scrollWidth"))
     shoot("narrow")
     sizes(browser, url, shoot)
+    printed(browser, url, shoot)
 
     complaints = [event["params"] for event in browser.events if event["method"] == "Runtime.exceptionThrown"
                   or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")]
@@ -275,10 +333,7 @@ def judge(browser, url, shots):
           browser.ask("getComputedStyle(document.getElementById('theme')).display") == "none")
     browser.ask("document.querySelectorAll('details.timeline').forEach(function (one, at) {"
                 " if (at < 2) { one.parentElement.open = true; one.open = true; } })")
-    pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
-    check("it can be printed", pdf.startswith(b"%PDF") and len(pdf) > 20_000, f"{len(pdf)} bytes")
-    if shots:
-        (shots / "print.pdf").write_bytes(pdf)
+    paper(browser, shots)
 
 
 main()
