@@ -48,8 +48,10 @@ pub(super) fn init(args: &InitArgs) -> Result<ExitStatus> {
             facts.server.why
         ));
     }
+    let config = args.config.as_ref();
+    let config = config.map_or(String::new(), |it| format!(" --config {}", it.display()));
     say(&format!(
-        "look at it with `labrun plan {file}`, run it with `labrun {file}`"
+        "look at it with `labrun plan {file}{config}`, run it with `labrun {file}{config}`"
     ));
     Ok(ExitStatus::Success)
 }
@@ -70,10 +72,11 @@ fn look(args: &InitArgs, settings: &Settings) -> Facts {
         },
     };
     let hub = hub(settings, server.launcher);
+    let models = &settings.paths.models;
     let model = match (&args.model, hub.as_deref().and_then(newest)) {
-        (Some(name), _) => model(name, hub.as_deref()),
-        (None, Some(name)) => model(&name, hub.as_deref()),
-        (None, None) => model(DEFAULT_MODEL, None),
+        (Some(name), _) => model(name, models, hub.as_deref()),
+        (None, Some(name)) => model(&name, models, hub.as_deref()),
+        (None, None) => model(DEFAULT_MODEL, models, None),
     };
     Facts {
         gpus: gpus(),
@@ -146,9 +149,16 @@ fn config_text(model: &str, hub: &Path) -> Option<String> {
     bounded::read(&config, MAX_CONFIG_BYTES).ok()
 }
 
-/// What is known of a model.
-fn model(name: &str, hub: Option<&Path>) -> Model {
-    let text = hub.and_then(|hub| config_text(name, hub));
+/// What is known of a model, which is in the folder `models` of the settings or in the cache.
+fn model(name: &str, models: &Path, hub: Option<&Path>) -> Model {
+    let local = models.join(name).join("config.json");
+    let local = bounded::read(&local, MAX_CONFIG_BYTES).ok();
+    let local = local.filter(|_| !models.as_os_str().is_empty());
+    let place = match local {
+        Some(_) => "in `paths.models`",
+        None => "in Hugging Face's cache",
+    };
+    let text = local.or_else(|| config_text(name, hub?));
     let config: Option<Value> = text
         .as_ref()
         .and_then(|text| serde_json::from_str(text).ok());
@@ -161,7 +171,7 @@ fn model(name: &str, hub: Option<&Path>) -> Model {
     let kv = text.and_then(|text| kv_config::model(&text, &kv_config::Serving::default()).ok());
     Model {
         name: name.to_owned(),
-        is_cached: config.is_some(),
+        place: config.is_some().then_some(place),
         positions,
         kv_bytes: kv
             .and_then(|kv| kv.stored.or(kv.device))
@@ -195,16 +205,26 @@ mod tests {
                 "max_position_embeddings": 8192, "torch_dtype": "bfloat16"}"#,
         );
         assert_eq!(newest(hub.path()).as_deref(), Some("org/tiny"));
-        let known = model("org/tiny", Some(hub.path()));
-        assert!(known.is_cached);
+        let nowhere = Path::new("");
+        let known = model("org/tiny", nowhere, Some(hub.path()));
+        assert_eq!(known.place, Some("in Hugging Face's cache"));
         assert_eq!(
             (known.positions, known.kv_bytes),
             (Some(8192), Some(1024.0))
         );
-        let unknown = model("org/other", Some(hub.path()));
+        let unknown = model("org/other", nowhere, Some(hub.path()));
         assert_eq!(
-            (unknown.is_cached, unknown.positions, unknown.kv_bytes),
-            (false, None, None)
+            (unknown.place, unknown.positions, unknown.kv_bytes),
+            (None, None, None)
+        );
+        let models = tempfile::tempdir().unwrap();
+        fs::create_dir(models.path().join("own")).unwrap();
+        let config = "{\"max_position_embeddings\": 4096}";
+        fs::write(models.path().join("own/config.json"), config).unwrap();
+        let local = model("own", models.path(), Some(hub.path()));
+        assert_eq!(
+            (local.place, local.positions),
+            (Some("in `paths.models`"), Some(4096))
         );
     }
 }

@@ -417,6 +417,13 @@ fn init_writes_a_plan_that_runs_on_this_machine_and_overwrites_nothing() {
     let refused = ended(bare(&lab, &["init", "mine.toml", "--model", "x"]), 2).stderr;
     assert!(refused.contains("`mine.toml` exists"), "{refused}");
     assert_eq!(lab.read("mine.toml"), text);
+    lab.write("lab.toml", "[paths]\nmodels = \"models\"\n");
+    let with = ["init", "other.toml", "--config", "lab.toml"];
+    let wrote = ended(bare(&lab, &with), 0).stderr;
+    assert!(
+        wrote.contains("run it with `labrun other.toml --config lab.toml`"),
+        "{wrote}"
+    );
     // The longest prompts are those that a tier may be too small for.
     let run = ["mine.toml", "--only", "prompt_len=4128", "--out", "out"];
     lab.labrun(&run).expect_code(0);

@@ -56,8 +56,8 @@ pub(super) struct Server {
 pub(super) struct Model {
     /// Its name on the hub.
     pub name: String,
-    /// Whether it is in the cache.
-    pub is_cached: bool,
+    /// Where it is on this machine, in words; absent: nowhere.
+    pub place: Option<&'static str>,
     /// The longest prompt and answer together, tokens.
     pub positions: Option<u64>,
     /// KV of a token, bytes.
@@ -314,10 +314,10 @@ fn server(args: &InitArgs, facts: &Facts, load: &Load) -> String {
 
 fn of_model(facts: &Facts) -> String {
     let model = &facts.model;
-    let mut about = match (model.is_cached, facts.server.launcher) {
+    let mut about = match (model.place, facts.server.launcher) {
         (_, Launcher::Sim) => "a name: the simulator loads no model".to_owned(),
-        (true, _) => "in Hugging Face's cache".to_owned(),
-        (false, _) => "not in Hugging Face's cache: the first start downloads it".to_owned(),
+        (Some(place), _) => place.to_owned(),
+        (None, _) => "not in Hugging Face's cache: the first start downloads it".to_owned(),
     };
     if let (Some(positions), false) = (model.positions, facts.is_simulated()) {
         about.push_str(&format!("; takes {} tokens", grouped(positions)));
@@ -367,7 +367,7 @@ mod tests {
             },
             model: Model {
                 name: "org/tiny".to_owned(),
-                is_cached: true,
+                place: Some("in Hugging Face's cache"),
                 positions,
                 kv_bytes: Some(57_344.0),
             },
