@@ -279,11 +279,11 @@ pub(crate) const WORDS: [(&str, &str); 13] = [
     ),
     (
         "bottleneck",
-        "What limited a pass. Where one part of its TTFT is more than half, that part: `queue`, `load`, `compute`, `store`, `batch` or `network`, with what carried it (`load from disk`), or `not timed`: more than half lies in none of them. Else what telemetry saw busy: `compute`, `pcie`, `disk`, `redis`, `network`, `queue` or `client`. `mixed`: no part is more than half. `nothing busy`, `too short to tell`: neither is known.",
+        "What limited a pass. Where one part of its TTFT is more than half, that part: `queue`, `load`, `compute`, `store`, `batch`, `network` or `frontend`, with what carried it (`load from disk`), or `unexplained`: more than half lies in none of them. Else what telemetry saw busy: `compute`, `pcie`, `disk`, `redis`, `network`, `queue` or `client`. `mixed`: no part is more than half. `nothing busy`, `too short to tell`: neither is known.",
     ),
     (
         "parts of TTFT",
-        "Means of a pass that sum to its mean TTFT: `queue` (waiting in the engine), `load` (from the tier), `compute` (the prefill without loads and stores), `store` (into the tier, while the prefill waits), `batch` (in place of `compute` where others in the same prefill load and store too), `network` (between client and server) and `rest` (HTTP, tokenizer, scheduling, and each part that is not known). Empty: not known.",
+        "Means of a pass that sum to its mean TTFT: `queue` (waiting in the engine), `load` (from the tier), `compute` (the prefill without loads and stores), `store` (into the tier, while the prefill waits), `batch` (in place of `compute` where others in the same prefill load and store too), `network` (between client and server), `frontend` (the API server: HTTP, tokenizer, its way to the engine and back) and `unexplained` (each part that is not known). Empty: not known.",
     ),
     (
         "cold, GPU hit, tier hit, after restart",

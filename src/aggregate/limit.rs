@@ -10,7 +10,7 @@ const CARRIERS: [&str; 4] = ["pcie", "disk", "redis", "network"];
 const CLIENT_SHARE: f64 = 0.1;
 
 /// The word of a pass most of whose time to the first token is in no part that anything timed: no cause.
-pub(crate) const NOT_TIMED: &str = "not timed";
+pub(crate) const UNEXPLAINED: &str = "unexplained";
 
 /// The word of a pass of which no part is more than half.
 pub(crate) const MIXED: &str = "mixed";
@@ -49,10 +49,11 @@ pub(crate) fn limit(
         Some((_, Part::Queue)) => return Some(with("queue", busy)),
         Some((_, Part::Store)) => return Some(with("store", busy)),
         Some((_, Part::Network)) => return Some("network".to_owned()),
-        Some((parts, Part::Rest)) if is_whole(parts) => {
-            return Some(NOT_TIMED.to_owned());
+        Some((_, Part::Frontend)) => return Some("frontend".to_owned()),
+        Some((parts, Part::Unexplained)) if is_whole(parts) => {
+            return Some(UNEXPLAINED.to_owned());
         }
-        Some((_, Part::Rest)) | None => {}
+        Some((_, Part::Unexplained)) | None => {}
     }
     if let Some(parts) = parts
         && let (Some(load), Some(batch)) = (parts.get(Part::Load), parts.get(Part::Batch))

@@ -1,5 +1,5 @@
 //! Where the time to the first token went, from what a pass recorded. What is not known stays absent, and
-//! the rest shows it: the parts and the rest always sum to the mean.
+//! is unexplained: the parts and what they do not explain always sum to the mean.
 
 use crate::evidence::Evidence;
 use crate::plan::server::LmcacheMode;
@@ -26,20 +26,24 @@ pub(crate) enum Part {
     Batch,
     /// Between the client and the server.
     Network,
+    /// The API server, and its way to the engine and back: its own time to the first token without the
+    /// engine's.
+    Frontend,
     /// What no part explains.
-    Rest,
+    Unexplained,
 }
 
 impl Part {
-    /// All of them, in the order in which a request meets them; the rest last.
-    pub(crate) const ALL: [Self; 7] = [
+    /// All of them; what they do not explain last.
+    pub(crate) const ALL: [Self; 8] = [
         Self::Queue,
         Self::Load,
         Self::Compute,
         Self::Store,
         Self::Batch,
         Self::Network,
-        Self::Rest,
+        Self::Frontend,
+        Self::Unexplained,
     ];
 
     /// Its word in tables and figures.
@@ -51,7 +55,8 @@ impl Part {
             Self::Store => "store",
             Self::Batch => "batch",
             Self::Network => "network",
-            Self::Rest => "rest",
+            Self::Frontend => "frontend",
+            Self::Unexplained => "unexplained",
         }
     }
 
@@ -64,7 +69,8 @@ impl Part {
             Self::Store => "ttft_store_ms",
             Self::Batch => "ttft_batch_ms",
             Self::Network => "ttft_network_ms",
-            Self::Rest => "ttft_rest_ms",
+            Self::Frontend => "ttft_frontend_ms",
+            Self::Unexplained => "ttft_unexplained_ms",
         }
     }
 }
@@ -74,8 +80,8 @@ impl Part {
 pub(crate) struct Parts {
     /// The mean itself.
     pub ttft_ms: f64,
-    /// In the order of [`Part::ALL`], without the rest; absent where it is not known.
-    known: [Option<f64>; 6],
+    /// In the order of [`Part::ALL`], without the last; absent where it is not known.
+    known: [Option<f64>; 7],
     /// Whether the queue may hold loads, or parts of them, that nobody timed.
     pub queue_holds_loads: bool,
 }
@@ -91,6 +97,9 @@ impl Parts {
         queue.or(prefill)?;
         let served = of(Evidence::ServerTtftMeanMs);
         let network = served.map(|served| ttft_ms - served);
+        // Its two clocks are apart, and each of them is right: between them lies what is outside the engine.
+        let engine = queue.zip(prefill).map(|(queue, prefill)| queue + prefill);
+        let frontend = served.zip(engine).map(|(served, engine)| served - engine);
         let times = Transfers::of(cell, pass);
         let (queue, load, prefill, store) = match (cell.server.lmcache, times) {
             _ if cell.coordinates.tier == BASELINE => (queue, Some(0.0), prefill, Some(0.0)),
@@ -116,18 +125,18 @@ impl Parts {
         } else {
             (prefill, prefill.map(|_| 0.0))
         };
-        let network = network.filter(|ms| *ms >= 0.0);
+        let [network, frontend] = [network, frontend].map(|part| part.filter(|ms| *ms >= 0.0));
         Some(Self {
             ttft_ms,
-            known: [queue, load, compute, store, batch, network],
+            known: [queue, load, compute, store, batch, network, frontend],
             queue_holds_loads: loads_in_queue(cell, pass),
         })
     }
 
-    /// One part; the rest is always known.
+    /// One part; what none explains is always known.
     pub(crate) fn get(&self, part: Part) -> Option<f64> {
         match part {
-            Part::Rest => Some(self.ttft_ms - self.known.iter().flatten().sum::<f64>()),
+            Part::Unexplained => Some(self.ttft_ms - self.known.iter().flatten().sum::<f64>()),
             part => self.known[part as usize],
         }
     }
@@ -156,7 +165,7 @@ impl Parts {
         };
         Some(Self {
             ttft_ms: mean(&|parts| Some(parts.ttft_ms))?,
-            known: [0, 1, 2, 3, 4, 5].map(|at| mean(&|parts| parts.known[at])),
+            known: [0, 1, 2, 3, 4, 5, 6].map(|at| mean(&|parts| parts.known[at])),
             queue_holds_loads: each.iter().any(|(parts, _)| parts.queue_holds_loads),
         })
     }

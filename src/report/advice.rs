@@ -6,7 +6,7 @@ mod words;
 
 use std::collections::BTreeSet;
 
-use crate::aggregate::limit::{MIXED, NOT_TIMED};
+use crate::aggregate::limit::{MIXED, UNEXPLAINED};
 use crate::aggregate::{
     BASELINE, BreakEven, Clarity, Comparison, ComparisonRow, Part, Parts, Place, Pool, Standing,
     break_evens, tier_order,
@@ -297,7 +297,10 @@ fn limit(
         });
         Some(match speed {
             Some(speed) => format!("{name} at {:.1} GB/s", speed / 1e9),
-            None => match pool.parts.filter(|_| [MIXED, NOT_TIMED].contains(&&*name)) {
+            None => match pool
+                .parts
+                .filter(|_| [MIXED, UNEXPLAINED].contains(&&*name))
+            {
                 Some(parts) => largest_two(&parts),
                 None => name,
             },
@@ -306,27 +309,27 @@ fn limit(
     lengths.iter().rev().find_map(at)
 }
 
-/// `load 45 %, compute 30 %`, of what no part is more than half; `not known (48 % of TTFT was not timed,
-/// load 23 %)` where the rest is one of the two: it is no cause.
+/// `load 45 %, compute 30 %`, of what no part is more than half; `not known (48 % of TTFT is unexplained,
+/// load 23 %)` where what no part explains is one of the two: it is no cause.
 fn largest_two(parts: &Parts) -> String {
     let known = Part::ALL.into_iter();
     let mut known: Vec<(Part, f64)> = known
         .filter_map(|part| Some((part, parts.get(part)? / parts.ttft_ms)))
         .collect();
     known.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let (rest, named): (Vec<_>, Vec<_>) = known
+    let (unexplained, named): (Vec<_>, Vec<_>) = known
         .into_iter()
         .take(2)
-        .partition(|(part, _)| *part == Part::Rest);
+        .partition(|(part, _)| *part == Part::Unexplained);
     let named: Vec<String> = named
         .iter()
         .map(|(part, share)| format!("{} {:.0} %", part.name(), share * 100.0))
         .collect();
     let named = named.join(", ");
-    match rest.first() {
+    match unexplained.first() {
         Some((_, share)) => {
             let percent = share * 100.0;
-            format!("not known ({percent:.0} % of TTFT was not timed, {named})")
+            format!("not known ({percent:.0} % of TTFT is unexplained, {named})")
         }
         None => named,
     }

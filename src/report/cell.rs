@@ -79,7 +79,7 @@ fn push_pass(text: &mut String, pass: &PassRecord, row: Option<&SummaryRow>, wid
     }
 }
 
-/// `mean TTFT 271 ms = queue 2.3 ms + load 235 ms + ... + rest 12 ms`; unknown parts are named behind it.
+/// `mean TTFT 271 ms = queue 2.3 ms + load 235 ms + ... + frontend 12 ms`; unknown parts are named behind it.
 fn sum(parts: &Parts) -> String {
     let (known, unknown): (Vec<Part>, Vec<Part>) = Part::ALL
         .into_iter()

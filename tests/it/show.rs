@@ -85,7 +85,7 @@ fn shows(lab: &Lab, first: &str, last: &str) {
         .expect_code(0)
         .stdout;
     assert!(
-        cell.contains("mean TTFT ") && cell.contains(" + rest "),
+        cell.contains("mean TTFT ") && cell.contains("unexplained "),
         "{cell}"
     );
     assert!(cell.contains("files: results/t/"), "{cell}");

@@ -25,7 +25,7 @@ fn parts_with(
     (row.parts, row.bottleneck)
 }
 
-fn values(parts: &Parts) -> [Option<f64>; 7] {
+fn values(parts: &Parts) -> [Option<f64>; 8] {
     Part::ALL.map(|part| parts.get(part).map(|ms| (ms * 1e6).round() / 1e6))
 }
 
@@ -36,7 +36,7 @@ const ENGINE: [(Evidence, f64); 3] = [
 ];
 
 #[test]
-fn parts_sum_to_the_mean_and_the_rest_shows_what_is_left() {
+fn parts_sum_to_the_mean_and_show_what_they_leave_unexplained() {
     let mut evidence = ENGINE.to_vec();
     evidence.extend([
         (Evidence::ExternalTokens, 4000.0),
@@ -50,7 +50,7 @@ fn parts_sum_to_the_mean_and_the_rest_shows_what_is_left() {
     ]);
     let (parts, bottleneck) = parts_with("disk", Some(LmcacheMode::InProcess), &evidence);
     let parts = parts.unwrap();
-    let expected = [2.0, 60.0, 26.0, 4.0, 0.0, 3.0, 5.0].map(Some);
+    let expected = [2.0, 60.0, 26.0, 4.0, 0.0, 3.0, 5.0, 0.0].map(Some);
     assert_eq!(values(&parts), expected);
     let sum: f64 = Part::ALL
         .into_iter()
@@ -81,7 +81,8 @@ fn what_others_load_in_the_same_prefill_is_not_called_compute() {
             Some(0.0),
             Some(60.0),
             Some(3.0),
-            Some(5.0)
+            Some(5.0),
+            Some(0.0)
         ]
     );
     assert_eq!(bottleneck.as_deref(), Some("batch"));
@@ -99,7 +100,16 @@ fn what_is_not_known_is_empty_and_not_zero() {
     let (parts, bottleneck) = parts_with("cpu", Some(LmcacheMode::InProcess), &evidence);
     assert_eq!(
         values(&parts.unwrap()),
-        [Some(2.0), None, None, None, None, Some(3.0), Some(95.0)]
+        [
+            Some(2.0),
+            None,
+            None,
+            None,
+            None,
+            Some(3.0),
+            Some(5.0),
+            Some(90.0)
+        ]
     );
     assert_eq!(bottleneck, None);
     // vLLM's own offloading loads while the request waits.
@@ -111,9 +121,34 @@ fn what_is_not_known_is_empty_and_not_zero() {
 }
 
 #[test]
+fn what_the_api_server_adds_is_a_part_where_its_clock_and_the_engines_are_known() {
+    let mut evidence = ENGINE;
+    evidence[2].1 = 99.0;
+    let frontend = |evidence: &[(Evidence, f64)]| {
+        let parts = parts_with("baseline", None, evidence).0.unwrap();
+        (parts.get(Part::Frontend), parts.get(Part::Unexplained))
+    };
+    assert_eq!(frontend(&evidence), (Some(7.0), Some(0.0)));
+    // A mean of other requests may be less than the engine's: that is no part.
+    evidence[2].1 = 91.0;
+    assert_eq!(frontend(&evidence), (None, Some(-1.0)));
+    assert_eq!(frontend(&evidence[..2]), (None, Some(8.0)));
+    let (_, limit) = parts_with(
+        "baseline",
+        None,
+        &[
+            (Evidence::QueueTimeMeanMs, 1.0),
+            (Evidence::PrefillTimeMeanMs, 20.0),
+            (Evidence::ServerTtftMeanMs, 99.0),
+        ],
+    );
+    assert_eq!(limit.as_deref(), Some("frontend"));
+}
+
+#[test]
 fn a_baseline_neither_loads_nor_stores() {
     let (parts, bottleneck) = parts_with("baseline", None, &ENGINE);
-    let expected = [2.0, 0.0, 90.0, 0.0, 0.0, 3.0, 5.0].map(Some);
+    let expected = [2.0, 0.0, 90.0, 0.0, 0.0, 3.0, 5.0, 0.0].map(Some);
     assert_eq!(values(&parts.unwrap()), expected);
     assert_eq!(bottleneck.as_deref(), Some("compute"));
 }
@@ -136,6 +171,7 @@ fn a_server_of_its_own_loads_in_the_queue() {
             Some(20.0),
             None,
             Some(0.0),
+            None,
             None,
             Some(10.0)
         ]
@@ -161,7 +197,16 @@ fn clocks_that_contradict_each_other_name_no_part() {
     let (parts, _) = parts_with("cpu", Some(LmcacheMode::InProcess), &evidence);
     assert_eq!(
         values(&parts.unwrap()),
-        [Some(2.0), None, None, None, None, Some(3.0), Some(95.0)]
+        [
+            Some(2.0),
+            None,
+            None,
+            None,
+            None,
+            Some(3.0),
+            Some(5.0),
+            Some(90.0)
+        ]
     );
 }
 
@@ -186,7 +231,15 @@ fn a_run_of_labrun_0_1_counted_no_loads_or_stores() {
 fn repeats_are_taken_together_by_their_requests() {
     let of = |ttft_ms: f64, queue: Option<f64>| Parts {
         ttft_ms,
-        known: [queue, Some(0.0), Some(10.0), None, Some(0.0), Some(1.0)],
+        known: [
+            queue,
+            Some(0.0),
+            Some(10.0),
+            None,
+            Some(0.0),
+            Some(1.0),
+            Some(0.0),
+        ],
         queue_holds_loads: false,
     };
     let pooled = Parts::pooled(&[
@@ -195,7 +248,7 @@ fn repeats_are_taken_together_by_their_requests() {
     ]);
     let pooled = pooled.unwrap();
     assert_eq!((pooled.ttft_ms, pooled.get(Part::Queue)), (35.0, Some(7.0)));
-    assert_eq!(pooled.get(Part::Rest), Some(17.0));
+    assert_eq!(pooled.get(Part::Unexplained), Some(17.0));
     let half_known = Parts::pooled(&[(Some(of(20.0, Some(4.0))), 1), (Some(of(40.0, None)), 3)]);
     assert_eq!(half_known.unwrap().get(Part::Queue), None);
     assert_eq!(Parts::pooled(&[(Some(of(20.0, None)), 1), (None, 3)]), None);
@@ -219,6 +272,7 @@ fn telemetry_names_what_carries_a_part_where_bytes_do_not() {
         Some(0.0),
         Some(0.0),
         Some(1.0),
+        Some(0.0),
     ]);
     let named = |parts, name| limit(Some(parts), Some(&recorded(name)), None).unwrap();
     assert_eq!(named(&loads, "redis"), "load from redis");
@@ -236,6 +290,7 @@ fn telemetry_names_what_carries_a_part_where_bytes_do_not() {
             Some(0.0),
             Some(0.0),
             network,
+            Some(0.0),
         ])
     };
     let [unknown, slow] = [apart(None), apart(Some(20.0))];
@@ -248,6 +303,7 @@ fn telemetry_names_what_carries_a_part_where_bytes_do_not() {
         Some(0.0),
         Some(0.0),
         Some(1.0),
+        Some(0.0),
     ]);
     assert_eq!(named(&even, "unknown"), "mixed");
     let outside = of([
@@ -257,8 +313,9 @@ fn telemetry_names_what_carries_a_part_where_bytes_do_not() {
         Some(0.0),
         Some(0.0),
         Some(1.0),
+        Some(0.0),
     ]);
-    assert_eq!(outside.largest(), Some(Part::Rest));
-    assert_eq!(named(&outside, "unknown"), "not timed");
+    assert_eq!(outside.largest(), Some(Part::Unexplained));
+    assert_eq!(named(&outside, "unknown"), "unexplained");
     assert_eq!(named(&even, "disk"), "disk");
 }

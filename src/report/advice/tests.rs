@@ -85,7 +85,7 @@ fn what_a_miss_and_a_gpu_hit_cost_is_shown_beside_it() {
 }
 
 #[test]
-fn time_that_nobody_timed_is_never_named_as_the_limit() {
+fn time_that_nothing_explains_is_never_named_as_the_limit() {
     let limit_of = |prefill_ms: f64| {
         let mut run = bench(&[(BASELINE, COMPUTED), ("cpu", [25.0, 27.0, 38.0])]).run();
         for pass in run.cells.iter_mut().flat_map(|cell| &mut cell.passes) {
@@ -100,11 +100,11 @@ fn time_that_nobody_timed_is_never_named_as_the_limit() {
     };
     assert_eq!(
         limit_of(6.0),
-        "not known (79 % of TTFT was not timed, compute 16 %)"
+        "not known (79 % of TTFT is unexplained, compute 16 %)"
     );
     assert_eq!(
         limit_of(17.0),
-        "not known (50 % of TTFT was not timed, compute 45 %)"
+        "not known (50 % of TTFT is unexplained, compute 45 %)"
     );
     assert_eq!(limit_of(30.0), "compute");
 }

@@ -19,13 +19,14 @@ const ROW: f64 = 46.0;
 const BAR: f64 = 30.0;
 
 /// The colours of the parts, distinguishable with any common colour blindness, and by lightness.
-const COLOURS: [RGBColor; 7] = [
+const COLOURS: [RGBColor; 8] = [
     RGBColor(204, 121, 167),
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
     RGBColor(86, 180, 233),
+    RGBColor(240, 228, 66),
     RGBColor(190, 190, 190),
 ];
 

@@ -48,7 +48,7 @@ pub(super) fn chart(comparison: &Comparison, caption: &[String]) -> Option<Stack
     let mut about = caption.to_vec();
     about.push(format!("{}, {} at a time", place.label, place.concurrency));
     let mut notes = vec![
-        "means of the parts; each panel has a scale of its own. rest: HTTP, tokenizer, scheduling, and \
+        "means of the parts; each panel has a scale of its own. frontend: the API server; unexplained: \
          each part that is not known"
             .to_owned(),
     ];

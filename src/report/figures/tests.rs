@@ -72,7 +72,7 @@ fn where_the_time_went_is_one_bar_a_tier_and_comes_first() {
     assert_eq!(chart.panels.len(), 1, "the cold passes were not timed");
     let bars = &chart.panels[0].bars;
     assert_eq!(bars.len(), 2);
-    assert_eq!(bars[0].values, [60.0, 0.0, 30.0, 0.0, 0.0, 0.0, 10.0]);
+    assert_eq!(bars[0].values, [60.0, 0.0, 30.0, 0.0, 0.0, 0.0, 0.0, 10.0]);
     assert_eq!(bars[0].label, "100 ms, queue");
     assert_eq!(names(&comparison)[0], "ttft_parts");
 }

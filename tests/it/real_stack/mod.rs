@@ -45,20 +45,28 @@ fn run(lab: &Lab, text: &str, code: i32) -> crate::support::Ended {
 #[ignore = "needs scripts/install-real-stack.sh and redis-server, and takes minutes"]
 fn every_tier_of_the_real_stack_is_measured_and_proven() {
     std::thread::scope(|scope| {
-        let in_memory = || check_tiers(r#"["baseline", "cpu"]"#, r#"["cold", "gpu", "tier"]"#, 3);
-        scope.spawn(in_memory);
-        let states = r#"["cold", "gpu", "tier", "restart"]"#;
-        check_tiers(r#"["disk", "redis"]"#, states, 4);
+        scope.spawn(|| {
+            // A further cell on each server, whose parts of the time to the first token are no batch's.
+            let text = plan(
+                r#"["baseline", "cpu"]"#,
+                r#"["cold", "gpu-hit", "tier-hit"]"#,
+            );
+            let text = text.replace("concurrency = [4]", "concurrency = [4, 1]");
+            let lab = check_tiers(&text, 4, 3);
+            check_parts(&lab.read("out/summary.csv"));
+        });
+        let states = r#"["cold", "gpu-hit", "tier-hit", "after-restart"]"#;
+        check_tiers(&plan(r#"["disk", "redis"]"#, states), 2, 4);
     });
 }
 
-/// A run of two `tiers` in `states`, of which there are `count`.
-fn check_tiers(tiers: &str, states: &str, count: usize) {
+/// A run of the plan `text`, which has `count` cells in so many states.
+fn check_tiers(text: &str, count: usize, states: usize) -> Lab {
     let lab = Lab::new();
-    let ended = run(&lab, &plan(tiers, states), 0);
+    let ended = run(&lab, text, 0);
     assert!(!ended.stdout.contains("imulated"), "{}", ended.stdout);
     let cells = lab.cells();
-    assert_eq!(cells.len(), 2);
+    assert_eq!(cells.len(), count);
     for (path, cell) in &cells {
         assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
         assert_eq!(cell["source"], "measured");
@@ -70,12 +78,30 @@ fn check_tiers(tiers: &str, states: &str, count: usize) {
         assert!(version.starts_with("0.32"), "{version}");
         let log = std::fs::metadata(path.join("server.log")).unwrap().len();
         assert!(log > 0, "{} has no server log", path.display());
-        assert_eq!(cell["passes"].as_array().unwrap().len(), count);
+        assert_eq!(cell["passes"].as_array().unwrap().len(), states);
         check_passes(cell);
     }
     // One row a cell and cache state.
-    assert_eq!(lab.read("out/summary.csv").lines().count(), 1 + 2 * count);
+    let rows = lab.read("out/summary.csv").lines().count() - 1;
+    assert_eq!(rows, count * states);
     lab.assert_no_server_is_left();
+    lab
+}
+
+/// Of one request at a time, no more than a tenth of the time to the first token is in no part.
+fn check_parts(summary: &str) {
+    let mut lines = summary
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>());
+    let head = lines.next().unwrap();
+    let at = |name: &str| head.iter().position(|column| *column == name).unwrap();
+    let alone: Vec<_> = lines.filter(|row| row[at("concurrency")] == "1").collect();
+    assert_eq!(alone.len(), 6, "baseline and cpu in three states");
+    for row in alone {
+        let ms = |name: &str| row[at(name)].parse::<f64>().unwrap();
+        let (ttft, left) = (ms("ttft_mean_ms"), ms("ttft_unexplained_ms"));
+        assert!(left.abs() <= 0.1 * ttft, "{left} of {ttft} ms: {row:?}");
+    }
 }
 
 fn check_passes(cell: &serde_json::Value) {
