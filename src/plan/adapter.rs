@@ -18,6 +18,8 @@ pub enum Adapter {
     Valkey,
     /// A bucket of an S3 store, with no RAM layer that answers first.
     S3,
+    /// A Mooncake store, with no RAM layer of LMCache that answers first.
+    Mooncake,
 }
 
 impl Adapter {
@@ -26,15 +28,29 @@ impl Adapter {
         match self {
             Self::Valkey => "valkey",
             Self::S3 => "s3",
+            Self::Mooncake => "mooncake",
         }
     }
+}
 
-    /// Keys of the adapter that only the plan can give.
-    fn needs(self) -> &'static [&'static str] {
-        match self {
-            Self::Valkey => &[],
-            Self::S3 => &["s3_endpoint", "s3_region"],
-        }
+/// The type of LMCache's adapter that keeps chunks in places of a device or of one file.
+pub(crate) const RAW_BLOCK: &str = "raw_block";
+/// The type that moves chunks by NIXL.
+pub(crate) const NIXL_STORE: &str = "nixl_store";
+/// The type of the Mooncake store.
+pub(crate) const MOONCAKE_STORE: &str = "mooncake_store";
+
+/// NIXL's backend whose bytes the process's own account has: those of others pass the kernel by, or
+/// leave the machine.
+pub(crate) const POSIX: &str = "POSIX";
+
+/// Keys of an adapter of the type `own` that only the plan can give.
+fn needs(own: &str) -> &'static [&'static str] {
+    match own {
+        "s3" => &["s3_endpoint", "s3_region"],
+        RAW_BLOCK => &["slot_bytes"],
+        MOONCAKE_STORE => &["metadata_server"],
+        _ => &[],
     }
 }
 
@@ -70,11 +86,41 @@ impl AdapterSpec {
 
     /// The first key that a tier of `kind` cannot do without, and that the plan does not give.
     pub(crate) fn missing(&self, kind: TierKind) -> Option<&'static str> {
-        let TierKind::Adapter(adapter) = kind else {
-            return None;
-        };
         let is_missing = |key: &&&str| !self.keys.contains_key(**key);
-        adapter.needs().iter().find(is_missing).copied()
+        let needs = needs(self.type_name(kind)?);
+        needs.iter().find(is_missing).copied()
+    }
+
+    /// The device, or file, of the plan's own that keeps the chunks.
+    pub(crate) fn device(&self) -> Option<&str> {
+        self.keys.get("device_path").and_then(Value::as_str)
+    }
+
+    /// Whether a tier of `kind` finds again after a restart what its adapter stored: files by their
+    /// names, and places in a file that is labrun's by their index. NIXL's files have random names. What
+    /// a device of the plan's own held before is not asked for, so that no earlier run answers.
+    pub(crate) fn outlives_server(&self, kind: TierKind) -> bool {
+        let persists = self.keys.get("persist_enabled") != Some(&Value::Bool(false));
+        match self.type_name(kind) {
+            Some(NIXL_STORE) => false,
+            Some(RAW_BLOCK) => self.device().is_none(),
+            _ => persists,
+        }
+    }
+
+    /// Why evidence of an adapter of the type `own` cannot be read as the plan sets it, and what to do.
+    fn unseen(&self, own: &str) -> Option<(String, String)> {
+        let backend = self.keys.get("backend").and_then(Value::as_str);
+        if let Some(backend) = backend.filter(|backend| own == NIXL_STORE && *backend != POSIX) {
+            let why = format!("labrun sees no bytes of NIXL's backend `{backend}`");
+            return Some((why, format!("name `{POSIX}`, or leave it out")));
+        }
+        let is_buffered = self.keys.get("use_odirect") == Some(&Value::Bool(false));
+        if own == RAW_BLOCK && is_buffered && self.device().is_some() {
+            let why = "the page cache of a device of your own would answer for it".to_owned();
+            return Some((why, "leave `use_odirect` out".to_owned()));
+        }
+        None
     }
 
     /// Reads `adapter` and `fault_inject` of a tier of `kind`.
@@ -114,6 +160,9 @@ impl AdapterSpec {
             let why = format!("labrun reads no evidence of an adapter `{own}` here");
             return Some((why, format!("name one of {}", known.join(", "))));
         }
+        if let Some(unseen) = self.unseen(own).filter(|_| name != FAULT_INJECT) {
+            return Some(unseen);
+        }
         let of = if name == FAULT_INJECT { name } else { own };
         let rate = keys.get("rate").filter(|_| name == FAULT_INJECT);
         if let Some(rate) = rate
@@ -149,9 +198,10 @@ impl AdapterSpec {
 /// Types of adapters that a tier of `kind` may have, the default first.
 fn types(kind: TierKind) -> &'static [&'static str] {
     match kind {
-        TierKind::Disk | TierKind::CpuDisk => &["fs", "fs_native"],
+        TierKind::Disk | TierKind::CpuDisk => &["fs", "fs_native", RAW_BLOCK, NIXL_STORE],
         TierKind::Redis | TierKind::Adapter(Adapter::Valkey) => &["resp"],
         TierKind::Adapter(Adapter::S3) => &["s3"],
+        TierKind::Adapter(Adapter::Mooncake) => &[MOONCAKE_STORE],
         _ => &[],
     }
 }
@@ -168,6 +218,7 @@ fn read_table(name: &str, table: &TableReader<'_>) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::server::LmcacheMode;
     use crate::plan::tier::tests::read_tier as read;
 
     #[test]
@@ -218,6 +269,26 @@ mod tests {
             ),
             ("disk", "adapter = 3", "a table"),
             (
+                "disk",
+                "adapter = { type = \"nixl_store\", backend = \"OBJ\" }",
+                "no bytes of NIXL's backend `OBJ`",
+            ),
+            (
+                "disk",
+                "adapter = { type = \"raw_block\", device_path = \"/dev/x\", use_odirect = false }",
+                "the page cache of a device",
+            ),
+            (
+                "disk",
+                "adapter = { type = \"raw_block\", slot_byte = 1 }",
+                "did you mean `slot_bytes`?",
+            ),
+            (
+                "s3",
+                "adapter = { type = \"mooncake_store\" }",
+                "no evidence of an adapter `mooncake_store`",
+            ),
+            (
                 "s3",
                 "adapter = { aws_secret_access_key = \"s3cret\" }",
                 "looks like a secret",
@@ -235,6 +306,51 @@ mod tests {
                 all.contains(expected) && !all.contains("s3cret"),
                 "{text}: {all}"
             );
+        }
+    }
+
+    #[test]
+    fn what_only_the_plan_can_give_is_missed_by_name() {
+        for (tier, text, missing) in [
+            ("disk", "", None),
+            (
+                "disk",
+                "adapter = { type = \"raw_block\" }",
+                Some("slot_bytes"),
+            ),
+            ("disk", "adapter = { type = \"nixl_store\" }", None),
+            ("mooncake", "", Some("metadata_server")),
+            (
+                "s3",
+                "adapter = { s3_endpoint = \"b.h\" }",
+                Some("s3_region"),
+            ),
+        ] {
+            let tier = read(tier, text).0.unwrap();
+            assert_eq!(tier.adapter.missing(tier.kind), missing, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_again_after_a_restart_depends_on_the_adapter() {
+        for (text, outlives) in [
+            ("", true),
+            ("adapter = { type = \"fs_native\" }", true),
+            ("adapter = { persist_enabled = false }", false),
+            (
+                "adapter = { type = \"raw_block\", slot_bytes = 4096 }",
+                true,
+            ),
+            (
+                "adapter = { type = \"raw_block\", slot_bytes = 4096, device_path = \"/dev/x\" }",
+                false,
+            ),
+            ("adapter = { type = \"nixl_store\" }", false),
+        ] {
+            let tier = read("disk", text).0.unwrap();
+            let mode = LmcacheMode::MultiProcess;
+            assert_eq!(tier.survives_restart(mode), outlives, "{text}");
+            assert!(!tier.survives_restart(LmcacheMode::InProcess));
         }
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use super::adapter::{NIXL_STORE, RAW_BLOCK};
 use super::axes::{Axes, check_names};
 use super::problem::list;
 use super::reader::{Located, Problems, TableReader};
@@ -223,7 +224,7 @@ impl Parts<'_, '_> {
         let mut used = self.tiers.values();
         // Of what outlives a real server, the simulator leaves the files behind vLLM's own RAM alone.
         let lost = used.find(|tier| {
-            let outlives = tier.kind.survives_restart(server.lmcache);
+            let outlives = tier.survives_restart(server.lmcache);
             let is_used = shapes.iter().any(|shape| shape.tier == tier.name);
             is_used && outlives && tier.kind != TierKind::NativeFs
         });
@@ -342,6 +343,13 @@ impl Parts<'_, '_> {
             if tier.kind.uses_disk() {
                 valid.push("extra_config.use_odirect");
             }
+            let has_room = matches!(
+                tier.adapter.type_name(tier.kind),
+                Some(RAW_BLOCK | NIXL_STORE)
+            );
+            if has_room {
+                valid.push("max_local_disk_size");
+            }
             let report = |span: Range<usize>, key: &str| {
                 self.problems.add(
                     span,
@@ -364,7 +372,7 @@ impl Parts<'_, '_> {
                             report(key.span, &format!("extra_config.{}", key.value));
                         }
                     }
-                } else if tier.settings.contains_key(name) && !MULTI_PROCESS_KEYS.contains(&name) {
+                } else if tier.settings.contains_key(name) && !valid.contains(&name) {
                     report(key.span, name);
                 }
             }

@@ -49,7 +49,7 @@ pub(crate) const BASELINE: &str = "baseline";
 
 impl TierKind {
     /// Kinds by the names that plans use.
-    pub const NAMED: [(&'static str, TierKind); 11] = [
+    pub const NAMED: [(&'static str, TierKind); 12] = [
         (BASELINE, Self::Baseline),
         ("cpu", Self::Cpu),
         ("disk", Self::Disk),
@@ -61,6 +61,7 @@ impl TierKind {
         ("simple+disk", Self::SimpleDisk),
         ("valkey", Self::Adapter(Adapter::Valkey)),
         ("s3", Self::Adapter(Adapter::S3)),
+        ("mooncake", Self::Adapter(Adapter::Mooncake)),
     ];
 
     /// The name that plans use.
@@ -185,6 +186,12 @@ impl TierSpec {
             .and_then(Value::as_u64)
             .and_then(|tokens| u32::try_from(tokens).ok())
             .unwrap_or(DEFAULT_CHUNK_TOKENS)
+    }
+
+    /// Whether what it holds outlives a restart of vLLM and of the LMCache server beside it.
+    pub fn survives_restart(&self, mode: LmcacheMode) -> bool {
+        let adapts = mode == LmcacheMode::MultiProcess && self.kind.uses_lmcache();
+        self.kind.survives_restart(mode) && (!adapts || self.adapter.outlives_server(self.kind))
     }
 
     /// RAM of the tier, by the plan or by default, GiB.

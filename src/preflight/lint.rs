@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::config::Settings;
 use crate::matrix::controls::is_control;
 use crate::matrix::{Cell, Matrix, shares_server};
+use crate::plan::adapter::RAW_BLOCK;
 use crate::plan::load_spec::Arrival;
 use crate::plan::server::{Launcher, LmcacheMode, PROMPT_TOKEN_IDS};
 use crate::plan::state::CacheState;
@@ -24,6 +25,7 @@ use crate::plan::workload_spec::WorkloadKind;
 use crate::runner::host::meminfo;
 use crate::server::kv_size::{self, KvSize};
 use crate::server::redis;
+use crate::units::thousands;
 use crate::workload::default_question_len;
 use crate::workload::files::{FileFacts, Files};
 
@@ -378,6 +380,7 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
     gpu(cell, &tokens, bytes, &place, &mut add);
     if kind != TierKind::Baseline && states.iter().any(|state| *state >= CacheState::Tier) {
         tier(cell, &tokens, bytes, &place, &mut add);
+        slots(cell, bytes, &mut add);
     }
     findings
 }
@@ -428,11 +431,15 @@ fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity
 fn restart(cell: &Cell, add: &mut impl FnMut(Severity, String)) {
     let kind = cell.tier.kind;
     let mode = cell.resolved.server.lmcache;
-    if !cell.resolved.run.states.contains(&CacheState::Restart) || kind.survives_restart(mode) {
+    if !cell.resolved.run.states.contains(&CacheState::Restart) || cell.tier.survives_restart(mode)
+    {
         return;
     }
     let why = match kind {
         TierKind::Baseline => "there is nothing that could survive it".to_owned(),
+        TierKind::Disk | TierKind::CpuDisk if mode == LmcacheMode::MultiProcess => {
+            "its adapter does not find again what it stored".to_owned()
+        }
         TierKind::Disk | TierKind::CpuDisk => {
             "in-process, the index of its files is in memory".to_owned()
         }
@@ -557,6 +564,30 @@ fn tier(
              (`max_local_cpu_size`) of {:.1} GiB: stores will be cut short",
             largest / GIB,
             staging / GIB
+        );
+        add(Severity::Problem, message);
+    }
+}
+
+/// Places of a device, of which each must hold a chunk with its header.
+fn slots(cell: &Cell, bytes: Option<f64>, add: &mut impl FnMut(Severity, String)) {
+    let adapter = &cell.tier.adapter;
+    let number = |key: &str| adapter.keys.get(key).and_then(Value::as_f64);
+    let is_raw = adapter.type_name(cell.tier.kind) == Some(RAW_BLOCK);
+    let (Some(bytes), Some(slot)) = (bytes, number("slot_bytes").filter(|_| is_raw)) else {
+        return;
+    };
+    let header = number("header_bytes").unwrap_or(4096.0);
+    let chunk = bytes * f64::from(cell.tier.chunk_tokens());
+    if slot < chunk + header && !adapter.keys.contains_key("serde") {
+        let message = format!(
+            "tier `{}`: a chunk is {} bytes of KV and its header {}, more than the `slot_bytes` of {}: nothing \
+             will be stored (set `slot_bytes` in `adapter` to {})",
+            cell.tier.name,
+            thousands(chunk),
+            thousands(header),
+            thousands(slot),
+            ((chunk + header) / 4096.0).ceil() * 4096.0
         );
         add(Severity::Problem, message);
     }

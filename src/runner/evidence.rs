@@ -85,7 +85,7 @@ impl PassFacts<'_> {
             simulated: is_sim,
             state: self.state,
             tier: self.cell.tier.kind,
-            survives_restart: self.cell.tier.kind.survives_restart(server.lmcache),
+            survives_restart: self.cell.tier.survives_restart(server.lmcache),
             probe: self.probe,
             page_cache: self.page_cache,
             stores: self.stores,

@@ -12,11 +12,15 @@ pub(crate) fn is_bypassed(rendered: &str) -> bool {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .any(|line| {
-            let Some((_, rest)) = line.split_once("use_odirect") else {
-                return false;
+            let of = |key: &str| {
+                let (_, rest) = line.split_once(key)?;
+                let value = rest.trim_start_matches(['"', '\'', ' ', ':']);
+                Some(value.to_ascii_lowercase().starts_with("true"))
             };
-            let value = rest.trim_start_matches(['"', '\'', ' ', ':']);
-            value.to_ascii_lowercase().starts_with("true")
+            // NIXL has another name for it.
+            ["use_odirect", "use_direct_io"]
+                .into_iter()
+                .any(|key| of(key) == Some(true))
         })
 }
 
@@ -70,6 +74,8 @@ mod tests {
         assert!(is_bypassed("extra_config:\n  use_odirect: True\n"));
         assert!(is_bypassed("- {\"type\":\"fs\",\"use_odirect\": true}"));
         assert!(!is_bypassed("- {\"type\":\"fs\",\"use_odirect\": false}"));
+        let nixl = "- {\"backend_params\": {\"use_direct_io\": \"true\"}}";
+        assert!(is_bypassed(nixl) && !is_bypassed(&nixl.replace("true", "false")));
         assert!(!is_bypassed("# use_odirect: true\nchunk_size: 256"));
     }
 

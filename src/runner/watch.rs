@@ -156,9 +156,11 @@ fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
         gpus(server, &scope.settings.env, &session.control.endpoint().url)
     };
     let kind = cell.tier.kind;
+    // Of a device of the plan's own nothing states which disk it is.
+    let is_on_device = cell.tier.adapter.device().is_some();
     Target {
         gpus,
-        disk_tier: kind.uses_disk().then(|| session.scratch().to_owned()),
+        disk_tier: (kind.uses_disk() && !is_on_device).then(|| session.scratch().to_owned()),
         served: served(session),
         redis: (kind.speaks_resp() && !simulated).then(|| TierRedis {
             url: session.redis_url().to_owned(),

@@ -1,9 +1,14 @@
 //! The adapter of an LMCache server's second layer, as `--l2-adapter` takes it.
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
 use serde_json::{Map, Value, json};
 
 use super::redis;
-use crate::plan::adapter::{Adapter, AdapterSpec, FAULT_INJECT};
+use crate::plan::adapter::{Adapter, AdapterSpec, FAULT_INJECT, NIXL_STORE, POSIX, RAW_BLOCK};
 use crate::plan::tier::{TierKind, TierSpec};
 use crate::secret;
 
@@ -23,8 +28,14 @@ pub(super) fn of(tier: &TierSpec, store: Store<'_>) -> Option<Value> {
     let kind = tier.adapter.type_name(tier.kind)?;
     let mut adapter = Map::new();
     adapter.insert("type".to_owned(), kind.into());
-    adapter.extend(own_keys(tier, store));
-    adapter.extend(keys.clone());
+    adapter.extend(own_keys(tier, kind, store));
+    for (key, value) in keys {
+        match (adapter.get_mut(key), value) {
+            // A table of the plan adds to that of labrun.
+            (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
+            _ => drop(adapter.insert(key.clone(), value.clone())),
+        }
+    }
     if faults.is_empty() {
         return Some(adapter.into());
     }
@@ -35,16 +46,66 @@ pub(super) fn of(tier: &TierSpec, store: Store<'_>) -> Option<Value> {
     Some(faulty.into())
 }
 
-fn own_keys(tier: &TierSpec, store: Store<'_>) -> Map<String, Value> {
-    let keys = match tier.kind {
-        TierKind::Disk | TierKind::CpuDisk => {
-            let extra = tier.settings.get("extra_config");
-            let odirect = extra.and_then(|extra| extra.get("use_odirect"));
-            // Not the page cache.
-            let odirect = odirect.cloned().unwrap_or(Value::Bool(true));
+/// The file in the scratch folder that an adapter keeps chunks in places of.
+const PLACES: &str = "places";
+
+/// Bytes of one of NIXL's files: each is opened once and for all.
+const NIXL_FILE_BYTES: u64 = 1 << 30;
+
+/// What NIXL's files hold where the plan has no `max_local_disk_size`, GiB. LMCache's server has an entry
+/// in memory for each page of them.
+const NIXL_GIB: f64 = 4.0;
+
+/// What a file of places holds where the plan has no `max_local_disk_size`, GiB.
+const PLACES_GIB: f64 = 20.0;
+
+fn disk_gib(tier: &TierSpec, or: f64) -> f64 {
+    let set = tier.settings.get("max_local_disk_size");
+    set.and_then(Value::as_f64).unwrap_or(or)
+}
+
+/// Makes what the adapter of `tier` expects to find in `folder`: a file as large as all of its places.
+pub(super) fn prepare(tier: &TierSpec, folder: &Path) -> Result<()> {
+    if tier.adapter.type_name(tier.kind) != Some(RAW_BLOCK) || tier.adapter.device().is_some() {
+        return Ok(());
+    }
+    let path = folder.join(PLACES);
+    let bytes = disk_gib(tier, PLACES_GIB) * f64::from(1 << 30);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    file.and_then(|file| file.set_len(bytes as u64))
+        .with_context(|| format!("making `{}`, the places of the tier", path.display()))
+}
+
+fn own_keys(tier: &TierSpec, kind: &str, store: Store<'_>) -> Map<String, Value> {
+    let extra = tier.settings.get("extra_config");
+    let odirect = extra.and_then(|extra| extra.get("use_odirect"));
+    // Not the page cache.
+    let odirect = odirect.cloned().unwrap_or(Value::Bool(true));
+    let keys = match kind {
+        RAW_BLOCK => {
+            let own = format!("{}/{PLACES}", store.folder);
+            // What somebody's device holds is no run's own.
+            let is_labruns = tier.adapter.device().is_none();
+            json!({"device_path": own, "use_odirect": odirect, "load_checkpoint_on_init": is_labruns})
+        }
+        NIXL_STORE => {
+            let files = disk_gib(tier, NIXL_GIB).ceil().max(1.0) as u64;
+            let odirect = odirect == Value::Bool(true);
+            let params = json!({
+                "file_path": store.folder,
+                "file_size": NIXL_FILE_BYTES.to_string(),
+                "use_direct_io": odirect.to_string(),
+            });
+            json!({"backend": POSIX, "pool_size": files, "backend_params": params})
+        }
+        _ if matches!(tier.kind, TierKind::Disk | TierKind::CpuDisk) => {
             json!({"base_path": store.folder, "use_odirect": odirect})
         }
-        kind if kind.speaks_resp() => json!({"host": store.redis.0, "port": store.redis.1}),
+        _ if tier.kind.speaks_resp() => json!({"host": store.redis.0, "port": store.redis.1}),
         _ => Value::Null,
     };
     match keys {
@@ -108,6 +169,55 @@ mod tests {
             json!({"type": "s3", "s3_endpoint": "b.h:1", "s3_region": "r"})
         );
         assert_eq!(of_plan("cpu", json!({}), json!({})), Value::Null);
+    }
+
+    #[test]
+    fn places_of_a_device_and_files_of_nixl_lie_in_the_scratch_folder() {
+        let places = of_plan(
+            "disk",
+            json!({"type": "raw_block", "slot_bytes": 8192}),
+            json!({}),
+        );
+        let expected = json!({
+            "type": "raw_block", "device_path": "/nvme/kv/places", "use_odirect": true,
+            "load_checkpoint_on_init": true, "slot_bytes": 8192,
+        });
+        assert_eq!(places, expected);
+        let device = json!({"type": "raw_block", "slot_bytes": 8192, "device_path": "/dev/x"});
+        let device = of_plan("disk", device, json!({}));
+        assert_eq!(device["device_path"], "/dev/x");
+        assert_eq!(device["load_checkpoint_on_init"], false, "an earlier run's");
+        let more = json!({"type": "nixl_store", "backend_params": {"file_size": "4096"}});
+        let params = json!({"file_path": "/nvme/kv", "file_size": "4096", "use_direct_io": "true"});
+        assert_eq!(
+            of_plan("disk", more, json!({})),
+            json!({"type": "nixl_store", "backend": "POSIX", "pool_size": 4, "backend_params": params})
+        );
+        let mooncake = of_plan(
+            "mooncake",
+            json!({"metadata_server": "P2PHANDSHAKE"}),
+            json!({}),
+        );
+        let expected = json!({"type": "mooncake_store", "metadata_server": "P2PHANDSHAKE"});
+        assert_eq!(mooncake, expected);
+    }
+
+    #[test]
+    fn the_file_of_places_is_as_large_as_the_tier_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tier = TierSpec::built_in("disk").unwrap();
+        prepare(&tier, folder.path()).unwrap();
+        assert!(!folder.path().join(PLACES).exists(), "files need none");
+        tier.adapter.keys.insert("type".into(), RAW_BLOCK.into());
+        tier.settings
+            .insert("max_local_disk_size".into(), 0.5.into());
+        std::fs::write(folder.path().join(PLACES), "kept").unwrap();
+        prepare(&tier, folder.path()).unwrap();
+        let file = std::fs::File::open(folder.path().join(PLACES)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 29);
+        let mut begin = [0; 4];
+        std::io::Read::read_exact(&mut &file, &mut begin).unwrap();
+        assert_eq!(&begin, b"kept");
     }
 
     #[test]

@@ -78,16 +78,26 @@ pub(crate) fn of_containers(containers: &[ContainerRecord]) -> BTreeMap<String, 
     facts
 }
 
+/// Folders of Python packages beside the programs in `bin_dir` (or those in PATH).
+pub(super) fn package_folders(bin_dir: &Path) -> Vec<PathBuf> {
+    beside(bin_dir, "")
+}
+
+/// What is called `name` in these folders.
+fn beside(bin_dir: &Path, name: &str) -> Vec<PathBuf> {
+    let Some(program) = program_folder(bin_dir) else {
+        return Vec::new();
+    };
+    let pattern = program.join("../lib/python3*/site-packages").join(name);
+    let found = glob::glob(&pattern.to_string_lossy()).into_iter().flatten();
+    found.flatten().collect()
+}
+
 /// Versions of [`PACKAGES`] beside the programs in `bin_dir` (or those in PATH), from the names of
 /// their `.dist-info` folders.
 pub(crate) fn packages(bin_dir: &Path) -> BTreeMap<&'static str, String> {
     let mut versions = BTreeMap::new();
-    let Some(program) = program_folder(bin_dir) else {
-        return versions;
-    };
-    let pattern = program.join("../lib/python3*/site-packages/*.dist-info");
-    let folders = glob::glob(&pattern.to_string_lossy()).into_iter().flatten();
-    for folder in folders.flatten() {
+    for folder in beside(bin_dir, "*.dist-info") {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let Some((package, version)) = name
             .strip_suffix(".dist-info")

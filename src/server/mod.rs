@@ -4,6 +4,7 @@
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
 mod adapter;
+mod adapter_library;
 pub(crate) mod alive;
 mod answer;
 pub(crate) mod api_key;
@@ -183,6 +184,7 @@ pub(crate) async fn launch(
     if cell.tier.kind.uses_disk() {
         std::fs::create_dir_all(scope.scratch)
             .with_context(|| format!("making the folder `{}`", scope.scratch.display()))?;
+        adapter::prepare(&cell.tier, scope.scratch)?;
     }
     Ok(match cell.resolved.server.launcher {
         Launcher::Sim => Box::new(simulated::launch(cell, rendered, scope)?),

@@ -236,6 +236,9 @@ fn leg_findings(facts: &Facts) -> Findings {
             TierKind::Redis => "no byte counter of Redis could be read",
             TierKind::Adapter(Adapter::Valkey) => "no byte counter of Valkey could be read",
             TierKind::Adapter(Adapter::S3) => "LMCache has no account of what S3 served",
+            TierKind::Adapter(Adapter::Mooncake) => {
+                "LMCache has no account of what Mooncake served"
+            }
             _ => "no PCIe byte counter covers the whole pass, and the tier has no account",
         };
         findings.push((
@@ -252,7 +255,7 @@ fn proving_legs(tier: TierKind) -> &'static [Way] {
         TierKind::Disk | TierKind::NativeFs | TierKind::SimpleDisk => &[Way::DiskRead],
         TierKind::Redis => &[Way::RedisRead],
         TierKind::Adapter(Adapter::Valkey) => &[Way::ValkeyRead],
-        TierKind::Adapter(Adapter::S3) => &[Way::LmcacheSecondLayer],
+        TierKind::Adapter(Adapter::S3 | Adapter::Mooncake) => &[Way::LmcacheSecondLayer],
         TierKind::Baseline | TierKind::Simple => &[Way::PcieRx],
         TierKind::Native => &[Way::PcieRx, Way::EngineLoad],
         TierKind::Cpu => &[Way::PcieRx, Way::LmcacheRam],

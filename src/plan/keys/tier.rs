@@ -10,7 +10,7 @@ pub(super) const TIER: Section = Section {
     head: "[tier.disk]",
     about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), those of LMCache (`cpu`, `disk`, \
             `redis` and `cpu+disk`) and those of vLLM itself (`native`, `native+fs`, `simple` and `simple+disk`, \
-            whose keys are below), and stores that only an LMCache server reaches (`valkey` and `s3`); a tier with another name needs a `kind`. All other keys are LMCache's own.",
+            whose keys are below), and stores that only an LMCache server reaches (`valkey`, `s3` and `mooncake`); a tier with another name needs a `kind`. All other keys are LMCache's own.",
     only: "",
     keys: &[
         key(
@@ -27,6 +27,7 @@ pub(super) const TIER: Section = Section {
                 "simple+disk",
                 "valkey",
                 "s3",
+                "mooncake",
             ]),
             "",
             Else("the name of a built-in tier"),
@@ -119,8 +120,9 @@ pub(super) const TIER: Section = Section {
             "",
             Else("the adapter's own"),
             "Keys of the adapter of an LMCache server's second layer (`lmcache = \"multi-process\"`): its `type` \
-             (for `disk` `fs` or `fs_native`, for `redis` and `valkey` `resp`, for `s3` `s3`) and what that type knows; \
-             a tier `s3` needs `s3_endpoint` and `s3_region`.",
+             (for `disk` `fs`, `fs_native`, `raw_block` or `nixl_store`, for `redis` and `valkey` `resp`, for `s3` `s3`, for \
+             `mooncake` `mooncake_store`) and what that type knows; `s3` needs `s3_endpoint` and `s3_region`, `raw_block` \
+             `slot_bytes` (a chunk and 4 KiB, in whole 4 KiB), `mooncake_store` `metadata_server`.",
             "{ type = \"fs_native\", num_workers = 8 }",
         ),
         key(

@@ -250,6 +250,27 @@ fn a_vllm_without_the_tier_or_with_a_reported_fault_is_named_before_it_is_starte
 }
 
 #[test]
+fn a_place_too_small_for_a_chunk_is_a_problem() {
+    let slots = |bytes: u64| {
+        let adapter = format!(
+            "lmcache = \"multi-process\"\nlauncher = \"external\"\nurl = \"http://127.0.0.1:1\"\n\
+             kv_bytes_per_token = 1024\n[tier.disk.adapter]\ntype = \"raw_block\"\nslot_bytes = {bytes}"
+        );
+        let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
+        messages(
+            &[(sim, adapter.as_str()), ("\"cpu\"", "\"disk\"")],
+            Severity::Problem,
+        )
+    };
+    let problems = slots(262_144);
+    assert!(
+        problems.contains("set `slot_bytes` in `adapter` to 266240"),
+        "{problems}"
+    );
+    assert!(!slots(266_240).contains("slot_bytes"));
+}
+
+#[test]
 fn a_redis_whose_bytes_are_not_read_is_a_problem() {
     let tier = "[tier.redis]\nremote_url = \"redis://10.0.0.1:6379\"\n[server]";
     let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";

@@ -60,6 +60,7 @@ pub(super) fn look(tier: &str, tiers: &[String]) -> Look {
         Some(TierKind::SimpleDisk) => (VERMILION, Shape::Diamond),
         Some(TierKind::Adapter(Adapter::Valkey)) => (GREEN, Shape::Square),
         Some(TierKind::Adapter(Adapter::S3)) => (GREEN, Shape::Triangle),
+        Some(TierKind::Adapter(Adapter::Mooncake)) => (GREEN, Shape::TriangleDown),
         None => {
             let others = tiers
                 .iter()

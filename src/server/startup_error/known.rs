@@ -1,7 +1,7 @@
 //! What is known of the reasons for which vLLM and LMCache end while they start: how to recognise
 //! one, and what to do about it.
 
-use crate::server::vllm_arguments;
+use crate::server::{adapter_library, vllm_arguments};
 
 /// A reason that is recognised by what a line of the log contains.
 struct Known {
@@ -12,7 +12,7 @@ struct Known {
 }
 
 /// The more special come first.
-const KNOWN: [Known; 21] = [
+const KNOWN: [Known; 24] = [
     Known {
         marks: &["CPU Offloading is currently only supported on CUDA-alike"],
         advice: "vLLM's own offloading copies with CUDA or XPU and has nothing for a CPU: remove the \
@@ -128,6 +128,18 @@ const KNOWN: [Known; 21] = [
         marks: &["Unsupported connector type", "Unknown kv connector"],
         advice: "this vLLM does not know the connector of the tier: take a version that does, or \
                  another `lmcache` mode in [server]",
+    },
+    Known {
+        marks: &["No module named 'nixl"],
+        advice: adapter_library::NIXL_FIX,
+    },
+    Known {
+        marks: &["Rust raw-block extension is not installed"],
+        advice: adapter_library::RAW_BLOCK_FIX,
+    },
+    Known {
+        marks: &["requires the C++ Mooncake extension"],
+        advice: adapter_library::MOONCAKE_FIX,
     },
     Known {
         marks: &["No module named 'lmcache"],

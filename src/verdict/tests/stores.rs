@@ -45,27 +45,29 @@ fn valkey_is_proven_by_the_bytes_that_it_counts() {
 }
 
 #[test]
-fn s3_is_proven_by_lmcaches_account_of_it_and_by_no_other_tiers() {
-    check(store(Adapter::S3), VerdictStatus::Valid, "expected tokens");
-    check(
-        with(Adapter::S3, |f| f.account = None),
-        VerdictStatus::Inconclusive,
-        "LMCache has no account of what S3 served",
-    );
-    let from_ram = |f: &mut Facts| {
-        f.account = Some(TierAccount {
-            ram_tokens: 10_000.0,
-            second_tokens: 0.0,
-        });
-    };
-    check(
-        with(Adapter::S3, from_ram),
-        VerdictStatus::Invalid,
-        "0 tokens from the second layer for 10000",
-    );
-    check(
-        with(Adapter::S3, |f| f.state = CacheState::Restart),
-        VerdictStatus::Valid,
-        "expected tokens",
-    );
+fn s3_and_mooncake_are_proven_by_lmcaches_account_of_them_and_by_no_other_tiers() {
+    for (adapter, name) in [(Adapter::S3, "S3"), (Adapter::Mooncake, "Mooncake")] {
+        check(store(adapter), VerdictStatus::Valid, "expected tokens");
+        check(
+            with(adapter, |f| f.account = None),
+            VerdictStatus::Inconclusive,
+            &format!("LMCache has no account of what {name} served"),
+        );
+        let from_ram = |f: &mut Facts| {
+            f.account = Some(TierAccount {
+                ram_tokens: 10_000.0,
+                second_tokens: 0.0,
+            });
+        };
+        check(
+            with(adapter, from_ram),
+            VerdictStatus::Invalid,
+            "0 tokens from the second layer for 10000",
+        );
+        check(
+            with(adapter, |f| f.state = CacheState::Restart),
+            VerdictStatus::Valid,
+            "expected tokens",
+        );
+    }
 }

@@ -76,6 +76,48 @@ fn every_tier_of_a_store_behind_an_lmcache_server_answers_right() {
     lab.assert_no_server_is_left();
 }
 
+/// Places of one file (`raw_block`) and NIXL's files: each is a disk tier behind an LMCache server, proven by
+/// the bytes that the server read from its disk.
+#[test]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
+fn a_disk_by_places_of_a_file_and_by_nixl_answers_right_and_its_bytes_are_seen() {
+    let lab = Lab::new();
+    // A chunk with its header.
+    let slot_bytes = CHUNK_BYTES as u64 + 4096;
+    let tiers = format!(
+        "[tier.places]\nkind = \"disk\"\nmax_local_cpu_size = 1.0\nmax_local_disk_size = 1.0\n\
+         adapter = {{ type = \"raw_block\", slot_bytes = {slot_bytes} }}\n\
+         [tier.nixl]\nkind = \"disk\"\nmax_local_cpu_size = 1.0\nmax_local_disk_size = 1.0\n\
+         adapter = {{ type = \"nixl_store\" }}\n"
+    );
+    let libraries = stack().join("adapters");
+    let env = format!("[server.env]\nPYTHONPATH = \"{}\"", libraries.display());
+    let text = plan(r#"["places", "nixl"]"#, r#"["cold", "tier", "restart"]"#);
+    let text = text.replace("[server.env]", &env);
+    super::run(&lab, &format!("{text}\n{tiers}"), 0);
+    let cells = lab.cells();
+    let mut passes = 0;
+    for (_, cell) in &cells {
+        let tier = cell["coordinates"]["tier"].as_str().unwrap();
+        for pass in cell["passes"].as_array().unwrap() {
+            if tier == "baseline" {
+                continue;
+            }
+            assert_eq!(pass["verdict"]["status"], "valid", "{tier}: {pass}");
+            let state = pass["state"].as_str().unwrap();
+            // NIXL's files have random names, which nobody finds again.
+            let reads = state == "tier" || (state == "restart" && tier == "places");
+            if state == "cold" || reads {
+                let way = if reads { "read" } else { "write" };
+                check_ledger(pass, &format!("disk-{way}"), 0.05);
+            }
+            passes += 1;
+        }
+    }
+    assert_eq!(passes, 6);
+    lab.assert_no_server_is_left();
+}
+
 /// Every byte that had to move did, and no others, within 2 %.
 fn check_passes(lab: &Lab, cell: &Value) {
     let tier = cell["coordinates"]["tier"].as_str().unwrap();
