@@ -24,6 +24,8 @@ pub enum Unit {
     Percent,
     /// 1,048,576 bytes by requests.
     MebibytesPerRequest,
+    /// Natural logarithms of a probability.
+    Nats,
 }
 
 impl Unit {
@@ -39,6 +41,7 @@ impl Unit {
             Self::JoulesPerRequest => "J/request",
             Self::Percent => "%",
             Self::MebibytesPerRequest => "MiB/request",
+            Self::Nats => "nats",
         }
     }
 }
@@ -108,6 +111,8 @@ pub enum Metric {
     TierHits,
     /// Bytes that came from the tier.
     TierBytes,
+    /// How far answers are from those that were computed.
+    Drift,
     /// Requests that were begun.
     Sent,
     /// Requests whose whole answer arrived.
@@ -150,7 +155,7 @@ macro_rules! spec {
 
 impl Metric {
     /// Every metric, in the glossary's order.
-    pub const ALL: [Metric; 24] = [
+    pub const ALL: [Metric; 25] = [
         Self::Ttft,
         Self::Itl,
         Self::Tpot,
@@ -171,6 +176,7 @@ impl Metric {
         Self::TierCapacity,
         Self::TierHits,
         Self::TierBytes,
+        Self::Drift,
         Self::Sent,
         Self::Ok,
         Self::Failed,
@@ -221,6 +227,8 @@ impl Metric {
                 "Prompt tokens that came through the connector, of all prompt tokens of the pass, by the engine's counters."),
             Self::TierBytes => spec!("tier_mib_per_request", "MiB/req", "Bytes from the tier a request", MebibytesPerRequest, Neither,
                 "Bytes that were seen to move from the tier towards the GPU, on the way of the ledger that carried most, divided by the ok requests."),
+            Self::Drift => spec!("drift_nats", "drift", "Largest drift of a log-probability", Nats, Lower,
+                "Largest difference of a log-probability between a canary's answer in this state and its first one, which was computed. Noise of the engine is in it; more is the price of a tier that stores KV with a loss. Empty: the text is another, or no log-probabilities came."),
             Self::Sent => spec!("sent", "sent", "Requests sent", Requests, Neither,
                 "Requests that were begun. Sent = ok + failed + unfinished."),
             Self::Ok => spec!("ok", "ok", "Requests answered", Requests, Higher,

@@ -9,6 +9,7 @@ use crate::aggregate::parts::{Carrier, Parts};
 use crate::aggregate::place::{Place, tier_order};
 use crate::aggregate::samples::{Passes, Samples};
 use crate::aggregate::slo::{Service, Slo};
+use crate::evidence::Evidence;
 use crate::matrix::Coordinates;
 use crate::metric::Metric;
 use crate::plan::state::CacheState;
@@ -77,6 +78,8 @@ pub struct SummaryRow {
     pub energy_j_per_request: Option<f64>,
     /// What it had room for, and what came from its tier.
     pub(crate) memory: Memory,
+    /// Largest drift of a log-probability of a canary's answer; absent where none is known.
+    pub drift_nats: Option<f64>,
     /// How it stands to the objectives; absent without any.
     pub service: Option<Service>,
     /// Where its time to the first token went; absent where the engine did not time it.
@@ -181,6 +184,10 @@ fn row(cell: &CellRecord, pass: &PassRecord, samples: &Samples, slos: &[Slo]) ->
         energy_j_per_token: energy::each(joules(pass), samples.output_tokens),
         energy_j_per_request: energy::each(joules(pass), Some(pass.counts.ok)),
         memory: Memory::of(cell, pass),
+        drift_nats: pass
+            .evidence
+            .get(Evidence::CanaryDistanceNats.name())
+            .copied(),
         service: (!slos.is_empty()).then(|| Service::of(slos, samples, pass.duration_s)),
         bottleneck: limit(
             parts.as_ref(),

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::lmcache_keys::{self, Version};
 use super::reader::TableReader;
+use super::serializer;
 use super::tier::TierKind;
 use super::value::json;
 
@@ -173,6 +174,11 @@ impl AdapterSpec {
             let why = format!("`rate` is {rate}, and is a share of the chunks");
             return Some((why, "give a number from 0 to 1".to_owned()));
         }
+        if let Some(serde) = keys.get("serde").filter(|_| name != FAULT_INJECT)
+            && let Err(why) = serializer::check(serde, None)
+        {
+            return Some((why, "name one of them".to_owned()));
+        }
         let mut names = keys.keys();
         let unknown = names.find_map(|key| lmcache_keys::check_adapter(of, key, None).err());
         unknown.map(|why| (why, "remove it, or correct its name".to_owned()))
@@ -189,6 +195,9 @@ impl AdapterSpec {
         let own = keys.get("type").and_then(Value::as_str).unwrap_or_default();
         for key in keys.keys() {
             lmcache_keys::check_adapter(own, key, version)?;
+        }
+        if let Some(serde) = keys.get("serde") {
+            serializer::check(serde, version)?;
         }
         keys.get("inner")
             .map_or(Ok(()), |inner| Self::check_given(inner, version))

@@ -16,6 +16,7 @@ pub(crate) mod profile_spec;
 pub(crate) mod reader;
 pub(crate) mod run;
 pub(crate) mod secret;
+pub(crate) mod serializer;
 pub(crate) mod server;
 mod shape;
 pub(crate) mod sim_spec;

@@ -54,6 +54,9 @@ pub struct VerdictSpec {
     /// Whether text is required where it cannot prove anything, as with dummy weights.
     #[serde(skip_serializing_if = "TextRule::is_default")]
     pub text: TextRule,
+    /// By how much answers from a tier that stores KV with a loss may differ, nats; nothing else uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_tolerance: Option<f64>,
 }
 
 /// What differs between two servers of one kind.
@@ -77,6 +80,7 @@ impl Default for VerdictSpec {
             failed_share: 0.02,
             control_speedup: CONTROL_SPEEDUP,
             text: TextRule::default(),
+            text_tolerance: None,
         }
     }
 }
@@ -107,6 +111,8 @@ impl VerdictSpec {
         if let Some(found) = table.choice("text", &rules) {
             spec.text = found.value;
         }
+        let tolerance = table.read("text_tolerance", nats);
+        spec.text_tolerance = tolerance.map(|located| located.value);
         table.finish();
         spec
     }
@@ -117,6 +123,13 @@ fn share(value: &DeValue<'_>) -> Result<f64, String> {
         .ok()
         .filter(|share| *share <= 1.0)
         .ok_or_else(|| "a share from 0 to 1".to_owned())
+}
+
+fn nats(value: &DeValue<'_>) -> Result<f64, String> {
+    non_negative_number(value)
+        .ok()
+        .filter(|nats| *nats > 0.0)
+        .ok_or_else(|| "a number of nats above 0".to_owned())
 }
 
 fn speedup(value: &DeValue<'_>) -> Result<f64, String> {
@@ -159,6 +172,10 @@ mod tests {
         assert!(problems[0].contains("a number from 1 up"), "{problems:?}");
         let (spec, problems) = read("text = \"optional\"");
         assert_eq!((spec.text, problems.len()), (TextRule::Optional, 0));
+        let (spec, problems) = read("text_tolerance = 0.5");
+        assert_eq!((spec.text_tolerance, problems.len()), (Some(0.5), 0));
+        let (_, problems) = read("text_tolerance = 0");
+        assert!(problems[0].contains("nats above 0"), "{problems:?}");
         let (_, problems) = read("text = \"no\"");
         assert_eq!(problems.len(), 1, "{problems:?}");
         let (_, problems) = read("moved_share = 90\nserverd_share = 1");

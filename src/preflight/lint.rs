@@ -389,6 +389,17 @@ fn lint_cell(cell: &Cell, settings: &Settings) -> Vec<Finding> {
 fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity, String)) {
     let (tier, server) = (&cell.tier, &cell.resolved.server);
     let is_set = |key: &str, to: bool| tier.settings.get(key).and_then(Value::as_bool) == Some(to);
+    if let Some(serializer) = tier.serializer(server.lmcache)
+        && serializer.is_lossy()
+        && cell.resolved.verdict.text_tolerance.is_none()
+    {
+        let message = format!(
+            "tier `{}`: `{}` stores KV with a loss, so that its answers may differ by design: their text can only be \
+             judged with `text_tolerance` in [verdict]",
+            tier.name, serializer.name
+        );
+        add(Severity::Note, message);
+    }
     let second = tier.kind.uses_lmcache() && tier.kind.is_second_layer_alone();
     if second && server.lmcache == LmcacheMode::InProcess && is_set("local_cpu", true) {
         let message = format!(

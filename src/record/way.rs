@@ -69,6 +69,19 @@ impl Way {
         Self::ALL.iter().copied().find(|way| way.name() == name)
     }
 
+    /// Whether it is between the host and what stores the KV, in the form that is stored.
+    pub(crate) fn is_storage(self) -> bool {
+        matches!(
+            self,
+            Self::DiskRead
+                | Self::DiskWrite
+                | Self::RedisRead
+                | Self::RedisWrite
+                | Self::ValkeyRead
+                | Self::ValkeyWrite
+        )
+    }
+
     /// Whether it leads from the tier to the GPU.
     pub(crate) fn is_load(self) -> bool {
         self.direction() == Direction::Load

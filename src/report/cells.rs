@@ -100,6 +100,7 @@ fn rates(rows: &[SummaryRow]) -> Vec<Column> {
     add_known(Metric::TierCapacity, |row| row.memory.tier_tokens);
     add_known(Metric::TierHits, |row| row.memory.hit_percent);
     add_known(Metric::TierBytes, |row| row.memory.moved_mib);
+    add_known(Metric::Drift, |row| row.drift_nats);
     if rows.iter().any(|row| row.bottleneck.is_some()) {
         let bottleneck = |row: &SummaryRow| row.bottleneck.clone().unwrap_or_else(|| "-".into());
         columns.push(Column::words(

@@ -25,12 +25,13 @@ const SHOWN: [Percentile; 4] = [
 ];
 
 /// What a request took, and what there was room for.
-const MEMORY: [Metric; 5] = [
+const MEMORY: [Metric; 6] = [
     Metric::RequestEnergy,
     Metric::GpuCapacity,
     Metric::TierCapacity,
     Metric::TierHits,
     Metric::TierBytes,
+    Metric::Drift,
 ];
 
 /// One row a cell and cache state.
@@ -166,7 +167,7 @@ fn summary_fields(row: &SummaryRow, extra: &[&str]) -> Vec<String> {
 }
 
 /// What a request took, and what there was room for.
-fn memory_fields(row: &SummaryRow) -> [String; 5] {
+fn memory_fields(row: &SummaryRow) -> [String; 6] {
     let memory = &row.memory;
     [
         number(row.energy_j_per_request),
@@ -174,6 +175,7 @@ fn memory_fields(row: &SummaryRow) -> [String; 5] {
         whole(memory.tier_tokens),
         number(memory.hit_percent),
         number(memory.moved_mib),
+        number(row.drift_nats),
     ]
 }
 

@@ -65,6 +65,8 @@ pub(super) struct PassFacts<'a> {
     pub host_link: Option<LinkLimit>,
     /// What the link to the tier's disk or Redis can carry.
     pub tier_link: Option<LinkLimit>,
+    /// KV bytes per token in the files of a tier that stores with a loss.
+    pub serialized: Option<Bounds>,
 }
 
 impl PassFacts<'_> {
@@ -104,6 +106,8 @@ impl PassFacts<'_> {
             engine: after.engine_account(before, settled, self.cell.tier.chunk_tokens()),
             causes: self.causes(),
             kv: self.kv_size().bytes(),
+            serializer: self.cell.tier.serializer(server.lmcache),
+            serialized: self.serialized,
             pcie_rx_bytes: self.pcie_bytes(simulated("labrun_sim_pcie_rx_bytes_total"), |pcie| {
                 pcie.rx_bytes
             }),
@@ -153,9 +157,10 @@ impl PassFacts<'_> {
 
     /// What the way to the tier carries; unknown where a serializer makes KV smaller on it.
     fn tier_link(&self) -> Option<LinkLimit> {
-        let serializer = self.cell.tier.settings.get("remote_serde");
-        let is_plain = serializer.is_none_or(|name| name == "naive");
-        self.tier_link.clone().filter(|_| is_plain)
+        let mode = self.cell.resolved.server.lmcache;
+        let serializer = self.cell.tier.serializer(mode);
+        let is_smaller = serializer.is_some_and(|serializer| serializer.is_lossy());
+        self.tier_link.clone().filter(|_| !is_smaller)
     }
 
     /// The log lines of the pass, with the failures to load that its servers counted. What a cold

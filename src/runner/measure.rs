@@ -13,6 +13,7 @@ use super::profile::Window;
 use super::requests::{Requests, requests_of};
 use super::result::{Pass, PassTelemetry};
 use super::scope::RunScope;
+use super::serialized;
 use super::session::{Failure, Session};
 use super::snapshot::Snapshot;
 use super::watch::Watch;
@@ -141,7 +142,8 @@ impl Measuring<'_> {
             self.unmeasured(&fill, "fill", results).await?;
             self.probe(CacheState::Cold, requests.probe.as_ref())
                 .await?;
-            self.ask(canaries.as_mut(), Vec::new(), results).await?;
+            self.ask(CacheState::Cold, canaries.as_mut(), Vec::new(), results)
+                .await?;
         }
         for (state, schedule) in requests.passes {
             let stop = self.scope.stop.polite.clone();
@@ -190,7 +192,7 @@ impl Measuring<'_> {
         let stores = waited.map_or(reached.stores, |(_, stores)| *stores);
         let mut ended = died.map_or(Ok(()), |how| ended_early(&how));
         let canaries = canaries.filter(|_| ended.is_ok() && !self.scope.stop.requested());
-        let asked = self.ask(canaries, in_load.clone(), results).await;
+        let asked = self.ask(state, canaries, in_load.clone(), results).await;
         let asked = asked.unwrap_or_else(|failure| {
             ended = Err(failure);
             Compared::default()
@@ -217,6 +219,7 @@ impl Measuring<'_> {
             engine_kv: self.session.engine_kv,
             host_link: moved.host_link.clone(),
             tier_link: moved.tier_link.clone(),
+            serialized: serialized::bytes_per_token(self.cell, self.session.scratch()),
         };
         let facts = pass.facts();
         let verdict = judge(&facts);

@@ -10,6 +10,7 @@ use super::log_counts::LogCounts;
 use super::moved::PcieMethod;
 use super::text::Canaries;
 use super::witnesses::Counted;
+use crate::plan::serializer::Serializer;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
@@ -177,6 +178,12 @@ pub(crate) struct Facts {
     pub engine: EngineAccount,
     /// KV bytes per token, on the GPU and in the tier.
     pub kv: KvBytes,
+    /// What KV is stored with; absent where it is stored as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serializer: Option<Serializer>,
+    /// KV bytes per token where the tier stores them, by its own files; only of one that stores with a loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serialized: Option<Bounds>,
     /// Bytes that came to the GPU over PCIe.
     pub pcie_rx_bytes: Option<Bounds>,
     /// Bytes that left the GPU over PCIe.
@@ -214,6 +221,24 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// KV bytes per token where the tier stores them: fewer than on the GPU where it stores with a loss.
+    pub(crate) fn storage_size(&self) -> Option<Bounds> {
+        let is_lossy = self.serializer.as_ref().is_some_and(Serializer::is_lossy);
+        if is_lossy {
+            self.serialized
+        } else {
+            self.kv.stored
+        }
+    }
+
+    /// What KV is stored with, where answers of this pass may differ by design: the tier is to serve, and
+    /// stores with a loss.
+    pub(crate) fn loss(&self) -> Option<&Serializer> {
+        let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
+        let serializer = self.serializer.as_ref();
+        serializer.filter(|serializer| loads && serializer.is_lossy())
+    }
+
     /// Whether the load of the tier stays unproven for want of bytes over PCIe.
     pub(crate) fn lacks_pcie(&self) -> bool {
         let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);

@@ -7,6 +7,7 @@
 
 use super::facts::{BySource, Facts, serves};
 use crate::plan::adapter::Adapter;
+use crate::plan::serializer::Serializer;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
@@ -40,6 +41,8 @@ pub(crate) struct Leg {
     pub tokens: f64,
     /// Bytes that these tokens take, where their size is known.
     pub needed: Option<Bounds>,
+    /// Whether fewer bytes than the GPU takes are stored, by a serializer with a loss.
+    pub is_smaller: bool,
     /// What it carried.
     pub carried: Carried,
     /// What saw it.
@@ -113,9 +116,13 @@ impl Leg {
             );
             return (VerdictStatus::Invalid, message);
         }
+        let why = if self.is_smaller {
+            "the tier stores KV smaller than it is, and labrun sees no size of what it stored"
+        } else {
+            "no source states the KV bytes per token (set `kv_bytes_per_token` in [server])"
+        };
         let message = format!(
-            "{} MiB {} for {:.0} tokens, and how many that should be is unknown: no source states \
-             the KV bytes per token (set `kv_bytes_per_token` in [server])",
+            "{} MiB {} for {:.0} tokens, and how many that should be is unknown: {why}",
             mebibytes(moved),
             self.path.words(),
             self.tokens
@@ -164,10 +171,17 @@ pub(crate) fn are_judged(facts: &Facts) -> bool {
 }
 
 fn leg(facts: &Facts, path: Way, tokens: f64, carried: Carried, method: &'static str) -> Leg {
+    let size = if path.is_storage() {
+        facts.storage_size()
+    } else {
+        facts.kv.stored
+    };
+    let is_lossy = facts.serializer.as_ref().is_some_and(Serializer::is_lossy);
     Leg {
         path,
         tokens,
-        needed: facts.kv.stored.map(|bytes| bytes.times(tokens)),
+        needed: size.map(|bytes| bytes.times(tokens)),
+        is_smaller: path.is_storage() && is_lossy,
         carried,
         method: if facts.simulated { "simulated" } else { method },
     }
@@ -318,6 +332,7 @@ mod tests {
             path,
             tokens: 1024.0,
             needed,
+            is_smaller: false,
             carried,
             method: "gpm",
         }

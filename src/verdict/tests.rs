@@ -1,3 +1,4 @@
+mod compression;
 mod edges;
 mod ledgers;
 mod own_tiers;
@@ -74,6 +75,8 @@ fn proven() -> Facts {
             device: Some(Bounds::exact(100.0)),
             stored: Some(Bounds::exact(100.0)),
         },
+        serializer: None,
+        serialized: None,
         fastest_load: None,
         fastest_answer: None,
         host_link: None,

@@ -96,15 +96,16 @@ pub(crate) struct Sight {
 impl Sight {
     /// Learns from the answers to the same questions: the first time, again in the same state
     /// (absent where nothing is certain to have answered without the tier), and behind altered
-    /// documents.
+    /// documents. A plan's `stated` tolerance is allowed in any case.
     pub(crate) fn learn(
         first: &[CanaryAnswer],
         again: Option<&[CanaryAnswer]>,
         altered: &[CanaryAnswer],
+        stated: Option<f64>,
     ) -> Self {
         let noise = distances(first, again.unwrap_or_default());
-        let tolerance = tolerance_of(&noise, MIN_TOLERANCE);
-        Self::with(tolerance, &distances(first, altered))
+        let least = stated.unwrap_or(MIN_TOLERANCE).max(MIN_TOLERANCE);
+        Self::with(tolerance_of(&noise, least), &distances(first, altered))
     }
 
     fn with(tolerance: f64, altered: &[f64]) -> Self {
@@ -196,7 +197,11 @@ pub(super) fn finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
             (VerdictStatus::Inconclusive, reason.to_owned())
         }
         None => return None,
-        Some(canaries) => canaries.finding(needed),
+        Some(canaries) => match by_design(facts, canaries, "") {
+            // Whether so much may differ, only the plan can say, also where text is optional.
+            Some(finding) => return Some(finding),
+            None => canaries.finding(needed, stated(facts)),
+        },
     };
     Some(ruled(status, reason, facts.limits.text))
 }
@@ -212,6 +217,27 @@ fn ruled(status: VerdictStatus, reason: String, rule: TextRule) -> (VerdictStatu
     }
 }
 
+/// The tolerance that the plan states for this pass.
+fn stated(facts: &Facts) -> Option<f64> {
+    facts.loss().and(facts.limits.text_tolerance)
+}
+
+/// What answers show that changed where the tier stores with a loss, and the plan states no tolerance.
+fn by_design(facts: &Facts, canaries: Canaries, place: &str) -> Option<(VerdictStatus, String)> {
+    let serializer = facts.loss().filter(|_| stated(facts).is_none())?;
+    let changed = canaries.answered - canaries.same;
+    (changed > 0).then(|| {
+        let reason = format!(
+            "{changed} of {} canary answers{place} changed, which `{}` may do by design: state by how much in \
+             `text_tolerance` of [verdict]{}",
+            canaries.asked,
+            serializer.name,
+            canaries.numbers(None)
+        );
+        (VerdictStatus::Inconclusive, reason)
+    })
+}
+
 /// Whether answers within the load changed: a fault may show under load alone. Equal ones prove no more
 /// than the quiet ones do.
 pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> {
@@ -222,6 +248,10 @@ pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> 
         sight,
         ..
     } = facts.canaries_in_load?;
+    let by_design = by_design(facts, facts.canaries_in_load?, " within the load");
+    if by_design.is_some() {
+        return by_design;
+    }
     let tolerance = sight.tolerance;
     if same < answered {
         let changed = answered - same;
@@ -250,7 +280,7 @@ pub(super) fn finding_in_load(facts: &Facts) -> Option<(VerdictStatus, String)> 
 }
 
 impl Canaries {
-    fn finding(self, needed: bool) -> (VerdictStatus, String) {
+    fn finding(self, needed: bool, stated: Option<f64>) -> (VerdictStatus, String) {
         let Self {
             asked,
             answered,
@@ -264,7 +294,7 @@ impl Canaries {
             let reason = format!(
                 "{} of {asked} canary answers changed: the loaded cache is not what was stored{}",
                 answered - same,
-                self.numbers()
+                self.numbers(stated)
             );
             return (VerdictStatus::Invalid, reason);
         }
@@ -281,17 +311,17 @@ impl Canaries {
             ));
         }
         if needed && sight.altered_changed == 0 {
-            return inconclusive(sight.blindness());
+            return inconclusive(sight.blindness(stated));
         }
         let reason = format!(
             "{same} of {asked} canary answers stayed the same{}",
-            self.numbers()
+            self.numbers(stated)
         );
         (VerdictStatus::Valid, reason)
     }
 
     /// What the comparison rests on, in brackets.
-    fn numbers(self) -> String {
+    fn numbers(self, stated: Option<f64>) -> String {
         let Sight {
             tolerance,
             altered,
@@ -301,7 +331,12 @@ impl Canaries {
             "text only: the server gave no log-probabilities".to_owned()
         } else if self.distance.is_finite() {
             let distance = self.distance;
-            format!("log-probabilities within {distance:.3}, tolerance {tolerance:.3}")
+            let by = if stated.is_some() {
+                ", of the plan"
+            } else {
+                ""
+            };
+            format!("log-probabilities within {distance:.3}, tolerance {tolerance:.3}{by}")
         } else {
             format!("other text, beyond a tolerance of {tolerance:.3} in log-probability")
         };
@@ -311,9 +346,14 @@ impl Canaries {
 
 impl Sight {
     /// Why equal answers prove nothing.
-    fn blindness(self) -> String {
+    fn blindness(self, stated: Option<f64>) -> String {
         let altered = self.altered;
-        if altered == 0 {
+        if let Some(stated) = stated.filter(|stated| altered > 0 && *stated >= self.tolerance) {
+            format!(
+                "the text witness is blind: no answer behind another document differs by more than the \
+                 `text_tolerance` of {stated:.3} (0 of {altered}); state a smaller one"
+            )
+        } else if altered == 0 {
             "no canary was answered behind an altered document, so equal answers prove nothing"
                 .to_owned()
         } else if self.tolerance > MIN_TOLERANCE {
@@ -421,18 +461,18 @@ mod tests {
     fn noise_is_learnt_and_blindness_seen() {
         let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
         let (first, altered) = (of(-1.0), of(-2.0));
-        let quiet = Sight::learn(&first, Some(&of(-1.0)), &altered);
+        let quiet = Sight::learn(&first, Some(&of(-1.0)), &altered, None);
         assert_eq!((quiet.altered, quiet.altered_changed), (1, 1));
         assert!((quiet.tolerance - MIN_TOLERANCE).abs() < 1e-12);
-        let noisy = Sight::learn(&first, Some(&of(-1.4)), &altered);
+        let noisy = Sight::learn(&first, Some(&of(-1.4)), &altered, None);
         assert!((noisy.tolerance - 1.2).abs() < 1e-9);
         assert_eq!(
             noisy.altered_changed, 0,
             "a change below the noise shows nothing"
         );
-        let blind = Sight::learn(&first, Some(&first), &first);
+        let blind = Sight::learn(&first, Some(&first), &first, None);
         assert_eq!((blind.altered, blind.altered_changed), (1, 0));
-        let unknown = Sight::learn(&first, None, &[CanaryAnswer::default()]);
+        let unknown = Sight::learn(&first, None, &[CanaryAnswer::default()], None);
         assert_eq!((unknown.altered, unknown.altered_changed), (0, 0));
     }
 
@@ -440,7 +480,7 @@ mod tests {
     fn a_load_adds_its_own_noise() {
         let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
         let (first, altered) = (of(-1.0), of(-2.0));
-        let quiet = Sight::learn(&first, Some(&first), &altered);
+        let quiet = Sight::learn(&first, Some(&first), &altered, None);
         let under = |after: f64| quiet.under_load([&first, &of(after)], [&first, &altered]);
         let loaded = under(-1.2);
         assert!((loaded.tolerance - 0.6).abs() < 1e-9);
@@ -463,7 +503,7 @@ mod tests {
             text("a"),
             CanaryAnswer::default(),
         ];
-        let sight = Sight::learn(&first, Some(&first), &[]);
+        let sight = Sight::learn(&first, Some(&first), &[], None);
         let canaries = Canaries::compare(&first, &now, sight);
         let Canaries {
             asked,
@@ -480,7 +520,7 @@ mod tests {
     #[test]
     fn noise_of_just_the_tolerance_is_noise() {
         let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
-        let sight = Sight::learn(&of(-1.0), Some(&of(-1.25)), &of(-1.75));
+        let sight = Sight::learn(&of(-1.0), Some(&of(-1.25)), &of(-1.75), None);
         assert!((sight.tolerance - 0.75).abs() < 1e-12);
         assert_eq!(sight.altered_changed, 0);
         for (now, same) in [(-1.75, 1), (-1.76, 0)] {
@@ -504,6 +544,20 @@ mod tests {
         assert_eq!(answer("a").distance(&answer("b")), Some(0.0));
     }
 
+    #[test]
+    fn a_stated_tolerance_is_allowed_and_hides_what_is_no_larger() {
+        let of = |logprob: f64| [answer(&[(5, logprob, 6, -4.0)])];
+        let learn = |stated| Sight::learn(&of(-1.0), Some(&of(-1.0)), &of(-2.0), stated);
+        let sight = learn(Some(0.5));
+        assert!((sight.tolerance - 0.5).abs() < 1e-12);
+        assert_eq!(sight.altered_changed, 1);
+        for (drifted, same) in [(-1.4, 1), (-1.6, 0)] {
+            assert_eq!(Canaries::compare(&of(-1.0), &of(drifted), sight).same, same);
+        }
+        assert_eq!(learn(Some(1.5)).altered_changed, 0, "it sees no document");
+        assert_eq!(learn(Some(0.01)), learn(None), "never below what is noise");
+    }
+
     fn any_answer() -> impl Strategy<Value = CanaryAnswer> {
         let token = (0_u32..3, -5.0..0.0, 0_u32..3, -9.0..-5.0);
         let tokens = prop::collection::vec(token, 1..5);
@@ -523,8 +577,8 @@ mod tests {
             one in any_answer(), again in any_answer(), altered in any_answer(),
         ) {
             let first = [one];
-            let quiet = Sight::learn(&first, Some(&first), std::slice::from_ref(&altered));
-            let noisy = Sight::learn(&first, Some(&[again]), &[altered]);
+            let quiet = Sight::learn(&first, Some(&first), std::slice::from_ref(&altered), None);
+            let noisy = Sight::learn(&first, Some(&[again]), &[altered], None);
             prop_assert!(noisy.tolerance >= quiet.tolerance);
             prop_assert!(noisy.altered_changed <= quiet.altered_changed);
         }

@@ -177,6 +177,8 @@ pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
             device: kv,
             stored: kv,
         },
+        serializer: None,
+        serialized: None,
         pcie_rx_bytes: received(&recorded, record, moved.as_ref()),
         pcie_tx_bytes: recorded
             .get(Evidence::PcieTxBytes)

@@ -122,7 +122,8 @@ pub(super) const TIER: Section = Section {
             "Keys of the adapter of an LMCache server's second layer (`lmcache = \"multi-process\"`): its `type` \
              (for `disk` `fs`, `fs_native`, `raw_block` or `nixl_store`, for `redis` and `valkey` `resp`, for `s3` `s3`, for \
              `mooncake` `mooncake_store`) and what that type knows; `s3` needs `s3_endpoint` and `s3_region`, `raw_block` \
-             `slot_bytes` (a chunk and 4 KiB, in whole 4 KiB), `mooncake_store` `metadata_server`.",
+             `slot_bytes` (a chunk and 4 KiB, in whole 4 KiB), `mooncake_store` `metadata_server`. `serde = { type = \"fp8\" }` \
+             (or `turboquant`, both with a loss, or `aesgcm`, without one) is what KV is stored with.",
             "{ type = \"fs_native\", num_workers = 8 }",
         ),
         key(

@@ -488,6 +488,15 @@ pub(super) const VERDICT: Section = Section {
             "Whether counters and bytes suffice where answers can prove nothing, as with dummy weights.",
             "\"optional\"",
         ),
+        key(
+            "text_tolerance",
+            Positive,
+            "nats",
+            Else("none: changed answers of such a tier settle nothing"),
+            "By how much a log-probability may differ in answers from a tier that stores KV with a loss (`serde` of its \
+             `adapter`, or `remote_serde`); the noise that labrun learns is allowed in any case.",
+            "0.5",
+        ),
     ],
 };
 

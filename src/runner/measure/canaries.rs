@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use super::{Measuring, Results};
 use crate::load::{Answer, LoadOutcome, Outcome, RequestRecord};
+use crate::plan::state::CacheState;
 use crate::record::schema::Phase;
 use crate::runner::session::Failure;
 use crate::verdict::Canaries;
@@ -28,10 +29,18 @@ pub(in crate::runner) struct CanaryBook {
 /// The answers that all later ones must equal.
 struct First {
     answers: Vec<CanaryAnswer>,
-    sight: Sight,
     /// Answers of the cold load.
     in_load: Vec<CanaryAnswer>,
-    sight_in_load: Sight,
+    sights: Sights,
+    /// The same with the tolerance that the plan states for answers from the tier.
+    of_tier: Sights,
+}
+
+/// What the first answers show, of the quiet server and within the load.
+#[derive(Clone, Copy, Debug)]
+struct Sights {
+    quiet: Sight,
+    in_load: Sight,
 }
 
 /// How the answers of a state compare with the first ones.
@@ -63,6 +72,7 @@ impl Measuring<'_> {
     /// `in_load` came back for those within the load before.
     pub(super) async fn ask(
         &mut self,
+        state: CacheState,
         book: Option<&mut CanaryBook>,
         in_load: Vec<RequestRecord>,
         results: &mut Results<'_>,
@@ -76,9 +86,13 @@ impl Measuring<'_> {
             return Ok(Compared::default());
         };
         let now = answers(self.answer(&book.own).await?.records);
-        let within = Canaries::compare(&first.in_load, &in_load, first.sight_in_load);
+        let sights = match state {
+            CacheState::Tier | CacheState::Restart => first.of_tier,
+            CacheState::Cold | CacheState::Gpu => first.sights,
+        };
+        let within = Canaries::compare(&first.in_load, &in_load, sights.in_load);
         Ok(Compared {
-            quiet: Some(Canaries::compare(&first.answers, &now, first.sight)),
+            quiet: Some(Canaries::compare(&first.answers, &now, sights.quiet)),
             in_load: Some(within).filter(|within| within.answered > 0),
         })
     }
@@ -112,20 +126,34 @@ impl Measuring<'_> {
             None
         };
         let altered = answers(self.answer(&book.altered).await?.records);
-        let sight = Sight::learn(&first, again.as_deref(), &altered);
-        let sight_in_load = match book.in_load.clone().filter(|_| !in_load.is_empty()) {
-            Some(questions) => {
-                let after = answers(self.answer(&questions).await?.records);
-                sight.under_load([&in_load, &after], [&first, &altered])
-            }
-            None => sight,
+        let after = match book.in_load.clone().filter(|_| !in_load.is_empty()) {
+            Some(questions) => Some(answers(self.answer(&questions).await?.records)),
+            None => None,
         };
+        let sights = |stated: Option<f64>| {
+            let quiet = Sight::learn(&first, again.as_deref(), &altered, stated);
+            let under_load =
+                |after: &Vec<CanaryAnswer>| quiet.under_load([&in_load, after], [&first, &altered]);
+            Sights {
+                quiet,
+                in_load: after.as_ref().map_or(quiet, under_load),
+            }
+        };
+        let (sights, of_tier) = (sights(None), sights(self.stated_tolerance()));
         Ok(First {
             answers: first,
-            sight,
             in_load,
-            sight_in_load,
+            sights,
+            of_tier,
         })
+    }
+
+    /// By how much answers from the tier may differ, where it stores KV with a loss and the plan states it.
+    fn stated_tolerance(&self) -> Option<f64> {
+        let resolved = &self.cell.resolved;
+        let serializer = self.cell.tier.serializer(resolved.server.lmcache);
+        let is_lossy = serializer.is_some_and(|serializer| serializer.is_lossy());
+        resolved.verdict.text_tolerance.filter(|_| is_lossy)
     }
 
     async fn answer(&mut self, canaries: &Arc<Schedule>) -> Result<LoadOutcome, Failure> {

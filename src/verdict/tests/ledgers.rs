@@ -118,6 +118,7 @@ fn each_leg_is_named_by_its_way() {
         (Way::LmcacheSecondLayer, "from the second layer"),
     ] {
         let leg = Leg {
+            is_smaller: false,
             path,
             tokens: 1.0,
             needed: None,

@@ -118,6 +118,51 @@ fn a_disk_by_places_of_a_file_and_by_nixl_answers_right_and_its_bytes_are_seen()
     lab.assert_no_server_is_left();
 }
 
+/// Files of half of the KV (fp8, on a model of 32-bit KV: a quarter) and sealed ones (AES-GCM): the first drift
+/// within what the plan states, the second answer as before.
+#[test]
+#[ignore = "needs scripts/install-real-stack.sh, and takes minutes"]
+fn a_tier_that_stores_with_a_loss_is_judged_by_what_the_plan_states_and_a_sealed_one_as_ever() {
+    let lab = Lab::new();
+    let key = lab.write("master", "0123456789abcdef0123456789abcdef");
+    let tiers = format!(
+        "[tier.smaller]\nkind = \"disk\"\nmax_local_cpu_size = 1.0\nadapter = {{ serde = {{ type = \"fp8\" }} }}\n\
+         [tier.sealed]\nkind = \"disk\"\nmax_local_cpu_size = 1.0\n\
+         adapter = {{ serde = {{ type = \"aesgcm\", master_key_path = \"{}\" }} }}\n\
+         [verdict]\ntext_tolerance = 0.5\n",
+        key.display()
+    );
+    let text = plan(r#"["smaller", "sealed"]"#, r#"["cold", "tier"]"#);
+    super::run(&lab, &format!("{text}\n{tiers}"), 0);
+    for (_, cell) in lab.cells() {
+        let tier = cell["coordinates"]["tier"].as_str().unwrap();
+        if tier == "baseline" {
+            continue;
+        }
+        let pass = &cell["passes"][1];
+        assert_eq!(pass["verdict"]["status"], "valid", "{tier}: {pass}");
+        let row = &pass["ledger"][0];
+        assert_eq!(row["path"], "disk-read", "{tier}: {pass}");
+        check_ledger(pass, "disk-read", 0.05);
+        let chunks = row["tokens"].as_f64().unwrap() / 256.0;
+        let share = row["moved_bytes"].as_f64().unwrap() / chunks / CHUNK_BYTES;
+        let drift = pass["evidence"]["canary_distance_nats"].as_f64().unwrap();
+        let reasons = pass["verdict"]["reasons"].to_string();
+        if tier == "smaller" {
+            assert!((share - 0.25).abs() < 0.02, "{share}: {row}");
+            assert!(drift > 0.0 && drift <= 0.5, "{drift}");
+            assert!(
+                reasons.contains("tolerance 0.500, of the plan"),
+                "{reasons}"
+            );
+        } else {
+            assert!((share - 1.0).abs() < 0.02, "{share}: {row}");
+            assert!(!reasons.contains("of the plan"), "{reasons}");
+        }
+    }
+    lab.assert_no_server_is_left();
+}
+
 /// Every byte that had to move did, and no others, within 2 %.
 fn check_passes(lab: &Lab, cell: &Value) {
     let tier = cell["coordinates"]["tier"].as_str().unwrap();
