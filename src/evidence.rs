@@ -97,6 +97,7 @@ evidence! {
     TierLoads = "tier_loads" "Loads from the tier, by LMCache's log; each rank of the engine logs its own.";
     TierStores = "tier_stores" "Stores into the tier, by LMCache's log; each rank of the engine logs its own.";
     ServerTtftMeanMs = "server_ttft_mean_ms" "Mean time to the first token of a request, by the server's own clock.";
+    ClientTtftMeanMs = "client_ttft_mean_ms" "Mean time to the first token of every request that was answered, canaries within the load too, by the client's clock: the server's means are of the same.";
     QueueTimeMeanMs = "queue_time_mean_ms" "Mean time of a request in the engine's queue. LMCache in a process of its own looks up and loads in that time.";
     PrefillTimeMeanMs = "prefill_time_mean_ms" "Mean time of a request's prefill, by the engine.";
     Preemptions = "preemptions" "Requests that the engine preempted.";

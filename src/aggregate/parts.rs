@@ -78,7 +78,7 @@ impl Part {
 /// The parts of the mean time to the first token, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Parts {
-    /// The mean itself.
+    /// The mean itself, of every request that the engine timed.
     pub ttft_ms: f64,
     /// In the order of [`Part::ALL`], without the last; absent where it is not known.
     known: [Option<f64>; 7],
@@ -87,11 +87,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The parts of one pass whose mean is `ttft_ms`; `None` where the engine timed neither its queue nor
+    /// The parts of one pass. Its measured requests have the mean `ttft_ms`; the engine's means are of canaries
+    /// within the load too, and so is the mean that they are parts of, where the record has it. `None` where the engine timed neither its queue nor
     /// its prefills.
     pub(crate) fn of(cell: &CellRecord, pass: &PassRecord, ttft_ms: Option<f64>) -> Option<Self> {
-        let ttft_ms = ttft_ms?;
         let of = |evidence: Evidence| pass.evidence.get(evidence.name()).copied();
+        let ttft_ms = of(Evidence::ClientTtftMeanMs).or(ttft_ms)?;
         let queue = of(Evidence::QueueTimeMeanMs);
         let prefill = of(Evidence::PrefillTimeMeanMs);
         queue.or(prefill)?;

@@ -1,12 +1,13 @@
 //! The facts that follow from what was counted before and after a pass.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::log_marks::LogMarks;
 use super::snapshot::{OUTPUT_TOKENS, PROMPT_TOKENS, Snapshot};
 use crate::config::Settings;
 use crate::evidence::Evidence;
-use crate::load::{LoadOutcome, RequestRecord};
+use crate::load::{LoadOutcome, Outcome, RequestRecord};
 use crate::matrix::Cell;
 use crate::plan::server::{Launcher, LmcacheMode};
 use crate::plan::state::CacheState;
@@ -275,6 +276,7 @@ impl PassFacts<'_> {
         all.extend(measures::of_transfers(&facts.logs));
         all.extend(self.engine_measures());
         all.extend(self.token_counts());
+        all.extend(self.client_ttft());
         all
     }
 
@@ -284,6 +286,18 @@ impl PassFacts<'_> {
             (Some(now), Some(before)) => measures::of_engine(now, before),
             _ => BTreeMap::new(),
         }
+    }
+
+    /// The mean time to the first token of all that the engine answered.
+    fn client_ttft(&self) -> BTreeMap<Evidence, f64> {
+        let answered = self
+            .answers()
+            .records()
+            .filter(|record| record.outcome == Outcome::Ok);
+        let times: Vec<Duration> = answered.filter_map(RequestRecord::ttft).collect();
+        let sum: Duration = times.iter().sum();
+        let mean = (!times.is_empty()).then(|| 1e3 * sum.as_secs_f64() / times.len() as f64);
+        measures::known([(Evidence::ClientTtftMeanMs, mean)])
     }
 
     /// Tokens of the pass as the answers' usage has them. The server's counters have as many where every

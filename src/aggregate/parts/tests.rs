@@ -146,6 +146,23 @@ fn what_the_api_server_adds_is_a_part_where_its_clock_and_the_engines_are_known(
 }
 
 #[test]
+fn canaries_within_the_load_are_in_the_mean_as_they_are_in_the_engines() {
+    let mut evidence = ENGINE.to_vec();
+    // Four requests of 100 ms, and a canary of 600 ms.
+    evidence[1].1 = 190.0;
+    evidence[2].1 = 197.0;
+    let of = |evidence: &[(Evidence, f64)]| parts_with("baseline", None, evidence).0.unwrap();
+    assert_eq!(of(&evidence).get(Part::Unexplained), Some(-97.0));
+    evidence.push((Evidence::ClientTtftMeanMs, 200.0));
+    let parts = of(&evidence);
+    assert_eq!(
+        (parts.ttft_ms, parts.get(Part::Network)),
+        (200.0, Some(3.0))
+    );
+    assert_eq!(parts.get(Part::Unexplained), Some(0.0));
+}
+
+#[test]
 fn a_baseline_neither_loads_nor_stores() {
     let (parts, bottleneck) = parts_with("baseline", None, &ENGINE);
     let expected = [2.0, 0.0, 90.0, 0.0, 0.0, 3.0, 5.0, 0.0].map(Some);
