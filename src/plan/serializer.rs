@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn a_serializer_is_read_from_the_adapter_or_from_the_file_by_the_mode() {
+        use LmcacheMode::{InProcess, MultiProcess};
         let of = |tier: &str, text: &str, mode| {
             let (tier, problems) = read(tier, text);
             assert!(problems.is_empty(), "{problems:?}");
             let found = tier.unwrap().serializer(mode);
             found.map(|serializer| (serializer.name.clone(), serializer.is_lossy()))
         };
-        use LmcacheMode::{InProcess, MultiProcess};
         let named = |name: &str, is_lossy| Some((name.to_owned(), is_lossy));
         let fp8 = "adapter = { serde = { type = \"fp8\" } }";
         assert_eq!(of("disk", fp8, MultiProcess), named("fp8", true));

@@ -224,7 +224,6 @@ impl Measuring<'_> {
         let facts = pass.facts();
         let verdict = judge(&facts);
         results.warnings.extend(lost_readings(&facts, &telemetry));
-        let ledger = ledger::rows_beside(&facts, moved.network.as_ref());
         let evidence = self.evidence(&pass, &facts, &telemetry);
         Ok((
             Pass {
@@ -233,9 +232,9 @@ impl Measuring<'_> {
                 schedule: Arc::clone(schedule),
                 load,
                 verdict,
+                ledger: ledger::rows_beside(&facts, moved.network.as_ref()),
                 basis: Some(Basis { facts, watched }),
                 evidence,
-                ledger,
                 telemetry,
             },
             ended,

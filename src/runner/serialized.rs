@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::page_cache;
 use crate::matrix::Cell;
+use crate::plan::serializer::Serializer;
 use crate::units::Bounds;
 
 /// Adapters that store each chunk in a file of its own.
@@ -16,7 +17,7 @@ const A_FILE_A_CHUNK: [&str; 2] = ["fs", "fs_native"];
 pub(super) fn bytes_per_token(cell: &Cell, folder: &Path) -> Option<Bounds> {
     let (tier, server) = (&cell.tier, &cell.resolved.server);
     tier.serializer(server.lmcache)
-        .filter(|serializer| serializer.is_lossy())?;
+        .filter(Serializer::is_lossy)?;
     let adapter = tier.adapter.type_name(tier.kind)?;
     let ranks = server.args.get("tensor-parallel-size");
     let is_one = ranks.and_then(Value::as_u64).unwrap_or(1) == 1;

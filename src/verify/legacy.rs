@@ -130,10 +130,8 @@ impl Recorded<'_> {
 pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
     let record = sources.record;
     let recorded = Recorded(pass);
-    if pass.evidence.is_empty() {
-        return None;
-    }
-    let tier = record.kind_of_tier()?;
+    let has_evidence = !pass.evidence.is_empty();
+    let tier = record.kind_of_tier().filter(|_| has_evidence)?;
     let watched = readings::watched(pass);
     let points = sources.points;
     let moved = points.map(|points| readings::moved(points, &watched));

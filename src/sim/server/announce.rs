@@ -122,31 +122,40 @@ impl SimServer {
         }
     }
 
-    fn log_connector(&self) {
-        let (log, spec) = (&self.log, &self.options.spec);
-        let connector = |name: &str| {
-            let text = format!("Creating v1 connector with name: {name} and engine_id: labrun-sim");
-            log.vllm(Speaker::EngineCore, "INFO", "factory.py:62", &text);
-        };
+    /// A tier that vLLM serves itself.
+    fn log_own_tier(&self) {
         let offload = self.setup.engine.offload.as_ref();
         match offload.map(|offload| (offload.connector, &offload.disk)) {
             Some((Connector::Offloading, disk)) => {
-                connector("OffloadingConnector");
+                self.log_created("OffloadingConnector");
                 if disk.is_some() {
                     let text = "Created secondary tier #0 (fs)";
-                    log.vllm(Speaker::EngineCore, "INFO", "spec.py:216", text);
+                    self.log
+                        .vllm(Speaker::EngineCore, "INFO", "spec.py:216", text);
                 }
             }
             Some((Connector::Simple, disk)) => {
-                connector("SimpleCPUOffloadConnector");
+                self.log_created("SimpleCPUOffloadConnector");
                 self.log_simple(disk.as_ref());
             }
             _ => {}
         }
+    }
+
+    fn log_created(&self, connector: &str) {
+        let text =
+            format!("Creating v1 connector with name: {connector} and engine_id: labrun-sim");
+        let log = &self.log;
+        log.vllm(Speaker::EngineCore, "INFO", "factory.py:62", &text);
+    }
+
+    fn log_connector(&self) {
+        let (log, spec) = (&self.log, &self.options.spec);
+        self.log_own_tier();
         let Some(loaded) = &self.setup.lmcache else {
             return;
         };
-        connector("LMCacheConnectorV1");
+        self.log_created("LMCacheConnectorV1");
         let file = self
             .options
             .lmcache_config

@@ -109,6 +109,11 @@ fn where_nothing_is_lost_or_loaded_changed_answers_are_invalid() {
     check(changed, VerdictStatus::Invalid, "is not what was stored");
     let from_gpu = lossy(|f: &mut Facts| {
         f.state = CacheState::Gpu;
+        f.by_source = Some(BySource {
+            computed_tokens: 320.0,
+            gpu_tokens: 10_000.0,
+            external_tokens: 0.0,
+        });
         f.canaries = Some(drifted(1, 0.1));
     });
     check(from_gpu, VerdictStatus::Invalid, "is not what was stored");
