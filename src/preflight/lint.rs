@@ -24,7 +24,7 @@ use crate::plan::verdict_spec::VerdictSpec;
 use crate::plan::workload_spec::WorkloadKind;
 use crate::runner::host::meminfo;
 use crate::server::kv_size::{self, KvSize};
-use crate::server::redis;
+use crate::server::{adapter_library, redis};
 use crate::units::thousands;
 use crate::workload::default_question_len;
 use crate::workload::files::{FileFacts, Files};
@@ -399,6 +399,9 @@ fn tier_settings(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Severity
             tier.name, serializer.name
         );
         add(Severity::Note, message);
+    }
+    if let Some(missing) = adapter_library::missing(cell, settings) {
+        add(Severity::Problem, missing);
     }
     let second = tier.kind.uses_lmcache() && tier.kind.is_second_layer_alone();
     if second && server.lmcache == LmcacheMode::InProcess && is_set("local_cpu", true) {

@@ -1,11 +1,14 @@
 //! What a plan asks of the machine.
 
+use std::collections::BTreeSet;
+
 use super::line::Level;
 use super::lint::fetches_gated;
 use crate::config::Settings;
 use crate::matrix::Matrix;
 use crate::plan::docker_spec::DockerSpec;
 use crate::plan::server::Launcher;
+use crate::server::adapter_library;
 
 /// What a plan asks of the machine; without a plan, nothing must be there.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,8 @@ pub(crate) struct Needs {
     pub(super) disk_gib: f64,
     /// Whether a tier stores chunks in the machine's Redis.
     pub(super) redis: bool,
+    /// Libraries that adapters of its tiers need and that are not there, each with how to get it.
+    pub(super) libraries: BTreeSet<String>,
     /// A gated model that a server will fetch.
     pub(super) gated_model: Option<String>,
 }
@@ -40,6 +45,8 @@ impl Needs {
                 continue;
             }
             needs.engine |= server.launcher != Launcher::External;
+            let missing = adapter_library::missing(&cell, settings);
+            needs.libraries.extend(missing);
             if tier.kind.uses_ram() {
                 needs.ram_gib = needs.ram_gib.max(tier.ram_gib());
             }

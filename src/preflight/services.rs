@@ -16,7 +16,12 @@ const SMALL_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// Examines Redis and the token.
 pub(super) async fn look(settings: &Settings, needs: &Needs) -> Vec<Line> {
-    vec![redis(settings, needs).await, token(needs)]
+    let mut lines = vec![redis(settings, needs).await, token(needs)];
+    lines.extend(needs.libraries.iter().map(|missing| {
+        let fix = "install it, or name another adapter";
+        Line::of("adapter library", Level::Error, missing, fix)
+    }));
+    lines
 }
 
 pub(super) async fn redis(settings: &Settings, needs: &Needs) -> Line {

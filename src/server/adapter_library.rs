@@ -1,12 +1,12 @@
 //! Libraries that an adapter of LMCache's server needs and that LMCache's wheel does not bring.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Result, bail};
+use std::path::PathBuf;
 
 use super::facts;
+use crate::config::Settings;
 use crate::matrix::Cell;
 use crate::plan::adapter::{MOONCAKE_STORE, NIXL_STORE, RAW_BLOCK};
+use crate::plan::server::{Launcher, LmcacheMode};
 
 /// How to get the library of `nixl_store`.
 pub(super) const NIXL_FIX: &str =
@@ -30,37 +30,31 @@ fn library(own: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Checks that the library of the adapter of `cell` is beside LMCache, where it can be seen.
-///
-/// # Errors
-/// It is not there; with what to install.
-pub(super) fn check(cell: &Cell, bin_dir: &Path) -> Result<()> {
-    let own = cell.tier.adapter.type_name(cell.tier.kind);
-    let Some((file, fix)) = own.and_then(library) else {
-        return Ok(());
-    };
-    let path = cell.resolved.server.env.get("PYTHONPATH");
-    let named = std::env::split_paths(path.map_or("", String::as_str)).collect();
-    if is_missing(file, &facts::package_folders(bin_dir), named) {
-        bail!("tier `{}`: {fix}", cell.tier.name);
+/// What the adapter of `cell` needs and is not beside LMCache on this machine, and how to get it; `None`
+/// where it is there, or cannot be seen before the start.
+pub(crate) fn missing(cell: &Cell, settings: &Settings) -> Option<String> {
+    let server = &cell.resolved.server;
+    let starts_here = server.launcher == Launcher::Process;
+    if !starts_here || server.lmcache != LmcacheMode::MultiProcess {
+        return None;
     }
-    Ok(())
+    let (file, fix) = library(cell.tier.adapter.type_name(cell.tier.kind)?)?;
+    let path = server.env.get("PYTHONPATH");
+    let named: Vec<_> = std::env::split_paths(path.map_or("", String::as_str)).collect();
+    let packages = facts::package_folders(&settings.process.bin_dir);
+    is_missing(file, &packages, &named).then(|| format!("tier `{}`: {fix}", cell.tier.name))
 }
 
 /// Whether `file` lies in none of the folders of packages, nor in those that are `named` besides. Where
 /// LMCache is in none of them, nothing is known.
-fn is_missing(file: &str, packages: &[PathBuf], named: Vec<PathBuf>) -> bool {
+fn is_missing(file: &str, packages: &[PathBuf], named: &[PathBuf]) -> bool {
     let has = |folder: &PathBuf, file: &str| {
         let pattern = folder.join(file);
         let found = glob::glob(&pattern.to_string_lossy()).into_iter().flatten();
         found.flatten().next().is_some()
     };
     let is_seen = packages.iter().any(|folder| has(folder, "lmcache"));
-    is_seen
-        && !packages
-            .iter()
-            .chain(&named)
-            .any(|folder| has(folder, file))
+    is_seen && !packages.iter().chain(named).any(|folder| has(folder, file))
 }
 
 #[cfg(test)]
@@ -74,8 +68,8 @@ mod tests {
         let (file, fix) = library(RAW_BLOCK).unwrap();
         assert!(fix.contains("pip install lmcache-rust-raw-block-io"));
         let missing = |named: &[&PathBuf]| {
-            let named = named.iter().map(|path| (*path).clone()).collect();
-            is_missing(file, std::slice::from_ref(&site), named)
+            let named: Vec<_> = named.iter().map(|path| (*path).clone()).collect();
+            is_missing(file, std::slice::from_ref(&site), &named)
         };
         assert!(!missing(&[]), "no LMCache is there to look beside");
         std::fs::create_dir_all(site.join("lmcache")).unwrap();

@@ -4,7 +4,7 @@
 //! [`ready::wait`]. So a slow start, a failed one and a cancelled one are stopped alike.
 
 mod adapter;
-mod adapter_library;
+pub(crate) mod adapter_library;
 pub(crate) mod alive;
 mod answer;
 pub(crate) mod api_key;

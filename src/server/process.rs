@@ -25,8 +25,8 @@ use super::profile;
 use super::render::Rendered;
 use super::vllm_tier::{self, Region};
 use super::{
-    LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, adapter_library, environment,
-    free_port, in_path, private,
+    LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, environment, free_port, in_path,
+    private,
 };
 use crate::config::Settings;
 use crate::matrix::Cell;
@@ -377,7 +377,6 @@ pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     }
     if needs_lmcache_server(cell) {
         find_program("lmcache", &settings.process.bin_dir)?;
-        adapter_library::check(cell, &settings.process.bin_dir)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Config;
 use crate::plan::Plan;
+use crate::preflight::Needs;
 
 const PLAN: &str = r#"
 name = "t"
@@ -247,6 +248,43 @@ fn a_vllm_without_the_tier_or_with_a_reported_fault_is_named_before_it_is_starte
     assert!(!note("cpu", "0.25.1", "in-process"));
     assert!(!note("cpu", "0.26.0", "multi-process"));
     assert!(!note("native", "0.26.0", "in-process"));
+}
+
+#[test]
+fn an_adapter_without_its_library_is_a_problem_that_says_what_to_install() {
+    let dir = tempfile::tempdir().unwrap();
+    let packages = dir.path().join("lib/python3.11/site-packages");
+    std::fs::create_dir_all(packages.join("lmcache")).unwrap();
+    std::fs::create_dir_all(dir.path().join("bin")).unwrap();
+    let mut settings = Config::load(None).unwrap().settings;
+    settings.process.bin_dir = dir.path().join("bin");
+    let found = |kind: &str, adapter: &str| {
+        let server = format!(
+            "launcher = \"process\"\nlmcache = \"multi-process\"\n[tier.{kind}]\nadapter = {adapter}"
+        );
+        let sim = "launcher = \"sim\"\n[server.sim]\nstart_ms = 500";
+        let tier = format!("\"{kind}\"");
+        let matrix = matrix(&[(sim, server.as_str()), ("\"cpu\"", tier.as_str())]);
+        let needs = Needs::of(&matrix, &settings);
+        let findings = lint(&matrix, &settings, &Files::default());
+        let problems = findings.into_iter().map(|one| one.message);
+        let missing: Vec<_> = problems.filter(|one| one.contains("needs")).collect();
+        assert_eq!(missing, Vec::from_iter(needs.libraries), "as `doctor` says");
+        missing
+    };
+    let nixl = "{ type = \"nixl_store\" }";
+    let said =
+        "tier `disk`: the adapter `nixl_store` needs NIXL: `pip install nixl` beside LMCache";
+    assert_eq!(found("disk", nixl), [said]);
+    let mooncake = found("mooncake", "{ metadata_server = \"P2PHANDSHAKE\" }");
+    assert!(
+        mooncake[0].contains("build LMCache from source"),
+        "{mooncake:?}"
+    );
+    assert!(found("disk", "{ type = \"fs\" }").is_empty());
+    std::fs::create_dir_all(packages.join("nixl")).unwrap();
+    std::fs::write(packages.join("nixl/__init__.py"), "").unwrap();
+    assert!(found("disk", nixl).is_empty());
 }
 
 #[test]
