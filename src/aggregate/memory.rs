@@ -74,7 +74,7 @@ fn tier(cell: &CellRecord) -> Option<TierSpec> {
     let kind = cell
         .kind_of_tier()
         .filter(|kind| *kind != TierKind::Baseline && is_planned)?;
-    let mut tier = TierSpec::built_in(kind.name())?;
+    let mut tier = TierSpec::new(kind.name(), kind);
     for (name, value) in &cell.identity {
         if let Some(key) = name.strip_prefix("plan.tier.settings.")
             && let Ok(number) = value.parse::<f64>()
@@ -167,6 +167,7 @@ mod tests {
             ("native", "engine-load", Some(100.0)),
             ("cpu", "lmcache-load", Some(100.0)),
             ("valkey", "valkey-write", None),
+            ("connector", "connector-load", Some(100.0)),
         ] {
             let kind = ("plan.tier.kind", tier);
             let memory = memory_of(tier, &[kind], &EVIDENCE, &[(path, Some(400.0))]);

@@ -110,6 +110,7 @@ impl Parts<'_, '_> {
             self.simulated_lens(&shapes, server);
             self.chunks(&shapes, server);
             self.multi_process(&shapes, server);
+            self.connectors(&shapes, server);
         }
     }
 
@@ -376,6 +377,30 @@ impl Parts<'_, '_> {
                     report(key.span, name);
                 }
             }
+        }
+    }
+
+    /// A connector's tier is started with what the plan says of it, which the other launchers do not.
+    fn connectors(&self, shapes: &[Shape<'_>], server: &ServerSpec) {
+        let why = match server.launcher {
+            Launcher::Process => return,
+            Launcher::Sim => "the simulator has no connector but its own",
+            Launcher::Docker => "labrun starts its processes on this machine, not in containers",
+            Launcher::External => "labrun does not start an external server",
+        };
+        let is_used = |tier: &&TierSpec| {
+            let used = shapes.iter().any(|shape| shape.tier == tier.name);
+            used && tier.connector.is_some()
+        };
+        for tier in self.tiers.values().filter(is_used) {
+            self.problems.add(
+                key_span(self.tier, &tier.name),
+                format!(
+                    "tier `{}` is of kind `connector`, which needs `launcher = \"process\"`: {why}",
+                    tier.name
+                ),
+                "use that launcher, or leave the tier out of the matrix",
+            );
         }
     }
 

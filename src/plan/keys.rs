@@ -1,6 +1,7 @@
 //! The one table of a plan's keys: what each is called, takes and means. `docs/plan.md`, `labrun keys`
 //! and the JSON Schema are made from it, and the tests hold it to the reader.
 
+mod connector;
 mod load;
 mod page;
 mod schema;
@@ -94,7 +95,7 @@ pub(crate) struct Section {
 }
 
 /// Every section, in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 16] = [
+pub(crate) const SECTIONS: [Section; 21] = [
     top::PLAN,
     top::MATRIX,
     top::PARTIAL,
@@ -106,6 +107,11 @@ pub(crate) const SECTIONS: [Section; 16] = [
     vllm_tier::NATIVE,
     vllm_tier::SIMPLE,
     vllm_tier::SIMPLE_DISK,
+    connector::CONNECTOR,
+    connector::SIDE,
+    connector::WATCH,
+    connector::COUNTERS,
+    connector::RESET,
     server::SERVER,
     server::DOCKER,
     server::SIM,

@@ -3,6 +3,7 @@
 pub(crate) mod adapter;
 pub(crate) mod axes;
 mod check;
+pub(crate) mod connector;
 mod control;
 pub(crate) mod docker_spec;
 pub(crate) mod keys;
@@ -11,6 +12,7 @@ pub(crate) mod load_spec;
 pub(crate) mod models;
 pub(crate) mod only;
 pub(crate) mod pace;
+pub(crate) mod placeholder;
 pub(crate) mod problem;
 pub(crate) mod profile_spec;
 pub(crate) mod reader;

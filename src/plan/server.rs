@@ -128,14 +128,14 @@ fn is_default_store_timeout(timeout: &Duration) -> bool {
 }
 
 /// Arguments that labrun sets itself, and from what.
-const MANAGED_ARGS: &[(&str, &str)] = &[
+pub(super) const MANAGED_ARGS: &[(&str, &str)] = &[
     ("host", "labrun binds servers to 127.0.0.1"),
     ("port", "labrun picks a free port"),
     ("model", "set `model` at the top of the plan"),
     ("served-model-name", "it is the plan's `model`"),
     (
         "kv-transfer-config",
-        "it follows from the tier and `lmcache`",
+        "it follows from the tier: see `lmcache`, or write a tier of kind `connector`",
     ),
     ("kv-offloading-size", "set `max_local_cpu_size` of the tier"),
     ("kv-offloading-backend", "use the tier `native`"),
@@ -189,7 +189,7 @@ impl ServerSpec {
                 .map_or(String::new(), |located| located.value.clone()),
             args: read_args(table, "args", MANAGED_ARGS),
             lmcache_args: read_args(table, "lmcache_args", &[]),
-            env: read_env(table),
+            env: read_env(table, of_lmcache),
             prompt_token_ids: read_token_ids(table),
             ready_timeout: seconds(table, "ready_timeout_s", 900),
             stop_grace: seconds(table, "stop_grace_s", 30),
@@ -286,14 +286,19 @@ fn read_token_ids(table: &TableReader<'_>) -> Range<u32> {
     }
 }
 
-fn seconds(table: &TableReader<'_>, key: &str, default_s: u32) -> Duration {
+pub(super) fn seconds(table: &TableReader<'_>, key: &str, default_s: u32) -> Duration {
     let located = table
         .read(key, positive)
         .map_or(default_s, |located| located.value);
     Duration::from_secs(u64::from(located))
 }
 
-fn read_args(table: &TableReader<'_>, key: &str, managed: &[(&str, &str)]) -> Map<String, Value> {
+/// Arguments of a program: the table `key`, without those that labrun sets itself (`managed`).
+pub(super) fn read_args(
+    table: &TableReader<'_>,
+    key: &str,
+    managed: &[(&str, &str)],
+) -> Map<String, Value> {
     let mut all = Map::new();
     let Some(args) = table.table(key) else {
         return all;
@@ -326,16 +331,26 @@ fn is_free_of_secrets(table: &TableReader<'_>, name: &Located<String>) -> bool {
         .is_none_or(|located| secret::refuse(table, name, located.value, instead))
 }
 
-fn read_env(table: &TableReader<'_>) -> BTreeMap<String, String> {
+/// Why a variable of LMCache's is no matter of `[server.env]`.
+fn of_lmcache(name: &str) -> Option<(String, &'static str)> {
+    name.starts_with("LMCACHE_").then(|| {
+        let message = format!("`{name}` would override the tier's rendered file");
+        (message, "set LMCache's keys in [tier.<name>]")
+    })
+}
+
+/// The environment of a program, but for what is `refused`, with a message and a hint.
+pub(super) fn read_env(
+    table: &TableReader<'_>,
+    refused: impl Fn(&str) -> Option<(String, &'static str)>,
+) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let Some(env) = table.table("env") else {
         return all;
     };
     for name in env.keys() {
-        if name.value.starts_with("LMCACHE_") {
-            let message = format!("`{}` would override the tier's rendered file", name.value);
-            env.problems()
-                .add(name.span, message, "set LMCache's keys in [tier.<name>]");
+        if let Some((message, hint)) = refused(&name.value) {
+            env.problems().add(name.span, message, hint);
         } else if is_free_of_secrets(&env, &name)
             && let Some(located) = env.read(&name.value, string)
         {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use toml::de::DeValue;
 
 use super::adapter::{Adapter, AdapterSpec, TABLES};
+use super::connector::ConnectorSpec;
 use super::lmcache_keys;
 use super::problem::suggestion;
 use super::reader::TableReader;
@@ -39,6 +40,8 @@ pub enum TierKind {
     /// vLLM's simple connector, one file and no RAM.
     #[serde(rename = "simple+disk")]
     SimpleDisk,
+    /// A connector of which labrun knows what the plan says of it.
+    Connector,
     /// A store that only an LMCache server reaches.
     #[serde(untagged)]
     Adapter(Adapter),
@@ -46,9 +49,11 @@ pub enum TierKind {
 
 /// The name of the tier that others are compared with.
 pub(crate) const BASELINE: &str = "baseline";
+/// The kind that has no built-in tier.
+pub(crate) const CONNECTOR: &str = "connector";
 
 impl TierKind {
-    /// Kinds by the names that plans use.
+    /// The kinds of built-in tiers, by the names that plans use.
     pub const NAMED: [(&'static str, TierKind); 12] = [
         (BASELINE, Self::Baseline),
         ("cpu", Self::Cpu),
@@ -76,6 +81,7 @@ impl TierKind {
             Self::NativeFs => "native+fs",
             Self::Simple => "simple",
             Self::SimpleDisk => "simple+disk",
+            Self::Connector => CONNECTOR,
             Self::Adapter(adapter) => adapter.name(),
         }
     }
@@ -90,7 +96,7 @@ impl TierKind {
 
     /// Whether LMCache serves it; then a configuration is rendered for it.
     pub fn uses_lmcache(self) -> bool {
-        self != Self::Baseline && !self.is_vllms_own()
+        !matches!(self, Self::Baseline | Self::Connector) && !self.is_vllms_own()
     }
 
     /// Whether vLLM serves it itself, without LMCache.
@@ -102,12 +108,18 @@ impl TierKind {
     }
 
     /// Whether what it holds outlives a restart of vLLM and of the LMCache server beside it. Files
-    /// are found again only by an LMCache server: in-process, their index is in memory.
+    /// are found again only by an LMCache server: in-process, their index is in memory. Of a connector
+    /// the plan says it.
     pub fn survives_restart(self, mode: LmcacheMode) -> bool {
         match self {
             Self::Redis | Self::NativeFs | Self::Adapter(_) => true,
             Self::Disk | Self::CpuDisk => mode == LmcacheMode::MultiProcess,
-            Self::Baseline | Self::Cpu | Self::Native | Self::Simple | Self::SimpleDisk => false,
+            Self::Baseline
+            | Self::Cpu
+            | Self::Native
+            | Self::Simple
+            | Self::SimpleDisk
+            | Self::Connector => false,
         }
     }
 
@@ -133,7 +145,7 @@ impl TierKind {
 
     /// Whether it has a pool in RAM.
     pub fn uses_ram(self) -> bool {
-        !matches!(self, Self::Baseline | Self::SimpleDisk)
+        !matches!(self, Self::Baseline | Self::SimpleDisk | Self::Connector)
     }
 }
 
@@ -151,6 +163,9 @@ pub struct TierSpec {
     /// What the plan sets of the adapter behind an LMCache server.
     #[serde(default, skip_serializing_if = "AdapterSpec::is_empty")]
     pub adapter: AdapterSpec,
+    /// What the plan says of a connector that labrun does not know; of that kind alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<Box<ConnectorSpec>>,
 }
 
 /// An LMCache server evicts from its RAM above this share of it.
@@ -162,16 +177,30 @@ const GIB: f64 = 1_073_741_824.0;
 pub(crate) const DEFAULT_CHUNK_TOKENS: u32 = 256;
 
 impl TierSpec {
-    /// The built-in tier called `name`.
-    pub fn built_in(name: &str) -> Option<Self> {
-        let kind = TierKind::built_in(name)?;
-        Some(Self {
+    /// A tier of `kind` of which nothing is set.
+    pub fn new(name: &str, kind: TierKind) -> Self {
+        Self {
             name: name.to_owned(),
             kind,
             settings: Map::new(),
             template: None,
             adapter: AdapterSpec::default(),
-        })
+            connector: None,
+        }
+    }
+
+    /// The built-in tier called `name`.
+    pub fn built_in(name: &str) -> Option<Self> {
+        TierKind::built_in(name).map(|kind| Self::new(name, kind))
+    }
+
+    /// Whether it keeps chunks in files of a folder.
+    pub fn uses_disk(&self) -> bool {
+        let watched = self
+            .connector
+            .as_ref()
+            .is_some_and(|it| it.watch.disk.is_some());
+        watched || self.kind.uses_disk()
     }
 
     /// Tokens of one chunk: what hits are rounded down to.
@@ -190,6 +219,9 @@ impl TierSpec {
 
     /// Whether what it holds outlives a restart of vLLM and of the LMCache server beside it.
     pub fn survives_restart(&self, mode: LmcacheMode) -> bool {
+        if let Some(connector) = &self.connector {
+            return connector.outlives_restart;
+        }
         let adapts = mode == LmcacheMode::MultiProcess && self.kind.uses_lmcache();
         self.kind.survives_restart(mode) && (!adapts || self.adapter.outlives_server(self.kind))
     }
@@ -235,6 +267,7 @@ impl TierSpec {
             | TierKind::Disk
             | TierKind::CpuDisk
             | TierKind::NativeFs
+            | TierKind::Connector
             | TierKind::Adapter(_) => None,
         }
     }
@@ -242,7 +275,9 @@ impl TierSpec {
     /// Reads `[tier.<name>]`.
     pub fn read(name: &str, table: &TableReader<'_>) -> Option<Self> {
         let built_in = Self::built_in(name);
-        let named = table.choice("kind", &TierKind::NAMED);
+        let kinds = || TierKind::NAMED.into_iter();
+        let all: Vec<_> = kinds().chain([(CONNECTOR, TierKind::Connector)]).collect();
+        let named = table.choice("kind", &all);
         let kind = match (built_in, named) {
             (Some(tier), Some(named)) if named.value != tier.kind => {
                 table.problems().add(
@@ -256,7 +291,7 @@ impl TierSpec {
             (None, Some(named)) => named.value,
             (None, None) => {
                 if table.value("kind").is_none() {
-                    let kinds: Vec<&str> = TierKind::NAMED.iter().map(|(kind, _)| *kind).collect();
+                    let kinds: Vec<&str> = all.iter().map(|(kind, _)| *kind).collect();
                     table.problem(
                         format!("tier `{name}` is not built in and has no `kind`"),
                         format!("add `kind`, {}", suggestion("", &kinds)),
@@ -265,24 +300,23 @@ impl TierSpec {
                 return None;
             }
         };
-        let (template, settings, adapter) = if kind.is_vllms_own() {
-            (
-                None,
-                vllm_tier::read_settings(kind, table),
-                AdapterSpec::default(),
-            )
+        let mut tier = Self::new(name, kind);
+        if kind == TierKind::Connector {
+            tier.settings = read_chunk_size(table);
+            tier.connector = Some(Box::new(ConnectorSpec::read(table)));
+        } else if kind.is_vllms_own() {
+            tier.settings = vllm_tier::read_settings(kind, table);
         } else {
-            let template = table.read("template", string).map(|located| located.value);
-            let settings = read_settings(table);
-            let adapter = AdapterSpec::read(kind, table);
+            tier.template = table.read("template", string).map(|located| located.value);
+            tier.settings = read_settings(table);
+            tier.adapter = AdapterSpec::read(kind, table);
             refuse_renamed(table);
-            (template, settings, adapter)
-        };
+        }
         table.finish();
         for key in table
             .keys()
             .iter()
-            .filter(|key| settings.contains_key(&key.value) || TABLES.contains(&&*key.value))
+            .filter(|key| tier.settings.contains_key(&key.value) || TABLES.contains(&&*key.value))
         {
             let instead = "set it in the environment or in `.env`, or as `redis.url` of the \
                            machine's config";
@@ -290,14 +324,15 @@ impl TierSpec {
                 secret::refuse(table, key, located.value, instead);
             }
         }
-        Some(Self {
-            name: name.to_owned(),
-            kind,
-            settings,
-            template,
-            adapter,
-        })
+        Some(tier)
     }
+}
+
+/// Tokens of a chunk, the one setting of a connector that labrun reckons with.
+fn read_chunk_size(table: &TableReader<'_>) -> Map<String, Value> {
+    let size = table.read("chunk_size", |value| positive(value).and(json(value)));
+    let size = size.map(|size| ("chunk_size".to_owned(), size.value));
+    size.into_iter().collect()
 }
 
 /// Keys that are on or off. LMCache reads text that it does not know as off.

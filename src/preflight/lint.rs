@@ -458,6 +458,7 @@ fn restart(cell: &Cell, add: &mut impl FnMut(Severity, String)) {
             "in-process, the index of its files is in memory".to_owned()
         }
         TierKind::SimpleDisk => "vLLM makes its file anew at each start".to_owned(),
+        TierKind::Connector => "the plan has no `outlives_restart = true`".to_owned(),
         _ => "what it holds is in memory".to_owned(),
     };
     let message = format!(

@@ -61,6 +61,8 @@ ways! {
     LmcacheLoad = "lmcache-load" Load "loaded to the GPU";
     LmcacheRam = "lmcache-ram" Load "from RAM";
     LmcacheSecondLayer = "lmcache-second-layer" Load "from the second layer";
+    ConnectorLoad = "connector-load" Load "loaded by the connector's own counter";
+    ConnectorHits = "connector-hits" Load "found";
 }
 
 impl Way {

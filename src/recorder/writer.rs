@@ -348,7 +348,7 @@ fn copy_part(part: &LogPart, folder: &Path, reused: bool) -> Result<()> {
     let mut log = File::open(&part.path)
         .with_context(|| format!("opening the log `{}`", part.path.display()))?;
     log.seek(SeekFrom::Start(part.from))?;
-    let path = folder.join(part.name);
+    let path = folder.join(&part.name);
     let copy = File::create(&path).with_context(|| format!("making `{}`", path.display()))?;
     let mut copy = BufWriter::new(copy);
     // Lines of JSON have no comments.

@@ -18,7 +18,8 @@ use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::log_counts::LogCounts;
 use crate::verdict::moved::PcieBytes;
 use crate::verdict::{
-    Canaries, Causes, Counted, Facts, LinkLimit, PageCache, Probe, Stores, TierAccount, measures,
+    Canaries, Causes, ConnectorFacts, Counted, CounterGrowth, Facts, LinkLimit, PageCache, Probe,
+    Stores, TierAccount, measures,
 };
 use crate::workload::Schedule;
 
@@ -104,6 +105,7 @@ impl PassFacts<'_> {
             repeated_tokens: answers.sum_of(|planned| planned.repeated_tokens),
             wrong_prompt_length: answers.wrong_prompt_length(),
             account: self.account(&logs),
+            connector: self.connector(),
             engine: after.engine_account(before, settled, self.cell.tier.chunk_tokens()),
             causes: self.causes(),
             kv: self.kv_size().bytes(),
@@ -188,7 +190,7 @@ impl PassFacts<'_> {
         let share = self.cell.resolved.verdict.served_share;
         Causes {
             fill: self.before.failures(self.begun),
-            ram_gib: tier.template.is_none().then(|| tier.ram_gib()),
+            ram_gib: (tier.template.is_none() && tier.connector.is_none()).then(|| tier.ram_gib()),
             documents: self.answers().documents(self.cell, self.state, share),
         }
     }
@@ -240,6 +242,27 @@ impl PassFacts<'_> {
         logged.then_some(TierAccount {
             ram_tokens: logs.retrieved.tokens,
             second_tokens: 0.0,
+        })
+    }
+
+    /// What the plan names to watch of a connector's tier, and its counters' growth.
+    fn connector(&self) -> Option<ConnectorFacts> {
+        let spec = self.cell.tier.connector.as_ref()?;
+        let (watch, before) = (&spec.watch, self.before);
+        let counter = |name: &Option<String>, until: &Snapshot| {
+            name.as_ref().map(|name| CounterGrowth {
+                name: name.clone(),
+                grew: until.tier_growth(before, name),
+            })
+        };
+        Some(ConnectorFacts {
+            name: spec.name().to_owned(),
+            disk: watch.disk.is_some(),
+            redis: watch.redis.is_some(),
+            pcie: watch.pcie,
+            loaded_bytes: counter(&watch.counters.loaded_bytes, self.after),
+            stored_bytes: counter(&watch.counters.stored_bytes, self.settled),
+            hit_tokens: counter(&watch.counters.hit_tokens, self.after),
         })
     }
 

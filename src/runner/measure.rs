@@ -21,6 +21,7 @@ use crate::evidence::Evidence;
 use crate::load::{Endpoint, LoadOptions, LoadOutcome, Progress, RequestRecord, drive};
 use crate::matrix::Cell;
 use crate::plan::state::CacheState;
+use crate::plan::tier::TierKind;
 use crate::record::schema::Phase;
 use crate::telemetry::collector::Recorded;
 use crate::verdict::answers::{Answers, first_failure};
@@ -219,7 +220,7 @@ impl Measuring<'_> {
             engine_kv: self.session.engine_kv,
             host_link: moved.host_link.clone(),
             tier_link: moved.tier_link.clone(),
-            serialized: serialized::bytes_per_token(self.cell, self.session.scratch()),
+            serialized: serialized::bytes_per_token(self.cell, self.session.tier_folder()),
         };
         let facts = pass.facts();
         let verdict = judge(&facts);
@@ -316,7 +317,8 @@ impl Measuring<'_> {
         let mut settled = None;
         if died.is_none() {
             let kind = self.cell.tier.kind;
-            let stores = kind.uses_lmcache() || kind.uses_disk() || after.counts_stores();
+            let waits = kind.uses_lmcache() || kind.uses_disk() || kind == TierKind::Connector;
+            let stores = waits || after.counts_stores();
             let leaves = state == CacheState::Cold && stores;
             if leaves && !self.scope.stop.requested() {
                 let stores = self.wait_until_stored(results).await;

@@ -46,7 +46,7 @@ pub(crate) struct PassTelemetry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogPart {
     /// The log's file name.
-    pub name: &'static str,
+    pub name: String,
     /// The log itself.
     pub path: PathBuf,
     /// First byte of the part.

@@ -33,7 +33,7 @@ use crate::server::render::Rendered;
 use crate::server::startup_error::{self, Cause, LOG_IS_AT};
 use crate::server::{
     self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
-    leftovers, log,
+    leftovers, log, side,
 };
 
 mod configured;
@@ -47,7 +47,7 @@ pub(crate) struct Overwritten {
     pub took: Duration,
 }
 
-/// Files that a server writes to, of which each cell keeps its part.
+/// Files that servers write to, of which each cell keeps its part.
 const LOGS: [&str; 6] = [
     SERVER_LOG,
     STDERR_LOG,
@@ -156,15 +156,18 @@ impl Session {
         };
         let rendered = server::rendered(cell, &settings, &scratch)?;
         let server = server::launch(cell, rendered.as_ref(), launch, None, report).await?;
-        let control = Control::new(server.endpoint().clone())?;
-        let logs = LOGS
+        let control = control_of(server.as_ref())?;
+        let sides = cell.tier.connector.iter().flat_map(|it| &it.sides);
+        let of_sides = sides.map(|side| side::log_name(&side.name));
+        let names = LOGS.into_iter().map(str::to_owned).chain(of_sides);
+        let logs = names
             .map(|name| LogPart {
+                path: folder.join(&name),
                 name,
-                path: folder.join(name),
                 from: 0,
                 to: 0,
             })
-            .into();
+            .collect();
         Ok(Self {
             control,
             server,
@@ -212,6 +215,26 @@ impl Session {
         };
         self.ready = (!self.server.processes().is_empty()).then_some(waited);
         self.read_kv_size(cell);
+        Ok(self.connect_watched(cell).await?)
+    }
+
+    /// Connects to the Redis that a connector's tier names. It may be a side process, which is
+    /// another one after a restart.
+    async fn connect_watched(&mut self, cell: &Cell) -> Result<()> {
+        let Some(url) = self.server.watched().and_then(|it| it.redis.as_deref()) else {
+            return Ok(());
+        };
+        let redis = Redis::connect(url).await?;
+        let keys = redis.keys().await?;
+        ensure!(
+            keys == 0 || self.redis.is_some(),
+            "the Redis of the tier `{}` at {} holds {keys} keys before anything was stored; labrun empties \
+             it at the end, so that the tier needs one of its own: empty this one (FLUSHDB), or name \
+             another in `watch.redis`",
+            cell.tier.name,
+            redis.shown()
+        );
+        self.redis = Some(redis);
         Ok(())
     }
 
@@ -230,6 +253,10 @@ impl Session {
     fn not_ready(&self, error: &ReadyError, cell: &Cell, scope: &RunScope<'_>) -> Failure {
         let mut text = error.to_string();
         let mut log = self.written_logs().next();
+        let of_side = |(name, _): &(&str, &str)| text.contains(&format!("side process `{name}`"));
+        if let Some((_, of_side)) = self.side_logs().find(of_side) {
+            log = Some(of_side);
+        }
         let found = match error {
             ReadyError::Exited(how) => self.cause(how, startup_error::cause),
             // An engine that failed may leave a front process that waits for it for ever.
@@ -254,16 +281,16 @@ impl Session {
     }
 
     /// Why the server ended, and the log that states it. The logs of the part that ended come first.
-    fn cause(
-        &self,
-        how: &str,
-        of_log: impl Fn(&str) -> Option<Cause>,
-    ) -> Option<(&'static str, Cause)> {
-        let of_lmcache = |name: &&str| name.starts_with("lmcache");
+    fn cause(&self, how: &str, of_log: impl Fn(&str) -> Option<Cause>) -> Option<(&str, Cause)> {
+        let side = self
+            .side_logs()
+            .find(|(name, _)| how.contains(&format!("side process `{name}`")));
         let lmcache_ended = how.to_lowercase().contains("lmcache");
-        let (first, others): (Vec<&str>, Vec<&str>) = self
-            .written_logs()
-            .partition(|name| of_lmcache(name) == lmcache_ended);
+        let is_of_it = |log: &&str| match side {
+            Some((_, of_side)) => *log == of_side,
+            None => log.starts_with("lmcache") == lmcache_ended,
+        };
+        let (first, others): (Vec<&str>, Vec<&str>) = self.written_logs().partition(is_of_it);
         first.into_iter().chain(others).find_map(|name| {
             let log = LogMarks::take([self.folder.join(name)]);
             let cause = of_log(&log.text_since(&LogMarks::default()))?;
@@ -272,17 +299,31 @@ impl Session {
     }
 
     /// The logs that have anything in them.
-    fn written_logs(&self) -> impl Iterator<Item = &'static str> {
-        let is_written = |name: &&str| {
-            let log = std::fs::metadata(self.folder.join(name));
-            **name != *CONTAINER_STATS && log.is_ok_and(|log| log.len() > 0)
+    fn written_logs(&self) -> impl Iterator<Item = &str> {
+        let is_written = |log: &&LogPart| {
+            let found = std::fs::metadata(&log.path);
+            found.is_ok_and(|found| found.len() > 0)
         };
-        LOGS.into_iter().filter(is_written)
+        let written = self.text_logs().filter(is_written);
+        written.map(|log| log.name.as_str())
+    }
+
+    /// Its logs, without what is no text for people.
+    fn text_logs(&self) -> impl Iterator<Item = &LogPart> {
+        self.logs.iter().filter(|log| log.name != CONTAINER_STATS)
+    }
+
+    /// The side processes by name, each with its log.
+    fn side_logs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.logs
+            .iter()
+            .filter_map(|log| Some((side::of_log(&log.name)?, log.name.as_str())))
     }
 
     /// The Redis of its tier: labrun's own, a container's, or the one that the settings name.
     pub(crate) fn redis_url(&self) -> &str {
-        let own = self.server.redis_url();
+        let watched = self.server.watched().and_then(|it| it.redis.as_deref());
+        let own = watched.or(self.server.redis_url());
         own.unwrap_or(&self.settings.redis.url)
     }
 
@@ -318,6 +359,8 @@ impl Session {
     /// Empties what the cell before left in Redis: its working set would count against this one's.
     pub(crate) async fn begin_cell(&self) -> Result<()> {
         match &self.redis {
+            // A connector's own index of it may be in memory, and would name what is gone.
+            Some(_) if self.server.watched().is_some() => Ok(()),
             Some(redis) if !self.server.processes().is_empty() => redis.flush().await,
             _ => self.empty_store().await,
         }
@@ -374,7 +417,7 @@ impl Session {
         let rendered = self.rendered.as_ref();
         let relaunched = server::launch(cell, rendered, launch, lasting, &mut nobody).await;
         self.server = relaunched.map_err(Failure::of(Phase::Launch))?;
-        let control = Control::new(self.server.endpoint().clone());
+        let control = control_of(self.server.as_ref());
         self.control = control.map_err(Failure::of(Phase::Launch))?;
         let first_start = self.ready;
         let ready = self.wait_ready(cell, scope).await;
@@ -387,25 +430,22 @@ impl Session {
 
     /// Its logs.
     pub(crate) fn logs(&self) -> impl Iterator<Item = PathBuf> {
-        let names = LOGS.into_iter().filter(|name| *name != CONTAINER_STATS);
-        names.map(|name| self.folder.join(name))
+        self.text_logs().map(|log| log.path.clone())
     }
 
     /// Where its disk tier keeps files.
-    pub(crate) fn scratch(&self) -> &Path {
-        &self.scratch
+    pub(crate) fn tier_folder(&self) -> &Path {
+        let watched = self.server.watched().and_then(|it| it.disk.as_deref());
+        watched.unwrap_or(&self.scratch)
     }
 
     /// The last lines of its logs, oldest first; of the LMCache server's too where there is one.
     pub(crate) fn log_tail(&self) -> Vec<String> {
         let mut lines = log::tail(&self.folder.join(SERVER_LOG), TAIL_LINES);
-        for name in LOGS
-            .iter()
-            .filter(|name| **name != SERVER_LOG && **name != CONTAINER_STATS)
-        {
-            let more = log::tail(&self.folder.join(name), TAIL_LINES);
+        for part in self.text_logs().filter(|log| log.name != SERVER_LOG) {
+            let more = log::tail(&part.path, TAIL_LINES);
             if !more.is_empty() {
-                lines.push(format!("--- {name}"));
+                lines.push(format!("--- {}", part.name));
                 lines.extend(more);
             }
         }
@@ -424,8 +464,8 @@ impl Session {
 
     /// A number that changes while its disk tier writes: the lengths of its files, and the bytes of their
     /// blocks. A file that has the whole tier's length from the start is filled without growing.
-    pub(crate) fn scratch_progress(&self) -> u64 {
-        let files = page_cache::files_below(&self.scratch).unwrap_or_default();
+    pub(crate) fn files_progress(&self) -> u64 {
+        let files = page_cache::files_below(self.tier_folder()).unwrap_or_default();
         let all = files.iter().filter_map(|file| file.metadata().ok());
         all.map(|found| found.len() + 512 * found.blocks()).sum()
     }
@@ -488,6 +528,13 @@ fn take_log_parts(logs: &mut [LogPart]) -> Vec<LogPart> {
         log.from = length;
     }
     parts
+}
+
+/// A client of the control routes of `server`.
+fn control_of(server: &dyn Server) -> Result<Control> {
+    let counters = server.watched().map(|watched| watched.counters.names());
+    let control = Control::new(server.endpoint().clone())?;
+    Ok(control.reading_also(counters.unwrap_or_default()))
 }
 
 /// Where this server's disk tier keeps its chunks: on the device that the settings name.

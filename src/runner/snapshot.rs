@@ -45,6 +45,10 @@ pub(super) struct Snapshot {
     /// Why `engine` is unknown, where `/metrics` was asked for.
     refused: Option<String>,
     lmcache: Option<Scrape>,
+    /// What a connector's tier is watched by, where that is another exposition than the engine's.
+    tier: Option<Scrape>,
+    /// The counter of what a connector's tier stored.
+    stored_bytes: Option<String>,
     pub(super) io: GroupIo,
     pub(super) redis: Option<RedisInfo>,
     redis_keys: Option<u64>,
@@ -62,6 +66,11 @@ impl Snapshot {
             Some(url) => session.control.scrape(&format!("{url}/metrics")).await.ok(),
             None => None,
         };
+        let watched = session.server.watched();
+        let tier = match watched.and_then(|it| it.metrics.as_deref()) {
+            Some(url) => session.control.scrape(url).await.ok(),
+            None => None,
+        };
         let leaders: Vec<u32> = session
             .server
             .processes()
@@ -77,6 +86,8 @@ impl Snapshot {
             engine,
             refused,
             lmcache,
+            tier,
+            stored_bytes: watched.and_then(|it| it.counters.stored_bytes.clone()),
             io: GroupIo::read(&leaders),
             redis,
             redis_keys,
@@ -140,6 +151,9 @@ impl Snapshot {
             lmcache("lmcache_mp_l2_store_submitted_objects_chunks_total"),
             lmcache("lmcache_mp_l2_store_completed_objects_chunks_total"),
             self.redis_keys.map(|keys| keys as f64),
+            self.stored_bytes
+                .as_ref()
+                .and_then(|name| self.tier_counters()?.sum(name, None)),
         ]
     }
 
@@ -296,6 +310,17 @@ impl Snapshot {
         self.lmcache
             .as_ref()?
             .growth(before.lmcache.as_ref()?, name, None)
+    }
+
+    /// Where the counters of a connector's tier are.
+    fn tier_counters(&self) -> Option<&Scrape> {
+        self.tier.as_ref().or(self.engine.as_ref())
+    }
+
+    /// How much the counter `name` of a connector's tier grew since `before`.
+    pub(super) fn tier_growth(&self, before: &Self, name: &str) -> Option<f64> {
+        self.tier_counters()?
+            .growth(before.tier_counters()?, name, None)
     }
 
     pub(super) fn redis_growth(

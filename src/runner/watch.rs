@@ -155,14 +155,17 @@ fn target(cell: &Cell, session: &Session, scope: &RunScope<'_>) -> Target {
     } else {
         gpus(server, &scope.settings.env, &session.control.endpoint().url)
     };
-    let kind = cell.tier.kind;
     // Of a device of the plan's own nothing states which disk it is.
     let is_on_device = cell.tier.adapter.device().is_some();
+    let watched = session.server.watched();
+    let watches_redis = watched.is_some_and(|watched| watched.redis.is_some());
+    let has_redis = cell.tier.kind.speaks_resp() || watches_redis;
     Target {
         gpus,
-        disk_tier: (kind.uses_disk() && !is_on_device).then(|| session.scratch().to_owned()),
+        disk_tier: (cell.tier.uses_disk() && !is_on_device)
+            .then(|| session.tier_folder().to_owned()),
         served: served(session),
-        redis: (kind.speaks_resp() && !simulated).then(|| TierRedis {
+        redis: (has_redis && !simulated).then(|| TierRedis {
             url: session.redis_url().to_owned(),
             container: redis_container(session),
         }),

@@ -66,10 +66,15 @@ impl Answer {
     }
 }
 
-/// The lines of an exposition with series of vLLM, LMCache or the simulator. Comments, buckets and the
-/// series of others are skipped, however many they are. `None` where the body has no series at all.
-pub(super) async fn series(route: &str, mut answer: reqwest::Response) -> Result<Option<String>> {
-    let mut lines = Lines::default();
+/// The lines of an exposition with series of vLLM, LMCache or the simulator, and those `also` named.
+/// Comments, buckets and the series of others are skipped, however many they are. `None` where the
+/// body has no series at all.
+pub(super) async fn series(
+    route: &str,
+    also: &[String],
+    mut answer: reqwest::Response,
+) -> Result<Option<String>> {
+    let mut lines = Lines::of(also);
     let mut read = 0;
     while let Some(chunk) = answer.chunk().await? {
         read += chunk.len();
@@ -85,14 +90,23 @@ pub(super) async fn series(route: &str, mut answer: reqwest::Response) -> Result
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct Lines<'a> {
+    /// Names of series that are read besides those of vLLM, LMCache and the simulator.
+    also: &'a [String],
     line: Vec<u8>,
     series: String,
     /// Whether any line named a series.
     has_series: bool,
 }
 
-impl Lines {
+impl<'a> Lines<'a> {
+    fn of(also: &'a [String]) -> Self {
+        Self {
+            also,
+            ..Self::default()
+        }
+    }
+
     fn feed(&mut self, route: &str, mut bytes: &[u8]) -> Result<()> {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             self.extend(route, &bytes[..end])?;
@@ -115,7 +129,7 @@ impl Lines {
     fn end_line(&mut self, route: &str) -> Result<()> {
         let text = String::from_utf8_lossy(&self.line);
         self.has_series |= !self.has_series && !Scrape::parse(&text).is_empty();
-        if is_read(self.line.trim_ascii_start()) {
+        if is_read(self.line.trim_ascii_start(), self.also) {
             self.series.push_str(&text);
             self.series.push('\n');
         }
@@ -129,16 +143,16 @@ impl Lines {
     }
 }
 
-/// Whether labrun reads the series of a line.
-fn is_read(line: &[u8]) -> bool {
+/// Whether labrun reads the series of a line, or it is one that was `also` named.
+fn is_read(line: &[u8], also: &[String]) -> bool {
     let name = line
         .iter()
         .position(|byte| matches!(byte, b'{' | b' ' | b'\t'))
         .map_or(line, |end| &line[..end]);
-    [&b"vllm:"[..], b"lmcache", b"labrun"]
+    let is_known = [&b"vllm:"[..], b"lmcache", b"labrun"]
         .iter()
-        .any(|of| name.starts_with(of))
-        && !name.ends_with(b"_bucket")
+        .any(|of| name.starts_with(of));
+    is_known && !name.ends_with(b"_bucket") || also.iter().any(|one| name == one.as_bytes())
 }
 
 #[cfg(test)]
@@ -163,6 +177,15 @@ mod tests {
         let bytes: Vec<String> = text.chars().map(String::from).collect();
         let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
         assert_eq!(series_of(&bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_series_that_was_named_is_read_too_and_no_other_that_begins_like_it() {
+        let also = ["other_a_total".to_owned()];
+        let mut lines = Lines::of(&also);
+        let text = b"other_a_total{m=\"x\"} 1\nother_a_total 2\nother_a_total_b 3\nother_a 4\n";
+        lines.feed("/metrics", text).unwrap();
+        assert_eq!(lines.series, "other_a_total{m=\"x\"} 1\nother_a_total 2\n");
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //! shown as a person would type it.
 
 use std::ffi::OsString;
+use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::environment;
+use crate::config::Settings;
 use crate::secret;
 
 /// Name of the script in a cell's folder that starts its server by hand.
@@ -20,11 +23,16 @@ pub(super) struct CommandLine {
 }
 
 impl CommandLine {
-    /// Adds the environment and the arguments to `command`, which is of the first word.
-    pub(super) fn fill(&self, command: &mut Command) {
+    /// The program as one of the serving stack, with what that may have of labrun's environment.
+    pub(super) fn command(&self, settings: &Settings) -> Command {
+        let mut words = self.words.iter();
+        let mut command = Command::new(words.next().cloned().unwrap_or_default());
+        environment::for_server(&mut command, settings);
         command
-            .args(self.words.iter().skip(1))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+            .args(words)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
     }
 
     /// Sets a variable.
@@ -84,19 +92,19 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// A script of `commands`: all but the last run beside it and end with it.
-pub(super) fn script(about: &str, commands: &[String]) -> String {
+/// A script of `last`, and of what is started `before` it, runs beside it and ends with it.
+pub(super) fn script(about: &str, before: &[String], last: &str) -> String {
     let mut text = format!(
         "#!/bin/sh\n# {about}\n# Secrets are taken from the environment.\n\
          cd \"$(dirname \"$0\")\" || exit 1\n"
     );
-    if commands.len() > 1 {
+    if !before.is_empty() {
         text.push_str("trap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
     }
-    for (index, command) in commands.iter().enumerate() {
-        let end = if index + 1 < commands.len() { " &" } else { "" };
-        text.push_str(&format!("\n{command}{end}\n"));
+    for lines in before {
+        text.push_str(&format!("\n{lines}\n"));
     }
+    text.push_str(&format!("\n{last}\n"));
     text
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Control {
     question_limit: Duration,
     /// Routes that did not answer in time when they were asked last, a sentence each.
     hung: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Series that it reads of an exposition besides those of vLLM, LMCache and the simulator.
+    also: Vec<String>,
 }
 
 /// The most models that a message lists.
@@ -139,7 +141,17 @@ impl Control {
             endpoint,
             question_limit: QUESTION_LIMIT,
             hung: Arc::default(),
+            also: Vec::new(),
         })
+    }
+
+    /// The same, which reads the series called `names` too.
+    #[must_use]
+    pub(crate) fn reading_also(self, names: Vec<String>) -> Self {
+        Self {
+            also: names,
+            ..self
+        }
     }
 
     /// Server and model of its requests.
@@ -340,7 +352,7 @@ impl Control {
             };
             let status = answer.status().as_u16();
             let why = match status {
-                200 => match series(&route, answer).await? {
+                200 => match series(&route, &self.also, answer).await? {
                     Some(series) => return Ok(Scrape::parse(&series)),
                     None => bail!("{route} answered no metrics{redirected}"),
                 },
@@ -376,6 +388,20 @@ impl Control {
             }
         }
         bail!("/reset_prefix_cache was refused for 2 s: some request still holds its blocks")
+    }
+
+    /// Posts to `url` what empties the RAM before a connector's tier.
+    pub(crate) async fn reset_tier(&self, url: &str, body: Option<&Value>) -> Result<()> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        let answer = self.send(Method::POST, url, body, ACTION_LIMIT).await?;
+        match answer.status {
+            200..300 => Ok(()),
+            status => bail!(
+                "the tier's `reset` at {} answered {status}: {}",
+                self.route(url),
+                answer.head()
+            ),
+        }
     }
 
     /// Asks vLLM for `start_profile` or `stop_profile`. The second returns when the profile is

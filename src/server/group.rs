@@ -49,7 +49,7 @@ impl Stopped {
 /// A child that leads a process group of its own, with its output in a log file.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup {
-    name: &'static str,
+    name: String,
     child: Child,
     group: Option<Pid>,
     /// What all its processes carry in their environment, also those that left the group.
@@ -63,11 +63,12 @@ impl ProcessGroup {
     /// Starts `command`, both its outputs appended to `log`. The child and all that it starts carry
     /// `mark` in their environment, by which they are found again if labrun is killed.
     pub(crate) fn start(
-        name: &'static str,
+        name: impl Into<String>,
         mut command: Command,
         log: &Path,
         mark: &Mark,
     ) -> Result<Self> {
+        let name = name.into();
         let file = File::options()
             .create(true)
             .append(true)

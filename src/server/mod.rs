@@ -11,6 +11,7 @@ pub(crate) mod api_key;
 mod arguments;
 pub(crate) mod command_line;
 pub(crate) mod config_readback;
+pub(crate) mod connector;
 pub(crate) mod control;
 pub(crate) mod docker;
 mod environment;
@@ -33,6 +34,7 @@ pub(crate) mod ready;
 pub(crate) mod redis;
 pub(crate) mod redis_local;
 pub(crate) mod render;
+pub(crate) mod side;
 pub(crate) mod simulated;
 pub(crate) mod startup_error;
 pub(crate) mod vllm_arguments;
@@ -43,6 +45,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -51,10 +54,12 @@ use crate::matrix::Cell;
 use crate::plan::lmcache_keys::Version;
 use crate::plan::server::Launcher;
 use crate::record::schema::ContainerRecord;
+use connector::Watched;
 use control::Endpoint;
 use docker::Lasting;
 use group::Stopped;
 use leftovers::Mark;
+use ready::ReadyError;
 use render::{Rendered, Scope};
 
 /// A server under test that has been started and therefore must be stopped.
@@ -86,6 +91,16 @@ pub(crate) trait Server: Send {
     /// was started for it alone. The caller passes it to [`launch`].
     fn take_lasting(&mut self) -> Option<Lasting> {
         None
+    }
+
+    /// Where labrun looks while a connector's tier is measured; absent for other tiers.
+    fn watched(&self) -> Option<&Watched> {
+        None
+    }
+
+    /// Starts what has to wait for another part of it, as vLLM does for side processes.
+    fn start_rest(&mut self) -> BoxFuture<'_, Result<(), ReadyError>> {
+        std::future::ready(Ok(())).boxed()
     }
 
     /// Resolves when any part of it ends by itself; pending forever for an external one.
@@ -181,7 +196,7 @@ pub(crate) async fn launch(
     if let Some(rendered) = rendered {
         private::write(rendered, &scope)?;
     }
-    if cell.tier.kind.uses_disk() {
+    if cell.tier.uses_disk() || cell.tier.connector.is_some() {
         std::fs::create_dir_all(scope.scratch)
             .with_context(|| format!("making the folder `{}`", scope.scratch.display()))?;
         adapter::prepare(&cell.tier, scope.scratch)?;

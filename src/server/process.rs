@@ -1,36 +1,37 @@
 //! `vllm serve` as a process of this machine, with an `lmcache server` beside it where the plan
 //! asks for one. They are stopped in the reverse order.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending, select_all};
 use serde_json::{Value, json};
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::adapter;
 use super::arguments;
-use super::command_line::{self, CommandLine, SERVER_SCRIPT, TEMPORARY};
+use super::command_line::{self, CommandLine, SERVER_SCRIPT, TEMPORARY, quoted};
+use super::connector::{self, Side, Values, Watched};
 use super::control::Endpoint;
 use super::facts;
 use super::group::{ProcessGroup, Stopped};
 use super::leftovers;
 use super::metrics_dir::{self, MetricsFolder};
 use super::profile;
+use super::ready::ReadyError;
 use super::render::Rendered;
+use super::side::{self, Start};
 use super::vllm_tier::{self, Region};
-use super::{
-    LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, environment, free_port, in_path,
-    private,
-};
+use super::{LMCACHE_LOG, LaunchScope, SERVER_LOG, Server, absolute, free_port, in_path, private};
 use crate::config::Settings;
 use crate::matrix::Cell;
+use crate::plan::connector::SideSpec;
 use crate::plan::lmcache_keys;
+use crate::plan::placeholder;
 use crate::plan::server::LmcacheMode;
 
 /// What every server's environment has.
@@ -48,12 +49,25 @@ pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Vllm {
     endpoint: Endpoint,
-    engine: ProcessGroup,
+    /// Absent while it waits for what runs beside it.
+    engine: Option<ProcessGroup>,
     lmcache: Option<Sidecar>,
+    /// Side processes of a connector's tier, in the order of their start.
+    sides: Vec<side::Running>,
+    waiting: Option<Waiting>,
+    watched: Option<Watched>,
     /// Its name, which is in those of its shared memory.
     engine_id: String,
     /// Removed when the engine has ended.
     _metrics: Option<MetricsFolder>,
+}
+
+/// What is started once a server has been launched: side processes, and vLLM behind them.
+#[derive(Debug)]
+struct Waiting {
+    sides: Vec<Side>,
+    engine: CommandLine,
+    with: Start,
 }
 
 /// The LMCache server of multi-process mode.
@@ -84,12 +98,15 @@ struct Places {
     scratch: PathBuf,
     /// The engine's name, where such a tier needs one.
     engine_id: String,
+    /// Ports that a connector's tier asks for, by name.
+    ports: BTreeMap<String, u16>,
 }
 
 /// The programs of a cell.
 #[derive(Debug)]
 struct Programs {
     lmcache: Option<CommandLine>,
+    sides: Vec<Side>,
     engine: CommandLine,
 }
 
@@ -123,8 +140,27 @@ impl Programs {
             engine.set(metrics_dir::VARIABLE, folder);
         }
         let lmcache = own.map(|rendered| Self::lmcache(cell, rendered, settings, places));
+        let mut sides = Vec::new();
+        if let Some(connector) = &cell.tier.connector {
+            let values = places.values();
+            engine.words.extend(
+                connector::arguments(connector, &values)
+                    .into_iter()
+                    .map(OsString::from),
+            );
+            engine
+                .environment
+                .extend(connector::environment(&connector.env, &values));
+            for side in &connector.sides {
+                let own = environment(cell, settings);
+                sides.push(Side::new(side, &values, own, |name| {
+                    side_program(name, settings)
+                })?);
+            }
+        }
         Ok(Self {
             lmcache: lmcache.transpose()?,
+            sides,
             engine,
         })
     }
@@ -190,12 +226,28 @@ impl Programs {
         Ok(CommandLine { words, environment })
     }
 
-    /// A script that starts them.
-    fn script(&self, cell: &Cell) -> String {
-        let lines = self.lmcache.iter().chain([&self.engine]);
-        let lines: Vec<String> = lines.map(CommandLine::shell).collect();
-        command_line::script(&format!("The server of cell {}", cell.id), &lines)
+    /// A script that starts them, with `scratch` as the scratch folder.
+    fn script(&self, cell: &Cell, scratch: &Path) -> String {
+        let folder = cell.tier.connector.iter();
+        let folder = folder.map(|_| format!("mkdir -p {}", quoted(&scratch.to_string_lossy())));
+        let lmcache = self
+            .lmcache
+            .iter()
+            .map(|line| format!("{} &", line.shell()));
+        let sides = self.sides.iter().map(side::shell);
+        let before: Vec<String> = folder.chain(lmcache).chain(sides).collect();
+        let about = format!("The server of cell {}", cell.id);
+        command_line::script(&about, &before, &self.engine.shell())
     }
+}
+
+/// A program that the plan names for a side process: of `process.bin_dir` where it is there.
+fn side_program(name: &str, settings: &Settings) -> Result<OsString> {
+    let own = settings.process.bin_dir.join(name);
+    if !name.contains('/') && !settings.process.bin_dir.as_os_str().is_empty() && own.is_file() {
+        return Ok(absolute(&own)?.into_os_string());
+    }
+    Ok(name.into())
 }
 
 /// The program `name`, wherever it is started from.
@@ -232,25 +284,8 @@ pub(crate) fn launch(
     let metrics = wants_metrics
         .then(|| MetricsFolder::make(scope.mark, scope.folder).ok())
         .flatten();
-    let lmcache_ports = match rendered {
-        Some(_) if needs_lmcache_server(cell) => (free_port()?, free_port()?),
-        _ => (0, 0),
-    };
-    let config_file = match rendered {
-        Some(rendered) => absolute(&private::path(rendered, &scope))?,
-        None => PathBuf::new(),
-    };
-    let port = free_port()?;
-    let mut places = Places {
-        port,
-        lmcache_ports,
-        shared_memory: leftovers::shared_memory_name(scope.mark, lmcache_ports.0),
-        config_file,
-        reports: absolute(&profile::reports(scope.folder))?,
-        metrics: metrics.as_ref().map(|folder| folder.path().into()),
-        scratch: scope.scratch.to_owned(),
-        engine_id: leftovers::shared_memory_name(scope.mark, port),
-    };
+    let mut places = Places::of_a_start(cell, rendered, scope)?;
+    places.metrics = metrics.as_ref().map(|folder| folder.path().into());
     let programs = Programs::new(cell, rendered, scope.settings, &places)?;
     let lmcache = programs
         .lmcache
@@ -263,37 +298,105 @@ pub(crate) fn launch(
         std::fs::create_dir_all(folder)
             .with_context(|| format!("making the folder `{}`", folder.display()))?;
     }
-    let log = scope.folder.join(SERVER_LOG);
-    let command = command(&programs.engine, scope.settings);
-    let engine = ProcessGroup::start("vLLM", command, &log, scope.mark)?;
+    let with = Start {
+        settings: scope.settings.clone(),
+        mark: scope.mark.clone(),
+        folder: scope.folder.to_owned(),
+    };
+    let mut vllm = Vllm {
+        endpoint: Endpoint {
+            url: format!("http://127.0.0.1:{}", places.port),
+            model: cell.resolved.model.clone(),
+            api_key: None,
+        },
+        engine: None,
+        lmcache,
+        sides: Vec::new(),
+        waiting: None,
+        watched: cell
+            .tier
+            .connector
+            .as_ref()
+            .map(|connector| Watched::new(connector, &places.values())),
+        engine_id: places.engine_id.clone(),
+        _metrics: metrics,
+    };
+    if programs.sides.is_empty() {
+        vllm.start_engine(&programs.engine, &with)?;
+    } else {
+        vllm.waiting = Some(Waiting {
+            sides: programs.sides,
+            engine: programs.engine,
+            with,
+        });
+    }
     places.name_as_kept(rendered);
     write_script(
         &Programs::new(cell, rendered, scope.settings, &places)?,
         cell,
         scope,
     )?;
-    let url = format!("http://127.0.0.1:{}", places.port);
-    let endpoint = Endpoint {
-        url,
-        model: cell.resolved.model.clone(),
-        api_key: None,
-    };
-    Ok(Vllm {
-        endpoint,
-        engine,
-        lmcache,
-        engine_id: places.engine_id,
-        _metrics: metrics,
-    })
+    Ok(vllm)
+}
+
+impl Vllm {
+    fn start_engine(&mut self, line: &CommandLine, with: &Start) -> Result<()> {
+        let log = with.folder.join(SERVER_LOG);
+        let command = line.command(&with.settings);
+        self.engine = Some(ProcessGroup::start("vLLM", command, &log, &with.mark)?);
+        Ok(())
+    }
+
+    /// Starts `side`, and waits until it is ready.
+    async fn start_side(&mut self, side: &Side, with: &Start) -> Result<(), ReadyError> {
+        let log = with.folder.join(side::log_name(&side.name));
+        let from = side::length(&log);
+        self.sides.push(side::Running::start(side, with)?);
+        tokio::select! {
+            biased;
+            how = self.exited() => Err(ReadyError::Exited(how)),
+            ready = side::until_ready(side, &log, from) => ready.map_err(ReadyError::Refused),
+        }
+    }
 }
 
 fn write_script(programs: &Programs, cell: &Cell, scope: LaunchScope<'_>) -> Result<()> {
     let path = scope.folder.join(SERVER_SCRIPT);
-    std::fs::write(&path, programs.script(cell))
+    std::fs::write(&path, programs.script(cell, scope.scratch))
         .with_context(|| format!("writing `{}`", path.display()))
 }
 
 impl Places {
+    /// On ports that are free now.
+    fn of_a_start(
+        cell: &Cell,
+        rendered: Option<&Rendered>,
+        scope: LaunchScope<'_>,
+    ) -> Result<Self> {
+        let lmcache_ports = match rendered {
+            Some(_) if needs_lmcache_server(cell) => (free_port()?, free_port()?),
+            _ => (0, 0),
+        };
+        let port = free_port()?;
+        Ok(Self {
+            port,
+            lmcache_ports,
+            shared_memory: leftovers::shared_memory_name(scope.mark, lmcache_ports.0),
+            config_file: match rendered {
+                Some(rendered) => absolute(&private::path(rendered, &scope))?,
+                None => PathBuf::new(),
+            },
+            reports: absolute(&profile::reports(scope.folder))?,
+            metrics: None,
+            scratch: scope.scratch.to_owned(),
+            engine_id: leftovers::shared_memory_name(scope.mark, port),
+            ports: match &cell.tier.connector {
+                Some(connector) => connector::free_ports(connector)?,
+                None => BTreeMap::new(),
+            },
+        })
+    }
+
     /// Where nothing has been started.
     fn before_a_start() -> Self {
         Self {
@@ -305,6 +408,16 @@ impl Places {
             metrics: None,
             scratch: PathBuf::from("<run>/scratch"),
             engine_id: "labrun".to_owned(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// What is filled into the texts of a connector's tier.
+    fn values(&self) -> Values {
+        Values {
+            folder: self.scratch.clone(),
+            vllm_port: self.port,
+            ports: self.ports.clone(),
         }
     }
 
@@ -321,7 +434,7 @@ impl Places {
 
 fn start_lmcache(line: &CommandLine, places: &Places, scope: LaunchScope<'_>) -> Result<Sidecar> {
     let log = scope.folder.join(LMCACHE_LOG);
-    let command = command(line, scope.settings);
+    let command = line.command(scope.settings);
     let process = ProcessGroup::start("the LMCache server", command, &log, scope.mark)?;
     Ok(Sidecar {
         process,
@@ -349,8 +462,12 @@ pub(crate) fn script(
     if metrics_dir::is_wanted(cell, settings) {
         places.metrics = Some(OsString::new());
     }
+    if let Some(connector) = &cell.tier.connector {
+        places.ports = connector::shown_ports(connector);
+    }
     places.name_as_kept(rendered);
-    Ok(Programs::new(cell, rendered, settings, &places)?.script(cell))
+    let programs = Programs::new(cell, rendered, settings, &places)?;
+    Ok(programs.script(cell, &places.scratch))
 }
 
 /// Checks that the programs of `cell` can be found, and can do what it asks.
@@ -378,6 +495,24 @@ pub(crate) fn check_programs(cell: &Cell, settings: &Settings) -> Result<()> {
     if needs_lmcache_server(cell) {
         find_program("lmcache", &settings.process.bin_dir)?;
     }
+    cell.tier
+        .connector
+        .iter()
+        .flat_map(|connector| &connector.sides)
+        .try_for_each(|side| find_side_program(side, settings))
+}
+
+/// Checks that the program of `side` can be found.
+fn find_side_program(side: &SideSpec, settings: &Settings) -> Result<()> {
+    let name = side.command.first().map_or("", String::as_str);
+    let program = PathBuf::from(side_program(name, settings)?);
+    let is_there = program.is_file() || !name.contains('/') && in_path(name).is_some();
+    ensure!(
+        is_there || !placeholder::of_text(name).is_empty(),
+        "the program `{name}` of the side process `{}` is neither in `process.bin_dir` nor in PATH; \
+         install it, or correct its `command`",
+        side.name
+    );
     Ok(())
 }
 
@@ -412,16 +547,6 @@ fn find_program(name: &str, bin_dir: &Path) -> Result<()> {
          (LABRUN_PROCESS__BIN_DIR=...)"
     );
     Ok(())
-}
-
-/// A command of the serving stack.
-fn command(line: &CommandLine, settings: &Settings) -> Command {
-    let program = line.words.first().cloned().unwrap_or_default();
-    let mut command = Command::new(program);
-    environment::for_server(&mut command, settings);
-    line.fill(&mut command);
-    command.stdin(Stdio::null());
-    command
 }
 
 /// The local folder of the model where there is one, else its name.
@@ -476,26 +601,45 @@ impl Server for Vllm {
     }
 
     fn processes(&self) -> Vec<(&'static str, u32)> {
-        let vllm = self.engine.id().map(|id| ("vllm", id));
+        let vllm = self.engine.as_ref().and_then(ProcessGroup::id);
+        let vllm = vllm.map(|id| ("vllm", id));
+        let sides = self.sides.iter().filter_map(side::Running::id);
         let lmcache = self
             .lmcache
             .as_ref()
             .and_then(|l| l.process.id())
             .map(|id| ("lmcache", id));
-        vllm.into_iter().chain(lmcache).collect()
+        let sides = sides.map(|id| ("side", id));
+        vllm.into_iter().chain(lmcache).chain(sides).collect()
+    }
+
+    fn watched(&self) -> Option<&Watched> {
+        self.watched.as_ref()
+    }
+
+    fn start_rest(&mut self) -> BoxFuture<'_, Result<(), ReadyError>> {
+        async {
+            let Some(waiting) = self.waiting.take() else {
+                return Ok(());
+            };
+            for side in &waiting.sides {
+                self.start_side(side, &waiting.with).await?;
+            }
+            Ok(self.start_engine(&waiting.engine, &waiting.with)?)
+        }
+        .boxed()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, String> {
-        async {
-            match &mut self.lmcache {
-                None => self.engine.exited().await,
-                Some(lmcache) => tokio::select! {
-                    how = self.engine.exited() => how,
-                    how = lmcache.process.exited() => how,
-                },
-            }
+        let engine = self.engine.iter_mut().map(|it| it.exited().boxed());
+        let lmcache = self.lmcache.iter_mut();
+        let lmcache = lmcache.map(|it| it.process.exited().boxed());
+        let sides = self.sides.iter_mut().map(|it| it.exited().boxed());
+        let all: Vec<BoxFuture<'_, String>> = sides.chain(lmcache).chain(engine).collect();
+        if all.is_empty() {
+            return pending().boxed();
         }
-        .boxed()
+        select_all(all).map(|(how, ..)| how).boxed()
     }
 
     fn stop(
@@ -504,14 +648,20 @@ impl Server for Vllm {
         at_once: CancellationToken,
     ) -> BoxFuture<'static, Stopped> {
         async move {
-            let stopped = self.engine.stop(grace, at_once.clone()).await;
+            let stopped = match self.engine {
+                Some(engine) => engine.stop(grace, at_once.clone()).await,
+                None => Stopped::new("was not started"),
+            };
             for left in vllm_tier::shared_memory(&self.engine_id) {
                 let _gone = std::fs::remove_file(left);
             }
             if let Some(lmcache) = self.lmcache {
-                lmcache.process.stop(grace, at_once).await;
+                lmcache.process.stop(grace, at_once.clone()).await;
                 // A killed LMCache server leaves its pool in memory; a polite one has removed it.
                 let _gone = std::fs::remove_file(lmcache.shared_memory);
+            }
+            for side in self.sides.into_iter().rev() {
+                side.stop(grace, at_once.clone()).await;
             }
             stopped
         }

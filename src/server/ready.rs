@@ -38,6 +38,13 @@ pub(crate) enum ReadyError {
     Cancelled,
 }
 
+/// What could not be started, or asked.
+impl From<anyhow::Error> for ReadyError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Refused(format!("{error:#}"))
+    }
+}
+
 /// First and longest pause between two tries. The simulator is up in milliseconds, vLLM in minutes.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
@@ -50,6 +57,12 @@ pub(crate) async fn wait(
     (limit, runs_already): (Duration, bool),
     cancel: &CancellationToken,
 ) -> Result<Duration, ReadyError> {
+    let started = Instant::now();
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(ReadyError::Cancelled),
+        rest = server.start_rest() => rest?,
+    }
     let limits = Limits {
         started: Instant::now(),
         limit,
@@ -75,7 +88,7 @@ pub(crate) async fn wait(
         biased;
         () = cancel.cancelled() => Err(ReadyError::Cancelled),
         how = server.exited() => Err(ReadyError::Exited(how)),
-        ready = tries => ready.map(|()| limits.started.elapsed()),
+        ready = tries => ready.map(|()| started.elapsed()),
     }
 }
 

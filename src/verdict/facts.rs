@@ -14,6 +14,7 @@ use crate::plan::serializer::Serializer;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::plan::verdict_spec::VerdictSpec;
+use crate::record::way::Way;
 use crate::server::kv_size::KvBytes;
 use crate::units::Bounds;
 
@@ -43,6 +44,60 @@ pub(crate) struct TierAccount {
     pub ram_tokens: f64,
     /// Tokens found in its second layer (files or Redis).
     pub second_tokens: f64,
+}
+
+/// A counter that a plan names, over a pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CounterGrowth {
+    /// Its name.
+    pub name: String,
+    /// How much it grew; absent where it is not exposed, or fell.
+    pub grew: Option<f64>,
+}
+
+/// What a plan names to watch of a connector that labrun does not know. Each of it is to have carried
+/// all that the connector loaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConnectorFacts {
+    /// The connector's name.
+    pub name: String,
+    /// Whether its files are read from disk.
+    pub disk: bool,
+    /// Whether it is served by a Redis.
+    pub redis: bool,
+    /// Whether it is RAM of this machine.
+    pub pcie: bool,
+    /// Its counter of bytes that it loaded.
+    pub loaded_bytes: Option<CounterGrowth>,
+    /// Its counter of bytes that it stored, until it had stored what the pass left.
+    pub stored_bytes: Option<CounterGrowth>,
+    /// Its counter of tokens that it found.
+    pub hit_tokens: Option<CounterGrowth>,
+}
+
+impl ConnectorFacts {
+    /// The ways that prove its loads, each with what it means that it could not be read.
+    pub(super) fn ways(&self) -> Vec<(Way, String)> {
+        let mut ways = Vec::new();
+        if self.disk {
+            let unread =
+                "no byte counter of the disk reads of vLLM and its side processes could be read";
+            ways.push((Way::DiskRead, unread.to_owned()));
+        }
+        if self.redis {
+            let unread = "no byte counter of its Redis could be read";
+            ways.push((Way::RedisRead, unread.to_owned()));
+        }
+        if self.pcie {
+            let unread = "no PCIe byte counter covers the whole pass";
+            ways.push((Way::PcieRx, unread.to_owned()));
+        }
+        if let Some(counter) = &self.loaded_bytes {
+            let unread = format!("the counter `{}` is not exposed, or fell", counter.name);
+            ways.push((Way::ConnectorLoad, unread));
+        }
+        ways
+    }
 }
 
 /// What a probe found: a prompt that was asked before, and again before the clock started.
@@ -173,6 +228,9 @@ pub(crate) struct Facts {
     pub wrong_prompt_length: u64,
     /// The tier's own account.
     pub account: Option<TierAccount>,
+    /// What is watched of a connector that labrun does not know; absent for other tiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorFacts>,
     /// The engine's own account, and that of LMCache's server.
     #[serde(default)]
     pub engine: EngineAccount,
@@ -239,10 +297,19 @@ impl Facts {
         serializer.filter(|serializer| loads && serializer.is_lossy())
     }
 
+    /// Whether the tier keeps chunks in files of a folder.
+    pub(super) fn uses_disk(&self) -> bool {
+        let watched = self.connector.as_ref().is_some_and(|it| it.disk);
+        watched || self.tier.uses_disk()
+    }
+
     /// Whether the load of the tier stays unproven for want of bytes over PCIe.
     pub(crate) fn lacks_pcie(&self) -> bool {
         let loads = matches!(self.state, CacheState::Tier | CacheState::Restart) && serves(self);
-        let by_pcie = !self.tier.is_second_layer_alone();
+        let by_pcie = match &self.connector {
+            Some(connector) => connector.pcie,
+            None => !self.tier.is_second_layer_alone(),
+        };
         let has_account = self.account.is_some() || self.engine.load_bytes.is_some();
         loads && by_pcie && self.pcie_rx_bytes.is_none() && !has_account
     }

@@ -113,7 +113,7 @@ pub(super) fn stores(facts: &Facts) -> Option<(VerdictStatus, String)> {
 /// Why the page cache did not answer for the disk.
 pub(super) fn page_cache(facts: &Facts) -> Option<(VerdictStatus, String)> {
     let read = matches!(facts.state, CacheState::Tier | CacheState::Restart) && serves(facts);
-    if !read || !facts.tier.uses_disk() {
+    if !read || !facts.uses_disk() {
         return None;
     }
     let message = match facts.page_cache? {

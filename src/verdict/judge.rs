@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{BySource, Facts, serves};
+use super::facts::{BySource, ConnectorFacts, Facts, serves};
 use super::{causes, findings, legs, limits, text, witnesses};
 use crate::plan::adapter::Adapter;
 use crate::plan::state::CacheState;
@@ -222,13 +222,17 @@ fn leg_findings(facts: &Facts) -> Findings {
             .map(|(_, status, message)| (status, message))
             .collect();
     }
-    let proves = proving_legs(facts.tier);
-    let is_proven = judged.iter().any(|(path, ..)| proves.contains(path));
+    let seen: Vec<Way> = judged.iter().map(|(path, ..)| *path).collect();
     let mut findings: Findings = judged
         .into_iter()
         .map(|(_, status, message)| (status, message))
         .collect();
-    if !is_proven {
+    if let Some(connector) = &facts.connector {
+        findings.extend(unproven_connector(connector, &seen));
+        return findings;
+    }
+    let proves = proving_legs(facts.tier);
+    if !seen.iter().any(|way| proves.contains(way)) {
         let way = match facts.tier {
             tier if tier.reads_disk_alone() => {
                 "no byte counter of the server's disk reads could be read"
@@ -249,6 +253,29 @@ fn leg_findings(facts: &Facts) -> Findings {
     findings
 }
 
+/// What of a connector's tier is not proven: every way that the plan names must have been `seen`, and
+/// there must be one.
+fn unproven_connector(connector: &ConnectorFacts, seen: &[Way]) -> Findings {
+    let ways = connector.ways();
+    if ways.is_empty() {
+        let message = format!(
+            "nothing that labrun can read shows what connector `{}` loaded: name a folder, a Redis or a \
+             counter under `watch` of its tier",
+            connector.name
+        );
+        return vec![(VerdictStatus::Inconclusive, message)];
+    }
+    let unseen = ways.into_iter().filter(|(way, _)| !seen.contains(way));
+    let finding = |(_, unread)| {
+        let message = format!(
+            "the load of connector `{}` is not proven: {unread}",
+            connector.name
+        );
+        (VerdictStatus::Inconclusive, message)
+    };
+    unseen.map(finding).collect()
+}
+
 /// Legs of which one must be read to prove that this tier, and not another, served.
 fn proving_legs(tier: TierKind) -> &'static [Way] {
     match tier {
@@ -259,6 +286,8 @@ fn proving_legs(tier: TierKind) -> &'static [Way] {
         TierKind::Baseline | TierKind::Simple => &[Way::PcieRx],
         TierKind::Native => &[Way::PcieRx, Way::EngineLoad],
         TierKind::Cpu => &[Way::PcieRx, Way::LmcacheRam],
+        // What proves it is in the facts.
+        TierKind::Connector => &[],
         TierKind::CpuDisk => &[Way::PcieRx, Way::LmcacheRam, Way::LmcacheSecondLayer],
     }
 }

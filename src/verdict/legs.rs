@@ -5,7 +5,7 @@
 //! falls short where even the highest value does not reach it for the lowest need; else it is open,
 //! with the reason and what would settle it.
 
-use super::facts::{BySource, Facts, serves};
+use super::facts::{BySource, ConnectorFacts, Facts, serves};
 use crate::plan::adapter::Adapter;
 use crate::plan::serializer::Serializer;
 use crate::plan::state::CacheState;
@@ -64,8 +64,12 @@ impl Leg {
     }
 
     fn judge_tokens(&self, tokens: f64, share: f64) -> (VerdictStatus, String) {
+        let whose = match self.path {
+            Way::ConnectorHits => "the connector's own counter",
+            _ => "LMCache's own account",
+        };
         let message = format!(
-            "LMCache's own account: {tokens:.0} tokens {} for {:.0}",
+            "{whose}: {tokens:.0} tokens {} for {:.0}",
             self.path.words(),
             self.tokens
         );
@@ -225,6 +229,9 @@ fn loads(facts: &Facts) -> Vec<Leg> {
         }
         _ => {}
     }
+    if let Some(connector) = &facts.connector {
+        legs.extend(connector_loads(facts, connector, tokens));
+    }
     legs.extend(over_pcie(facts, Way::PcieRx, tokens, facts.pcie_rx_bytes));
     if let Some(bytes) = facts.engine.load_bytes
         && facts.tier.is_vllms_own()
@@ -267,9 +274,48 @@ fn loads(facts: &Facts) -> Vec<Leg> {
     legs
 }
 
+/// What the plan names to watch of a connector's tier, but for PCIe, which is read for every tier.
+fn connector_loads(facts: &Facts, connector: &ConnectorFacts, tokens: f64) -> Vec<Leg> {
+    let mut legs = Vec::new();
+    if connector.disk {
+        let carried = accounted(facts.disk_read_bytes, facts);
+        legs.push(leg(facts, Way::DiskRead, tokens, carried, "proc-io"));
+    }
+    if connector.redis {
+        let carried = accounted(facts.redis_read_bytes, facts);
+        legs.push(leg(facts, Way::RedisRead, tokens, carried, "redis-info"));
+    }
+    let counters = [
+        (Way::ConnectorLoad, &connector.loaded_bytes),
+        (Way::ConnectorHits, &connector.hit_tokens),
+    ];
+    for (way, counter) in counters {
+        if let Some(counter) = counter {
+            let carried = match (way, counter.grew) {
+                (_, None) => Carried::Unseen,
+                (Way::ConnectorHits, Some(found)) => Carried::Tokens(found),
+                (_, Some(bytes)) => Carried::Bytes(Bounds::exact(bytes)),
+            };
+            legs.push(leg(facts, way, tokens, carried, "connector-counter"));
+        }
+    }
+    legs
+}
+
 fn stores(facts: &Facts) -> Vec<Leg> {
     if facts.tier.is_vllms_own() {
-        return vllms_own_stores(facts);
+        let second = facts.engine.second_write_bytes;
+        let behind = (facts.tier == TierKind::NativeFs).then_some((Way::DiskWrite, second));
+        return stores_by_bytes(facts, facts.engine.store_bytes, behind);
+    }
+    if let Some(connector) = &facts.connector {
+        let stored = connector.stored_bytes.as_ref().and_then(|it| it.grew);
+        let ways = [
+            (connector.disk, Way::DiskWrite),
+            (connector.redis, Way::RedisWrite),
+        ];
+        let ways = ways.into_iter().filter(|(is_watched, _)| *is_watched);
+        return stores_by_bytes(facts, stored, ways.map(|(_, way)| (way, None)));
     }
     let Some(tokens) = facts.stored_tokens else {
         return Vec::new();
@@ -294,10 +340,15 @@ fn stores(facts: &Facts) -> Vec<Leg> {
     legs
 }
 
-/// vLLM's own offloading counts the bytes that it took from the GPU, and from 0.32 on those that it
-/// wrote to files, not tokens.
-fn vllms_own_stores(facts: &Facts) -> Vec<Leg> {
-    let Some(taken) = facts.engine.store_bytes else {
+/// The stores of a tier that counts the bytes that it has `taken` from the GPU, and not tokens. vLLM's own
+/// offloading counts from 0.32 on those that it wrote to files too: `behind` has each way behind
+/// the GPU with its own count.
+fn stores_by_bytes(
+    facts: &Facts,
+    taken: Option<f64>,
+    behind: impl IntoIterator<Item = (Way, Option<f64>)>,
+) -> Vec<Leg> {
+    let Some(taken) = taken else {
         return Vec::new();
     };
     let size = facts.kv.stored.map(Bounds::middle);
@@ -310,11 +361,13 @@ fn vllms_own_stores(facts: &Facts) -> Vec<Leg> {
         ..leg
     };
     let mut legs = Vec::new();
-    if facts.tier == TierKind::NativeFs {
-        let written = facts.engine.second_write_bytes.unwrap_or(taken);
-        let carried = accounted(facts.disk_write_bytes, facts);
-        let disk = leg(facts, Way::DiskWrite, tokens, carried, "proc-io");
-        legs.push(needing(written, disk));
+    for (way, written) in behind {
+        let (bytes, method) = match way {
+            Way::DiskWrite => (facts.disk_write_bytes, "proc-io"),
+            _ => (facts.redis_write_bytes, "redis-info"),
+        };
+        let behind = leg(facts, way, tokens, accounted(bytes, facts), method);
+        legs.push(needing(written.unwrap_or(taken), behind));
     }
     let pcie = over_pcie(facts, Way::PcieTx, tokens, facts.pcie_tx_bytes);
     legs.extend(pcie.map(|leg| needing(taken, leg)));

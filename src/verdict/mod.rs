@@ -24,7 +24,8 @@ mod witnesses;
 
 pub(crate) use causes::Causes;
 pub(crate) use facts::{
-    BySource, ClaimedBy, Facts, LinkLimit, LoadClaim, PageCache, Probe, Stores, TierAccount,
+    BySource, ClaimedBy, ConnectorFacts, CounterGrowth, Facts, LinkLimit, LoadClaim, PageCache,
+    Probe, Stores, TierAccount,
 };
 pub(crate) use judge::judge;
 pub(crate) use text::Canaries;

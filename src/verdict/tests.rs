@@ -1,4 +1,5 @@
 mod compression;
+mod connectors;
 mod edges;
 mod ledgers;
 mod own_tiers;
@@ -70,6 +71,7 @@ fn proven() -> Facts {
         repeated_tokens: 0.0,
         wrong_prompt_length: 0,
         account: None,
+        connector: None,
         engine: EngineAccount::default(),
         kv: KvBytes {
             device: Some(Bounds::exact(100.0)),

@@ -124,6 +124,14 @@ impl Recorded<'_> {
             },
         })
     }
+
+    /// The tier's own account.
+    fn account(&self) -> Option<TierAccount> {
+        Some(TierAccount {
+            ram_tokens: self.get(Evidence::LmcacheRamTokens)?,
+            second_tokens: self.get(Evidence::LmcacheSecondLayerTokens).unwrap_or(0.0),
+        })
+    }
 }
 
 /// The facts of `pass`; `None` where its record has no evidence, or does not name its tier.
@@ -137,12 +145,6 @@ pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
     let moved = points.map(|points| readings::moved(points, &watched));
     let rows = sources.rows.as_deref();
     let mode = record.server.lmcache.unwrap_or(LmcacheMode::InProcess);
-    let tokens = |evidence| recorded.get(evidence).unwrap_or(0.0);
-    let account = TierAccount {
-        ram_tokens: tokens(Evidence::LmcacheRamTokens),
-        second_tokens: tokens(Evidence::LmcacheSecondLayerTokens),
-    };
-    let has_account = recorded.get(Evidence::LmcacheRamTokens).is_some();
     let kv = recorded.get(Evidence::KvBytesPerToken).map(Bounds::exact);
     let repeated_tokens = recorded.get(Evidence::RepeatedTokens).unwrap_or(0.0);
     let fastest_load = rows
@@ -169,7 +171,8 @@ pub(super) fn facts(pass: &PassRecord, sources: &Sources<'_>) -> Option<Facts> {
         shared_tokens: recorded.get(Evidence::SharedTokens).unwrap_or(0.0),
         repeated_tokens,
         wrong_prompt_length: rows.map_or(0, answers::wrong_prompt_length),
-        account: has_account.then_some(account),
+        account: recorded.account(),
+        connector: None,
         engine: EngineAccount::default(),
         kv: KvBytes {
             device: kv,

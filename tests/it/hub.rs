@@ -38,8 +38,13 @@ const CONFIG: &str = r#"{
   "vocab_size": 32000, "torch_dtype": "bfloat16"
 }"#;
 
+/// A plan of the only `tier`.
+pub(crate) fn plan(tier: &str) -> String {
+    PLAN.replace("@TIER@", tier)
+}
+
 /// A lab with the stand-in, and the model in a cache of Hugging Face's.
-fn lab(tier: &str) -> Lab {
+pub(crate) fn lab(tier: &str) -> Lab {
     let lab = Lab::new();
     let vllm = lab.write("bin/vllm", include_str!("hub/vllm.py"));
     std::fs::set_permissions(&vllm, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,12 +52,12 @@ fn lab(tier: &str) -> Lab {
     lab.write(&format!("{model}/refs/main"), "c0ffee\n");
     lab.write(&format!("{model}/snapshots/c0ffee/config.json"), CONFIG);
     lab.write("box.toml", "[process]\nbin_dir = \"bin\"\n");
-    lab.write("plan.toml", &PLAN.replace("@TIER@", tier));
+    lab.write("plan.toml", &plan(tier));
     lab
 }
 
 /// The passes of the only cell.
-fn passes(lab: &Lab, with_model: bool) -> Vec<Value> {
+pub(crate) fn passes(lab: &Lab, with_model: bool) -> Vec<Value> {
     let mut command = lab.command(&["plan.toml", "--config", "box.toml", "--out", "out"]);
     let home = if with_model { "hf" } else { "none" };
     let ended = command.env("HF_HOME", lab.path(home)).output().unwrap();
@@ -100,8 +105,8 @@ fn without_the_model_the_verdict_says_what_is_missing() {
 /// vLLM's own tier of files behind RAM, in all of its states.
 fn fs_lab(env: &str) -> Lab {
     let lab = lab("native+fs");
-    let plan = PLAN.replace("@TIER@", "native+fs");
-    let plan = plan.replace("[\"cold\", \"tier\"]", "[\"cold\", \"tier\", \"restart\"]");
+    let plan =
+        plan("native+fs").replace("[\"cold\", \"tier\"]", "[\"cold\", \"tier\", \"restart\"]");
     let more = format!("[tier.\"native+fs\"]\nblock_size = 256\n[server.env]\n{env}");
     lab.write("plan.toml", &(plan + &more));
     lab

@@ -8,6 +8,7 @@
 mod cases;
 mod check;
 mod cluster;
+mod connector;
 mod diff;
 mod docker;
 mod docker_real_stack;

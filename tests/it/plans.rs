@@ -155,6 +155,8 @@ fn kind_of(text: &str) -> String {
 fn every_shipped_plan_runs_on_the_simulator_and_its_tiers_are_proven() {
     let mut seen = BTreeSet::new();
     let mut plans = shipped();
+    // The simulator has no connector but its own.
+    plans.retain(|(_, text)| !text.contains("kind = \"connector\""));
     plans.retain(|(_, text)| seen.insert(kind_of(text)));
     assert!(plans.len() > 8, "{plans:?}");
     let plans = Mutex::new(plans);

@@ -34,6 +34,9 @@ fn needed(section: &Section, only: &str, but: &str) -> Vec<String> {
     if section.id == "matrix.exclude" && but != "tier" {
         lines.push("tier = \"cpu\"".to_owned());
     }
+    if section.id == "connector.side" && !["ready_port", "ready_url", "ready_line"].contains(&but) {
+        lines.push("ready_line = \"up\"".to_owned());
+    }
     lines
 }
 
@@ -42,6 +45,9 @@ fn draft(section: &Section, only: &str, name: &str, line: &str) -> String {
     let mut text = String::new();
     let mut heads = vec!["plan", "matrix"];
     heads.extend(["run", "workload", "server"]);
+    if section.id.starts_with("connector.") {
+        heads.push("tier.connector");
+    }
     if !heads.contains(&section.id) && section.id != "docker" {
         heads.push(section.id);
     }
@@ -55,6 +61,8 @@ fn draft(section: &Section, only: &str, name: &str, line: &str) -> String {
         let own = id == section.id;
         let mut lines = if own {
             needed(part, only, name)
+        } else if id == "tier.connector" {
+            needed(part, part.keys[0].only, "")
         } else {
             needed(part, "", "")
         };

@@ -10,7 +10,7 @@ pub(super) const TIER: Section = Section {
     head: "[tier.disk]",
     about: "Sizes and settings of a tier. Built in are `baseline` (the GPU alone), those of LMCache (`cpu`, `disk`, \
             `redis` and `cpu+disk`) and those of vLLM itself (`native`, `native+fs`, `simple` and `simple+disk`, \
-            whose keys are below), and stores that only an LMCache server reaches (`valkey`, `s3` and `mooncake`); a tier with another name needs a `kind`. All other keys are LMCache's own.",
+            whose keys are below), and stores that only an LMCache server reaches (`valkey`, `s3` and `mooncake`); a tier with another name needs a `kind`. A tier of the kind `connector` is any other connector of vLLM's, with keys of its own. All other keys are LMCache's own.",
     only: "",
     keys: &[
         key(
@@ -28,6 +28,7 @@ pub(super) const TIER: Section = Section {
                 "valkey",
                 "s3",
                 "mooncake",
+                "connector",
             ]),
             "",
             Else("the name of a built-in tier"),

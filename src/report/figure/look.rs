@@ -61,7 +61,7 @@ pub(super) fn look(tier: &str, tiers: &[String]) -> Look {
         Some(TierKind::Adapter(Adapter::Valkey)) => (GREEN, Shape::Square),
         Some(TierKind::Adapter(Adapter::S3)) => (GREEN, Shape::Triangle),
         Some(TierKind::Adapter(Adapter::Mooncake)) => (GREEN, Shape::TriangleDown),
-        None => {
+        Some(TierKind::Connector) | None => {
             let others = tiers
                 .iter()
                 .filter(|tier| TierKind::built_in(tier).is_none());

@@ -121,7 +121,7 @@ impl Measuring<'_> {
         let mut equal = 0;
         while equal < 3 {
             let snapshot = Snapshot::take(self.session).await;
-            let now = (snapshot.store_progress(), self.session.scratch_progress());
+            let now = (snapshot.store_progress(), self.session.files_progress());
             let same = last.as_ref() == Some(&now) && snapshot.stores_ended();
             equal = if same { equal + 1 } else { 0 };
             last = Some(now);
@@ -158,6 +158,17 @@ impl Measuring<'_> {
         } else if server.gpu_prefix_cache() {
             self.session.control.reset_prefix_cache(Reset::Gpu).await?;
         }
+        if let Some(reset) = self
+            .session
+            .server
+            .watched()
+            .and_then(|it| it.reset.as_ref())
+        {
+            self.session
+                .control
+                .reset_tier(&reset.url, reset.body.as_ref())
+                .await?;
+        }
         if let Some(url) = self.session.server.lmcache_url()
             && server.lmcache == LmcacheMode::MultiProcess
             && kind.is_second_layer_alone()
@@ -180,10 +191,12 @@ impl Measuring<'_> {
 
     /// A disk tier that does not read with `O_DIRECT` would be read from RAM.
     fn keep_page_cache_out(&self, results: &mut Results<'_>) -> Option<PageCache> {
-        if !self.cell.tier.kind.uses_disk() {
+        if !self.cell.tier.uses_disk() {
             return None;
         }
         let is_bypassed = match &self.session.rendered {
+            // Nobody says how an unknown connector reads its files.
+            None if self.cell.tier.connector.is_some() => false,
             Some(rendered) => page_cache::is_bypassed(&rendered.text),
             None => {
                 let log = LogMarks::take(self.session.logs());
@@ -193,7 +206,7 @@ impl Measuring<'_> {
         if is_bypassed {
             return Some(PageCache::Direct);
         }
-        match page_cache::drop_files(self.session.scratch()) {
+        match page_cache::drop_files(self.session.tier_folder()) {
             Ok(files) => Some(PageCache::Dropped { files }),
             Err(error) => {
                 let warning =

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Stands in for vLLM with LMCache in its process, or with its own tier of files: no model, a real
-disk and a real Redis.
+"""Stands in for vLLM with LMCache in its process, with its own tier of files, or with a connector
+of nobody's: no model, a real disk and a real Redis.
 
 Its answers are a hash of the prompt and of the KV that it loaded. A chunk of KV is `KV_BYTES` a
 token, as the model's config.json in the test has it; it is written to and read from the tier that
@@ -95,6 +95,13 @@ class Files(Disk):
         self.loaded += len(self.ram[key])
         return self.ram[key]
 
+    def own_metrics(self):
+        """Counters of a connector that only its author knows."""
+        return [
+            f'standin_loaded_bytes_total{{rank="0"}} {self.loaded}',
+            f'standin_stored_bytes_total{{rank="0"}} {self.stored}',
+        ]
+
     def metrics(self):
         return [
             f'vllm:kv_offload_store_bytes_total{{engine="0"}} {self.stored}',
@@ -133,10 +140,17 @@ class Redis:
 class Engine:
     def __init__(self):
         transfer = json.loads(option("--kv-transfer-config"))
-        own = transfer.get("kv_connector_extra_config", {}).get("secondary_tiers")
-        config = {} if own else configuration()
+        extra = transfer.get("kv_connector_extra_config", {})
+        own = extra.get("secondary_tiers")
+        self.foreign = transfer["kv_connector"] == "StandInConnector"
+        config = {} if own or self.foreign else configuration()
         self.chunk = int(config.get("chunk_size", BLOCK))
-        if own:
+        if self.foreign:
+            self.chunk = extra["chunk"]
+            self.tier = Files(extra["folder"])
+            # As a connector that needs its store: it is there before vLLM is.
+            socket.create_connection(("127.0.0.1", extra["port"])).close()
+        elif own:
             self.chunk = int(transfer["kv_connector_extra_config"]["block_size"])
             self.tier = Files(own[0]["root_dir"])
             print(f"INFO 11-30 [spec.py:216] Created secondary tier #0 ({own[0]['type']})")
@@ -196,7 +210,9 @@ class Engine:
             ]
             lines.append(f'vllm:prompt_tokens_total{{engine="0"}} {sum(self.sources.values())}')
             lines.append(f'vllm:generation_tokens_total{{engine="0"}} {self.generated}')
-            if isinstance(self.tier, Files):
+            if self.foreign:
+                lines += self.tier.own_metrics()
+            elif isinstance(self.tier, Files):
                 lines += self.tier.metrics()
             return "\n".join(lines) + "\n"
 

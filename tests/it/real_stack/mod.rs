@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::redis;
 use crate::support::{Lab, wait_until};
 
+mod connector;
 mod faults;
 mod stores;
 

@@ -1,0 +1,166 @@
+//! Tiers of connectors that labrun does not know: what the plan names to watch is to have carried all.
+
+use super::*;
+
+/// A tier of connector `Foreign` that served what [`proven`] has; `change` says what is watched.
+fn foreign(change: impl Fn(&mut ConnectorFacts)) -> impl Fn(&mut Facts) {
+    move |f: &mut Facts| {
+        let mut connector = ConnectorFacts {
+            name: "Foreign".to_owned(),
+            ..ConnectorFacts::default()
+        };
+        change(&mut connector);
+        f.tier = TierKind::Connector;
+        f.connector = Some(connector);
+    }
+}
+
+fn counter(grew: Option<f64>) -> CounterGrowth {
+    let name = "my_total".to_owned();
+    CounterGrowth { name, grew }
+}
+
+#[test]
+fn a_watched_leg_that_carried_all_is_valid_and_one_that_falls_short_is_not() {
+    for (moved, status, reason) in [
+        (Some(1e6), VerdictStatus::Valid, "expected tokens"),
+        (Some(1e4), VerdictStatus::Invalid, "MiB of KV: "),
+        (
+            None,
+            VerdictStatus::Inconclusive,
+            "of connector `Foreign` is not proven: no",
+        ),
+    ] {
+        let by_disk = foreign(|it| it.disk = true);
+        let disk = |f: &mut Facts| {
+            by_disk(f);
+            f.disk_read_bytes = moved;
+        };
+        check(disk, status, reason);
+        let by_redis = foreign(|it| it.redis = true);
+        let redis = |f: &mut Facts| {
+            by_redis(f);
+            f.redis_read_bytes = moved;
+        };
+        check(redis, status, reason);
+        let by_pcie = foreign(|it| it.pcie = true);
+        let pcie = |f: &mut Facts| {
+            by_pcie(f);
+            f.pcie_rx_bytes = moved.map(Bounds::exact);
+        };
+        check(pcie, status, reason);
+        let by_counter = foreign(|it| it.loaded_bytes = Some(counter(moved)));
+        let reason = match moved {
+            None => "the counter `my_total` is not exposed, or fell",
+            Some(_) => reason,
+        };
+        check(by_counter, status, reason);
+    }
+}
+
+#[test]
+fn what_nobody_watches_is_inconclusive_by_name_whatever_else_moved() {
+    let unseen = "nothing that labrun can read shows what connector `Foreign` loaded: name a folder, a Redis \
+                  or a counter under `watch` of its tier";
+    check(foreign(|_| {}), VerdictStatus::Inconclusive, unseen);
+    // Bytes that the plan does not name are of another tier.
+    let nothing = foreign(|_| {});
+    let busy = |f: &mut Facts| {
+        nothing(f);
+        f.disk_read_bytes = Some(1e6);
+        f.redis_read_bytes = Some(1e6);
+        f.engine.load_bytes = Some(1e6);
+        f.account = Some(TierAccount {
+            ram_tokens: 10_000.0,
+            second_tokens: 0.0,
+        });
+    };
+    check(busy, VerdictStatus::Inconclusive, unseen);
+    // Hits are lookups, and no bytes.
+    let hits = foreign(|it| it.hit_tokens = Some(counter(Some(10_000.0))));
+    check(hits, VerdictStatus::Inconclusive, unseen);
+}
+
+#[test]
+fn everything_that_is_watched_must_agree() {
+    let both = |disk: Option<f64>, hits: f64| {
+        let named = foreign(move |it| {
+            it.disk = true;
+            it.redis = true;
+            it.hit_tokens = Some(counter(Some(hits)));
+        });
+        move |f: &mut Facts| {
+            named(f);
+            f.redis_read_bytes = Some(1e6);
+            f.disk_read_bytes = disk;
+        }
+    };
+    check(
+        both(Some(1e6), 10_000.0),
+        VerdictStatus::Valid,
+        "expected tokens",
+    );
+    check(
+        both(None, 10_000.0),
+        VerdictStatus::Inconclusive,
+        "no byte counter of the disk reads",
+    );
+    check(
+        both(Some(1e6), 100.0),
+        VerdictStatus::Invalid,
+        "the connector's own counter: 100 tokens found for 10000",
+    );
+}
+
+#[test]
+fn a_restart_is_judged_by_what_the_plan_says_of_it() {
+    for (outlives, reason) in [(true, "the connector served"), (false, "came from a cache")] {
+        let served = foreign(|it| it.pcie = true);
+        let restarted = |f: &mut Facts| {
+            served(f);
+            f.state = CacheState::Restart;
+            f.survives_restart = outlives;
+        };
+        let status = if outlives {
+            VerdictStatus::Valid
+        } else {
+            VerdictStatus::Invalid
+        };
+        check(restarted, status, reason);
+    }
+}
+
+#[test]
+fn what_a_connector_counts_as_stored_must_have_been_written() {
+    for (written, status) in [(1e6, VerdictStatus::Valid), (1e5, VerdictStatus::Invalid)] {
+        let stores = foreign(|it| {
+            it.disk = true;
+            it.stored_bytes = Some(counter(Some(1e6)));
+        });
+        let cold = |f: &mut Facts| {
+            stores(f);
+            f.state = CacheState::Cold;
+            f.by_source = Some(BySource {
+                computed_tokens: 10_320.0,
+                gpu_tokens: 0.0,
+                external_tokens: 0.0,
+            });
+            f.disk_write_bytes = Some(written);
+        };
+        let reason = match status {
+            VerdictStatus::Valid => "every prompt was computed",
+            _ => "what was counted as stored was not",
+        };
+        check(cold, status, reason);
+    }
+}
+
+#[test]
+fn only_pcie_that_the_plan_names_is_missed() {
+    for (named, lacks) in [(true, true), (false, false)] {
+        let mut facts = proven();
+        foreign(|it| it.pcie = named)(&mut facts);
+        facts.pcie_rx_bytes = None;
+        assert_eq!(facts.lacks_pcie(), lacks);
+    }
+}
