@@ -70,8 +70,7 @@ fn old_words_of_cache_states_mean_the_same_cells() {
     let cells = |axes: &[&str], run: &str| -> Vec<_> {
         let matrix = plan(axes, &[BASELINE, "disk"], &["rag"], run);
         let each = matrix.cells.iter();
-        each.map(|cell| (cell.id.to_string(), cell.inputs()))
-            .collect()
+        each.map(|cell| (cell.id.clone(), cell.inputs())).collect()
     };
     for (old, new) in [
         ("[\"cold\", \"gpu\"]", "[\"cold\", \"gpu-hit\"]"),
