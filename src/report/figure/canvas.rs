@@ -137,6 +137,13 @@ impl<DB: DrawingBackend> Canvas<DB> {
         self.area.draw(&Text::new(text, at, style)).map_err(trouble)
     }
 
+    /// The same, in smaller letters where it is wider than `width`.
+    pub(super) fn text_within(&self, text: &str, at: Point, pen: Pen, width: f64) -> Result<()> {
+        let scale = (width / text_width(text, pen)?).min(1.0);
+        let size = pen.size * scale;
+        self.text(text, at, Pen { size, ..pen })
+    }
+
     /// A text that reads upwards, centred on `at`.
     pub(super) fn text_upwards(&self, text: &str, at: Point, pen: Pen) -> Result<()> {
         let style = self.text_style(pen, FontTransform::Rotate270);

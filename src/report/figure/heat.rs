@@ -111,7 +111,12 @@ fn panel<DB: DrawingBackend>(
     width: f64,
 ) -> Result<()> {
     let (inside, first) = (left + LEFT, top + HEADING);
-    canvas.text(&panel.title, (inside, first - 10.0), PANEL_TITLE)?;
+    canvas.text_within(
+        &panel.title,
+        (inside, first - 10.0),
+        PANEL_TITLE,
+        width - LEFT,
+    )?;
     let cell_width = (width - LEFT) / panel.columns.len().max(1) as f64;
     let bottom = first + panel.rows.len() as f64 * ROW;
     let tick = Pen {

@@ -311,13 +311,19 @@ fn varying(marks: &[Mark]) -> BTreeSet<String> {
         .collect()
 }
 
+/// What a panel shows that others do not, in few words.
 fn title(mark: &Mark, varying: &BTreeSet<String>, with_concurrency: bool) -> String {
     let facts = mark.facts.iter().filter(|(name, _)| varying.contains(name));
     let mut parts: Vec<_> = facts
-        .map(|(name, value)| format!("{name} {value}"))
+        .map(|(name, value)| match name.as_str() {
+            "state" => value.clone(),
+            "prompt_len" => format!("{value} tokens"),
+            "gen_len" => format!("{value} generated"),
+            _ => format!("{name} {value}"),
+        })
         .collect();
     if let (true, Some(concurrency)) = (with_concurrency, mark.concurrency) {
-        parts.push(format!("concurrency {concurrency}"));
+        parts.push(format!("{concurrency} at a time"));
     }
     parts.join(", ")
 }

@@ -76,7 +76,8 @@ pub(super) fn draw<DB: DrawingBackend>(
     frame: Frame,
     axes: &Axes<'_>,
 ) -> Result<()> {
-    canvas.text(&panel.title, (frame.left, frame.top - 10.0), PANEL_TITLE)?;
+    let (at, width) = ((frame.left, frame.top - 10.0), frame.right - frame.left);
+    canvas.text_within(&panel.title, at, PANEL_TITLE, width)?;
     grid(canvas, frame, axes)?;
     if let Some(value) = axes.reference {
         let y = frame.y(axes, value);

@@ -116,7 +116,8 @@ fn panel<DB: DrawingBackend>(
     };
     let from = left + widest(&|bar| &bar.name)? + 14.0;
     let to = left + width - widest(&|bar| &bar.label)? - 12.0;
-    canvas.text(&panel.title, (from, top + HEADING - 14.0), PANEL_TITLE)?;
+    let (at, room) = ((from, top + HEADING - 14.0), left + width - from);
+    canvas.text_within(&panel.title, at, PANEL_TITLE, room)?;
     let longest = panel.bars.iter().map(|bar| bar.values.iter().sum::<f64>());
     let longest = longest.fold(0.0, f64::max);
     let bottom = top + HEADING + panel.bars.len() as f64 * ROW;

@@ -41,10 +41,10 @@ fn panels_are_states_by_concurrencies() {
     assert_eq!(
         panels,
         [
-            (0, 0, "state cold, concurrency 1"),
-            (0, 1, "state cold, concurrency 8"),
-            (1, 0, "state tier hit, concurrency 1"),
-            (1, 1, "state tier hit, concurrency 8"),
+            (0, 0, "cold, 1 at a time"),
+            (0, 1, "cold, 8 at a time"),
+            (1, 0, "tier hit, 1 at a time"),
+            (1, 1, "tier hit, 8 at a time"),
         ]
     );
     let cpu = &figure.panels[2].lines[&1];
@@ -76,7 +76,7 @@ fn one_concurrency_lets_the_panels_flow() {
         (places, figure.columns),
         (vec![(0, 0), (0, 1), (0, 2), (1, 0)], 3)
     );
-    assert_eq!(figure.panels[0].title, "state cold");
+    assert_eq!(figure.panels[0].title, "cold");
     assert_eq!(
         figure.caption,
         "sim-8b, workload long_context, gen_len 4, concurrency 4"

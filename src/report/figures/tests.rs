@@ -119,7 +119,7 @@ fn an_invalid_cell_is_marked_and_has_no_colour_and_no_break_even() {
     let panel = figure
         .panels
         .iter()
-        .find(|panel| panel.title == "state tier hit, concurrency 8")
+        .find(|panel| panel.title == "tier hit, 8 at a time")
         .unwrap();
     assert!(panel.lines[&redis].iter().all(|point| point.x < 16_384.0));
     let drawn = latency_throughput(&comparison.pools, &[]).unwrap();
