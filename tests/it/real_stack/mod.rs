@@ -91,12 +91,11 @@ fn check_tiers(text: &str, count: usize, states: usize) -> Lab {
 
 /// Of one request at a time, no more than a tenth of the time to the first token is in no part.
 fn check_parts(summary: &str) {
-    let mut lines = summary
-        .lines()
-        .map(|line| line.split(',').collect::<Vec<_>>());
-    let head = lines.next().unwrap();
-    let at = |name: &str| head.iter().position(|column| *column == name).unwrap();
-    let alone: Vec<_> = lines.filter(|row| row[at("concurrency")] == "1").collect();
+    let mut reader = csv::Reader::from_reader(summary.as_bytes());
+    let head = reader.headers().unwrap().clone();
+    let at = |name: &str| head.iter().position(|column| column == name).unwrap();
+    let rows = reader.records().map(Result::unwrap);
+    let alone: Vec<_> = rows.filter(|row| &row[at("concurrency")] == "1").collect();
     assert_eq!(alone.len(), 6, "baseline and cpu in three states");
     for row in alone {
         let ms = |name: &str| row[at(name)].parse::<f64>().unwrap();
