@@ -71,9 +71,14 @@ fn check_tiers(text: &str, count: usize, states: usize) -> Lab {
     for (path, cell) in &cells {
         assert_eq!(cell["outcome"]["kind"], "completed", "{cell}");
         assert_eq!(cell["source"], "measured");
-        // A machine without an NVIDIA driver has one warning about it, and no other.
+        // A machine without an NVIDIA driver has one warning about it. On few cores two servers may make the
+        // client late, which it says.
+        let expected = ["libnvidia-ml", "the client may have shaped these numbers"];
         let warnings = cell["warnings"].as_array().unwrap().iter();
-        let mut others = warnings.filter(|warning| !warning.to_string().contains("libnvidia-ml"));
+        let mut others = warnings.filter(|warning| {
+            let warning = warning.to_string();
+            !expected.iter().any(|known| warning.contains(known))
+        });
         assert_eq!(others.next(), None, "{cell}");
         let version = cell["server"]["version"].as_str().unwrap();
         assert!(version.starts_with("0.32"), "{version}");
