@@ -106,6 +106,12 @@ fn where_nothing_is_lost_or_loaded_changed_answers_are_invalid() {
         sealed(f);
         f.canaries = Some(drifted(1, 0.1));
     };
+    // The plan's tolerance is not of a tier that returns what it took.
+    check(
+        changed,
+        VerdictStatus::Invalid,
+        "tolerance 0.100; another chunk",
+    );
     check(changed, VerdictStatus::Invalid, "is not what was stored");
     let from_gpu = lossy(|f: &mut Facts| {
         f.state = CacheState::Gpu;
@@ -126,6 +132,11 @@ fn storage_is_judged_by_the_tiers_own_size_and_the_gpu_by_the_full_one() {
         lossy(|f| f.disk_read_bytes = Some(0.1e6)),
         VerdictStatus::Invalid,
         "RAM answered for the disk",
+    );
+    check(
+        lossy(|f| f.kv.stored = None),
+        VerdictStatus::Inconclusive,
+        "no source states the KV bytes per token",
     );
     check(
         lossy(|f| f.serialized = None),

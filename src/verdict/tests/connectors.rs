@@ -21,6 +21,21 @@ fn counter(grew: Option<f64>) -> CounterGrowth {
 }
 
 #[test]
+fn files_of_a_connector_are_read_past_the_page_cache() {
+    let watched = foreign(|it| it.disk = true);
+    let direct = |f: &mut Facts| {
+        watched(f);
+        f.disk_read_bytes = Some(1e6);
+        f.page_cache = Some(PageCache::Direct);
+    };
+    let mut facts = proven();
+    direct(&mut facts);
+    let reasons = judge(&facts).reasons;
+    let is_named = |reason: &String| reason.contains("the disk is read with O_DIRECT");
+    assert!(reasons.iter().any(is_named), "{reasons:?}");
+}
+
+#[test]
 fn a_watched_leg_that_carried_all_is_valid_and_one_that_falls_short_is_not() {
     for (moved, status, reason) in [
         (Some(1e6), VerdictStatus::Valid, "expected tokens"),
