@@ -70,6 +70,12 @@ pub(super) fn check(serde: &Value, version: Option<Version>) -> Result<(), Strin
 }
 
 impl TierSpec {
+    /// Whether it stores KV with a loss.
+    pub(crate) fn stores_with_loss(&self, mode: LmcacheMode) -> bool {
+        self.serializer(mode)
+            .is_some_and(|serializer| serializer.is_lossy())
+    }
+
     /// What its KV is stored with; `None` where it is stored as it is.
     pub(crate) fn serializer(&self, mode: LmcacheMode) -> Option<Serializer> {
         let name = match mode {

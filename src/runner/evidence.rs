@@ -161,8 +161,7 @@ impl PassFacts<'_> {
     /// What the way to the tier carries; unknown where a serializer makes KV smaller on it.
     fn tier_link(&self) -> Option<LinkLimit> {
         let mode = self.cell.resolved.server.lmcache;
-        let serializer = self.cell.tier.serializer(mode);
-        let is_smaller = serializer.is_some_and(|serializer| serializer.is_lossy());
+        let is_smaller = self.cell.tier.stores_with_loss(mode);
         self.tier_link.clone().filter(|_| !is_smaller)
     }
 

@@ -281,12 +281,16 @@ pub(crate) struct Facts {
 impl Facts {
     /// KV bytes per token where the tier stores them: fewer than on the GPU where it stores with a loss.
     pub(crate) fn storage_size(&self) -> Option<Bounds> {
-        let is_lossy = self.serializer.as_ref().is_some_and(Serializer::is_lossy);
-        if is_lossy {
+        if self.stores_with_loss() {
             self.serialized
         } else {
             self.kv.stored
         }
+    }
+
+    /// Whether the tier stores KV with a loss.
+    pub(super) fn stores_with_loss(&self) -> bool {
+        self.serializer.as_ref().is_some_and(Serializer::is_lossy)
     }
 
     /// What KV is stored with, where answers of this pass may differ by design: the tier is to serve, and

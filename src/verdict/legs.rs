@@ -7,7 +7,6 @@
 
 use super::facts::{BySource, ConnectorFacts, Facts, serves};
 use crate::plan::adapter::Adapter;
-use crate::plan::serializer::Serializer;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
 use crate::record::schema::VerdictStatus;
@@ -180,12 +179,11 @@ fn leg(facts: &Facts, path: Way, tokens: f64, carried: Carried, method: &'static
     } else {
         facts.kv.stored
     };
-    let is_lossy = facts.serializer.as_ref().is_some_and(Serializer::is_lossy);
     Leg {
         path,
         tokens,
         needed: size.map(|bytes| bytes.times(tokens)),
-        is_smaller: path.is_storage() && is_lossy,
+        is_smaller: path.is_storage() && facts.stores_with_loss(),
         carried,
         method: if facts.simulated { "simulated" } else { method },
     }

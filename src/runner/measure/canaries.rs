@@ -151,8 +151,7 @@ impl Measuring<'_> {
     /// By how much answers from the tier may differ, where it stores KV with a loss and the plan states it.
     fn stated_tolerance(&self) -> Option<f64> {
         let resolved = &self.cell.resolved;
-        let serializer = self.cell.tier.serializer(resolved.server.lmcache);
-        let is_lossy = serializer.is_some_and(|serializer| serializer.is_lossy());
+        let is_lossy = self.cell.tier.stores_with_loss(resolved.server.lmcache);
         resolved.verdict.text_tolerance.filter(|_| is_lossy)
     }
 
