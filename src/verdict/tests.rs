@@ -313,6 +313,11 @@ fn answers_within_the_load_convict_too() {
     check(within(2, 1), VerdictStatus::Invalid, changed);
     check(within(2, 2), VerdictStatus::Valid, "expected tokens");
     check(within(0, 0), VerdictStatus::Valid, "expected tokens");
+    let mut facts = proven();
+    within(2, 2)(&mut facts);
+    let same = "2 of 2 canary answers within the load stayed the same";
+    let reasons = judge(&facts).reasons;
+    assert!(reasons.iter().any(|one| one == same), "{reasons:?}");
 }
 
 #[test]
@@ -327,7 +332,17 @@ fn noise_that_hides_another_document_blinds_the_answers_within_the_load() {
         f.canaries_in_load = Some(within);
     };
     let blind = "within the load the text witness is blind";
+    let numbers = "differs as much as behind another document (0 of 2 changed by more than 9.000)";
     check(noisy, VerdictStatus::Inconclusive, blind);
+    check(noisy, VerdictStatus::Inconclusive, numbers);
+    // A single one is as blind.
+    let single = move |f: &mut Facts| {
+        noisy(f);
+        let within = f.canaries_in_load.as_mut().unwrap();
+        (within.asked, within.answered, within.same) = (1, 1, 1);
+        f.canaries.as_mut().unwrap().sight.altered_changed = 1;
+    };
+    check(single, VerdictStatus::Inconclusive, blind);
     let optional = move |f: &mut Facts| {
         noisy(f);
         f.limits.text = TextRule::Optional;
@@ -347,12 +362,37 @@ fn noise_that_hides_another_document_blinds_the_answers_within_the_load() {
         noisy(f);
         f.canaries.as_mut().unwrap().sight.altered_changed = 0;
     };
-    for change in [&unanswered as &dyn Fn(&mut Facts), &model] {
+    let unasked = move |f: &mut Facts| {
+        noisy(f);
+        f.canaries = None;
+    };
+    for change in [&unanswered as &dyn Fn(&mut Facts), &model, &unasked] {
         let mut facts = proven();
         change(&mut facts);
         let reasons = judge(&facts).reasons;
         let is_named = reasons.iter().any(|reason| reason.contains(blind));
         assert!(!is_named, "{reasons:?}");
+    }
+}
+
+#[test]
+fn a_single_canary_is_a_witness() {
+    let single = |f: &mut Facts| {
+        let mut one = canaries(1, 1, 1);
+        one.asked = 1;
+        (one.sight.altered, one.sight.altered_changed) = (1, 1);
+        (f.canaries, f.canaries_in_load) = (Some(one), Some(one));
+    };
+    let mut facts = proven();
+    single(&mut facts);
+    let verdict = judge(&facts);
+    assert_eq!(verdict.status, VerdictStatus::Valid, "{verdict:?}");
+    for words in [
+        "1 of 1 canary answers stayed the same",
+        "1 of 1 canary answers within the load stayed the same",
+    ] {
+        let is_said = verdict.reasons.iter().any(|one| one.contains(words));
+        assert!(is_said, "{words}: {verdict:?}");
     }
 }
 

@@ -57,6 +57,30 @@ fn answers_that_a_loss_changed_settle_nothing_without_a_stated_tolerance() {
     );
     let unchanged = |f: &mut Facts| f.canaries = Some(drifted(2, 0.4));
     check(lossy(unchanged), VerdictStatus::Valid, "expected tokens");
+    // What was not answered has not changed.
+    let one_of_two = |f: &mut Facts| {
+        f.canaries = Some(Canaries {
+            answered: 1,
+            ..drifted(0, 0.1)
+        });
+    };
+    check(lossy(one_of_two), VerdictStatus::Inconclusive, by_design);
+    let unanswered = |f: &mut Facts| {
+        f.canaries = Some(Canaries {
+            answered: 1,
+            ..drifted(1, 0.1)
+        });
+    };
+    check(
+        lossy(unanswered),
+        VerdictStatus::Inconclusive,
+        "1 of 2 canaries were not answered",
+    );
+    let restarted = |f: &mut Facts| {
+        changed(f);
+        (f.state, f.survives_restart) = (CacheState::Restart, true);
+    };
+    check(lossy(restarted), VerdictStatus::Inconclusive, by_design);
 }
 
 #[test]
@@ -92,6 +116,30 @@ fn a_stated_tolerance_decides_and_the_reason_has_it() {
         VerdictStatus::Inconclusive,
         "no answer behind another document differs by more than the `text_tolerance` of 0.500",
     );
+}
+
+#[test]
+fn a_stated_tolerance_is_blamed_for_no_other_blindness() {
+    let blind = |tolerance: f64, altered: u32| {
+        lossy(move |f: &mut Facts| {
+            f.limits.text_tolerance = Some(0.5);
+            let mut canaries = drifted(2, tolerance);
+            (canaries.sight.altered, canaries.sight.altered_changed) = (altered, 0);
+            f.canaries = Some(canaries);
+        })
+    };
+    for (tolerance, altered, reason) in [
+        (0.5, 1, "the `text_tolerance` of 0.500 (0 of 1)"),
+        (0.5, 0, "no canary was answered behind an altered document"),
+        // The noise is larger.
+        (0.6, 2, "the same question asked twice differs as much"),
+    ] {
+        check(
+            blind(tolerance, altered),
+            VerdictStatus::Inconclusive,
+            reason,
+        );
+    }
 }
 
 #[test]
