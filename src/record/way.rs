@@ -137,4 +137,13 @@ mod tests {
             assert_eq!(way.is_load(), !is_store, "{way}");
         }
     }
+
+    #[test]
+    fn what_is_read_or_written_is_in_the_form_that_is_stored() {
+        for way in Way::ALL {
+            let ends = ["-read", "-write"];
+            let is_storage = ends.iter().any(|end| way.name().ends_with(end));
+            assert_eq!(way.is_storage(), is_storage, "{way}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Tiers of connectors that labrun does not know: what the plan names to watch is to have carried all.
 
 use super::*;
+use crate::record::way::Way;
 
 /// A tier of connector `Foreign` that served what [`proven`] has; `change` says what is watched.
 fn foreign(change: impl Fn(&mut ConnectorFacts)) -> impl Fn(&mut Facts) {
@@ -33,6 +34,12 @@ fn files_of_a_connector_are_read_past_the_page_cache() {
     let reasons = judge(&facts).reasons;
     let is_named = |reason: &String| reason.contains("the disk is read with O_DIRECT");
     assert!(reasons.iter().any(is_named), "{reasons:?}");
+    let unwatched = foreign(|it| it.pcie = true);
+    let mut facts = proven();
+    unwatched(&mut facts);
+    facts.page_cache = Some(PageCache::Direct);
+    let reasons = judge(&facts).reasons;
+    assert!(!reasons.iter().any(is_named), "{reasons:?}");
 }
 
 #[test]
@@ -167,6 +174,34 @@ fn what_a_connector_counts_as_stored_must_have_been_written() {
             _ => "what was counted as stored was not",
         };
         check(cold, status, reason);
+    }
+}
+
+#[test]
+fn only_what_is_watched_of_a_connector_must_have_been_written() {
+    for (disk, redis, expected) in [
+        (false, false, &[][..]),
+        (true, false, &[Way::DiskWrite][..]),
+        (false, true, &[Way::RedisWrite][..]),
+        (true, true, &[Way::DiskWrite, Way::RedisWrite][..]),
+    ] {
+        let stores = foreign(|it| {
+            (it.disk, it.redis) = (disk, redis);
+            it.stored_bytes = Some(counter(Some(1e6)));
+        });
+        let mut facts = proven();
+        stores(&mut facts);
+        facts.state = CacheState::Cold;
+        (facts.disk_write_bytes, facts.redis_write_bytes) = (Some(0.0), Some(0.0));
+        // What is read besides is no store.
+        (facts.disk_read_bytes, facts.redis_read_bytes) = (Some(1e6), Some(1e6));
+        let legs = legs::of_pass(&facts);
+        let ways: Vec<Way> = legs.iter().map(|leg| leg.path).collect();
+        assert_eq!(ways, expected);
+        for leg in legs {
+            let (status, reason) = leg.judge(0.9).unwrap();
+            assert_eq!(status, VerdictStatus::Invalid, "{reason}");
+        }
     }
 }
 

@@ -45,6 +45,27 @@ fn valkey_is_proven_by_the_bytes_that_it_counts() {
 }
 
 #[test]
+fn what_lmcache_stored_in_valkey_must_have_been_written_to_it() {
+    for (written, status, reason) in [
+        (1e6, VerdictStatus::Valid, "every prompt was computed"),
+        (1e5, VerdictStatus::Invalid, "MiB written to Valkey for"),
+    ] {
+        let cold = |f: &mut Facts| {
+            store(Adapter::Valkey)(f);
+            f.state = CacheState::Cold;
+            f.by_source = Some(BySource {
+                computed_tokens: 10_320.0,
+                gpu_tokens: 0.0,
+                external_tokens: 0.0,
+            });
+            f.stored_tokens = Some(10_000.0);
+            f.redis_write_bytes = Some(written);
+        };
+        check(cold, status, reason);
+    }
+}
+
+#[test]
 fn s3_and_mooncake_are_proven_by_lmcaches_account_of_them_and_by_no_other_tiers() {
     for (adapter, name) in [(Adapter::S3, "S3"), (Adapter::Mooncake, "Mooncake")] {
         check(store(adapter), VerdictStatus::Valid, "expected tokens");
