@@ -477,6 +477,11 @@ mod tests {
             Bounds::within(92.0 * MIB, 8.0 * MIB),
         );
         assert!(both.contains("more `requests`"), "{both}");
+        let size = reason(
+            Some(Bounds::within(100.0 * MIB, 30.0 * MIB)),
+            Bounds::within(92.0 * MIB, 8.0 * MIB),
+        );
+        assert!(size.contains("kv_bytes_per_token"), "{size}");
     }
 
     #[test]

@@ -212,9 +212,9 @@ fn the_wrong_cache_is_invalid() {
 fn no_success_and_wrong_lengths_are_invalid() {
     check(|f| f.ok = 0, VerdictStatus::Invalid, "no request succeeded");
     check(
-        |f| f.wrong_prompt_length = 3,
+        |f| f.wrong_prompt_length = 1,
         VerdictStatus::Invalid,
-        "in 3 of 10 requests",
+        "in 1 of 10 requests",
     );
 }
 
@@ -599,6 +599,19 @@ fn failures_in_the_logs_make_no_pass_valid() {
         VerdictStatus::Invalid,
         "degraded mode",
     );
+    // A pass that no tier serves is measured all the same.
+    let mut facts = proven();
+    log(&mut facts, put);
+    facts.state = CacheState::Cold;
+    facts.by_source = Some(BySource {
+        computed_tokens: 10_320.0,
+        gpu_tokens: 0.0,
+        external_tokens: 0.0,
+    });
+    let cold = judge(&facts);
+    assert_eq!(cold.status, VerdictStatus::Valid, "{cold:?}");
+    let is_named = |reason: &String| reason.contains("1 puts or gets");
+    assert!(cold.reasons.iter().any(is_named), "{cold:?}");
 }
 
 #[test]
@@ -631,6 +644,36 @@ fn thresholds_are_the_plans() {
         VerdictStatus::Valid,
         "served 10000 of 12000",
     );
+    let moved = |f: &mut Facts, moved_share| {
+        native(f);
+        f.limits.moved_share = moved_share;
+        f.pcie_rx_bytes = Some(Bounds::exact(0.6e6));
+    };
+    let short = "vLLM counts 1,000,000 bytes that its offloading loaded, 600,000 moved";
+    check(|f| moved(f, 0.5), VerdictStatus::Valid, "expected tokens");
+    let mut facts = proven();
+    moved(&mut facts, 0.7);
+    let reasons = judge(&facts).reasons;
+    assert!(reasons.iter().any(|one| one.contains(short)), "{reasons:?}");
+}
+
+#[test]
+fn a_pass_of_the_gpu_cache_is_judged_by_what_that_served() {
+    let served = |f: &mut Facts, gpu_tokens| {
+        f.state = CacheState::Gpu;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0 - gpu_tokens,
+            gpu_tokens,
+            external_tokens: 0.0,
+        });
+    };
+    for (tokens, status) in [
+        (10_000.0, VerdictStatus::Valid),
+        (100.0, VerdictStatus::Invalid),
+    ] {
+        let reason = format!("the GPU cache served {tokens} of 10000 expected tokens");
+        check(|f| served(f, tokens), status, &reason);
+    }
 }
 
 /// Counts that agree with [`proven`]: 10 requests of 1032 prompt and 8 output tokens.
@@ -738,9 +781,9 @@ fn counts_that_contradict_each_other_are_not_valid_and_both_are_named() {
             ["50,000", "10,000"],
         ),
         (
-            |c| (c.cached_tokens, c.all_cached_tokens) = (0.0, Some(0.0)),
+            |c| (c.cached_tokens, c.all_cached_tokens) = (5000.0, Some(5000.0)),
             VerdictStatus::Inconclusive,
-            ["0", "10,000"],
+            ["5,000", "10,000"],
         ),
         (
             |c| c.fallen = Some("x fell from 12 to 3".to_owned()),
@@ -781,7 +824,17 @@ fn bytes_over_pcie_are_wanted_only_where_they_are_the_witness() {
     };
     assert!(lacks(|_| {}));
     assert!(!lacks(|f| f.pcie_rx_bytes = Some(Bounds::exact(1.0))));
+    assert!(!lacks(|f| f.engine.load_bytes = Some(1.0)));
+    assert!(lacks(|f| f.engine.store_bytes = Some(1.0)));
     assert!(!lacks(|f| f.state = CacheState::Cold));
+    let restarted = |survives: bool| {
+        let mut facts = proven();
+        (facts.state, facts.survives_restart) = (CacheState::Restart, survives);
+        facts.pcie_rx_bytes = None;
+        facts.lacks_pcie()
+    };
+    assert!(restarted(true));
+    assert!(!restarted(false));
     assert!(!lacks(|f| f.tier = TierKind::Disk));
     assert!(!lacks(|f| f.tier = TierKind::Baseline));
     let account = TierAccount {
@@ -854,6 +907,13 @@ fn nothing_moved_is_invalid_even_where_the_size_is_unknown() {
         VerdictStatus::Inconclusive,
         "kv_bytes_per_token",
     );
+    // Readings that may mean nothing, and may mean much, do not convict.
+    let coarse = |f: &mut Facts| {
+        f.kv = KvBytes::default();
+        let (low, high) = (0.0, 1e9);
+        f.pcie_rx_bytes = Some(Bounds { low, high });
+    };
+    check(coarse, VerdictStatus::Inconclusive, "kv_bytes_per_token");
 }
 
 #[test]
@@ -873,8 +933,32 @@ fn a_load_faster_than_the_link_is_invalid() {
             });
         }
     };
-    check(claim(0.0256), VerdictStatus::Invalid, "83.9 GB/s of KV");
+    let words = "LMCache's log claims 16384 tokens in 25.6 ms, 83.9 GB/s of KV";
+    check(claim(0.0256), VerdictStatus::Invalid, words);
     check(claim(0.0400), VerdictStatus::Valid, "expected");
+    // It convicts by the least that the tokens can take.
+    let perhaps_smaller = |f: &mut Facts| {
+        claim(0.0256)(f);
+        let (low, high) = (65_536.0, 131_072.0);
+        f.kv.stored = Some(Bounds { low, high });
+    };
+    check(perhaps_smaller, VerdictStatus::Valid, "expected");
+    let restarted = |f: &mut Facts| {
+        claim(0.0256)(f);
+        (f.state, f.survives_restart) = (CacheState::Restart, true);
+    };
+    check(restarted, VerdictStatus::Invalid, "83.9 GB/s of KV");
+    // A cold pass loads nothing.
+    let cold = |f: &mut Facts| {
+        claim(0.0256)(f);
+        f.state = CacheState::Cold;
+        f.by_source = Some(BySource {
+            computed_tokens: 10_320.0,
+            gpu_tokens: 0.0,
+            external_tokens: 0.0,
+        });
+    };
+    check(cold, VerdictStatus::Valid, "every prompt was computed");
 }
 
 /// LMCache 0.5.6's disk tier in multi-process mode on an H200: its write buffer of 10 GiB was full.
@@ -1073,6 +1157,12 @@ fn bytes_that_vllm_counts_must_have_moved_whatever_the_size() {
         VerdictStatus::Invalid,
         "vLLM counts 1,000,000 bytes that its offloading loaded, 800,000 moved",
     );
+    let mut facts = proven();
+    native(&mut facts);
+    facts.pcie_rx_bytes = Some(Bounds::within(1e6, 0.2e6));
+    let reasons = judge(&facts).reasons;
+    let is_said = reasons.iter().any(|one| one.contains("vLLM counts"));
+    assert!(!is_said, "it may all have moved: {reasons:?}");
     let cold = |moved: f64| {
         move |f: &mut Facts| {
             native(f);
@@ -1124,6 +1214,56 @@ fn tokens_by_tier_that_contradict_the_others_are_not_valid() {
         cached(|c| c.ram_tokens = 10_010.0),
         VerdictStatus::Valid,
         "expected",
+    );
+}
+
+#[test]
+fn only_a_pass_that_its_tier_is_to_serve_has_another_layer() {
+    let other = |state: CacheState, survives: bool, tier: TierKind| {
+        let mut facts = proven();
+        native(&mut facts);
+        (facts.state, facts.survives_restart, facts.tier) = (state, survives, tier);
+        facts.engine.cached = facts.engine.cached.map(|cached| CachedTokens {
+            ram_tokens: 4_000.0,
+            behind_tokens: 6_000.0,
+            ..cached
+        });
+        let reasons = judge(&facts).reasons.join("\n");
+        reasons.contains("a tier behind its RAM") || reasons.contains("files alone were to serve")
+    };
+    let (native, files) = (TierKind::Native, TierKind::NativeFs);
+    for (state, survives, tier, expected) in [
+        (CacheState::Tier, true, native, true),
+        (CacheState::Restart, true, native, true),
+        (CacheState::Cold, true, native, false),
+        (CacheState::Gpu, true, native, false),
+        (CacheState::Tier, true, files, true),
+        (CacheState::Restart, true, files, true),
+        (CacheState::Restart, false, files, false),
+    ] {
+        assert_eq!(other(state, survives, tier), expected, "{state} {tier:?}");
+    }
+}
+
+#[test]
+fn what_a_pass_repeats_itself_may_come_from_ram_before_files() {
+    let repeats = |repeated_tokens: f64| {
+        move |f: &mut Facts| {
+            native(f);
+            (f.tier, f.repeated_tokens) = (TierKind::NativeFs, repeated_tokens);
+            f.disk_read_bytes = Some(1e6);
+            f.engine.cached = f.engine.cached.map(|cached| CachedTokens {
+                ram_tokens: 4_000.0,
+                behind_tokens: 6_000.0,
+                ..cached
+            });
+        }
+    };
+    check(repeats(4_000.0), VerdictStatus::Valid, "expected tokens");
+    check(
+        repeats(1_000.0),
+        VerdictStatus::Invalid,
+        "3,000 of 10,000 tokens from its RAM",
     );
 }
 

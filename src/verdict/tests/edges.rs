@@ -143,7 +143,20 @@ fn what_is_just_enough_is_valid() {
 }
 
 /// What is a little beyond the edge, and the words of the reason.
-const JUST_BAD: [(&str, VerdictStatus, Change); 8] = [
+const JUST_BAD: [(&str, VerdictStatus, Change); 10] = [
+    (
+        "1 of 2 requests failed; first: unfinished",
+        VerdictStatus::Inconclusive,
+        |f| (f.ok, f.failed) = (1, 1),
+    ),
+    (
+        "the server served 1,012 prompt tokens, this load sent 1,000",
+        VerdictStatus::Invalid,
+        |f| {
+            f.counted.server_prompt_tokens = Some(1012.0);
+            f.counted.sent_prompt_tokens = Some(1000.0);
+        },
+    ),
     (
         "1 tokens of a probe came from",
         VerdictStatus::Invalid,
@@ -212,7 +225,10 @@ fn what_is_just_too_much_is_named() {
 
 #[test]
 fn a_reason_says_no_more_than_was_seen() {
-    let all: [(&str, Change); 9] = [
+    let all: [(&str, Change); 10] = [
+        ("no canary was asked", |f| {
+            (f.expected_hit_tokens, f.canaries) = (0.0, None);
+        }),
         ("0 of 0 requests", |f| f.ok = 0),
         ("5 of 5 requests failed", |f| (f.ok, f.failed) = (0, 5)),
         ("not cleared", |f| f.probe = Some(probed(768.0, 0.5, 0.0))),
@@ -231,8 +247,8 @@ fn a_reason_says_no_more_than_was_seen() {
         }),
         ("because", |f| {
             f.by_source = Some(sources(5320.0, 0.0, 5000.0));
-            // It keeps nothing from being loaded.
-            f.logs.failures = [(Failure::BufferFull, 1)].into();
+            // They keep nothing from being loaded.
+            f.logs.failures = [(Failure::BufferFull, 1), (Failure::StoreFailed, 1)].into();
         }),
         ("documents", |f| {
             f.by_source = Some(sources(5320.0, 0.0, 5000.0));
@@ -276,6 +292,11 @@ fn the_page_cache_is_a_reason_only_where_a_disk_was_to_be_read() {
         assert_eq!(disk(state, tier), expected, "{state} {tier:?}");
     }
     let (_, reasons) = judged(|f| {
+        (f.state, f.tier, f.survives_restart) = (CacheState::Restart, TierKind::Disk, true);
+        f.page_cache = Some(PageCache::Direct);
+    });
+    assert!(reasons.contains("O_DIRECT"), "{reasons}");
+    let (_, reasons) = judged(|f| {
         f.tier = TierKind::Disk;
         f.page_cache = Some(PageCache::Dropped { files: 3 });
     });
@@ -293,6 +314,11 @@ fn the_worst_finding_of_a_witness_is_what_it_shows_alone() {
     facts.page_cache = Some(PageCache::Direct);
     let alone = judge(&facts).witnesses;
     assert_eq!(alone[&Witness::State], VerdictStatus::Invalid);
+    // Whichever comes first.
+    let mut facts = proven();
+    facts.canaries_in_load = Some(canaries(2, 1, 0));
+    let alone = judge(&facts).witnesses;
+    assert_eq!(alone[&Witness::Text], VerdictStatus::Invalid);
 }
 
 #[test]
