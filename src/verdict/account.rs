@@ -367,6 +367,8 @@ mod tests {
         assert_eq!((derived.ram_tokens, derived.second_tokens), (0.0, 512.0));
         let counted = account(&format!("{chunks}{LOOKUP_L1} 7\n{LOOKUP_L2} 9\n")).unwrap();
         assert_eq!((counted.ram_tokens, counted.second_tokens), (7.0, 9.0));
+        let ram_alone = account(&format!("{LOOKUP_L1} 7\n")).unwrap();
+        assert_eq!((ram_alone.ram_tokens, ram_alone.second_tokens), (7.0, 0.0));
     }
 
     #[test]
@@ -379,6 +381,19 @@ mod tests {
         };
         assert_eq!(lost_chunks(&text(6)), Some(0.0));
         assert_eq!(lost_chunks(&text(3)), Some(1.0));
+        let failures = lmcache_failures(&text(3), &Scrape::default());
+        assert_eq!(failures, [(Failure::StoreFailed, 1)].into());
+    }
+
+    #[test]
+    fn of_stores_that_no_counter_shows_as_done_none_is() {
+        let submitted = format!(
+            "{L2_SUBMITTED_REQUESTS} 1\nlmcache_mp_l2_store_submitted_objects_chunks_total 4\n"
+        );
+        let lost = |text: &str| lost_chunks(&Scrape::parse(text));
+        assert_eq!(lost(&submitted), None, "under way");
+        let ended = format!("{submitted}lmcache_mp_l2_store_completed_requests_total 1\n");
+        assert_eq!(lost(&ended), Some(4.0));
     }
 
     #[test]
@@ -398,25 +413,26 @@ mod tests {
             Scrape::parse(&format!(
                 "vllm:kv_offload_load_bytes_total{{engine=\"0\"}} {load}\n\
                  vllm:kv_offload_store_bytes_total{{engine=\"0\"}} {store}\n\
-                 vllm:kv_offload_tiering_read_bytes_total{{engine=\"0\",tier=\"1:fs\"}} {load}\n"
+                 vllm:kv_offload_tiering_read_bytes_total{{engine=\"0\",tier=\"1:fs\"}} {load}\n\
+                 vllm:kv_offload_tiering_write_bytes_total{{engine=\"0\",tier=\"1:fs\"}} {store}\n"
             ))
         };
         let account = EngineAccount::of_engine(&text(70, 10), &text(30, 5), &text(90, 25));
         assert_eq!(account.load_bytes, Some(40.0));
         assert_eq!(account.store_bytes, Some(20.0), "until it had stored all");
         assert_eq!(account.second_read_bytes, Some(40.0));
-        assert_eq!(account.second_write_bytes, None);
+        assert_eq!(account.second_write_bytes, Some(20.0), "the same");
     }
 
     #[test]
     fn counted_failures_are_named_and_each_row_counts() {
         for &(name, label, failure) in ENGINE_FAILURES.iter().chain(&LMCACHE_FAILURES) {
             let label = label.unwrap_or("engine=\"0\"");
-            let now = Scrape::parse(&format!("{name}{{{label}}} 3\n"));
+            let now = Scrape::parse(&format!("{name}{{{label}}} 2\n"));
             let before = Scrape::parse(&format!("{name}{{{label}}} 1\n"));
             let mut all = engine_failures(&now, &before);
             all.append(&mut lmcache_failures(&now, &before));
-            assert_eq!(all, [(failure, 2)].into(), "{name}");
+            assert_eq!(all, [(failure, 1)].into(), "{name}");
             assert!(engine_failures(&now, &now).is_empty());
         }
         let contended = "lmcache_mp_l2_prefetch_failure_chunks_total{reason=\"l1_contended\"} 3\n";
@@ -466,7 +482,7 @@ mod tests {
         }
         for (text, under_way) in [
             (
-                "vllm:kv_offload_tiering_active_cascade_jobs{tier=\"1:fs\"} 2\n",
+                "vllm:kv_offload_tiering_active_cascade_jobs{tier=\"1:fs\"} 1\n",
                 true,
             ),
             (

@@ -424,6 +424,18 @@ mod tests {
     }
 
     #[test]
+    fn words_of_a_line_count_together_and_in_their_order() {
+        for text in [
+            "Store task 7 to adapter 0 is done",
+            "it failed for keys: [k]",
+            "failed for keys: [k] of Store task 7",
+        ] {
+            let counts = LogCounts::of(&format!("[x] LMCache WARNING: {text}"));
+            assert!(counts.failures.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_full_pool_in_the_engines_process_is_no_failure() {
         let line = "LMCache WARNING: Failed to batched allocate 32 memory blocks of size 33554432";
         let in_process = LogCounts::of(&format!("(EngineCore pid=1) [x] {line}"));

@@ -325,6 +325,8 @@ mod tests {
         let measures = of_engine(&text(1.5, 12), &text(1.0, 2));
         assert!((measures[&Evidence::QueueTimeMeanMs] - 50.0).abs() < 1e-9);
         assert!(measures[&Evidence::Preemptions].abs() < 1e-9);
+        let of_one = of_engine(&text(1.5, 3), &text(1.0, 2));
+        assert!((of_one[&Evidence::QueueTimeMeanMs] - 500.0).abs() < 1e-9);
         assert!(
             !measures.contains_key(&Evidence::PrefillTimeMeanMs),
             "not exposed"

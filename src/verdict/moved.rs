@@ -337,7 +337,7 @@ mod tests {
         let with_disk = with_disk.concat();
         assert!(PcieBytes::of(&with_disk, 1).is_some());
         assert_eq!(PcieBytes::of(&with_disk, 2), None, "a disk is no GPU");
-        let torn = [rate(RX, "0", 100.0, 0.5), rate(TX, "0", 5.0, 1.0)];
+        let torn = [rate(RX, "0", 100.0, 0.94), rate(TX, "0", 5.0, 1.0)];
         assert_eq!(PcieBytes::of(&torn, 1), None);
         let sampled = [Pcie::THROUGHPUT.rx, Pcie::THROUGHPUT.tx];
         let sampled = sampled.map(|series| rate(series, "0", 1.0, 1.0));
@@ -357,6 +357,9 @@ mod tests {
             lost.contains("GPU 0: 62 % of the time (10 readings, 1 late, 3 put off)"),
             "{lost}"
         );
+        for one in [torn(1, 0), torn(0, 1)] {
+            assert!(PcieBytes::lost(&[one]).is_some(), "either costs it");
+        }
         assert_eq!(
             PcieBytes::lost(&[torn(0, 0)]),
             None,
@@ -405,8 +408,18 @@ mod tests {
         assert_about(moved.pcie.unwrap(), 100.0, 5.0);
         moved.add_stores(Some(&later), 1);
         assert_about(moved.pcie.unwrap(), 100.0, 50.0);
+        assert_eq!(moved.network, None);
         moved.add_stores(Some(&later[..1]), 1);
         assert_eq!(moved.pcie, None, "what was stored is not known");
+        let to_redis = |sent| {
+            [
+                rate(Series::NetworkRedisRx, "eth0", 3.0, 1.0),
+                rate(Series::NetworkRedisTx, "eth0", sent, 1.0),
+            ]
+        };
+        let mut moved = Moved::of(&to_redis(5.0), 0, None);
+        moved.add_stores(Some(&to_redis(50.0)), 0);
+        assert_eq!(moved.network.map(|seen| seen.tx_bytes), Some(50.0));
     }
 
     #[test]
@@ -442,16 +455,23 @@ mod tests {
         assert!((one.bytes_per_s - 63.0e9).abs() < 0.1e9, "{one:?}");
         assert_eq!(one.source, "PCIe generation 5, 16 lanes");
         let two = [link("0", 5.0), link("1", 4.0)].concat();
-        assert!((host_link(&two, 2).unwrap().bytes_per_s - 94.5e9).abs() < 0.1e9);
+        let both = host_link(&two, 2).unwrap();
+        assert!((both.bytes_per_s - 94.5e9).abs() < 0.1e9, "{both:?}");
+        assert_eq!(
+            both.source,
+            "PCIe generation 4, 16 lanes; PCIe generation 5, 16 lanes, 2 GPUs"
+        );
         assert_eq!(host_link(&two, 3), None, "one is silent");
-        assert_eq!(host_link(&link("0", 1.0), 1), None, "at rest");
+        assert_eq!(host_link(&link("0", 2.0), 1), None, "at rest");
         assert!(
             host_link(&link("0", 3.0), 1).is_some(),
             "the oldest that is awake"
         );
-        let mut no_lanes = link("0", 5.0);
-        no_lanes[1].max = Some(0.0);
-        assert_eq!(host_link(&no_lanes, 1), None, "of no lanes");
+        let mut lanes = link("0", 5.0);
+        lanes[1].max = Some(0.0);
+        assert_eq!(host_link(&lanes, 1), None, "of no lanes");
+        lanes[1].max = Some(1.0);
+        assert!(host_link(&lanes, 1).is_some(), "of one");
         assert_eq!(host_link(&[], 0), None);
     }
 
@@ -505,7 +525,8 @@ mod tests {
             (&*found.interface, found.rx_bytes, found.tx_bytes),
             ("eth0", 30.0, 4.0)
         );
-        assert_eq!(of("eth0", 0.5), None);
+        assert!(of("eth0", MIN_COVER).is_some(), "just enough of it");
+        assert_eq!(of("eth0", 0.94), None);
         assert_eq!(of("lo", 1.0), None, "it carries the load too");
     }
 }

@@ -136,7 +136,18 @@ fn canaries_within_the_load_are_a_part_of_what_is_counted() {
         Some((5, 4)),
         "it is asked for 4 like any other here"
     );
+    assert_eq!(counted.sent_prompt_tokens, Some(2000.0));
     assert_eq!(answers.counted_in_load().sent_prompt_tokens, Some(1000.0));
+    // What cannot be is named of a canary too.
+    let mut strange = ok_record(1, 1001);
+    strange.token_events = 6;
+    let answers = Answers {
+        canaries: &[strange],
+        ..answers
+    };
+    let counted = answers.counted();
+    assert_eq!(counted.more_events, Some((6, 4)));
+    assert_eq!(counted.too_cached, Some((1001, 1000)));
 }
 
 #[test]
@@ -176,6 +187,10 @@ fn only_a_closed_load_whose_requests_all_ended_has_a_bound() {
         let counted = with(requests, vec![record], |answers| answers.counted());
         assert_eq!(counted.in_flight, expected);
     }
+    let both = [slots, timed];
+    let records = vec![ok_record(0, 0), ok_record(1, 0)];
+    let counted = with(&both, records, |answers| answers.counted());
+    assert_eq!(counted.in_flight, None, "one of them is not bound");
 }
 
 #[test]
@@ -204,7 +219,7 @@ fn what_a_cache_should_have_is_counted_in_its_own_units() {
 #[test]
 fn documents_are_counted_where_a_cache_should_have_some_of_them() {
     let cell = cell();
-    // Whole, at the limit, missed once and then not, failed, too short, and a single token.
+    // Whole, at the limit, missed once and then not, failed, too short, missed twice, and a single token.
     let planned = [
         planned(0, 1000, 0),
         planned(1, 1000, 0),
@@ -212,20 +227,28 @@ fn documents_are_counted_where_a_cache_should_have_some_of_them() {
         planned(2, 1000, 0),
         planned(3, 1000, 0),
         planned(4, 100, 0),
+        planned(6, 1000, 0),
+        planned(6, 1000, 0),
         planned(5, 256, 255),
     ];
     let lost = || record(4, failed(), [None; 3]);
     let records = |last: RequestRecord| {
         let cached = [768, 384, 100, 768].into_iter().zip(0..);
         let mut all: Vec<_> = cached.map(|(tokens, at)| ok_record(at, tokens)).collect();
-        all.extend([lost(), ok_record(5, 0), last]);
+        all.extend([
+            lost(),
+            ok_record(5, 0),
+            ok_record(6, 0),
+            ok_record(7, 0),
+            last,
+        ]);
         all
     };
-    let documents = with(&planned, records(ok_record(6, 256)), |answers| {
+    let documents = with(&planned, records(ok_record(8, 256)), |answers| {
         answers.documents(&cell, CacheState::Tier, 0.5)
     });
-    assert_eq!(documents, Some(Documents { missed: 1, of: 4 }));
-    let silent = record(6, Outcome::Ok, [None; 3]);
+    assert_eq!(documents, Some(Documents { missed: 2, of: 5 }));
+    let silent = record(8, Outcome::Ok, [None; 3]);
     let unknown = with(&planned, records(silent), |answers| {
         answers.documents(&cell, CacheState::Tier, 0.5)
     });

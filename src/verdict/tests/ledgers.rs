@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::evidence::Evidence;
+use crate::plan::adapter::Adapter;
 use crate::record::way::Way;
 use crate::verdict::legs::{Carried, Leg, are_judged, of_pass};
 
 fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = proven();
     facts.pcie_rx_bytes = None;
+    // What the GPU has is not what the tier stores.
+    facts.kv.device = Some(Bounds::exact(50.0));
     change(&mut facts);
     facts
 }
@@ -155,6 +158,29 @@ fn the_ledger_has_a_row_a_leg() {
 }
 
 #[test]
+fn what_a_cold_pass_stored_is_counted_on_its_way_to_the_tier() {
+    for (tier, path, moved) in [
+        (TierKind::Disk, Way::DiskWrite, 100.0),
+        (TierKind::CpuDisk, Way::DiskWrite, 100.0),
+        (TierKind::Redis, Way::RedisWrite, 200.0),
+        (TierKind::Adapter(Adapter::Valkey), Way::ValkeyWrite, 200.0),
+    ] {
+        let facts = facts(|f| {
+            cold(f, tier);
+            f.simulated = true;
+            (f.disk_read_bytes, f.redis_read_bytes) = (Some(8.0), Some(9.0));
+            (f.disk_write_bytes, f.redis_write_bytes) = (Some(100.0), Some(200.0));
+        });
+        let rows = ledger::rows(&facts).into_iter();
+        let rows: Vec<_> = rows
+            .map(|row| (row.path, row.expected_bytes, row.moved_bytes))
+            .collect();
+        let expected = (path.to_string(), Some(500.0 * 100.0), Some(moved));
+        assert_eq!(rows, [expected], "{tier:?}");
+    }
+}
+
+#[test]
 fn the_interface_stands_beside_the_legs_of_redis() {
     let network = moved::RedisNetwork {
         interface: "eth0".into(),
@@ -173,9 +199,9 @@ fn the_interface_stands_beside_the_legs_of_redis() {
     assert_eq!(paths(None), ["redis-read"]);
 }
 
-#[test]
-fn figures_are_those_that_are_known_and_no_others() {
-    let full = facts(|f| {
+/// Facts of which most figures are known.
+fn full() -> Facts {
+    facts(|f| {
         f.by_source = Some(BySource {
             computed_tokens: 20.0,
             gpu_tokens: 100.0,
@@ -186,6 +212,20 @@ fn figures_are_those_that_are_known_and_no_others() {
             tokens: 40.0,
             cost_ms: 10.0,
         };
+        f.logs.retrieved = log_counts::Moved {
+            lines: 1,
+            tokens: 9.0,
+            cost_ms: 3.0,
+        };
+        account(f, TierKind::CpuDisk, 6.0, 5.0);
+        f.probe = Some(probed(30.0, 7.0, 11.0));
+        f.engine.cached = Some(CachedTokens {
+            gpu_tokens: 1.0,
+            ram_tokens: 2.0,
+            behind_tokens: 3.0,
+            unnamed_tokens: 4.0,
+        });
+        f.canaries.as_mut().unwrap().sight.altered_changed = 1;
         f.engine.loaded_tokens = Some(8.0);
         f.causes.fill = [(Failure::BufferFull, 3), (Failure::LoadFailed, 5)].into();
         f.causes.documents = Some(Documents { missed: 1, of: 2 });
@@ -195,32 +235,107 @@ fn figures_are_those_that_are_known_and_no_others() {
                 tolerance: f64::INFINITY,
                 ..canaries(2, 2, 2).sight
             },
+            asked: 3,
             ..canaries(2, 1, 0)
         });
-    });
-    let figures = measures::of_facts(&full);
+    })
+}
+
+#[test]
+fn figures_are_those_that_are_known() {
+    let figures = measures::of_facts(&full());
     for (evidence, expected) in [
+        (Evidence::ComputedTokens, Some(20.0)),
+        (Evidence::GpuCacheTokens, Some(100.0)),
+        (Evidence::ExternalTokens, Some(400.0)),
+        (Evidence::ExpectedHitTokens, Some(10_000.0)),
+        (Evidence::SharedTokens, Some(10_100.0)),
         (Evidence::HitsPerRequestTokens, Some(50.0)),
+        (Evidence::LmcacheRamTokens, Some(6.0)),
+        (Evidence::LmcacheSecondLayerTokens, Some(5.0)),
+        (Evidence::ProbeExpectedTokens, Some(30.0)),
+        (Evidence::ProbeGpuTokens, Some(7.0)),
+        (Evidence::ProbeExternalTokens, Some(11.0)),
+        (Evidence::CachedRamTokens, Some(2.0)),
+        (Evidence::CachedBehindTokens, Some(3.0)),
+        (Evidence::CachedUnnamedTokens, Some(4.0)),
         (Evidence::LogStoredTokens, Some(40.0)),
         (Evidence::TierStoreMeanMs, Some(2.5)),
-        (Evidence::LogRetrievedTokens, None),
-        (Evidence::TierLoadMeanMs, None),
+        (Evidence::LogRetrievedTokens, Some(9.0)),
+        (Evidence::TierLoadMeanMs, Some(3.0)),
         (Evidence::LmcacheLoadedTokens, Some(8.0)),
         (Evidence::FillFailures, Some(3.0)),
         (Evidence::DocumentsMissed, Some(1.0)),
         (Evidence::ServerPromptTokens, Some(77.0)),
         (Evidence::ServerOutputTokens, None),
         (Evidence::CanariesAsked, Some(2.0)),
+        (Evidence::CanariesAltered, Some(2.0)),
+        (Evidence::CanariesAlteredChanged, Some(1.0)),
         (Evidence::CanaryToleranceNats, Some(0.1)),
+        (Evidence::InLoadCanaries, Some(3.0)),
+        (Evidence::InLoadCanariesAnswered, Some(2.0)),
         (Evidence::InLoadCanariesSame, Some(1.0)),
         (Evidence::InLoadToleranceNats, None),
     ] {
         assert_eq!(figures.get(&evidence).copied(), expected, "{evidence:?}");
     }
-    let transfers = measures::of_transfers(&full.logs);
-    assert_eq!(transfers, [(Evidence::TierStores, 4.0)].into());
+    let transfers = measures::of_transfers(&full().logs);
+    let expected = [(Evidence::TierStores, 4.0), (Evidence::TierLoads, 1.0)];
+    assert_eq!(transfers, expected.into());
+}
+
+#[test]
+fn figures_of_bytes_are_each_of_their_own_way() {
+    let bytes = facts(|f| {
+        (f.pcie_rx_bytes, f.pcie_tx_bytes) = (Some(Bounds::exact(1.0)), Some(Bounds::exact(2.0)));
+        (f.disk_read_bytes, f.disk_write_bytes) = (Some(3.0), Some(4.0));
+        (f.redis_read_bytes, f.redis_write_bytes) = (Some(5.0), Some(6.0));
+        (f.engine.load_bytes, f.engine.store_bytes) = (Some(7.0), Some(8.0));
+        f.engine.second_read_bytes = Some(9.0);
+        f.engine.second_write_bytes = Some(10.0);
+        f.engine.staged_bytes = Some(11.0);
+        (f.counted.running_max, f.counted.server_output_tokens) = (Some(12.0), Some(13.0));
+        f.causes.documents = Some(Documents { missed: 1, of: 14 });
+    });
+    let figures = measures::of_facts(&bytes);
+    for (evidence, expected) in [
+        (Evidence::PcieRxBytes, 1.0),
+        (Evidence::PcieTxBytes, 2.0),
+        (Evidence::DiskReadBytes, 3.0),
+        (Evidence::DiskWriteBytes, 4.0),
+        (Evidence::RedisReadBytes, 5.0),
+        (Evidence::RedisWriteBytes, 6.0),
+        (Evidence::OffloadLoadBytes, 7.0),
+        (Evidence::OffloadStoreBytes, 8.0),
+        (Evidence::OffloadSecondReadBytes, 9.0),
+        (Evidence::OffloadSecondWriteBytes, 10.0),
+        (Evidence::LmcacheStagedBytes, 11.0),
+        (Evidence::RunningMaxRequests, 12.0),
+        (Evidence::ServerOutputTokens, 13.0),
+        (Evidence::Documents, 14.0),
+        (Evidence::KvBytesPerToken, 100.0),
+    ] {
+        assert_eq!(figures.get(&evidence), Some(&expected), "{evidence:?}");
+    }
+    let on_gpu = measures::of_facts(&facts(|f| f.kv.stored = None));
+    assert_eq!(on_gpu.get(&Evidence::KvBytesPerToken), Some(&50.0));
+}
+
+#[test]
+fn figures_of_nothing_are_absent() {
+    let one = measures::of_facts(&facts(|f| f.ok = 1));
+    assert!(one.contains_key(&Evidence::HitsPerRequestTokens));
+    let none = measures::of_transfers(&LogCounts::default());
+    assert!(none.is_empty(), "{none:?}");
     let none = measures::of_facts(&facts(|f| f.ok = 0));
-    for evidence in [Evidence::HitsPerRequestTokens, Evidence::LogStoredTokens] {
+    for evidence in [
+        Evidence::HitsPerRequestTokens,
+        Evidence::LogStoredTokens,
+        Evidence::LogRetrievedTokens,
+        Evidence::TierLoadMeanMs,
+        Evidence::LmcacheRamTokens,
+        Evidence::ProbeGpuTokens,
+    ] {
         assert!(!none.contains_key(&evidence), "{evidence:?}");
     }
 }
