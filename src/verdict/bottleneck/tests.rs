@@ -61,8 +61,8 @@ fn a_busy_disk_with_an_idle_gpu_is_the_disk() {
             .iter()
             .any(|r| r.contains("3.0 requests waited in the engine (at most 7)"))
     );
-    // Somebody else uses the disk: the server read nothing.
-    rows[4] = (Series::ServerStorageRead, "vllm", 0.0, 0.0);
+    // Somebody else uses the disk: the server read hardly anything.
+    rows[4] = (Series::ServerStorageRead, "vllm", 1e6, 910e6);
     assert_eq!(named(&rows).name, "queue");
     // Another part of it does.
     rows.push((Series::ServerStorageRead, "lmcache", 850e6, 910e6));
@@ -223,8 +223,37 @@ fn too_few_readings_name_nothing() {
 type Row = (Series, &'static str, f64, f64);
 
 /// What was seen, and the bottleneck by it.
-const EDGES: [(&[Row], &str); 14] = [
+const EDGES: [(&[Row], &str); 20] = [
     (&[(Series::GpuSmActive, "0", 60.0, 100.0)], "compute"),
+    (&[(Series::GpuSmActive, "0", 59.0, 100.0)], "nothing busy"),
+    (
+        &[
+            (Series::DiskBusy, "nvme0n1", 60.0, 100.0),
+            (Series::DiskRead, "nvme0n1", 850e6, 900e6),
+        ],
+        "disk",
+    ),
+    (
+        &[
+            (Series::DiskBusy, "nvme0n1", 59.0, 100.0),
+            (Series::DiskRead, "nvme0n1", 850e6, 900e6),
+        ],
+        "nothing busy",
+    ),
+    (
+        &[
+            (Series::RedisCpu, "r", 60.0, 100.0),
+            (Series::RedisRead, "r", 280e6, 900e6),
+        ],
+        "redis",
+    ),
+    (
+        &[
+            (Series::RedisCpu, "r", 59.0, 100.0),
+            (Series::RedisRead, "r", 280e6, 900e6),
+        ],
+        "nothing busy",
+    ),
     (&[(Series::EngineWaiting, "", 1.0, 2.0)], "queue"),
     // Its CPU is more than a core: not busier than all of a GPU.
     (
@@ -286,6 +315,13 @@ const EDGES: [(&[Row], &str); 14] = [
     ),
     (
         &[
+            (Series::SimulatedRedisRead, "", 20e6, 400e6),
+            (Series::SimulatedPcieTx, "", 41e6, 42e6),
+        ],
+        "pcie",
+    ),
+    (
+        &[
             (Series::GpuPcieRxGpm, "0", 45e9, 52e9),
             (Series::GpuPcieWidth, "0", 16.0, 16.0),
         ],
@@ -342,9 +378,14 @@ fn reasons_name_the_link_and_the_queue_where_they_mean_something() {
     );
     assert!(!network(110e6, 1.25e6).contains(link), "impossible");
     assert!(!network(110e6, 125e6).contains("on the way"));
+    let link_unknown = [
+        (Series::GpuPcieRxGpm, "0", 1e9, 2e9),
+        (Series::GpuPcieWidth, "0", 16.0, 16.0),
+    ];
+    assert!(!reasons(&link_unknown).contains("PCIe"));
     let waited = |mean| reasons(&[(Series::EngineWaiting, "", mean, 1.0)]);
     assert!(waited(0.1).contains("waited in the engine"));
-    assert!(!waited(0.05).contains("waited in the engine"));
+    assert!(!waited(0.099).contains("waited in the engine"));
 }
 
 #[test]
@@ -360,4 +401,132 @@ fn a_pass_is_too_short_by_the_readings_that_would_show_its_limit() {
     for (samples, expected) in [(3, "too short to tell"), (4, "nothing busy")] {
         assert_eq!(of_pass(&rows(samples), None, None).name, expected);
     }
+}
+
+#[test]
+fn readings_of_the_engine_or_of_a_disk_show_how_short_a_pass_was() {
+    for series in [Series::EngineRunning, Series::DiskRead] {
+        let mut rows = seen(&[(series, "", 1.0, 1.0)]);
+        rows[0].samples = 3;
+        let found = of_pass(&rows, None, None);
+        assert_eq!(found.name, "too short to tell", "{series:?}");
+    }
+}
+
+/// The first reason of `rows`, of whichever disk.
+fn first_reason(rows: &[Row]) -> String {
+    of_pass(&seen(rows), None, None).reasons.remove(0)
+}
+
+#[test]
+fn of_several_the_busiest_is_named() {
+    let disk = first_reason(&[
+        (Series::DiskBusy, "sda", 70.0, 99.0),
+        (Series::DiskRead, "sda", 850e6, 900e6),
+        (Series::DiskBusy, "sdb", 93.0, 94.0),
+        (Series::DiskRead, "sdb", 850e6, 900e6),
+        (Series::DiskBusy, "sdc", 80.0, 99.0),
+        (Series::DiskRead, "sdc", 850e6, 900e6),
+    ]);
+    assert!(disk.contains("the disk sdb was busy for 93 %"), "{disk}");
+    let link = [
+        (Series::GpuPcieGeneration, "0", 5.0, 5.0),
+        (Series::GpuPcieWidth, "0", 16.0, 16.0),
+    ];
+    let most = |way: Pcie, rx: f64, tx: f64| {
+        let ways = [(way.rx, "0", rx, 52e9), (way.tx, "0", tx, 52e9)];
+        first_reason(&[&link[..], &ways].concat())
+    };
+    for way in [Pcie::GPM, Pcie::COUNTERS] {
+        assert!(most(way, 45e9, 9e9).contains("PCIe into the GPU carried 45.0 of"));
+        assert!(most(way, 9e9, 45e9).contains("PCIe out of the GPU carried 45.0 of"));
+    }
+    let network = first_reason(&[
+        (Series::NetworkRx, "eth0", 70e6, 100e6),
+        (Series::NetworkTx, "eth1", 110e6, 118e6),
+        (Series::NetworkRx, "eth2", 80e6, 100e6),
+    ]);
+    assert!(
+        network.contains("eth1 carried 110 MB/s, at most 118"),
+        "{network}"
+    );
+    let simulated = |read: f64, written: f64| {
+        first_reason(&[
+            (Series::SimulatedDiskRead, "", read, 900e6),
+            (Series::SimulatedDiskWrite, "", written, 900e6),
+        ])
+    };
+    let read = simulated(850e6, 700e6);
+    assert!(
+        read.contains("disk read: 0.85 GB/s on average, 0.90 at most"),
+        "{read}"
+    );
+    let written = simulated(700e6, 850e6);
+    assert!(written.contains("disk write: 0.85 GB/s"), "{written}");
+}
+
+#[test]
+fn a_reason_has_every_number_in_its_unit() {
+    for (rows, expected) in [
+        (
+            &[
+                (Series::DiskBusy, "nvme0n1", 93.0, 100.0),
+                (Series::DiskRead, "nvme0n1", 850e6, 910e6),
+                (Series::DiskWrite, "nvme0n1", 40e6, 50e6),
+            ][..],
+            "the disk nvme0n1 was busy for 93 % of the time: read 850 MB/s (at most 910), written 40 MB/s \
+             (at most 50)",
+        ),
+        (
+            &[
+                (Series::GpuPcieRxGpm, "0", 45e9, 52e9),
+                // It rested at times.
+                (Series::GpuPcieGeneration, "0", 3.0, 5.0),
+                (Series::GpuPcieWidth, "0", 16.0, 16.0),
+            ][..],
+            "PCIe into the GPU carried 45.0 of 63.0 GB/s (generation 5, 16 lanes): 71 %",
+        ),
+        (
+            &[
+                (Series::RedisCpu, "r", 96.0, 100.0),
+                (Series::RedisRead, "r", 280e6, 900e6),
+                (Series::RedisWrite, "r", 20e6, 900e6),
+                (Series::NetworkRedisRx, "eth1", 300e6, 900e6),
+                (Series::NetworkRedisTx, "eth1", 25e6, 900e6),
+            ][..],
+            "Redis sent 280 MB/s and received 20 MB/s, and used 96 % of a core; the interface on the way, \
+             eth1, carried 300 MB/s from there and 25 MB/s to it",
+        ),
+        (
+            &[(Series::SimulatedDiskRead, "", 800e6, 1e9)][..],
+            "simulated disk read: 0.80 GB/s on average, 1.00 at most, at least half of that for 80 % of the \
+             time",
+        ),
+        (
+            &[
+                (Series::NetworkRx, "eth0", 100e6, 110e6),
+                (Series::NetworkLink, "eth0", 50e6, 125e6),
+            ][..],
+            "the network interface eth0 carried 100 MB/s, at most 110, and its link 125 MB/s",
+        ),
+        (
+            &[(Series::GpuSmActive, "0", 88.0, 99.0)][..],
+            "the GPU computed: 88 % of its SMs had work",
+        ),
+    ] {
+        assert_eq!(named(rows).reasons[0], expected);
+    }
+    let nothing = "nothing that was watched was busy for 60 % of the pass";
+    assert_eq!(named(&[]).reasons, [nothing]);
+}
+
+#[test]
+fn what_is_not_the_limit_is_a_reason_all_the_same() {
+    let few = [
+        (Series::GpuSmActive, "0", 30.0, 60.0),
+        (Series::EngineWaiting, "", 0.5, 2.0),
+    ];
+    let found = named(&few);
+    assert_eq!(found.name, "nothing busy", "half a request is no queue");
+    assert!(found.reasons[1].contains("30 % of its SMs"), "{found:?}");
 }
