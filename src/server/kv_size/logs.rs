@@ -10,17 +10,24 @@ const GIB: f64 = (1_u64 << 30) as f64;
 /// `Explicitly set (1.0/20.34) GiB for KV cache` of its CPU build).
 ///
 /// With tensor or pipeline parallelism each rank logs its own memory, and the tokens are those
-/// that fit on every rank; the ranks' memories add up. Only lines before the first request count.
+/// that fit on every rank; the ranks' memories add up. With `--num-gpu-blocks-override` the tokens are
+/// those of the blocks that were asked for, and `Overriding num_gpu_blocks=27543 with
+/// num_gpu_blocks_override=8192` states how many would have fitted into the memory.
 pub(crate) fn engine(log: &str) -> Option<Statement> {
     let Start {
         memory_gib,
         roundings,
         tokens,
+        blocks,
     } = Start::last_of(log);
     let tokens = tokens.filter(|tokens| *tokens > 0.0)?;
     if memory_gib <= 0.0 {
         return None;
     }
+    let tokens = match blocks {
+        Some(Overridden { fitting, used }) => tokens / used * fitting,
+        None => tokens,
+    };
     // The tokens are what fits into whole blocks: one more block of 16 might almost have fitted.
     let low = (memory_gib - roundings) * GIB / (tokens + BLOCK_TOKENS);
     let high = (memory_gib + roundings) * GIB / tokens;
@@ -46,6 +53,25 @@ struct Start {
     roundings: f64,
     /// The least of any rank.
     tokens: Option<f64>,
+    /// The blocks, where the plan says how many.
+    blocks: Option<Overridden>,
+}
+
+/// Blocks of KV of an engine that was told how many to use.
+#[derive(Clone, Copy, Debug)]
+struct Overridden {
+    /// As many fit into the memory.
+    fitting: f64,
+    /// As many are used.
+    used: f64,
+}
+
+impl Overridden {
+    fn of(line: &str) -> Option<Self> {
+        let fitting = number_after(line, "Overriding num_gpu_blocks=")?;
+        let used = number_after(line, "num_gpu_blocks_override=")?;
+        (fitting > 0.0 && used > 0.0).then_some(Self { fitting, used })
+    }
 }
 
 impl Start {
@@ -60,6 +86,8 @@ impl Start {
                 }
                 start.memory_gib += gib;
                 start.roundings += rounding;
+            } else if let Some(blocks) = Overridden::of(line) {
+                start.blocks = Some(blocks);
             } else if let Some(size) = kv_tokens(line) {
                 start.tokens = Some(start.tokens.map_or(size, |least| least.min(size)));
             }
@@ -174,6 +202,33 @@ mod tests {
         let bytes = engine(log).unwrap().device.unwrap();
         assert!(bytes.low < 131_072.0 && 131_072.0 < bytes.high, "{bytes:?}");
         assert!((bytes.high - bytes.low) / bytes.low < 0.001, "{bytes:?}");
+    }
+
+    #[test]
+    fn the_memory_is_that_of_the_blocks_that_fit_and_not_of_those_that_are_used() {
+        let start = |gib: f64, fitting: u64, used: u64| {
+            format!(
+                "(EngineCore pid=7) INFO 11-30 22:40:54 [gpu_worker.py:560] Available KV cache memory: {gib} GiB\n\
+                 (EngineCore pid=7) INFO 11-30 22:40:54 [kv_cache_utils.py:2115] Overriding num_gpu_blocks={fitting} \
+                 with num_gpu_blocks_override={used}\n\
+                 (EngineCore pid=7) INFO 11-30 22:40:54 [kv_cache_utils.py:2177] GPU KV cache size: {} tokens\n",
+                crate::units::grouped(16 * used)
+            )
+        };
+        // As vLLM 0.26 logged it on an H200, and more blocks than fit.
+        for (gib, fitting, used) in [
+            (53.8, 27_543, 8192),
+            (53.41, 27_343, 8192),
+            (1.0, 512, 1024),
+        ] {
+            let log = start(gib, fitting, used);
+            let bytes = engine(&log).unwrap().device.unwrap();
+            assert!(bytes.low < 131_072.0 && 131_072.0 < bytes.high, "{bytes:?}");
+            assert_eq!(engine_tokens(&log), Some(16.0 * used as f64));
+            // The next start was not told how many.
+            let free = "Available KV cache memory: 25.61 GiB\nGPU KV cache size: 209,776 tokens\n";
+            assert_eq!(engine(&format!("{log}{free}")), engine(free));
+        }
     }
 
     #[test]

@@ -104,39 +104,76 @@ impl KvSize {
         }
     }
 
-    /// What the GPU takes per token, with its source.
+    /// What the GPU takes per token, with its source. Where sources contradict each other, all sizes
+    /// between them are possible, unless the plan states one of theirs.
     pub(crate) fn device(&self) -> Option<(Source, Bounds)> {
-        let stated = |statement: &Statement| Some((statement.source, statement.device?));
-        self.statements.iter().find_map(stated)
+        self.agreed(|statement| statement.device)
+    }
+
+    fn agreed(&self, of: impl Fn(&Statement) -> Option<Bounds>) -> Option<(Source, Bounds)> {
+        let stated = |statement: &Statement| Some((statement.source, of(statement)?));
+        let all: Vec<(Source, Bounds)> = self.statements.iter().filter_map(stated).collect();
+        let (plan, found): (Vec<_>, Vec<_>) =
+            all.iter().partition(|(source, _)| *source == Source::Plan);
+        let Some(&(first, trusted)) = found.first() else {
+            return plan.first().copied();
+        };
+        if found
+            .iter()
+            .all(|(_, other)| trusted.agrees(*other, TOLERANCE))
+        {
+            return Some((first, trusted));
+        }
+        let chosen = |(_, bytes): &&(Source, Bounds)| {
+            plan.iter()
+                .any(|(_, planned)| planned.agrees(*bytes, TOLERANCE))
+        };
+        if let Some(chosen) = found.iter().find(chosen) {
+            return Some(*chosen);
+        }
+        let hull = found.iter().fold(trusted, |hull, (_, other)| Bounds {
+            low: hull.low.min(other.low),
+            high: hull.high.max(other.high),
+        });
+        Some((first, hull))
     }
 
     /// What the tier stores per token, with its source. LMCache's own report is the best; without it
     /// the size on the GPU is used.
     pub(crate) fn stored(&self) -> Option<(Source, Bounds)> {
-        let stated = |statement: &Statement| Some((statement.source, statement.stored?));
         let own = |statement: &&Statement| statement.source == Source::LmcacheLog;
-        let own = self.statements.iter().find(own).and_then(stated);
-        own.or_else(|| self.statements.iter().find_map(stated))
+        let own = self.statements.iter().find(own);
+        let own = own.and_then(|statement| Some((statement.source, statement.stored?)));
+        own.or_else(|| self.agreed(|statement| statement.stored))
     }
 
     /// A sentence for each pair of sources that contradict each other about the GPU's KV.
     pub(crate) fn disagreements(&self) -> Vec<String> {
-        let Some((first, trusted)) = self.device() else {
+        let Some((_, used)) = self.device() else {
             return Vec::new();
         };
-        let differs = |statement: &Statement| {
-            let other = statement.device?;
-            (statement.source != first && !trusted.agrees(other, TOLERANCE)).then(|| {
+        let stated = |statement: &Statement| Some((statement.source, statement.device?));
+        let mut stated = self.statements.iter().filter_map(stated);
+        let Some((first, trusted)) = stated.next() else {
+            return Vec::new();
+        };
+        let differs = |(source, other): (Source, Bounds)| {
+            (!trusted.agrees(other, TOLERANCE)).then(|| {
                 format!(
-                    "KV bytes per token: {} says {}, {} says {}; labrun uses the first",
+                    "KV bytes per token: {} says {}, {} says {}; labrun reckons with {}{}",
                     first.name(),
                     shown(trusted),
-                    statement.source.name(),
-                    shown(other)
+                    source.name(),
+                    shown(other),
+                    shown(used),
+                    match source {
+                        Source::Plan => "",
+                        _ => " (`kv_bytes_per_token` in [server] can say which of them is right)",
+                    }
                 )
             })
         };
-        self.statements.iter().filter_map(differs).collect()
+        stated.filter_map(differs).collect()
     }
 }
 
@@ -177,10 +214,39 @@ mod tests {
             size.disagreements(),
             [
                 "KV bytes per token: the engine's start log says 131,085, the plan says 65,536; \
-                 labrun uses the first"
+                 labrun reckons with 131,085"
             ]
         );
         assert_eq!(KvSize::default().device(), None);
+    }
+
+    #[test]
+    fn where_sources_contradict_each_other_every_size_between_them_is_possible() {
+        let engine = statement(Source::EngineLog, 437_508.0);
+        let model = statement(Source::ModelConfig, 131_072.0);
+        let planned = |bytes| statement(Source::Plan, bytes);
+        let between = Bounds {
+            low: 131_072.0,
+            high: 437_508.0,
+        };
+        for (plan, used) in [
+            (None, between),
+            (Some(planned(131_072.0)), Bounds::exact(131_072.0)),
+            (Some(planned(437_000.0)), Bounds::exact(437_508.0)),
+            (Some(planned(1000.0)), between),
+        ] {
+            let size = KvSize::new(
+                [engine, model].into_iter().chain(plan).collect(),
+                Vec::new(),
+            );
+            assert_eq!(size.bytes().device, Some(used), "{plan:?}");
+            assert_eq!(size.bytes().stored, Some(used), "{plan:?}");
+            let said = size.disagreements();
+            assert!(
+                said[0].contains("`kv_bytes_per_token` in [server]"),
+                "{said:?}"
+            );
+        }
     }
 
     #[test]
