@@ -11,6 +11,7 @@ use crate::record::frame::read_parquet;
 use crate::record::hashes::{self, CELL_FILE, Difference, REQUESTS_FILE, Seal, TELEMETRY_FILE};
 use crate::record::reader::read_record;
 use crate::record::schema::{CellRecord, RequestRow};
+use crate::units::Bounds;
 use crate::verdict::basis::{Basis, FACTS_FILE};
 use crate::verdict::log_counts::LogCounts;
 
@@ -24,10 +25,12 @@ const MAX_LOG_BYTES: u64 = 256 << 20;
 const KNOWN: [&str; 3] = [REQUESTS_FILE, TELEMETRY_FILE, FACTS_FILE];
 
 /// What was found of the cell in `folder`, and whether it has hashes. Of a cell in a run, `written` is
-/// what the run's events name. The record comes along where it can be read.
+/// what the run's events name. `engine_kv` is what the start log of its server states of a token's
+/// bytes. The record comes along where it can be read.
 pub(super) fn check(
     folder: &Path,
     written: Option<&Written>,
+    engine_kv: Option<Bounds>,
 ) -> ((CellCheck, bool), Option<CellRecord>) {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut found = CellCheck {
@@ -62,6 +65,7 @@ pub(super) fn check(
             basis: own.basis(at, recorded.state),
             rows: own.rows_of(recorded.state),
             points: own.points.as_ref(),
+            engine_kv,
         };
         found.passes.push(pass::check(recorded, &sources));
     }

@@ -5,7 +5,7 @@ use super::{PassCheck, answers, legacy};
 use crate::record::redact;
 use crate::record::schema::{CellRecord, LedgerRow, PassRecord, RequestRow, Verdict};
 use crate::units::Bounds;
-use crate::verdict::basis::{Basis, Watched};
+use crate::verdict::basis::{Basis, FACTS_FILE, Watched};
 use crate::verdict::{Counted, Facts, judge, ledger, measures};
 
 /// Two figures of one thing may differ by this share: numbers are rounded where they are written.
@@ -27,6 +27,8 @@ pub(super) struct Sources<'a> {
     pub rows: Option<Vec<&'a RequestRow>>,
     /// The cell's telemetry, where there is any.
     pub points: Option<&'a Points>,
+    /// KV bytes per token on the GPU, by the start log of the cell's server.
+    pub engine_kv: Option<Bounds>,
 }
 
 /// Checks `recorded` against the files of its cell.
@@ -146,6 +148,20 @@ fn check_basis(basis: &Basis, sources: &Sources<'_>, found: &mut PassCheck) {
     if let (Some(points), Some(watched)) = (sources.points, &basis.watched) {
         check_readings(&basis.facts, points, watched, found);
     }
+    if let Some((recorded, logged)) = other_kv(&basis.facts, sources) {
+        found.differences.push(format!(
+            "KV bytes per token: `{FACTS_FILE}` has {:.0}, the engine's start log gives {:.0}",
+            recorded.middle(),
+            logged.middle()
+        ));
+    }
+}
+
+/// KV bytes per token on the GPU: those that were recorded and those of the engine's start log, where
+/// they differ.
+fn other_kv(facts: &Facts, sources: &Sources<'_>) -> Option<(Bounds, Bounds)> {
+    let (recorded, logged) = (facts.kv.device?, sources.engine_kv?);
+    (!facts.simulated && !recorded.agrees(logged, READINGS)).then_some((recorded, logged))
 }
 
 /// What the requests came to.
@@ -292,6 +308,14 @@ fn from_files(basis: &Basis, sources: &Sources<'_>) -> Facts {
         }
         let wrong = answers::wrong_prompt_length(rows);
         facts.wrong_prompt_length = facts.wrong_prompt_length.max(wrong);
+    }
+    if let Some((recorded, logged)) = other_kv(&facts, sources) {
+        let is_device = |stored: Bounds| stored.agrees(recorded, ROUNDING);
+        facts.kv.stored = match facts.kv.stored {
+            Some(stored) if is_device(stored) => Some(logged),
+            stored => stored,
+        };
+        facts.kv.device = Some(logged);
     }
     if let (Some(points), Some(watched)) = (sources.points, &basis.watched)
         && let Some(running) = readings::running_max(points, watched)

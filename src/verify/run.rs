@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::engine_kv::EngineKv;
 use super::{Verification, cell, tables};
 use crate::bounded;
 use crate::record::hashes::{FileHash, Seal};
@@ -23,8 +24,10 @@ const MAX_TEXT_BYTES: u64 = 256 << 20;
 pub(super) fn check(folder: &Path, found: &mut Verification) -> Result<()> {
     let written = Written::read(folder);
     let mut records = Vec::new();
-    for path in cell_folders(&folder.join("cells"))? {
-        let (checked, record) = cell::check(&path, Some(&written));
+    let cells = cell_folders(&folder.join("cells"))?;
+    let engine_kv = EngineKv::of(&cells);
+    for path in cells {
+        let (checked, record) = cell::check(&path, Some(&written), engine_kv.of_cell(&path));
         found.add(checked);
         records.extend(record);
     }
