@@ -36,6 +36,16 @@ pub(crate) struct Pair {
     /// Values of the plan, by dotted key, as `--set` takes them.
     #[serde(default)]
     pub set: toml::Table,
+    /// A run of `labrun check`, beside the file that names the stacks: it is judged again from its files,
+    /// and nothing is started.
+    pub run: Option<PathBuf>,
+}
+
+impl Pair {
+    /// Whether it says how to measure the stack.
+    fn is_to_measure(&self) -> bool {
+        self.config.is_some() || !self.tiers.is_empty() || !self.set.is_empty()
+    }
 }
 
 impl Pairs {
@@ -57,6 +67,13 @@ impl Pairs {
             if pair.name.trim().is_empty() || !names.insert(&pair.name) {
                 bail!(
                     "`{file}`: each [[pair]] needs a name of its own, and `{}` is none",
+                    pair.name
+                );
+            }
+            if pair.run.is_some() && pair.is_to_measure() {
+                bail!(
+                    "`{file}`: `{}` names a finished check with `run`; remove `config`, `tiers` and `set`, \
+                     which say how to measure it",
                     pair.name
                 );
             }

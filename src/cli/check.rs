@@ -38,7 +38,8 @@ pub(crate) struct CheckArgs {
     /// Image of vLLM's containers, without a plan.
     #[arg(long, conflicts_with = "plan")]
     pub image: Option<String>,
-    /// File that names several stacks ([[pair]] with `name`, `config`, `tiers`, `set`); each is checked.
+    /// File that names several stacks ([[pair]] with `name`, and `config`, `tiers`, `set`, or `run` of a
+    /// finished check); each is checked.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub pairs: Option<PathBuf>,
     /// Run folder; with --pairs the folder of all of them [default: <results>/<plan>-check/...].

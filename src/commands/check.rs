@@ -20,8 +20,9 @@ use crate::config::Config;
 use crate::matrix::file_name::file_name;
 use crate::plan::text::Setting;
 use crate::record::reader::read_run;
-use crate::recorder::writer::write_synced;
+use crate::recorder::writer::{make_folder, write_synced};
 use crate::units::WallClock;
+use crate::verify::verify;
 
 /// Checks one stack, or those of a file.
 pub(super) fn check(args: &CheckArgs, runtime: &Runtime) -> Result<ExitStatus> {
@@ -82,12 +83,18 @@ fn several(args: &CheckArgs, file: &Path, runtime: &Runtime) -> Result<ExitStatu
     let stacks = pairs
         .pair
         .iter()
-        .map(|pair| Stack::of(pair, args, beside, out))
+        .map(|pair| OneOf::of(pair, args, beside, out))
         .collect::<Result<Vec<_>>>()?;
     let mut all = Compatibility { stacks: Vec::new() };
     for (pair, stack) in pairs.pair.iter().zip(stacks) {
-        say(&format!("checking {}", pair.name));
-        let checked = match stack.check(args, runtime) {
+        let found = match stack {
+            OneOf::Checked(found) => Ok(*found),
+            OneOf::ToCheck(stack) => {
+                say(&format!("checking {}", pair.name));
+                stack.check(args, runtime)
+            }
+        };
+        let checked = match found {
             Ok((_, _, ExitStatus::Interrupted)) => return Ok(ExitStatus::Interrupted),
             Ok((folder, check, _)) => Checked {
                 name: pair.name.clone(),
@@ -104,11 +111,44 @@ fn several(args: &CheckArgs, file: &Path, runtime: &Runtime) -> Result<ExitStatu
         };
         all.stacks.push(checked);
     }
+    make_folder(out)?;
     write_synced(&out.join("compatibility.json"), json(&all)?.as_bytes())?;
     write_synced(&out.join("compatibility.md"), all.markdown().as_bytes())?;
     print(&all.terminal(width()))?;
     say(&format!("\nwritten to {}: compatibility.md", out.display()));
     Ok(status_of(all.is_right(), ExitStatus::Success))
+}
+
+/// The folder of a check, what was found in it, and how its run ended.
+type Found = (PathBuf, Option<StackCheck>, ExitStatus);
+
+/// A stack of a file.
+enum OneOf {
+    /// Its check is finished.
+    Checked(Box<Found>),
+    ToCheck(Stack),
+}
+
+impl OneOf {
+    /// # Errors
+    /// Where a finished check cannot be read.
+    fn of(pair: &Pair, args: &CheckArgs, beside: &Path, out: &Path) -> Result<Self> {
+        let Some(run) = &pair.run else {
+            return Ok(Self::ToCheck(Stack::of(pair, args, beside, out)?));
+        };
+        let folder = beside.join(run);
+        let reading = || format!("reading `run` of `{}`", pair.name);
+        let mut data = read_run(&folder).with_context(reading)?;
+        verify(&folder)
+            .with_context(reading)?
+            .judge_again(&mut data.cells);
+        let check = StackCheck::of(&data);
+        Ok(Self::Checked(Box::new((
+            folder,
+            check,
+            ExitStatus::Success,
+        ))))
+    }
 }
 
 /// One stack to check.
@@ -147,11 +187,7 @@ impl Stack {
     }
 
     /// Runs the check and reads what was found.
-    fn check(
-        &self,
-        args: &CheckArgs,
-        runtime: &Runtime,
-    ) -> Result<(PathBuf, Option<StackCheck>, ExitStatus)> {
+    fn check(&self, args: &CheckArgs, runtime: &Runtime) -> Result<Found> {
         let started = WallClock::now();
         let config = Config::load(self.config.as_deref())?;
         let source = source(args)?;

@@ -91,6 +91,17 @@ fn several_stacks_are_checked_in_turn_and_stand_in_one_table() {
     );
     // A folder that is there is another check's.
     lab.labrun(&with_pairs).expect_code(2);
+
+    // Finished checks stand in a table of their own, whoever measured them.
+    lab.write(
+        "finished.toml",
+        "[[pair]]\nname = \"new\"\nrun = \"out/new_pair\"\n[[pair]]\nname = \"old\"\nrun = \"out/old_pair\"\n",
+    );
+    let finished = ["check", "--pairs", "finished.toml", "--out", "table"];
+    let run = lab.labrun(&finished).expect_code(1);
+    assert!(run.stdout.contains("new    right"), "{}", run.stdout);
+    assert!(run.stdout.contains("old    WRONG"), "{}", run.stdout);
+    assert!(!run.stderr.contains("checking"), "{}", run.stderr);
 }
 
 #[test]
@@ -98,8 +109,21 @@ fn what_cannot_be_checked_is_refused_and_nothing_is_written() {
     let lab = Lab::new();
     lab.write("good.toml", &plan(""));
     lab.write("pairs.toml", "[[pair]]\nnam = 1\n");
+    lab.write("gone.toml", "[[pair]]\nname = \"a\"\nrun = \"nowhere\"\n");
+    lab.write(
+        "both.toml",
+        "[[pair]]\nname = \"a\"\nrun = \"nowhere\"\ntiers = [\"cpu\"]\n",
+    );
     for (arguments, words) in [
         (&["check"][..], "no plan"),
+        (
+            &["check", "--pairs", "gone.toml", "--out", "out"],
+            "`run` of `a`",
+        ),
+        (
+            &["check", "--pairs", "both.toml", "--out", "out"],
+            "remove `config`, `tiers` and `set`",
+        ),
         (
             &["check", "good.toml", "--tier", "cpuu", "--out", "out"],
             "no tier `cpuu`",
