@@ -38,6 +38,8 @@ mod workload;
 
 mod sim;
 
+mod nvml;
+
 mod server;
 
 mod load;

@@ -16,10 +16,10 @@ use super::{ExitStatus, say};
 use crate::bounded;
 use crate::cli::{ChangeArgs, InitArgs};
 use crate::config::{Config, Settings};
+use crate::nvml;
 use crate::plan::server::Launcher;
 use crate::runner::host::{free_bytes, meminfo};
 use crate::server::kv_size::config as kv_config;
-use crate::telemetry::nvml::live::library;
 use text::{Facts, Model, Server};
 
 /// The most bytes of a model's `config.json`.
@@ -89,15 +89,15 @@ fn look(args: &InitArgs, settings: &Settings) -> Facts {
 
 /// Names and memory of the GPUs, bytes.
 fn gpus() -> Vec<(String, u64)> {
-    let Ok(nvml) = library() else {
-        return Vec::new();
-    };
-    let gpu = |index| {
-        let device = nvml.device_by_index(index).ok()?;
-        Some((device.name().ok()?, device.memory_info().ok()?.total))
-    };
-    let count = nvml.device_count().unwrap_or(0);
-    (0..count).filter_map(gpu).collect()
+    let listed = nvml::ask(|nvml| {
+        let gpu = |index| {
+            let device = nvml.device_by_index(index).ok()?;
+            Some((device.name().ok()?, device.memory_info().ok()?.total))
+        };
+        let count = nvml.device_count().unwrap_or(0);
+        (0..count).filter_map(gpu).collect()
+    });
+    listed.unwrap_or_default()
 }
 
 /// The hub's folder in the Hugging Face cache that servers see.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use tokio::runtime::Builder;
 
 use crate::config::Settings;
+use crate::nvml;
 use crate::plan::server::Launcher;
 use crate::plan::text::PlanText;
 use crate::server;
 use crate::server::docker::daemon::Daemon;
-use crate::telemetry::nvml::live::library;
 
 /// The image where a plan names none, and Docker is chosen.
 pub(super) const IMAGE: &str = "lmcache/vllm-openai:latest";
@@ -28,7 +28,7 @@ pub(super) struct Machine {
 impl Machine {
     /// Looks.
     pub(super) fn look(settings: &Settings) -> Self {
-        let gpu = library().is_ok_and(|nvml| nvml.device_count().is_ok_and(|count| count > 0));
+        let gpu = nvml::gpu_count() > 0;
         Self {
             docker: docker_answers(),
             gpu,

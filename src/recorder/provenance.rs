@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::nvml;
 use crate::record::manifest::{Container, Gpu, Gpus, Host, Labrun, Manifest, Repository};
 use crate::runner::host::meminfo;
-use crate::telemetry::nvml::live::library;
+use nvml_wrapper::Nvml;
 
 /// The state of the repository that holds `folder`: its commit, and a hash of what was changed
 /// since. `None` outside a repository.
@@ -84,7 +85,10 @@ fn container() -> Container {
 
 /// GPUs with driver; `None` where the library is not there.
 fn gpus() -> Option<Gpus> {
-    let nvml = library().ok()?;
+    nvml::ask(listed).ok()
+}
+
+fn listed(nvml: &Nvml) -> Gpus {
     let devices = (0..nvml.device_count().unwrap_or(0)).filter_map(|index| {
         let device = nvml.device_by_index(index).ok()?;
         Some(Gpu {
@@ -95,11 +99,11 @@ fn gpus() -> Option<Gpus> {
         })
     });
     let cuda = nvml.sys_cuda_driver_version().ok();
-    Some(Gpus {
+    Gpus {
         driver: nvml.sys_driver_version().ok(),
         cuda_of_driver: cuda.map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
         devices: devices.collect(),
-    })
+    }
 }
 
 /// `manifest` without the host's name and the user's paths.

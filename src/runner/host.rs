@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use rustix::fs::statvfs;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::nvml::live::library;
+use crate::nvml;
 
 /// The unit is last in each name; what cannot be read is absent.
 pub(crate) fn state() -> BTreeMap<String, f64> {
@@ -46,9 +47,10 @@ struct Gpu {
 }
 
 fn gpus() -> Vec<Gpu> {
-    let Ok(nvml) = library() else {
-        return Vec::new();
-    };
+    nvml::ask(all_gpus).unwrap_or_default()
+}
+
+fn all_gpus(nvml: &Nvml) -> Vec<Gpu> {
     let read = |index| {
         let device = nvml.device_by_index(index).ok()?;
         let clock = |clock| device.clock_info(clock).ok().map(f64::from);

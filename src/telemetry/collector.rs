@@ -11,7 +11,7 @@ use super::host::io::{self, IoSampler};
 use super::host::route;
 use super::nvml::choice::{Gpus, chosen};
 use super::nvml::gauges::{GaugeSampler, Kind};
-use super::nvml::live::{self, Live};
+use super::nvml::live::Live;
 use super::nvml::pcie::GPM_LAG;
 use super::nvml::pcie::{Method, PcieSampler};
 use super::nvml::replay::Recorder;
@@ -20,6 +20,7 @@ use super::sample::{Points, Recording};
 use super::summary::{Summary, Window, summarize_around};
 use super::thread::{Ended, Make, Sampler, SamplerThread};
 use crate::config;
+use crate::nvml::gpu_count;
 use crate::server::control::Endpoint;
 
 /// Longest wait for readings at the edge of a phase, while no load runs.
@@ -223,7 +224,7 @@ impl Telemetry {
         };
         self.gpus += 1;
         let intervals = (settings.interval(), settings.pcie_interval());
-        for methods in Method::chains(settings.pcie, live::gpu_count()) {
+        for methods in Method::chains(settings.pcie, gpu_count()) {
             let open = open.clone();
             self.add("pcie", move || {
                 Ok(Box::new(PcieSampler::new(open()?, gpu, methods, intervals)))

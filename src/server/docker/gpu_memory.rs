@@ -8,6 +8,8 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::nvml;
+
 /// Longest wait for the memory to be free.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks.
@@ -18,17 +20,14 @@ const SLACK: u64 = 512 << 20;
 /// The memory in use on each GPU before a container was started.
 #[derive(Debug)]
 pub(crate) struct GpuMemory {
-    /// Boxed: it is a table of hundreds of functions.
-    nvml: Box<Nvml>,
     used_bytes: Vec<u64>,
 }
 
 impl GpuMemory {
     /// What is in use now; `None` on machines without NVML.
     pub(crate) fn now() -> Option<Self> {
-        let nvml = Box::new(Nvml::init().ok()?);
-        let used_bytes = used(&nvml);
-        Some(Self { nvml, used_bytes })
+        let used_bytes = nvml::ask(used).ok()?;
+        Some(Self { used_bytes })
     }
 
     /// Waits until no more is in use than before. Returns a warning that names the processes
@@ -36,7 +35,8 @@ impl GpuMemory {
     pub(crate) async fn wait_until_free(self, at_once: &CancellationToken) -> Option<String> {
         let began = Instant::now();
         loop {
-            let in_use = still_in_use(&self.used_bytes, &used(&self.nvml));
+            let now = nvml::ask(used).unwrap_or_default();
+            let in_use = still_in_use(&self.used_bytes, &now);
             if in_use == 0 {
                 return None;
             }
@@ -45,7 +45,7 @@ impl GpuMemory {
                     "{:.1} GiB of GPU memory were still in use {:.0} s after the server ended, by {}",
                     in_use as f64 / f64::from(1 << 30),
                     began.elapsed().as_secs_f64(),
-                    holders(&self.nvml)
+                    nvml::ask(holders).unwrap_or_default()
                 ));
             }
             tokio::time::sleep(PAUSE).await;
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_nvml_waits_for_nothing() {
-        if Nvml::init().is_err() {
+        if nvml::ask(|_| ()).is_err() {
             assert!(GpuMemory::now().is_none());
         }
     }

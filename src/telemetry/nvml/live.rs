@@ -1,6 +1,5 @@
-//! The NVIDIA management library of this machine, loaded when it is first asked for.
+//! One GPU, read through the driver's library.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use nvml_wrapper::enum_wrappers::device::{Clock, PcieUtilCounter, TemperatureSensor};
@@ -13,45 +12,28 @@ use super::choice::Listed;
 use super::fields::{self, NvLinkBytes};
 use super::replay::Recorder;
 use super::{Call, NvmlSource, ReadError, Reading, Record, Why};
+use crate::nvml;
 
 /// Most NVLinks of one GPU.
 const NVLINKS: u32 = 18;
 /// Below this, two GPM samples are too close to be compared, seconds.
 const GPM_SHORTEST_S: f64 = 0.010;
 
-/// The library, or why it cannot be used. Looked for once in a process.
-pub(crate) fn library() -> Result<&'static Nvml, &'static str> {
-    static LIBRARY: OnceLock<Result<Nvml, String>> = OnceLock::new();
-    let loaded = LIBRARY.get_or_init(|| {
-        Nvml::init().map_err(|error| match error {
-            NvmlError::LibloadingError(_) => {
-                "libnvidia-ml.so.1 is not on this machine (no NVIDIA driver)".to_owned()
-            }
-            other => format!("NVML: {other}"),
-        })
-    });
-    loaded.as_ref().map_err(String::as_str)
-}
-
-/// How many GPUs the library lists; 0 without it.
-pub(crate) fn gpu_count() -> u32 {
-    library().map_or(0, |nvml| nvml.device_count().unwrap_or(0))
-}
-
 /// The GPUs that the library lists, in the order of their indices.
 pub(crate) fn listed() -> Result<Vec<Listed>, String> {
-    let nvml = library()?;
-    let count = nvml.device_count().map_err(|error| error.to_string())?;
-    let listed = |index| {
-        let device = nvml.device_by_index(index).ok()?;
-        let running = device.running_compute_processes().unwrap_or_default();
-        Some(Listed {
-            index,
-            uuid: device.uuid().unwrap_or_default(),
-            pids: running.iter().map(|process| process.pid).collect(),
-        })
-    };
-    Ok((0..count).filter_map(listed).collect())
+    nvml::ask(|nvml| {
+        let count = nvml.device_count().map_err(|error| error.to_string())?;
+        let listed = |index| {
+            let device = nvml.device_by_index(index).ok()?;
+            let running = device.running_compute_processes().unwrap_or_default();
+            Some(Listed {
+                index,
+                uuid: device.uuid().unwrap_or_default(),
+                pids: running.iter().map(|process| process.pid).collect(),
+            })
+        };
+        Ok((0..count).filter_map(listed).collect())
+    })?
 }
 
 /// Reads one GPU through the driver's library.
@@ -72,7 +54,8 @@ impl Live {
         epoch: Instant,
         recorder: Option<Recorder>,
     ) -> Result<Self, ReadError> {
-        let nvml = library().map_err(|message| ReadError {
+        let alone = nvml::alone();
+        let nvml = nvml::loaded(&alone).map_err(|message| ReadError {
             why: Why::Unsupported,
             message: message.to_owned(),
         })?;
@@ -174,7 +157,6 @@ impl Live {
     /// Compares a new GPM sample with the one before. One that cannot be compared is dropped, so
     /// that the next reading covers its time too.
     fn gpm(&mut self) -> Result<Reading, NvmlError> {
-        let _alone = gpm_alone();
         if self.before.is_none() && !self.device.gpm_support()? {
             return Err(NvmlError::NotSupported);
         }
@@ -219,24 +201,18 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let _alone = gpm_alone();
+        let _alone = nvml::alone();
         self.before = None;
     }
 }
 
-/// Keeps other threads from GPM until it is dropped. Two samplers in it at once, each with a GPU and
-/// samples of its own, aborted the process in `nvmlGpmMetricsGet` (driver 580.159, two H200); one alone
-/// did so later (`Method::chains`).
-fn gpm_alone() -> MutexGuard<'static, ()> {
-    static GPM: Mutex<()> = Mutex::new(());
-    GPM.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl NvmlSource for Live {
     fn read(&mut self, call: Call) -> Record {
+        let alone = nvml::alone();
         let began_s = self.now_s();
         let answer = self.ask(call);
         let took_s = self.now_s() - began_s;
+        drop(alone);
         let mut record = Record {
             at_s: began_s + took_s / 2.0,
             took_s,

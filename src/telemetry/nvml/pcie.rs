@@ -70,8 +70,7 @@ pub(crate) enum Method {
 impl Method {
     /// The methods that a setting stands for on a machine with `gpus` GPUs, each list for a sampler of
     /// its own that goes on to the next where one is not answered. With several GPUs, GPM is read only
-    /// on request: on hosts of two H200 (driver 580.159) the library damaged the heap in it, also where
-    /// one thread read one GPU, and the process was aborted within minutes.
+    /// on request: on a host of two H200 (driver 580.159) it gave 80 % of the bytes of a pass.
     pub(crate) fn chains(setting: PcieMethod, gpus: u32) -> Vec<Vec<Self>> {
         match setting {
             PcieMethod::Auto if gpus > 1 => vec![vec![Self::Counters, Self::Throughput]],
