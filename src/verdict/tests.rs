@@ -38,6 +38,13 @@ fn canaries(answered: u32, same: u32, from_cache: u32) -> Canaries {
     }
 }
 
+/// The prompts of [`proven`] in a pass that nothing is served in.
+const ALL_COMPUTED: BySource = BySource {
+    computed_tokens: 10_320.0,
+    gpu_tokens: 0.0,
+    external_tokens: 0.0,
+};
+
 /// A cpu tier that served 10 requests of 1000 expected tokens, proven three ways.
 fn proven() -> Facts {
     Facts {
@@ -223,11 +230,7 @@ fn states_without_a_tier_need_no_canary() {
     let cold = |f: &mut Facts| {
         f.state = CacheState::Cold;
         f.canaries = None;
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
     };
     check(cold, VerdictStatus::Valid, "every prompt was computed");
 }
@@ -247,11 +250,7 @@ fn a_canary_that_failed_or_was_computed_again_proves_nothing() {
     );
     let baseline = |f: &mut Facts| {
         f.tier = TierKind::Baseline;
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
         f.canaries = canaries(2, 0);
     };
     check(baseline, VerdictStatus::Valid, "computed again");
@@ -283,11 +282,7 @@ fn answers_that_cannot_change_prove_nothing() {
     let baseline = |f: &mut Facts| {
         sight(3, 0, 0.1)(f);
         f.tier = TierKind::Baseline;
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
     };
     check(baseline, VerdictStatus::Valid, "computed again");
 }
@@ -515,11 +510,7 @@ fn a_probe_that_finds_another_place_says_that_the_state_was_not_reached() {
     let cold = |f: &mut Facts, external_tokens| {
         f.state = CacheState::Cold;
         f.probe = Some(probed(0.0, 0.0, external_tokens));
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
     };
     check(
         |f| cold(f, 0.0),
@@ -544,11 +535,7 @@ fn a_tier_that_was_still_storing_proves_nothing() {
     let mut facts = proven();
     facts.state = CacheState::Cold;
     facts.stores = stores;
-    facts.by_source = Some(BySource {
-        computed_tokens: 10_320.0,
-        gpu_tokens: 0.0,
-        external_tokens: 0.0,
-    });
+    facts.by_source = Some(ALL_COMPUTED);
     let verdict = judge(&facts);
     assert_eq!(verdict.status, VerdictStatus::Valid, "{verdict:?}");
     let late = |reason: &String| reason.contains("still storing 7 s after the pass");
@@ -603,11 +590,7 @@ fn failures_in_the_logs_make_no_pass_valid() {
     let mut facts = proven();
     log(&mut facts, put);
     facts.state = CacheState::Cold;
-    facts.by_source = Some(BySource {
-        computed_tokens: 10_320.0,
-        gpu_tokens: 0.0,
-        external_tokens: 0.0,
-    });
+    facts.by_source = Some(ALL_COMPUTED);
     let cold = judge(&facts);
     assert_eq!(cold.status, VerdictStatus::Valid, "{cold:?}");
     let is_named = |reason: &String| reason.contains("1 puts or gets");
@@ -874,11 +857,7 @@ fn a_leg_that_falls_short_is_invalid_whichever_it_is() {
             f.state = CacheState::Cold;
             f.tier = TierKind::Disk;
             f.canaries = None;
-            f.by_source = Some(BySource {
-                computed_tokens: 10_320.0,
-                gpu_tokens: 0.0,
-                external_tokens: 0.0,
-            });
+            f.by_source = Some(ALL_COMPUTED);
             f.stored_tokens = Some(stored);
             f.disk_write_bytes = Some(written);
         }
@@ -952,11 +931,7 @@ fn a_load_faster_than_the_link_is_invalid() {
     let cold = |f: &mut Facts| {
         claim(0.0256)(f);
         f.state = CacheState::Cold;
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
     };
     check(cold, VerdictStatus::Valid, "every prompt was computed");
 }
@@ -1056,11 +1031,7 @@ fn a_load_faster_than_the_way_to_its_disk_or_redis_is_invalid() {
     let cold = |f: &mut Facts| {
         claim(TierKind::Redis, 1.0)(f);
         f.state = CacheState::Restart;
-        f.by_source = Some(BySource {
-            computed_tokens: 10_320.0,
-            gpu_tokens: 0.0,
-            external_tokens: 0.0,
-        });
+        f.by_source = Some(ALL_COMPUTED);
         f.canaries = None;
     };
     check(cold, VerdictStatus::Valid, "does not survive a restart");
@@ -1172,11 +1143,7 @@ fn bytes_that_vllm_counts_must_have_moved_whatever_the_size() {
             f.engine = EngineAccount::default();
             f.engine.store_bytes = Some(1e6);
             f.pcie_tx_bytes = Some(Bounds::exact(moved));
-            f.by_source = Some(BySource {
-                computed_tokens: 10_320.0,
-                gpu_tokens: 0.0,
-                external_tokens: 0.0,
-            });
+            f.by_source = Some(ALL_COMPUTED);
         }
     };
     check(cold(0.95e6), VerdictStatus::Valid, "computed");
