@@ -189,7 +189,9 @@ impl Measuring<'_> {
         Ok(())
     }
 
-    /// A disk tier that does not read with `O_DIRECT` would be read from RAM.
+    /// A disk tier that does not read with `O_DIRECT` would be read from RAM. Its pages are dropped
+    /// whatever it says: LMCache reads objects of odd sizes, such as sealed ones, through the page cache
+    /// in spite of it.
     fn keep_page_cache_out(&self, results: &mut Results<'_>) -> Option<PageCache> {
         if !self.cell.tier.uses_disk() {
             return None;
@@ -203,10 +205,8 @@ impl Measuring<'_> {
                 !vllm_tier::is_buffered(&log.text_since(&LogMarks::default()))
             }
         };
-        if is_bypassed {
-            return Some(PageCache::Direct);
-        }
         match page_cache::drop_files(self.session.tier_folder()) {
+            _ if is_bypassed => Some(PageCache::Direct),
             Ok(files) => Some(PageCache::Dropped { files }),
             Err(error) => {
                 let warning =
