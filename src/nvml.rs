@@ -7,9 +7,9 @@ use nvml_wrapper::error::NvmlError;
 
 /// Held by whoever calls the library.
 ///
-/// The library is said to be safe for threads. On hosts with several H200 (driver 580.159) it damaged
-/// labrun's heap within minutes, also without GPM, while samplers read one GPU and another thread the
-/// state of all; on hosts with one GPU it never did.
+/// The library is said to be safe for threads. On hosts with several H200 (driver 580.159) labrun was
+/// aborted with a damaged heap within minutes, also without GPM, as a cell or a pass began, where all
+/// samplers read at once; on hosts with one GPU it never was.
 static CALLER: Mutex<()> = Mutex::new(());
 
 /// Keeps other threads from the library until it is dropped.
