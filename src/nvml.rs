@@ -12,7 +12,7 @@ use nvml_wrapper::error::NvmlError;
 /// samplers read at once; on hosts with one GPU it never was.
 static CALLER: Mutex<()> = Mutex::new(());
 
-/// Keeps other threads from the library until it is dropped.
+/// Keeps other threads from the library until it is dropped, for who holds a part of it already.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     CALLER.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -22,9 +22,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// # Errors
 /// Why it cannot be used.
 pub(crate) fn ask<T>(question: impl FnOnce(&'static Nvml) -> T) -> Result<T, &'static str> {
-    let alone = alone();
-    let nvml = loaded(&alone)?;
-    Ok(question(nvml))
+    let _alone = alone();
+    Ok(question(loaded()?))
 }
 
 /// How many GPUs the library lists; 0 without it.
@@ -32,8 +31,8 @@ pub(crate) fn gpu_count() -> u32 {
     ask(|nvml| nvml.device_count().unwrap_or(0)).unwrap_or(0)
 }
 
-/// The library, or why it cannot be used, for whoever holds it. Looked for once in a process.
-pub(crate) fn loaded(_alone: &MutexGuard<'static, ()>) -> Result<&'static Nvml, &'static str> {
+/// The library, or why it cannot be used. Looked for once in a process.
+fn loaded() -> Result<&'static Nvml, &'static str> {
     static LIBRARY: OnceLock<Result<Nvml, String>> = OnceLock::new();
     let loaded = LIBRARY.get_or_init(|| {
         Nvml::init().map_err(|error| match error {

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use nvml_wrapper::Nvml;
 use serde_json::Value;
 
 use crate::nvml;
 use crate::record::manifest::{Container, Gpu, Gpus, Host, Labrun, Manifest, Repository};
 use crate::runner::host::meminfo;
-use nvml_wrapper::Nvml;
 
 /// The state of the repository that holds `folder`: its commit, and a hash of what was changed
 /// since. `None` outside a repository.

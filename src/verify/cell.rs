@@ -19,7 +19,7 @@ use crate::verdict::log_counts::LogCounts;
 const MAX_FACTS_BYTES: u64 = 64 << 20;
 
 /// The most bytes of a log that is counted.
-const MAX_LOG_BYTES: u64 = 256 << 20;
+pub(super) const MAX_LOG_BYTES: u64 = 256 << 20;
 
 /// Files that labrun reads: one that was not recorded would count.
 const KNOWN: [&str; 3] = [REQUESTS_FILE, TELEMETRY_FILE, FACTS_FILE];

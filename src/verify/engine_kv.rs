@@ -3,35 +3,29 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::cell::MAX_LOG_BYTES;
 use crate::bounded;
 use crate::record::reader::read_record;
 use crate::server::kv_size::logs;
 use crate::units::Bounds;
-
-/// The most bytes of a server's log that is read.
-const MAX_LOG_BYTES: u64 = 256 << 20;
 
 /// What the start log of each cell's server states, by the cell's folder.
 #[derive(Debug, Default)]
 pub(super) struct EngineKv(HashMap<PathBuf, Bounds>);
 
 impl EngineKv {
-    /// Reads the logs of `cells`. Where a server serves several cells, the first of them has the log of
-    /// its start.
+    /// Reads the start logs of `cells`. Where a server serves several cells, the first of them has it.
     pub(super) fn of(cells: &[PathBuf]) -> Self {
-        let mut started: Vec<_> = cells.iter().filter_map(|cell| started(cell)).collect();
-        started.sort_by(|a, b| (&a.part, a.position).cmp(&(&b.part, b.position)));
+        let mut served: Vec<_> = cells.iter().filter_map(|cell| Served::of(cell)).collect();
+        served.sort_by(|a, b| (&a.part, a.position).cmp(&(&b.part, b.position)));
         let mut all = HashMap::new();
         let mut before: Option<(Option<String>, Bounds)> = None;
-        for cell in started {
-            if !before
-                .as_ref()
-                .is_some_and(|(part, _)| cell.is_reused && *part == cell.part)
-            {
-                before = None;
-            }
-            if let Some(stated) = cell.stated {
-                before = Some((cell.part, stated));
+        for cell in served {
+            let goes_on =
+                |(part, _): &(Option<String>, Bounds)| cell.is_reused && *part == cell.part;
+            before = before.filter(goes_on);
+            if before.is_none() {
+                before = stated(&cell.folder).map(|bytes| (cell.part, bytes));
             }
             if let Some((_, bytes)) = &before {
                 all.insert(cell.folder, *bytes);
@@ -45,27 +39,28 @@ impl EngineKv {
     }
 }
 
-/// A cell of a real server.
-struct Started {
+/// A cell, and whether an earlier one started its server.
+struct Served {
     folder: PathBuf,
     part: Option<String>,
     position: u32,
     is_reused: bool,
-    stated: Option<Bounds>,
 }
 
-fn started(folder: &Path) -> Option<Started> {
-    let log = folder.join("server.log");
-    if !log.exists() {
-        return None;
+impl Served {
+    fn of(folder: &Path) -> Option<Self> {
+        let (record, _) = read_record(folder).ok()?;
+        Some(Self {
+            folder: folder.to_owned(),
+            part: record.part,
+            position: record.position,
+            is_reused: record.server.reused,
+        })
     }
-    let (record, _) = read_record(folder).ok()?;
-    let log = bounded::read(&log, MAX_LOG_BYTES).ok()?;
-    Some(Started {
-        folder: folder.to_owned(),
-        part: record.part,
-        position: record.position,
-        is_reused: record.server.reused,
-        stated: logs::engine(&log).and_then(|statement| statement.device),
-    })
+}
+
+/// What the log of the cell in `folder` states, where it has that of a start.
+fn stated(folder: &Path) -> Option<Bounds> {
+    let log = bounded::read(&folder.join("server.log"), MAX_LOG_BYTES).ok()?;
+    logs::engine(&log)?.device
 }

@@ -54,15 +54,14 @@ impl Live {
         epoch: Instant,
         recorder: Option<Recorder>,
     ) -> Result<Self, ReadError> {
-        let alone = nvml::alone();
-        let nvml = nvml::loaded(&alone).map_err(|message| ReadError {
+        let found = nvml::ask(|nvml| (nvml, nvml.device_by_index(gpu)));
+        let (nvml, device) = found.map_err(|message| ReadError {
             why: Why::Unsupported,
             message: message.to_owned(),
         })?;
-        let device = nvml.device_by_index(gpu).map_err(read_error)?;
         Ok(Self {
             nvml,
-            device,
+            device: device.map_err(read_error)?,
             gpu,
             epoch,
             before: None,
