@@ -256,7 +256,7 @@ fn ranks(cell: &CellRecord) -> f64 {
 /// What carried the loads of a pass, by the bytes that were seen to move.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Carrier {
-    /// `disk`, `redis` or `pcie`.
+    /// `disk`, `redis`, `network` or `pcie`.
     pub name: &'static str,
     /// While a load went on.
     pub bytes_per_s: f64,
@@ -271,6 +271,7 @@ impl Carrier {
         let load_s = Transfers::of(cell, pass).load? * requests(pass) / 1e3;
         let ways = [
             ("redis", Evidence::RedisReadBytes),
+            ("network", Evidence::PortReadBytes),
             ("disk", Evidence::DiskReadBytes),
             ("pcie", Evidence::PcieRxBytes),
         ];

@@ -209,7 +209,7 @@ pub struct LedgerRow {
     /// Bytes that were seen to move; absent where nothing could see them.
     pub moved_bytes: Option<f64>,
     /// The method that saw them: `gpm`, `nvml-counters`, `gpm+nvml-counters`, `proc-io`, `diskstats`,
-    /// `redis-info`, `interface` (everything on the way to Redis, headers included),
+    /// `redis-info`, `tcp-info`, `interface` (everything on the way to Redis, headers included),
     /// `lmcache-account`, `simulated`.
     pub method: String,
 }

@@ -53,6 +53,8 @@ ways! {
     RedisWrite = "redis-write" Store "written to Redis";
     ValkeyRead = "valkey-read" Load "read from Valkey";
     ValkeyWrite = "valkey-write" Store "written to Valkey";
+    PortRead = "port-read" Load "read from the port";
+    PortWrite = "port-write" Store "written to the port";
     NetworkRx = "network-rx" Load "received over the network";
     NetworkTx = "network-tx" Store "sent over the network";
     PcieRx = "pcie-rx" Load "moved to the GPU over PCIe";
@@ -81,6 +83,8 @@ impl Way {
                 | Self::RedisWrite
                 | Self::ValkeyRead
                 | Self::ValkeyWrite
+                | Self::PortRead
+                | Self::PortWrite
         )
     }
 
@@ -114,6 +118,8 @@ mod tests {
             "redis-write",
             "valkey-read",
             "valkey-write",
+            "port-read",
+            "port-write",
             "network-rx",
             "network-tx",
             "pcie-rx",

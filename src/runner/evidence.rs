@@ -18,8 +18,8 @@ use crate::verdict::answers::{Answers, first_failure};
 use crate::verdict::log_counts::LogCounts;
 use crate::verdict::moved::PcieBytes;
 use crate::verdict::{
-    Canaries, Causes, ConnectorFacts, Counted, CounterGrowth, Facts, LinkLimit, PageCache, Probe,
-    Stores, TierAccount, measures,
+    Canaries, Causes, ConnectorFacts, Counted, CounterGrowth, Facts, LinkLimit, PageCache,
+    PortBytes, PortFacts, Probe, Stores, TierAccount, measures,
 };
 use crate::workload::Schedule;
 
@@ -258,11 +258,29 @@ impl PassFacts<'_> {
             name: spec.name().to_owned(),
             disk: watch.disk.is_some(),
             redis: watch.redis.is_some(),
+            port: watch.port.as_ref().map(|_| self.port()),
             pcie: watch.pcie,
             loaded_bytes: counter(&watch.counters.loaded_bytes, self.after),
             stored_bytes: counter(&watch.counters.stored_bytes, self.settled),
             hit_tokens: counter(&watch.counters.hit_tokens, self.after),
         })
+    }
+
+    /// What the port that the plan names carried.
+    fn port(&self) -> PortFacts {
+        let received = self.after.port_growth(self.before);
+        let sent = self.settled.port_growth(self.before).ok();
+        let of = |bytes: u64, is_at_least| PortBytes {
+            bytes: bytes as f64,
+            is_at_least,
+        };
+        PortFacts {
+            sent: sent.map(|it| of(it.sent_bytes, it.is_at_least)),
+            unread: received.as_ref().err().cloned().unwrap_or_default(),
+            received: received
+                .ok()
+                .map(|it| of(it.received_bytes, it.is_at_least)),
+        }
     }
 
     /// Tokens that the tier stored: what its second layer says it completed where it has one.

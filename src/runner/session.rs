@@ -35,8 +35,10 @@ use crate::server::{
     self, CONTAINER_STATS, LMCACHE_LOG, LaunchScope, SERVER_LOG, STDERR_LOG, Server, docker,
     leftovers, log, side,
 };
+use crate::telemetry::host::tcp::TcpPort;
 
 mod configured;
+mod watched;
 
 /// Other text in the GPU's KV blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,6 +79,8 @@ pub(crate) struct Session {
     pub ready: Option<Duration>,
     /// A client of the tier's Redis, where it has one.
     pub redis: Option<Redis>,
+    /// Counts the bytes of the port that a connector's tier names, or why nothing does.
+    port: Option<Result<TcpPort, String>>,
     /// Whether LMCache's log of its start shows that it runs without its engine.
     pub degraded: bool,
     /// KV bytes per token by the engine's start log, where it states them.
@@ -175,6 +179,7 @@ impl Session {
             version: None,
             ready: None,
             redis: None,
+            port: None,
             degraded: false,
             engine_kv: None,
             gpu_tokens: None,
@@ -216,26 +221,6 @@ impl Session {
         self.ready = (!self.server.processes().is_empty()).then_some(waited);
         self.read_kv_size(cell);
         Ok(self.connect_watched(cell).await?)
-    }
-
-    /// Connects to the Redis that a connector's tier names. It may be a side process, which is
-    /// another one after a restart.
-    async fn connect_watched(&mut self, cell: &Cell) -> Result<()> {
-        let Some(url) = self.server.watched().and_then(|it| it.redis.as_deref()) else {
-            return Ok(());
-        };
-        let redis = Redis::connect(url).await?;
-        let keys = redis.keys().await?;
-        ensure!(
-            keys == 0 || self.redis.is_some(),
-            "the Redis of the tier `{}` at {} holds {keys} keys before anything was stored; labrun empties \
-             it at the end, so that the tier needs one of its own: empty this one (FLUSHDB), or name \
-             another in `watch.redis`",
-            cell.tier.name,
-            redis.shown()
-        );
-        self.redis = Some(redis);
-        Ok(())
     }
 
     /// Reads KV bytes per token from the engine's start log, and warns where it contradicts the

@@ -7,6 +7,7 @@ use super::session::Session;
 use crate::load::RequestRecord;
 use crate::server::prom::{Fallen, Scrape};
 use crate::server::redis::RedisInfo;
+use crate::telemetry::host::tcp::{PortGrowth, PortTotals};
 use crate::telemetry::proc_io::GroupIo;
 use crate::units::thousands;
 use crate::verdict::account::{self, EngineAccount};
@@ -52,6 +53,8 @@ pub(super) struct Snapshot {
     pub(super) io: GroupIo,
     pub(super) redis: Option<RedisInfo>,
     redis_keys: Option<u64>,
+    /// Bytes over the port that a connector's tier is watched by, or why they are unknown.
+    port: Option<Result<PortTotals, String>>,
     pub(super) logs: LogMarks,
 }
 
@@ -91,6 +94,7 @@ impl Snapshot {
             io: GroupIo::read(&leaders),
             redis,
             redis_keys,
+            port: session.read_port().await,
             logs: LogMarks::take(session.logs()),
         }
     }
@@ -151,6 +155,9 @@ impl Snapshot {
             lmcache("lmcache_mp_l2_store_submitted_objects_chunks_total"),
             lmcache("lmcache_mp_l2_store_completed_objects_chunks_total"),
             self.redis_keys.map(|keys| keys as f64),
+            self.port
+                .as_ref()
+                .and_then(|port| Some(port.as_ref().ok()?.sent_mib() as f64)),
             self.stored_bytes
                 .as_ref()
                 .and_then(|name| self.tier_counters()?.sum(name, None)),
@@ -331,6 +338,17 @@ impl Snapshot {
         let (now, then) = (field(self.redis.as_ref()?)?, field(before.redis.as_ref()?)?);
         // `fallen` reports one that fell.
         (now >= then).then_some(now - then)
+    }
+
+    /// Bytes over the port that a connector's tier is watched by since `before`, or why they are unknown.
+    pub(super) fn port_growth(&self, before: &Self) -> Result<PortGrowth, String> {
+        let unread = || Err("no byte counter of its port was read".to_owned());
+        let now = self.port.clone().unwrap_or_else(unread)?;
+        let before = before.port.clone().unwrap_or_else(unread)?;
+        if !now.is_seen {
+            return Err(format!("no connection to port {} was seen", now.port));
+        }
+        Ok(now.since(&before))
     }
 
     pub(super) fn account(&self, before: &Self, chunk_tokens: u32) -> Option<TierAccount> {

@@ -118,6 +118,8 @@ pub(crate) struct Watched {
     pub disk: Option<PathBuf>,
     /// Its Redis.
     pub redis: Option<String>,
+    /// The TCP port of its store.
+    pub port: Option<u16>,
     /// The exposition of its counters; absent: vLLM's.
     pub metrics: Option<String>,
     /// Its counters.
@@ -134,6 +136,7 @@ impl Watched {
         Self {
             disk: text(&watch.disk).map(|folder| Path::new(&folder).to_owned()),
             redis: text(&watch.redis),
+            port: text(&watch.port).and_then(|port| port.parse().ok()),
             metrics: text(&watch.metrics),
             counters: watch.counters.clone(),
             reset: spec.reset.as_ref().map(|reset| ResetSpec {

@@ -55,6 +55,26 @@ pub(crate) struct CounterGrowth {
     pub grew: Option<f64>,
 }
 
+/// Bytes over the connections to a TCP port.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PortBytes {
+    /// Those that were counted.
+    pub bytes: f64,
+    /// Whether there may have been more: the last bytes of a connection were lost.
+    pub is_at_least: bool,
+}
+
+/// What the TCP port of a connector's store carried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PortFacts {
+    /// Bytes from it.
+    pub received: Option<PortBytes>,
+    /// Bytes to it, until the tier had stored what the pass left.
+    pub sent: Option<PortBytes>,
+    /// Why `received` is unknown, where it is.
+    pub unread: String,
+}
+
 /// What a plan names to watch of a connector that labrun does not know. Each of it is to have carried
 /// all that the connector loaded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +85,9 @@ pub(crate) struct ConnectorFacts {
     pub disk: bool,
     /// Whether it is served by a Redis.
     pub redis: bool,
+    /// The TCP port of its store; absent where none is named, and in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortFacts>,
     /// Whether it is RAM of this machine.
     pub pcie: bool,
     /// Its counter of bytes that it loaded.
@@ -87,6 +110,9 @@ impl ConnectorFacts {
         if self.redis {
             let unread = "no byte counter of its Redis could be read";
             ways.push((Way::RedisRead, unread.to_owned()));
+        }
+        if let Some(port) = &self.port {
+            ways.push((Way::PortRead, port.unread.clone()));
         }
         if self.pcie {
             let unread = "no PCIe byte counter covers the whole pass";

@@ -259,8 +259,8 @@ fn unproven_connector(connector: &ConnectorFacts, seen: &[Way]) -> Findings {
     let ways = connector.ways();
     if ways.is_empty() {
         let message = format!(
-            "nothing that labrun can read shows what connector `{}` loaded: name a folder, a Redis or a \
-             counter under `watch` of its tier",
+            "nothing that labrun can read shows what connector `{}` loaded: name a folder, a Redis, a \
+             port or a counter under `watch` of its tier",
             connector.name
         );
         return vec![(VerdictStatus::Inconclusive, message)];

@@ -15,6 +15,7 @@ pub(crate) fn rows(facts: &Facts) -> Vec<LedgerRow> {
         expected_bytes: leg.needed.map(Bounds::middle),
         moved_bytes: match leg.carried {
             Carried::Bytes(bytes) => Some(bytes.middle()),
+            Carried::AtLeast(bytes) => Some(bytes),
             Carried::Tokens(tokens) => facts.kv.stored.map(|bytes| bytes.times(tokens).middle()),
             Carried::Unseen => None,
         },

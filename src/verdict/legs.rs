@@ -5,7 +5,7 @@
 //! falls short where even the highest value does not reach it for the lowest need; else it is open,
 //! with the reason and what would settle it.
 
-use super::facts::{BySource, ConnectorFacts, Facts, serves};
+use super::facts::{BySource, ConnectorFacts, Facts, PortBytes, serves};
 use crate::plan::adapter::Adapter;
 use crate::plan::state::CacheState;
 use crate::plan::tier::TierKind;
@@ -25,6 +25,8 @@ const MIN_BYTES_PER_TOKEN: f64 = 16.0;
 pub(crate) enum Carried {
     /// Bytes that were seen to move.
     Bytes(Bounds),
+    /// So many bytes were seen to move, and there may have been more.
+    AtLeast(f64),
     /// Tokens in the tier's own account.
     Tokens(f64),
     /// Nothing could see it.
@@ -59,6 +61,7 @@ impl Leg {
             Carried::Unseen => None,
             Carried::Tokens(tokens) => Some(self.judge_tokens(tokens, share)),
             Carried::Bytes(moved) => Some(self.judge_bytes(moved, share)),
+            Carried::AtLeast(bytes) => Some(self.judge_at_least(bytes, share)),
         }
     }
 
@@ -106,6 +109,30 @@ impl Leg {
             "the readings are too coarse for so short a pass (ask for more `requests`)"
         };
         (VerdictStatus::Inconclusive, format!("{message}: {settle}"))
+    }
+
+    /// Enough bytes are enough; too few show nothing.
+    fn judge_at_least(&self, bytes: f64, share: f64) -> (VerdictStatus, String) {
+        let message = format!(
+            "at least {} MiB {}",
+            mebibytes(Bounds::exact(bytes)),
+            self.path.words()
+        );
+        let why = "a connection was closed, and its last bytes were not seen";
+        match self.needed {
+            Some(needed) if bytes >= share * needed.high => {
+                let message = format!("{message} for {} MiB of KV", mebibytes(needed));
+                (VerdictStatus::Valid, message)
+            }
+            Some(needed) => {
+                let message = format!("{message} for {} MiB of KV: {why}", mebibytes(needed));
+                (VerdictStatus::Inconclusive, message)
+            }
+            None => {
+                let message = format!("{message} for {:.0} tokens: {why}", self.tokens);
+                (VerdictStatus::Inconclusive, message)
+            }
+        }
     }
 
     fn judge_without_size(&self, moved: Bounds) -> (VerdictStatus, String) {
@@ -200,6 +227,16 @@ fn accounted(bytes: Option<f64>, facts: &Facts) -> Carried {
     })
 }
 
+/// The same over a TCP port, where there may have been more.
+fn over_port(bytes: Option<PortBytes>, facts: &Facts) -> Carried {
+    match accounted(bytes.map(|it| it.bytes), facts) {
+        Carried::Bytes(moved) if bytes.is_some_and(|it| it.is_at_least) => {
+            Carried::AtLeast(moved.low)
+        }
+        carried => carried,
+    }
+}
+
 /// The leg over PCIe; `None` where nobody saw it.
 fn over_pcie(facts: &Facts, path: Way, tokens: f64, bytes: Option<Bounds>) -> Option<Leg> {
     let method = facts.pcie_method.unwrap_or_default().name();
@@ -283,6 +320,10 @@ fn connector_loads(facts: &Facts, connector: &ConnectorFacts, tokens: f64) -> Ve
         let carried = accounted(facts.redis_read_bytes, facts);
         legs.push(leg(facts, Way::RedisRead, tokens, carried, "redis-info"));
     }
+    if let Some(port) = &connector.port {
+        let carried = over_port(port.received, facts);
+        legs.push(leg(facts, Way::PortRead, tokens, carried, "tcp-info"));
+    }
     let counters = [
         (Way::ConnectorLoad, &connector.loaded_bytes),
         (Way::ConnectorHits, &connector.hit_tokens),
@@ -311,6 +352,7 @@ fn stores(facts: &Facts) -> Vec<Leg> {
         let ways = [
             (connector.disk, Way::DiskWrite),
             (connector.redis, Way::RedisWrite),
+            (connector.port.is_some(), Way::PortWrite),
         ];
         let ways = ways.into_iter().filter(|(is_watched, _)| *is_watched);
         return stores_by_bytes(facts, stored, ways.map(|(_, way)| (way, None)));
@@ -360,16 +402,22 @@ fn stores_by_bytes(
     };
     let mut legs = Vec::new();
     for (way, written) in behind {
-        let (bytes, method) = match way {
-            Way::DiskWrite => (facts.disk_write_bytes, "proc-io"),
-            _ => (facts.redis_write_bytes, "redis-info"),
+        let (carried, method) = match way {
+            Way::DiskWrite => (accounted(facts.disk_write_bytes, facts), "proc-io"),
+            Way::PortWrite => (over_port(sent_to_port(facts), facts), "tcp-info"),
+            _ => (accounted(facts.redis_write_bytes, facts), "redis-info"),
         };
-        let behind = leg(facts, way, tokens, accounted(bytes, facts), method);
+        let behind = leg(facts, way, tokens, carried, method);
         legs.push(needing(written.unwrap_or(taken), behind));
     }
     let pcie = over_pcie(facts, Way::PcieTx, tokens, facts.pcie_tx_bytes);
     legs.extend(pcie.map(|leg| needing(taken, leg)));
     legs
+}
+
+/// Bytes to the TCP port of a connector's store.
+fn sent_to_port(facts: &Facts) -> Option<PortBytes> {
+    facts.connector.as_ref()?.port.as_ref()?.sent
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::units::Bounds;
 pub(crate) fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     let sources = facts.by_source;
     let probed = facts.probe;
+    let port = facts.connector.as_ref().and_then(|it| it.port.as_ref());
     let hits = sources.map(|s| s.gpu_tokens + s.external_tokens);
     let mut all = known([
         (Evidence::ComputedTokens, sources.map(|s| s.computed_tokens)),
@@ -69,6 +70,14 @@ pub(crate) fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
         (Evidence::DiskWriteBytes, facts.disk_write_bytes),
         (Evidence::RedisReadBytes, facts.redis_read_bytes),
         (Evidence::RedisWriteBytes, facts.redis_write_bytes),
+        (
+            Evidence::PortReadBytes,
+            port.and_then(|it| it.received).map(|it| it.bytes),
+        ),
+        (
+            Evidence::PortWriteBytes,
+            port.and_then(|it| it.sent).map(|it| it.bytes),
+        ),
     ]);
     all.extend(facts.canaries.map(of_canaries).unwrap_or_default());
     let within = facts.canaries_in_load.map(of_canaries_in_load);

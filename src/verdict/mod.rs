@@ -25,7 +25,7 @@ mod witnesses;
 pub(crate) use causes::Causes;
 pub(crate) use facts::{
     BySource, ClaimedBy, ConnectorFacts, CounterGrowth, Facts, LinkLimit, LoadClaim, PageCache,
-    Probe, Stores, TierAccount,
+    PortBytes, PortFacts, Probe, Stores, TierAccount,
 };
 pub(crate) use judge::judge;
 pub(crate) use text::Canaries;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::fault_doc::{end_of, rows};
 use crate::hub;
 use crate::support::{Lab, wait_until};
 
@@ -173,13 +174,31 @@ fn the_commands_of_a_plan_show_vllm_with_what_runs_beside_it() {
     }
 }
 
-/// A store beside vLLM that does nothing but listen.
+/// A store beside vLLM: what it is sent lies in files of its own.
 const STORE: &str = r#"#!/usr/bin/env python3
-import socket, sys
-listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+import os, socketserver, sys
+port, folder = int(sys.argv[1]), sys.argv[2]
+os.makedirs(folder, exist_ok=True)
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            verb, key, size = line.decode().split()
+            path, answer = os.path.join(folder, key), b""
+            if verb == "PUT":
+                with open(path, "wb") as file:
+                    file.write(self.rfile.read(int(size)))
+            elif verb == "HAS":
+                answer = b"yes" if os.path.exists(path) else b""
+            else:
+                with open(path, "rb") as file:
+                    answer = file.read(int(size))
+            self.wfile.write(b"%d\n" % len(answer) + answer)
+
+socketserver.ThreadingTCPServer.daemon_threads = True
+server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler)
 print("listening", flush=True)
-while True:
-    listener.accept()[0].close()
+server.serve_forever()
 "#;
 
 /// The stand-in with a connector of nobody's, of which `watch` is seen.
@@ -195,13 +214,16 @@ fn lab(watch: &str, env: &str) -> Lab {
         "[tier.mine]\nkind = \"connector\"\noutlives_restart = true\n\
          [tier.mine.kv_transfer_config]\nkv_connector = \"StandInConnector\"\nkv_role = \"kv_both\"\n\
          kv_connector_extra_config = {{ chunk = 256, folder = \"{{folder}}/kv\", port = \"{{port}}\" }}\n\
-         [[tier.mine.side]]\nname = \"store\"\ncommand = [\"store\", \"{{port}}\"]\nready_line = \"listening\"\n\
+         [[tier.mine.side]]\nname = \"store\"\ncommand = [\"store\", \"{{port}}\", \"{{folder}}/store\"]\nready_line = \"listening\"\n\
          [tier.mine.reset]\nurl = \"{{vllm}}/reset_prefix_cache?reset_external=true\"\n\
          [tier.mine.watch]\n{watch}\n[server.env]\n{env}\n"
     );
     lab.write("plan.toml", &(plan + &tier));
     lab
 }
+
+/// The stand-in reaches its store over TCP.
+const WIRE: &str = "STAND_IN_WIRE = \"1\"";
 
 /// Status and reasons of each pass, by state.
 fn verdicts(lab: &Lab) -> Vec<(String, String, String)> {
@@ -224,12 +246,14 @@ const COUNTERS: &str = "counters = { loaded_bytes = \"standin_loaded_bytes_total
 
 #[test]
 #[ignore = "needs python3"]
-fn a_connector_of_nobodys_is_valid_in_every_state_by_its_files_or_by_its_counter() {
-    for (watch, row) in [
-        ("disk = \"{folder}/kv\"", "disk-read"),
-        (COUNTERS, "connector-load"),
+fn a_connector_of_nobodys_is_valid_in_every_state_by_its_files_its_counter_or_its_port() {
+    let port = format!("port = \"{{port}}\"\n{COUNTERS}");
+    for (watch, env, row) in [
+        ("disk = \"{folder}/kv\"", "", "disk-read"),
+        (COUNTERS, "", "connector-load"),
+        (port.as_str(), WIRE, "port-read"),
     ] {
-        let lab = lab(watch, "");
+        let lab = lab(watch, env);
         let verdicts = verdicts(&lab);
         assert_eq!(verdicts.len(), 4);
         for (state, status, reasons) in verdicts {
@@ -240,6 +264,17 @@ fn a_connector_of_nobodys_is_valid_in_every_state_by_its_files_or_by_its_counter
         let ledger = cell["passes"][2]["ledger"].as_array().unwrap();
         let leg = ledger.iter().find(|leg| leg["path"] == row).unwrap();
         assert_eq!(leg["expected_bytes"], 4.0 * 1024.0 * 1024.0, "{leg}");
+        let moved = leg["moved_bytes"].as_f64().unwrap() / (4.0 * 1024.0 * 1024.0);
+        assert!((0.98..1.02).contains(&moved), "{leg}");
+        if row == "port-read" {
+            assert_eq!(leg["method"], "tcp-info");
+            // Each chunk is sent over a connection of its own, which is closed then.
+            let cold = cell["passes"][0]["ledger"].as_array().unwrap();
+            let sent = cold.iter().find(|leg| leg["path"] == "port-write").unwrap();
+            let moved = |name| sent[name].as_f64().unwrap();
+            let ratio = moved("moved_bytes") / moved("expected_bytes");
+            assert!((0.98..1.02).contains(&ratio), "{sent}");
+        }
         assert!(path.join("side-store.log").is_file());
         // What it was judged by is stored: a reader comes to the same.
         lab.labrun(&["verify", "out"]).expect_code(0);
@@ -266,15 +301,41 @@ fn what_nobody_can_see_of_a_connector_is_inconclusive_by_name() {
     );
 }
 
+/// What a row of the table watches, and what goes wrong in it: lines of `watch` and of `[server.env]`.
+fn planted(what: &str, watched: &str) -> (String, String) {
+    let watch = match watched {
+        "its files" => "disk = \"{folder}/kv\"".to_owned(),
+        "its port" => format!("port = \"{{port}}\"\n{COUNTERS}"),
+        "another port" => "port = 1".to_owned(),
+        "its counter" => COUNTERS.to_owned(),
+        "nothing" => String::new(),
+        unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
+    };
+    let fault = match what {
+        "nothing" => "",
+        "RAM answers for the store" => "STAND_IN_KEEPS_RAM = \"1\"",
+        "half of each chunk is loaded" => "STAND_IN_HALVES = \"1\"",
+        "what is counted as stored is not sent" => "STAND_IN_FORGETS = \"1\"",
+        unknown => panic!("`{unknown}` of docs/faults.md is not known to its test"),
+    };
+    let is_wire = watched.ends_with("port");
+    (watch, [if is_wire { WIRE } else { "" }, fault].join("\n"))
+}
+
 #[test]
 #[ignore = "needs python3"]
-fn ram_that_answers_for_a_connectors_files_is_invalid() {
-    let keeps = "STAND_IN_KEEPS_RAM = \"1\"";
-    let (state, status, reasons) = verdicts(&lab("disk = \"{folder}/kv\"", keeps)).remove(2);
-    assert_eq!(
-        (state.as_str(), status.as_str()),
-        ("tier", "invalid"),
-        "{reasons}"
-    );
-    assert!(reasons.contains("RAM answered for the disk"), "{reasons}");
+fn every_fault_of_a_connector_ends_as_in_the_table() {
+    let rows = rows("A connector that labrun does not know");
+    assert!(rows.len() > 6, "{rows:?}");
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let (watch, env) = planted(&row.what, &row.tier);
+        let lab = lab(&watch, &env);
+        verdicts(&lab);
+        let (ends_as, messages) = end_of(&lab.cells().remove(0).1);
+        if !row.is_true_of(&ends_as, &messages) {
+            wrong.push(format!("{row:?}\n  is: {ends_as}\n{messages}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

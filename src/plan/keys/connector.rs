@@ -158,8 +158,8 @@ pub(super) const SIDE: Section = Section {
 pub(super) const WATCH: Section = Section {
     id: "connector.watch",
     head: "[tier.mine.watch]",
-    about: "What shows what the connector loaded. Each of `disk`, `redis`, `pcie` and `counters.loaded_bytes` that is named \
-            is to have carried all of it; a pass whose named bytes cannot be read is inconclusive.",
+    about: "What shows what the connector loaded. Each of `disk`, `redis`, `port`, `pcie` and `counters.loaded_bytes` \
+            that is named is to have carried all of it; a pass whose named bytes cannot be read is inconclusive.",
     only: "",
     keys: &[
         key(
@@ -178,6 +178,16 @@ pub(super) const WATCH: Section = Section {
             Else("no Redis"),
             "The URL of its Redis, which must be empty at the start. The bytes that it sends are its loads.",
             "\"redis://127.0.0.1:6379\"",
+        ),
+        key(
+            "port",
+            Either(&[Count(1, 65_535), Text]),
+            "",
+            Else("no port"),
+            "The TCP port at which its store listens, on this machine or another: a number, or \"{port.NAME}\". The bytes \
+             that come from it are its loads, by the kernel's counts of all connections of this machine to a port of \
+             that number.",
+            "6500",
         ),
         key(
             "pcie",

@@ -6,3 +6,4 @@ pub(crate) mod group;
 pub(crate) mod io;
 pub(crate) mod proc_file;
 pub(crate) mod route;
+pub(crate) mod tcp;

@@ -1,6 +1,7 @@
 //! Tiers of connectors that labrun does not know: what the plan names to watch is to have carried all.
 
 use super::*;
+use crate::evidence::Evidence;
 use crate::record::way::Way;
 
 /// A tier of connector `Foreign` that served what [`proven`] has; `change` says what is watched.
@@ -19,6 +20,21 @@ fn foreign(change: impl Fn(&mut ConnectorFacts)) -> impl Fn(&mut Facts) {
 fn counter(grew: Option<f64>) -> CounterGrowth {
     let name = "my_total".to_owned();
     CounterGrowth { name, grew }
+}
+
+fn exactly(bytes: f64) -> PortBytes {
+    PortBytes {
+        bytes,
+        is_at_least: false,
+    }
+}
+
+fn port(received: Option<f64>, sent: Option<f64>) -> PortFacts {
+    PortFacts {
+        received: received.map(exactly),
+        sent: sent.map(exactly),
+        unread: "no connection to port 6500 was seen".to_owned(),
+    }
 }
 
 #[test]
@@ -65,6 +81,12 @@ fn a_watched_leg_that_carried_all_is_valid_and_one_that_falls_short_is_not() {
             f.redis_read_bytes = moved;
         };
         check(redis, status, reason);
+        let by_port = foreign(|it| it.port = Some(port(moved, None)));
+        let reason_of_port = match moved {
+            None => "is not proven: no connection to port 6500 was seen",
+            Some(_) => reason,
+        };
+        check(by_port, status, reason_of_port);
         let by_pcie = foreign(|it| it.pcie = true);
         let pcie = |f: &mut Facts| {
             by_pcie(f);
@@ -81,9 +103,142 @@ fn a_watched_leg_that_carried_all_is_valid_and_one_that_falls_short_is_not() {
 }
 
 #[test]
+fn a_lower_bound_of_a_ports_bytes_proves_where_it_is_enough_and_never_convicts() {
+    let exact = Some(Bounds::exact(100.0));
+    let between = Some(Bounds {
+        low: 50.0,
+        high: 100.0,
+    });
+    for (bytes, size, status, reason) in [
+        (1e6, exact, VerdictStatus::Valid, "expected tokens"),
+        // The protocol's own words are taken off before it is compared.
+        (0.93e6, exact, VerdictStatus::Valid, "expected tokens"),
+        (
+            0.91e6,
+            exact,
+            VerdictStatus::Inconclusive,
+            "at least 1 MiB read from the port for 1 MiB of KV: a connection was closed, and its last bytes \
+             were not seen",
+        ),
+        (
+            0.0,
+            exact,
+            VerdictStatus::Inconclusive,
+            "at least 0 MiB read from the port for 1 MiB of KV: a connection",
+        ),
+        // It must be enough for the largest size that is possible.
+        (
+            0.6e6,
+            between,
+            VerdictStatus::Inconclusive,
+            "at least 1 MiB read from the port for",
+        ),
+        (1e6, between, VerdictStatus::Valid, "expected tokens"),
+        (
+            0.0,
+            None,
+            VerdictStatus::Inconclusive,
+            "at least 0 MiB read from the port for 10000 tokens: a connection",
+        ),
+    ] {
+        let watched = foreign(move |it| {
+            let received = PortBytes {
+                bytes,
+                is_at_least: true,
+            };
+            it.port = Some(PortFacts {
+                received: Some(received),
+                ..port(None, None)
+            });
+        });
+        let change = |f: &mut Facts| {
+            watched(f);
+            f.pcie_rx_bytes = None;
+            f.kv.stored = size;
+        };
+        check(change, status, reason);
+        let mut facts = proven();
+        change(&mut facts);
+        if size.is_some() {
+            let rows = ledger::rows(&facts);
+            assert_eq!(
+                (rows[0].path.as_str(), rows[0].method.as_str()),
+                ("port-read", "tcp-info")
+            );
+            assert_eq!(rows[0].moved_bytes, Some(0.98 * bytes));
+        }
+    }
+}
+
+#[test]
+fn what_was_lost_of_a_ports_stores_convicts_nobody() {
+    for (is_at_least, status) in [
+        (false, VerdictStatus::Invalid),
+        (true, VerdictStatus::Valid),
+    ] {
+        let stores = foreign(move |it| {
+            let sent = PortBytes {
+                bytes: 1e5,
+                is_at_least,
+            };
+            it.port = Some(PortFacts {
+                sent: Some(sent),
+                ..port(None, None)
+            });
+            it.stored_bytes = Some(counter(Some(1e6)));
+        });
+        let cold = |f: &mut Facts| {
+            stores(f);
+            f.state = CacheState::Cold;
+            f.by_source = Some(ALL_COMPUTED);
+        };
+        let reason = match status {
+            VerdictStatus::Valid => "every prompt was computed",
+            _ => "MiB written to the port for 1 MiB of KV: what was counted as stored was not",
+        };
+        check(cold, status, reason);
+    }
+}
+
+#[test]
+fn the_bytes_of_a_port_are_among_the_numbers_beside_the_verdict() {
+    let mut facts = proven();
+    foreign(|it| it.port = Some(port(Some(5.0), Some(6.0))))(&mut facts);
+    let measures = measures::of_facts(&facts);
+    assert_eq!(
+        measures[&Evidence::PortReadBytes].to_bits(),
+        5.0_f64.to_bits()
+    );
+    assert_eq!(
+        measures[&Evidence::PortWriteBytes].to_bits(),
+        6.0_f64.to_bits()
+    );
+    foreign(|it| it.port = Some(port(None, None)))(&mut facts);
+    assert!(!measures::of_facts(&facts).contains_key(&Evidence::PortReadBytes));
+}
+
+#[test]
+fn facts_of_before_ports_are_read() {
+    let older = r#"{"name":"Foreign","disk":true,"redis":false,"pcie":false,"loaded_bytes":null,
+                    "stored_bytes":null,"hit_tokens":null}"#;
+    let facts: ConnectorFacts = serde_json::from_str(older).unwrap();
+    assert_eq!(facts.port, None);
+    assert!(!serde_json::to_string(&facts).unwrap().contains("port"));
+    let watched = ConnectorFacts {
+        port: Some(port(Some(5.0), None)),
+        ..facts
+    };
+    let stored = serde_json::to_string(&watched).unwrap();
+    assert_eq!(
+        serde_json::from_str::<ConnectorFacts>(&stored).unwrap(),
+        watched
+    );
+}
+
+#[test]
 fn what_nobody_watches_is_inconclusive_by_name_whatever_else_moved() {
-    let unseen = "nothing that labrun can read shows what connector `Foreign` loaded: name a folder, a Redis \
-                  or a counter under `watch` of its tier";
+    let unseen = "nothing that labrun can read shows what connector `Foreign` loaded: name a folder, a Redis, \
+                  a port or a counter under `watch` of its tier";
     check(foreign(|_| {}), VerdictStatus::Inconclusive, unseen);
     // Bytes that the plan does not name are of another tier.
     let nothing = foreign(|_| {});
@@ -179,14 +334,17 @@ fn what_a_connector_counts_as_stored_must_have_been_written() {
 
 #[test]
 fn only_what_is_watched_of_a_connector_must_have_been_written() {
-    for (disk, redis, expected) in [
-        (false, false, &[][..]),
-        (true, false, &[Way::DiskWrite][..]),
-        (false, true, &[Way::RedisWrite][..]),
-        (true, true, &[Way::DiskWrite, Way::RedisWrite][..]),
+    for (disk, redis, has_port, expected) in [
+        (false, false, false, &[][..]),
+        (true, false, false, &[Way::DiskWrite][..]),
+        (false, true, false, &[Way::RedisWrite][..]),
+        (false, false, true, &[Way::PortWrite][..]),
+        (true, true, false, &[Way::DiskWrite, Way::RedisWrite][..]),
+        (true, false, true, &[Way::DiskWrite, Way::PortWrite][..]),
     ] {
         let stores = foreign(|it| {
             (it.disk, it.redis) = (disk, redis);
+            it.port = has_port.then(|| port(Some(1e6), Some(0.0)));
             it.stored_bytes = Some(counter(Some(1e6)));
         });
         let mut facts = proven();
