@@ -12,14 +12,16 @@ use crate::plan::tier::{TierKind, TierSpec};
 
 /// Tokens of the fresh question behind each document.
 const QUESTION_TOKENS: u32 = 32;
-/// Tokens of each answer: enough that other KV shows.
-const GEN_TOKENS: u32 = 16;
+/// Tokens of each answer of the load, of which only the canaries' are compared: theirs have a length of
+/// their own.
+const GEN_TOKENS: u32 = 8;
 /// Requests a pass: as many documents.
 const REQUESTS: u32 = 6;
 /// Requests in flight where the plan names fewer.
 const LOAD: u32 = 8;
-/// Each step of the ladder is so many times the one before.
-const STEP: u32 = 4;
+/// Each step of the ladder is so many times the one before; the canaries of each have documents of a half
+/// to a sixteenth.
+const STEP: u32 = 8;
 /// The cache states of every cell.
 const USUAL: [CacheState; 2] = [CacheState::Cold, CacheState::Tier];
 /// The keys of the plan's tables that a check takes as they are.
@@ -67,7 +69,7 @@ pub(crate) fn check_plan(plan: &Plan, wish: &Wish) -> Result<String> {
     }
     table.insert(
         "matrix".to_owned(),
-        matrix(plan, &tiers, &lengths, &concurrency),
+        matrix(plan, &tiers, &lengths, &concurrency, wish),
     );
     table.insert("run".to_owned(), run(&source, wish.rounds, &concurrency));
     let mut workload = Table::new();
@@ -128,9 +130,15 @@ fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
     lengths
 }
 
-/// Every tier at every length and concurrency; those that survive a restart also after one, on the longest
-/// prompts.
-fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]) -> Value {
+/// Every tier at every length and concurrency, without shorter prompts under load where neither was asked
+/// for; those that survive a restart also after one, on the longest prompts.
+fn matrix(
+    plan: &Plan,
+    tiers: &[&TierSpec],
+    lengths: &[u32],
+    concurrency: &[u32],
+    wish: &Wish,
+) -> Value {
     const STATES: &str = "run.states";
     let states = |all: &[CacheState]| Value::Array(all.iter().map(|it| text(it.word())).collect());
     let usual = states(&USUAL);
@@ -144,6 +152,12 @@ fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]
     };
     let survivors: Vec<&&TierSpec> = tiers.iter().filter(survives).collect();
     let integers = |all: &[u32]| Value::Array(all.iter().map(|one| integer(*one)).collect());
+    let longest = lengths.iter().copied().max().unwrap_or(1);
+    let fewest = concurrency.iter().copied().min().unwrap_or(1);
+    let mut excluded = match (wish.prompt_lens.as_slice(), wish.concurrency.as_slice()) {
+        ([], []) => shorter_under_load(lengths, longest, concurrency, fewest),
+        _ => Vec::new(),
+    };
     let mut table = Table::new();
     let mut put = |key: &str, value| drop(table.insert(key.to_owned(), value));
     let names = tiers.iter().map(|tier| text(&tier.name));
@@ -164,8 +178,6 @@ fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]
             Value::Table(keys.chain([states]).collect())
         };
         let place = |tier: &TierSpec| {
-            let longest = lengths.iter().copied().max().unwrap_or(1);
-            let fewest = concurrency.iter().copied().min().unwrap_or(1);
             vec![
                 ("tier", text(&tier.name)),
                 ("prompt_len", integer(longest)),
@@ -173,15 +185,36 @@ fn matrix(plan: &Plan, tiers: &[&TierSpec], lengths: &[u32], concurrency: &[u32]
             ]
         };
         let instead = survivors.iter().map(|tier| partial(place(tier), &usual));
-        let mut excluded = vec![partial(Vec::new(), &with_restart)];
+        excluded.push(partial(Vec::new(), &with_restart));
         excluded.extend(instead);
         let included = survivors.iter();
         let included = included.map(|tier| partial(place(tier), &with_restart));
         let included = included.collect();
-        put("exclude", Value::Array(excluded));
         put("include", Value::Array(included));
     }
+    if !excluded.is_empty() {
+        put("exclude", Value::Array(excluded));
+    }
     Value::Table(table)
+}
+
+/// Shorter prompts under load: the longest move the most at once, and each place takes its time.
+fn shorter_under_load(
+    lengths: &[u32],
+    longest: u32,
+    concurrency: &[u32],
+    fewest: u32,
+) -> Vec<Value> {
+    let shorter = lengths.iter().filter(|length| **length != longest);
+    let more = concurrency.iter().filter(|at_once| **at_once != fewest);
+    let pairs = shorter.flat_map(|length| more.clone().map(move |at_once| (length, at_once)));
+    let left_out = pairs.map(|(length, at_once)| {
+        Value::Table(Table::from_iter([
+            ("prompt_len".to_owned(), integer(*length)),
+            ("concurrency".to_owned(), integer(*at_once)),
+        ]))
+    });
+    left_out.collect()
 }
 
 fn run(source: &Table, rounds: u32, concurrency: &[u32]) -> Value {
@@ -253,7 +286,7 @@ max-model-len = 8192
     }
 
     #[test]
-    fn a_check_asks_each_tier_from_two_chunks_to_the_longest_prompt_alone_and_under_load() {
+    fn a_check_asks_each_tier_from_two_chunks_to_the_longest_prompt_and_that_one_under_load() {
         let plan = checked(&Wish {
             rounds: 2,
             ..Wish::default()
@@ -282,17 +315,12 @@ max-model-len = 8192
             .collect();
         let count = |text: &str| cells.iter().filter(|cell| cell.starts_with(text)).count();
         assert_eq!(count("baseline"), 0, "{cells:?}");
-        for length in [544, 2176, 8176] {
-            for concurrency in [1, 16] {
-                assert_eq!(
-                    count(&format!("cpu {length} {concurrency} cold+tier")),
-                    2,
-                    "{cells:?}"
-                );
-            }
+        for place in ["544 1", "4352 1", "8184 1", "8184 16"] {
+            let found = count(&format!("cpu {place} cold+tier"));
+            assert_eq!(found, 2, "{place}: {cells:?}");
         }
-        assert_eq!(count("redis 8176 1 cold+tier+restart"), 2, "{cells:?}");
-        assert_eq!(cells.len(), 2 * (6 + 6), "{cells:?}");
+        assert_eq!(count("redis 8184 1 cold+tier+restart"), 2, "{cells:?}");
+        assert_eq!(cells.len(), 2 * (4 + 4), "{cells:?}");
         let run = &plan.variants[0].resolved.run;
         assert_eq!((run.requests.get(), run.seed.0, run.canaries), (16, 9, 3));
         let tier = &plan.variants[0].resolved.tiers["cpu"];
@@ -308,6 +336,17 @@ max-model-len = 8192
             rounds: 1,
         });
         assert_eq!(Matrix::expand(&plan).unwrap().cells.len(), 1);
+        let plan = checked(&Wish {
+            tiers: vec!["cpu".to_owned()],
+            prompt_lens: vec![1000, 4000],
+            concurrency: Vec::new(),
+            rounds: 1,
+        });
+        assert_eq!(
+            Matrix::expand(&plan).unwrap().cells.len(),
+            4,
+            "all asked lengths under load too"
+        );
     }
 
     #[test]

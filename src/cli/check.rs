@@ -26,7 +26,7 @@ pub(crate) struct CheckArgs {
     /// Prompt lengths, tokens [default: from two chunks to the longest that the server takes].
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = tokens)]
     pub prompt_len: Vec<u32>,
-    /// Requests in flight [default: 1, and the plan's most, 8 at least].
+    /// Requests in flight [default: 1, and the plan's most, 8 at least, on the longest prompts].
     #[arg(long, value_name = "COUNT", value_delimiter = ',')]
     pub concurrency: Vec<u32>,
     /// How often each place is checked.
