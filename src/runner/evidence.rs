@@ -55,8 +55,8 @@ pub(super) struct PassFacts<'a> {
     pub page_cache: Option<PageCache>,
     /// Whether the tier's stores ended in time.
     pub stores: Stores,
-    /// Whether LMCache reported at its start that it runs without its engine.
-    pub degraded: bool,
+    /// What LMCache's log of its start shows.
+    pub start_log: &'a LogCounts,
     /// Canaries asked in this state.
     pub canaries: Option<Canaries>,
     /// Canaries asked within the load.
@@ -174,7 +174,7 @@ impl PassFacts<'_> {
             self.after
         };
         let mut logs = LogCounts::of(&until.logs.text_since(&self.before.logs));
-        logs.degraded |= self.degraded;
+        logs.inherit(self.start_log);
         let counted = self.after.counted_failures(self.before).into_iter();
         for (failure, count) in counted.filter(|(failure, _)| failure.hits_loads()) {
             let known = logs.failures.entry(failure).or_default();

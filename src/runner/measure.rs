@@ -214,7 +214,7 @@ impl Measuring<'_> {
             probe: reached.probe,
             page_cache: reached.page_cache,
             stores,
-            degraded: self.session.degraded,
+            start_log: &self.session.start_log,
             canaries: asked.quiet,
             canaries_in_load: asked.in_load,
             engine_kv: self.session.engine_kv,

@@ -36,6 +36,7 @@ use crate::server::{
     leftovers, log, side,
 };
 use crate::telemetry::host::tcp::TcpPort;
+use crate::verdict::log_counts::LogCounts;
 
 mod configured;
 mod watched;
@@ -81,8 +82,8 @@ pub(crate) struct Session {
     pub redis: Option<Redis>,
     /// Counts the bytes of the port that a connector's tier names, or why nothing does.
     port: Option<Result<TcpPort, String>>,
-    /// Whether LMCache's log of its start shows that it runs without its engine.
-    pub degraded: bool,
+    /// What LMCache's log of its start shows.
+    pub start_log: LogCounts,
     /// KV bytes per token by the engine's start log, where it states them.
     pub engine_kv: Option<Statement>,
     /// Tokens of KV that the engine has room for, by its start log.
@@ -180,7 +181,7 @@ impl Session {
             ready: None,
             redis: None,
             port: None,
-            degraded: false,
+            start_log: LogCounts::default(),
             engine_kv: None,
             gpu_tokens: None,
             overwritten: None,

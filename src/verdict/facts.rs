@@ -305,6 +305,12 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Whether LMCache's log times its loads. A server of its own times how long it takes to hand the
+    /// copies to the GPU, which makes them later: 8,192 tokens "in 0.010 seconds" over a link that needs 17 ms.
+    pub(crate) fn log_times_loads(&self) -> bool {
+        self.engine.loaded_tokens.is_none()
+    }
+
     /// KV bytes per token where the tier stores them: fewer than on the GPU where it stores with a loss.
     pub(crate) fn storage_size(&self) -> Option<Bounds> {
         if self.stores_with_loss() {

@@ -1,6 +1,6 @@
 //! Loads that no link could have carried.
 
-use super::facts::{Facts, LinkLimit, LoadClaim, serves};
+use super::facts::{ClaimedBy, Facts, LinkLimit, LoadClaim, serves};
 use crate::plan::state::CacheState;
 use crate::record::schema::VerdictStatus;
 
@@ -14,8 +14,15 @@ pub(super) fn impossible_loads(facts: &Facts) -> Vec<(VerdictStatus, String)> {
     // Behind RAM, what a disk or a network carries can be there before it is asked for: only the
     // answers bound it, and only where RAM serves nothing.
     let behind = facts.tier.is_second_layer_alone();
+    let by_log = |claim: LoadClaim| claim.by == ClaimedBy::LmcacheLog;
+    let is_untimed = facts.fastest_load.is_some_and(by_log) && !facts.log_times_loads();
+    let loaded = if is_untimed {
+        facts.fastest_answer
+    } else {
+        facts.fastest_load
+    };
     let links = [
-        (facts.fastest_load, facts.host_link.as_ref()),
+        (loaded, facts.host_link.as_ref()),
         (
             facts.fastest_answer,
             facts.tier_link.as_ref().filter(|_| behind),

@@ -25,6 +25,10 @@ pub(crate) struct LogCounts {
     pub unknown_keys: Vec<String>,
     /// The value in `Using O_DIRECT for disk I/O`, where it wrote that line.
     pub direct_io: Option<bool>,
+    /// Its compiled operations did not load, as happens to a build for another torch, and torch's stand in
+    /// for them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_compiled_ops: bool,
 }
 
 /// Lines of one kind.
@@ -63,6 +67,12 @@ impl LogCounts {
         self.stored.lines + self.retrieved.lines > 0
     }
 
+    /// What the log of the server's `start` says of every pass.
+    pub(crate) fn inherit(&mut self, start: &Self) {
+        self.degraded |= start.degraded;
+        self.without_compiled_ops |= start.without_compiled_ops;
+    }
+
     fn add(&mut self, message: Message<'_>) {
         let line = message.text;
         let failed = LINES
@@ -82,6 +92,7 @@ impl LogCounts {
         if let Some((_, rest)) = line.split_once("Using O_DIRECT for disk I/O: ") {
             self.direct_io = Some(rest.starts_with("True"));
         }
+        self.without_compiled_ops |= line.contains("compiled extension not found");
         self.stored.add(line, "Stored ");
         self.retrieved.add(line, "Retrieved ");
     }
@@ -216,6 +227,20 @@ mod tests {
         );
         assert!((counts.retrieved.cost_ms - 157.5).abs() < 1e-9);
         assert!(!counts.degraded && counts.unknown_keys.is_empty());
+    }
+
+    /// A line of LMCache 0.5.6 with vLLM 0.33 on an H200.
+    #[test]
+    fn operations_that_did_not_load_are_known_from_the_start_on() {
+        let start = LogCounts::of(
+            "[2026-12-01 11:19:13,489] LMCache WARNING: lmcache.cuda_ops compiled extension not found; \
+             CudaDeviceOps stays on the torch baseline for all ops. (device_ops.py:128:lmcache.v1)\n",
+        );
+        assert!(start.without_compiled_ops);
+        let mut pass = LogCounts::of("[x] LMCache INFO: Retrieved 1024 tokens in 0.006 seconds\n");
+        assert!(!pass.without_compiled_ops);
+        pass.inherit(&start);
+        assert!(pass.without_compiled_ops && !pass.degraded);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) fn of_facts(facts: &Facts) -> BTreeMap<Evidence, f64> {
     all.extend(facts.canaries.map(of_canaries).unwrap_or_default());
     let within = facts.canaries_in_load.map(of_canaries_in_load);
     all.extend(within.unwrap_or_default());
-    all.extend(of_logs(&facts.logs));
+    all.extend(of_logs(facts));
     all.extend(of_engine_account(&facts.engine));
     all.extend(of_counted(&facts.counted));
     all.extend(of_causes(&facts.causes));
@@ -182,7 +182,8 @@ fn of_causes(causes: &Causes) -> BTreeMap<Evidence, f64> {
 }
 
 /// The pass by LMCache's log.
-fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
+fn of_logs(facts: &Facts) -> BTreeMap<Evidence, f64> {
+    let logs = &facts.logs;
     let count = |failure| Some(logs.count(failure) as f64);
     let mean = |moved: Moved| (moved.lines > 0).then(|| moved.cost_ms / moved.lines as f64);
     known([
@@ -194,7 +195,10 @@ fn of_logs(logs: &LogCounts) -> BTreeMap<Evidence, f64> {
             Evidence::LogRetrievedTokens,
             Some(logs.retrieved.tokens).filter(|t| *t > 0.0),
         ),
-        (Evidence::TierLoadMeanMs, mean(logs.retrieved)),
+        (
+            Evidence::TierLoadMeanMs,
+            mean(logs.retrieved).filter(|_| facts.log_times_loads()),
+        ),
         (Evidence::TierStoreMeanMs, mean(logs.stored)),
         (Evidence::LookupTimeouts, count(Failure::LookupTimedOut)),
         (Evidence::RemoteErrors, count(Failure::RemoteFailed)),

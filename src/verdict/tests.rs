@@ -371,6 +371,23 @@ fn noise_that_hides_another_document_blinds_the_answers_within_the_load() {
 }
 
 #[test]
+fn changed_answers_name_operations_that_did_not_load() {
+    let words = "LMCache's compiled operations did not load";
+    for (same, status) in [(1, VerdictStatus::Invalid), (2, VerdictStatus::Valid)] {
+        for is_without in [false, true] {
+            let mut facts = proven();
+            facts.canaries = Some(canaries(2, same, 2));
+            facts.logs.without_compiled_ops = is_without;
+            let verdict = judge(&facts);
+            assert_eq!(verdict.status, status, "{verdict:?}");
+            let is_said = verdict.reasons.iter().any(|one| one.contains(words));
+            let is_due = is_without && status == VerdictStatus::Invalid;
+            assert_eq!(is_said, is_due, "{verdict:?}");
+        }
+    }
+}
+
+#[test]
 fn a_single_canary_is_a_witness() {
     let single = |f: &mut Facts| {
         let mut one = canaries(1, 1, 1);
@@ -927,6 +944,21 @@ fn a_load_faster_than_the_link_is_invalid() {
         (f.state, f.survives_restart) = (CacheState::Restart, true);
     };
     check(restarted, VerdictStatus::Invalid, "83.9 GB/s of KV");
+    // An LMCache server times how long it takes to hand the copies to the GPU; its answers still count.
+    let served = |f: &mut Facts| {
+        claim(0.0256)(f);
+        f.engine.loaded_tokens = Some(81_920.0);
+    };
+    check(served, VerdictStatus::Valid, "expected");
+    let answered = |f: &mut Facts| {
+        served(f);
+        f.fastest_answer = f.fastest_load.map(|load| LoadClaim {
+            by: ClaimedBy::FirstToken,
+            ..load
+        });
+    };
+    let words = "a request's time to first token claims 16384 tokens in 25.6 ms";
+    check(answered, VerdictStatus::Invalid, words);
     // A cold pass loads nothing.
     let cold = |f: &mut Facts| {
         claim(0.0256)(f);

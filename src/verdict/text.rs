@@ -203,7 +203,20 @@ pub(super) fn finding(facts: &Facts) -> Option<(VerdictStatus, String)> {
             None => canaries.finding(needed, stated(facts)),
         },
     };
+    let reason = match status {
+        VerdictStatus::Invalid => reason + cause(facts),
+        _ => reason,
+    };
     Some(ruled(status, reason, facts.limits.text))
+}
+
+/// What LMCache's log says of changed answers.
+fn cause(facts: &Facts) -> &'static str {
+    if facts.logs.without_compiled_ops {
+        "; by its log, LMCache's compiled operations did not load, as happens to a build for another torch"
+    } else {
+        ""
+    }
 }
 
 /// A finding by the plan's rule: what the text leaves open is no obstacle where text is optional.

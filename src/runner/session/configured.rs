@@ -17,7 +17,7 @@ impl Session {
         };
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
         let counts = LogCounts::of(&log);
-        self.degraded = counts.degraded;
+        self.start_log.clone_from(&counts);
         if let Some(version) = key_check::version_from_log(&log) {
             server::check_known(cell, rendered, Some(version))?;
         }

@@ -262,7 +262,8 @@ fn figures_are_those_that_are_known() {
         (Evidence::LogStoredTokens, Some(40.0)),
         (Evidence::TierStoreMeanMs, Some(2.5)),
         (Evidence::LogRetrievedTokens, Some(9.0)),
-        (Evidence::TierLoadMeanMs, Some(3.0)),
+        // A server of its own, which counts what it loaded, does not time the loads.
+        (Evidence::TierLoadMeanMs, None),
         (Evidence::LmcacheLoadedTokens, Some(8.0)),
         (Evidence::FillFailures, Some(3.0)),
         (Evidence::DocumentsMissed, Some(1.0)),
@@ -319,6 +320,20 @@ fn figures_of_bytes_are_each_of_their_own_way() {
     }
     let on_gpu = measures::of_facts(&facts(|f| f.kv.stored = None));
     assert_eq!(on_gpu.get(&Evidence::KvBytesPerToken), Some(&50.0));
+}
+
+#[test]
+fn a_log_in_the_engine_times_loads_and_a_server_s_does_not() {
+    let of = |loaded: Option<f64>| {
+        let measured = measures::of_facts(&facts(|f| {
+            f.logs.retrieved.lines = 2;
+            f.logs.retrieved.cost_ms = 6.0;
+            f.engine.loaded_tokens = loaded;
+        }));
+        measured.get(&Evidence::TierLoadMeanMs).copied()
+    };
+    assert_eq!(of(None), Some(3.0));
+    assert_eq!(of(Some(8.0)), None);
 }
 
 #[test]
