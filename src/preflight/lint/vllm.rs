@@ -40,8 +40,8 @@ pub(super) fn check(cell: &Cell, settings: &Settings, add: &mut impl FnMut(Sever
         let message = format!(
             "tier `{tier}`: LMCache in the process of vLLM {PACKED} and later is publicly reported to give \
              wrong answers (dynamo #14416, LMCache #4463), and LMCache keeps new versions working in \
-             multi-process mode only (LMCache #4614); set `lmcache = \"multi-process\"` in [server], or let \
-             the canaries show it"
+             multi-process mode only (LMCache #4614); set `lmcache = \"multi-process\"` in [server], with a \
+             build for vLLM's torch, and let the canaries show it (`labrun check`)"
         );
         add(Severity::Note, message);
     }

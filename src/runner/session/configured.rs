@@ -18,6 +18,12 @@ impl Session {
         let log = LogMarks::take(self.logs()).text_since(&LogMarks::default());
         let counts = LogCounts::of(&log);
         self.start_log.clone_from(&counts);
+        if counts.without_compiled_ops {
+            let warning = "LMCache's compiled operations did not load, as happens to a build for another \
+                           torch; measured on an H200, it answers wrong without them \
+                           (docs/compatibility.md)";
+            self.warnings.push(warning.to_owned());
+        }
         if let Some(version) = key_check::version_from_log(&log) {
             server::check_known(cell, rendered, Some(version))?;
         }
