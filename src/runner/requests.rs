@@ -70,11 +70,12 @@ pub(super) async fn requests_of(
     let in_load = in_load(&canary, cell, session).await?;
     let canaries = match (run.states.last(), run.canaries) {
         (Some(CacheState::Cold) | None, _) | (_, 0) => None,
-        (Some(_), count) => Some(CanaryBook::new(
-            schedule(&canary, workload::Pass::Canary(count), session).await?,
-            schedule(&canary, workload::Pass::Altered(count), session).await?,
-            in_load.clone(),
-        )),
+        (Some(_), count) => {
+            let own = schedule(&canary, workload::Pass::Canary(count), session).await?;
+            let altered = schedule(&canary, workload::Pass::Altered(count), session).await?;
+            let (own, altered) = (own.shorter_first(), altered.shorter_first());
+            Some(CanaryBook::new(own.into(), altered.into(), in_load.clone()))
+        }
     };
     let mut passes = Vec::new();
     for &state in &run.states {

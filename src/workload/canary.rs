@@ -24,7 +24,7 @@ pub(crate) enum Document {
 }
 
 /// A fixed question on each of `count` documents of the cell's length, then one on each shorter
-/// document of the ladder.
+/// document of the ladder, of which the longest is the first half of the first document.
 pub(crate) fn drafts(
     workload: &Workload<'_>,
     count: u32,
@@ -34,13 +34,14 @@ pub(crate) fn drafts(
     let full = count.min(documents(workload));
     let mut drafts = Vec::new();
     for number in 0..full {
-        drafts.push(draft(workload, number, None)?);
+        drafts.push(draft(workload, number, number, None)?);
     }
     let whole_chunks = drafts
         .first()
         .map_or(0, |draft| draft.shared_tokens / chunk);
     for (number, chunks) in (full..).zip(rungs(whole_chunks)) {
-        drafts.push(draft(workload, number, Some(chunks * chunk))?);
+        let of_document = if number == full { 0 } else { number };
+        drafts.push(draft(workload, number, of_document, Some(chunks * chunk))?);
     }
     if which == Document::Altered {
         for (turn, draft) in drafts.iter_mut().enumerate() {
@@ -71,12 +72,17 @@ fn altered(turn: usize, document_len: u32, chunk: u32) -> Range<u32> {
     start..(start + chunk).min(document_len)
 }
 
-/// A question on document `number`, or on its first `len` tokens.
-fn draft(workload: &Workload<'_>, number: u32, len: Option<u32>) -> Result<Draft, BuildError> {
+/// Question `number` on a document, or on its first `len` tokens.
+fn draft(
+    workload: &Workload<'_>,
+    number: u32,
+    of_document: u32,
+    len: Option<u32>,
+) -> Result<Draft, BuildError> {
     let chunk = workload.chunk_tokens.max(2);
     // Half a chunk at most: it must fit behind a chunk's edge.
     let question_len = question_len(workload)?.min(chunk / 2);
-    let mut segments = document(workload, number)?;
+    let mut segments = document(workload, of_document)?;
     let document_len: u32 = segments.iter().map(|segment| segment.len).sum();
     let document_len = len.map_or(document_len, |len| len.min(document_len));
     truncate(

@@ -139,6 +139,16 @@ impl Schedule {
         Self::from_requests(requests, self.slots)
     }
 
+    /// The same canaries in the order in which they are asked. One of them is about the first half of
+    /// another's document, and comes before it: a tier is to give back a part of what it stored, and then
+    /// the rest, which the GPU does not hold yet.
+    #[must_use]
+    pub fn shorter_first(&self) -> Self {
+        let mut requests = self.requests.clone();
+        requests.sort_by_key(|canary| canary.shared_tokens);
+        Self::from_requests(requests, self.slots)
+    }
+
     /// The same for a server that refuses requests for log-probabilities.
     #[must_use]
     pub fn without_scores(&self) -> Self {

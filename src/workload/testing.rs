@@ -342,6 +342,25 @@ fn canaries_are_the_same_each_time_on_the_cells_own_documents() {
 }
 
 #[test]
+fn the_longest_of_the_ladder_is_the_first_half_of_a_document_and_asks_something_else() {
+    let mut fixture = Fixture::new(shared_prefix(Some(3), None));
+    fixture.prompt_len = 2100;
+    let own = fixture.prompts(Pass::Canary(3));
+    let of_first: Vec<bool> = own.iter().map(|it| it[..256] == own[0][..256]).collect();
+    assert_eq!(of_first, [true, false, false, true, false, false]);
+    assert_eq!(own[0][..1024], own[3][..1024], "four of eight chunks");
+    let question = |prompt: &Vec<u32>| prompt[prompt.len() - 32..].to_vec();
+    assert_ne!(question(&own[0]), question(&own[3]));
+    assert_ne!(own[0][1024], own[3][1024], "from its first token on");
+    for pass in [Pass::Canary(3), Pass::Altered(3)] {
+        let asked = fixture.build(pass).unwrap().shorter_first();
+        let lengths: Vec<_> = asked.requests.iter().map(|it| ids(it).len()).collect();
+        assert_eq!(lengths, [288, 544, 1056, 2100, 2100, 2100]);
+        assert_eq!(asked.slots, fixture.build(pass).unwrap().slots);
+    }
+}
+
+#[test]
 fn altered_documents_differ_in_one_chunk_and_have_the_same_question() {
     let mut fixture = Fixture::new(shared_prefix(Some(3), None));
     fixture.prompt_len = 2100;

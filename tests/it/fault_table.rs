@@ -18,7 +18,7 @@ fn plan_of(what: &str) -> (&'static str, String) {
         ),
         "http-500" | "cut-stream" => ("", format!("{fault}\nfault_every_requests = 3")),
         // It must hit the same document in the cold pass and in the one behind it.
-        "full-write-buffer" => ("", format!("{fault}\nfault_every_requests = 2")),
+        "full-write-buffer" => ("", format!("{fault}\nfault_every_requests = 4")),
         "degraded" => ("", format!("{fault}\n[tier.cpu]\nlookup_timeout_ms = 50")),
         "tier too small" => ("", "[tier.cpu]\nmax_local_cpu_size = 0.2".to_owned()),
         "buffered reads" => (
