@@ -66,7 +66,7 @@ evidence! {
     RedisReadBytes = "redis_read_bytes" "Bytes that Redis sent.";
     RedisWriteBytes = "redis_write_bytes" "Bytes that Redis received, until the tier had stored what the pass left.";
     PortReadBytes = "port_read_bytes" "Bytes from the TCP port of a connector's store, by the kernel's counts; at least as many where a connection's last were lost.";
-    PortWriteBytes = "port_write_bytes" "Bytes to it, until the tier had stored what the pass left.";
+    PortWriteBytes = "port_write_bytes" "Bytes to the TCP port of a connector's store, until the tier had stored what the pass left.";
     CanariesAsked = "canaries_asked" "Canary prompts that were asked again in this state.";
     CanariesAnswered = "canaries_answered" "Canary prompts that were answered both times, with text or token ids.";
     CanariesFromCache = "canaries_from_cache" "Canary prompts of which the server says that a cache served a part.";
