@@ -19,9 +19,9 @@ const GEN_TOKENS: u32 = 8;
 const REQUESTS: u32 = 6;
 /// Requests in flight where the plan names fewer.
 const LOAD: u32 = 8;
-/// Each step of the ladder is so many times the one before; the canaries of each have documents of a half
-/// to a sixteenth.
-const STEP: u32 = 8;
+/// Each step of the ladder is at most so many times the one before; the canaries of each have documents of
+/// a half to a sixteenth.
+const STEP: f64 = 9.0;
 /// The cache states of every cell.
 const USUAL: [CacheState; 2] = [CacheState::Cold, CacheState::Tier];
 /// The keys of the plan's tables that a check takes as they are.
@@ -111,10 +111,11 @@ fn tiers<'p>(plan: &'p Plan, wish: &Wish) -> Result<Vec<&'p TierSpec>> {
     Ok(tiers)
 }
 
-/// From two chunks to the longest prompt that the server takes, in steps.
+/// From two chunks to the longest prompt that the server takes.
 fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
     let chunk = tiers.iter().map(|tier| tier.chunk_tokens()).max();
-    let shortest = 2 * chunk.unwrap_or(0) + QUESTION_TOKENS;
+    let chunk = chunk.unwrap_or(0);
+    let shortest = 2 * chunk + QUESTION_TOKENS;
     let planned = plan.axes.prompt_len.iter().map(|one| one.get()).max();
     let first = plan.variants.first();
     let served = first.and_then(|it| it.resolved.server.args.get("max-model-len")?.as_u64());
@@ -124,14 +125,28 @@ fn ladder(plan: &Plan, tiers: &[&TierSpec]) -> Vec<u32> {
         .or(planned)
         .unwrap_or(shortest)
         .max(shortest);
-    let steps = std::iter::successors(Some(shortest), |last| last.checked_mul(STEP));
-    let mut lengths: Vec<u32> = steps.take_while(|step| *step < longest).collect();
+    steps(shortest, longest, chunk.max(1))
+}
+
+/// Prompt lengths from `shortest` to `longest` tokens, as few as [`STEP`] allows and each as many times
+/// the one before. Between the two ends they are whole chunks and the question.
+fn steps(shortest: u32, longest: u32, chunk: u32) -> Vec<u32> {
+    let ratio = f64::from(longest) / f64::from(shortest);
+    let count = (ratio.ln() / STEP.ln()).ceil().max(0.0);
+    let between = (1..count as u32).map(|step| {
+        let tokens = f64::from(shortest) * ratio.powf(f64::from(step) / count);
+        tokens as u32 / chunk * chunk + QUESTION_TOKENS
+    });
+    let mut lengths = vec![shortest];
+    lengths.extend(between);
     lengths.push(longest);
+    lengths.dedup();
     lengths
 }
 
 /// Every tier at every length and concurrency, without shorter prompts under load where neither was asked
-/// for; those that survive a restart also after one, on the longest prompts.
+/// for; those that survive a restart also after one, on the longest prompts and in one round, since a
+/// restart takes as long as all the rest of the round.
 fn matrix(
     plan: &Plan,
     tiers: &[&TierSpec],
@@ -140,6 +155,7 @@ fn matrix(
     wish: &Wish,
 ) -> Value {
     const STATES: &str = "run.states";
+    const ROUNDS: &str = "run.repeats";
     let states = |all: &[CacheState]| Value::Array(all.iter().map(|it| text(it.word())).collect());
     let usual = states(&USUAL);
     let with_restart = states(&[CacheState::Cold, CacheState::Tier, CacheState::Restart]);
@@ -171,26 +187,34 @@ fn matrix(
             STATES,
             Value::Array(vec![usual.clone(), with_restart.clone()]),
         );
-        // The cell with a restart measures the other states too.
-        let partial = |keys: Vec<(&str, Value)>, states: &Value| {
+        let rounds = wish.rounds.max(1);
+        let mut counts = vec![rounds, rounds - 1, 1];
+        counts.retain(|count| *count > 0);
+        counts.dedup();
+        put(ROUNDS, integers(&counts));
+        let some = |keys: Vec<(&str, Value)>| {
             let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
-            let states = (STATES.to_owned(), states.clone());
-            Value::Table(keys.chain([states]).collect())
+            Value::Table(keys.collect())
         };
-        let place = |tier: &TierSpec| {
-            vec![
+        let at = |tier: &TierSpec, states: &Value, count: u32| {
+            some(vec![
                 ("tier", text(&tier.name)),
                 ("prompt_len", integer(longest)),
                 ("concurrency", integer(fewest)),
-            ]
+                (STATES, states.clone()),
+                (ROUNDS, integer(count)),
+            ])
         };
-        let instead = survivors.iter().map(|tier| partial(place(tier), &usual));
-        excluded.push(partial(Vec::new(), &with_restart));
+        excluded.push(some(vec![(STATES, with_restart.clone())]));
+        let fewer = counts.iter().filter(|count| **count != rounds);
+        excluded.extend(fewer.map(|count| some(vec![(ROUNDS, integer(*count))])));
+        // The round with a restart measures the other states too.
+        let instead = survivors.iter().map(|tier| at(tier, &usual, rounds));
         excluded.extend(instead);
-        let included = survivors.iter();
-        let included = included.map(|tier| partial(place(tier), &with_restart));
-        let included = included.collect();
-        put("include", Value::Array(included));
+        let once = survivors.iter().map(|tier| at(tier, &with_restart, 1));
+        let before = survivors.iter().filter(|_| rounds > 1);
+        let before = before.map(|tier| at(tier, &usual, rounds - 1));
+        put("include", Value::Array(before.chain(once).collect()));
     }
     if !excluded.is_empty() {
         put("exclude", Value::Array(excluded));
@@ -254,6 +278,10 @@ fn integer(number: u32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::matrix::Matrix;
 
@@ -315,16 +343,68 @@ max-model-len = 8192
             .collect();
         let count = |text: &str| cells.iter().filter(|cell| cell.starts_with(text)).count();
         assert_eq!(count("baseline"), 0, "{cells:?}");
-        for place in ["544 1", "4352 1", "8184 1", "8184 16"] {
+        for place in ["544 1", "2080 1", "8184 1", "8184 16"] {
             let found = count(&format!("cpu {place} cold+tier"));
             assert_eq!(found, 2, "{place}: {cells:?}");
         }
-        assert_eq!(count("redis 8184 1 cold+tier+restart"), 2, "{cells:?}");
+        assert_eq!(count("redis 8184 1 cold+tier"), 2, "{cells:?}");
+        assert_eq!(count("redis 8184 1 cold+tier+restart"), 1, "{cells:?}");
         assert_eq!(cells.len(), 2 * (4 + 4), "{cells:?}");
         let run = &plan.variants[0].resolved.run;
         assert_eq!((run.requests.get(), run.seed.0, run.canaries), (16, 9, 3));
         let tier = &plan.variants[0].resolved.tiers["cpu"];
         assert!((tier.ram_gib() - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_place_has_as_many_rounds_as_asked_for_and_one_restart() {
+        for rounds in 1..=4 {
+            let plan = checked(&Wish {
+                rounds,
+                ..Wish::default()
+            });
+            let cells = Matrix::expand(&plan).unwrap().cells;
+            let mut seeds = HashSet::new();
+            let mut found = BTreeMap::<_, u32>::new();
+            for cell in cells.iter() {
+                let at = &cell.coordinates;
+                assert!(
+                    seeds.insert((at.tier.clone(), cell.seed().0, at.repeat.get())),
+                    "{at:?}: prompts of another round"
+                );
+                for state in &cell.resolved.run.states {
+                    let place = (at.tier.clone(), at.prompt_len.get(), at.concurrency.get());
+                    *found.entry((place, state.name())).or_default() += 1;
+                }
+            }
+            for ((place, state), count) in &found {
+                let expected = if *state == "restart" { 1 } else { rounds };
+                assert_eq!(*count, expected, "{place:?} {state} of {rounds} rounds");
+            }
+            let restarts = found.keys().filter(|(_, state)| *state == "restart");
+            assert_eq!(restarts.count(), 1, "{found:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_ladder_goes_from_end_to_end_in_even_steps(
+            shortest_chunks in 2_u32..5, chunk in 16_u32..600, longest in 1000_u32..2_000_000,
+        ) {
+            let shortest = shortest_chunks * chunk + QUESTION_TOKENS;
+            let longest = longest.max(shortest);
+            let lengths = steps(shortest, longest, chunk);
+            prop_assert_eq!(lengths.first(), Some(&shortest));
+            prop_assert_eq!(lengths.last(), Some(&longest));
+            for pair in lengths.windows(2) {
+                prop_assert!(pair[0] < pair[1], "{:?}", lengths);
+                let (low, high) = (f64::from(pair[0]), f64::from(pair[1]));
+                // A chunk less below makes a step longer.
+                prop_assert!(high / low <= STEP * 1.5, "{:?}", lengths);
+            }
+            let fewest = (f64::from(longest) / f64::from(shortest)).ln() / STEP.ln();
+            prop_assert!(lengths.len() as f64 <= fewest.ceil() + 1.0, "{:?}", lengths);
+        }
     }
 
     #[test]
