@@ -54,10 +54,10 @@ impl Watch {
     pub(crate) async fn begin(&mut self, session: &Session) -> Option<Edge> {
         let telemetry = self.telemetry.as_mut()?;
         telemetry.follow(served(session));
-        let asked = telemetry.edge();
+        let (asked, read) = telemetry.begin_pass().await;
         Some(Edge {
             asked,
-            read: telemetry.settle(asked).await,
+            read,
             cpu: telemetry.cpu(),
         })
     }
@@ -100,7 +100,7 @@ impl Watch {
         let used = telemetry.cpu().saturating_sub(began.cpu);
         let edge = telemetry.edge();
         // The readings of the edge come a moment after it, and all up to them is the pass's.
-        let to = telemetry.settle_all(edge).await;
+        let to = telemetry.end_pass(edge).await;
         let window = Window {
             from: began.asked,
             to,

@@ -25,6 +25,9 @@ use crate::server::control::Endpoint;
 
 /// Longest wait for readings at the edge of a phase, while no load runs.
 const EDGE_LIMIT: Duration = Duration::from_secs(2);
+/// How long nothing moves before a pass and behind it: as long as a reading of GPM, so that one at least
+/// sees nothing and bounds the pass's bytes ([`super::quiet`]).
+const REST: Duration = Duration::from_millis(200);
 /// Longest wait for samplers to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -200,6 +203,30 @@ impl Telemetry {
         self.threads.iter().chain(&self.server_threads)
     }
 
+    /// The edge of a pass that begins when this returns: when its readings were asked for, and when they were
+    /// there. Nothing may be sent meanwhile: GPUs rest first, so that what moved before, such as a probe's
+    /// load, is in readings of its own.
+    pub(crate) async fn begin_pass(&self) -> (Duration, Duration) {
+        if self.gpus > 0 {
+            tokio::time::sleep(GPM_LAG).await;
+            self.settle(self.edge()).await;
+            tokio::time::sleep(REST).await;
+        }
+        let asked = self.edge();
+        (asked, self.settle(asked).await)
+    }
+
+    /// Waits as [`Self::settle_all`] does for the `edge` at which a pass ended, and lets the GPUs rest. Nothing
+    /// may be sent meanwhile.
+    pub(crate) async fn end_pass(&self, edge: Duration) -> Duration {
+        let settled = self.settle_all(edge).await;
+        if self.gpus > 0 {
+            tokio::time::sleep(REST).await;
+            self.settle(self.edge()).await;
+        }
+        settled
+    }
+
     /// Waits as [`Self::settle`] does, and until series that lag behind (GPM) cover `edge` too.
     /// Returns when the readings of `edge` were there.
     pub(crate) async fn settle_all(&self, edge: Duration) -> Duration {
@@ -306,9 +333,13 @@ impl Telemetry {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::super::nvml::live;
+    use super::super::sample::Batch;
+    use super::super::summary::total_bounds;
     use super::*;
-    use crate::series::Source;
+    use crate::series::{Pcie, Source};
 
     fn settings() -> config::Telemetry {
         config::Telemetry {
@@ -318,6 +349,72 @@ mod tests {
             slow_interval_ms: 50,
             budget_percent: 0.0,
             pcie: config::PcieMethod::Auto,
+        }
+    }
+
+    /// Bytes that move to a GPU, at their times, and a sampler that sees them as late as GPM does.
+    #[derive(Clone)]
+    struct Lagging {
+        moved: Arc<Mutex<Vec<(Duration, f64)>>>,
+        seen_until: Duration,
+    }
+
+    impl Sampler for Lagging {
+        fn interval(&self) -> Duration {
+            Duration::from_millis(200)
+        }
+
+        fn sample(&mut self, batch: &mut Batch) -> Result<(), Ended> {
+            let until = batch.at.saturating_sub(GPM_LAG);
+            let moved = self.moved.lock().unwrap();
+            let new = moved
+                .iter()
+                .filter(|(at, _)| (self.seen_until..until).contains(at));
+            let bytes: f64 = new.map(|(_, bytes)| bytes).sum();
+            let span = until.saturating_sub(self.seen_until);
+            if !span.is_zero() {
+                let rate = bytes / span.as_secs_f64();
+                batch.push(Pcie::GPM_PAYLOAD.rx, &"0".into(), (until, span), rate);
+            }
+            self.seen_until = until;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_short_pass_are_exact_whatever_moved_before_and_after() {
+        let mut telemetry = Telemetry::start(&settings(), Instant::now(), &Target::default());
+        let sampler = Lagging {
+            moved: Arc::default(),
+            seen_until: Duration::ZERO,
+        };
+        let moved = Arc::clone(&sampler.moved);
+        telemetry.gpus = 1;
+        telemetry.add("pcie", move || Ok(Box::new(sampler)));
+        let recording = Arc::clone(&telemetry.recording);
+        let moves = |bytes| moved.lock().unwrap().push((recording.now(), bytes));
+        // Passes begin and end anywhere between two readings.
+        for offset_ms in [3, 47, 91, 146] {
+            tokio::time::sleep(Duration::from_millis(offset_ms)).await;
+            moves(500.0);
+            let (asked, read) = telemetry.begin_pass().await;
+            moves(1000.0);
+            tokio::time::sleep(Duration::from_millis(offset_ms)).await;
+            moves(1000.0);
+            let edge = telemetry.edge();
+            let to = telemetry.end_pass(edge).await;
+            moves(700.0);
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let window = Window { from: asked, to };
+            let core = Window {
+                from: read,
+                to: edge,
+            };
+            let summaries = telemetry.summaries(window, core);
+            let bytes = total_bounds(&summaries, Pcie::GPM_PAYLOAD.rx, 0.0).unwrap();
+            for end in [bytes.low, bytes.high] {
+                assert!((end - 2000.0).abs() < 1e-6, "{bytes:?} at {offset_ms} ms");
+            }
         }
     }
 
