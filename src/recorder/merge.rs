@@ -55,6 +55,12 @@ impl Part {
         })
     }
 
+    /// The matrix of its plan.
+    fn matrix(&self) -> Result<Matrix> {
+        let file = self.folder.join("plan.toml").display().to_string();
+        Ok(Matrix::expand(&Plan::parse(&self.plan, &file)?)?)
+    }
+
     fn shard(&self) -> Option<Shard> {
         self.manifest.shard
     }
@@ -81,12 +87,14 @@ pub(crate) fn merge(
     let Some(first) = parts.first() else {
         bail!("nothing to merge: name run folders");
     };
+    let matrix = first.matrix()?;
     for part in &parts[1..] {
+        check_cells_of_plan(first, part, &matrix)?;
         check_alike(first, part)?;
     }
     let shards = missing_shards(&parts)?;
     check_twice(&parts)?;
-    let missing = missing_cells(first, &parts)?;
+    let missing = missing_cells(&matrix, &parts);
     if !missing.is_empty() && !allow_missing {
         let shards = shards.map_or_else(String::new, |shards| format!(" ({shards})"));
         bail!(
@@ -136,13 +144,30 @@ pub(crate) fn merge(
     Ok(Merged { outcomes, notes })
 }
 
-/// Fails where two runs are not parts of one.
+/// Fails where `part` measured a cell that `matrix`, of the first part's plan, does not have. The plans may
+/// differ in what these cells do not hold, such as the RAM of another tier.
+fn check_cells_of_plan(first: &Part, part: &Part, matrix: &Matrix) -> Result<()> {
+    if first.plan == part.plan {
+        return Ok(());
+    }
+    let planned: BTreeSet<String> = matrix.cells.iter().map(|cell| cell.id).collect();
+    let ids = part.cells.iter().filter_map(|(path, _)| path.file_name());
+    let mut foreign = ids.filter(|id| !planned.contains(&*id.to_string_lossy()));
+    if let Some(id) = foreign.next() {
+        bail!(
+            "`{a}` and `{b}` ran different plans: the cell `{}` of `{b}` is not in the plan of `{a}` with the \
+             same values",
+            id.display(),
+            a = first.folder.display(),
+            b = part.folder.display(),
+        );
+    }
+    Ok(())
+}
+
+/// Fails where two runs had different servers or machines.
 fn check_alike(first: &Part, part: &Part) -> Result<()> {
     let (a, b) = (first.folder.display(), part.folder.display());
-    ensure!(
-        first.plan == part.plan,
-        "`{a}` and `{b}` ran different plans: their `plan.toml` differ"
-    );
     let of = |manifest: &Manifest| -> Result<[(&str, Value); 4]> {
         Ok([
             (
@@ -208,12 +233,7 @@ fn check_twice(parts: &[Part]) -> Result<()> {
 }
 
 /// The plan's cells that no part has, without repeats that were not needed.
-fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
-    let plan = Plan::parse(
-        &first.plan,
-        &first.folder.join("plan.toml").display().to_string(),
-    )?;
-    let matrix = Matrix::expand(&plan)?;
+fn missing_cells(matrix: &Matrix, parts: &[Part]) -> Vec<String> {
     let there: BTreeSet<&Coordinates> = parts
         .iter()
         .flat_map(|part| &part.cells)
@@ -224,7 +244,7 @@ fn missing_cells(first: &Part, parts: &[Part]) -> Result<Vec<String>> {
         let may_miss = auto.is_some_and(|auto| cell.coordinates.repeat > auto.min_repeats);
         !may_miss && !there.contains(&cell.coordinates)
     });
-    Ok(missing.map(|cell| cell.id).collect())
+    missing.map(|cell| cell.id).collect()
 }
 
 /// The first part's manifest, with the manifests of all.

@@ -84,6 +84,53 @@ fn shards_joined_are_the_run_that_was_never_split() {
 }
 
 #[test]
+fn parts_whose_cells_are_all_of_one_plan_are_joined_though_their_plans_differ() {
+    let lab = Lab::new();
+    let plan = SimPlan {
+        tiers: r#"["baseline", "cpu"]"#,
+        ..SimPlan::default()
+    };
+    let plan = plan
+        .text()
+        .replace("[run]", "[run]\norder = \"grouped\"\nreuse = \"server\"");
+    for ram_gib in [1, 2] {
+        let text = format!("{plan}\n[tier.cpu]\nmax_local_cpu_size = {ram_gib}\n");
+        let file = format!("ram{ram_gib}.toml");
+        lab.write(&file, &text);
+        for shard in ["1/2", "2/2"] {
+            let out = format!("ram{ram_gib}-{}", &shard[..1]);
+            lab.labrun(&[&file, "--shard", shard, "--out", &out])
+                .expect_code(0);
+        }
+    }
+    let of = |tier: &str, ram_gib: u32| {
+        let parts = [1, 2].map(|shard| format!("ram{ram_gib}-{shard}"));
+        let has_tier = |part: &&String| {
+            let cells = std::fs::read_dir(lab.path(part).join("cells")).unwrap();
+            let mut names = cells.map(|cell| cell.unwrap().file_name().into_string().unwrap());
+            names.all(|name| name.contains(tier))
+        };
+        parts.iter().find(has_tier).unwrap().clone()
+    };
+    // The baseline has no RAM of a tier: its cells are those of both plans.
+    let (baseline, cpu) = (of("baseline", 1), of("cpu", 2));
+    let refused = lab
+        .labrun(&["merge", "out", &baseline, &cpu])
+        .expect_code(2);
+    assert!(
+        refused.stderr.contains("ran different plans") && refused.stderr.contains("the cell `"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!lab.path("out").exists(), "nothing is written");
+    lab.labrun(&["merge", "out", &cpu, &baseline])
+        .expect_code(0);
+    assert_eq!(lab.cells().len(), 2);
+    assert_eq!(lab.read("out/plan.toml"), lab.read("ram2.toml"));
+    lab.labrun(&["verify", "out"]).expect_code(0);
+}
+
+#[test]
 fn parts_of_different_plans_or_folders_are_not_joined() {
     let lab = Lab::new();
     lab.write("plan.toml", &plan().text());

@@ -11,6 +11,8 @@ use std::fmt;
 use crate::foreign::{shortened, visible, without_colours};
 use line::{Grade, Line};
 
+/// What vLLM's front process says when its engine ended.
+const ENGINE_FAILED: &str = "Engine core initialization failed";
 /// Most of a reason that is quoted.
 const MAX_REASON_CHARS: usize = 500;
 /// Lines behind a pydantic error in which its reason stands.
@@ -66,7 +68,9 @@ fn of_reasons(reasons: &[String]) -> Option<Cause> {
     }
     let first = reasons.iter().find(|what| !is_consequence(what));
     let what = first.or_else(|| reasons.first()).cloned()?;
-    Some(Cause { what, advice: None })
+    let is_silent = reasons.iter().all(|what| what.contains(ENGINE_FAILED));
+    let advice = is_silent.then(|| known::ENDED_SILENTLY.to_owned());
+    Some(Cause { what, advice })
 }
 
 /// What the signal that ended a server suggests, where its log states nothing.
@@ -80,7 +84,7 @@ fn is_consequence(what: &str) -> bool {
     [
         "See root cause above",
         "See stack trace for root cause",
-        "Engine core initialization failed",
+        ENGINE_FAILED,
     ]
     .iter()
     .any(|mark| what.contains(mark))

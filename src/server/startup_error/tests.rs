@@ -1,6 +1,7 @@
 use super::*;
 
-/// What vLLM 0.32.0 and LMCache 0.5.6 wrote when they were started wrongly, without the middle.
+/// What vLLM 0.32.0 and LMCache 0.5.6 wrote when they were started wrongly, without the middle; vLLM 0.24.0
+/// where that is said.
 macro_rules! capture {
     ($name:literal) => {
         include_str!(concat!("../../../tests/data/startup/", $name, ".log"))
@@ -86,6 +87,12 @@ fn wrong_starts_that_were_captured_are_explained() {
             capture!("kv_too_small"),
             "WorkerProc initialization failed",
             "",
+        ),
+        (
+            "an engine that the kernel killed: vLLM 0.24.0 with 75 GiB for `native` on 125 GiB",
+            capture!("engine_killed"),
+            "Engine core initialization failed",
+            "lower `max_local_cpu_size`",
         ),
     ] {
         assert_cause(name, log, what, advice);
