@@ -29,7 +29,7 @@ pub(crate) struct CheckArgs {
     /// Requests in flight [default: 1, and the plan's most, 8 at least, on the longest prompts].
     #[arg(long, value_name = "COUNT", value_delimiter = ',')]
     pub concurrency: Vec<u32>,
-    /// How often each place is checked.
+    /// How often each place is checked; after a restart once.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// How servers are started, without a plan [default: what this machine has].

@@ -32,6 +32,8 @@ pub(crate) enum Retry {
     Failed,
     /// Those that failed, and those with an invalid pass.
     Invalid,
+    /// Those that failed, and those with a pass that is not proven: invalid or inconclusive.
+    Unproven,
 }
 
 /// How the cells of a run ended so far.
@@ -120,7 +122,7 @@ pub(crate) fn decide(
         }
         if fit.is_none() {
             let candidates = earlier.remove(&cell.coordinates).unwrap_or_default();
-            if let Some((path, record)) = fitting(candidates, &cell, &identity_of)? {
+            if let Some((path, record)) = fitting(candidates, &cell, &identity_of, retry)? {
                 plan.back.push((path, record.id.clone()));
                 fit = Some(record);
             }
@@ -180,10 +182,15 @@ fn fitting(
     mut candidates: Vec<(PathBuf, CellRecord)>,
     cell: &Cell,
     identity_of: impl Fn(&Cell) -> Result<Identity>,
+    retry: Retry,
 ) -> Result<Option<(PathBuf, CellRecord)>> {
+    let strictest = match retry {
+        Retry::Unproven => Retry::Unproven,
+        Retry::None | Retry::Failed | Retry::Invalid => Retry::Invalid,
+    };
     candidates.sort_by_key(|(_, record)| record.position);
     while let Some((path, record)) = candidates.pop() {
-        if reason_against(&record, cell, &identity_of, Retry::Invalid)?.is_none() {
+        if reason_against(&record, cell, &identity_of, strictest)?.is_none() {
             return Ok(Some((path, record)));
         }
     }
@@ -218,15 +225,20 @@ fn reason_against(
         Retry::Invalid => {
             failed.or_else(|| is_invalid(record).then(|| "a pass is invalid".to_owned()))
         }
+        Retry::Unproven => failed.or_else(|| {
+            let is_unproven = any_pass(record, |status| status != VerdictStatus::Valid);
+            is_unproven.then(|| "a pass is not proven".to_owned())
+        }),
     })
 }
 
 fn is_invalid(record: &CellRecord) -> bool {
-    let invalid = |status| status == VerdictStatus::Invalid;
-    record
-        .passes
-        .iter()
-        .any(|pass| invalid(pass.verdict.status))
+    any_pass(record, |status| status == VerdictStatus::Invalid)
+}
+
+fn any_pass(record: &CellRecord, is_meant: impl Fn(VerdictStatus) -> bool) -> bool {
+    let mut passes = record.passes.iter();
+    passes.any(|pass| is_meant(pass.verdict.status))
 }
 
 /// The first few of many.

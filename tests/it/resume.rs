@@ -314,29 +314,41 @@ fn retry_chooses_which_finished_cells_run_again() {
 }
 
 #[test]
-fn an_invalid_cell_is_run_again_when_asked() {
-    let lab = Lab::new();
-    let invalid = SimPlan {
-        sim: r#"faults = ["false-hit"]"#,
-        tiers: r#"["cpu"]"#,
-        ..SimPlan::default()
-    };
-    lab.run_sim(&invalid).expect_code(1);
-    let resumed = lab.labrun(&["run", "--resume", "out"]).expect_code(1);
-    assert!(
-        resumed
-            .stderr
-            .contains("1 of 1 cells are finished, 0 to run")
-    );
-    // The second time, one that is as invalid was put aside.
-    for _ in 0..2 {
-        let again = lab.labrun(&["run", "--resume", "out", "--retry", "invalid"]);
-        let stderr = again.expect_code(1).stderr;
-        assert!(stderr.contains("a pass is invalid"), "{stderr}");
+fn a_cell_that_is_not_proven_is_run_again_when_asked() {
+    // How the verdict is, what asks for it, and what does not.
+    for (fault, asking, why, not_asking) in [
+        ("false-hit", "invalid", "a pass is invalid", "failed"),
+        ("false-hit", "unproven", "a pass is not proven", "failed"),
+        ("blind-model", "unproven", "a pass is not proven", "invalid"),
+    ] {
+        let lab = Lab::new();
+        let sim = format!("faults = [\"{fault}\"]");
+        let plan = SimPlan {
+            sim: &sim,
+            tiers: r#"["cpu"]"#,
+            ..SimPlan::default()
+        };
+        lab.run_sim(&plan);
+        let retry = |which: &str| {
+            lab.labrun(&["run", "--resume", "out", "--retry", which])
+                .stderr
+        };
+        let stderr = retry(not_asking);
+        let message = format!("{fault}, {not_asking}: {stderr}");
         assert!(
-            stderr.contains("0 of 1 cells are finished, 1 to run"),
-            "{stderr}"
+            stderr.contains("1 of 1 cells are finished, 0 to run"),
+            "{message}"
         );
+        // The second time, one that is no better was put aside.
+        for _ in 0..2 {
+            let stderr = retry(asking);
+            let message = format!("{fault}, {asking}: {stderr}");
+            assert!(stderr.contains(why), "{message}");
+            assert!(
+                stderr.contains("0 of 1 cells are finished, 1 to run"),
+                "{message}"
+            );
+        }
     }
 }
 
