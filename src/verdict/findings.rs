@@ -1,6 +1,6 @@
 //! Findings besides the three witnesses: the probe, the logs, the page cache.
 
-use super::facts::{Facts, PageCache, Stores, serves};
+use super::facts::{BySource, Facts, PageCache, Stores, serves};
 use super::failures::Failure;
 use crate::plan::state::CacheState;
 use crate::record::schema::VerdictStatus;
@@ -34,9 +34,14 @@ pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
         CacheState::Tier | CacheState::Restart if serves(facts) => {
             let tokens = probe.sources.external_tokens;
             let expected = probe.expected_tokens;
-            let from_gpu = match probe.sources.gpu_tokens {
-                tokens if tokens < 1.0 => String::new(),
-                tokens => format!(", and the GPU prefix cache, which was not cleared, {tokens:.0}"),
+            let gpu_tokens = probe.sources.gpu_tokens;
+            if tokens < enough && gpu_tokens < 1.0 && came_from_tier(facts) {
+                return Some(dropped(expected - tokens, expected));
+            }
+            let from_gpu = if gpu_tokens < 1.0 {
+                String::new()
+            } else {
+                format!(", and the GPU prefix cache, which was not cleared, {gpu_tokens:.0}")
             };
             (
                 tokens >= enough,
@@ -57,6 +62,24 @@ pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
             ),
         )
     })
+}
+
+/// Whether the pass had from the tier what it should have, by the counters.
+fn came_from_tier(facts: &Facts) -> bool {
+    let expected = facts.expected_hit_tokens;
+    let enough = facts.limits.served_share * expected;
+    let came = |sources: BySource| sources.external_tokens >= enough;
+    expected > 0.0 && facts.by_source.is_some_and(came)
+}
+
+/// A probe that was computed again: the tier dropped it. The GPU had nothing of it, so the state was reached,
+/// and the pass itself shows that the tier kept its documents.
+fn dropped(tokens: f64, expected: f64) -> (VerdictStatus, String) {
+    let message = format!(
+        "the tier dropped {tokens:.0} of {expected:.0} tokens of a probe, and kept those of the pass: it has \
+         little room left"
+    );
+    (VerdictStatus::Valid, message)
 }
 
 /// What went wrong during the pass, by the logs.

@@ -310,7 +310,7 @@ fn the_page_cache_is_a_reason_only_where_a_disk_was_to_be_read() {
 fn the_worst_finding_of_a_witness_is_what_it_shows_alone() {
     let mut facts = proven();
     facts.tier = TierKind::Disk;
-    facts.probe = Some(probed(768.0, 0.0, 0.0));
+    facts.probe = Some(probed(768.0, 768.0, 0.0));
     facts.page_cache = Some(PageCache::Direct);
     let alone = judge(&facts).witnesses;
     assert_eq!(alone[&Witness::State], VerdictStatus::Invalid);
