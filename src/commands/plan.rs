@@ -36,8 +36,13 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitStatus> {
 pub(super) fn dry_run(args: &RunArgs) -> Result<ExitStatus> {
     let config = Config::load(args.config.as_deref())?;
     let source = target::source(args)?;
-    let loaded = source.load(&args.changes, &config.settings, Machine::look)?;
+    let mut loaded = source.load(&args.changes, &config.settings, Machine::look)?;
     ad_hoc::save(&args.ad_hoc, &source)?;
+    if let Some(shard) = args.shard {
+        let all = loaded.matrix.cells.len();
+        loaded.matrix = loaded.matrix.part(shard);
+        loaded.notes.push(format!("shard {shard} of {all} cells"));
+    }
     show(&loaded, &config.settings, &Shown::default())
 }
 

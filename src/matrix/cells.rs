@@ -118,6 +118,15 @@ impl Cells {
         }
     }
 
+    /// Those at `indices`, in that order.
+    pub(super) fn picked(&self, indices: &[usize]) -> Self {
+        let of = |index: &usize| self.cell_indices.get(*index).copied();
+        Self {
+            shared: self.shared.clone(),
+            cell_indices: indices.iter().filter_map(of).collect(),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.cell_indices.len()

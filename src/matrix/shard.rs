@@ -64,6 +64,13 @@ impl Matrix {
         own
     }
 
+    /// The cells of `shard` alone.
+    pub(crate) fn part(&self, shard: Shard) -> Self {
+        Self {
+            cells: self.cells.picked(&self.cells_of(shard)),
+        }
+    }
+
     fn units(&self) -> Vec<Vec<usize>> {
         let mut units: Vec<Vec<usize>> = Vec::new();
         let mut by_load: HashMap<Coordinates, usize> = HashMap::new();

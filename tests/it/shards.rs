@@ -84,6 +84,24 @@ fn shards_joined_are_the_run_that_was_never_split() {
 }
 
 #[test]
+fn a_dry_run_of_a_shard_shows_the_shard() {
+    let lab = Lab::new();
+    lab.write("plan.toml", &plan().text());
+    let shown = |shard: &str| {
+        let run = lab.labrun(&["run", "plan.toml", "--shard", shard, "--dry-run"]);
+        run.expect_code(0).stdout
+    };
+    for (shard, cells) in [("1/3", 4), ("2/3", 2), ("1/1", 8)] {
+        let text = shown(shard);
+        assert!(text.starts_with(&format!("t: {cells} cells")), "{text}");
+        assert!(
+            text.contains(&format!("shard {shard} of 8 cells")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn parts_whose_cells_are_all_of_one_plan_are_joined_though_their_plans_differ() {
     let lab = Lab::new();
     let plan = SimPlan {
