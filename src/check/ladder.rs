@@ -366,7 +366,7 @@ max-model-len = 8192
             let cells = Matrix::expand(&plan).unwrap().cells;
             let mut seeds = HashSet::new();
             let mut found = BTreeMap::<_, u32>::new();
-            for cell in cells.iter() {
+            for cell in &cells {
                 let at = &cell.coordinates;
                 assert!(
                     seeds.insert((at.tier.clone(), cell.seed().0, at.repeat.get())),
