@@ -154,11 +154,6 @@ fn matrix(
     concurrency: &[u32],
     wish: &Wish,
 ) -> Value {
-    const STATES: &str = "run.states";
-    const ROUNDS: &str = "run.repeats";
-    let states = |all: &[CacheState]| Value::Array(all.iter().map(|it| text(it.word())).collect());
-    let usual = states(&USUAL);
-    let with_restart = states(&[CacheState::Cold, CacheState::Tier, CacheState::Restart]);
     let server = plan.variants.first().map(|it| &it.resolved.server);
     let survives = |tier: &&&TierSpec| {
         server.is_some_and(|server| {
@@ -167,7 +162,6 @@ fn matrix(
         })
     };
     let survivors: Vec<&&TierSpec> = tiers.iter().filter(survives).collect();
-    let integers = |all: &[u32]| Value::Array(all.iter().map(|one| integer(*one)).collect());
     let longest = lengths.iter().copied().max().unwrap_or(1);
     let fewest = concurrency.iter().copied().min().unwrap_or(1);
     let mut excluded = match (wish.prompt_lens.as_slice(), wish.concurrency.as_slice()) {
@@ -183,43 +177,76 @@ fn matrix(
     put("concurrency", integers(concurrency));
     put("label", Value::Array(vec![text("check")]));
     if !survivors.is_empty() {
-        put(
-            STATES,
-            Value::Array(vec![usual.clone(), with_restart.clone()]),
-        );
-        let rounds = wish.rounds.max(1);
-        let mut counts = vec![rounds, rounds - 1, 1];
+        let restarts = Restarts {
+            tiers: &survivors,
+            at: (longest, fewest),
+            rounds: wish.rounds.max(1),
+        };
+        restarts.put(&mut table, &mut excluded);
+    }
+    if !excluded.is_empty() {
+        table.insert("exclude".to_owned(), Value::Array(excluded));
+    }
+    Value::Table(table)
+}
+
+/// Tiers that are asked again after a restart too.
+struct Restarts<'t> {
+    tiers: &'t [&'t &'t TierSpec],
+    /// Where: prompt length and requests in flight.
+    at: (u32, u32),
+    /// How often their place is checked. One of the rounds has the restart, and the other states too.
+    rounds: u32,
+}
+
+impl Restarts<'_> {
+    /// Makes states and rounds axes of `matrix`, of which only the cells that are meant are left.
+    fn put(&self, matrix: &mut Table, excluded: &mut Vec<Value>) {
+        const STATES: &str = "run.states";
+        const ROUNDS: &str = "run.repeats";
+        let states = |all: &[CacheState]| -> Value {
+            Value::Array(all.iter().map(|it| text(it.word())).collect())
+        };
+        let usual = states(&USUAL);
+        let with_restart = states(&[CacheState::Cold, CacheState::Tier, CacheState::Restart]);
+        let mut counts = vec![self.rounds, self.rounds - 1, 1];
         counts.retain(|count| *count > 0);
         counts.dedup();
-        put(ROUNDS, integers(&counts));
-        let some = |keys: Vec<(&str, Value)>| {
-            let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
-            Value::Table(keys.collect())
-        };
-        let at = |tier: &TierSpec, states: &Value, count: u32| {
-            some(vec![
+        let cell = |tier: &TierSpec, states: &Value, count: u32| {
+            entry(&[
                 ("tier", text(&tier.name)),
-                ("prompt_len", integer(longest)),
-                ("concurrency", integer(fewest)),
+                ("prompt_len", integer(self.at.0)),
+                ("concurrency", integer(self.at.1)),
                 (STATES, states.clone()),
                 (ROUNDS, integer(count)),
             ])
         };
-        excluded.push(some(vec![(STATES, with_restart.clone())]));
-        let fewer = counts.iter().filter(|count| **count != rounds);
-        excluded.extend(fewer.map(|count| some(vec![(ROUNDS, integer(*count))])));
-        // The round with a restart measures the other states too.
-        let instead = survivors.iter().map(|tier| at(tier, &usual, rounds));
-        excluded.extend(instead);
-        let once = survivors.iter().map(|tier| at(tier, &with_restart, 1));
-        let before = survivors.iter().filter(|_| rounds > 1);
-        let before = before.map(|tier| at(tier, &usual, rounds - 1));
-        put("include", Value::Array(before.chain(once).collect()));
+        excluded.push(entry(&[(STATES, with_restart.clone())]));
+        let fewer = counts.iter().filter(|count| **count != self.rounds);
+        excluded.extend(fewer.map(|count| entry(&[(ROUNDS, integer(*count))])));
+        let mut included = Vec::new();
+        for tier in self.tiers {
+            excluded.push(cell(tier, &usual, self.rounds));
+            if self.rounds > 1 {
+                included.push(cell(tier, &usual, self.rounds - 1));
+            }
+            included.push(cell(tier, &with_restart, 1));
+        }
+        let both = Value::Array(vec![usual, with_restart]);
+        matrix.insert(STATES.to_owned(), both);
+        matrix.insert(ROUNDS.to_owned(), integers(&counts));
+        matrix.insert("include".to_owned(), Value::Array(included));
     }
-    if !excluded.is_empty() {
-        put("exclude", Value::Array(excluded));
-    }
-    Value::Table(table)
+}
+
+/// A table of `[[matrix.include]]` or `[[matrix.exclude]]`.
+fn entry(values: &[(&str, Value)]) -> Value {
+    let values = values.iter();
+    Value::Table(
+        values
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect(),
+    )
 }
 
 /// Shorter prompts under load: the longest move the most at once, and each place takes its time.
@@ -233,10 +260,10 @@ fn shorter_under_load(
     let more = concurrency.iter().filter(|at_once| **at_once != fewest);
     let pairs = shorter.flat_map(|length| more.clone().map(move |at_once| (length, at_once)));
     let left_out = pairs.map(|(length, at_once)| {
-        Value::Table(Table::from_iter([
-            ("prompt_len".to_owned(), integer(*length)),
-            ("concurrency".to_owned(), integer(*at_once)),
-        ]))
+        entry(&[
+            ("prompt_len", integer(*length)),
+            ("concurrency", integer(*at_once)),
+        ])
     });
     left_out.collect()
 }
@@ -270,6 +297,10 @@ fn run(source: &Table, rounds: u32, concurrency: &[u32]) -> Value {
 
 fn text(text: &str) -> Value {
     Value::String(text.to_owned())
+}
+
+fn integers(numbers: &[u32]) -> Value {
+    Value::Array(numbers.iter().map(|one| integer(*one)).collect())
 }
 
 fn integer(number: u32) -> Value {
@@ -396,11 +427,15 @@ max-model-len = 8192
             let lengths = steps(shortest, longest, chunk);
             prop_assert_eq!(lengths.first(), Some(&shortest));
             prop_assert_eq!(lengths.last(), Some(&longest));
-            for pair in lengths.windows(2) {
-                prop_assert!(pair[0] < pair[1], "{:?}", lengths);
-                let (low, high) = (f64::from(pair[0]), f64::from(pair[1]));
-                // A chunk less below makes a step longer.
-                prop_assert!(high / low <= STEP * 1.5, "{:?}", lengths);
+            prop_assert!(lengths.is_sorted_by(|one, next| one < next), "{:?}", lengths);
+            // Between two neighbours lies their geometric mean, but for whole chunks and the question.
+            for three in lengths.windows(3) {
+                let [low, middle, high] = [0, 1, 2].map(|at| f64::from(three[at]));
+                let chunk = f64::from(chunk + QUESTION_TOKENS);
+                let least = ((low - f64::from(QUESTION_TOKENS)) * (high - chunk)).max(0.0).sqrt();
+                let most = ((low + chunk) * (high + chunk)).sqrt();
+                let even = least - chunk..=most + chunk;
+                prop_assert!(even.contains(&middle), "{:?}", lengths);
             }
             let fewest = (f64::from(longest) / f64::from(shortest)).ln() / STEP.ln();
             prop_assert!(lengths.len() as f64 <= fewest.ceil() + 1.0, "{:?}", lengths);

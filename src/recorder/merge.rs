@@ -61,14 +61,16 @@ impl Part {
         Ok(Matrix::expand(&Plan::parse(&self.plan, &file)?)?)
     }
 
-    fn shard(&self) -> Option<Shard> {
-        self.manifest.shard
+    /// Its shard of the matrix of `first`: another plan may be divided otherwise.
+    fn shard_of(&self, first: &Self) -> Option<Shard> {
+        self.manifest.shard.filter(|_| self.plan == first.plan)
     }
 
     /// Its name in what is merged.
-    fn label(&self) -> String {
+    fn label(&self, first: &Self) -> String {
         let folder = || self.folder.display().to_string();
-        self.shard().map_or_else(folder, |shard| shard.to_string())
+        let shard = self.shard_of(first);
+        shard.map_or_else(folder, |shard| shard.to_string())
     }
 }
 
@@ -92,7 +94,7 @@ pub(crate) fn merge(
         check_cells_of_plan(first, part, &matrix)?;
         check_alike(first, part)?;
     }
-    let shards = missing_shards(&parts)?;
+    let shards = missing_shards(first, &parts)?;
     check_twice(&parts)?;
     let missing = missing_cells(&matrix, &parts);
     if !missing.is_empty() && !allow_missing {
@@ -124,7 +126,7 @@ pub(crate) fn merge(
         folder.forget_events()?;
     }
     for part in &parts {
-        let label = part.label();
+        let label = part.label(first);
         for (path, _) in &part.cells {
             folder.adopt(path, &label)?;
         }
@@ -156,7 +158,7 @@ fn check_cells_of_plan(first: &Part, part: &Part, matrix: &Matrix) -> Result<()>
     if let Some(id) = foreign.next() {
         bail!(
             "`{a}` and `{b}` ran different plans: the cell `{}` of `{b}` is not in the plan of `{a}` with the \
-             same values",
+             same values (name the run first whose plan has the cells of all)",
             id.display(),
             a = first.folder.display(),
             b = part.folder.display(),
@@ -190,8 +192,11 @@ fn check_alike(first: &Part, part: &Part) -> Result<()> {
 }
 
 /// Names the shards that are not there; fails where the parts are no shards of one division.
-fn missing_shards(parts: &[Part]) -> Result<Option<String>> {
-    let shards: Vec<Shard> = parts.iter().filter_map(Part::shard).collect();
+fn missing_shards(first: &Part, parts: &[Part]) -> Result<Option<String>> {
+    let shards: Vec<Shard> = parts
+        .iter()
+        .filter_map(|part| part.shard_of(first))
+        .collect();
     let mut seen = BTreeSet::new();
     for shard in &shards {
         ensure!(

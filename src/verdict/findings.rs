@@ -64,20 +64,24 @@ pub(super) fn probe(facts: &Facts) -> Option<(VerdictStatus, String)> {
     })
 }
 
-/// Whether the pass had from the tier what it should have, by the counters.
+/// Whether the pass had from the tier what it should have, by the counters. What it asks for again may come
+/// from the tier or the GPU, and shows nothing of what was there when it began.
 fn came_from_tier(facts: &Facts) -> bool {
     let expected = facts.expected_hit_tokens;
     let enough = facts.limits.served_share * expected;
-    let came = |sources: BySource| sources.external_tokens >= enough;
+    let came = |sources: BySource| {
+        let cached = sources.external_tokens + sources.gpu_tokens;
+        cached - facts.repeated_tokens >= enough
+    };
     expected > 0.0 && facts.by_source.is_some_and(came)
 }
 
-/// A probe that was computed again: the tier dropped it. The GPU had nothing of it, so the state was reached,
-/// and the pass itself shows that the tier kept its documents.
+/// A probe that was computed again, mostly because the tier dropped it. The GPU had nothing of it, so the
+/// state was reached, and the pass itself shows that the tier kept its documents.
 fn dropped(tokens: f64, expected: f64) -> (VerdictStatus, String) {
     let message = format!(
-        "the tier dropped {tokens:.0} of {expected:.0} tokens of a probe, and kept those of the pass: it has \
-         little room left"
+        "the tier did not give back {tokens:.0} of {expected:.0} tokens of a probe, and gave back those of \
+         the pass: it may have little room left"
     );
     (VerdictStatus::Valid, message)
 }

@@ -548,7 +548,7 @@ fn a_probe_that_the_tier_dropped_speaks_for_no_document_of_the_pass() {
     for external_tokens in [0.0, 512.0] {
         let mut facts = proven();
         facts.probe = Some(probed(768.0, 0.0, external_tokens));
-        let status = has(&facts, "tokens of a probe, and kept those of the pass");
+        let status = has(&facts, "tokens of a probe, and gave back those of the pass");
         assert_eq!(status, VerdictStatus::Valid);
         // It excuses nothing: what the pass did not get, or what the GPU still had, stays a fault.
         let expected = facts.expected_hit_tokens;
@@ -562,6 +562,23 @@ fn a_probe_that_the_tier_dropped_speaks_for_no_document_of_the_pass() {
         let mut facts = proven();
         facts.probe = Some(probed(768.0, 768.0 - external_tokens, external_tokens));
         assert_eq!(has(&facts, "not cleared"), VerdictStatus::Invalid);
+        // What the pass asks for a second time comes from the tier also where the first was computed.
+        let mut facts = proven();
+        facts.probe = Some(probed(768.0, 0.0, external_tokens));
+        facts.repeated_tokens = 10_000.0;
+        let status = has(&facts, "the cache state `tier hit` was not reached");
+        assert_eq!(status, VerdictStatus::Invalid);
+    }
+}
+
+#[test]
+fn a_probe_came_back_from_nine_tenths_of_it_on() {
+    for (external_tokens, is_short) in [(900.0, false), (899.0, true)] {
+        let mut facts = proven();
+        facts.probe = Some(probed(1000.0, 0.0, external_tokens));
+        let reasons = judge(&facts).reasons;
+        let found = reasons.iter().any(|reason| reason.contains("of a probe"));
+        assert_eq!(found, is_short, "{external_tokens}: {reasons:?}");
     }
 }
 

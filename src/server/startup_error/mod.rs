@@ -13,6 +13,8 @@ use line::{Grade, Line};
 
 /// What vLLM's front process says when its engine ended.
 const ENGINE_FAILED: &str = "Engine core initialization failed";
+/// How it ends where it knows no exit code of the engine.
+const NO_EXIT_CODE: &str = "Failed core proc(s): {}";
 /// Most of a reason that is quoted.
 const MAX_REASON_CHARS: usize = 500;
 /// Lines behind a pydantic error in which its reason stands.
@@ -68,7 +70,8 @@ fn of_reasons(reasons: &[String]) -> Option<Cause> {
     }
     let first = reasons.iter().find(|what| !is_consequence(what));
     let what = first.or_else(|| reasons.first()).cloned()?;
-    let is_silent = reasons.iter().all(|what| what.contains(ENGINE_FAILED));
+    let is_silent = |what: &String| what.contains(ENGINE_FAILED) && what.ends_with(NO_EXIT_CODE);
+    let is_silent = reasons.iter().all(is_silent);
     let advice = is_silent.then(|| known::ENDED_SILENTLY.to_owned());
     Some(Cause { what, advice })
 }

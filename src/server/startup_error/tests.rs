@@ -160,6 +160,12 @@ fn reasons_that_were_published_are_explained() {
             "this machine's memory is full",
         ),
         (
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): \
+             {'EngineCore_DP0': -11}",
+            "Engine core initialization failed",
+            "",
+        ),
+        (
             "vllm serve: error: unrecognized arguments: --no-such-thing",
             "--no-such-thing",
             "remove it",
