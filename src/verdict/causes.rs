@@ -31,6 +31,16 @@ pub(crate) struct Documents {
     pub of: u32,
 }
 
+/// Whether, in a pass that repeats itself, too many documents were not there when they were first asked about,
+/// by the answers. The counters alone do not show it: what was computed then is served at the second visit.
+pub(super) fn first_visits_fell_short(facts: &Facts) -> bool {
+    let share = facts.limits.served_share;
+    let is_short = |Documents { missed, of }: Documents| {
+        f64::from(of.saturating_sub(missed)) < share * f64::from(of)
+    };
+    facts.repeated_tokens > 0.0 && facts.causes.documents.is_some_and(is_short)
+}
+
 /// The end of the sentence that a cache served too little: which documents, and why.
 pub(super) fn of_shortfall(facts: &Facts) -> String {
     let causes = &facts.causes;

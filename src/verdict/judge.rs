@@ -171,11 +171,18 @@ fn served(facts: &Facts, tokens: f64, by: &str, findings: &mut Findings) -> Serv
     let expected = facts.expected_hit_tokens;
     let (served, status, message) = if expected > 0.0 {
         let message = format!("{by} served {tokens:.0} of {expected:.0} expected tokens");
-        if tokens >= facts.limits.served_share * expected {
+        let is_enough = tokens >= facts.limits.served_share * expected;
+        let late = is_enough && causes::first_visits_fell_short(facts);
+        if is_enough && !late {
             (Served::Enough, VerdictStatus::Valid, message)
         } else {
+            let when = if late {
+                ", many of them at a second visit"
+            } else {
+                ""
+            };
             let why = causes::of_shortfall(facts);
-            let message = format!("{message}{why}");
+            let message = format!("{message}{when}{why}");
             (Served::TooLittle, VerdictStatus::Invalid, message)
         }
     } else if facts.shared_tokens > facts.repeated_tokens {

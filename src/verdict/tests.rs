@@ -572,6 +572,40 @@ fn a_probe_that_the_tier_dropped_speaks_for_no_document_of_the_pass() {
 }
 
 #[test]
+fn what_is_served_at_a_second_visit_makes_up_for_no_first_one() {
+    for (missed, repeated_tokens, status, reason) in [
+        (
+            1,
+            10_000.0,
+            VerdictStatus::Valid,
+            "10000 of 10000 expected tokens",
+        ),
+        (
+            2,
+            10_000.0,
+            VerdictStatus::Invalid,
+            "at a second visit: 2 of 10 documents were not served whole",
+        ),
+        // Without repeats the counters show the same, and are exact.
+        (
+            2,
+            0.0,
+            VerdictStatus::Valid,
+            "10000 of 10000 expected tokens",
+        ),
+    ] {
+        check(
+            |f| {
+                f.repeated_tokens = repeated_tokens;
+                f.causes.documents = Some(Documents { missed, of: 10 });
+            },
+            status,
+            reason,
+        );
+    }
+}
+
+#[test]
 fn a_probe_came_back_from_nine_tenths_of_it_on() {
     for (external_tokens, is_short) in [(900.0, false), (899.0, true)] {
         let mut facts = proven();
