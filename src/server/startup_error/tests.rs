@@ -160,18 +160,23 @@ fn reasons_that_were_published_are_explained() {
             "this machine's memory is full",
         ),
         (
-            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): \
-             {'EngineCore_DP0': -11}",
-            "Engine core initialization failed",
-            "",
-        ),
-        (
             "vllm serve: error: unrecognized arguments: --no-such-thing",
             "--no-such-thing",
             "remove it",
         ),
     ] {
         assert_cause(line, line, what, advice);
+    }
+}
+
+#[test]
+fn an_engine_that_ended_by_another_signal_was_not_killed_for_memory() {
+    for code in [-11, -6, 1] {
+        let log = format!(
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): \
+             {{'EngineCore_DP0': {code}}}"
+        );
+        assert_cause("a signal", &log, "Engine core initialization failed", "");
     }
 }
 
