@@ -155,13 +155,13 @@ fn matrix(
     wish: &Wish,
 ) -> Value {
     let server = plan.variants.first().map(|it| &it.resolved.server);
-    let survives = |tier: &&&TierSpec| {
+    let survives = |tier: &&TierSpec| {
         server.is_some_and(|server| {
             let can_restart = matches!(server.launcher, Launcher::Process | Launcher::Docker);
             can_restart && tier.survives_restart(server.lmcache)
         })
     };
-    let survivors: Vec<&&TierSpec> = tiers.iter().filter(survives).collect();
+    let survivors: Vec<&TierSpec> = tiers.iter().copied().filter(survives).collect();
     let longest = lengths.iter().copied().max().unwrap_or(1);
     let fewest = concurrency.iter().copied().min().unwrap_or(1);
     let mut excluded = match (wish.prompt_lens.as_slice(), wish.concurrency.as_slice()) {
@@ -192,7 +192,7 @@ fn matrix(
 
 /// Tiers that are asked again after a restart too.
 struct Restarts<'t> {
-    tiers: &'t [&'t &'t TierSpec],
+    tiers: &'t [&'t TierSpec],
     /// Where: prompt length and requests in flight.
     at: (u32, u32),
     /// How often their place is checked. One of the rounds has the restart, and the other states too.

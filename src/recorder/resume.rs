@@ -21,8 +21,21 @@ use crate::runner::identity::{Identity, changes};
 /// The folder of what does not count any more.
 const SUPERSEDED: &str = "superseded";
 
-/// Which finished cells a resumed run measures again. Missing ones always are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Which finished cells a resumed run measures again, each all that the one before does. Missing ones always
+/// are.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Retry {
     /// None.
@@ -184,10 +197,7 @@ fn fitting(
     identity_of: impl Fn(&Cell) -> Result<Identity>,
     retry: Retry,
 ) -> Result<Option<(PathBuf, CellRecord)>> {
-    let strictest = match retry {
-        Retry::Unproven => Retry::Unproven,
-        Retry::None | Retry::Failed | Retry::Invalid => Retry::Invalid,
-    };
+    let strictest = retry.max(Retry::Invalid);
     candidates.sort_by_key(|(_, record)| record.position);
     while let Some((path, record)) = candidates.pop() {
         if reason_against(&record, cell, &identity_of, strictest)?.is_none() {

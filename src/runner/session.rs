@@ -255,7 +255,7 @@ impl Session {
                 log = Some(name);
             }
             (None, ReadyError::Exited(how)) => {
-                text.push_str(startup_error::of_signal(how).unwrap_or_default());
+                text.push_str(&startup_error::of_signal(how).unwrap_or_default());
             }
             (None, _) => {}
         }

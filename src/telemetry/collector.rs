@@ -207,9 +207,8 @@ impl Telemetry {
     /// there. Nothing may be sent meanwhile: GPUs rest first, so that what moved before, such as a probe's
     /// load, is in readings of its own.
     pub(crate) async fn begin_pass(&self) -> (Duration, Duration) {
+        self.read_gpus_after(GPM_LAG).await;
         if self.gpus > 0 {
-            tokio::time::sleep(GPM_LAG).await;
-            self.settle(self.edge()).await;
             tokio::time::sleep(REST).await;
         }
         let asked = self.edge();
@@ -220,10 +219,7 @@ impl Telemetry {
     /// may be sent meanwhile.
     pub(crate) async fn end_pass(&self, edge: Duration) -> Duration {
         let settled = self.settle_all(edge).await;
-        if self.gpus > 0 {
-            tokio::time::sleep(REST).await;
-            self.settle(self.edge()).await;
-        }
+        self.read_gpus_after(REST).await;
         settled
     }
 
@@ -231,11 +227,16 @@ impl Telemetry {
     /// Returns when the readings of `edge` were there.
     pub(crate) async fn settle_all(&self, edge: Duration) -> Duration {
         let settled = self.settle(edge).await;
+        self.read_gpus_after(GPM_LAG).await;
+        settled
+    }
+
+    /// Another reading after `wait`, where GPUs are watched.
+    async fn read_gpus_after(&self, wait: Duration) {
         if self.gpus > 0 {
-            tokio::time::sleep(GPM_LAG).await;
+            tokio::time::sleep(wait).await;
             self.settle(self.edge()).await;
         }
-        settled
     }
 
     fn add_gpu(&mut self, settings: &config::Telemetry, epoch: Instant, gpu: u32, target: &Target) {

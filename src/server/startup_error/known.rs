@@ -190,11 +190,6 @@ const KNOWN: [Known; 24] = [
     },
 ];
 
-/// What to do where the engine ended and no process wrote why: the kernel's kill leaves no word.
-pub(super) const ENDED_SILENTLY: &str = "the engine wrote no reason: the kernel may have killed it for want of \
-                                         memory (`dmesg` tells, and `labrun doctor` shows the limit); then \
-                                         lower `max_local_cpu_size` of the tier";
-
 /// What argparse says of an argument that no option has.
 const UNRECOGNIZED: &str = "unrecognized arguments: ";
 

@@ -15,6 +15,9 @@ use line::{Grade, Line};
 const ENGINE_FAILED: &str = "Engine core initialization failed";
 /// How it ends where it knows no exit code of the engine.
 const NO_EXIT_CODE: &str = "Failed core proc(s): {}";
+/// What a process that ended without a word suggests: the kernel's kill leaves none.
+const KILLED: &str = "the kernel may have ended it for want of memory: `dmesg` tells, and `labrun doctor` shows \
+                      the limit";
 /// Most of a reason that is quoted.
 const MAX_REASON_CHARS: usize = 500;
 /// Lines behind a pydantic error in which its reason stands.
@@ -72,14 +75,14 @@ fn of_reasons(reasons: &[String]) -> Option<Cause> {
     let what = first.or_else(|| reasons.first()).cloned()?;
     let is_silent = |what: &String| what.contains(ENGINE_FAILED) && what.ends_with(NO_EXIT_CODE);
     let is_silent = reasons.iter().all(is_silent);
-    let advice = is_silent.then(|| known::ENDED_SILENTLY.to_owned());
+    let advice =
+        is_silent.then(|| format!("{KILLED}; then lower `max_local_cpu_size` of the tier"));
     Some(Cause { what, advice })
 }
 
 /// What the signal that ended a server suggests, where its log states nothing.
-pub(crate) fn of_signal(how: &str) -> Option<&'static str> {
-    how.contains("signal 9")
-        .then_some(" (the kernel may have ended it for want of memory: `dmesg` tells, and `labrun doctor` shows the limit)")
+pub(crate) fn of_signal(how: &str) -> Option<String> {
+    how.contains("signal 9").then(|| format!(" ({KILLED})"))
 }
 
 /// Whether `what` only reports that another process failed.
